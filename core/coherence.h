@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The page protocol: directory-based write-invalidate MSI over 4 KiB pages. docs/protocol.md has the
+ * states, the messages and the argument for progress.
+ *
+ * A struct coh is one node's part of one shard: requester, home and holder in one. It is pure: the
+ * caller brings faults, messages, ticks and the time, and carries out the actions it gets back, in
+ * order, before the next input. No clocks, no threads, no I/O, no allocation after coh_create() but
+ * for a directory block when the node becomes home of a chunk. Same inputs, same bytes out.
+ *
+ *      fault ----> coh_stall() ---+                +--> COH_SEND / COH_SEND_PAGE   (to a peer's coh)
+ *      message --> coh_message() -+--> actions ----+--> COH_PROTECT / COH_INSTALL  (this node's memory)
+ *      time -----> coh_tick() ----+                +--> COH_WAKE / COH_PINNED      (who waited)
+ *
+ * One thread per struct coh. All functions return 0 or a negative errno: -EINVAL the caller broke the
+ * contract; -EPROTO a peer sent what no correct peer sends (the caller ends the pod, naming the peer).
+ */
+#ifndef CORE_COHERENCE_H
+#define CORE_COHERENCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/limits.h"
+
+/* What a node may do with a page; also what a stall wants. Ordered. */
+enum coh_access {
+	COH_NONE = 0,
+	COH_READ = 1,
+	COH_WRITE = 2,
+};
+
+struct coh_config {
+	uint16_t self;	       /* this node */
+	uint16_t node_count;   /* nodes 0..node_count-1 are in the pod */
+	uint32_t actor_count;  /* who can stall here: local vCPUs, then devices */
+	uint64_t gpn_limit;    /* pages are numbered below this */
+	uint32_t capacity;     /* pages this node may hold at once, in-flight ones included */
+	uint32_t window;       /* outstanding requests of this node, read-ahead included */
+	uint32_t readahead;    /* most pages fetched beyond a sequential stall; 0: off */
+	uint32_t zero_batch;   /* most untouched pages granted locally at a sequential first touch; 1: off */
+	uint64_t hold_ns;      /* running time that an actor gets with a fresh grant, to begin with */
+	uint64_t hold_ns_max;  /* bound of the adaptive hold */
+	uint32_t broken;       /* tests only: which deliberate defect to have (enum coh_broken), 0: none */
+};
+
+/*
+ * One protocol message: the same 48 bytes in memory and (little-endian) on the wire, where
+ * wire/page_message.h encodes it. A message flagged COH_MSG_DATA has one page with it.
+ * `src` is set by the transport on arrival, never trusted from the bytes.
+ */
+struct coh_msg {
+	uint8_t type;	    /* enum coh_msg_type, docs/protocol.md */
+	uint8_t flags;	    /* COH_MSG_* */
+	uint16_t src;	    /* node it came from */
+	uint16_t requester; /* node whose request this is about */
+	uint16_t node;	    /* a node named by the message (home, keeper, target) */
+	uint32_t acks;	    /* invalidation acks the requester must wait for; or a count */
+	uint32_t version;   /* of the home of a chunk */
+	uint64_t gpn;
+	uint64_t age;	    /* when the requester's episode began: older wins holds (pod clock, ns) */
+	uint64_t seq;	    /* requester's request number: matches grants and acks to requests */
+	uint64_t reserved;  /* zero */
+};
+
+enum coh_action_kind {
+	COH_SEND,	  /* send msg to node `to` */
+	COH_SEND_PAGE,	  /* send msg to node `to` with the page's content as it is now */
+	COH_PROTECT,	  /* set this node's access to gpn; COH_NONE gives the page back to the host */
+	COH_INSTALL_DATA, /* map the page that came with the message being handled, with `access` */
+	COH_INSTALL_ZERO, /* map a zero page, with `access` */
+	COH_WAKE,	  /* the stall of whoever waits on gpn for at most `access` is over */
+	COH_PINNED,	  /* coh_pin() by `actor` is complete: the page stays until coh_unpin() */
+};
+
+struct coh_action {
+	uint8_t kind;
+	uint8_t access;
+	uint16_t to;
+	uint32_t actor;
+	uint64_t gpn;
+	struct coh_msg msg;
+};
+
+/*
+ * Actions go into the caller's array. COH_ACTIONS_MIN entries must be free at every call; no call
+ * makes more. Work that does not fit waits: coh_deadline() is then 0 and coh_tick() goes on.
+ */
+#define COH_ACTIONS_MIN (2 * NODES_MAX)
+struct coh_out {
+	struct coh_action *action;
+	uint32_t count;
+	uint32_t capacity;
+};
+
+enum coh_stall_kind {
+	COH_STALL_ZERO,	   /* first touch, granted without data */
+	COH_STALL_READ,	   /* data came, read-only */
+	COH_STALL_WRITE,   /* data came, writable */
+	COH_STALL_UPGRADE, /* already held read-only: no data moved */
+	COH_STALL_KINDS,
+};
+
+struct coh_stats {
+	uint64_t stall_count[COH_STALL_KINDS];
+	uint64_t message_count;	  /* sent to other nodes */
+	uint64_t page_count;	  /* page contents sent to other nodes */
+	uint64_t readahead_count; /* pages that read-ahead brought */
+	uint64_t deferred_count;  /* takings put off by a hold */
+	uint64_t evict_push_count, evict_drop_count;
+	uint32_t pages_owned, pages_shared, pages_reserved;
+	uint32_t capacity;
+	uint32_t chunks_homed;
+	uint64_t hold_ns; /* present adaptive hold, the longest of any actor */
+};
+
+struct coh;
+
+int coh_create(const struct coh_config *config, struct coh **ret_coh);
+void coh_destroy(struct coh *coh);
+
+/* Actor `actor` touched gpn and needs `want`. Ends with COH_WAKE, perhaps at once (a spurious fault). */
+int coh_stall(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want, uint64_t now_ns,
+	      struct coh_out *out);
+
+/* A message from a peer. -EPROTO: see above; no action was made and no state changed. */
+int coh_message(struct coh *coh, const struct coh_msg *msg, uint64_t now_ns, struct coh_out *out);
+
+/* Time passed. Call at coh_deadline() (ns; UINT64_MAX: nothing waits for time), or earlier. */
+int coh_tick(struct coh *coh, uint64_t now_ns, struct coh_out *out);
+uint64_t coh_deadline(const struct coh *coh);
+
+/*
+ * Devices and the loader: like coh_stall(), and the page then stays with at least `want` until
+ * coh_unpin(). An actor pins one page at a time: that is why pins cannot deadlock.
+ */
+int coh_pin(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want, uint64_t now_ns,
+	    struct coh_out *out);
+int coh_unpin(struct coh *coh, uint32_t actor, uint64_t now_ns, struct coh_out *out);
+
+/*
+ * This node will hold nothing any more (it is leaving): owned pages are pushed to nodes with room, copies dropped, homes
+ * handed on. No coh_stall()/coh_pin() afterwards. Done when coh_released() says so.
+ */
+int coh_release_all(struct coh *coh, uint64_t now_ns, struct coh_out *out);
+bool coh_released(const struct coh *coh);
+
+/* What this node may do with gpn now. */
+enum coh_access coh_access(const struct coh *coh, uint64_t gpn);
+void coh_stats_get(const struct coh *coh, struct coh_stats *ret_stats);
+
+#endif

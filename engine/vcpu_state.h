@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The complete architectural state of a vCPU, whatever engine runs it, local APIC included.
+ *
+ * This is what a move carries. It has no pointers and nothing of a host: wire/vcpu_image.h turns it into
+ * its compact form and back. Owned by the thread that runs the vCPU, or by whoever stopped it.
+ */
+#ifndef ENGINE_VCPU_STATE_H
+#define ENGINE_VCPU_STATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Order of KVM's and the SDM's encoding: rax rcx rdx rbx rsp rbp rsi rdi r8..r15. */
+enum vcpu_gpr { GPR_RAX, GPR_RCX, GPR_RDX, GPR_RBX, GPR_RSP, GPR_RBP, GPR_RSI, GPR_RDI, GPR_COUNT = 16 };
+
+enum vcpu_segment { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, SEG_COUNT };
+
+struct vcpu_segment_state {
+	uint64_t base;
+	uint32_t limit;	    /* in bytes, granularity applied */
+	uint16_t selector;
+	uint16_t attributes; /* type:4 s:1 dpl:2 p:1 0:4 avl:1 l:1 db:1 g:1 (SDM vol. 3, 24.4.1) */
+	uint8_t unusable;
+	uint8_t reserved[7];
+};
+
+struct vcpu_table_state {
+	uint64_t base;
+	uint16_t limit;
+	uint16_t reserved[3];
+};
+
+/* MSRs that are state of their own (not part of a segment or of the APIC). The list is the protocol's. */
+enum vcpu_msr {
+	MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK, MSR_KERNEL_GS_BASE,
+	MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP,
+	MSR_PAT, MSR_TSC_AUX, MSR_MISC_ENABLE, MSR_SPEC_CTRL, MSR_MTRR_DEF_TYPE, MSR_XSS, MSR_TSC_ADJUST,
+	VCPU_MSR_COUNT,
+};
+
+/* What the vCPU is doing (x86 MP initialisation, SDM vol. 3, 9.4). */
+enum vcpu_run_state {
+	VCPU_WAIT_FOR_SIPI, /* after INIT, or from the start on all but the first */
+	VCPU_RUNNABLE,
+	VCPU_HALTED,	    /* in HLT: runs again at an interrupt, NMI, INIT */
+};
+
+/* Local APIC, x2APIC mode registers only (SDM vol. 3, 11.12). Timer times are pod clock. */
+struct lapic_state {
+	uint32_t id; /* x2APIC id = vCPU number; LDR follows from it */
+	uint32_t tpr, svr, esr, esr_pending, dfr_unused;
+	uint32_t lvt_timer, lvt_thermal, lvt_perf, lvt_lint0, lvt_lint1, lvt_error, lvt_cmci;
+	uint32_t timer_initial, timer_divide;
+	uint64_t timer_start_ns;	/* pod clock when timer_initial was written */
+	uint64_t timer_deadline_ns;	/* pod clock of the next expiry; UINT64_MAX: not armed */
+	uint64_t tsc_deadline;		/* MSR 0x6e0 as the guest wrote it */
+	uint64_t icr;
+	uint64_t irr[4], isr[4], tmr[4]; /* bit v of the 256: irr[v / 64] >> (v % 64) */
+	uint8_t nmi_pending, init_pending, sipi_pending, sipi_vector;
+	uint8_t enabled;   /* APIC base MSR bit 11 */
+	uint8_t x2apic;	   /* APIC base MSR bit 10 */
+	uint8_t bsp;
+	uint8_t reserved;
+};
+
+#define VCPU_XSAVE_BYTES 4096u /* standard (not compacted) format; x87+SSE+AVX+AVX-512+PKRU fit */
+
+struct vcpu_state {
+	uint64_t gpr[GPR_COUNT];
+	uint64_t rip, rflags;
+	uint64_t cr0, cr2, cr3, cr4, cr8, efer, xcr0;
+	uint64_t dr[4], dr6, dr7;
+	struct vcpu_segment_state segment[SEG_COUNT];
+	struct vcpu_table_state gdt, idt;
+	uint64_t msr[VCPU_MSR_COUNT];
+
+	/* Events in delivery (KVM API 4.31; SDM vol. 3, 24.8.3). */
+	uint8_t exception_pending, exception_injected, exception_vector, exception_has_error_code;
+	uint32_t exception_error_code;
+	uint64_t exception_payload;
+	uint8_t exception_has_payload;
+	uint8_t interrupt_injected, interrupt_vector, interrupt_soft;
+	uint8_t interrupt_shadow; /* bit 0: by STI, bit 1: by MOV SS */
+	uint8_t nmi_injected, nmi_masked;
+	uint8_t run_state;	  /* enum vcpu_run_state */
+
+	struct lapic_state lapic;
+	_Alignas(64) uint8_t xsave[VCPU_XSAVE_BYTES];
+};
+
+#endif
