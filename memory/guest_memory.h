@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A node's guest memory: one sparse anonymous mapping, and the only place that changes its
+ * protection.
+ *
+ *      base                                                                  base + top
+ *       |  RAM range 0: 0 .. 3 GiB           |   hole    |  RAM range 1: 4 GiB ..   |
+ *       |  s0  |  s1  |  s0  |  s1  |  s0  ..|  (no      |  s1  |  s0  |  s1  | ..  |
+ *       |                                    |   access) |                          |
+ *
+ * hva = base + gpa inside RAM. The mapping costs nothing until pages are installed. Chunks are
+ * dealt out to `shard_count` shards in stripes, and each shard has a userfaultfd of its own: two
+ * shards share no lock and no queue of ours. Which chunk is whose depends only on the ranges and
+ * the number of shards, so all nodes of a pod agree.
+ *
+ * A page is absent (a touch is a MISSING fault), present and write-protected (a write is a WP
+ * fault), or present. install, protect, drop and wake are called for a page by its shard's thread
+ * only; hva and the lookups by any thread. `count` pages must lie in one stripe: guest_memory_run()
+ * says how many do.
+ */
+#ifndef MEMORY_GUEST_MEMORY_H
+#define MEMORY_GUEST_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/coherence.h"
+#include "core/limits.h"
+
+#define GUEST_MEMORY_RANGES_MAX 8
+
+struct guest_memory_range {
+	uint64_t gpa, size; /* multiples of CHUNK_BYTES; ascending, disjoint */
+};
+
+struct guest_memory_config {
+	struct guest_memory_range range[GUEST_MEMORY_RANGES_MAX];
+	uint32_t range_count;
+	uint32_t shard_count; /* 1..SHARDS_MAX */
+};
+
+struct guest_memory;
+
+/* A thread touched a page that is not there (wp false) or is write-protected (wp true). */
+struct guest_fault {
+	uint64_t gpn;
+	pid_t tid;
+	bool write, wp;
+};
+
+/* 0; -EINVAL; -ENOMEM; or as uffd_open() fails. */
+int guest_memory_create(const struct guest_memory_config *config, struct guest_memory **ret_memory);
+/* Wakes whoever still waits on a fault: they then see zero pages, so stop them first. */
+void guest_memory_destroy(struct guest_memory *memory);
+
+/* Address of gpa 0 in this process; of a gpa in RAM, or NULL; the end of the highest range. */
+void *guest_memory_base(const struct guest_memory *memory);
+void *guest_memory_hva(const struct guest_memory *memory, uint64_t gpa);
+uint64_t guest_memory_top(const struct guest_memory *memory);
+bool guest_memory_is_ram(const struct guest_memory *memory, uint64_t gpa, uint64_t size);
+uint32_t guest_memory_range_count(const struct guest_memory *memory);
+struct guest_memory_range guest_memory_range(const struct guest_memory *memory, uint32_t index);
+
+/* Shard of a page; pages from gpn on (at most count) that lie in the same stripe and range. */
+uint32_t guest_memory_shard(const struct guest_memory *memory, uint64_t gpn);
+uint32_t guest_memory_run(const struct guest_memory *memory, uint64_t gpn, uint32_t count);
+uint32_t guest_memory_shard_count(const struct guest_memory *memory);
+
+/* The shard's userfaultfd, for epoll. */
+int guest_memory_fd(const struct guest_memory *memory, uint32_t shard);
+
+/* Up to `max` faults into `ret_fault`: their number, 0: none now, or -errno. */
+int guest_memory_faults(struct guest_memory *memory, uint32_t shard, struct guest_fault *ret_fault,
+			uint32_t max);
+
+/*
+ * Maps `count` absent pages with the content of `data` (page-aligned, count pages), or zeros for
+ * NULL, readable (COH_READ) or writable (COH_WRITE), and wakes who waits on them. 0; -EEXIST: a
+ * page was there; -ENOMEM.
+ */
+int guest_memory_install(struct guest_memory *memory, uint64_t gpn, uint32_t count,
+			 const void *data, enum coh_access access);
+
+/* Present pages become read-only (COH_READ) or writable (COH_WRITE; wakes who waits to write). 0 or
+ * -errno. */
+int guest_memory_protect(struct guest_memory *memory, uint64_t gpn, uint32_t count,
+			 enum coh_access access);
+
+/* Gives the pages back to the host; their content is gone. Absent pages are fine. 0 or -errno. */
+int guest_memory_drop(struct guest_memory *memory, uint64_t gpn, uint32_t count);
+
+/* Wakes who waits on the pages; they try again. */
+int guest_memory_wake(struct guest_memory *memory, uint64_t gpn, uint32_t count);
+
+/* Pages present now, by mincore(2); slow, for tests and diagnosis. Any thread. */
+int guest_memory_resident(const struct guest_memory *memory, uint64_t *ret_pages);
+
+#endif

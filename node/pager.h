@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pager: a node's side of the pod's memory. One thread a shard moves pages; share-nothing.
+ *
+ *      vCPU thread --fault--> uffd of the shard --+
+ *      device thread --pin--> command queue ------+--> shard thread: struct coh --> guest memory
+ *      peers' shards ------> page channels -------+                            \--> page channels
+ *
+ * Life:  pager_create -> pager_add_channel (every shard and peer) -> pager_start -> ... ->
+ * pager_stop
+ *        -> pager_destroy
+ *
+ * Threads that run guest code bind themselves to an actor before their first touch of guest memory
+ * (any other thread's touch is served too, as a nameless actor). They stay blocked on a stall when
+ * the pager stops: kick them with a signal first (KVM_RUN then gives -EINTR), or end the process.
+ */
+#ifndef NODE_PAGER_H
+#define NODE_PAGER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/coherence.h"
+#include "core/limits.h"
+#include "link/channel.h"
+#include "memory/access.h"
+#include "memory/guest_memory.h"
+
+enum pager_spin {
+	PAGER_SPIN_AUTO, /* while it pays */
+	PAGER_SPIN_OFF,	 /* always sleep */
+	PAGER_SPIN_ON,	 /* never sleep: benchmarks, dedicated cores */
+};
+
+struct pager_config {
+	struct guest_memory *memory; /* borrowed; outlives the pager */
+	uint16_t self, node_count;   /* node_count <= NODES_MAX */
+	uint32_t vcpu_count;	     /* actors 0..vcpu_count-1, bound by pager_bind_actor() */
+	uint32_t port_count;	     /* ports that may be open at once */
+	uint64_t capacity_bytes;     /* what this node promises; divided among the shards */
+
+	/* 0: the default of pager.c (readahead, zero_batch: UINT32_MAX turns them off). */
+	uint32_t window, readahead, zero_batch;
+	uint64_t hold_ns, hold_ns_max;
+	uint32_t spin_ns_max;
+	enum pager_spin spin;
+	uint32_t broken; /* tests only: enum coh_broken */
+
+	uint64_t (*now_ns)(void *arg); /* the pod clock; NULL: CLOCK_MONOTONIC */
+	/*
+	 * Called once, from a shard's thread: the pager cannot go on. `node` is the peer at fault
+	 * (NODE_NONE: this node itself), `error` -EPROTO, -EPIPE, -ENOMEM, ..., `cause` one line.
+	 * Must not call back into the pager.
+	 */
+	void (*failed)(void *arg, uint16_t node, int error, const char *cause);
+	void *arg;
+};
+
+struct pager;
+
+/* 0; -EINVAL; -ENOMEM. */
+int pager_create(const struct pager_config *config, struct pager **ret_pager);
+/* Stops if need be; destroys the channels; ports still open become invalid. */
+void pager_destroy(struct pager *pager);
+
+/* Takes over the channel to its peer for `shard`. Before pager_start(). 0; -EINVAL; -EEXIST. */
+int pager_add_channel(struct pager *pager, uint32_t shard, struct page_channel *channel);
+
+/* Starts the shards' threads. -ENOTCONN: a channel is missing. */
+int pager_start(struct pager *pager);
+
+/* Ends the threads; waiting and later port calls get -ESHUTDOWN. Not from a shard's thread.
+ * Idempotent. */
+void pager_stop(struct pager *pager);
+
+/* The thread `tid` is actor `vcpu` from now on (0: nobody is). Any thread. 0 or -EINVAL. */
+int pager_bind_actor(struct pager *pager, uint32_t vcpu, pid_t tid);
+
+/* A port for devices or the loader (memory/access.h). -EMFILE: port_count are open. Any thread. */
+int pager_open_port(struct pager *pager, struct memory_port **ret_port);
+void pager_close_port(struct pager *pager, struct memory_port *port);
+
+/*
+ * Histogram of stall times: bucket b counts stalls of [2^(b/4), 2^((b+1)/4)) ns, roughly: four a
+ * doubling.
+ */
+#define PAGER_BUCKETS 160
+
+struct pager_stats {
+	uint64_t stall_count[COH_STALL_KINDS];
+	uint64_t stall_ns_sum[COH_STALL_KINDS];
+	uint64_t stall_bucket[COH_STALL_KINDS][PAGER_BUCKETS];
+	uint64_t spurious_count; /* faults that were over before they were looked at */
+	uint64_t message_count;	 /* sent to other nodes */
+	uint64_t bytes_out, bytes_in;
+	uint64_t page_count; /* page contents sent */
+	uint64_t readahead_count, deferred_count, evict_push_count, evict_drop_count;
+	uint64_t pages_owned, pages_shared, pages_reserved, capacity_pages;
+	uint64_t chunks_homed;
+	uint64_t hold_ns; /* the longest of any shard */
+	uint64_t sleep_count, spin_hit_count, spin_miss_count;
+};
+
+/* Sum over the shards, as of at most some milliseconds ago. Any thread, no locks. */
+void pager_stats_get(const struct pager *pager, struct pager_stats *ret_stats);
+
+/* The p-quantile (0 < p < 1) of one kind's stall time, or of all for COH_STALL_KINDS; 0 when there
+ * were none. */
+uint64_t pager_stats_quantile_ns(const struct pager_stats *stats, enum coh_stall_kind kind,
+				 double p);
+
+/* Stalls of one vCPU so far. Any thread. */
+uint64_t pager_vcpu_stalls(const struct pager *pager, uint32_t vcpu);
+
+/* Pages that stalled most, most first (approximate: a bounded table a shard). Any thread. */
+struct pager_hot_page {
+	uint64_t gpn, count;
+};
+uint32_t pager_hot_pages(const struct pager *pager, struct pager_hot_page *ret_page, uint32_t max);
+
+#endif
