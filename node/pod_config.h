@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pod's configuration: which nodes, where, how much memory and how many vCPUs each.
+ *
+ * Every node of a pod is given the same file; the handshake compares digests, so that nodes with
+ * different ideas of the pod refuse each other. The format is INI:
+ *
+ *	[pod]
+ *	name = demo          ; the pod's name, in messages and sockets
+ *	memory = 14G         ; guest memory; without it MEMORY_SHARE of what the nodes promise
+ *together shards = 1           ; instances of the page protocol a node, each with its own thread
+ *	spin = auto          ; auto | off: whether protocol threads may spin
+ *
+ *	[node alpha]         ; nodes in the order of the file; the first loads the guest
+ *	address = 10.0.0.1:7700
+ *	memory = 8G          ; promised: this node's pages of the guest never take more
+ *	vcpus = 4
+ */
+#ifndef NODE_POD_CONFIG_H
+#define NODE_POD_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/limits.h"
+
+#define ADDRESS_MAX 128
+
+/* Guest memory is at most this share of the promised memory: the page protocol needs room to move.
+ */
+#define MEMORY_SHARE_PERCENT 90u
+#define GUEST_MEMORY_MIN     (64ull << 20)
+
+struct node_config {
+	char name[NODE_NAME_MAX];
+	char address[ADDRESS_MAX]; /* host:port, [v6]:port */
+	uint64_t memory;	   /* bytes promised, a multiple of CHUNK_BYTES */
+	uint32_t vcpu_count;
+	uint32_t vcpu_first; /* number of its first vCPU, derived */
+};
+
+struct pod_config {
+	char name[POD_NAME_MAX];
+	uint64_t memory; /* of the guest, a multiple of CHUNK_BYTES */
+	uint32_t shard_count;
+	bool spin;
+	uint32_t node_count, vcpu_count;
+	struct node_config node[NODES_MAX];
+};
+
+/*
+ * Reads and checks a file. 0, or -errno with one line in `why` that names the key and the remedy.
+ * `ret_config` is untouched on failure; free with free().
+ */
+int pod_config_read(const char *path, struct pod_config **ret_config, char *why, size_t why_size);
+/* The same from text; `source` names it in errors. */
+int pod_config_parse(const char *text, const char *source, struct pod_config **ret_config,
+		     char *why, size_t why_size);
+/* Digest of everything that nodes must agree on. */
+uint64_t pod_config_digest(const struct pod_config *config);
+/* Number of the node with this name, or NODE_NONE. */
+uint16_t pod_config_find(const struct pod_config *config, const char *name);
+/* The node on which vCPU `number` starts. */
+uint16_t pod_config_vcpu_node(const struct pod_config *config, uint32_t number);
+/* "512M", "4G", "1048576": bytes. -EINVAL, or -ERANGE beyond 64 TiB. */
+int size_parse(const char *text, uint64_t *ret_bytes);
+
+#endif

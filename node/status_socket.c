@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The status socket's server (status_socket.h): one thread, one connection at a time, everything
+ * bounded by a send timeout, so that a client that does not read holds up nobody but itself.
+ */
+#include "node/status_socket.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define SEND_SECONDS 2
+
+struct status_socket {
+	struct sockaddr_un address;
+	int fd, stop_fd;
+	pthread_t thread;
+	status_answer_fn *answer;
+	void *context;
+};
+
+void status_socket_dir(char *path, size_t size)
+{
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	if (geteuid() == 0)
+		snprintf(path, size, "/run/eagre");
+	else if (runtime && runtime[0] == '/')
+		snprintf(path, size, "%s/eagre", runtime);
+	else
+		snprintf(path, size, "/tmp/eagre-%u", geteuid());
+}
+
+static void swap_dots(char *name, char from, char to)
+{
+	for (; *name; name++)
+		if (*name == from)
+			*name = to;
+}
+
+bool status_socket_name_parse(const char *name, char *pod, char *node, size_t size)
+{
+	const char *dot = strchr(name, '.');
+	const char *end = dot ? strchr(dot + 1, '.') : NULL;
+	if (!end || strcmp(end, ".sock") != 0 || dot == name || end == dot + 1)
+		return false;
+	if ((size_t)(dot - name) >= size || (size_t)(end - dot) > size)
+		return false;
+	snprintf(pod, size, "%.*s", (int)(dot - name), name);
+	snprintf(node, size, "%.*s", (int)(end - dot - 1), dot + 1);
+	swap_dots(pod, '%', '.');
+	swap_dots(node, '%', '.');
+	return true;
+}
+
+static void send_answer(struct status_socket *s, int fd)
+{
+	struct timeval patience = { .tv_sec = SEND_SECONDS };
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	char *text = s->answer(s->context);
+	size_t length = text ? strlen(text) : 0, sent = 0;
+	while (sent < length) {
+		ssize_t n = send(fd, text + sent, length - sent, MSG_NOSIGNAL);
+		if (n <= 0)
+			break;
+		sent += (size_t)n;
+	}
+	free(text);
+}
+
+static void *serve(void *arg)
+{
+	struct status_socket *s = arg;
+	struct pollfd fds[] = { { .fd = s->fd, .events = POLLIN },
+				{ .fd = s->stop_fd, .events = POLLIN } };
+	for (;;) {
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			break;
+		if (fds[1].revents)
+			break;
+		if (!fds[0].revents)
+			continue;
+		int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
+		if (fd < 0)
+			continue;
+		send_answer(s, fd);
+		close(fd);
+	}
+	return NULL;
+}
+
+/* A socket file that nobody answers at is left from a node that died. */
+static int remove_dead(const struct sockaddr_un *address)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	int r = connect(fd, (const struct sockaddr *)address, sizeof(*address)) ? -errno
+										: -EADDRINUSE;
+	close(fd);
+	if (r == -ECONNREFUSED)
+		r = unlink(address->sun_path) ? -errno : 0;
+	return r == -ENOENT ? 0 : r;
+}
+
+static int listen_at(struct status_socket *s, const char *pod, const char *node)
+{
+	char dir[256], pod_name[256], node_name[256];
+	status_socket_dir(dir, sizeof(dir));
+	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	snprintf(pod_name, sizeof(pod_name), "%s", pod);
+	snprintf(node_name, sizeof(node_name), "%s", node);
+	swap_dots(pod_name, '.', '%');
+	swap_dots(node_name, '.', '%');
+	s->address.sun_family = AF_UNIX;
+	int length = snprintf(s->address.sun_path, sizeof(s->address.sun_path), "%.100s/%s.%s.sock",
+			      dir, pod_name, node_name);
+	if (length < 0 || (size_t)length >= sizeof(s->address.sun_path))
+		return -ENAMETOOLONG;
+	int r = remove_dead(&s->address);
+	if (r < 0)
+		return r;
+	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (s->fd < 0)
+		return -errno;
+	if (bind(s->fd, (struct sockaddr *)&s->address, sizeof(s->address)) < 0)
+		return -errno;
+	if (chmod(s->address.sun_path, 0600) < 0 || listen(s->fd, 4) < 0) {
+		r = -errno;
+		unlink(s->address.sun_path);
+		return r;
+	}
+	return 0;
+}
+
+int status_socket_open(const char *pod, const char *node, status_answer_fn *answer, void *context,
+		       struct status_socket **ret_socket)
+{
+	struct status_socket *s = calloc(1, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	s->fd = -1;
+	s->answer = answer;
+	s->context = context;
+	s->stop_fd = eventfd(0, EFD_CLOEXEC);
+	int r = s->stop_fd < 0 ? -errno : 0;
+	if (!r)
+		r = listen_at(s, pod, node);
+	if (!r) {
+		r = -pthread_create(&s->thread, NULL, serve, s);
+		if (r)
+			unlink(s->address.sun_path);
+	}
+	if (r) {
+		if (s->fd >= 0)
+			close(s->fd);
+		if (s->stop_fd >= 0)
+			close(s->stop_fd);
+		free(s);
+		return r;
+	}
+	*ret_socket = s;
+	return 0;
+}
+
+void status_socket_close(struct status_socket *s)
+{
+	if (!s)
+		return;
+	unlink(s->address.sun_path);
+	eventfd_write(s->stop_fd, 1);
+	pthread_join(s->thread, NULL);
+	close(s->fd);
+	close(s->stop_fd);
+	free(s);
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The local socket on which a node says what its pod does. Only the user who runs the node may
+ * connect.
+ *
+ * Path: DIR/POD.NODE.sock, DIR being /run/eagre for root, else $XDG_RUNTIME_DIR/eagre (or
+ * /tmp/eagre-UID). A connection gets one JSON object and is closed. Names of pods and nodes may
+ * have dots in them, so the socket's name writes those as '%'.
+ */
+#ifndef NODE_STATUS_SOCKET_H
+#define NODE_STATUS_SOCKET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+void status_socket_dir(char *path, size_t size);
+/* Splits a file name of that directory; false when it is none of ours. pod and node hold `size`
+ * bytes each. */
+bool status_socket_name_parse(const char *name, char *pod, char *node, size_t size);
+
+struct status_socket;
+
+/* Returns the answer, malloc'd JSON text, or NULL. Called on the socket's own thread; may block a
+ * second. */
+typedef char *status_answer_fn(void *context);
+
+/* -EADDRINUSE: a living node of this name is here already. Removes what a dead one left. */
+int status_socket_open(const char *pod, const char *node, status_answer_fn *answer, void *context,
+		       struct status_socket **ret_socket);
+/* Stops the thread, removes the file. NULL is fine. */
+void status_socket_close(struct status_socket *socket);
+
+#endif

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pod's configuration: what is read, what is refused, and that each refusal names the thing.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/pod_config.h"
+#include "tests/test.h"
+
+#define TWO_NODES                                                                                  \
+	"[node a]\naddress=10.0.0.1:7700\nmemory=1G\nvcpus=2\n"                                    \
+	"[node b]\naddress=10.0.0.2:7700\nmemory=3G\nvcpus=1\n"
+
+static void test_reads_a_pod(void **state)
+{
+	struct pod_config *c;
+	char why[256];
+	assert_int_equal(pod_config_parse("[pod]\nname=demo\nshards=4\nspin=off\n" TWO_NODES, "t",
+					  &c, why, sizeof(why)),
+			 0);
+	assert_string_equal(c->name, "demo");
+	assert_int_equal(c->node_count, 2);
+	assert_int_equal(c->vcpu_count, 3);
+	assert_int_equal(c->node[1].vcpu_first, 2);
+	assert_int_equal(c->shard_count, 4);
+	assert_false(c->spin);
+	assert_int_equal(c->memory % CHUNK_BYTES, 0);
+	assert_true(c->memory <= (4ull << 30) / 10 * 9 &&
+		    c->memory > (4ull << 30) / 10 * 9 - CHUNK_BYTES);
+	assert_int_equal(pod_config_find(c, "b"), 1);
+	assert_int_equal(pod_config_find(c, "c"), NODE_NONE);
+	assert_int_equal(pod_config_vcpu_node(c, 1), 0);
+	assert_int_equal(pod_config_vcpu_node(c, 2), 1);
+	assert_int_equal(pod_config_vcpu_node(c, 3), NODE_NONE);
+	free(c);
+}
+
+static const struct {
+	const char *text, *named;
+} refused[] = {
+	{ "", "no nodes" },
+	{ "nonsense\n", "line 1" },
+	{ "[pod]\nnmae=x\n" TWO_NODES, "'nmae'" },
+	{ "[pod]\nname=a b\n" TWO_NODES, "a b" },
+	{ "[pod]\nmemory=lots\n" TWO_NODES, "lots" },
+	{ "[pod]\nmemory=4G\n" TWO_NODES, "4096M" },
+	{ "[pod]\nmemory=1M\n" TWO_NODES, "too little" },
+	{ "[pod]\nshards=0\n" TWO_NODES, "shards" },
+	{ "[pod]\nspin=always\n" TWO_NODES, "spin" },
+	{ "[pdo]\nname=x\n" TWO_NODES, "[pdo]" },
+	{ "[node a]\naddress=10.0.0.1\nmemory=1G\nvcpus=1\n", "HOST:PORT" },
+	{ "[node a]\naddress=10.0.0.1:0\nmemory=1G\nvcpus=1\n", "HOST:PORT" },
+	{ "[node a]\naddress=10.0.0.1:70000\nmemory=1G\nvcpus=1\n", "HOST:PORT" },
+	{ "[node a]\nmemory=1G\nvcpus=1\n", "no address" },
+	{ "[node a]\naddress=h:1\nvcpus=1\n", "no memory" },
+	{ "[node a]\naddress=h:1\nmemory=1G\n", "no vcpus" },
+	{ "[node a]\naddress=h:1\nmemory=1G\nvcpus=0\n", "0 vCPUs" },
+	{ "[node a]\naddress=h:1\nmemory=1G\nvcpus=513\n", "512" },
+	{ "[node a]\naddress=h:1\nmemory=1G\nvcpus=-1\n", "-1" },
+	{ "[node a]\naddress=h:1\nmemory=1G\nvcpus=300\n[node b]\naddress=h:2\nmemory=1G\nvcpus=300\n",
+	  "600" },
+	{ TWO_NODES "[node a]\naddress=10.0.0.3:7700\n", "twice" },
+	{ TWO_NODES "[node c]\naddress=10.0.0.1:7700\nmemory=1G\nvcpus=1\n", "same address" },
+};
+
+static void test_refuses_and_names(void **state)
+{
+	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+		struct pod_config *c = NULL;
+		char why[256] = "";
+		assert_int_equal(
+			pod_config_parse(refused[i].text, "pod.conf", &c, why, sizeof(why)),
+			-EINVAL);
+		assert_null(c);
+		if (!strstr(why, refused[i].named) || strncmp(why, "pod.conf: ", 10) != 0)
+			fail_msg("case %zu: '%s' does not name '%s'", i, why, refused[i].named);
+	}
+}
+
+static void test_refuses_files(void **state)
+{
+	struct pod_config *c = NULL;
+	char why[256] = "";
+	assert_int_equal(pod_config_read("/nonexistent/pod.conf", &c, why, sizeof(why)), -ENOENT);
+	assert_non_null(strstr(why, "/nonexistent/pod.conf"));
+	assert_int_equal(pod_config_read("/", &c, why, sizeof(why)), -EIO);
+}
+
+static void test_sizes(void **state)
+{
+	uint64_t size = 7;
+	assert_int_equal(size_parse("512M", &size), 0);
+	assert_int_equal(size, 512ull << 20);
+	assert_int_equal(size_parse("3GiB", &size), 0);
+	assert_int_equal(size, 3ull << 30);
+	assert_int_equal(size_parse("4096", &size), 0);
+	assert_int_equal(size, 4096);
+	for (size_t i = 0; i < 7; i++) {
+		static const char *bad[] = { "", "M", "-1M", "1X", "1MM", "0x10", " 1M" };
+		assert_int_equal(size_parse(bad[i], &size), -EINVAL);
+	}
+	assert_int_equal(size_parse("65T", &size), -ERANGE);
+	assert_int_equal(size_parse("18446744073709551616", &size), -ERANGE);
+	assert_int_equal(size, 4096);
+}
+
+static void test_digest(void **state)
+{
+	struct pod_config *a, *b;
+	char why[256];
+	assert_int_equal(pod_config_parse(TWO_NODES, "t", &a, why, sizeof(why)), 0);
+	assert_int_equal(pod_config_parse(TWO_NODES "vcpus=2\n", "t", &b, why, sizeof(why)), 0);
+	assert_true(pod_config_digest(a) == pod_config_digest(a));
+	assert_true(pod_config_digest(a) != pod_config_digest(b));
+	free(a);
+	free(b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_reads_a_pod),   cmocka_unit_test(test_refuses_and_names),
+		cmocka_unit_test(test_refuses_files), cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_digest),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The status socket: it answers, refuses a second server, replaces what a dead one left, leaves
+ * nothing.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "node/status_socket.h"
+#include "tests/test.h"
+
+static char pod_name[64];
+
+static char *answer(void *context)
+{
+	return strdup(context);
+}
+
+static struct sockaddr_un address_of(const char *node)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	char dir[64];
+	status_socket_dir(dir, sizeof(dir));
+	snprintf(address.sun_path, sizeof(address.sun_path), "%.40s/%.40s.%.20s.sock", dir,
+		 pod_name, node);
+	return address;
+}
+
+static void test_answers(void **state)
+{
+	struct status_socket *s, *second;
+	char reply[64] = "";
+	struct sockaddr_un address = address_of("a%b");
+	assert_int_equal(status_socket_open(pod_name, "a.b", answer, "{\"x\":1}", &s), 0);
+	assert_int_equal(status_socket_open(pod_name, "a.b", answer, "{}", &second), -EADDRINUSE);
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(read(fd, reply, sizeof(reply) - 1), 7);
+	assert_string_equal(reply, "{\"x\":1}");
+	assert_int_equal(read(fd, reply, sizeof(reply)), 0);
+	close(fd);
+	struct stat st;
+	assert_int_equal(stat(address.sun_path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	status_socket_close(s);
+	assert_int_equal(access(address.sun_path, F_OK), -1);
+}
+
+static void test_replaces_a_dead_one(void **state)
+{
+	struct sockaddr_un address = address_of("dead");
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	close(fd);
+	struct status_socket *s;
+	assert_int_equal(status_socket_open(pod_name, "dead", answer, "{}", &s), 0);
+	status_socket_close(s);
+}
+
+static void test_names(void **state)
+{
+	char pod[32], node[32];
+	assert_true(status_socket_name_parse("p%x.n.sock", pod, node, sizeof(pod)));
+	assert_string_equal(pod, "p.x");
+	assert_string_equal(node, "n");
+	static const char *bad[] = { "",
+				     "a.sock",
+				     "a.b",
+				     ".b.sock",
+				     "a..sock",
+				     "a.b.sock.old",
+				     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.b.sock" };
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_false(status_socket_name_parse(bad[i], pod, node, sizeof(pod)));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_answers),
+		cmocka_unit_test(test_replaces_a_dead_one),
+		cmocka_unit_test(test_names),
+	};
+	snprintf(pod_name, sizeof(pod_name), "test%d", getpid());
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
