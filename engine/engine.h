@@ -1,33 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What executes vCPUs: `kvm` or `soft` behind one small interface. An engine knows nothing of nodes,
- * devices or the APIC: it runs a vCPU until something outside it is needed, and says what.
+ * What executes vCPUs: `kvm` or `soft` behind one small interface. An engine knows nothing of
+ * nodes, devices or the APIC: it runs a vCPU until something outside it is needed, and says what.
  *
- *   create VM -> add memory -> create vCPUs -> load state -> { run -> exit -> answer }* -> save state
+ *   create VM, add memory, create vCPUs, load state -> { run -> exit -> answer }* -> save state
  *
- * engine_vcpu_run() is called by the thread that owns the vCPU; engine_vcpu_kick() by any thread or a
- * signal handler. Everything else before the vCPU runs or while it is stopped.
- * Errors: 0 or negative errno; `why` (where given) is one line for the user, naming the remedy.
+ * engine_vcpu_run() is called by the thread that owns the vCPU; engine_vcpu_kick() by any thread or
+ * a signal handler. Everything else before the vCPU runs or while it is stopped. Errors: 0 or
+ * negative errno; `why` (where given) is one line for the user, naming the remedy.
+ *
+ * An exit is a question, and struct engine_exit holds its answer too: the next run (or save) reads
+ * it there. So each vCPU has one struct engine_exit, zeroed at first, passed to every run and alive
+ * between.
+ *
+ * Kicks are never lost and may come twice: a kick makes the present run, or else the next one, end
+ * with EXIT_KICKED. A vCPU that waits for a page inside the kernel (userfaultfd) is kicked out as
+ * well, mostly: when the kernel itself reads guest memory it waits for the page whatever happens.
+ * Running again is always harmless: the instruction starts anew and waits for its page again.
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/cpuid.h"
 #include "engine/vcpu_state.h"
 
 enum engine_exit_kind {
-	EXIT_IO,	/* port access: io; for reads the caller fills io.data before the next run */
-	EXIT_MMIO,	/* physical address outside guest memory: mmio, likewise */
-	EXIT_MSR_READ,	/* msr: set msr.value, or msr.fault to inject #GP, before the next run */
-	EXIT_MSR_WRITE, /* msr: set msr.fault, or leave it 0 */
+	EXIT_IO,       /* port access: io; for reads the caller fills io.data before the next run */
+	EXIT_MMIO,     /* physical address outside guest memory: mmio, likewise */
+	EXIT_MSR_READ, /* APIC or TSC deadline: set msr.value, or msr.fault to inject #GP */
+	EXIT_MSR_WRITE, /* likewise: set msr.fault, or leave it 0 */
 	EXIT_HLT,
-	EXIT_WINDOW,	/* the vCPU can take an interrupt now (engine_vcpu_want_window()) */
-	EXIT_KICKED,	/* engine_vcpu_kick(), or a signal */
-	EXIT_SHUTDOWN,	/* triple fault */
-	EXIT_FAILED,	/* the engine cannot go on: fail.reason, a static string; fail.detail */
+	EXIT_WINDOW,   /* the vCPU can take an interrupt now (engine_vcpu_want_window()) */
+	EXIT_KICKED,   /* a kick, a signal, or TPR lowered: look at pending work again, then run */
+	EXIT_SHUTDOWN, /* triple fault */
+	EXIT_FAILED,   /* cannot be run any more: fail.reason, a static string; fail.detail */
 };
 
 struct engine_exit {
@@ -58,57 +69,77 @@ struct engine_exit {
 	};
 };
 
-/* One CPUID leaf as the guest shall see it. */
-struct cpuid_leaf {
-	uint32_t function, index;
-	uint8_t index_matters;
-	uint8_t reserved[3];
-	uint32_t eax, ebx, ecx, edx;
-};
-#define CPUID_LEAVES_MAX 128
-
 struct engine_features {
-	bool tsc_deadline;   /* writes of MSR 0x6e0 have been seen to exit */
-	bool tsc_scaling;    /* engine_config.tsc_khz may differ from the host's */
-	bool walks_write;    /* guest page-table walks count as writes (AMD, or Intel with eptad=1) */
-	uint32_t tsc_khz;    /* of the host */
-	uint64_t xcr0;	     /* extended state that can be offered */
-	uint32_t leaf_count; /* CPUID this host can offer */
-	struct cpuid_leaf leaf[CPUID_LEAVES_MAX];
+	bool tsc_deadline; /* writes of MSR 0x6e0 have been seen to exit */
+	bool tsc_scaling;  /* engine_config.tsc_khz may differ from the host's */
+	bool walks_write;  /* guest page-table walks count as writes (AMD, or Intel with eptad=1) */
+	uint32_t tsc_khz;  /* of the host */
+	const char *advice; /* one line for pods of several nodes (eptad=1, say), or NULL; static */
+	struct cpuid_set offer; /* CPUID this host can offer (cpuid_offer()) */
 };
 
 struct engine_config {
-	uint32_t vcpu_max;   /* vCPUs created on this node at most */
-	uint32_t tsc_khz;    /* frequency of the guest's TSC */
-	uint32_t leaf_count; /* CPUID of the pod: the least common of all nodes; APIC ids are patched in per vCPU */
-	const struct cpuid_leaf *leaf;
+	uint32_t vcpu_max; /* vCPUs created on this node at most */
+	uint32_t tsc_khz;  /* frequency of the guest's TSC */
+	/* Of the pod (cpuid_finish()). Copied; the engine patches APIC ids in per vCPU. */
+	const struct cpuid_set *cpuid;
 };
+
+/*
+ * Guest time: when this host's TSC (as rdtsc reads it) is host_tsc, the guest's is guest_tsc. A
+ * pair, so that no delay between computing and setting it matters.
+ */
+struct engine_tsc {
+	uint64_t host_tsc;
+	uint64_t guest_tsc;
+};
+
+/* The signal that kicks, as sigaction() wants it. Do not block it in threads that run vCPUs. */
+#define ENGINE_KICK_SIGNAL (SIGRTMIN + 2)
 
 struct engine;	    /* one VM */
 struct engine_vcpu; /* one vCPU of it */
 
 struct engine_ops {
 	const char *name; /* "kvm", "soft" */
-	/* Can this host run it, and with what? -ENODEV, -EACCES, -ENOTSUP with `why`. Creates nothing lasting. */
+	/*
+	 * Can this host run it, and with what? -ENODEV, -EACCES, -ENOTSUP with `why`. Creates
+	 * nothing lasting.
+	 */
 	int (*probe)(struct engine_features *ret_features, char *why, size_t why_size);
-	int (*create)(const struct engine_config *config, struct engine **ret_engine, char *why, size_t why_size);
+	int (*create)(const struct engine_config *config, struct engine **ret_engine, char *why,
+		      size_t why_size);
 	void (*destroy)(struct engine *engine);
 	/* Guest memory at gpa is host memory at hva. Ranges never overlap; stay until destroy. */
 	int (*add_memory)(struct engine *engine, uint64_t gpa, void *hva, uint64_t bytes);
 
 	int (*vcpu_create)(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu);
 	void (*vcpu_destroy)(struct engine_vcpu *vcpu);
-	/* Before the first run, by the thread that will run it. Arranges for kicks to that thread. */
+	/* Before the first run, by the thread that will run it: kicks go to that thread. */
 	int (*vcpu_bind)(struct engine_vcpu *vcpu);
+	/* -EINVAL: the state asks for what the pod's CPUID does not offer, or is no x86 state. */
 	int (*vcpu_load)(struct engine_vcpu *vcpu, const struct vcpu_state *state);
-	int (*vcpu_save)(struct engine_vcpu *vcpu, struct vcpu_state *state); /* leaves state->lapic alone */
-	/* Guest TSC := tsc now (the pod clock in TSC ticks). */
-	int (*vcpu_set_tsc)(struct engine_vcpu *vcpu, uint64_t tsc);
-	int (*vcpu_run)(struct engine_vcpu *vcpu, struct engine_exit *ret_exit);
-	void (*vcpu_kick)(struct engine_vcpu *vcpu); /* any thread; the present or next run ends soon with EXIT_KICKED */
-	/* Between runs, owner thread: */
-	bool (*vcpu_can_interrupt)(struct engine_vcpu *vcpu); /* IF set, no shadow, nothing in injection */
-	int (*vcpu_interrupt)(struct engine_vcpu *vcpu, uint8_t vector); /* only after vcpu_can_interrupt() */
+	/*
+	 * First finishes the instruction of the last exit with its answer. Of state->lapic it sets
+	 * only `enabled` and `x2apic` (the APIC base MSR is the engine's); run_state it leaves
+	 * alone. -EAGAIN: that instruction has another question: run on, and save after that exit.
+	 */
+	int (*vcpu_save)(struct engine_vcpu *vcpu, struct vcpu_state *state);
+	/*
+	 * Guest TSC := tsc, plus what the guest itself has added through TSC_ADJUST. Owner thread,
+	 * between runs; after vcpu_load(), as often as the pod clock wants (a few microseconds).
+	 * Backwards steps are the caller's to avoid.
+	 */
+	int (*vcpu_set_tsc)(struct engine_vcpu *vcpu, const struct engine_tsc *tsc);
+	int (*vcpu_run)(struct engine_vcpu *vcpu, struct engine_exit *exit);
+	/* Any thread or signal handler. The present or the next run ends soon with EXIT_KICKED. */
+	void (*vcpu_kick)(struct engine_vcpu *vcpu);
+
+	/* The rest: between runs, owner thread. */
+	/* IF set, no shadow, nothing in injection. */
+	bool (*vcpu_can_interrupt)(struct engine_vcpu *vcpu);
+	/* Only after vcpu_can_interrupt() said yes, one per run. */
+	int (*vcpu_interrupt)(struct engine_vcpu *vcpu, uint8_t vector);
 	int (*vcpu_nmi)(struct engine_vcpu *vcpu);
 	void (*vcpu_want_window)(struct engine_vcpu *vcpu, bool want);
 	uint8_t (*vcpu_tpr)(struct engine_vcpu *vcpu); /* CR8 as the guest has it */
