@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control channel between two nodes: small messages (wire/control_message.h), reliable, in
+ * order.
+ *
+ *      any thread  --control_send()--> [lock: socket, queue] -->  peer
+ *      control thread <--control_receive()-- [receive buffer] <--  peer
+ *
+ * Sending never blocks: what the socket does not take is queued, up to CONTROL_QUEUE_BYTES; more
+ * than that means that the peer has not read for long, and it will be declared dead by its
+ * heartbeats anyway.
+ *
+ * Threads: control_send() and control_flush() by any thread. control_receive() by one thread, the
+ * control thread. destroy when nobody else can call. The control thread must never wait for
+ * anything but its epoll: heartbeats are judged by what it receives.
+ *
+ * Use with epoll: register fd with EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET; at any event call
+ * control_flush(), then control_receive() until it says something else than 0.
+ */
+#ifndef LINK_CONTROL_H
+#define LINK_CONTROL_H
+
+#include <stdint.h>
+
+#include "wire/control_message.h"
+
+#define CONTROL_QUEUE_BYTES (8u << 20)
+
+struct control_channel;
+
+struct control_channel_ops {
+	/* 0; -EINVAL (message breaks its rules); -ENOBUFS (queue full);
+	 * -EPIPE/-ECONNRESET/-ETIMEDOUT (link down). */
+	int (*send)(struct control_channel *channel, const struct control_message *msg);
+	/* 0: nothing queued; -EAGAIN: call again when writable; link-down errors as above. */
+	int (*flush)(struct control_channel *channel);
+	/*
+	 * 0 and a validated message with src set; valid until the next call (text points into the
+	 * channel). -EAGAIN none yet; -EPROTO malformed; -EPIPE: the peer closed; -ECONNRESET,
+	 * -ETIMEDOUT: link down.
+	 */
+	int (*receive)(struct control_channel *channel, struct control_message *ret_msg);
+	int (*fd)(const struct control_channel *channel);
+	void (*stats)(struct control_channel *channel, uint64_t *ret_messages,
+		      uint64_t *ret_bytes_out, uint64_t *ret_bytes_in);
+	/* No more sending: the peer reads what was sent, then the end (-EPIPE). Any thread. */
+	void (*shutdown)(struct control_channel *channel);
+	void (*destroy)(struct control_channel *channel); /* NULL is fine */
+};
+
+/* Every implementation begins with this. */
+struct control_channel {
+	const struct control_channel_ops *ops;
+	uint16_t peer;
+};
+
+static inline int control_send(struct control_channel *channel, const struct control_message *msg)
+{
+	return channel->ops->send(channel, msg);
+}
+
+static inline int control_flush(struct control_channel *channel)
+{
+	return channel->ops->flush(channel);
+}
+
+static inline int control_receive(struct control_channel *channel, struct control_message *ret_msg)
+{
+	return channel->ops->receive(channel, ret_msg);
+}
+
+static inline int control_fd(const struct control_channel *channel)
+{
+	return channel->ops->fd(channel);
+}
+
+#endif

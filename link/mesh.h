@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The mesh: every node linked with every other, by one control channel and one page channel a
+ * shard.
+ *
+ *      mesh_create()    check the config, listen on this node's own address
+ *      mesh_bring_up()  blocks: the higher number dials, both sides shake hands (wire/handshake.h),
+ *                       until all links stand, the deadline passes, or cancel_fd is readable
+ *      channels         in use by shard threads and the control thread
+ *      mesh_down()      whoever sees a link fail says so; the first word on a node is reported,
+ * once mesh_destroy()   closes all
+ *
+ * A peer that is refused for good (other version, pod, config, ...) makes the dialling side fail
+ * with one line; the side that refused notes the same line through `progress` and waits on until
+ * its deadline: a stray node must not end a pod that it does not belong to. What is no handshake
+ * (scanners, garbage, silence) is dropped after `handshake_ms` at most, and noted.
+ *
+ * Links carry no authentication yet: run a pod on a network where only its nodes can reach its
+ * ports.
+ */
+#ifndef LINK_MESH_H
+#define LINK_MESH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/limits.h"
+#include "link/channel.h"
+#include "link/control.h"
+
+#define MESH_WHY_MAX	 512 /* one line for the user */
+#define MESH_ADDRESS_MAX 64  /* "10.0.0.3:7000", "[fe80::1%eth0]:7000" */
+
+struct mesh_node {
+	const char *name;    /* shorter than NODE_NAME_MAX */
+	const char *address; /* numeric IPv4 or IPv6 and port; a name is resolved once, at
+				mesh_create() */
+};
+
+enum mesh_event {
+	MESH_WAITING,	/* for `node`: not heard of yet */
+	MESH_CONNECTED, /* all links to `node` stand */
+	MESH_REFUSED,	/* somebody was refused: text is the line */
+	MESH_DROPPED, /* something that is no Eagre node connected, or a link broke during bring-up
+		       */
+};
+
+struct mesh_config {
+	const char *pod_name;
+	uint16_t self;
+	uint16_t node_count;	      /* 1..NODES_MAX */
+	const struct mesh_node *node; /* node_count of them */
+	uint16_t shard_count;	      /* 1..SHARDS_MAX */
+	uint64_t config_digest; /* of everything in the pod's config that nodes must agree on */
+	uint32_t capabilities;	/* HANDSHAKE_CAP_*: what this build and run must have in common */
+	uint32_t timeout_ms;	/* of mesh_bring_up(); 0: 60 s */
+	uint32_t handshake_ms;	/* for one connection; 0: 10 s */
+	uint32_t socket_buffer; /* SO_SNDBUF and SO_RCVBUF; 0: the kernel's own sizing (tests use
+				   small ones) */
+	uint32_t page_queue_bytes; /* bound of a page channel's send queue; 0: 64 MiB (virtual until
+				      used) */
+
+	/* During mesh_bring_up(), from its thread: at changes, and MESH_WAITING again every 2 s.
+	 * May be NULL. */
+	void (*progress)(void *ctx, enum mesh_event event, uint16_t node, const char *text);
+	/* After it, once a node, from the thread that called mesh_down(). cause: one line, valid
+	 * during the call. */
+	void (*down)(void *ctx, uint16_t node, const char *cause);
+	void *ctx;
+};
+
+struct mesh;
+
+/*
+ * Checks the config and listens. The config and what it points to are copied. On failure `why` says
+ * what is wrong and what to do: -EINVAL config, -EADDRINUSE port in use, -EADDRNOTAVAIL address not
+ * of this host, -EACCES, -ENOMEM, ...
+ */
+int mesh_create(const struct mesh_config *config, struct mesh **ret_mesh, char *why,
+		size_t why_size);
+
+/*
+ * Brings up all links. 0, or with `why`: -ETIMEDOUT (names who is missing, and the last thing that
+ * went wrong with it), -ECONNREFUSED (a peer refused us, or we it: versions, pod, config...),
+ * -ECANCELED (cancel_fd, which may be -1, became readable). Call once.
+ */
+int mesh_bring_up(struct mesh *mesh, int cancel_fd, char *why, size_t why_size);
+
+/* After bring-up. The mesh owns them. NULL for self. */
+struct control_channel *mesh_control(struct mesh *mesh, uint16_t node);
+struct page_channel *mesh_pages(struct mesh *mesh, uint16_t node, uint16_t shard);
+
+/*
+ * A link to `node` is of no more use: error (negative errno) from a channel, or text (or NULL) if
+ * there is more to say. Any thread. Calls config.down with one line, e.g. "node 2
+ * (beta, 10.0.0.3:7000) is gone: it closed the link" at the first call for that node, and does
+ * nothing at later ones. Returns whether it was the first.
+ */
+bool mesh_down(struct mesh *mesh, uint16_t node, int error, const char *text);
+
+/*
+ * Latecomers: readable when somebody connects after bring-up (a second node of the same number, a
+ * scanner). mesh_poll() answers or drops them without ever blocking; any one thread, say every
+ * second or at the fd.
+ */
+int mesh_fd(const struct mesh *mesh);
+void mesh_poll(struct mesh *mesh);
+
+/* "node 2 (beta, 10.0.0.3:7000)", in buf. */
+const char *mesh_describe(const struct mesh *mesh, uint16_t node, char *buf, size_t size);
+
+/* Closes everything. Control channels are first shut down in order and given up to 200 ms to drain,
+ * so that an END sent just before arrives. NULL is fine. */
+void mesh_destroy(struct mesh *mesh);
+
+#endif

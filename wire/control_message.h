@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Control messages: everything nodes say to each other that is not about pages.
+ *
+ * One message is one frame on the control channel of two nodes:
+ *
+ *      0        4      6        8             12          16
+ *      | magic  | type | zero   | payload size | sequence  | payload ...
+ *
+ * The sequence counts a channel's frames from 0, so that a slip in framing is seen at once. The
+ * payload is the type's fixed fields, then its list, text or data, and nothing behind it. A decoded
+ * message has been checked wholly: enumerations, ranges, counts, reserved bytes, and the payload's
+ * exact size.
+ *
+ *      who says what           to          answer      meaning
+ *      HEARTBEAT               all                     I live
+ *      CLOCK_PING              node 0      CLOCK_PONG  what is the pod clock?
+ *      INTERRUPT               vCPU's node             IPI or device interrupt for vCPUs of yours
+ *      EOI                     node 0                  a vCPU ended a level-triggered interrupt
+ *      IO_REQUEST              node 0      IO_REPLY    a vCPU's access to a device
+ *      FEATURES                node 0      START       what my host can do; what the guest will see
+ *      READY                   node 0      RUN         my vCPUs exist and wait; run them
+ *      STATS_REQUEST           any         STATS_REPLY JSON of the node
+ *      GUEST_END               node 0                  my vCPU saw the guest's end (panic, ...)
+ *      END                     all                     the pod ends: why, with what status
+ *
+ * A START that cannot be met is answered with END. The order of a pod's life is FEATURES, START,
+ * READY, RUN, END; only HEARTBEAT, CLOCK_*, STATS_* and END come at any time.
+ */
+#ifndef WIRE_CONTROL_MESSAGE_H
+#define WIRE_CONTROL_MESSAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/limits.h"
+#include "engine/engine.h"
+
+#define CONTROL_HEADER_BYTES	16u
+#define CONTROL_STATS_BYTES_MAX 65536u
+#define CONTROL_PAYLOAD_MAX	(CONTROL_STATS_BYTES_MAX + 64u)
+#define CONTROL_FRAME_MAX	(CONTROL_HEADER_BYTES + CONTROL_PAYLOAD_MAX)
+
+#define CONTROL_VCPUS_MAX    64u  /* vCPUs named by one INTERRUPT */
+#define CONTROL_IO_ITEMS_MAX 256u /* items of one string access; more are several requests */
+#define CONTROL_IO_BYTES_MAX (CONTROL_IO_ITEMS_MAX * 8u)
+#define CONTROL_TEXT_MAX     512u /* of END and GUEST_END, with the terminating NUL */
+#define CONTROL_ENGINE_MAX   16u  /* an engine's name, likewise */
+
+enum control_type {
+	CONTROL_HEARTBEAT = 1,
+	CONTROL_CLOCK_PING = 2,
+	CONTROL_CLOCK_PONG = 3,
+	CONTROL_INTERRUPT = 4,
+	CONTROL_EOI = 5,
+	CONTROL_IO_REQUEST = 6,
+	CONTROL_IO_REPLY = 7,
+	CONTROL_FEATURES = 8,
+	CONTROL_START = 9,
+	CONTROL_READY = 10,
+	CONTROL_RUN = 11,
+	CONTROL_STATS_REQUEST = 12,
+	CONTROL_STATS_REPLY = 13,
+	CONTROL_GUEST_END = 14,
+	CONTROL_END = 15,
+	CONTROL_TYPE_LIMIT,
+};
+
+/* Delivery modes have the numbers of the ICR and of IOAPIC entries (SDM vol. 3, 11.6.1). */
+enum control_delivery {
+	CONTROL_DELIVERY_FIXED = 0,
+	CONTROL_DELIVERY_LOWEST = 1, /* the sender has chosen the vCPU; kept for the record */
+	CONTROL_DELIVERY_SMI = 2,
+	CONTROL_DELIVERY_NMI = 4,
+	CONTROL_DELIVERY_INIT = 5,
+	CONTROL_DELIVERY_SIPI = 6, /* vector: start page */
+	CONTROL_DELIVERY_EXTINT = 7,
+};
+
+enum control_io_kind {
+	CONTROL_IO_PORT = 0, /* address < 65536; size 1, 2, 4; any count */
+	CONTROL_IO_MMIO = 1, /* address < GPA_LIMIT; size 1..8; count 1 */
+};
+
+enum control_io_status {
+	CONTROL_IO_DONE = 0,
+	CONTROL_IO_NO_DEVICE = 1, /* reads give all ones, which are in data */
+};
+
+/* Why a pod or its guest ends. */
+enum control_end_kind {
+	CONTROL_END_POWER_OFF = 0,
+	CONTROL_END_RESET = 1,
+	CONTROL_END_PANIC = 2,
+	CONTROL_END_TRIPLE_FAULT = 3,
+	CONTROL_END_ENGINE = 4,	    /* the engine could not go on with a vCPU */
+	CONTROL_END_NODE_LOST = 5,  /* `node` died or its link broke */
+	CONTROL_END_NODE_ERROR = 6, /* `node` cannot go on */
+	CONTROL_END_USER = 7,	    /* somebody ended the pod */
+	CONTROL_END_COMMAND = 8,    /* the command that the pod was started for is over: status */
+	CONTROL_END_KIND_LIMIT,
+};
+
+struct control_heartbeat {
+	uint64_t count; /* of this sender, from 0 */
+};
+
+/* Times in ns. `sent_ns` is the asker's clock, given back; the others are the pod clock at the
+ * answerer. */
+struct control_clock_ping {
+	uint64_t id;
+	uint64_t sent_ns;
+};
+struct control_clock_pong {
+	uint64_t id;
+	uint64_t sent_ns;
+	uint64_t peer_received_ns, peer_sent_ns; /* received <= sent */
+};
+
+struct control_interrupt {
+	uint8_t delivery; /* enum control_delivery */
+	uint8_t vector;
+	uint8_t level;	     /* 1: level-triggered (sets TMR), 0: edge */
+	uint8_t deassert;    /* 1: INIT level de-assert; else 0 */
+	uint16_t from_vcpu;  /* NODE_NONE: from a device */
+	uint16_t vcpu_count; /* 1..CONTROL_VCPUS_MAX */
+	uint16_t vcpu[CONTROL_VCPUS_MAX];
+};
+
+struct control_eoi {
+	uint16_t vcpu;
+	uint8_t vector;
+};
+
+/* data: count * size bytes; of a request only when it writes, of a reply only when that did not
+ * write. */
+struct control_io_request {
+	uint64_t id; /* unique for the sending node while outstanding */
+	uint64_t address;
+	uint16_t vcpu;
+	uint8_t kind; /* enum control_io_kind */
+	uint8_t size;
+	uint8_t write;
+	uint16_t count; /* 1..CONTROL_IO_ITEMS_MAX */
+	uint8_t data[CONTROL_IO_BYTES_MAX];
+};
+struct control_io_reply {
+	uint64_t id;
+	uint16_t vcpu;
+	uint8_t status; /* enum control_io_status */
+	uint8_t size;
+	uint16_t count; /* 0 for the reply to a write */
+	uint8_t data[CONTROL_IO_BYTES_MAX];
+};
+
+struct control_features {
+	char engine[CONTROL_ENGINE_MAX]; /* engine_ops.name */
+	struct engine_features features;
+	uint64_t capacity_pages; /* promised */
+	uint16_t vcpu_count;	 /* that the node is ready to run */
+};
+
+struct control_start {
+	uint64_t memory_bytes; /* of the guest */
+	uint64_t epoch_ns;     /* pod clock when the guest's TSC is 0 */
+	uint64_t xcr0;
+	uint32_t tsc_khz; /* of the guest's TSC: ticks = (pod clock - epoch_ns) * tsc_khz / 10^6 */
+	uint16_t vcpu_count;  /* of the pod */
+	uint8_t tsc_deadline; /* the guest may use the TSC-deadline timer */
+	uint8_t walks_write;  /* some node's guest page walks count as writes */
+	uint32_t leaf_count;
+	struct cpuid_leaf leaf[CPUID_LEAVES_MAX];
+};
+
+struct control_ready {
+	uint64_t clock_error_ns; /* bound of this node's pod clock error */
+};
+
+struct control_run {
+	uint64_t start_ns; /* pod clock; vCPUs may run from now on */
+};
+
+struct control_stats_request {
+	uint64_t id;
+};
+
+/* Text is JSON, not NUL-terminated. Encoding reads it, decoding leaves it pointing into the input.
+ */
+struct control_stats_reply {
+	uint64_t id;
+	uint32_t text_size; /* up to CONTROL_STATS_BYTES_MAX */
+	const char *text;
+};
+
+/* GUEST_END and END. Fields that say nothing are NODE_NONE (node, vcpu) or 0. */
+struct control_end {
+	uint8_t kind;	/* enum control_end_kind */
+	uint8_t status; /* exit status of the whole */
+	uint16_t node;	/* which the reason is about */
+	uint16_t vcpu;
+	uint64_t rip;
+	char text[CONTROL_TEXT_MAX]; /* one line for the user; printable ASCII and UTF-8, no control
+					characters */
+};
+
+struct control_message {
+	uint8_t type; /* enum control_type: which of the union */
+	uint16_t src; /* set by the channel on arrival; not on the wire */
+	union {
+		struct control_heartbeat heartbeat;
+		struct control_clock_ping clock_ping;
+		struct control_clock_pong clock_pong;
+		struct control_interrupt interrupt;
+		struct control_eoi eoi;
+		struct control_io_request io_request;
+		struct control_io_reply io_reply;
+		struct control_features features;
+		struct control_start start;
+		struct control_ready ready;
+		struct control_run run;
+		struct control_stats_request stats_request;
+		struct control_stats_reply stats_reply;
+		struct control_end end; /* END and GUEST_END */
+	};
+};
+
+struct control_header {
+	uint16_t type;
+	uint32_t payload_size;
+	uint32_t sequence;
+};
+
+/*
+ * Writes header and payload to out, which has `size` bytes. Returns the frame's size; -EINVAL: the
+ * message breaks a rule above (our own bug); -EMSGSIZE: out is too small (CONTROL_FRAME_MAX never
+ * is).
+ */
+int control_message_encode(const struct control_message *msg, uint32_t sequence, uint8_t *out,
+			   size_t size);
+
+/* Checks the first CONTROL_HEADER_BYTES of a frame. 0, or -EPROTO. */
+int control_header_decode(const uint8_t in[CONTROL_HEADER_BYTES],
+			  struct control_header *ret_header);
+
+/*
+ * The payload of a frame whose header said `type`. 0, or -EPROTO; ret_msg is then undefined.
+ * ret_msg->src is 0. Only what the type has is written.
+ */
+int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
+			   struct control_message *ret_msg);
+
+/* "HEARTBEAT"...; "?" for an unknown type. */
+const char *control_type_name(uint8_t type);
+
+#endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The first words on every connection, by which nodes make sure that they belong together.
+ *
+ *      dialler                         listener
+ *      hello(verdict 0)   ---------->  handshake_judge()
+ *                         <----------  hello(verdict)      and, unless OK, close
+ *      handshake_judge()
+ *
+ * Both hellos have the same layout, so that both sides know everything about the mismatch and say
+ * it in the same words (handshake_explain()). The first 16 bytes are the same in every version for
+ * ever: so versions can refuse each other by name.
+ *
+ *        0 magic u32          4 version u16       6 length u16
+ *        8 node u16          10 peer u16         12 verdict u8       13 zero[3]
+ *       16 purpose u16       18 shard_count u16  20 node_count u16   22 zero u16
+ *       24 capabilities u32  28 zero u32
+ *       32 config_digest u64                     40 incarnation u64
+ *       48 limits_digest u64                     56 zero u64
+ *       64 pod_name[64]     128 node_name[64]   192 build[64]       256
+ */
+#ifndef WIRE_HANDSHAKE_H
+#define WIRE_HANDSHAKE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/limits.h"
+
+#define HANDSHAKE_BYTES	      256u
+#define HANDSHAKE_FIXED_BYTES 16u /* that mean the same in every version */
+#define HANDSHAKE_BUILD_MAX   64u
+
+/* Purpose of a connection: control, or page channel of shard k. */
+#define HANDSHAKE_CONTROL     0u
+#define HANDSHAKE_SHARD(k)    (1u + (k))
+#define HANDSHAKE_PURPOSE_MAX (SHARDS_MAX + 1u)
+
+/* What nodes must have in common; anything else about a host goes by FEATURES. */
+#define HANDSHAKE_CAP_NATIVE_TEST (1u << 0) /* a pod memory test, not a guest */
+#define HANDSHAKE_CAP_MASK	  0x00000001u
+
+enum handshake_verdict {
+	HANDSHAKE_OK = 0,
+	HANDSHAKE_VERSION,	/* another WIRE_VERSION */
+	HANDSHAKE_POD,		/* another pod's name */
+	HANDSHAKE_WRONG_NODE,	/* the listener is not the node that the dialler wants */
+	HANDSHAKE_UNKNOWN_NODE, /* dialler's number is not in the listener's config, or its own */
+	HANDSHAKE_CONFIG,	/* same pod, another config */
+	HANDSHAKE_SHARDS,	/* other number of shards */
+	HANDSHAKE_CAPABILITIES,
+	HANDSHAKE_LIMITS,    /* built with other core/limits.h */
+	HANDSHAKE_DUPLICATE, /* this node number is linked already */
+	HANDSHAKE_RUNNING,   /* the pod is complete and running */
+	HANDSHAKE_VERDICT_LIMIT,
+};
+
+struct handshake {
+	uint16_t version, node, peer, purpose;
+	uint16_t shard_count, node_count;
+	uint8_t verdict;
+	uint32_t capabilities;
+	uint64_t config_digest;
+	uint64_t incarnation;	/* random, of the process: tells a node from its second start */
+	uint64_t limits_digest; /* of core/limits.h as built */
+	char pod_name[POD_NAME_MAX];
+	char node_name[NODE_NAME_MAX];
+	char build[HANDSHAKE_BUILD_MAX]; /* "eagre 0.1.0", for people */
+};
+
+/* Of this build's core/limits.h. */
+uint64_t handshake_limits_digest(void);
+
+void handshake_encode(const struct handshake *hello, uint8_t out[HANDSHAKE_BYTES]);
+
+/*
+ * The first HANDSHAKE_FIXED_BYTES: 0 and *ret_version, node, peer, verdict set (the rest zero) and
+ * *ret_length the bytes to read in all; -EPROTO: not an Eagre node. A length other than
+ * HANDSHAKE_BYTES comes only with another version.
+ */
+int handshake_decode_fixed(const uint8_t in[HANDSHAKE_FIXED_BYTES], struct handshake *ret_hello,
+			   uint16_t *ret_length);
+
+/* The whole of a hello of this version. 0 or -EPROTO. Of another version: only the fixed part, 0.
+ */
+int handshake_decode(const uint8_t in[HANDSHAKE_BYTES], struct handshake *ret_hello);
+
+/* Does `theirs`, a dialler's hello, fit `mine`? By content alone: DUPLICATE and RUNNING are the
+ * mesh's to find. */
+enum handshake_verdict handshake_judge(const struct handshake *mine,
+				       const struct handshake *theirs);
+
+/*
+ * One line on why `mine` and `theirs` do not go together, naming the remedy. `peer` describes the
+ * other side, e.g. "node 2 (beta, 10.0.0.3:7000)". Nothing a peer sent gets into the text
+ * unchecked.
+ */
+void handshake_explain(enum handshake_verdict verdict, const struct handshake *mine,
+		       const struct handshake *theirs, const char *peer, char *text, size_t size);
+
+#endif
