@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Puts a Linux bzImage into guest memory by the 64-bit boot protocol
+ * (Documentation/arch/x86/boot.rst) and says how the first vCPU must start. Pure but for the
+ * callback that writes guest memory.
+ *
+ *   9000  page tables (identity, 4 GiB)   10000 boot_params   20000 command line   e0000 ACPI
+ * tables 16 MiB (the kernel's preferred address): the kernel, room for its decompression initrd: as
+ * high as it may be below LOW_RAM_LIMIT, on a chunk of its own
+ */
+#ifndef MACHINE_LOADER_H
+#define MACHINE_LOADER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/vcpu_state.h"
+#include "machine/memory_map.h"
+
+#define LOADER_CMDLINE_MAX 2047u
+
+struct loader_file {
+	const char *name; /* for errors */
+	const void *data;
+	size_t bytes;
+};
+
+/* 0 or negative errno, handed through. Guest memory is zero before; ranges are never written twice.
+ */
+typedef int loader_write_fn(void *ctx, uint64_t gpa, const void *data, size_t bytes);
+
+struct loader_config {
+	struct memory_map map;
+	struct loader_file kernel;
+	struct loader_file initrd; /* bytes 0: none */
+	const char *cmdline;	   /* whole: loader_cmdline() makes it */
+	uint32_t vcpu_count;	   /* for the ACPI tables */
+	loader_write_fn *write;
+	void *ctx;
+};
+
+struct loader_result {
+	uint64_t kernel_gpa, kernel_bytes; /* bytes: with the room for its decompression */
+	uint64_t initrd_gpa, initrd_bytes;
+	uint64_t entry;
+};
+
+/*
+ * Is this a kernel that loader_load() takes? 0, or -EINVAL / -ENOEXEC with one line in `why` that
+ * names the file: truncated, not a bzImage, boot protocol too old (2.12 is needed), no 64-bit
+ * entry.
+ */
+int loader_check(const struct loader_file *kernel, char *why, size_t why_size);
+
+/*
+ * Writes kernel, initrd, boot_params, command line, page tables and ACPI tables, and sets `ret_bsp`
+ * to vCPU 0 at the kernel's entry, x2APIC on. -EINVAL, -ENOEXEC, -ENOMEM (does not fit; `why` says
+ * by how much), or what `write` returned (then `why` says what was being written).
+ */
+int loader_load(const struct loader_config *config, struct vcpu_state *ret_bsp,
+		struct loader_result *ret_result, char *why, size_t why_size);
+
+/*
+ * The guest's command line: what a pod needs (loader.c says what each is for), then the user's.
+ * quiet: for runs where only the command's output matters. 0, or -E2BIG.
+ */
+struct loader_cmdline_config {
+	uint32_t tsc_khz;
+	bool quiet;
+	const char *extra; /* or NULL */
+};
+int loader_cmdline(const struct loader_cmdline_config *config, char *ret_line, size_t size);
+
+#endif

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The devices of the machine, all of which live on node 0: I/O APIC, two serial ports, RTC, PIT,
+ * ACPI registers, PCI configuration ports. It is pure: time is an argument, outputs go through
+ * struct pc_ops.
+ *
+ *   fec00000      I/O APIC, 24 pins           3f8 irq 4   serial 0: the console
+ *   20, a0        i8259: mask registers only  2f8 irq 3   serial 1: the command channel
+ *   40..43, 61    PIT                         600..607    ACPI PM1 event, control; irq 9
+ *   70, 71        RTC, irq 8                  608         ACPI PM timer       (every node)
+ *   64 (write fe) reset                       80, ed      delay               (every node)
+ *   cf8, cfc      PCI configuration           cf9         reset
+ *
+ * Reads of anything else give all ones; writes go nowhere.
+ *
+ * Single-threaded by contract: the caller serialises all calls of one pc. The ops are called from
+ * within these calls and must not call back into the pc.
+ */
+#ifndef MACHINE_PC_H
+#define MACHINE_PC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/interrupt_route.h"
+
+enum pc_serial { PC_CONSOLE = 0, PC_COMMAND = 1, PC_SERIALS };
+
+enum pc_reset {
+	PC_RESET_GUEST, /* the guest asked for a reset (reboot) */
+	PC_RESET_PANIC, /* the guest's kernel has panicked (loader_cmdline() makes it reset warm
+			   then) */
+};
+
+struct pc_ops {
+	void (*interrupt)(
+		void *ctx,
+		const struct interrupt *interrupt); /* from a device: route and deliver it */
+	void (*output)(void *ctx, enum pc_serial port, const uint8_t *bytes, size_t count);
+	void (*power_off)(void *ctx);
+	void (*reset)(void *ctx, enum pc_reset why);
+};
+
+struct pc_config {
+	int64_t wall_epoch_s; /* UTC seconds since 1970 at pod clock 0 */
+};
+
+struct pc;
+
+/* -ENOMEM. `ops` must stay. */
+int pc_create(const struct pc_config *config, const struct pc_ops *ops, void *ctx,
+	      struct pc **ret_pc);
+void pc_destroy(struct pc *pc);
+
+/* A port access of `count` items of `size` (1, 2, 4) bytes; reads fill data. Any value is safe. */
+struct pc_access {
+	uint64_t address; /* port or gpa */
+	uint32_t count;	  /* MMIO: 1 */
+	uint8_t size;	  /* MMIO: 1..8 */
+	bool write;
+	uint8_t *data; /* count * size bytes */
+};
+void pc_io(struct pc *pc, const struct pc_access *access, uint64_t now_ns);
+void pc_mmio(struct pc *pc, const struct pc_access *access, uint64_t now_ns);
+
+/* The end of a level-triggered interrupt (lapic_effect.eoi), from any node. */
+void pc_eoi(struct pc *pc, uint8_t vector);
+
+/* Input for a serial port. Returns how many bytes were taken: the queue is bounded, offer the rest
+ * later. */
+size_t pc_serial_input(struct pc *pc, enum pc_serial port, const uint8_t *bytes, size_t count,
+		       uint64_t now_ns);
+/* How many bytes it would take now. */
+size_t pc_serial_room(const struct pc *pc, enum pc_serial port);
+
+/* Pod clock at which pc_tick() has something to do; UINT64_MAX: never. */
+uint64_t pc_deadline(const struct pc *pc);
+void pc_tick(struct pc *pc, uint64_t now_ns);
+
+/*
+ * Ports that every node answers by itself, for they have no state: the ACPI PM timer and delay
+ * ports. Returns true and fills data if `access` is such. Any thread.
+ */
+bool pc_io_local(const struct pc_access *access, uint64_t now_ns);
+
+#endif

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A vCPU's thread: runs the guest through the engine, carries its local APIC and its timer, sleeps
+ * in HLT. It knows nothing of nodes: what it cannot do itself goes through struct vcpu_ops.
+ *
+ *        vcpu_post() (any thread)            +----> ops->io, mmio (may wait for another node)
+ *             |                              |
+ *   inbox --> drain --> timer --> inject --> run --> exit --> APIC register -->
+ * ops->send_interrupt, eoi ^                                       |
+ *             +-------- sleep (HLT, wait for SIPI) <--+
+ *
+ * Invariant: the thread drains its inbox after it has announced that it enters the guest or sleeps,
+ * and whoever posts looks at that announcement after posting; so no interrupt waits for an exit
+ * that does not come.
+ */
+#ifndef NODE_VCPU_H
+#define NODE_VCPU_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/interrupt_route.h"
+#include "engine/engine.h"
+#include "machine/lapic.h"
+#include "machine/pc.h"
+
+enum vcpu_end_kind {
+	VCPU_END_STOPPED,  /* vcpu_stop() */
+	VCPU_END_SHUTDOWN, /* triple fault */
+	VCPU_END_FAILED,   /* the engine gave up: reason, detail */
+	VCPU_END_INIT,	   /* vCPU 0 got an INIT: the guest resets itself so */
+};
+
+struct vcpu_end {
+	enum vcpu_end_kind kind;
+	uint64_t rip;
+	const char *reason; /* static string, or NULL */
+	uint64_t detail;
+};
+
+/* Called by the vCPU's thread, outside the guest. The callee may block in io and mmio. */
+struct vcpu_ops {
+	uint64_t (*now_ns)(void *ctx); /* pod clock; never goes backwards */
+	/* A port or MMIO access that nobody else has answered. 0, or negative: the pod ends, stop
+	 * running. */
+	int (*io)(void *ctx, uint32_t vcpu, const struct pc_access *access);
+	int (*mmio)(void *ctx, uint32_t vcpu, const struct pc_access *access);
+	/* An IPI: route it (interrupt_route()); the sender may be among those it reaches:
+	 * vcpu_post() it too. */
+	void (*send_interrupt)(void *ctx, const struct interrupt *interrupt);
+	/* A level-triggered interrupt has ended: pc_eoi() on node 0. */
+	void (*eoi)(void *ctx, uint32_t vcpu, uint8_t vector);
+	/* The last call: the thread ends after it. Not called by vcpu_destroy() of a vCPU never
+	 * started. */
+	void (*ended)(void *ctx, uint32_t vcpu, const struct vcpu_end *end);
+};
+
+struct vcpu_config {
+	const struct engine_ops *engine_ops;
+	struct engine *engine;
+	uint32_t number;
+	struct lapic_config lapic;
+	const struct vcpu_ops *ops;
+	void *ctx;
+};
+
+enum vcpu_activity { VCPU_IN_GUEST, VCPU_OUTSIDE, VCPU_IN_IO, VCPU_SLEEPING, VCPU_ENDED };
+
+struct vcpu_stats {
+	enum vcpu_activity activity;
+	enum vcpu_run_state run_state;
+	uint64_t exit_count[EXIT_FAILED + 1]; /* by enum engine_exit_kind */
+	uint64_t interrupt_count;	      /* injected */
+	uint64_t ipi_count;		      /* sent */
+	uint64_t sleep_ns;
+};
+
+struct vcpu;
+
+/* Creates the engine's vCPU; `state` is copied. -ENOMEM or the engine's error. */
+int vcpu_create(const struct vcpu_config *config, const struct vcpu_state *state,
+		struct vcpu **ret_vcpu);
+/* Starts the thread. Once. */
+int vcpu_start(struct vcpu *vcpu);
+/* Any thread, any time between create and destroy: an interrupt for this vCPU. */
+void vcpu_post(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool level);
+/* Any thread: set the guest's TSC to the pod clock again, soon (the clock filter has moved). */
+void vcpu_resync_tsc(struct vcpu *vcpu);
+/* Any thread: end the thread as soon as it leaves the guest or ops->io. Does not wait. */
+void vcpu_stop(struct vcpu *vcpu);
+/* Stops, joins, frees. NULL is fine. Not by the vCPU's own thread. */
+void vcpu_destroy(struct vcpu *vcpu);
+
+/* Any thread; counters are a recent view. */
+void vcpu_stats(const struct vcpu *vcpu, struct vcpu_stats *ret_stats);
+uint32_t vcpu_number(const struct vcpu *vcpu);
+/* The thread's Linux id once it runs, 0 before: UFFD_FEATURE_THREAD_ID names faults by it. */
+int vcpu_thread_id(const struct vcpu *vcpu);
+
+#endif
