@@ -1,0 +1,187 @@
+/*
+ * connect: a channel's client for scripts: joins its stdin, stdout, stderr and exit status to the
+ * server behind a unix socket.
+ *
+ *      connect [--tty] [--no-stdin] [--timeout SECONDS] [--lock FILE] SOCKET [COMMAND
+ * [ARGUMENT...]]
+ *
+ * Without a COMMAND the server has its own (the guest's runner). With --tty the command gets a
+ * terminal and ours is raw meanwhile. --timeout bounds the wait for the greeting. --lock takes an
+ * exclusive lock on FILE first, or ends with status 250 when another has it; a port that a client
+ * has left without its EXIT rests a few seconds (250, too), until its server has surely noticed.
+ * 255: the line failed; the reason is on stderr.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "guest/client.h"
+
+#define STATUS_BUSY   250
+#define STATUS_FAILED 255
+#define REST_SECONDS  5
+
+struct options {
+	int tty;
+	int no_stdin;
+	int timeout_ms;
+	const char *lock;
+	const char *socket;
+	char **command;
+};
+
+static struct termios terminal_before;
+static int terminal_is_raw;
+
+static void terminal_restore(void)
+{
+	if (terminal_is_raw)
+		tcsetattr(0, TCSANOW, &terminal_before);
+}
+
+static void on_signal(int number)
+{
+	terminal_restore();
+	_exit(128 + number);
+}
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: connect [--tty] [--no-stdin] [--timeout SECONDS] [--lock FILE] "
+			"SOCKET [COMMAND [ARGUMENT...]]\n");
+	return 2;
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+	int i;
+
+	for (i = 1; i < argc && argv[i][0] == '-'; i++) {
+		if (!strcmp(argv[i], "--tty"))
+			o->tty = 1;
+		else if (!strcmp(argv[i], "--no-stdin"))
+			o->no_stdin = 1;
+		else if (!strcmp(argv[i], "--timeout") && i + 1 < argc)
+			o->timeout_ms = atoi(argv[++i]) * 1000;
+		else if (!strcmp(argv[i], "--lock") && i + 1 < argc)
+			o->lock = argv[++i];
+		else
+			return -EINVAL;
+	}
+	if (i == argc)
+		return -EINVAL;
+	o->socket = argv[i++];
+	o->command = i < argc ? argv + i : NULL;
+	return 0;
+}
+
+static int line_open(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd;
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, strlen(path));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address))) {
+		int error = errno;
+
+		close(fd);
+		return -error;
+	}
+	return fd;
+}
+
+/* The lock file is empty while nobody uses the port; its time tells when a use began or died. */
+static int lock_take(const char *path)
+{
+	struct stat st;
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -errno;
+	if (flock(fd, LOCK_EX | LOCK_NB) || fstat(fd, &st))
+		goto busy;
+	if (st.st_size && time(NULL) < st.st_mtime + REST_SECONDS)
+		goto busy;
+	if (ftruncate(fd, 0) || write(fd, "used\n", 5) != 5)
+		goto busy;
+	return fd;
+busy:
+	close(fd);
+	return -EBUSY;
+}
+
+static void terminal_raw(struct client_config *config)
+{
+	struct termios raw;
+	struct winsize size;
+
+	config->terminal = 1;
+	if (ioctl(0, TIOCGWINSZ, &size) == 0) {
+		config->rows = size.ws_row;
+		config->columns = size.ws_col;
+	}
+	if (tcgetattr(0, &terminal_before))
+		return;
+	raw = terminal_before;
+	cfmakeraw(&raw);
+	terminal_is_raw = tcsetattr(0, TCSANOW, &raw) == 0;
+	signal(SIGINT, on_signal);
+	signal(SIGTERM, on_signal);
+	signal(SIGHUP, on_signal);
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = { .timeout_ms = -1 };
+	struct client_config config = { .in = 0, .out = 1, .err = 2 };
+	int lock = -1;
+	int ret;
+
+	if (parse(argc, argv, &o))
+		return usage();
+	if (o.lock) {
+		lock = lock_take(o.lock);
+		if (lock == -EBUSY)
+			return STATUS_BUSY;
+	}
+	config.line = line_open(o.socket);
+	if (config.line < 0) {
+		fprintf(stderr, "connect: %s: %s\n", o.socket, strerror(-config.line));
+		return STATUS_FAILED;
+	}
+	config.argv = o.command;
+	config.greeting_timeout_ms = o.timeout_ms;
+	if (o.no_stdin)
+		config.in = -1;
+	if (o.tty)
+		terminal_raw(&config);
+	signal(SIGPIPE, SIG_IGN);
+	ret = client_run(&config);
+	terminal_restore();
+	if (ret < 0) {
+		fprintf(stderr, "connect: %s: %s\n", o.socket,
+			ret == -ETIMEDOUT    ? "no answer in time"
+			: ret == -ECONNRESET ? "the other end went away"
+					     : strerror(-ret));
+		return STATUS_FAILED;
+	}
+	if (lock >= 0)
+		(void)!ftruncate(lock, 0);
+	return ret;
+}

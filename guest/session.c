@@ -1,0 +1,514 @@
+/*
+ * session: one command at the server's end of a channel.
+ *
+ * One thread, one poll loop, nothing ever blocks: output is read from the command only while the
+ * buffer towards the line is empty, input is taken from the line only as far as WINDOW allowed, so
+ * both directions are bounded and neither can stop the other.
+ *
+ * The command has ended when its first process has: what it had written by then is sent, what a
+ * background process of its own may write later is not waited for.
+ *
+ * Tested through guest/test-boot and rack/test-exec, where both ends are real.
+ */
+#include "guest/session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pty.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/pidfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "guest/channel.h"
+
+#define END_PATIENCE_MS 2000
+
+struct session {
+	const struct session_config *config;
+	struct channel_decoder decoder;
+
+	/* The command as the client tells it. */
+	char *args[SESSION_ARGS_MAX + 1];
+	size_t arg_count;
+	size_t arg_bytes;
+	struct channel_terminal terminal;
+
+	/* The running command; descriptors are -1 when closed. With a terminal in_fd == out_fd. */
+	pid_t pid;
+	int pid_fd;
+	int in_fd;
+	int out_fd;
+	int err_fd;
+
+	/* Bytes towards the line: output[sent..filled). */
+	uint8_t output[2 * CHANNEL_FRAME_MAX];
+	size_t output_filled;
+	size_t output_sent;
+
+	/* Bytes towards the command: input[given..filled); owed: credit to hand out again. */
+	uint8_t *input;
+	size_t input_filled;
+	size_t input_given;
+	uint32_t input_credit;
+	uint32_t input_owed;
+	int input_ended;
+};
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static int has_terminal(const struct session *s)
+{
+	return s->terminal.wanted;
+}
+
+/* ---- the command ---- */
+
+static void child_exec(char **argv)
+{
+	sigset_t none;
+	int error;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	execvp(argv[0], argv);
+	error = errno;
+	fprintf(stderr, "%s: %s\n", argv[0], error == ENOENT ? "not found" : strerror(error));
+	_exit(error == ENOENT ? 127 : 126);
+}
+
+static int start_on_terminal(struct session *s, char **argv)
+{
+	struct winsize size = { .ws_row = s->terminal.rows, .ws_col = s->terminal.columns };
+	int master;
+
+	s->pid = forkpty(&master, NULL, NULL, &size);
+	if (s->pid < 0)
+		return -errno;
+	if (s->pid == 0)
+		child_exec(argv);
+	s->in_fd = master;
+	s->out_fd = master;
+	return 0;
+}
+
+static int start_on_pipes(struct session *s, char **argv)
+{
+	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, err[2] = { -1, -1 };
+	int ret = 0;
+
+	if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC)) {
+		ret = -errno;
+		goto out;
+	}
+	s->pid = fork();
+	if (s->pid < 0) {
+		ret = -errno;
+		goto out;
+	}
+	if (s->pid == 0) {
+		setsid();
+		dup2(in[0], 0);
+		dup2(out[1], 1);
+		dup2(err[1], 2);
+		child_exec(argv);
+	}
+	s->in_fd = in[1];
+	s->out_fd = out[0];
+	s->err_fd = err[0];
+	in[1] = out[0] = err[0] = -1;
+out:
+	close_fd(&in[0]);
+	close_fd(&in[1]);
+	close_fd(&out[0]);
+	close_fd(&out[1]);
+	close_fd(&err[0]);
+	close_fd(&err[1]);
+	return ret;
+}
+
+static void set_nonblocking(int fd)
+{
+	if (fd >= 0)
+		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+}
+
+static int command_start(struct session *s, char **argv)
+{
+	int ret = has_terminal(s) ? start_on_terminal(s, argv) : start_on_pipes(s, argv);
+
+	if (ret)
+		return ret;
+	s->pid_fd = pidfd_open(s->pid, 0);
+	if (s->pid_fd < 0)
+		return -errno;
+	set_nonblocking(s->in_fd);
+	set_nonblocking(s->out_fd);
+	set_nonblocking(s->err_fd);
+	return 0;
+}
+
+/* Ends the command and everything in its session, politely first. */
+static void command_end(struct session *s)
+{
+	struct pollfd ended = { .fd = s->pid_fd, .events = POLLIN };
+
+	if (s->pid <= 0)
+		return;
+	kill(-s->pid, SIGHUP);
+	kill(-s->pid, SIGCONT);
+	poll(&ended, 1, END_PATIENCE_MS);
+	kill(-s->pid, SIGKILL);
+	waitpid(s->pid, NULL, 0);
+	s->pid = 0;
+}
+
+/* ---- towards the line ---- */
+
+static size_t output_room(const struct session *s)
+{
+	return sizeof(s->output) - s->output_filled;
+}
+
+static int output_is_empty(const struct session *s)
+{
+	return s->output_sent == s->output_filled;
+}
+
+static int output_u32(struct session *s, enum channel_kind kind, uint32_t value)
+{
+	ssize_t n = channel_encode_u32(kind, value, s->output + s->output_filled, output_room(s));
+
+	if (n < 0)
+		return (int)n;
+	s->output_filled += (size_t)n;
+	return 0;
+}
+
+static int output_flush(struct session *s)
+{
+	while (!output_is_empty(s)) {
+		ssize_t n = write(s->config->line, s->output + s->output_sent,
+				  s->output_filled - s->output_sent);
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR ? 0 : -ECONNRESET;
+		s->output_sent += (size_t)n;
+	}
+	s->output_filled = 0;
+	s->output_sent = 0;
+	return 0;
+}
+
+/* Reads one frame's worth of the command's output; closes the stream at its end. */
+static void output_collect(struct session *s, int *fd, enum channel_kind kind)
+{
+	uint8_t data[CHANNEL_PAYLOAD_MAX];
+	ssize_t n;
+
+	if (*fd < 0 || output_room(s) < CHANNEL_FRAME_MAX)
+		return;
+	n = read(*fd, data, sizeof(data));
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		if (*fd == s->in_fd)
+			s->in_fd = -1;
+		close_fd(fd);
+		return;
+	}
+	n = channel_encode(kind, data, (size_t)n, s->output + s->output_filled, output_room(s));
+	s->output_filled += (size_t)n;
+}
+
+/* ---- towards the command ---- */
+
+static void input_drop(struct session *s)
+{
+	s->input_owed += (uint32_t)(s->input_filled - s->input_given);
+	s->input_filled = 0;
+	s->input_given = 0;
+}
+
+static void input_close(struct session *s)
+{
+	if (s->in_fd < 0)
+		return;
+	if (has_terminal(s))
+		(void)!write(s->in_fd, "\004", 1);
+	else
+		close(s->in_fd);
+	s->in_fd = -1;
+}
+
+static void input_flush(struct session *s)
+{
+	while (s->in_fd >= 0 && s->input_given < s->input_filled) {
+		ssize_t n = write(s->in_fd, s->input + s->input_given,
+				  s->input_filled - s->input_given);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		if (n < 0) {
+			input_close(s);
+			break;
+		}
+		s->input_given += (size_t)n;
+		s->input_owed += (uint32_t)n;
+	}
+	input_drop(s);
+	if (s->input_ended)
+		input_close(s);
+}
+
+/* Hands credit out again in useful portions, so that small input does not double the traffic. */
+static void input_repay(struct session *s)
+{
+	if (s->input_owed == 0 || s->input_ended)
+		return;
+	if (s->input_owed < s->config->window / 4 && s->input_filled)
+		return;
+	if (output_u32(s, CHANNEL_WINDOW, s->input_owed) == 0) {
+		s->input_credit += s->input_owed;
+		s->input_owed = 0;
+	}
+}
+
+static int input_take(struct session *s, const struct channel_frame *frame)
+{
+	if (s->input_ended || frame->size > s->input_credit)
+		return -EPROTO;
+	if (s->input_given) {
+		memmove(s->input, s->input + s->input_given, s->input_filled - s->input_given);
+		s->input_filled -= s->input_given;
+		s->input_given = 0;
+	}
+	memcpy(s->input + s->input_filled, frame->payload, frame->size);
+	s->input_filled += frame->size;
+	s->input_credit -= (uint32_t)frame->size;
+	return 0;
+}
+
+/* ---- frames of the client ---- */
+
+static int take_arg(struct session *s, const struct channel_frame *frame)
+{
+	char *arg;
+
+	if (s->config->argv || s->pid || s->arg_count == SESSION_ARGS_MAX ||
+	    s->arg_bytes + frame->size > SESSION_ARG_BYTES_MAX)
+		return -EPROTO;
+	arg = malloc(frame->size + 1);
+	if (!arg)
+		return -ENOMEM;
+	memcpy(arg, frame->payload, frame->size);
+	arg[frame->size] = '\0';
+	s->args[s->arg_count++] = arg;
+	s->arg_bytes += frame->size;
+	return 0;
+}
+
+static int take_start(struct session *s, const struct channel_frame *frame)
+{
+	if (s->config->argv || s->pid || s->arg_count == 0)
+		return -EPROTO;
+	s->terminal = channel_frame_terminal(frame);
+	return command_start(s, s->args);
+}
+
+static int take_resize(struct session *s, const struct channel_frame *frame)
+{
+	struct channel_terminal terminal = channel_frame_terminal(frame);
+	struct winsize size = { .ws_row = terminal.rows, .ws_col = terminal.columns };
+
+	if (has_terminal(s) && s->out_fd >= 0)
+		ioctl(s->out_fd, TIOCSWINSZ, &size);
+	return 0;
+}
+
+static int take_frame(struct session *s, const struct channel_frame *frame)
+{
+	switch (frame->kind) {
+	case CHANNEL_ARG:
+		return take_arg(s, frame);
+	case CHANNEL_START:
+		return take_start(s, frame);
+	case CHANNEL_STDIN:
+		return input_take(s, frame);
+	case CHANNEL_STDIN_END:
+		s->input_ended = 1;
+		return 0;
+	case CHANNEL_RESIZE:
+		return take_resize(s, frame);
+	default:
+		return -EPROTO;
+	}
+}
+
+static int line_read(struct session *s)
+{
+	uint8_t data[CHANNEL_FRAME_MAX];
+	ssize_t size = read(s->config->line, data, sizeof(data));
+	struct channel_frame frame;
+	size_t at = 0;
+	int whole;
+
+	if (size < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (size <= 0)
+		return -ECONNRESET;
+	while (at < (size_t)size) {
+		ssize_t n =
+			channel_decode(&s->decoder, data + at, (size_t)size - at, &frame, &whole);
+		int ret = n < 0 ? (int)n : whole ? take_frame(s, &frame) : 0;
+
+		if (ret)
+			return ret;
+		at += (size_t)n;
+	}
+	return 0;
+}
+
+/* ---- the loop ---- */
+
+static int command_is_over(const struct session *s)
+{
+	struct pollfd ended = { .fd = s->pid_fd, .events = POLLIN };
+
+	return s->pid > 0 && poll(&ended, 1, 0) == 1;
+}
+
+/* Nothing of what the command wrote may be lost: pipes are emptied before EXIT. */
+static int finish(struct session *s)
+{
+	int status;
+
+	for (;;) {
+		size_t before;
+
+		while (!output_is_empty(s)) {
+			struct pollfd line = { .fd = s->config->line, .events = POLLOUT };
+
+			poll(&line, 1, -1);
+			if (line.revents & (POLLHUP | POLLERR) || output_flush(s))
+				return -ECONNRESET;
+		}
+		output_flush(s);
+		before = s->output_filled;
+		output_collect(s, &s->out_fd, CHANNEL_STDOUT);
+		output_collect(s, &s->err_fd, CHANNEL_STDERR);
+		if (s->output_filled == before)
+			break;
+	}
+	if (waitpid(s->pid, &status, 0) != s->pid)
+		return -errno;
+	s->pid = 0;
+	output_u32(s, CHANNEL_EXIT,
+		   WIFSIGNALED(status) ? 128u + (uint32_t)WTERMSIG(status)
+				       : (uint32_t)WEXITSTATUS(status));
+	while (!output_is_empty(s)) {
+		struct pollfd line = { .fd = s->config->line, .events = POLLOUT };
+
+		poll(&line, 1, -1);
+		if (line.revents & (POLLHUP | POLLERR) || output_flush(s))
+			return -ECONNRESET;
+	}
+	return 0;
+}
+
+static int serve(struct session *s)
+{
+	for (;;) {
+		int empty = output_is_empty(s);
+		struct pollfd fds[] = {
+			{ .fd = s->config->line,
+			  .events = (short)(POLLIN | (empty ? 0 : POLLOUT)) },
+			{ .fd = s->pid > 0 ? s->pid_fd : -1, .events = POLLIN },
+			{ .fd = empty ? s->out_fd : -1, .events = POLLIN },
+			{ .fd = empty ? s->err_fd : -1, .events = POLLIN },
+			{ .fd = s->input_filled > s->input_given ? s->in_fd : -1,
+			  .events = POLLOUT },
+		};
+		int ret = 0;
+
+		if (poll(fds, sizeof(fds) / sizeof(fds[0]), -1) < 0 && errno != EINTR)
+			return -errno;
+		if (fds[0].revents & POLLIN)
+			ret = line_read(s);
+		else if (fds[0].revents & (POLLHUP | POLLERR))
+			ret = -ECONNRESET;
+		if (ret)
+			return ret;
+		if (s->pid > 0)
+			input_flush(s);
+		if (fds[2].revents)
+			output_collect(s, &s->out_fd, CHANNEL_STDOUT);
+		if (fds[3].revents)
+			output_collect(s, &s->err_fd, CHANNEL_STDERR);
+		input_repay(s);
+		ret = output_flush(s);
+		if (ret)
+			return ret;
+		if (command_is_over(s))
+			return finish(s);
+	}
+}
+
+static int greet(struct session *s)
+{
+	ssize_t n = channel_encode(CHANNEL_HELLO, CHANNEL_GREETING, strlen(CHANNEL_GREETING),
+				   s->output, sizeof(s->output));
+
+	if (n < 0)
+		return (int)n;
+	s->output_filled = (size_t)n;
+	s->input_owed = s->config->window;
+	input_repay(s);
+	return output_flush(s);
+}
+
+int session_serve(const struct session_config *config)
+{
+	struct session *s;
+	int ret = -ENOMEM;
+
+	if (config->window == 0 || config->window > SESSION_WINDOW_MAX)
+		return -EINVAL;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	s->config = config;
+	s->pid_fd = s->in_fd = s->out_fd = s->err_fd = -1;
+	s->input = malloc(config->window);
+	if (!s->input)
+		goto out;
+	channel_decoder_init(&s->decoder, CHANNEL_FROM_CLIENT);
+	signal(SIGPIPE, SIG_IGN);
+	ret = greet(s);
+	if (ret == 0 && config->argv)
+		ret = command_start(s, config->argv);
+	if (ret == 0)
+		ret = serve(s);
+out:
+	command_end(s);
+	if (s->in_fd == s->out_fd)
+		s->in_fd = -1;
+	close_fd(&s->pid_fd);
+	close_fd(&s->in_fd);
+	close_fd(&s->out_fd);
+	close_fd(&s->err_fd);
+	for (size_t i = 0; i < s->arg_count; i++)
+		free(s->args[i]);
+	free(s->input);
+	free(s);
+	return ret;
+}
