@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The page protocol: directory-based write-invalidate MSI over 4 KiB pages. docs/protocol.md has the
- * states, the messages and the argument for progress.
+ * The page protocol: directory-based write-invalidate MSI over 4 KiB pages. docs/protocol.md has
+ * the states, the messages and the argument for progress.
  *
  * A struct coh is one node's part of one shard: requester, home and holder in one. It is pure: the
  * caller brings faults, messages, ticks and the time, and carries out the actions it gets back, in
  * order, before the next input. No clocks, no threads, no I/O, no allocation after coh_create() but
  * for a directory block when the node becomes home of a chunk. Same inputs, same bytes out.
  *
- *      fault ----> coh_stall() ---+                +--> COH_SEND / COH_SEND_PAGE   (to a peer's coh)
- *      message --> coh_message() -+--> actions ----+--> COH_PROTECT / COH_INSTALL  (this node's memory)
- *      time -----> coh_tick() ----+                +--> COH_WAKE / COH_PINNED      (who waited)
+ *      fault ----> coh_stall() ---+                +--> COH_SEND / COH_SEND_PAGE   (to a peer's
+ * coh) message --> coh_message() -+--> actions ----+--> COH_PROTECT / COH_INSTALL  (this node's
+ * memory) time -----> coh_tick() ----+                +--> COH_WAKE / COH_PINNED      (who waited)
  *
- * One thread per struct coh. All functions return 0 or a negative errno: -EINVAL the caller broke the
- * contract; -EPROTO a peer sent what no correct peer sends (the caller ends the pod, naming the peer).
+ * One thread per struct coh. All functions return 0 or a negative errno: -EINVAL the caller broke
+ * the contract; -EPROTO a peer sent what no correct peer sends (the caller ends the pod, naming the
+ * peer); -ENOMEM no memory for a directory block.
+ *
+ * Links must keep order from each node to each node within a shard. The order of actions matters:
+ * COH_PROTECT before COH_SEND_PAGE takes writing away before the page is read, and the COH_PROTECT
+ * to COH_NONE after it gives the page back to the host.
  */
 #ifndef CORE_COHERENCE_H
 #define CORE_COHERENCE_H
@@ -32,18 +37,77 @@ enum coh_access {
 };
 
 struct coh_config {
-	uint16_t self;	       /* this node */
-	uint16_t node_count;   /* nodes 0..node_count-1 are in the pod */
-	uint32_t actor_count;  /* who can stall here: local vCPUs, then devices */
-	uint64_t gpn_limit;    /* pages are numbered below this */
-	uint32_t capacity;     /* pages this node may hold at once, in-flight ones included */
-	uint32_t window;       /* outstanding requests of this node, read-ahead included */
-	uint32_t readahead;    /* most pages fetched beyond a sequential stall; 0: off */
-	uint32_t zero_batch;   /* most untouched pages granted locally at a sequential first touch; 1: off */
-	uint64_t hold_ns;      /* running time that an actor gets with a fresh grant, to begin with */
-	uint64_t hold_ns_max;  /* bound of the adaptive hold */
-	uint32_t broken;       /* tests only: which deliberate defect to have (enum coh_broken), 0: none */
+	uint16_t self;	      /* this node */
+	uint16_t node_count;  /* nodes 0..node_count-1 are in the pod */
+	uint32_t actor_count; /* who can stall here: local vCPUs, then devices */
+	uint64_t gpn_limit;   /* pages are numbered below this */
+	uint32_t capacity;    /* pages this node may hold at once, in-flight ones included */
+	uint32_t window;      /* outstanding requests of this node, read-ahead included */
+	uint32_t readahead;   /* most pages fetched beyond a sequential stall; 0: off */
+	uint32_t zero_batch; /* most untouched pages granted locally at a sequential first touch; 1:
+				off */
+	uint64_t hold_ns;    /* running time that an actor gets with a fresh grant, to begin with */
+	uint64_t hold_ns_max; /* bound of the adaptive hold */
+	uint32_t
+		broken; /* tests only: which deliberate defect to have (enum coh_broken), 0: none */
+	struct coh_actors
+		*actors; /* shared by the shards of a node; NULL: this shard has its own */
 };
+
+/*
+ * What the shards of one node must agree on about an actor: whether it runs or stalls, how long its
+ * episode lasts, its hold. An instruction may need pages of several shards, and the oldest actor
+ * must be the oldest in all of them. Written by the shard that serves the actor's stall, read by
+ * all: atomics inside. hold_ns and hold_ns_max as in struct coh_config (which then does not count).
+ */
+struct coh_actors;
+int coh_actors_create(uint32_t actor_count, uint64_t hold_ns, uint64_t hold_ns_max,
+		      struct coh_actors **ret_actors);
+void coh_actors_destroy(struct coh_actors *actors); /* after every coh that uses it; NULL is fine */
+
+/*
+ * Message types; docs/protocol.md has the table of who sends what in which state. Numbers are part
+ * of the wire format.
+ */
+enum coh_msg_type {
+	COH_HOME_GET = 1,
+	COH_HOME_IS,
+	COH_NOT_HOME,
+	COH_READ_REQ,
+	COH_WRITE_REQ,
+	COH_FWD_READ,
+	COH_FWD_WRITE,
+	COH_INVALIDATE,
+	COH_INVALIDATE_ACK,
+	COH_GRANT_READ,
+	COH_GRANT_WRITE,
+	COH_GRANT_NONE,
+	COH_DONE,
+	COH_NUDGE,
+	COH_HURRY,
+	COH_PUSH_REQ,
+	COH_PUSH_GO,
+	COH_PUSH_NO,
+	COH_PUSH_DATA,
+	COH_ROOM_GET,
+	COH_ROOM_IS,
+	COH_ROOM_PUT,
+	COH_HOME_MOVE,
+	COH_HOME_SET,
+	COH_MSG_TYPES,
+};
+
+/* Flags of a message. */
+#define COH_MSG_DATA 0x01u /* one page of content goes with it */
+#define COH_MSG_ZERO 0x02u /* GRANT_WRITE: the page is zero, nobody had it */
+#define COH_MSG_COPY 0x04u /* WRITE_REQ: I have a copy. GRANT: the copy you have is good */
+#define COH_MSG_AHEAD                                                                              \
+	0x08u /* READ_REQ, FWD_READ: read-ahead, to be refused rather than waited for */
+#define COH_MSG_REFUSED                                                                            \
+	0x10u /* DONE: nothing changed. GRANT_NONE: answer with DONE, the page is busy */
+#define COH_MSG_KEEPER	0x20u /* PUSH_*, HOME_MOVE: about a kept page; without it an owned one */
+#define COH_MSG_LEAVING 0x40u /* ROOM_IS: never ask me again */
+#define COH_MSG_MORE	0x80u /* HOME_MOVE: a part of the chunk's directory; without it the end */
 
 /*
  * One protocol message: the same 48 bytes in memory and (little-endian) on the wire, where
@@ -59,15 +123,15 @@ struct coh_msg {
 	uint32_t acks;	    /* invalidation acks the requester must wait for; or a count */
 	uint32_t version;   /* of the home of a chunk */
 	uint64_t gpn;
-	uint64_t age;	    /* when the requester's episode began: older wins holds (pod clock, ns) */
-	uint64_t seq;	    /* requester's request number: matches grants and acks to requests */
-	uint64_t reserved;  /* zero */
+	uint64_t age; /* when the requester's episode began: older wins holds (pod clock, ns) */
+	uint64_t seq; /* requester's request number: matches grants and acks to requests */
+	uint64_t waited_ns; /* what holds and queues, not the network, made this take so far */
 };
 
 enum coh_action_kind {
-	COH_SEND,	  /* send msg to node `to` */
-	COH_SEND_PAGE,	  /* send msg to node `to` with the page's content as it is now */
-	COH_PROTECT,	  /* set this node's access to gpn; COH_NONE gives the page back to the host */
+	COH_SEND,      /* send msg to node `to` */
+	COH_SEND_PAGE, /* send msg to node `to` with the page's content as it is now */
+	COH_PROTECT,   /* set this node's access to gpn; COH_NONE gives the page back to the host */
 	COH_INSTALL_DATA, /* map the page that came with the message being handled, with `access` */
 	COH_INSTALL_ZERO, /* map a zero page, with `access` */
 	COH_WAKE,	  /* the stall of whoever waits on gpn for at most `access` is over */
@@ -87,7 +151,7 @@ struct coh_action {
  * Actions go into the caller's array. COH_ACTIONS_MIN entries must be free at every call; no call
  * makes more. Work that does not fit waits: coh_deadline() is then 0 and coh_tick() goes on.
  */
-#define COH_ACTIONS_MIN (2 * NODES_MAX)
+#define COH_ACTIONS_MIN (6 * NODES_MAX)
 struct coh_out {
 	struct coh_action *action;
 	uint32_t count;
@@ -120,7 +184,8 @@ struct coh;
 int coh_create(const struct coh_config *config, struct coh **ret_coh);
 void coh_destroy(struct coh *coh);
 
-/* Actor `actor` touched gpn and needs `want`. Ends with COH_WAKE, perhaps at once (a spurious fault). */
+/* Actor `actor` touched gpn and needs `want`. Ends with COH_WAKE, perhaps at once (a spurious
+ * fault). */
 int coh_stall(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want, uint64_t now_ns,
 	      struct coh_out *out);
 
@@ -140,8 +205,9 @@ int coh_pin(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
 int coh_unpin(struct coh *coh, uint32_t actor, uint64_t now_ns, struct coh_out *out);
 
 /*
- * This node will hold nothing any more (it is leaving): owned pages are pushed to nodes with room, copies dropped, homes
- * handed on. No coh_stall()/coh_pin() afterwards. Done when coh_released() says so.
+ * This node will hold nothing any more (it is leaving): owned pages are pushed to nodes with room,
+ * copies dropped, homes handed on. No coh_stall()/coh_pin() afterwards. Done when coh_released()
+ * says so.
  */
 int coh_release_all(struct coh *coh, uint64_t now_ns, struct coh_out *out);
 bool coh_released(const struct coh *coh);
