@@ -3,10 +3,10 @@
  * Channels between two nodes, whatever carries them (TCP now, RDMA later).
  *
  * Two kinds, both reliable and in order:
- *   page channel     one a shard and peer, owned by that shard's thread: frames of page messages and
- *                    pages.
- *   control channel  one a peer: frames of small control messages (wire/control_message.h), sent by
- *                    any thread (locked inside), received by the control thread (link/control.h).
+ *   page channel     one a shard and peer, owned by that shard's thread: frames of page messages
+ *                    and pages
+ *   control channel  one a peer: small control messages, sent by any thread (locked inside),
+ *                    received by the control thread (link/control.h)
  *
  * A page frame is what one pass of a shard's loop has for one peer:
  *   header (16 bytes) | message_count messages of 48 bytes | page_count pages of 4096 bytes

@@ -36,8 +36,8 @@ struct control_channel_ops {
 	int (*flush)(struct control_channel *channel);
 	/*
 	 * 0 and a validated message with src set; valid until the next call (text points into the
-	 * channel). -EAGAIN none yet; -EPROTO malformed; -EPIPE: the peer closed; -ECONNRESET,
-	 * -ETIMEDOUT: link down.
+	 * channel). -EAGAIN: none yet; -EPROTO: malformed; -EPIPE: the peer closed;
+	 * -ECONNRESET, -ETIMEDOUT: link down.
 	 */
 	int (*receive)(struct control_channel *channel, struct control_message *ret_msg);
 	int (*fd)(const struct control_channel *channel);

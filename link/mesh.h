@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The mesh: every node linked with every other, by one control channel and one page channel a
- * shard.
+ * The mesh: every node linked with every other, by a control channel and a page channel a shard.
  *
  *      mesh_create()    check the config, listen on this node's own address
  *      mesh_bring_up()  blocks: the higher number dials, both sides shake hands (wire/handshake.h),
  *                       until all links stand, the deadline passes, or cancel_fd is readable
  *      channels         in use by shard threads and the control thread
- *      mesh_down()      whoever sees a link fail says so; the first word on a node is reported,
- * once mesh_destroy()   closes all
+ *      mesh_down()      whoever sees a link fail says so; the first word on a node
+ *                       is reported, once
+ *      mesh_destroy()   closes all
  *
  * A peer that is refused for good (other version, pod, config, ...) makes the dialling side fail
  * with one line; the side that refused notes the same line through `progress` and waits on until
@@ -34,16 +34,14 @@
 
 struct mesh_node {
 	const char *name;    /* shorter than NODE_NAME_MAX */
-	const char *address; /* numeric IPv4 or IPv6 and port; a name is resolved once, at
-				mesh_create() */
+	const char *address; /* IPv4 or [IPv6], and port; a host name is resolved once */
 };
 
 enum mesh_event {
 	MESH_WAITING,	/* for `node`: not heard of yet */
 	MESH_CONNECTED, /* all links to `node` stand */
 	MESH_REFUSED,	/* somebody was refused: text is the line */
-	MESH_DROPPED, /* something that is no Eagre node connected, or a link broke during bring-up
-		       */
+	MESH_DROPPED,	/* no Eagre node connected, or a link broke during bring-up: text */
 };
 
 struct mesh_config {
@@ -56,10 +54,8 @@ struct mesh_config {
 	uint32_t capabilities;	/* HANDSHAKE_CAP_*: what this build and run must have in common */
 	uint32_t timeout_ms;	/* of mesh_bring_up(); 0: 60 s */
 	uint32_t handshake_ms;	/* for one connection; 0: 10 s */
-	uint32_t socket_buffer; /* SO_SNDBUF and SO_RCVBUF; 0: the kernel's own sizing (tests use
-				   small ones) */
-	uint32_t page_queue_bytes; /* bound of a page channel's send queue; 0: 64 MiB (virtual until
-				      used) */
+	uint32_t socket_buffer; /* SO_SNDBUF, SO_RCVBUF (tests); 0: the kernel's own sizing */
+	uint32_t page_queue_bytes; /* bound of a page channel's send queue; 0: 64 MiB, virtual */
 
 	/* During mesh_bring_up(), from its thread: at changes, and MESH_WAITING again every 2 s.
 	 * May be NULL. */

@@ -34,7 +34,7 @@
 #include <stdint.h>
 
 #include "core/limits.h"
-#include "engine/engine.h"
+#include "engine/cpuid.h"
 
 #define CONTROL_HEADER_BYTES	16u
 #define CONTROL_STATS_BYTES_MAX 65536u
@@ -153,23 +153,24 @@ struct control_io_reply {
 	uint8_t data[CONTROL_IO_BYTES_MAX];
 };
 
+/* What a node's probe found (struct engine_features), and what it promises. */
 struct control_features {
-	char engine[CONTROL_ENGINE_MAX]; /* engine_ops.name */
-	struct engine_features features;
-	uint64_t capacity_pages; /* promised */
-	uint16_t vcpu_count;	 /* that the node is ready to run */
+	char engine[CONTROL_ENGINE_MAX];		/* engine_ops.name */
+	uint64_t capacity_pages;			/* promised */
+	uint32_t tsc_khz;				/* of the host */
+	uint16_t vcpu_count;				/* that the node is ready to run */
+	uint8_t tsc_deadline, tsc_scaling, walks_write; /* 0 or 1 */
+	struct cpuid_set offer; /* sorted by function and index, without doubles; at least one */
 };
 
 struct control_start {
 	uint64_t memory_bytes; /* of the guest */
 	uint64_t epoch_ns;     /* pod clock when the guest's TSC is 0 */
-	uint64_t xcr0;
 	uint32_t tsc_khz; /* of the guest's TSC: ticks = (pod clock - epoch_ns) * tsc_khz / 10^6 */
-	uint16_t vcpu_count;  /* of the pod */
-	uint8_t tsc_deadline; /* the guest may use the TSC-deadline timer */
-	uint8_t walks_write;  /* some node's guest page walks count as writes */
-	uint32_t leaf_count;
-	struct cpuid_leaf leaf[CPUID_LEAVES_MAX];
+	uint16_t vcpu_count;	/* of the pod */
+	uint8_t tsc_deadline;	/* the guest may use the TSC-deadline timer */
+	uint8_t walks_write;	/* some node's guest page walks count as writes */
+	struct cpuid_set cpuid; /* of the pod (cpuid_finish()) */
 };
 
 struct control_ready {

@@ -90,12 +90,15 @@ int handshake_decode(const uint8_t in[HANDSHAKE_BYTES], struct handshake *ret_he
 enum handshake_verdict handshake_judge(const struct handshake *mine,
 				       const struct handshake *theirs);
 
+enum handshake_role { HANDSHAKE_LISTENER, HANDSHAKE_DIALLER };
+
 /*
  * One line on why `mine` and `theirs` do not go together, naming the remedy. `peer` describes the
  * other side, e.g. "node 2 (beta, 10.0.0.3:7000)". Nothing a peer sent gets into the text
  * unchecked.
  */
-void handshake_explain(enum handshake_verdict verdict, const struct handshake *mine,
-		       const struct handshake *theirs, const char *peer, char *text, size_t size);
+void handshake_explain(enum handshake_verdict verdict, enum handshake_role my_role,
+		       const struct handshake *mine, const struct handshake *theirs,
+		       const char *peer, char *text, size_t size);
 
 #endif

@@ -1,0 +1,712 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Bringing up the mesh: one loop over non-blocking sockets, until every link has shaken hands.
+ *
+ * Node a dials all b < a: first the control channel, and when that stands the page channels. So
+ * each pair has one dialler, and a listener knows a node by its control channel before it takes the
+ * rest: links of one node must come from one process (`incarnation`). A link that ends while others
+ * are still missing takes all links of its node with it, and that node starts anew: so a node may
+ * die and come back while the pod waits for others.
+ *
+ * Strangers cost little: a bounded pool of connections, 256 bytes and handshake_ms each, oldest out
+ * first.
+ *
+ * Errors of the loop: < 0 ends bring-up with mesh->why set. Tested by tests/link/test_mesh.c.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "link/mesh_state.h"
+#include "link/tcp.h"
+#include "wire/version.h"
+
+#define MS		     1000000ull
+#define BACKOFF_NS_MIN	     (20 * MS)
+#define BACKOFF_NS_MAX	     (500 * MS)
+#define CONNECT_NS_MAX	     (2000 * MS)
+#define DRAIN_NS_MAX	     (1000 * MS)
+#define DRAIN_BYTES_MAX	     4096u
+#define WAITING_NS	     (2000 * MS)
+#define USER_TIMEOUT_CONTROL 4000  /* ms */
+#define USER_TIMEOUT_PAGES   15000 /* ms; heartbeats are what judges a peer */
+#define EVENTS_MAX	     64
+#define KEY_LISTENER	     UINT32_MAX
+#define KEY_CANCEL	     (UINT32_MAX - 1)
+#define BUILD_TEXT	     "eagre"
+
+/* ---- Small helpers ---- */
+
+static void set_sockopt(int fd, int level, int option, int value)
+{
+	/* Each is an improvement only: a kernel that refuses one still gives a working link. */
+	(void)setsockopt(fd, level, option, &value, sizeof(value));
+}
+
+static void tune_socket(const struct mesh *mesh, int fd)
+{
+	set_sockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	set_sockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_PAGES);
+	if (mesh->config.socket_buffer > 0) {
+		set_sockopt(fd, SOL_SOCKET, SO_SNDBUF, (int)mesh->config.socket_buffer);
+		set_sockopt(fd, SOL_SOCKET, SO_RCVBUF, (int)mesh->config.socket_buffer);
+	}
+}
+
+static struct handshake my_hello(const struct mesh *mesh, uint16_t peer, uint16_t purpose)
+{
+	struct handshake hello = {
+		.version = WIRE_VERSION,
+		.node = mesh->config.self,
+		.peer = peer,
+		.purpose = purpose,
+		.shard_count = mesh->config.shard_count,
+		.node_count = mesh->config.node_count,
+		.capabilities = mesh->config.capabilities,
+		.config_digest = mesh->config.config_digest,
+		.incarnation = mesh->incarnation,
+		.limits_digest = handshake_limits_digest(),
+		.build = BUILD_TEXT,
+	};
+
+	memcpy(hello.pod_name, mesh->pod_name, sizeof(hello.pod_name));
+	memcpy(hello.node_name, mesh->peer[mesh->config.self].name, sizeof(hello.node_name));
+	return hello;
+}
+
+static uint64_t handshake_ns(const struct mesh *mesh)
+{
+	return mesh->config.handshake_ms * MS;
+}
+
+static int watch(struct mesh *mesh, const struct mesh_connection *connection, uint32_t events)
+{
+	struct epoll_event event = {
+		.events = events,
+		.data.u32 = (uint32_t)(connection - mesh->connection),
+	};
+
+	if (epoll_ctl(mesh->epoll, EPOLL_CTL_MOD, connection->fd, &event) == 0)
+		return 0;
+	if (epoll_ctl(mesh->epoll, EPOLL_CTL_ADD, connection->fd, &event) == 0)
+		return 0;
+	return -errno;
+}
+
+static bool is_dialled(const struct mesh *mesh, const struct mesh_connection *connection)
+{
+	return (uint32_t)(connection - mesh->connection) < mesh->dialled_count;
+}
+
+/* Closes it. A dialled connection will be dialled again after its backoff. */
+static void drop(struct mesh *mesh, struct mesh_connection *connection)
+{
+	if (connection->fd >= 0)
+		close(connection->fd);
+	connection->fd = -1;
+	connection->state = CONNECTION_IDLE;
+	connection->got = 0;
+	if (!is_dialled(mesh, connection)) {
+		connection->node = NODE_NONE;
+		return;
+	}
+	connection->deadline_ns = mesh_now_ns() + connection->backoff_ns;
+	connection->backoff_ns *= 2;
+	if (connection->backoff_ns > BACKOFF_NS_MAX)
+		connection->backoff_ns = BACKOFF_NS_MAX;
+}
+
+/* All links to a node, at the first sign that one of them is over. */
+static void drop_peer(struct mesh *mesh, uint16_t node, const char *trouble)
+{
+	struct mesh_peer *peer = &mesh->peer[node];
+
+	snprintf(peer->trouble, sizeof(peer->trouble), "%s", trouble);
+	for (uint32_t i = 0; i < HANDSHAKE_PURPOSE_MAX; i++) {
+		if (!peer->up[i])
+			continue;
+		drop(mesh, peer->up[i]);
+		peer->up[i] = NULL;
+		mesh->up_count--;
+	}
+	peer->up_count = 0;
+	peer->incarnation = 0;
+}
+
+static void link_stands(struct mesh *mesh, struct mesh_connection *connection, uint16_t node,
+			uint16_t purpose, uint64_t incarnation)
+{
+	struct mesh_peer *peer = &mesh->peer[node];
+
+	assert(!peer->up[purpose]);
+	connection->state = CONNECTION_UP;
+	connection->node = node;
+	connection->purpose = purpose;
+	connection->backoff_ns = BACKOFF_NS_MIN;
+	peer->up[purpose] = connection;
+	peer->up_count++;
+	peer->incarnation = incarnation;
+	mesh->up_count++;
+	if (purpose == HANDSHAKE_CONTROL) {
+		set_sockopt(connection->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_CONTROL);
+		/* Its page channels, if they are ours to dial, need wait no longer. */
+		for (uint32_t i = 0; i < mesh->dialled_count; i++) {
+			if (mesh->connection[i].node == node &&
+			    mesh->connection[i].state == CONNECTION_IDLE)
+				mesh->connection[i].deadline_ns = 0;
+		}
+	}
+	if (peer->up_count == mesh_purposes(mesh)) {
+		char text[MESH_WHY_MAX];
+
+		mesh_progress(mesh, MESH_CONNECTED, node,
+			      mesh_describe(mesh, node, text, sizeof(text)));
+	}
+}
+
+/* ---- Dialling ---- */
+
+static void trouble(struct mesh *mesh, struct mesh_connection *connection, const char *text)
+{
+	struct mesh_peer *peer = &mesh->peer[connection->node];
+
+	snprintf(peer->trouble, sizeof(peer->trouble), "%s", text);
+	drop(mesh, connection);
+}
+
+static int send_hello(struct mesh_connection *connection, const struct handshake *hello)
+{
+	uint8_t bytes[HANDSHAKE_BYTES];
+	ssize_t sent;
+
+	handshake_encode(hello, bytes);
+	sent = send(connection->fd, bytes, sizeof(bytes), MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (sent == (ssize_t)sizeof(bytes))
+		return 0;
+	return sent < 0 ? -errno : -EAGAIN; /* 256 bytes do not fit an empty socket: broken */
+}
+
+static void dial(struct mesh *mesh, struct mesh_connection *connection, uint64_t now_ns)
+{
+	const struct mesh_peer *peer = &mesh->peer[connection->node];
+	int fd = socket(peer->address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+			0);
+
+	if (fd < 0) {
+		trouble(mesh, connection, strerror(errno));
+		return;
+	}
+	connection->fd = fd;
+	connection->got = 0;
+	tune_socket(mesh, fd);
+	if (connect(fd, (const struct sockaddr *)&peer->address.storage, peer->address.size) < 0 &&
+	    errno != EINPROGRESS) {
+		trouble(mesh, connection, strerror(errno));
+		return;
+	}
+	connection->state = CONNECTION_CONNECTING;
+	connection->deadline_ns = now_ns + CONNECT_NS_MAX;
+	if (watch(mesh, connection, EPOLLOUT) < 0)
+		trouble(mesh, connection, strerror(errno));
+}
+
+/* On loopback, dialling a port that nobody has can connect a socket to itself. */
+static bool connected_to_itself(int fd)
+{
+	struct address mine = { .size = sizeof(mine.storage) };
+	struct address theirs = { .size = sizeof(theirs.storage) };
+
+	if (getsockname(fd, (struct sockaddr *)&mine.storage, &mine.size) < 0 ||
+	    getpeername(fd, (struct sockaddr *)&theirs.storage, &theirs.size) < 0)
+		return false;
+	return address_equal(&mine, &theirs);
+}
+
+static void dial_connected(struct mesh *mesh, struct mesh_connection *connection)
+{
+	struct handshake hello = my_hello(mesh, connection->node, connection->purpose);
+	socklen_t size = sizeof(int);
+	int error = 0;
+
+	if (getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+		error = errno;
+	if (error == 0 && connected_to_itself(connection->fd))
+		error = ECONNREFUSED;
+	if (error == 0)
+		error = -send_hello(connection, &hello);
+	if (error != 0) {
+		trouble(mesh, connection, strerror(error));
+		return;
+	}
+	connection->state = CONNECTION_READ_REPLY;
+	connection->deadline_ns = mesh_now_ns() + handshake_ns(mesh);
+	if (watch(mesh, connection, EPOLLIN) < 0)
+		trouble(mesh, connection, strerror(errno));
+}
+
+/* The dialler is refused, or refuses: it cannot become part of this pod. */
+static int refused(struct mesh *mesh, const struct mesh_connection *connection,
+		   enum handshake_verdict verdict, const struct handshake *mine,
+		   const struct handshake *theirs)
+{
+	char peer[MESH_WHY_MAX / 2];
+
+	mesh_describe(mesh, connection->node, peer, sizeof(peer));
+	handshake_explain(verdict, HANDSHAKE_DIALLER, mine, theirs, peer, mesh->why,
+			  mesh->why_size);
+	return -ECONNREFUSED;
+}
+
+/* Reads what there is of a hello. 1: whole; 0: not yet; < 0: over. *ret_hello is set from 16 bytes
+ * on. */
+static int read_hello(struct mesh_connection *connection, struct handshake *ret_hello)
+{
+	uint16_t length;
+	ssize_t got = tcp_receive(connection->fd, connection->buffer + connection->got,
+				  HANDSHAKE_BYTES - connection->got);
+
+	if (got == -EAGAIN)
+		return 0;
+	if (got < 0)
+		return (int)got;
+	connection->got = (uint16_t)(connection->got + got);
+	if (connection->got < HANDSHAKE_FIXED_BYTES)
+		return 0;
+	if (handshake_decode_fixed(connection->buffer, ret_hello, &length) < 0)
+		return -EPROTO;
+	if (ret_hello->version != WIRE_VERSION)
+		return 1;
+	if (connection->got < HANDSHAKE_BYTES)
+		return 0;
+	return handshake_decode(connection->buffer, ret_hello) < 0 ? -EPROTO : 1;
+}
+
+static int dial_reply(struct mesh *mesh, struct mesh_connection *connection)
+{
+	struct handshake mine = my_hello(mesh, connection->node, connection->purpose);
+	const struct mesh_peer *peer = &mesh->peer[connection->node];
+	enum handshake_verdict verdict;
+	struct handshake theirs;
+	int result = read_hello(connection, &theirs);
+
+	if (result == 0)
+		return 0;
+	if (result == -EPROTO) {
+		trouble(mesh, connection, "what listens there is no Eagre node: check the address");
+		return 0;
+	}
+	if (result < 0) {
+		trouble(mesh, connection, "it closed the connection during the handshake");
+		return 0;
+	}
+	/* The listener has judged; where it saw nothing wrong we may (its answer may be for
+	 * another). */
+	verdict = theirs.version != mine.version ? HANDSHAKE_VERSION : theirs.verdict;
+	if (verdict == HANDSHAKE_OK)
+		verdict = handshake_judge(&mine, &theirs);
+	if (verdict == HANDSHAKE_OK && theirs.node != connection->node)
+		verdict = HANDSHAKE_WRONG_NODE;
+	if (verdict != HANDSHAKE_OK)
+		return refused(mesh, connection, verdict, &mine, &theirs);
+	if (theirs.purpose != connection->purpose ||
+	    (peer->up_count > 0 && peer->incarnation != theirs.incarnation)) {
+		trouble(mesh, connection, "it was restarted during the handshake");
+		return 0;
+	}
+	link_stands(mesh, connection, connection->node, connection->purpose, theirs.incarnation);
+	return watch(mesh, connection, EPOLLRDHUP) < 0 ? -ENOMEM : 0;
+}
+
+/* ---- Accepting ---- */
+
+static void stranger(struct mesh *mesh, struct mesh_connection *connection, const char *what)
+{
+	char from[ADDRESS_TEXT_MAX], text[MESH_WHY_MAX];
+
+	snprintf(text, sizeof(text), "dropped a connection from %s: %s",
+		 address_text(&connection->from, from), what);
+	drop(mesh, connection);
+	mesh_progress(mesh, MESH_DROPPED, NODE_NONE, text);
+}
+
+/* A free place in the pool; the oldest handshake gives way. NULL: all are links that stand. */
+static struct mesh_connection *find_place(struct mesh *mesh)
+{
+	struct mesh_connection *oldest = NULL;
+
+	for (uint32_t i = mesh->dialled_count; i < mesh->connection_count; i++) {
+		struct mesh_connection *connection = &mesh->connection[i];
+
+		if (connection->state == CONNECTION_IDLE)
+			return connection;
+		if (connection->state != CONNECTION_UP &&
+		    (!oldest || connection->deadline_ns < oldest->deadline_ns))
+			oldest = connection;
+	}
+	if (oldest)
+		stranger(mesh, oldest, "too many handshakes at once, and this one was the oldest");
+	return oldest;
+}
+
+static void accept_all(struct mesh *mesh)
+{
+	for (unsigned i = 0; i < EVENTS_MAX; i++) {
+		struct address from = { .size = sizeof(from.storage) };
+		struct mesh_connection *connection;
+		int fd = accept4(mesh->listener, (struct sockaddr *)&from.storage, &from.size,
+				 SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+			poll(NULL, 0, 10); /* it stays readable: do not spin on it */
+		if (fd < 0)
+			return;
+		connection = find_place(mesh);
+		if (!connection) {
+			close(fd);
+			continue;
+		}
+		*connection = (struct mesh_connection){
+			.state = CONNECTION_READ_HELLO,
+			.fd = fd,
+			.node = NODE_NONE,
+			.deadline_ns = mesh_now_ns() + handshake_ns(mesh),
+			.from = from,
+		};
+		tune_socket(mesh, fd);
+		if (watch(mesh, connection, EPOLLIN) < 0)
+			drop(mesh, connection);
+	}
+}
+
+/* Things that only the mesh knows. May drop an older link of the same process. */
+static enum handshake_verdict judge_here(struct mesh *mesh, const struct handshake *theirs)
+{
+	struct mesh_peer *peer = &mesh->peer[theirs->node];
+
+	if (theirs->node < mesh->config.self)
+		return HANDSHAKE_WRONG_NODE; /* we dial it; it does not dial us */
+	if (mesh->complete)
+		return atomic_load(&peer->down) ? HANDSHAKE_RUNNING : HANDSHAKE_DUPLICATE;
+	if (peer->up_count > 0 && peer->incarnation != theirs->incarnation)
+		return HANDSHAKE_DUPLICATE;
+	if (peer->up[theirs->purpose])
+		drop_peer(mesh, theirs->node, "it connected again");
+	return HANDSHAKE_OK;
+}
+
+static void refuse(struct mesh *mesh, struct mesh_connection *connection,
+		   const struct handshake *mine, const struct handshake *theirs)
+{
+	char peer[MESH_WHY_MAX / 2], text[MESH_WHY_MAX], from[ADDRESS_TEXT_MAX];
+
+	address_text(&connection->from, from);
+	if (theirs->node < mesh->config.node_count && theirs->node != mesh->config.self)
+		snprintf(peer, sizeof(peer), "node %u (%s, from %s)", theirs->node,
+			 mesh->peer[theirs->node].name, from);
+	else
+		snprintf(peer, sizeof(peer), "a node at %s", from);
+	handshake_explain(mine->verdict, HANDSHAKE_LISTENER, mine, theirs, peer, text,
+			  sizeof(text));
+	/* A verdict about this very node explains why it is still waited for. */
+	if (theirs->node < mesh->config.node_count && mesh->peer[theirs->node].up_count == 0)
+		snprintf(mesh->peer[theirs->node].trouble, sizeof(mesh->peer[0].trouble), "%s",
+			 text);
+
+	shutdown(connection->fd, SHUT_WR);
+	connection->state = CONNECTION_DRAIN;
+	connection->got = 0;
+	connection->deadline_ns = mesh_now_ns() + DRAIN_NS_MAX;
+	if (watch(mesh, connection, EPOLLIN) < 0)
+		drop(mesh, connection);
+	mesh_progress(mesh, MESH_REFUSED, theirs->node, text);
+}
+
+static int accept_hello(struct mesh *mesh, struct mesh_connection *connection)
+{
+	struct handshake mine, theirs;
+	int result = read_hello(connection, &theirs);
+
+	if (result == 0)
+		return 0;
+	if (result < 0) {
+		stranger(mesh, connection,
+			 result == -EPROTO ? "it is no Eagre node"
+					   : "it ended before its handshake did");
+		return 0;
+	}
+	mine = my_hello(mesh, theirs.node, theirs.purpose);
+	mine.verdict = (uint8_t)handshake_judge(&mine, &theirs);
+	if (mine.verdict == HANDSHAKE_OK)
+		mine.verdict = (uint8_t)judge_here(mesh, &theirs);
+	if (send_hello(connection, &mine) < 0) {
+		stranger(mesh, connection, "it ended before its handshake did");
+		return 0;
+	}
+	if (mine.verdict != HANDSHAKE_OK) {
+		refuse(mesh, connection, &mine, &theirs);
+		return 0;
+	}
+	link_stands(mesh, connection, theirs.node, theirs.purpose, theirs.incarnation);
+	return watch(mesh, connection, EPOLLRDHUP) < 0 ? -ENOMEM : 0;
+}
+
+static void drain(struct mesh *mesh, struct mesh_connection *connection)
+{
+	ssize_t got = tcp_receive(connection->fd, connection->buffer, sizeof(connection->buffer));
+
+	if (got == -EAGAIN)
+		return;
+	if (got > 0) {
+		connection->got = (uint16_t)(connection->got + got);
+		if (connection->got < DRAIN_BYTES_MAX)
+			return;
+	}
+	drop(mesh, connection);
+}
+
+/* ---- The loop ---- */
+
+static int connection_event(struct mesh *mesh, struct mesh_connection *connection)
+{
+	char text[MESH_WHY_MAX], peer[MESH_WHY_MAX / 2];
+
+	switch (connection->state) {
+	case CONNECTION_CONNECTING:
+		dial_connected(mesh, connection);
+		return 0;
+	case CONNECTION_READ_REPLY:
+		return dial_reply(mesh, connection);
+	case CONNECTION_READ_HELLO:
+		return accept_hello(mesh, connection);
+	case CONNECTION_DRAIN:
+		drain(mesh, connection);
+		return 0;
+	case CONNECTION_UP:
+		snprintf(text, sizeof(text), "lost %s while waiting for other nodes",
+			 mesh_describe(mesh, connection->node, peer, sizeof(peer)));
+		mesh_progress(mesh, MESH_DROPPED, connection->node, text);
+		drop_peer(mesh, connection->node, "it ended its links during bring-up");
+		return 0;
+	case CONNECTION_IDLE:
+		return 0; /* dropped by an earlier event of the same round */
+	}
+	return 0;
+}
+
+static void connection_expired(struct mesh *mesh, struct mesh_connection *connection,
+			       uint64_t now_ns)
+{
+	switch (connection->state) {
+	case CONNECTION_IDLE:
+		if (connection->purpose == HANDSHAKE_CONTROL ||
+		    mesh->peer[connection->node].up[HANDSHAKE_CONTROL])
+			dial(mesh, connection, now_ns);
+		break;
+	case CONNECTION_CONNECTING:
+		trouble(mesh, connection, strerror(ETIMEDOUT));
+		break;
+	case CONNECTION_READ_REPLY:
+		trouble(mesh, connection, "it does not answer the handshake");
+		break;
+	case CONNECTION_READ_HELLO:
+		stranger(mesh, connection, "it did not finish its handshake in time");
+		break;
+	case CONNECTION_DRAIN:
+		drop(mesh, connection);
+		break;
+	case CONNECTION_UP:
+		break;
+	}
+}
+
+/* Acts on what is due, and returns when the next thing is (UINT64_MAX: nothing waits for time). */
+static uint64_t expire(struct mesh *mesh, uint64_t now_ns)
+{
+	uint64_t next_ns = UINT64_MAX;
+
+	for (uint32_t i = 0; i < mesh->connection_count; i++) {
+		struct mesh_connection *connection = &mesh->connection[i];
+		bool idle = connection->state == CONNECTION_IDLE;
+
+		if (connection->state == CONNECTION_UP ||
+		    (idle && (!is_dialled(mesh, connection) || mesh->complete)))
+			continue;
+		if (connection->deadline_ns <= now_ns)
+			connection_expired(mesh, connection, now_ns);
+		/* What waits for its control link has a time in the past, and no need to be woken.
+		 */
+		if (connection->state != CONNECTION_UP && connection->deadline_ns > now_ns &&
+		    connection->deadline_ns < next_ns)
+			next_ns = connection->deadline_ns;
+	}
+	return next_ns;
+}
+
+static void say_waiting(struct mesh *mesh, uint64_t now_ns)
+{
+	if (now_ns < mesh->waiting_ns)
+		return;
+	mesh->waiting_ns = now_ns + WAITING_NS;
+	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
+		const struct mesh_peer *peer = &mesh->peer[i];
+		char text[MESH_WHY_MAX], address[ADDRESS_TEXT_MAX];
+
+		if (i == mesh->config.self || peer->up_count == mesh_purposes(mesh))
+			continue;
+		snprintf(text, sizeof(text), "waiting for node %u (%s) at %s%s%s%s", i, peer->name,
+			 address_text(&peer->address, address), peer->trouble[0] ? " (" : "",
+			 peer->trouble, peer->trouble[0] ? ")" : "");
+		mesh_progress(mesh, MESH_WAITING, i, text);
+	}
+}
+
+/* One round: waits until wake_ns at most. 1: cancelled; 0; < 0: bring-up has failed. */
+static int round_of_events(struct mesh *mesh, uint64_t wake_ns)
+{
+	struct epoll_event event[EVENTS_MAX];
+	uint64_t now_ns = mesh_now_ns();
+	int timeout_ms = wake_ns <= now_ns ? 0 : (int)((wake_ns - now_ns) / MS) + 1;
+	int count = epoll_wait(mesh->epoll, event, EVENTS_MAX, timeout_ms);
+
+	if (count < 0)
+		return errno == EINTR ? 0 : -errno;
+	for (int i = 0; i < count; i++) {
+		uint32_t key = event[i].data.u32;
+		int error;
+
+		if (key == KEY_CANCEL)
+			return 1;
+		if (key == KEY_LISTENER) {
+			accept_all(mesh);
+			continue;
+		}
+		error = connection_event(mesh, &mesh->connection[key]);
+		if (error < 0)
+			return error;
+	}
+	return 0;
+}
+
+static int timed_out(struct mesh *mesh)
+{
+	char text[MESH_WHY_MAX / 2];
+	uint32_t missing_count = 0;
+	uint16_t missing = 0;
+
+	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
+		if (i == mesh->config.self || mesh->peer[i].up_count == mesh_purposes(mesh))
+			continue;
+		if (missing_count++ == 0)
+			missing = i;
+	}
+	mesh_describe(mesh, missing, text, sizeof(text));
+	if (missing_count > 1)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), " and %u more",
+			 missing_count - 1);
+	snprintf(mesh->why, mesh->why_size,
+		 "waited %u s for %s: %s: start all nodes within this time, and check that they "
+		 "can reach each other",
+		 mesh->config.timeout_ms / 1000, text,
+		 mesh->peer[missing].trouble[0] ? mesh->peer[missing].trouble
+						: "never heard of it");
+	return -ETIMEDOUT;
+}
+
+static int make_channels(struct mesh *mesh)
+{
+	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
+		struct mesh_peer *peer = &mesh->peer[i];
+
+		for (uint16_t purpose = 0; purpose < mesh_purposes(mesh); purpose++) {
+			struct mesh_connection *connection = peer->up[purpose];
+			int error;
+
+			if (i == mesh->config.self)
+				continue;
+			epoll_ctl(mesh->epoll, EPOLL_CTL_DEL, connection->fd, NULL);
+			error = purpose == HANDSHAKE_CONTROL
+					? tcp_control_create(connection->fd, i, &peer->control)
+					: tcp_page_create(connection->fd, i,
+							  mesh->config.page_queue_bytes,
+							  &peer->pages[purpose - 1]);
+			if (error < 0) {
+				snprintf(mesh->why, mesh->why_size,
+					 "out of memory for links: give this host more memory");
+				return error;
+			}
+			connection->fd = -1; /* the channel's now */
+			connection->state = CONNECTION_IDLE;
+			if (!is_dialled(mesh, connection))
+				connection->node = NODE_NONE;
+		}
+	}
+	mesh->complete = true;
+	return 0;
+}
+
+static int watch_fd(struct mesh *mesh, int fd, uint32_t key)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u32 = key };
+
+	return epoll_ctl(mesh->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+int mesh_bring_up(struct mesh *mesh, int cancel_fd, char *why, size_t why_size)
+{
+	uint64_t start_ns = mesh_now_ns();
+	uint64_t end_ns = start_ns + mesh->config.timeout_ms * MS;
+	int error = 0;
+
+	assert(!mesh->complete);
+	mesh->why = why;
+	mesh->why_size = why_size;
+	why[0] = '\0';
+	mesh->waiting_ns = start_ns;
+	if (watch_fd(mesh, mesh->listener, KEY_LISTENER) < 0 ||
+	    (cancel_fd >= 0 && watch_fd(mesh, cancel_fd, KEY_CANCEL) < 0)) {
+		error = -errno;
+		snprintf(why, why_size, "cannot wait for links: %s", strerror(errno));
+		return error;
+	}
+	while (mesh->up_count < mesh->up_wanted) {
+		uint64_t now_ns = mesh_now_ns();
+		uint64_t wake_ns = expire(mesh, now_ns);
+
+		say_waiting(mesh, now_ns);
+		if (now_ns >= end_ns) {
+			error = timed_out(mesh);
+			break;
+		}
+		if (mesh->waiting_ns < wake_ns)
+			wake_ns = mesh->waiting_ns;
+		error = round_of_events(mesh, wake_ns < end_ns ? wake_ns : end_ns);
+		if (error > 0) {
+			snprintf(why, why_size, "cancelled while waiting for other nodes");
+			error = -ECANCELED;
+		}
+		if (error < 0)
+			break;
+	}
+	if (cancel_fd >= 0)
+		epoll_ctl(mesh->epoll, EPOLL_CTL_DEL, cancel_fd, NULL);
+	if (error == 0)
+		error = make_channels(mesh);
+	if (error < 0 && why[0] == '\0')
+		snprintf(why, why_size, "cannot link with other nodes: %s", strerror(-error));
+	return error;
+}
+
+void mesh_poll(struct mesh *mesh)
+{
+	if (!mesh->complete)
+		return;
+	expire(mesh, mesh_now_ns());
+	round_of_events(mesh, 0);
+}

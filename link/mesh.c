@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The mesh before and after its bring-up (link/bring_up.c): config, listening, channels, the end.
+ *
+ * Owned by the thread that created it; mesh_down(), mesh_describe() and the channel getters only
+ * read what is constant after bring-up, and the `down` flags are atomic, so any thread may call
+ * them. Tested by tests/link/test_mesh.c.
+ */
+#include "link/mesh.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "link/mesh_state.h"
+#include "wire/text.h"
+
+#define TIMEOUT_MS	  60000u
+#define HANDSHAKE_MS	  10000u
+#define SPARE_PLACES	  64u  /* in the pool of accepted connections, for strangers */
+#define DESCRIPTORS_SPARE 512u /* for everything else in the process */
+#define CLOSE_NS_MAX	  200000000ull
+
+uint64_t mesh_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+uint32_t mesh_purposes(const struct mesh *mesh)
+{
+	return 1u + mesh->config.shard_count;
+}
+
+void mesh_progress(struct mesh *mesh, enum mesh_event event, uint16_t node, const char *text)
+{
+	if (mesh->config.progress)
+		mesh->config.progress(mesh->config.ctx, event, node, text);
+}
+
+const char *mesh_describe(const struct mesh *mesh, uint16_t node, char *buf, size_t size)
+{
+	char address[ADDRESS_TEXT_MAX];
+
+	if (node >= mesh->config.node_count)
+		snprintf(buf, size, "node %u (unknown)", node);
+	else
+		snprintf(buf, size, "node %u (%s, %s)", node, mesh->peer[node].name,
+			 address_text(&mesh->peer[node].address, address));
+	return buf;
+}
+
+static int check_config(const struct mesh_config *config, char *why, size_t why_size)
+{
+	if (config->node_count == 0 || config->node_count > NODES_MAX) {
+		snprintf(why, why_size, "%u nodes: a pod has 1 to %u", config->node_count,
+			 NODES_MAX);
+		return -EINVAL;
+	}
+	if (config->self >= config->node_count) {
+		snprintf(why, why_size, "node %u is not one of the pod's %u nodes", config->self,
+			 config->node_count);
+		return -EINVAL;
+	}
+	if (config->shard_count == 0 || config->shard_count > SHARDS_MAX) {
+		snprintf(why, why_size, "%u shards: a node has 1 to %u", config->shard_count,
+			 SHARDS_MAX);
+		return -EINVAL;
+	}
+	if (strlen(config->pod_name) >= POD_NAME_MAX ||
+	    !wire_text_span_valid(config->pod_name, strlen(config->pod_name), false)) {
+		snprintf(why, why_size, "the pod's name must be text shorter than %u bytes",
+			 POD_NAME_MAX);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int add_peer(struct mesh *mesh, uint16_t number, const struct mesh_node *node, char *why,
+		    size_t why_size)
+{
+	struct mesh_peer *peer = &mesh->peer[number];
+	char detail[MESH_WHY_MAX / 2], text[ADDRESS_TEXT_MAX];
+	int error;
+
+	if (strlen(node->name) >= NODE_NAME_MAX ||
+	    !wire_text_span_valid(node->name, strlen(node->name), false)) {
+		snprintf(why, why_size, "node %u: its name must be text shorter than %u bytes",
+			 number, NODE_NAME_MAX);
+		return -EINVAL;
+	}
+	wire_text_put(peer->name, sizeof(peer->name), node->name);
+	error = address_parse(node->address, &peer->address, detail, sizeof(detail));
+	if (error < 0) {
+		snprintf(why, why_size, "node %u (%s): %s", number, node->name, detail);
+		return error;
+	}
+	for (uint16_t i = 0; i < number; i++) {
+		if (!address_equal(&mesh->peer[i].address, &peer->address))
+			continue;
+		snprintf(why, why_size,
+			 "nodes %u (%s) and %u (%s) have the same address %s: give each its own", i,
+			 mesh->peer[i].name, number, node->name,
+			 address_text(&peer->address, text));
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int listen_error(const struct mesh *mesh, int error, char *why, size_t why_size)
+{
+	char self[MESH_WHY_MAX / 2];
+	const char *remedy = "";
+
+	switch (error) {
+	case EADDRINUSE:
+		remedy = ": end the program that uses this port, or give the node another one";
+		break;
+	case EADDRNOTAVAIL:
+		remedy = ": start this node on the host that has the address, or correct it";
+		break;
+	case EACCES:
+		remedy = ": give the node a port above 1023";
+		break;
+	}
+	snprintf(why, why_size, "%s cannot listen on its address: %s%s",
+		 mesh_describe(mesh, mesh->config.self, self, sizeof(self)), strerror(error),
+		 remedy);
+	return -error;
+}
+
+static int start_listening(struct mesh *mesh, char *why, size_t why_size)
+{
+	const struct address *address = &mesh->peer[mesh->config.self].address;
+	const int on = 1;
+
+	mesh->listener =
+		socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (mesh->listener < 0)
+		return listen_error(mesh, errno, why, why_size);
+	/* A port whose old connections are still fading out is free. */
+	setsockopt(mesh->listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (bind(mesh->listener, (const struct sockaddr *)&address->storage, address->size) < 0 ||
+	    listen(mesh->listener, SOMAXCONN) < 0)
+		return listen_error(mesh, errno, why, why_size);
+	return 0;
+}
+
+/* Places: one for each link that we dial, and a pool for what others dial. */
+static int make_connections(struct mesh *mesh)
+{
+	uint32_t purposes = mesh_purposes(mesh);
+	uint32_t lower = mesh->config.self;
+	uint32_t higher = mesh->config.node_count - 1u - lower;
+
+	mesh->dialled_count = lower * purposes;
+	mesh->connection_count = mesh->dialled_count + higher * purposes + SPARE_PLACES;
+	mesh->up_wanted = (lower + higher) * purposes;
+	mesh->connection = calloc(mesh->connection_count, sizeof(*mesh->connection));
+	if (!mesh->connection)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < mesh->connection_count; i++) {
+		struct mesh_connection *connection = &mesh->connection[i];
+
+		connection->fd = -1;
+		connection->node = NODE_NONE;
+		connection->backoff_ns = 20000000;
+		if (i < mesh->dialled_count) {
+			connection->node = (uint16_t)(i / purposes);
+			connection->purpose = (uint16_t)(i % purposes);
+		}
+	}
+	return 0;
+}
+
+/* A large pod has more links than the usual soft limit of descriptors. */
+static int raise_descriptor_limit(const struct mesh *mesh, char *why, size_t why_size)
+{
+	rlim_t wanted = mesh->connection_count + DESCRIPTORS_SPARE;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
+		return 0;
+	if (limit.rlim_max < wanted) {
+		snprintf(why, why_size,
+			 "%u nodes with %u shards need %llu open files, this process may have "
+			 "%llu: raise the limit (ulimit -Hn), or use fewer shards",
+			 mesh->config.node_count, mesh->config.shard_count,
+			 (unsigned long long)wanted, (unsigned long long)limit.rlim_max);
+		return -EMFILE;
+	}
+	limit.rlim_cur = wanted;
+	return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
+}
+
+int mesh_create(const struct mesh_config *config, struct mesh **ret_mesh, char *why,
+		size_t why_size)
+{
+	struct mesh *mesh = NULL;
+	int error = check_config(config, why, why_size);
+
+	if (error < 0)
+		return error;
+	mesh = calloc(1, sizeof(*mesh) + config->node_count * sizeof(mesh->peer[0]));
+	if (!mesh)
+		goto out_of_memory;
+	mesh->config = *config;
+	mesh->config.node = NULL;
+	mesh->config.pod_name = NULL;
+	if (mesh->config.timeout_ms == 0)
+		mesh->config.timeout_ms = TIMEOUT_MS;
+	if (mesh->config.handshake_ms == 0)
+		mesh->config.handshake_ms = HANDSHAKE_MS;
+	wire_text_put(mesh->pod_name, sizeof(mesh->pod_name), config->pod_name);
+	mesh->listener = -1;
+	mesh->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (mesh->epoll < 0 || make_connections(mesh) < 0)
+		goto out_of_memory;
+	if (getrandom(&mesh->incarnation, sizeof(mesh->incarnation), 0) < 0 ||
+	    mesh->incarnation == 0)
+		mesh->incarnation = mesh_now_ns() ^ (uint64_t)getpid() << 40;
+
+	for (uint16_t i = 0; i < config->node_count && error == 0; i++)
+		error = add_peer(mesh, i, &config->node[i], why, why_size);
+	if (error == 0)
+		error = raise_descriptor_limit(mesh, why, why_size);
+	if (error == 0)
+		error = start_listening(mesh, why, why_size);
+	if (error < 0) {
+		mesh_destroy(mesh);
+		return error;
+	}
+	*ret_mesh = mesh;
+	return 0;
+
+out_of_memory:
+	snprintf(why, why_size, "cannot prepare links: %s", strerror(errno));
+	mesh_destroy(mesh);
+	return -ENOMEM;
+}
+
+struct control_channel *mesh_control(struct mesh *mesh, uint16_t node)
+{
+	assert(mesh->complete && node < mesh->config.node_count);
+	return mesh->peer[node].control;
+}
+
+struct page_channel *mesh_pages(struct mesh *mesh, uint16_t node, uint16_t shard)
+{
+	assert(mesh->complete && node < mesh->config.node_count &&
+	       shard < mesh->config.shard_count);
+	return mesh->peer[node].pages[shard];
+}
+
+static const char *error_text(int error)
+{
+	switch (error) {
+	case -EPIPE:
+		return "it closed its link";
+	case -ECONNRESET:
+		return "its link was reset";
+	case -ETIMEDOUT:
+		return "its host does not answer";
+	case -EPROTO:
+		return "it sent what no node of this version sends";
+	case -ENOBUFS:
+		return "it has not read from its link for too long";
+	default:
+		return strerror(-error);
+	}
+}
+
+bool mesh_down(struct mesh *mesh, uint16_t node, int error, const char *text)
+{
+	char line[MESH_WHY_MAX], peer[MESH_WHY_MAX / 2];
+
+	assert(node < mesh->config.node_count);
+	if (atomic_exchange(&mesh->peer[node].down, true))
+		return false;
+	snprintf(line, sizeof(line), "%s is gone: %s",
+		 mesh_describe(mesh, node, peer, sizeof(peer)), text ? text : error_text(error));
+	if (mesh->config.down)
+		mesh->config.down(mesh->config.ctx, node, line);
+	return true;
+}
+
+int mesh_fd(const struct mesh *mesh)
+{
+	return mesh->epoll;
+}
+
+/*
+ * Ends the control channels so that what was sent arrives: a socket closed with unread bytes in it
+ * resets the connection, and that may overtake our last words. So: no more sending, then read until
+ * the peer has closed, too, or the time is over.
+ */
+static void close_gently(struct mesh *mesh)
+{
+	uint64_t end_ns = mesh_now_ns() + CLOSE_NS_MAX;
+	struct pollfd fds[NODES_MAX];
+	uint16_t open_count = 0;
+
+	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
+		struct control_channel *control = mesh->peer[i].control;
+
+		fds[i] = (struct pollfd){ .fd = -1, .events = POLLIN | POLLOUT };
+		if (!control)
+			continue;
+		control->ops->shutdown(control);
+		fds[i].fd = control_fd(control);
+		open_count++;
+	}
+	while (open_count > 0) {
+		uint64_t now_ns = mesh_now_ns();
+
+		if (now_ns >= end_ns ||
+		    poll(fds, mesh->config.node_count, (int)((end_ns - now_ns) / 1000000) + 1) < 0)
+			return;
+		for (uint16_t i = 0; i < mesh->config.node_count; i++) {
+			uint8_t scrap[4096];
+			ssize_t got;
+
+			if (fds[i].fd < 0 || fds[i].revents == 0)
+				continue;
+			if (control_flush(mesh->peer[i].control) != -EAGAIN)
+				fds[i].events = POLLIN;
+			got = recv(fds[i].fd, scrap, sizeof(scrap), MSG_DONTWAIT);
+			if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
+				fds[i].fd = -1;
+				open_count--;
+			}
+		}
+	}
+}
+
+void mesh_destroy(struct mesh *mesh)
+{
+	if (!mesh)
+		return;
+	if (mesh->complete)
+		close_gently(mesh);
+	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
+		struct mesh_peer *peer = &mesh->peer[i];
+
+		if (peer->control)
+			peer->control->ops->destroy(peer->control);
+		for (uint16_t shard = 0; shard < SHARDS_MAX; shard++) {
+			if (peer->pages[shard])
+				peer->pages[shard]->ops->destroy(peer->pages[shard]);
+		}
+	}
+	for (uint32_t i = 0; mesh->connection && i < mesh->connection_count; i++) {
+		if (mesh->connection[i].fd >= 0)
+			close(mesh->connection[i].fd);
+	}
+	free(mesh->connection);
+	if (mesh->listener >= 0)
+		close(mesh->listener);
+	if (mesh->epoll >= 0)
+		close(mesh->epoll);
+	free(mesh);
+}

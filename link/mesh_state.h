@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What mesh.c and bring_up.c share. Inside link/ only.
+ *
+ * A connection is either dialled by us (to a lower number) or accepted (from a higher number, or
+ * from anybody):
+ *
+ *   dialled:   IDLE -> CONNECTING -> READ_REPLY -> UP
+ *               ^---------(retry)--------|---------|
+ *   accepted:  FREE -> READ_HELLO -> UP
+ *               ^            `----> DRAIN   refused: what it sends is thrown away, so that our
+ *               ^                     |     answer arrives
+ *               ^---------------------'
+ *
+ * An UP connection is watched for its end only; not a byte of what follows the handshake is read
+ * here. The dialled ones have fixed places, one for each lower node and purpose; the others are a
+ * bounded pool.
+ */
+#ifndef LINK_MESH_STATE_H
+#define LINK_MESH_STATE_H
+
+#include <stdatomic.h>
+
+#include "link/address.h"
+#include "link/mesh.h"
+#include "wire/handshake.h"
+
+enum mesh_connection_state {
+	CONNECTION_IDLE = 0, /* or FREE */
+	CONNECTION_CONNECTING,
+	CONNECTION_READ_REPLY,
+	CONNECTION_READ_HELLO,
+	CONNECTION_DRAIN,
+	CONNECTION_UP,
+};
+
+struct mesh_connection {
+	enum mesh_connection_state state;
+	int fd;		      /* -1: none */
+	uint16_t node;	      /* accepted: NODE_NONE until its hello is accepted */
+	uint16_t purpose;     /* HANDSHAKE_CONTROL, HANDSHAKE_SHARD(k) */
+	uint16_t got;	      /* bytes in buffer; thrown away in DRAIN */
+	uint64_t deadline_ns; /* IDLE: dial then; else give up then */
+	uint64_t backoff_ns;
+	struct address from; /* accepted: of the other side */
+	uint8_t buffer[HANDSHAKE_BYTES];
+};
+
+struct mesh_peer {
+	char name[NODE_NAME_MAX];
+	struct address address;
+	uint64_t incarnation; /* of the process that our links go to; 0: none stands */
+	uint32_t up_count;    /* links that stand */
+	struct mesh_connection *up[HANDSHAKE_PURPOSE_MAX];
+	char trouble[MESH_WHY_MAX]; /* the last thing that went wrong with it */
+
+	struct control_channel *control;
+	struct page_channel *pages[SHARDS_MAX];
+	atomic_bool down; /* set once, by mesh_down() */
+};
+
+struct mesh {
+	struct mesh_config config; /* pointers in it: not used after create, but for callbacks */
+	char pod_name[POD_NAME_MAX];
+	uint64_t incarnation;
+	int listener, epoll;
+	bool complete; /* bring-up is over */
+
+	struct mesh_connection *connection;
+	uint32_t dialled_count, connection_count;
+	uint32_t up_count, up_wanted; /* links of all peers */
+	uint64_t waiting_ns;	      /* when to say next who is waited for */
+	char *why;		      /* of the call under way */
+	size_t why_size;
+
+	struct mesh_peer peer[]; /* config.node_count */
+};
+
+uint64_t mesh_now_ns(void);
+uint32_t mesh_purposes(const struct mesh *mesh);
+void mesh_progress(struct mesh *mesh, enum mesh_event event, uint16_t node, const char *text);
+
+#endif

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Control channels over TCP: any thread sends, one thread receives.
+ *
+ * `lock` guards what sending uses (queue, sequence, out, closing) and is held over one non-blocking
+ * send only, so no sender ever waits for the network. Receiving uses fields of its own and needs no
+ * lock.
+ *
+ *      in:  [ ...delivered... | have bytes, beginning with a frame | room ]
+ *                             ^position
+ *
+ * Tested by tests/link/test_tcp.c.
+ */
+#include "link/tcp.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define IN_BYTES (2u * 65536u + 4096u)
+static_assert(IN_BYTES >= CONTROL_FRAME_MAX + 4096u);
+
+struct tcp_control {
+	struct control_channel channel;
+	int fd;
+
+	pthread_mutex_t lock; /* guards the fields down to the blank line */
+	struct tcp_queue queue;
+	uint32_t sequence_out;
+	bool closing; /* shut down when the queue is empty */
+	bool closed;
+	uint8_t out[CONTROL_FRAME_MAX];
+
+	/* The control thread's. */
+	uint8_t *in;
+	size_t position, have;
+	uint32_t sequence_in;
+
+	/* Written as above, read by anybody: relaxed. */
+	_Atomic uint64_t messages_out, bytes_out, bytes_in;
+};
+
+static struct tcp_control *from_channel(struct control_channel *channel)
+{
+	return (struct tcp_control *)channel;
+}
+
+static int control_tcp_send(struct control_channel *channel, const struct control_message *msg)
+{
+	struct tcp_control *tcp = from_channel(channel);
+	struct iovec iov = { .iov_base = tcp->out };
+	int size, error;
+
+	pthread_mutex_lock(&tcp->lock);
+	size = control_message_encode(msg, tcp->sequence_out, tcp->out, sizeof(tcp->out));
+	if (size < 0) {
+		error = -EINVAL;
+		goto out;
+	}
+	if (tcp->closing) {
+		error = -EPIPE;
+		goto out;
+	}
+	iov.iov_len = (size_t)size;
+	error = tcp_queue_send(&tcp->queue, tcp->fd, &iov, 1);
+	if (error < 0)
+		goto out;
+	tcp->sequence_out++;
+	atomic_fetch_add_explicit(&tcp->messages_out, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&tcp->bytes_out, (uint64_t)size, memory_order_relaxed);
+out:
+	pthread_mutex_unlock(&tcp->lock);
+	return error;
+}
+
+/* With the lock held. */
+static int flush_locked(struct tcp_control *tcp)
+{
+	int error = tcp_queue_flush(&tcp->queue, tcp->fd);
+
+	if (error == 0 && tcp->closing && !tcp->closed) {
+		shutdown(tcp->fd, SHUT_WR);
+		tcp->closed = true;
+	}
+	return error;
+}
+
+static int control_tcp_flush(struct control_channel *channel)
+{
+	struct tcp_control *tcp = from_channel(channel);
+	int error;
+
+	pthread_mutex_lock(&tcp->lock);
+	error = flush_locked(tcp);
+	pthread_mutex_unlock(&tcp->lock);
+	return error;
+}
+
+static void control_tcp_shutdown(struct control_channel *channel)
+{
+	struct tcp_control *tcp = from_channel(channel);
+
+	pthread_mutex_lock(&tcp->lock);
+	tcp->closing = true;
+	flush_locked(tcp);
+	pthread_mutex_unlock(&tcp->lock);
+}
+
+/* 0: a whole frame lies at position; *ret_header is set. -EAGAIN: not yet. */
+static int frame_ready(const struct tcp_control *tcp, struct control_header *ret_header)
+{
+	if (tcp->have < CONTROL_HEADER_BYTES)
+		return -EAGAIN;
+	if (control_header_decode(tcp->in + tcp->position, ret_header) < 0 ||
+	    ret_header->sequence != tcp->sequence_in)
+		return -EPROTO;
+	return tcp->have < CONTROL_HEADER_BYTES + ret_header->payload_size ? -EAGAIN : 0;
+}
+
+static int control_tcp_receive(struct control_channel *channel, struct control_message *ret_msg)
+{
+	struct tcp_control *tcp = from_channel(channel);
+	struct control_header header;
+	int error;
+
+	while ((error = frame_ready(tcp, &header)) == -EAGAIN) {
+		ssize_t got;
+
+		if (tcp->have == 0)
+			tcp->position = 0;
+		if (tcp->position > 0 && IN_BYTES - tcp->position - tcp->have < CONTROL_FRAME_MAX) {
+			memmove(tcp->in, tcp->in + tcp->position, tcp->have);
+			tcp->position = 0;
+		}
+		got = tcp_receive(tcp->fd, tcp->in + tcp->position + tcp->have,
+				  IN_BYTES - tcp->position - tcp->have);
+		if (got < 0)
+			return (int)got;
+		tcp->have += (size_t)got;
+	}
+	if (error < 0)
+		return error;
+
+	error = control_message_decode(header.type, tcp->in + tcp->position + CONTROL_HEADER_BYTES,
+				       header.payload_size, ret_msg);
+	if (error < 0)
+		return error;
+	ret_msg->src = channel->peer;
+	tcp->position += CONTROL_HEADER_BYTES + header.payload_size;
+	tcp->have -= CONTROL_HEADER_BYTES + header.payload_size;
+	tcp->sequence_in++;
+	atomic_fetch_add_explicit(&tcp->bytes_in, CONTROL_HEADER_BYTES + header.payload_size,
+				  memory_order_relaxed);
+	return 0;
+}
+
+static int control_tcp_fd(const struct control_channel *channel)
+{
+	return ((const struct tcp_control *)channel)->fd;
+}
+
+static void control_tcp_stats(struct control_channel *channel, uint64_t *ret_messages,
+			      uint64_t *ret_bytes_out, uint64_t *ret_bytes_in)
+{
+	struct tcp_control *tcp = from_channel(channel);
+
+	*ret_messages = atomic_load_explicit(&tcp->messages_out, memory_order_relaxed);
+	*ret_bytes_out = atomic_load_explicit(&tcp->bytes_out, memory_order_relaxed);
+	*ret_bytes_in = atomic_load_explicit(&tcp->bytes_in, memory_order_relaxed);
+}
+
+static void control_tcp_destroy(struct control_channel *channel)
+{
+	struct tcp_control *tcp = from_channel(channel);
+
+	if (!tcp)
+		return;
+	if (tcp->fd >= 0)
+		close(tcp->fd);
+	if (tcp->in)
+		munmap(tcp->in, IN_BYTES);
+	tcp_queue_destroy(&tcp->queue);
+	pthread_mutex_destroy(&tcp->lock);
+	free(tcp);
+}
+
+static const struct control_channel_ops tcp_control_ops = {
+	.send = control_tcp_send,
+	.flush = control_tcp_flush,
+	.receive = control_tcp_receive,
+	.fd = control_tcp_fd,
+	.stats = control_tcp_stats,
+	.shutdown = control_tcp_shutdown,
+	.destroy = control_tcp_destroy,
+};
+
+int tcp_control_create(int fd, uint16_t peer, struct control_channel **ret_channel)
+{
+	struct tcp_control *tcp = calloc(1, sizeof(*tcp));
+	void *in;
+
+	if (!tcp)
+		return -ENOMEM;
+	tcp->channel.ops = &tcp_control_ops;
+	tcp->channel.peer = peer;
+	tcp->fd = -1;
+	pthread_mutex_init(&tcp->lock, NULL);
+	in = mmap(NULL, IN_BYTES, PROT_READ | PROT_WRITE,
+		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (in == MAP_FAILED)
+		goto fail;
+	tcp->in = in;
+	if (tcp_queue_create(&tcp->queue, CONTROL_QUEUE_BYTES) < 0)
+		goto fail;
+	tcp->fd = fd;
+	*ret_channel = &tcp->channel;
+	return 0;
+
+fail:
+	control_tcp_destroy(&tcp->channel);
+	return -ENOMEM;
+}

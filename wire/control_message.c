@@ -1,0 +1,770 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Layout, encoding and decoding of control messages.
+ *
+ * Every type has a struct of its fixed fields as they lie on the wire, frozen by static asserts,
+ * and may have a tail: a list of vCPUs, CPUID leaves, bytes or text, whose length the fixed fields
+ * say. A decoder copies the fixed fields out, converts and checks them, checks that the tail has
+ * exactly the size they promise, and only then touches the tail. Nothing here allocates or keeps
+ * anything.
+ *
+ * Tested by tests/link/test_control_message.c, fuzzed by tests/fuzz/fuzz_control_message.c.
+ */
+#include "wire/control_message.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "wire/text.h"
+#include "wire/version.h"
+
+struct wire_header {
+	uint32_t magic;
+	uint16_t type;
+	uint16_t zero;
+	uint32_t payload_size;
+	uint32_t sequence;
+};
+static_assert(sizeof(struct wire_header) == CONTROL_HEADER_BYTES);
+static_assert(offsetof(struct wire_header, payload_size) == 8);
+
+/* Messages of one to four numbers: HEARTBEAT, CLOCK_*, READY, RUN, STATS_REQUEST. */
+struct wire_numbers {
+	uint64_t number[4];
+};
+
+struct wire_interrupt {
+	uint8_t delivery, vector, level, deassert;
+	uint16_t from_vcpu, vcpu_count;
+	/* uint16_t vcpu[vcpu_count] */
+};
+static_assert(sizeof(struct wire_interrupt) == 8);
+
+struct wire_eoi {
+	uint16_t vcpu;
+	uint8_t vector;
+	uint8_t zero;
+};
+static_assert(sizeof(struct wire_eoi) == 4);
+
+struct wire_io_request {
+	uint64_t id;
+	uint64_t address;
+	uint16_t vcpu;
+	uint16_t count;
+	uint8_t kind, size, write, zero;
+	/* uint8_t data[count * size], if write */
+};
+static_assert(sizeof(struct wire_io_request) == 24);
+static_assert(offsetof(struct wire_io_request, kind) == 20);
+
+struct wire_io_reply {
+	uint64_t id;
+	uint16_t vcpu;
+	uint16_t count;
+	uint8_t status, size;
+	uint8_t zero[2];
+	/* uint8_t data[count * size] */
+};
+static_assert(sizeof(struct wire_io_reply) == 16);
+
+struct wire_leaf {
+	uint32_t function, index;
+	uint32_t index_matters;
+	uint32_t eax, ebx, ecx, edx;
+};
+static_assert(sizeof(struct wire_leaf) == 28);
+
+struct wire_features {
+	char engine[CONTROL_ENGINE_MAX];
+	uint64_t capacity_pages;
+	uint32_t tsc_khz;
+	uint16_t vcpu_count;
+	uint16_t leaf_count;
+	uint8_t tsc_deadline, tsc_scaling, walks_write, zero[5];
+	/* struct wire_leaf leaf[leaf_count] */
+};
+static_assert(sizeof(struct wire_features) == 40);
+static_assert(offsetof(struct wire_features, tsc_deadline) == 32);
+
+struct wire_start {
+	uint64_t memory_bytes;
+	uint64_t epoch_ns;
+	uint32_t tsc_khz;
+	uint16_t vcpu_count;
+	uint16_t leaf_count;
+	uint8_t tsc_deadline, walks_write, zero[6];
+	/* struct wire_leaf leaf[leaf_count] */
+};
+static_assert(sizeof(struct wire_start) == 32);
+
+struct wire_stats_reply {
+	uint64_t id;
+	/* char text[] */
+};
+
+struct wire_end {
+	uint64_t rip;
+	uint16_t node, vcpu;
+	uint16_t text_size;
+	uint8_t kind, status;
+	/* char text[text_size], without NUL */
+};
+static_assert(sizeof(struct wire_end) == 16);
+
+static_assert(sizeof(struct wire_stats_reply) + CONTROL_STATS_BYTES_MAX <= CONTROL_PAYLOAD_MAX);
+static_assert(sizeof(struct wire_features) + CPUID_LEAVES_MAX * sizeof(struct wire_leaf) <=
+	      CONTROL_PAYLOAD_MAX);
+
+const char *control_type_name(uint8_t type)
+{
+	static const char *const names[CONTROL_TYPE_LIMIT] = {
+		[CONTROL_HEARTBEAT] = "HEARTBEAT",
+		[CONTROL_CLOCK_PING] = "CLOCK_PING",
+		[CONTROL_CLOCK_PONG] = "CLOCK_PONG",
+		[CONTROL_INTERRUPT] = "INTERRUPT",
+		[CONTROL_EOI] = "EOI",
+		[CONTROL_IO_REQUEST] = "IO_REQUEST",
+		[CONTROL_IO_REPLY] = "IO_REPLY",
+		[CONTROL_FEATURES] = "FEATURES",
+		[CONTROL_START] = "START",
+		[CONTROL_READY] = "READY",
+		[CONTROL_RUN] = "RUN",
+		[CONTROL_STATS_REQUEST] = "STATS_REQUEST",
+		[CONTROL_STATS_REPLY] = "STATS_REPLY",
+		[CONTROL_GUEST_END] = "GUEST_END",
+		[CONTROL_END] = "END",
+	};
+
+	return type < CONTROL_TYPE_LIMIT && names[type] ? names[type] : "?";
+}
+
+/* ---- Rules of each type: the same for encoding (our own bug) and decoding (a peer's). ---- */
+
+static bool interrupt_valid(const struct control_interrupt *m)
+{
+	switch (m->delivery) {
+	case CONTROL_DELIVERY_FIXED:
+	case CONTROL_DELIVERY_LOWEST:
+	case CONTROL_DELIVERY_SMI:
+	case CONTROL_DELIVERY_NMI:
+	case CONTROL_DELIVERY_INIT:
+	case CONTROL_DELIVERY_SIPI:
+	case CONTROL_DELIVERY_EXTINT:
+		break;
+	default:
+		return false;
+	}
+	if (m->level > 1 || m->deassert > (m->delivery == CONTROL_DELIVERY_INIT))
+		return false;
+	if (m->from_vcpu >= VCPUS_MAX && m->from_vcpu != NODE_NONE)
+		return false;
+	if (m->vcpu_count == 0 || m->vcpu_count > CONTROL_VCPUS_MAX)
+		return false;
+	for (uint16_t i = 0; i < m->vcpu_count; i++) {
+		if (m->vcpu[i] >= VCPUS_MAX)
+			return false;
+	}
+	return true;
+}
+
+static bool io_request_valid(const struct control_io_request *m)
+{
+	if (m->vcpu >= VCPUS_MAX || m->write > 1)
+		return false;
+	if (m->kind == CONTROL_IO_PORT)
+		return (m->size == 1 || m->size == 2 || m->size == 4) && m->address <= 0xffff &&
+		       m->count >= 1 && m->count <= CONTROL_IO_ITEMS_MAX;
+	if (m->kind == CONTROL_IO_MMIO)
+		return m->size >= 1 && m->size <= 8 && m->address < GPA_LIMIT && m->count == 1;
+	return false;
+}
+
+static bool io_reply_valid(const struct control_io_reply *m)
+{
+	return m->vcpu < VCPUS_MAX && m->status <= CONTROL_IO_NO_DEVICE && m->size >= 1 &&
+	       m->size <= 8 && m->count <= CONTROL_IO_ITEMS_MAX;
+}
+
+static bool leaves_valid(const struct cpuid_set *set)
+{
+	if (set->count == 0 || set->count > CPUID_LEAVES_MAX)
+		return false;
+	for (uint32_t i = 0; i < set->count; i++) {
+		const struct cpuid_leaf *leaf = &set->leaf[i];
+
+		if (leaf->index_matters > 1)
+			return false;
+		if (i == 0)
+			continue;
+		if (leaf[-1].function > leaf->function ||
+		    (leaf[-1].function == leaf->function && leaf[-1].index >= leaf->index))
+			return false;
+	}
+	return true;
+}
+
+static bool features_valid(const struct control_features *m)
+{
+	return wire_text_valid(m->engine, sizeof(m->engine)) && m->engine[0] != '\0' &&
+	       m->tsc_khz > 0 && m->vcpu_count <= VCPUS_MAX && m->tsc_deadline <= 1 &&
+	       m->tsc_scaling <= 1 && m->walks_write <= 1 &&
+	       m->capacity_pages <= GPA_LIMIT >> PAGE_SHIFT && leaves_valid(&m->offer);
+}
+
+static bool start_valid(const struct control_start *m)
+{
+	return m->memory_bytes > 0 && m->memory_bytes <= GPA_LIMIT &&
+	       m->memory_bytes % PAGE_BYTES == 0 && m->tsc_khz > 0 && m->vcpu_count >= 1 &&
+	       m->vcpu_count <= VCPUS_MAX && m->tsc_deadline <= 1 && m->walks_write <= 1 &&
+	       leaves_valid(&m->cpuid);
+}
+
+static bool end_valid(const struct control_end *m)
+{
+	return m->kind < CONTROL_END_KIND_LIMIT && (m->node < NODES_MAX || m->node == NODE_NONE) &&
+	       (m->vcpu < VCPUS_MAX || m->vcpu == NODE_NONE) &&
+	       wire_text_valid(m->text, sizeof(m->text));
+}
+
+/* ---- Encoding. Each returns the payload's size, or -EINVAL. ---- */
+
+static int put_numbers(uint8_t *out, unsigned count, const uint64_t *number)
+{
+	for (unsigned i = 0; i < count; i++) {
+		uint64_t le = htole64(number[i]);
+
+		memcpy(out + i * sizeof(le), &le, sizeof(le));
+	}
+	return (int)(count * sizeof(uint64_t));
+}
+
+static int encode_interrupt(const struct control_interrupt *m, uint8_t *out)
+{
+	struct wire_interrupt w = {
+		.delivery = m->delivery,
+		.vector = m->vector,
+		.level = m->level,
+		.deassert = m->deassert,
+		.from_vcpu = htole16(m->from_vcpu),
+		.vcpu_count = htole16(m->vcpu_count),
+	};
+
+	if (!interrupt_valid(m))
+		return -EINVAL;
+	memcpy(out, &w, sizeof(w));
+	out += sizeof(w);
+	for (uint16_t i = 0; i < m->vcpu_count; i++) {
+		uint16_t le = htole16(m->vcpu[i]);
+
+		memcpy(out + i * sizeof(le), &le, sizeof(le));
+	}
+	return (int)(sizeof(w) + m->vcpu_count * sizeof(uint16_t));
+}
+
+static int encode_eoi(const struct control_eoi *m, uint8_t *out)
+{
+	struct wire_eoi w = { .vcpu = htole16(m->vcpu), .vector = m->vector };
+
+	if (m->vcpu >= VCPUS_MAX)
+		return -EINVAL;
+	memcpy(out, &w, sizeof(w));
+	return sizeof(w);
+}
+
+static int encode_io_request(const struct control_io_request *m, uint8_t *out)
+{
+	struct wire_io_request w = {
+		.id = htole64(m->id),
+		.address = htole64(m->address),
+		.vcpu = htole16(m->vcpu),
+		.count = htole16(m->count),
+		.kind = m->kind,
+		.size = m->size,
+		.write = m->write,
+	};
+	size_t data_bytes;
+
+	if (!io_request_valid(m))
+		return -EINVAL;
+	data_bytes = m->write ? (size_t)m->count * m->size : 0;
+	memcpy(out, &w, sizeof(w));
+	memcpy(out + sizeof(w), m->data, data_bytes);
+	return (int)(sizeof(w) + data_bytes);
+}
+
+static int encode_io_reply(const struct control_io_reply *m, uint8_t *out)
+{
+	struct wire_io_reply w = {
+		.id = htole64(m->id),
+		.vcpu = htole16(m->vcpu),
+		.count = htole16(m->count),
+		.status = m->status,
+		.size = m->size,
+	};
+	size_t data_bytes = (size_t)m->count * m->size;
+
+	if (!io_reply_valid(m))
+		return -EINVAL;
+	memcpy(out, &w, sizeof(w));
+	memcpy(out + sizeof(w), m->data, data_bytes);
+	return (int)(sizeof(w) + data_bytes);
+}
+
+static size_t put_leaves(uint8_t *out, const struct cpuid_set *set)
+{
+	for (uint32_t i = 0; i < set->count; i++) {
+		const struct cpuid_leaf *leaf = &set->leaf[i];
+		struct wire_leaf w = {
+			.function = htole32(leaf->function),
+			.index = htole32(leaf->index),
+			.index_matters = htole32(leaf->index_matters),
+			.eax = htole32(leaf->eax),
+			.ebx = htole32(leaf->ebx),
+			.ecx = htole32(leaf->ecx),
+			.edx = htole32(leaf->edx),
+		};
+
+		memcpy(out + i * sizeof(w), &w, sizeof(w));
+	}
+	return set->count * sizeof(struct wire_leaf);
+}
+
+static int encode_features(const struct control_features *m, uint8_t *out)
+{
+	struct wire_features w = {
+		.capacity_pages = htole64(m->capacity_pages),
+		.tsc_khz = htole32(m->tsc_khz),
+		.vcpu_count = htole16(m->vcpu_count),
+		.leaf_count = htole16((uint16_t)m->offer.count),
+		.tsc_deadline = m->tsc_deadline,
+		.tsc_scaling = m->tsc_scaling,
+		.walks_write = m->walks_write,
+	};
+
+	if (!features_valid(m))
+		return -EINVAL;
+	wire_text_put(w.engine, sizeof(w.engine), m->engine);
+	memcpy(out, &w, sizeof(w));
+	return (int)(sizeof(w) + put_leaves(out + sizeof(w), &m->offer));
+}
+
+static int encode_start(const struct control_start *m, uint8_t *out)
+{
+	struct wire_start w = {
+		.memory_bytes = htole64(m->memory_bytes),
+		.epoch_ns = htole64(m->epoch_ns),
+		.tsc_khz = htole32(m->tsc_khz),
+		.vcpu_count = htole16(m->vcpu_count),
+		.leaf_count = htole16((uint16_t)m->cpuid.count),
+		.tsc_deadline = m->tsc_deadline,
+		.walks_write = m->walks_write,
+	};
+
+	if (!start_valid(m))
+		return -EINVAL;
+	memcpy(out, &w, sizeof(w));
+	return (int)(sizeof(w) + put_leaves(out + sizeof(w), &m->cpuid));
+}
+
+static int encode_stats_reply(const struct control_stats_reply *m, uint8_t *out)
+{
+	if (m->text_size > CONTROL_STATS_BYTES_MAX || (m->text_size > 0 && !m->text) ||
+	    !wire_text_span_valid(m->text, m->text_size, true))
+		return -EINVAL;
+	put_numbers(out, 1, &m->id);
+	if (m->text_size > 0)
+		memcpy(out + sizeof(struct wire_stats_reply), m->text, m->text_size);
+	return (int)(sizeof(struct wire_stats_reply) + m->text_size);
+}
+
+static int encode_end(const struct control_end *m, uint8_t *out)
+{
+	struct wire_end w = {
+		.rip = htole64(m->rip),
+		.node = htole16(m->node),
+		.vcpu = htole16(m->vcpu),
+		.kind = m->kind,
+		.status = m->status,
+	};
+	struct control_end clean = *m;
+	size_t text_size;
+
+	/* The pod is ending: words that are not fit to print must not keep the reason back. */
+	if (strnlen(m->text, sizeof(m->text)) == sizeof(m->text))
+		return -EINVAL;
+	wire_text_clean(clean.text, sizeof(clean.text), m->text);
+	if (!end_valid(&clean))
+		return -EINVAL;
+	text_size = strlen(clean.text);
+	w.text_size = htole16((uint16_t)text_size);
+	memcpy(out, &w, sizeof(w));
+	memcpy(out + sizeof(w), clean.text, text_size);
+	return (int)(sizeof(w) + text_size);
+}
+
+/* Bounds how much the encoders above write, before they do. */
+static size_t payload_bytes_max(const struct control_message *msg)
+{
+	switch (msg->type) {
+	case CONTROL_INTERRUPT:
+		return sizeof(struct wire_interrupt) + CONTROL_VCPUS_MAX * sizeof(uint16_t);
+	case CONTROL_IO_REQUEST:
+	case CONTROL_IO_REPLY:
+		return sizeof(struct wire_io_request) + CONTROL_IO_BYTES_MAX;
+	case CONTROL_FEATURES:
+	case CONTROL_START:
+		return sizeof(struct wire_features) + CPUID_LEAVES_MAX * sizeof(struct wire_leaf);
+	case CONTROL_STATS_REPLY:
+		return sizeof(struct wire_stats_reply) + (size_t)msg->stats_reply.text_size;
+	case CONTROL_GUEST_END:
+	case CONTROL_END:
+		return sizeof(struct wire_end) + CONTROL_TEXT_MAX;
+	default:
+		return sizeof(struct wire_numbers);
+	}
+}
+
+static int encode_payload(const struct control_message *msg, uint8_t *out)
+{
+	switch (msg->type) {
+	case CONTROL_HEARTBEAT:
+		return put_numbers(out, 1, &msg->heartbeat.count);
+	case CONTROL_CLOCK_PING:
+		return put_numbers(out, 2,
+				   (uint64_t[]){ msg->clock_ping.id, msg->clock_ping.sent_ns });
+	case CONTROL_CLOCK_PONG:
+		if (msg->clock_pong.peer_received_ns > msg->clock_pong.peer_sent_ns)
+			return -EINVAL;
+		return put_numbers(out, 4,
+				   (uint64_t[]){ msg->clock_pong.id, msg->clock_pong.sent_ns,
+						 msg->clock_pong.peer_received_ns,
+						 msg->clock_pong.peer_sent_ns });
+	case CONTROL_INTERRUPT:
+		return encode_interrupt(&msg->interrupt, out);
+	case CONTROL_EOI:
+		return encode_eoi(&msg->eoi, out);
+	case CONTROL_IO_REQUEST:
+		return encode_io_request(&msg->io_request, out);
+	case CONTROL_IO_REPLY:
+		return encode_io_reply(&msg->io_reply, out);
+	case CONTROL_FEATURES:
+		return encode_features(&msg->features, out);
+	case CONTROL_START:
+		return encode_start(&msg->start, out);
+	case CONTROL_READY:
+		return put_numbers(out, 1, &msg->ready.clock_error_ns);
+	case CONTROL_RUN:
+		return put_numbers(out, 1, &msg->run.start_ns);
+	case CONTROL_STATS_REQUEST:
+		return put_numbers(out, 1, &msg->stats_request.id);
+	case CONTROL_STATS_REPLY:
+		return encode_stats_reply(&msg->stats_reply, out);
+	case CONTROL_GUEST_END:
+	case CONTROL_END:
+		return encode_end(&msg->end, out);
+	default:
+		return -EINVAL;
+	}
+}
+
+int control_message_encode(const struct control_message *msg, uint32_t sequence, uint8_t *out,
+			   size_t size)
+{
+	struct wire_header header = {
+		.magic = htole32(WIRE_MAGIC_CONTROL),
+		.type = htole16(msg->type),
+		.sequence = htole32(sequence),
+	};
+	int payload;
+
+	if (msg->type == CONTROL_STATS_REPLY &&
+	    msg->stats_reply.text_size > CONTROL_STATS_BYTES_MAX)
+		return -EINVAL;
+	if (size < CONTROL_HEADER_BYTES + payload_bytes_max(msg))
+		return -EMSGSIZE;
+	payload = encode_payload(msg, out + CONTROL_HEADER_BYTES);
+	if (payload < 0)
+		return payload;
+	header.payload_size = htole32((uint32_t)payload);
+	memcpy(out, &header, sizeof(header));
+	return (int)CONTROL_HEADER_BYTES + payload;
+}
+
+/* ---- Decoding ---- */
+
+int control_header_decode(const uint8_t in[CONTROL_HEADER_BYTES], struct control_header *ret_header)
+{
+	struct wire_header w;
+	uint16_t type;
+	uint32_t payload_size;
+
+	memcpy(&w, in, sizeof(w));
+	type = le16toh(w.type);
+	payload_size = le32toh(w.payload_size);
+	if (le32toh(w.magic) != WIRE_MAGIC_CONTROL || w.zero != 0 || type == 0 ||
+	    type >= CONTROL_TYPE_LIMIT || payload_size > CONTROL_PAYLOAD_MAX)
+		return -EPROTO;
+	ret_header->type = type;
+	ret_header->payload_size = payload_size;
+	ret_header->sequence = le32toh(w.sequence);
+	return 0;
+}
+
+static int get_numbers(const uint8_t *in, size_t size, unsigned count, uint64_t *ret_number)
+{
+	if (size != count * sizeof(uint64_t))
+		return -EPROTO;
+	for (unsigned i = 0; i < count; i++) {
+		uint64_t le;
+
+		memcpy(&le, in + i * sizeof(le), sizeof(le));
+		ret_number[i] = le64toh(le);
+	}
+	return 0;
+}
+
+static int decode_clock_ping(const uint8_t *in, size_t size, struct control_clock_ping *m)
+{
+	uint64_t number[2];
+
+	if (get_numbers(in, size, 2, number) < 0)
+		return -EPROTO;
+	m->id = number[0];
+	m->sent_ns = number[1];
+	return 0;
+}
+
+static int decode_clock_pong(const uint8_t *in, size_t size, struct control_clock_pong *m)
+{
+	uint64_t number[4];
+
+	if (get_numbers(in, size, 4, number) < 0)
+		return -EPROTO;
+	m->id = number[0];
+	m->sent_ns = number[1];
+	m->peer_received_ns = number[2];
+	m->peer_sent_ns = number[3];
+	return m->peer_received_ns > m->peer_sent_ns ? -EPROTO : 0;
+}
+
+static int decode_interrupt(const uint8_t *in, size_t size, struct control_interrupt *m)
+{
+	struct wire_interrupt w;
+
+	if (size < sizeof(w))
+		return -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	m->delivery = w.delivery;
+	m->vector = w.vector;
+	m->level = w.level;
+	m->deassert = w.deassert;
+	m->from_vcpu = le16toh(w.from_vcpu);
+	m->vcpu_count = le16toh(w.vcpu_count);
+	if (m->vcpu_count > CONTROL_VCPUS_MAX ||
+	    size != sizeof(w) + m->vcpu_count * sizeof(uint16_t))
+		return -EPROTO;
+	for (uint16_t i = 0; i < m->vcpu_count; i++) {
+		uint16_t le;
+
+		memcpy(&le, in + sizeof(w) + i * sizeof(le), sizeof(le));
+		m->vcpu[i] = le16toh(le);
+	}
+	return interrupt_valid(m) ? 0 : -EPROTO;
+}
+
+static int decode_eoi(const uint8_t *in, size_t size, struct control_eoi *m)
+{
+	struct wire_eoi w;
+
+	if (size != sizeof(w))
+		return -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	m->vcpu = le16toh(w.vcpu);
+	m->vector = w.vector;
+	return w.zero != 0 || m->vcpu >= VCPUS_MAX ? -EPROTO : 0;
+}
+
+static int decode_io_request(const uint8_t *in, size_t size, struct control_io_request *m)
+{
+	struct wire_io_request w;
+	size_t data_bytes;
+
+	if (size < sizeof(w))
+		return -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	m->id = le64toh(w.id);
+	m->address = le64toh(w.address);
+	m->vcpu = le16toh(w.vcpu);
+	m->count = le16toh(w.count);
+	m->kind = w.kind;
+	m->size = w.size;
+	m->write = w.write;
+	if (w.zero != 0 || !io_request_valid(m))
+		return -EPROTO;
+	data_bytes = m->write ? (size_t)m->count * m->size : 0;
+	if (size != sizeof(w) + data_bytes)
+		return -EPROTO;
+	memcpy(m->data, in + sizeof(w), data_bytes);
+	return 0;
+}
+
+static int decode_io_reply(const uint8_t *in, size_t size, struct control_io_reply *m)
+{
+	struct wire_io_reply w;
+
+	if (size < sizeof(w))
+		return -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	m->id = le64toh(w.id);
+	m->vcpu = le16toh(w.vcpu);
+	m->count = le16toh(w.count);
+	m->status = w.status;
+	m->size = w.size;
+	if (w.zero[0] != 0 || w.zero[1] != 0 || !io_reply_valid(m) ||
+	    size != sizeof(w) + (size_t)m->count * m->size)
+		return -EPROTO;
+	memcpy(m->data, in + sizeof(w), (size_t)m->count * m->size);
+	return 0;
+}
+
+static int get_leaves(const uint8_t *in, size_t size, uint16_t count, struct cpuid_set *ret_set)
+{
+	if (count > CPUID_LEAVES_MAX || size != count * sizeof(struct wire_leaf))
+		return -EPROTO;
+	for (uint16_t i = 0; i < count; i++) {
+		struct wire_leaf w;
+
+		memcpy(&w, in + i * sizeof(w), sizeof(w));
+		if (le32toh(w.index_matters) > 1)
+			return -EPROTO;
+		ret_set->leaf[i] = (struct cpuid_leaf){
+			.function = le32toh(w.function),
+			.index = le32toh(w.index),
+			.index_matters = (uint8_t)le32toh(w.index_matters),
+			.eax = le32toh(w.eax),
+			.ebx = le32toh(w.ebx),
+			.ecx = le32toh(w.ecx),
+			.edx = le32toh(w.edx),
+		};
+	}
+	ret_set->count = count;
+	return 0;
+}
+
+static int decode_features(const uint8_t *in, size_t size, struct control_features *m)
+{
+	struct wire_features w;
+
+	if (size < sizeof(w))
+		return -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	if (!wire_text_valid(w.engine, sizeof(w.engine)) || !wire_zero(w.zero, sizeof(w.zero)) ||
+	    get_leaves(in + sizeof(w), size - sizeof(w), le16toh(w.leaf_count), &m->offer) < 0)
+		return -EPROTO;
+	memcpy(m->engine, w.engine, sizeof(m->engine));
+	m->capacity_pages = le64toh(w.capacity_pages);
+	m->tsc_khz = le32toh(w.tsc_khz);
+	m->vcpu_count = le16toh(w.vcpu_count);
+	m->tsc_deadline = w.tsc_deadline;
+	m->tsc_scaling = w.tsc_scaling;
+	m->walks_write = w.walks_write;
+	return features_valid(m) ? 0 : -EPROTO;
+}
+
+static int decode_start(const uint8_t *in, size_t size, struct control_start *m)
+{
+	struct wire_start w;
+
+	if (size < sizeof(w))
+		return -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	if (!wire_zero(w.zero, sizeof(w.zero)) ||
+	    get_leaves(in + sizeof(w), size - sizeof(w), le16toh(w.leaf_count), &m->cpuid) < 0)
+		return -EPROTO;
+	m->memory_bytes = le64toh(w.memory_bytes);
+	m->epoch_ns = le64toh(w.epoch_ns);
+	m->tsc_khz = le32toh(w.tsc_khz);
+	m->vcpu_count = le16toh(w.vcpu_count);
+	m->tsc_deadline = w.tsc_deadline;
+	m->walks_write = w.walks_write;
+	return start_valid(m) ? 0 : -EPROTO;
+}
+
+static int decode_stats_reply(const uint8_t *in, size_t size, struct control_stats_reply *m)
+{
+	if (size < sizeof(struct wire_stats_reply) ||
+	    size > sizeof(struct wire_stats_reply) + CONTROL_STATS_BYTES_MAX)
+		return -EPROTO;
+	get_numbers(in, sizeof(uint64_t), 1, &m->id);
+	m->text = (const char *)in + sizeof(struct wire_stats_reply);
+	m->text_size = (uint32_t)(size - sizeof(struct wire_stats_reply));
+	return wire_text_span_valid(m->text, m->text_size, true) ? 0 : -EPROTO;
+}
+
+static int decode_end(const uint8_t *in, size_t size, struct control_end *m)
+{
+	struct wire_end w;
+	uint16_t text_size;
+
+	if (size < sizeof(w))
+		return -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	text_size = le16toh(w.text_size);
+	if (text_size >= CONTROL_TEXT_MAX || size != sizeof(w) + text_size)
+		return -EPROTO;
+	m->rip = le64toh(w.rip);
+	m->node = le16toh(w.node);
+	m->vcpu = le16toh(w.vcpu);
+	m->kind = w.kind;
+	m->status = w.status;
+	memcpy(m->text, in + sizeof(w), text_size);
+	memset(m->text + text_size, 0, sizeof(m->text) - text_size);
+	/* A NUL inside would shorten the text in silence. */
+	return strlen(m->text) == text_size && end_valid(m) ? 0 : -EPROTO;
+}
+
+int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
+			   struct control_message *ret_msg)
+{
+	if (size > CONTROL_PAYLOAD_MAX)
+		return -EPROTO;
+	ret_msg->type = (uint8_t)type;
+	ret_msg->src = 0;
+	switch (type) {
+	case CONTROL_HEARTBEAT:
+		return get_numbers(payload, size, 1, &ret_msg->heartbeat.count);
+	case CONTROL_CLOCK_PING:
+		return decode_clock_ping(payload, size, &ret_msg->clock_ping);
+	case CONTROL_CLOCK_PONG:
+		return decode_clock_pong(payload, size, &ret_msg->clock_pong);
+	case CONTROL_INTERRUPT:
+		return decode_interrupt(payload, size, &ret_msg->interrupt);
+	case CONTROL_EOI:
+		return decode_eoi(payload, size, &ret_msg->eoi);
+	case CONTROL_IO_REQUEST:
+		return decode_io_request(payload, size, &ret_msg->io_request);
+	case CONTROL_IO_REPLY:
+		return decode_io_reply(payload, size, &ret_msg->io_reply);
+	case CONTROL_FEATURES:
+		return decode_features(payload, size, &ret_msg->features);
+	case CONTROL_START:
+		return decode_start(payload, size, &ret_msg->start);
+	case CONTROL_READY:
+		return get_numbers(payload, size, 1, &ret_msg->ready.clock_error_ns);
+	case CONTROL_RUN:
+		return get_numbers(payload, size, 1, &ret_msg->run.start_ns);
+	case CONTROL_STATS_REQUEST:
+		return get_numbers(payload, size, 1, &ret_msg->stats_request.id);
+	case CONTROL_STATS_REPLY:
+		return decode_stats_reply(payload, size, &ret_msg->stats_reply);
+	case CONTROL_GUEST_END:
+	case CONTROL_END:
+		return decode_end(payload, size, &ret_msg->end);
+	default:
+		return -EPROTO;
+	}
+}
