@@ -150,6 +150,9 @@ extern const uint32_t vcpu_msr_index[VCPU_MSR_COUNT]; /* enum vcpu_msr -> MSR nu
  */
 void vcpu_state_reset(struct vcpu_state *state, uint32_t number);
 
+/* The MSRs of that state alone. */
+void vcpu_msr_reset(uint64_t ret_msr[VCPU_MSR_COUNT]);
+
 /*
  * INIT (SDM vol. 3, table 9-1): what survives it (MSRs, extended state, APIC base and id, TSC)
  * stays. The vCPU then waits for SIPI, or, as boot processor, starts at the reset vector.

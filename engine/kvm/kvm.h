@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kvm engine's insides: what its files share. See vm.c for the idea.
+ *
+ *   vm.c     the VM, its memory, creating vCPUs, the ops table
+ *   run.c    running, kicks, interrupts, exits
+ *   state.c  struct vcpu_state <-> KVM
+ *   msr.c    which MSRs exit, and what becomes of those nobody knows
+ *   probe.c  can this host do it
+ */
+#ifndef ENGINE_KVM_KVM_H
+#define ENGINE_KVM_KVM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <linux/kvm.h>
+
+#include "core/limits.h"
+#include "engine/engine.h"
+
+/* Newer than the headers of Debian 12. */
+#ifndef KVM_EXIT_MEMORY_FAULT
+#define KVM_EXIT_MEMORY_FAULT 39
+#endif
+
+struct engine {
+	int kvm_fd, vm_fd;
+	uint32_t tsc_khz; /* the guest's */
+	uint32_t slot_count;
+	uint32_t run_bytes; /* mapping of struct kvm_run */
+	struct cpuid_set cpuid;
+	uint16_t xsave_offset[VCPU_XSAVE_PARTS]; /* in this host's layout; 0: the host has no such
+						    part */
+	/* KVM keeps a vCPU as long as its VM, so a destroyed one waits here for its return. */
+	struct engine_vcpu *parked[VCPUS_MAX];
+};
+
+struct engine_vcpu {
+	struct engine *engine;
+	uint32_t number;
+	int fd;
+	struct kvm_run *run;
+	uint64_t msr_known; /* bit n: this host has enum vcpu_msr n */
+	uint64_t tsc_ratio; /* guest TSC = host TSC * ratio >> tsc_ratio_bits, + offset; 0: equal */
+	uint32_t tsc_ratio_bits;
+	struct engine_exit *exit; /* whose question is open: NULL, or as passed to run */
+	struct engine_exit stashed;
+	bool has_stashed;   /* an exit that came up while saving */
+	bool ready;	    /* for KVM_INTERRUPT */
+	_Atomic int kicked; /* set by kick, cleared by run; goes with run->immediate_exit (run.c) */
+	_Atomic pid_t thread; /* who runs it; 0: nobody */
+};
+
+/* run.c */
+int kvm_kick_signal_install(void);
+int kvm_vcpu_bind(struct engine_vcpu *vcpu);
+int kvm_vcpu_run(struct engine_vcpu *vcpu, struct engine_exit *exit);
+/* Ends the instruction of the last exit without running on. -EAGAIN: it has another question. */
+int kvm_vcpu_finish_exit(struct engine_vcpu *vcpu);
+void kvm_vcpu_kick(struct engine_vcpu *vcpu);
+bool kvm_vcpu_can_interrupt(struct engine_vcpu *vcpu);
+int kvm_vcpu_interrupt(struct engine_vcpu *vcpu, uint8_t vector);
+int kvm_vcpu_nmi(struct engine_vcpu *vcpu);
+void kvm_vcpu_want_window(struct engine_vcpu *vcpu, bool want);
+
+/* state.c */
+int kvm_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state);
+int kvm_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state);
+uint64_t kvm_vcpu_rip(struct engine_vcpu *vcpu);
+/* Finds out which of enum vcpu_msr this host has. */
+void kvm_vcpu_find_msrs(struct engine_vcpu *vcpu);
+/* One MSR as the host sees it, or negative errno. */
+int kvm_vcpu_get_msr(struct engine_vcpu *vcpu, uint32_t index, uint64_t *ret_value);
+void kvm_xsave_layout(uint16_t ret_offset[VCPU_XSAVE_PARTS]);
+
+/* msr.c */
+int kvm_msr_exits_enable(int vm_fd);
+/* Is it the caller's (APIC, TSC deadline)? */
+bool kvm_msr_is_callers(uint32_t index);
+/* Answers a read or write of an MSR that neither KVM nor the caller has; true: it faults. */
+bool kvm_msr_faults(uint32_t index, bool write, uint64_t *value);
+
+/* vm.c */
+int kvm_engine_create(const struct engine_config *config, struct engine **ret_engine, char *why,
+		      size_t why_size);
+void kvm_engine_destroy(struct engine *engine);
+int kvm_engine_add_memory(struct engine *engine, uint64_t gpa, void *hva, uint64_t bytes);
+int kvm_vcpu_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu);
+void kvm_vcpu_destroy(struct engine_vcpu *vcpu);
+
+/* probe.c */
+enum kvm_vendor { KVM_VENDOR_NONE, KVM_VENDOR_AMD, KVM_VENDOR_INTEL };
+/* By the CPU's own flags: svm, vmx, or neither. */
+enum kvm_vendor kvm_host_vendor(void);
+int kvm_probe(struct engine_features *ret_features, char *why, size_t why_size);
+/* Opens /dev/kvm and checks everything but a real guest. The fd, or negative errno with `why`. */
+int kvm_open_checked(char *why, size_t why_size);
+
+#endif

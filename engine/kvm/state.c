@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * struct vcpu_state into and out of KVM.
+ *
+ * Loading has an order: special registers first (they decide what the others may hold), then
+ * general registers (which drop a pending exception), extended state, MSRs, events, and debug
+ * registers last (an exception with a payload would overwrite DR6). Saving first lets KVM finish
+ * the instruction of the last exit, since that lives in KVM and nowhere else (KVM API 5, "pending
+ * operations").
+ *
+ * KVM's XSAVE area has the host's layout; parts are carried over one by one (engine/vcpu_state.h).
+ * Tested by tests/engine/engine_test.c.
+ */
+#include "engine/kvm/kvm.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define APIC_BASE_GPA	 0xfee00000ull
+#define APIC_BASE_BSP	 (1ull << 8)
+#define APIC_BASE_X2APIC (1ull << 10)
+#define APIC_BASE_ENABLE (1ull << 11)
+#define RFLAGS_IF	 (1ull << 9)
+#define XSAVE_HEADER	 512u
+#define XSAVE_MXCSR	 24u
+#define XSAVE_MXCSR_MASK 28u
+#define LEGACY_BYTES	 416u
+#define KVM_XSAVE_BYTES	 sizeof(((struct kvm_xsave *)0)->region)
+
+struct msr_list {
+	struct kvm_msrs head;
+	struct kvm_msr_entry entry[VCPU_MSR_COUNT];
+};
+
+void kvm_xsave_layout(uint16_t ret_offset[VCPU_XSAVE_PARTS])
+{
+	ret_offset[0] = 0;
+	ret_offset[1] = vcpu_xsave_parts[1].offset;
+	for (uint32_t i = 2; i < VCPU_XSAVE_PARTS; i++) {
+		uint32_t eax, ebx, ecx, edx;
+		uint32_t size = vcpu_xsave_parts[i].size;
+
+		ret_offset[i] = 0;
+		if (size && __get_cpuid_count(0xd, i, &eax, &ebx, &ecx, &edx) && eax == size &&
+		    ebx >= 576 && ebx + eax <= KVM_XSAVE_BYTES)
+			ret_offset[i] = (uint16_t)ebx;
+	}
+}
+
+int kvm_vcpu_get_msr(struct engine_vcpu *vcpu, uint32_t index, uint64_t *ret_value)
+{
+	struct msr_list list = { .head = { .nmsrs = 1 }, .entry = { { .index = index } } };
+	int got = ioctl(vcpu->fd, KVM_GET_MSRS, &list);
+
+	if (got < 0)
+		return -errno;
+	if (got == 0)
+		return -ENOENT;
+	*ret_value = list.entry[0].data;
+	return 0;
+}
+
+void kvm_vcpu_find_msrs(struct engine_vcpu *vcpu)
+{
+	uint64_t value;
+
+	_Static_assert(VCPU_MSR_COUNT <= 64, "msr_known has a bit for each");
+	vcpu->msr_known = 0;
+	for (uint32_t i = 0; i < VCPU_MSR_COUNT; i++)
+		if (!kvm_vcpu_get_msr(vcpu, vcpu_msr_index[i], &value))
+			vcpu->msr_known |= 1ull << i;
+}
+
+static void segment_to_kvm(const struct vcpu_segment_state *from, struct kvm_segment *to)
+{
+	uint16_t a = from->attributes;
+
+	*to = (struct kvm_segment){
+		.base = from->base,
+		.limit = from->limit,
+		.selector = from->selector,
+		.type = a & 0xf,
+		.s = a >> 4 & 1,
+		.dpl = a >> 5 & 3,
+		.present = a >> 7 & 1,
+		.avl = a >> 12 & 1,
+		.l = a >> 13 & 1,
+		.db = a >> 14 & 1,
+		.g = a >> 15 & 1,
+		.unusable = from->unusable,
+	};
+}
+
+static void segment_from_kvm(const struct kvm_segment *from, struct vcpu_segment_state *to)
+{
+	*to = (struct vcpu_segment_state){
+		.base = from->base,
+		.limit = from->limit,
+		.selector = from->selector,
+		.attributes = (uint16_t)((from->type & 0xf) | (from->s & 1) << 4 |
+					 (from->dpl & 3) << 5 | (from->present & 1) << 7 |
+					 (from->avl & 1) << 12 | (from->l & 1) << 13 |
+					 (from->db & 1) << 14 | (from->g & 1) << 15),
+		.unusable = from->unusable != 0,
+	};
+}
+
+/* Where struct kvm_sregs2 has segment i. */
+static struct kvm_segment *sregs_segment(struct kvm_sregs2 *sregs, int i)
+{
+	struct kvm_segment *const order[SEG_COUNT] = {
+		[SEG_ES] = &sregs->es,	  [SEG_CS] = &sregs->cs, [SEG_SS] = &sregs->ss,
+		[SEG_DS] = &sregs->ds,	  [SEG_FS] = &sregs->fs, [SEG_GS] = &sregs->gs,
+		[SEG_LDTR] = &sregs->ldt, [SEG_TR] = &sregs->tr,
+	};
+
+	return order[i];
+}
+
+static int load_special(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+{
+	struct kvm_sregs2 sregs = {
+		.gdt = { .base = state->gdt.base, .limit = state->gdt.limit },
+		.idt = { .base = state->idt.base, .limit = state->idt.limit },
+		.cr0 = state->cr0,
+		.cr2 = state->cr2,
+		.cr3 = state->cr3,
+		.cr4 = state->cr4,
+		.cr8 = state->cr8,
+		.efer = state->efer,
+		.apic_base = APIC_BASE_GPA | (state->lapic.bsp ? APIC_BASE_BSP : 0) |
+			     (state->lapic.x2apic ? APIC_BASE_X2APIC : 0) |
+			     (state->lapic.enabled ? APIC_BASE_ENABLE : 0),
+	};
+
+	for (int i = 0; i < SEG_COUNT; i++)
+		segment_to_kvm(&state->segment[i], sregs_segment(&sregs, i));
+	if (state->pdptr_valid) {
+		sregs.flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
+		memcpy(sregs.pdptrs, state->pdptr, sizeof(sregs.pdptrs));
+	}
+	vcpu->run->cr8 = state->cr8;
+	return ioctl(vcpu->fd, KVM_SET_SREGS2, &sregs) ? -errno : 0;
+}
+
+static int save_special(struct engine_vcpu *vcpu, struct vcpu_state *state)
+{
+	struct kvm_sregs2 sregs = { 0 };
+
+	if (ioctl(vcpu->fd, KVM_GET_SREGS2, &sregs))
+		return -errno;
+	state->gdt = (struct vcpu_table_state){ .base = sregs.gdt.base, .limit = sregs.gdt.limit };
+	state->idt = (struct vcpu_table_state){ .base = sregs.idt.base, .limit = sregs.idt.limit };
+	state->cr0 = sregs.cr0;
+	state->cr2 = sregs.cr2;
+	state->cr3 = sregs.cr3;
+	state->cr4 = sregs.cr4;
+	state->cr8 = vcpu->run->cr8 & 0xf;
+	state->efer = sregs.efer;
+	for (int i = 0; i < SEG_COUNT; i++)
+		segment_from_kvm(sregs_segment(&sregs, i), &state->segment[i]);
+	state->pdptr_valid = (sregs.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID) != 0;
+	memset(state->pdptr, 0, sizeof(state->pdptr));
+	if (state->pdptr_valid)
+		memcpy(state->pdptr, sregs.pdptrs, sizeof(state->pdptr));
+	return 0;
+}
+
+/* KVM's order of the general registers, which is not the encoding's. */
+static unsigned long long *regs_slot(struct kvm_regs *regs, int gpr)
+{
+	unsigned long long *const order[GPR_COUNT] = {
+		&regs->rax, &regs->rcx, &regs->rdx, &regs->rbx, &regs->rsp, &regs->rbp,
+		&regs->rsi, &regs->rdi, &regs->r8,  &regs->r9,	&regs->r10, &regs->r11,
+		&regs->r12, &regs->r13, &regs->r14, &regs->r15,
+	};
+
+	return order[gpr];
+}
+
+static int load_general(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+{
+	struct kvm_regs regs = { .rip = state->rip, .rflags = state->rflags };
+
+	for (int i = 0; i < GPR_COUNT; i++)
+		*regs_slot(&regs, i) = state->gpr[i];
+	return ioctl(vcpu->fd, KVM_SET_REGS, &regs) ? -errno : 0;
+}
+
+static int save_general(struct engine_vcpu *vcpu, struct vcpu_state *state)
+{
+	struct kvm_regs regs;
+
+	if (ioctl(vcpu->fd, KVM_GET_REGS, &regs))
+		return -errno;
+	for (int i = 0; i < GPR_COUNT; i++)
+		state->gpr[i] = *regs_slot(&regs, i);
+	state->rip = regs.rip;
+	state->rflags = regs.rflags;
+	return 0;
+}
+
+uint64_t kvm_vcpu_rip(struct engine_vcpu *vcpu)
+{
+	struct kvm_regs regs;
+
+	return ioctl(vcpu->fd, KVM_GET_REGS, &regs) ? 0 : regs.rip;
+}
+
+static int load_extended(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+{
+	struct kvm_xsave xsave = { 0 };
+	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs = { { .xcr = 0, .value = state->xcr0 } } };
+	uint8_t *to = (uint8_t *)xsave.region;
+	uint64_t used;
+
+	memcpy(&used, state->xsave + XSAVE_HEADER, sizeof(used));
+	memcpy(to, state->xsave, LEGACY_BYTES);
+	memset(to + XSAVE_MXCSR_MASK, 0, 4);
+	memcpy(to + XSAVE_HEADER, &used, sizeof(used));
+	for (uint32_t i = 2; i < VCPU_XSAVE_PARTS; i++) {
+		if (!(used >> i & 1))
+			continue;
+		if (!vcpu->engine->xsave_offset[i])
+			return -EINVAL;
+		memcpy(to + vcpu->engine->xsave_offset[i],
+		       state->xsave + vcpu_xsave_parts[i].offset, vcpu_xsave_parts[i].size);
+	}
+	if (ioctl(vcpu->fd, KVM_SET_XSAVE, &xsave))
+		return -errno;
+	if (!cpuid_find(&vcpu->engine->cpuid, 0xd, 0)->eax)
+		return 0;
+	return ioctl(vcpu->fd, KVM_SET_XCRS, &xcrs) ? -errno : 0;
+}
+
+static int save_extended(struct engine_vcpu *vcpu, struct vcpu_state *state)
+{
+	struct kvm_xsave xsave;
+	struct kvm_xcrs xcrs = { 0 };
+	const uint8_t *from = (const uint8_t *)xsave.region;
+	uint64_t used, kept;
+
+	if (ioctl(vcpu->fd, KVM_GET_XSAVE, &xsave))
+		return -errno;
+	state->xcr0 = 1;
+	if (cpuid_find(&vcpu->engine->cpuid, 0xd, 0)->eax) {
+		if (ioctl(vcpu->fd, KVM_GET_XCRS, &xcrs))
+			return -errno;
+		for (uint32_t i = 0; i < xcrs.nr_xcrs && i < KVM_MAX_XCRS; i++)
+			if (xcrs.xcrs[i].xcr == 0)
+				state->xcr0 = xcrs.xcrs[i].value;
+	}
+	memset(state->xsave, 0, sizeof(state->xsave));
+	memcpy(&used, from + XSAVE_HEADER, sizeof(used));
+	memcpy(state->xsave, from, LEGACY_BYTES);
+	memset(state->xsave + XSAVE_MXCSR_MASK, 0, 4);
+	kept = used & 3;
+	for (uint32_t i = 2; i < VCPU_XSAVE_PARTS; i++) {
+		uint16_t offset = vcpu->engine->xsave_offset[i];
+
+		if (!(used >> i & 1) || !offset)
+			continue;
+		memcpy(state->xsave + vcpu_xsave_parts[i].offset, from + offset,
+		       vcpu_xsave_parts[i].size);
+		kept |= 1ull << i;
+	}
+	memcpy(state->xsave + XSAVE_HEADER, &kept, sizeof(kept));
+	return kept == used ? 0 : -ENOTSUP;
+}
+
+/* Values as they are, in the order of which[]; the count, or negative errno. */
+static int read_msrs(struct engine_vcpu *vcpu, struct msr_list *list,
+		     uint32_t which[VCPU_MSR_COUNT])
+{
+	memset(list, 0, sizeof(*list));
+	for (uint32_t i = 0; i < VCPU_MSR_COUNT; i++) {
+		if (!(vcpu->msr_known >> i & 1))
+			continue;
+		which[list->head.nmsrs] = i;
+		list->entry[list->head.nmsrs++].index = vcpu_msr_index[i];
+	}
+	if (ioctl(vcpu->fd, KVM_GET_MSRS, list) != (int)list->head.nmsrs)
+		return -EIO;
+	return (int)list->head.nmsrs;
+}
+
+/* Writes only what differs: some hosts complain in their log about every access to certain MSRs. */
+static int load_msrs(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+{
+	uint32_t which[VCPU_MSR_COUNT], changed = 0;
+	struct msr_list list;
+	uint64_t reset[VCPU_MSR_COUNT];
+	int count = read_msrs(vcpu, &list, which), done;
+
+	if (count < 0)
+		return count;
+	vcpu_msr_reset(reset);
+	for (uint32_t i = 0; i < VCPU_MSR_COUNT; i++)
+		if (!(vcpu->msr_known >> i & 1) && state->msr[i] != reset[i])
+			return -EINVAL;
+	for (uint32_t i = 0; i < (uint32_t)count; i++) {
+		if (list.entry[i].data == state->msr[which[i]])
+			continue;
+		which[changed] = which[i];
+		list.entry[changed++] = (struct kvm_msr_entry){ .index = vcpu_msr_index[which[i]],
+								.data = state->msr[which[i]] };
+	}
+	/* KVM stops at a value that it refuses. That is fine if the value is as after reset. */
+	for (uint32_t first = 0; first < changed; first += (uint32_t)done + 1) {
+		list.head.nmsrs = changed - first;
+		done = ioctl(vcpu->fd, KVM_SET_MSRS, &list);
+		if (done < 0)
+			return -errno;
+		if ((uint32_t)done == list.head.nmsrs)
+			break;
+		if (list.entry[done].data != reset[which[first + (uint32_t)done]])
+			return -EINVAL;
+		memmove(list.entry, list.entry + done + 1,
+			(list.head.nmsrs - (uint32_t)done - 1) * sizeof(list.entry[0]));
+	}
+	return 0;
+}
+
+static int save_msrs(struct engine_vcpu *vcpu, struct vcpu_state *state)
+{
+	uint32_t which[VCPU_MSR_COUNT];
+	struct msr_list list;
+	int count = read_msrs(vcpu, &list, which);
+
+	if (count < 0)
+		return count;
+	vcpu_msr_reset(state->msr);
+	for (int i = 0; i < count; i++)
+		state->msr[which[i]] = list.entry[i].data;
+	return 0;
+}
+
+/* State has STI in bit 0 and MOV SS in bit 1; KVM has them the other way round. */
+static uint8_t swap_shadow(uint8_t shadow)
+{
+	return (uint8_t)((shadow & 1) << 1 | (shadow >> 1 & 1));
+}
+
+static int load_events(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+{
+	struct kvm_vcpu_events events = {
+		.exception = { .injected = state->exception_injected,
+			       .pending = state->exception_pending,
+			       .nr = state->exception_vector,
+			       .has_error_code = state->exception_has_error_code,
+			       .error_code = state->exception_error_code },
+		.exception_has_payload = state->exception_has_payload,
+		.exception_payload = state->exception_payload,
+		.interrupt = { .injected = state->interrupt_injected,
+			       .nr = state->interrupt_vector,
+			       .soft = state->interrupt_soft,
+			       .shadow = swap_shadow(state->interrupt_shadow) },
+		.nmi = { .injected = state->nmi_injected,
+			 .pending = state->nmi_pending,
+			 .masked = state->nmi_masked },
+		.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
+			 KVM_VCPUEVENT_VALID_PAYLOAD,
+	};
+
+	return ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) ? -errno : 0;
+}
+
+static int save_events(struct engine_vcpu *vcpu, struct vcpu_state *state)
+{
+	struct kvm_vcpu_events events = { 0 };
+
+	if (ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events))
+		return -errno;
+	state->exception_injected = events.exception.injected;
+	state->exception_pending = events.exception.pending;
+	state->exception_vector = events.exception.nr;
+	state->exception_has_error_code = events.exception.has_error_code;
+	state->exception_error_code = events.exception.error_code;
+	state->exception_has_payload = events.exception_has_payload;
+	state->exception_payload = events.exception_payload;
+	state->interrupt_injected = events.interrupt.injected;
+	state->interrupt_vector = events.interrupt.nr;
+	state->interrupt_soft = events.interrupt.soft;
+	state->interrupt_shadow = swap_shadow(events.interrupt.shadow);
+	state->nmi_injected = events.nmi.injected;
+	state->nmi_pending = events.nmi.pending > 2 ? 2 : events.nmi.pending;
+	state->nmi_masked = events.nmi.masked;
+	return 0;
+}
+
+static int load_debug(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+{
+	struct kvm_debugregs debug = { .dr6 = state->dr6, .dr7 = state->dr7 };
+
+	for (int i = 0; i < 4; i++)
+		debug.db[i] = state->dr[i];
+	return ioctl(vcpu->fd, KVM_SET_DEBUGREGS, &debug) ? -errno : 0;
+}
+
+static int save_debug(struct engine_vcpu *vcpu, struct vcpu_state *state)
+{
+	struct kvm_debugregs debug = { 0 };
+
+	if (ioctl(vcpu->fd, KVM_GET_DEBUGREGS, &debug))
+		return -errno;
+	for (int i = 0; i < 4; i++)
+		state->dr[i] = debug.db[i];
+	state->dr6 = debug.dr6;
+	state->dr7 = debug.dr7;
+	return 0;
+}
+
+typedef int load_fn(struct engine_vcpu *vcpu, const struct vcpu_state *state);
+typedef int save_fn(struct engine_vcpu *vcpu, struct vcpu_state *state);
+
+static load_fn *const load_steps[] = { load_special, load_general, load_extended,
+				       load_msrs,    load_events,  load_debug };
+static save_fn *const save_steps[] = { save_general, save_special, save_extended,
+				       save_msrs,    save_events,  save_debug };
+
+static bool takes_interrupts(const struct vcpu_state *state)
+{
+	return (state->rflags & RFLAGS_IF) && !state->interrupt_shadow &&
+	       !state->interrupt_injected && !state->exception_pending &&
+	       !state->exception_injected && !state->nmi_injected;
+}
+
+int kvm_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+{
+	const char *why;
+	uint64_t used, offered = cpuid_xcr0(&vcpu->engine->cpuid) | 3;
+	int err = vcpu_state_check(state, &why);
+
+	memcpy(&used, state->xsave + XSAVE_HEADER, sizeof(used));
+	if (err || ((state->xcr0 | used) & ~offered))
+		return -EINVAL;
+	vcpu->exit = NULL;
+	vcpu->has_stashed = false;
+	for (size_t i = 0; i < sizeof(load_steps) / sizeof(load_steps[0]); i++) {
+		err = load_steps[i](vcpu, state);
+		if (err)
+			return err;
+	}
+	vcpu->ready = takes_interrupts(state);
+	return 0;
+}
+
+int kvm_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
+{
+	int err = kvm_vcpu_finish_exit(vcpu);
+
+	for (size_t i = 0; !err && i < sizeof(save_steps) / sizeof(save_steps[0]); i++)
+		err = save_steps[i](vcpu, state);
+	return err;
+}

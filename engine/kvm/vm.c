@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kvm engine: a VM of the host's KVM that has CPUs and memory and nothing else.
+ *
+ * There is no in-kernel irqchip: local APICs, their timers and everything else that is state stay
+ * with the caller, so a vCPU is all in struct vcpu_state and can go on in another VM on another
+ * host. KVM executes the guest's instructions, keeps the TSC, and exits for the rest.
+ *
+ * KVM cannot remove a vCPU from a VM. One that is destroyed (because it moved away) is parked, and
+ * taken again when it comes back; vcpu_load() overwrites all of it.
+ */
+#include "engine/kvm/kvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+/* Intel hosts without unrestricted guests keep these pages in the guest's space (KVM
+ * API 4.41, 4.37). */
+#define IDENTITY_MAP_GPA 0xfeffc000ull
+#define TSS_GPA		 0xfeffd000ull
+
+#define TSC_TOLERANCE_PPM 250 /* KVM's own: below it, it does not scale */
+
+static int explain(char *why, size_t why_size, int err, const char *what)
+{
+	snprintf(why, why_size, "KVM: %s failed: %s", what, strerrordesc_np(-err));
+	return err;
+}
+
+static int create_vm(struct engine *engine, char *why, size_t why_size)
+{
+	uint64_t identity = IDENTITY_MAP_GPA;
+	struct kvm_enable_cap payload = { .cap = KVM_CAP_EXCEPTION_PAYLOAD, .args = { 1 } };
+	int bytes, err;
+
+	engine->vm_fd = ioctl(engine->kvm_fd, KVM_CREATE_VM, 0);
+	if (engine->vm_fd < 0)
+		return explain(why, why_size, -errno, "KVM_CREATE_VM");
+	ioctl(engine->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
+	if (ioctl(engine->vm_fd, KVM_SET_TSS_ADDR, TSS_GPA) &&
+	    kvm_host_vendor() == KVM_VENDOR_INTEL)
+		return explain(why, why_size, -errno, "KVM_SET_TSS_ADDR");
+	err = kvm_msr_exits_enable(engine->vm_fd);
+	if (err)
+		return explain(why, why_size, err, "letting MSR accesses exit");
+	if (ioctl(engine->vm_fd, KVM_ENABLE_CAP, &payload))
+		return explain(why, why_size, -errno, "KVM_CAP_EXCEPTION_PAYLOAD");
+	bytes = ioctl(engine->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (bytes < (int)sizeof(struct kvm_run))
+		return explain(why, why_size, -EIO, "KVM_GET_VCPU_MMAP_SIZE");
+	engine->run_bytes = (uint32_t)bytes;
+	return 0;
+}
+
+int kvm_engine_create(const struct engine_config *config, struct engine **ret_engine, char *why,
+		      size_t why_size)
+{
+	struct engine *engine = calloc(1, sizeof(*engine));
+	int err;
+
+	if (!engine)
+		return explain(why, why_size, -ENOMEM, "creating the VM");
+	engine->vm_fd = -1;
+	engine->tsc_khz = config->tsc_khz;
+	engine->cpuid = *config->cpuid;
+	kvm_xsave_layout(engine->xsave_offset);
+	engine->kvm_fd = err = kvm_open_checked(why, why_size);
+	if (err < 0)
+		goto out;
+	err = create_vm(engine, why, why_size);
+	if (err)
+		goto out;
+	err = kvm_kick_signal_install();
+	if (err) {
+		explain(why, why_size, err, "installing the kick signal");
+		goto out;
+	}
+	*ret_engine = engine;
+	return 0;
+out:
+	kvm_engine_destroy(engine);
+	return err;
+}
+
+static void free_vcpu(struct engine_vcpu *vcpu)
+{
+	if (!vcpu)
+		return;
+	if (vcpu->run)
+		munmap(vcpu->run, vcpu->engine->run_bytes);
+	if (vcpu->fd >= 0)
+		close(vcpu->fd);
+	free(vcpu);
+}
+
+void kvm_engine_destroy(struct engine *engine)
+{
+	if (!engine)
+		return;
+	for (uint32_t i = 0; i < VCPUS_MAX; i++)
+		free_vcpu(engine->parked[i]);
+	if (engine->vm_fd >= 0)
+		close(engine->vm_fd);
+	if (engine->kvm_fd >= 0)
+		close(engine->kvm_fd);
+	free(engine);
+}
+
+int kvm_engine_add_memory(struct engine *engine, uint64_t gpa, void *hva, uint64_t bytes)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = engine->slot_count,
+		.guest_phys_addr = gpa,
+		.memory_size = bytes,
+		.userspace_addr = (uintptr_t)hva,
+	};
+
+	if (ioctl(engine->vm_fd, KVM_SET_USER_MEMORY_REGION, &region))
+		return -errno;
+	engine->slot_count++;
+	return 0;
+}
+
+static int set_cpuid(struct engine_vcpu *vcpu)
+{
+	struct cpuid_set set;
+	struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 entry[CPUID_LEAVES_MAX];
+	} list = { 0 };
+
+	cpuid_for_vcpu(&vcpu->engine->cpuid, vcpu->number, &set);
+	list.head.nent = set.count;
+	for (uint32_t i = 0; i < set.count; i++)
+		list.entry[i] = (struct kvm_cpuid_entry2){
+			.function = set.leaf[i].function,
+			.index = set.leaf[i].index,
+			.flags = set.leaf[i].index_matters ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
+			.eax = set.leaf[i].eax,
+			.ebx = set.leaf[i].ebx,
+			.ecx = set.leaf[i].ecx,
+			.edx = set.leaf[i].edx,
+		};
+	return ioctl(vcpu->fd, KVM_SET_CPUID2, &list) ? -errno : 0;
+}
+
+/*
+ * The guest's frequency. With a difference that KVM can scale, remember its ratio: fixed point,
+ * with 32 fraction bits on AMD (APM vol. 2, 15.30.5) and 48 on Intel (SDM vol. 3, 24.6.5).
+ */
+static int set_tsc_khz(struct engine_vcpu *vcpu)
+{
+	uint64_t guest = vcpu->engine->tsc_khz, host;
+	uint64_t difference;
+	int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
+
+	if (khz <= 0)
+		return -EIO;
+	host = (uint64_t)khz;
+	difference = guest > host ? guest - host : host - guest;
+	if (difference * 1000000 <= host * TSC_TOLERANCE_PPM)
+		return 0;
+	if (ioctl(vcpu->engine->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) <= 0)
+		return -ENOTSUP;
+	if (ioctl(vcpu->fd, KVM_SET_TSC_KHZ, guest))
+		return -errno;
+	vcpu->tsc_ratio_bits = kvm_host_vendor() == KVM_VENDOR_INTEL ? 48 : 32;
+	vcpu->tsc_ratio = (uint64_t)(((unsigned __int128)guest << vcpu->tsc_ratio_bits) / host);
+	return 0;
+}
+
+static int open_vcpu(struct engine_vcpu *vcpu)
+{
+	void *run;
+	int err;
+
+	vcpu->fd = ioctl(vcpu->engine->vm_fd, KVM_CREATE_VCPU, vcpu->number);
+	if (vcpu->fd < 0)
+		return -errno;
+	run = mmap(NULL, vcpu->engine->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+	if (run == MAP_FAILED)
+		return -errno;
+	vcpu->run = run;
+	err = set_cpuid(vcpu);
+	if (err)
+		return err;
+	err = set_tsc_khz(vcpu);
+	if (err)
+		return err;
+	kvm_vcpu_find_msrs(vcpu);
+	return 0;
+}
+
+int kvm_vcpu_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu)
+{
+	struct engine_vcpu *vcpu;
+	int err;
+
+	if (number >= VCPUS_MAX)
+		return -EINVAL;
+	vcpu = engine->parked[number];
+	if (vcpu) {
+		engine->parked[number] = NULL;
+		*ret_vcpu = vcpu;
+		return 0;
+	}
+	vcpu = calloc(1, sizeof(*vcpu));
+	if (!vcpu)
+		return -ENOMEM;
+	vcpu->engine = engine;
+	vcpu->number = number;
+	err = open_vcpu(vcpu);
+	if (err) {
+		free_vcpu(vcpu);
+		return err;
+	}
+	*ret_vcpu = vcpu;
+	return 0;
+}
+
+void kvm_vcpu_destroy(struct engine_vcpu *vcpu)
+{
+	if (!vcpu)
+		return;
+	atomic_store(&vcpu->thread, 0);
+	atomic_store(&vcpu->kicked, 0);
+	vcpu->run->immediate_exit = 0;
+	vcpu->run->request_interrupt_window = 0;
+	vcpu->exit = NULL;
+	vcpu->has_stashed = false;
+	vcpu->ready = false;
+	vcpu->engine->parked[vcpu->number] = vcpu;
+}
+
+/*
+ * KVM_VCPU_TSC_OFFSET sets the offset itself (Linux 5.16), so nothing depends on when the call
+ * happens, and KVM does not guess (as for MSR writes) that two vCPUs' nearly equal values were
+ * meant to be equal.
+ */
+static int kvm_vcpu_set_tsc(struct engine_vcpu *vcpu, const struct engine_tsc *tsc)
+{
+	uint64_t adjust = 0, scaled = tsc->host_tsc, offset;
+	struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL,
+					.attr = KVM_VCPU_TSC_OFFSET,
+					.addr = (uintptr_t)&offset };
+	int err;
+
+	if (vcpu->msr_known >> MSR_TSC_ADJUST & 1) {
+		err = kvm_vcpu_get_msr(vcpu, vcpu_msr_index[MSR_TSC_ADJUST], &adjust);
+		if (err)
+			return err;
+	}
+	if (vcpu->tsc_ratio)
+		scaled = (uint64_t)((unsigned __int128)scaled * vcpu->tsc_ratio >>
+				    vcpu->tsc_ratio_bits);
+	offset = tsc->guest_tsc + adjust - scaled;
+	return ioctl(vcpu->fd, KVM_SET_DEVICE_ATTR, &attr) ? -errno : 0;
+}
+
+static uint8_t kvm_vcpu_tpr(struct engine_vcpu *vcpu)
+{
+	return (uint8_t)(vcpu->run->cr8 & 0xf);
+}
+
+/* Without an irqchip KVM_RUN takes CR8 from struct kvm_run at every entry. */
+static void kvm_vcpu_set_tpr(struct engine_vcpu *vcpu, uint8_t cr8)
+{
+	vcpu->run->cr8 = cr8 & 0xf;
+}
+
+const struct engine_ops engine_kvm = {
+	.name = "kvm",
+	.probe = kvm_probe,
+	.create = kvm_engine_create,
+	.destroy = kvm_engine_destroy,
+	.add_memory = kvm_engine_add_memory,
+	.vcpu_create = kvm_vcpu_create,
+	.vcpu_destroy = kvm_vcpu_destroy,
+	.vcpu_bind = kvm_vcpu_bind,
+	.vcpu_load = kvm_vcpu_load,
+	.vcpu_save = kvm_vcpu_save,
+	.vcpu_set_tsc = kvm_vcpu_set_tsc,
+	.vcpu_run = kvm_vcpu_run,
+	.vcpu_kick = kvm_vcpu_kick,
+	.vcpu_can_interrupt = kvm_vcpu_can_interrupt,
+	.vcpu_interrupt = kvm_vcpu_interrupt,
+	.vcpu_nmi = kvm_vcpu_nmi,
+	.vcpu_want_window = kvm_vcpu_want_window,
+	.vcpu_tpr = kvm_vcpu_tpr,
+	.vcpu_set_tpr = kvm_vcpu_set_tpr,
+	.vcpu_rip = kvm_vcpu_rip,
+};
