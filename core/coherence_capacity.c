@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A node's memory is finite.
+ *
+ * A slot is counted for every page with a copy or a request outstanding, and for every page that a
+ * peer was promised room for; the sum never exceeds the capacity. Room is made by dropping
+ * read-only copies that this node does not keep, oldest first, without a word; then by pushing
+ * owned and kept pages to a node with room:
+ *
+ *   evicting node             target               home
+ *   ROOM_GET(count) --------> drops copies if need be
+ *            <-------- ROOM_IS(count): slots reserved
+ *   PUSH_REQ(page, target) ------------------------> idle, and the sender has it? a transaction
+ *            <------------------------------------- PUSH_GO (else PUSH_NO)
+ *   PUSH_DATA --------------> installs
+ *                             DONE ---------------> the target is owner or keeper
+ *   ROOM_PUT(count) --------> what was not used
+ *
+ * PUSH_NO comes at once when the page is busy: somebody wants it, and will take it or not. A node
+ * asks another peer when one has no room, the last giver first, then at random: as guest memory is
+ * less than the sum of the nodes', a bounded number of tries finds one on average, however many
+ * nodes there are.
+ *
+ * Never dropped or pushed: a page with a request outstanding, a taking put off, a pin. Held pages
+ * are spared unless a parked actor with an older episode needs the slot, or nothing else is left.
+ *
+ * Progress needs room: the sum of capacities should exceed guest memory by the windows and actors
+ * of all nodes. When it does not, and no peer has room, holds of the parked actors fall
+ * (coherence_actor.c).
+ *
+ * Tested in tests/core/test_coherence_capacity.c.
+ */
+#include <string.h>
+
+#include "core/coherence_state.h"
+
+static void list_remove(struct coh *coh, struct coh_list *list, uint64_t gpn)
+{
+	struct coh_page *page = coh_page_of(coh, gpn);
+
+	if (page->prev)
+		coh->page[page->prev - 1].next = page->next;
+	else
+		list->head = page->next;
+	if (page->next)
+		coh->page[page->next - 1].prev = page->prev;
+	else
+		list->tail = page->prev;
+	page->prev = page->next = 0;
+	list->count--;
+}
+
+static void list_append(struct coh *coh, struct coh_list *list, uint64_t gpn)
+{
+	struct coh_page *page = coh_page_of(coh, gpn);
+
+	page->next = 0;
+	page->prev = list->tail;
+	if (list->tail)
+		coh->page[list->tail - 1].next = (uint32_t)gpn + 1;
+	else
+		list->head = (uint32_t)gpn + 1;
+	list->tail = (uint32_t)gpn + 1;
+	list->count++;
+}
+
+static struct coh_list *list_of(struct coh *coh, const struct coh_page *page)
+{
+	if (page->access == COH_NONE)
+		return NULL;
+	if (page->access == COH_WRITE || (page->flags & PAGE_KEEPER))
+		return &coh->kept;
+	return &coh->copies;
+}
+
+/* The one place where a page's state changes. The page goes to the young end of its list. */
+void coh_page_set(struct coh *coh, uint64_t gpn, enum coh_access access, bool keeper)
+{
+	struct coh_page *page = coh_page_of(coh, gpn);
+	struct coh_list *list = list_of(coh, page);
+	bool had = page->access != COH_NONE;
+
+	if (list)
+		list_remove(coh, list, gpn);
+	if (page->access == COH_WRITE)
+		coh->stats.pages_owned--;
+	page->access = (uint8_t)access;
+	page->flags &= (uint8_t)~PAGE_KEEPER;
+	if (keeper)
+		page->flags |= PAGE_KEEPER;
+	if (access == COH_WRITE)
+		coh->stats.pages_owned++;
+	list = list_of(coh, page);
+	if (list)
+		list_append(coh, list, gpn);
+	else if (had && !page->pending)
+		coh_slot_free(coh);
+}
+
+void coh_slot_free(struct coh *coh)
+{
+	coh->used--;
+	coh->parked_retry = true;
+}
+
+/* Whether the page may leave: `age` is the oldest episode that needs its slot. */
+static bool can_leave(struct coh *coh, uint64_t gpn, uint64_t age)
+{
+	const struct coh_page *page = coh_page_of(coh, gpn);
+	uint64_t deadline;
+
+	if (page->pending || page->taking || (page->flags & PAGE_PUSHING) || coh_pinned(coh, gpn))
+		return false;
+	return !age || !coh_held(coh, gpn, COH_NONE, age, coh->config.self, &deadline);
+}
+
+/*
+ * A victim, looking at the oldest pages of the list: first one that nobody holds, then one that
+ * only younger actors hold, then (age 0) any. Those passed over in the first round are young again,
+ * so that a few held pages do not hide the rest. UINT64_MAX: none.
+ */
+static uint64_t victim_find(struct coh *coh, struct coh_list *list, uint64_t age)
+{
+	uint32_t scan = list->count < COH_SCAN ? list->count : COH_SCAN;
+	uint32_t index;
+
+	for (uint32_t i = 0; i < scan; i++) {
+		uint64_t gpn = list->head - 1;
+
+		if (can_leave(coh, gpn, COH_AGE_NEVER))
+			return gpn;
+		list_remove(coh, list, gpn);
+		list_append(coh, list, gpn);
+	}
+	if (age == COH_AGE_NEVER)
+		return UINT64_MAX;
+	index = list->head;
+	for (uint32_t i = 0; i < scan; i++, index = coh->page[index - 1].next)
+		if (can_leave(coh, index - 1, age))
+			return index - 1;
+	index = list->head;
+	for (uint32_t i = 0; i < scan; i++, index = coh->page[index - 1].next)
+		if (can_leave(coh, index - 1, 0))
+			return index - 1;
+	return UINT64_MAX;
+}
+
+static bool copy_drop(struct coh *coh, uint64_t age, struct coh_out *out)
+{
+	uint64_t gpn = victim_find(coh, &coh->copies, age);
+
+	if (gpn == UINT64_MAX)
+		return false;
+	coh_give_up(coh, gpn, out);
+	coh->stats.evict_drop_count++;
+	return true;
+}
+
+static uint64_t oldest_parked_age(const struct coh *coh)
+{
+	uint64_t age = COH_AGE_NEVER;
+
+	if (!coh->parked_count)
+		return age;
+	for (uint32_t i = 0; i < coh->config.actor_count; i++)
+		if (coh->wait[i].state == WAIT_PARKED && coh_actor_age(coh, i) < age)
+			age = coh_actor_age(coh, i);
+	return age;
+}
+
+/* A slot for an actor: free, or by dropping a copy; else a push is on its way and the actor parks.
+ */
+bool coh_slot_take(struct coh *coh, uint64_t age, struct coh_out *out)
+{
+	if (coh_broken(coh, COH_BROKEN_KEEPER_DROPS) && coh->used >= coh->config.capacity) {
+		uint64_t gpn = victim_find(coh, &coh->kept, COH_AGE_NEVER);
+
+		if (gpn != UINT64_MAX)
+			coh_give_up(coh, gpn, out);
+	}
+	if (coh->used >= coh->config.capacity && !copy_drop(coh, age, out))
+		return false;
+	coh->used++;
+	return true;
+}
+
+/* A slot for read-ahead: leaves one for every actor. */
+bool coh_slot_spare(struct coh *coh, struct coh_out *out)
+{
+	uint32_t keep = coh->config.actor_count;
+
+	if (coh->used + keep >= coh->config.capacity) {
+		if (coh->copies.count <= keep || !copy_drop(coh, COH_AGE_NEVER, out))
+			return false;
+	}
+	coh->used++;
+	return true;
+}
+
+/* How many slots should be there for the taking, so that a stall seldom waits for a push. */
+static uint32_t low_water(const struct coh *coh)
+{
+	uint32_t low = coh->config.capacity / 64;
+
+	return low < 64 ? low : 64;
+}
+
+/* Slots that are free or could be at once. */
+static uint32_t slots_ready(const struct coh *coh)
+{
+	return coh->config.capacity - coh->used + coh->copies.count;
+}
+
+static uint32_t pushes_wanted(const struct coh *coh)
+{
+	uint32_t want, low = low_water(coh), ready = slots_ready(coh);
+
+	if (coh->releasing)
+		return coh->kept.count > coh->push_count ? coh->kept.count - coh->push_count : 0;
+	want = coh->used >= coh->config.capacity ? coh->parked_count : 0;
+	if (ready < low)
+		want += low - ready;
+	return want > coh->push_count ? want - coh->push_count : 0;
+}
+
+static void push_start(struct coh *coh, uint64_t gpn, struct coh_out *out)
+{
+	struct coh_page *page = coh_page_of(coh, gpn);
+	struct coh_chunk *chunk = coh_chunk_of(coh, gpn);
+	struct coh_push *push = coh->push;
+	struct coh_msg msg = {
+		.type = COH_PUSH_REQ,
+		.flags = page->access == COH_READ ? COH_MSG_KEEPER : 0,
+		.requester = coh->config.self,
+		.node = coh->room_node,
+		.version = chunk->version,
+		.gpn = gpn,
+		.seq = ++coh->seq,
+	};
+
+	while (push->active)
+		push++;
+	*push = (struct coh_push){
+		.gpn = gpn, .seq = msg.seq, .target = msg.node, .home = chunk->home, .active = true
+	};
+	coh->push_count++;
+	coh->room_count--;
+	page->flags |= PAGE_PUSHING;
+	coh_send(coh, out, chunk->home, &msg);
+}
+
+static void push_end(struct coh *coh, struct coh_push *push)
+{
+	push->active = false;
+	coh->push_count--;
+	coh->page[push->gpn].flags &= (uint8_t)~PAGE_PUSHING;
+}
+
+static void room_give_back(struct coh *coh, uint16_t to, uint32_t count, struct coh_out *out)
+{
+	struct coh_msg msg = { .type = COH_ROOM_PUT, .requester = coh->config.self, .acks = count };
+
+	coh_send(coh, out, to, &msg);
+}
+
+/* A push came to nothing: its slot at the target is for the next one, or goes back. */
+static void push_failed(struct coh *coh, struct coh_push *push, struct coh_out *out)
+{
+	push_end(coh, push);
+	if (push->target == coh->room_node)
+		coh->room_count++;
+	else
+		room_give_back(coh, push->target, 1, out);
+}
+
+static struct coh_push *push_find(struct coh *coh, const struct coh_msg *msg)
+{
+	for (uint32_t i = 0; i < COH_PUSHES; i++)
+		if (coh->push[i].active && coh->push[i].gpn == msg->gpn &&
+		    coh->push[i].seq == msg->seq && msg->requester == coh->config.self)
+			return &coh->push[i];
+	return NULL;
+}
+
+/* Another node to ask for room: at random, not one that is leaving. */
+static bool room_choose(struct coh *coh)
+{
+	uint32_t nodes = coh->config.node_count;
+	uint32_t start = (uint32_t)(coh_random(coh) % nodes);
+
+	for (uint32_t i = 0; i < nodes; i++) {
+		uint16_t node = (uint16_t)((start + i) % nodes);
+
+		if (node == coh->config.self || coh_bit(coh->leaving_nodes, node))
+			continue;
+		coh->room_node = node;
+		return true;
+	}
+	return false;
+}
+
+static void room_back_off(struct coh *coh)
+{
+	coh->room_none = true;
+	coh->room_tried = 0;
+	coh->room_backoff = coh->room_backoff ? 2 * coh->room_backoff : COH_RETRY_NS;
+	if (coh->room_backoff > COH_RETRY_NS_MAX)
+		coh->room_backoff = COH_RETRY_NS_MAX;
+	coh->room_retry = coh->now_ns + coh->room_backoff;
+}
+
+static void room_ask(struct coh *coh, uint32_t count, struct coh_out *out)
+{
+	struct coh_msg msg = { .type = COH_ROOM_GET,
+			       .requester = coh->config.self,
+			       .acks = count < COH_ROOM_BATCH ? count : COH_ROOM_BATCH };
+
+	if (coh->room_asked || coh->now_ns < coh->room_retry)
+		return;
+	if (coh->room_node == coh->config.self && !room_choose(coh)) {
+		room_back_off(coh);
+		return;
+	}
+	coh->room_asked = true;
+	coh_send(coh, out, coh->room_node, &msg);
+}
+
+static bool push_one(struct coh *coh, struct coh_out *out)
+{
+	uint64_t age = coh->releasing ? 0 : oldest_parked_age(coh);
+	uint64_t gpn = victim_find(coh, &coh->kept, age);
+
+	if (gpn == UINT64_MAX)
+		return false;
+	push_start(coh, gpn, out);
+	return true;
+}
+
+void coh_capacity_pump(struct coh *coh, struct coh_out *out)
+{
+	uint32_t want = pushes_wanted(coh);
+
+	while (want && coh->room_count && coh->push_count < COH_PUSHES && coh_room(coh, out)) {
+		if (!push_one(coh, out)) {
+			/* Nothing can leave now: look again soon. */
+			if (coh->room_retry <= coh->now_ns)
+				coh->room_retry = coh->now_ns + COH_RETRY_NS;
+			break;
+		}
+		want = pushes_wanted(coh);
+	}
+	if (want && !coh->room_count && coh->push_count < COH_PUSHES)
+		room_ask(coh, want, out);
+	if (!want && coh->room_count && !coh->push_count) {
+		room_give_back(coh, coh->room_node, coh->room_count, out);
+		coh->room_count = 0;
+	}
+}
+
+uint64_t coh_work_deadline(const struct coh *coh, uint64_t deadline)
+{
+	if (coh->push_count < COH_PUSHES && !coh->room_asked && pushes_wanted(coh) &&
+	    coh->room_retry < deadline)
+		deadline = coh->room_retry;
+	/* Steps that only the size of the action array puts off, and a scan in parts. */
+	if (coh->releasing && !coh->move.phase && coh->release_cursor < coh->chunk_count)
+		deadline = 0;
+	return deadline;
+}
+
+int coh_push_go(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+{
+	struct coh_push *push = push_find(coh, msg);
+	struct coh_page *page = coh_page_of(coh, msg->gpn);
+	struct coh_msg data = *msg;
+
+	if (!push || msg->src != push->home || msg->node != push->target)
+		return coh_broken(coh, COH_BROKEN_PUSH_UNASKED) ? 0 : -EPROTO;
+	if (list_of(coh, page) != &coh->kept || page->taking ||
+	    (page->access == COH_READ) != !!(msg->flags & COH_MSG_KEEPER))
+		return -EPROTO;
+	if (page->pending || coh_pinned(coh, msg->gpn)) {
+		data.type = COH_DONE;
+		data.flags = COH_MSG_REFUSED;
+		coh_send(coh, out, push->home, &data);
+		push_failed(coh, push, out);
+		return 0;
+	}
+	data.type = COH_PUSH_DATA;
+	data.flags = (uint8_t)(COH_MSG_DATA | (msg->flags & COH_MSG_KEEPER));
+	data.node = push->home;
+	if (page->access == COH_WRITE)
+		coh_act(out, COH_PROTECT, msg->gpn, COH_READ);
+	coh_send_page(coh, out, push->target, &data);
+	coh_give_up(coh, msg->gpn, out);
+	push_end(coh, push);
+	coh->stats.evict_push_count++;
+	return 0;
+}
+
+int coh_push_no(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+{
+	struct coh_push *push = push_find(coh, msg);
+
+	if (!push || msg->src != push->home)
+		return -EPROTO;
+	if (msg->type == COH_NOT_HOME)
+		coh_chunk_learn(coh, msg->gpn / CHUNK_PAGES, msg->node, msg->version);
+	push_failed(coh, push, out);
+	return 0;
+}
+
+/* A page comes that we promised room for. */
+int coh_push_data(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+{
+	struct coh_page *page = coh_page_of(coh, msg->gpn);
+	bool kept = msg->flags & COH_MSG_KEEPER;
+	bool had_slot = page->access != COH_NONE || page->pending;
+	struct coh_msg done = *msg;
+
+	if (msg->requester != msg->src || !coh->credit[msg->src] || page->taking ||
+	    list_of(coh, page) == &coh->kept || (!kept && page->access != COH_NONE) ||
+	    !coh_chunk_believable(coh, msg->gpn / CHUNK_PAGES, msg->node, msg->version))
+		return -EPROTO;
+	coh_chunk_learn(coh, msg->gpn / CHUNK_PAGES, msg->node, msg->version);
+	coh->credit[msg->src]--;
+	coh->credit_total--;
+	if (page->access == COH_NONE)
+		coh_act(out, COH_INSTALL_DATA, msg->gpn, kept ? COH_READ : COH_WRITE);
+	coh_page_set(coh, msg->gpn, kept ? COH_READ : COH_WRITE, kept);
+	if (had_slot)
+		coh_slot_free(coh);
+	coh_satisfy(coh, msg->gpn, out);
+	done.type = COH_DONE;
+	done.flags = 0;
+	coh_send(coh, out, msg->node, &done);
+	return 0;
+}
+
+int coh_room_get(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+{
+	struct coh_msg reply = { .type = COH_ROOM_IS, .requester = msg->src };
+	uint32_t low = low_water(coh);
+
+	if (msg->requester != msg->src || !msg->acks || msg->acks > COH_ROOM_BATCH ||
+	    coh->credit[msg->src] > 2 * COH_ROOM_BATCH)
+		return -EPROTO;
+	if (coh->releasing)
+		reply.flags = COH_MSG_LEAVING;
+	while (!coh->releasing && !coh->parked_count && reply.acks < msg->acks &&
+	       slots_ready(coh) > low) {
+		if (coh->used >= coh->config.capacity && !copy_drop(coh, COH_AGE_NEVER, out))
+			break;
+		coh->used++;
+		coh->credit[msg->src]++;
+		coh->credit_total++;
+		reply.acks++;
+	}
+	coh_send(coh, out, msg->src, &reply);
+	return 0;
+}
+
+int coh_room_is(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+{
+	if (!coh->room_asked || msg->src != coh->room_node || msg->requester != coh->config.self ||
+	    msg->acks > COH_ROOM_BATCH)
+		return -EPROTO;
+	coh->room_asked = false;
+	if (msg->flags & COH_MSG_LEAVING)
+		coh_bit_set(coh->leaving_nodes, msg->src);
+	if (msg->acks) {
+		coh->room_count = msg->acks;
+		coh->room_tried = 0;
+		coh->room_none = false;
+		coh->room_backoff = 0;
+		return 0;
+	}
+	if (!room_choose(coh) || ++coh->room_tried >= coh->config.node_count)
+		room_back_off(coh);
+	return 0;
+}
+
+int coh_room_put(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+{
+	if (msg->requester != msg->src || !msg->acks || msg->acks > coh->credit[msg->src])
+		return -EPROTO;
+	coh->credit[msg->src] -= msg->acks;
+	coh->credit_total -= msg->acks;
+	coh->used -= msg->acks;
+	coh->parked_retry = true;
+	return 0;
+}

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who is home of a chunk.
+ *
+ * The registrar of a chunk (chunk number modulo node count) gives it to the first node that asks,
+ * as version 1, and remembers. Everyone caches the answer with its version; a higher version wins.
+ *
+ * Handing a home on, one chunk at a time:
+ *
+ *   old home                          new home                 registrar
+ *   YIELD  nothing new starts; NUDGE with age 0 ends what runs
+ *   SEND   HOME_MOVE (a page each, and its sharers) ->
+ *          HOME_MOVE (end) ------------> it serves from now on
+ *   WAIT                                 HOME_SET ------------> the new version counts
+ *          <--------------------------------------------------- HOME_SET
+ *   TURN   NOT_HOME to all who queued; later requests too
+ *
+ * Nobody is sent to the new home before it serves, so no request ever finds nobody at home. While a
+ * transaction runs its page's home stays, so messages of transactions never meet a change of home.
+ *
+ * The registrar's own duty is not handed on: a node that leaves stays reachable as registrar and as
+ * the one who says NOT_HOME until the membership has told everyone (a later part of the project).
+ *
+ * Tested in tests/core/test_coherence_homes.c.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/coherence_state.h"
+
+static uint16_t registrar_of(const struct coh *coh, uint64_t chunk)
+{
+	return (uint16_t)(chunk % coh->config.node_count);
+}
+
+struct coh_directory *coh_directory_new(const struct coh *coh)
+{
+	return calloc(1, sizeof(struct coh_directory) +
+				 CHUNK_PAGES * coh->sharer_words * sizeof(uint64_t));
+}
+
+void coh_chunk_ask(struct coh *coh, uint64_t chunk, struct coh_out *out)
+{
+	struct coh_msg msg = { .type = COH_HOME_GET,
+			       .requester = coh->config.self,
+			       .gpn = chunk * CHUNK_PAGES };
+
+	if (coh->chunk[chunk].asked)
+		return;
+	coh->chunk[chunk].asked = true;
+	coh_send(coh, out, registrar_of(coh, chunk), &msg);
+}
+
+void coh_chunk_learn(struct coh *coh, uint64_t chunk, uint16_t node, uint32_t version)
+{
+	struct coh_chunk *c = &coh->chunk[chunk];
+
+	if (version <= c->version && !coh_broken(coh, COH_BROKEN_VERSION_IGNORED))
+		return;
+	c->home = node;
+	c->version = version;
+}
+
+/* Can `node` be home with this version, as far as we know? */
+bool coh_chunk_believable(const struct coh *coh, uint64_t chunk, uint16_t node, uint32_t version)
+{
+	const struct coh_chunk *c = &coh->chunk[chunk];
+
+	if (!version)
+		return false;
+	if (coh_broken(coh, COH_BROKEN_VERSION_IGNORED) ||
+	    coh_broken(coh, COH_BROKEN_STALE_HOME_SERVES))
+		return true;
+	if (version == c->version)
+		return node == c->home;
+	return version > c->version && node != coh->config.self &&
+	       !(c->dir && c->home == coh->config.self);
+}
+
+int coh_chunk_home_get(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+{
+	uint64_t chunk = msg->gpn / CHUNK_PAGES;
+	struct coh_registered *reg;
+	struct coh_msg reply = *msg;
+
+	if (registrar_of(coh, chunk) != coh->config.self || msg->requester != msg->src ||
+	    msg->gpn % CHUNK_PAGES)
+		return -EPROTO;
+	reg = &coh->registered[chunk / coh->config.node_count];
+	if (!reg->version) {
+		reg->node = msg->src;
+		reg->version = 1;
+	}
+	reply.type = COH_HOME_IS;
+	reply.node = reg->node;
+	reply.version = reg->version;
+	coh_send(coh, out, msg->src, &reply);
+	return 0;
+}
+
+int coh_chunk_home_is(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+{
+	uint64_t chunk = msg->gpn / CHUNK_PAGES;
+	struct coh_chunk *c = &coh->chunk[chunk];
+
+	if (msg->gpn % CHUNK_PAGES || !c->asked || msg->src != registrar_of(coh, chunk) ||
+	    msg->requester != coh->config.self || !msg->version)
+		return -EPROTO;
+	if (msg->node == coh->config.self && msg->version > c->version) {
+		if (c->dir || c->incoming || msg->version != 1)
+			return -EPROTO;
+		c->dir = coh_directory_new(coh);
+		if (!c->dir)
+			return -ENOMEM;
+		coh->stats.chunks_homed++;
+	}
+	c->asked = false;
+	coh_chunk_learn(coh, chunk, msg->node, msg->version);
+	coh_requests_of_chunk(coh, chunk, out);
+	return 0;
+}
+
+void coh_chunk_move(struct coh *coh, uint64_t chunk, uint16_t to)
+{
+	coh->chunk[chunk].dir->moving = true;
+	coh->move = (struct coh_move){ .chunk = chunk, .to = to, .phase = MOVE_YIELD };
+}
+
+static struct coh_msg move_msg(const struct coh *coh, uint64_t gpn)
+{
+	return (struct coh_msg){
+		.type = COH_HOME_MOVE,
+		.requester = coh->config.self,
+		.version = coh->chunk[gpn / CHUNK_PAGES].version + 1,
+		.gpn = gpn,
+	};
+}
+
+/* One HOME_MOVE: the entry of the page at the cursor, then its sharers, 128 nodes a message. */
+static void move_send_one(struct coh *coh, struct coh_out *out)
+{
+	struct coh_move *move = &coh->move;
+	uint64_t gpn = move->chunk * CHUNK_PAGES + move->cursor;
+	const struct coh_dir_entry *entry = coh_entry_of(coh, gpn);
+	const uint64_t *sharers = coh_sharers_of(coh, gpn);
+	struct coh_msg msg = move_msg(coh, gpn);
+
+	msg.flags = COH_MSG_MORE;
+	msg.node = entry->node;
+	if (entry->state == DIR_SHARED) {
+		uint32_t word = move->word;
+
+		msg.flags |= COH_MSG_KEEPER;
+		msg.acks = word;
+		msg.age = sharers[word];
+		msg.seq = word + 1 < coh->sharer_words ? sharers[word + 1] : 0;
+		move->word += 2;
+	}
+	if (entry->state != DIR_UNTOUCHED) {
+		coh_send(coh, out, move->to, &msg);
+		move->sent++;
+	}
+	if (entry->state != DIR_SHARED || move->word >= coh->sharer_words) {
+		move->cursor++;
+		move->word = 0;
+	}
+}
+
+static void move_send_end(struct coh *coh, struct coh_out *out)
+{
+	struct coh_msg msg = move_msg(coh, coh->move.chunk * CHUNK_PAGES);
+
+	msg.acks = coh->move.sent;
+	coh_send(coh, out, coh->move.to, &msg);
+	coh->move.phase = MOVE_WAIT;
+}
+
+static void move_end(struct coh *coh)
+{
+	struct coh_chunk *c = &coh->chunk[coh->move.chunk];
+
+	coh->move.phase = MOVE_NONE;
+	coh->stats.chunks_homed--;
+	free(c->dir);
+	c->dir = NULL;
+}
+
+/* One step of the move under way, if it can go on. */
+static bool move_step(struct coh *coh, struct coh_out *out)
+{
+	struct coh_move *move = &coh->move;
+	uint64_t gpn = move->chunk * CHUNK_PAGES + move->cursor;
+	struct coh_directory *dir = coh->chunk[move->chunk].dir;
+
+	switch (move->phase) {
+	case MOVE_YIELD:
+		if (move->cursor < CHUNK_PAGES) {
+			coh_home_yield(coh, gpn, out);
+			move->cursor++;
+			return true;
+		}
+		if (dir->busy_count)
+			return false;
+		move->phase = MOVE_SEND;
+		move->cursor = 0;
+		return true;
+	case MOVE_SEND:
+		if (move->cursor < CHUNK_PAGES)
+			move_send_one(coh, out);
+		else
+			move_send_end(coh, out);
+		return true;
+	case MOVE_TURN:
+		if (move->cursor == CHUNK_PAGES)
+			move_end(coh);
+		else if (!coh_home_turn_away(coh, gpn, out))
+			move->cursor++;
+		return move->phase != MOVE_NONE;
+	default:
+		return false;
+	}
+}
+
+void coh_move_pump(struct coh *coh, struct coh_out *out)
+{
+	while (coh->move.phase && coh_room(coh, out) && move_step(coh, out))
+		;
+}
+
+static bool move_part_valid(const struct coh *coh, const struct coh_msg *msg)
+{
+	bool kept = msg->flags & COH_MSG_KEEPER;
+	uint32_t nodes = coh->config.node_count;
+
+	if (!kept)
+		return !msg->acks && !msg->age && !msg->seq;
+	if (msg->acks % 2 || msg->acks >= coh->sharer_words)
+		return false;
+	for (uint32_t i = 0; i < 2; i++) {
+		uint32_t base = (msg->acks + i) * 64;
+		uint64_t bits = i ? msg->seq : msg->age;
+		uint64_t allowed = base >= nodes	? 0
+				   : nodes - base >= 64 ? UINT64_MAX
+							: (1ull << (nodes - base)) - 1;
+
+		if (bits & ~allowed)
+			return false;
+	}
+	return true;
+}
+
+static void move_part_take(struct coh *coh, struct coh_chunk *c, const struct coh_msg *msg)
+{
+	uint32_t index = msg->gpn % CHUNK_PAGES;
+	struct coh_dir_entry *entry = &c->incoming->entry[index];
+	uint64_t *sharers = c->incoming->sharers + index * coh->sharer_words;
+
+	entry->state = msg->flags & COH_MSG_KEEPER ? DIR_SHARED : DIR_OWNED;
+	entry->node = msg->node;
+	c->incoming_count++;
+	if (entry->state != DIR_SHARED)
+		return;
+	sharers[msg->acks] = msg->age;
+	if (msg->acks + 1 < coh->sharer_words)
+		sharers[msg->acks + 1] = msg->seq;
+}
+
+static bool incoming_whole(const struct coh *coh, const struct coh_chunk *c)
+{
+	const uint64_t *sharers = c->incoming->sharers;
+
+	for (uint32_t i = 0; i < CHUNK_PAGES; i++, sharers += coh->sharer_words)
+		if (c->incoming->entry[i].state == DIR_SHARED &&
+		    !coh_bit(sharers, c->incoming->entry[i].node))
+			return false;
+	return true;
+}
+
+/* The last part came: this node is home. */
+static int move_take_over(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+{
+	uint64_t chunk = msg->gpn / CHUNK_PAGES;
+	struct coh_chunk *c = &coh->chunk[chunk];
+	struct coh_msg set = {
+		.type = COH_HOME_SET,
+		.requester = msg->src,
+		.node = coh->config.self,
+		.version = msg->version,
+		.gpn = msg->gpn,
+	};
+
+	if (msg->acks != c->incoming_count || msg->gpn % CHUNK_PAGES || !incoming_whole(coh, c))
+		return -EPROTO;
+	c->dir = c->incoming;
+	c->incoming = NULL;
+	c->home = coh->config.self;
+	c->version = msg->version;
+	coh->stats.chunks_homed++;
+	coh_send(coh, out, registrar_of(coh, chunk), &set);
+	/* Requests that wait for HOME_IS can go now; the answer will be older than what we know. */
+	coh_requests_of_chunk(coh, chunk, out);
+	return 0;
+}
+
+int coh_chunk_home_move(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+{
+	struct coh_chunk *c = coh_chunk_of(coh, msg->gpn);
+	bool more = msg->flags & COH_MSG_MORE;
+
+	if (c->dir || msg->requester != msg->src || msg->src == coh->config.self ||
+	    msg->version < 2 || msg->version <= c->version ||
+	    (c->version == msg->version - 1 && c->home != msg->src) ||
+	    (more && !move_part_valid(coh, msg)) || (!more && msg->flags))
+		return -EPROTO;
+	if (c->incoming && c->incoming_from != msg->src)
+		return -EPROTO;
+	if (!c->incoming) {
+		c->incoming = coh_directory_new(coh);
+		if (!c->incoming)
+			return -ENOMEM;
+		c->incoming_from = msg->src;
+		c->incoming_count = 0;
+	}
+	if (!more)
+		return move_take_over(coh, msg, out);
+	move_part_take(coh, c, msg);
+	return 0;
+}
+
+/* To the registrar: a new home serves. From the registrar to the old home: everyone may know. */
+int coh_chunk_home_set(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+{
+	uint64_t chunk = msg->gpn / CHUNK_PAGES;
+	struct coh_chunk *c = &coh->chunk[chunk];
+	struct coh_registered *reg;
+
+	if (msg->gpn % CHUNK_PAGES)
+		return -EPROTO;
+	if (msg->requester == coh->config.self && coh->move.phase == MOVE_WAIT &&
+	    coh->move.chunk == chunk && msg->src == registrar_of(coh, chunk)) {
+		if (msg->node != coh->move.to || msg->version != c->version + 1)
+			return -EPROTO;
+		coh->move.phase = MOVE_TURN;
+		coh->move.cursor = 0;
+		if (coh_broken(coh, COH_BROKEN_STALE_HOME_SERVES)) {
+			c->dir->moving = false;
+			coh->move.phase = MOVE_NONE;
+			return 0;
+		}
+		c->home = msg->node;
+		c->version = msg->version;
+		return 0;
+	}
+	if (registrar_of(coh, chunk) != coh->config.self || msg->node != msg->src)
+		return -EPROTO;
+	reg = &coh->registered[chunk / coh->config.node_count];
+	if (!reg->version || (reg->version + 1 == msg->version && reg->node != msg->requester))
+		return -EPROTO;
+	/* A home handed on at once may be known here before the one it came from. */
+	if (msg->version > reg->version) {
+		reg->node = msg->node;
+		reg->version = msg->version;
+	}
+	coh_send(coh, out, msg->requester, msg);
+	return 0;
+}

@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The inside of struct coh, shared by the files core/coherence*.c and nobody else.
+ *
+ *   coherence.c            entry points, validation and dispatch of messages, messages to oneself
+ *   coherence_actor.c      actors, episodes, holds
+ *   coherence_requester.c  stalls, requests, grants, acks
+ *   coherence_stream.c     read-ahead and zero batches
+ *   coherence_home.c       the directory and its transactions
+ *   coherence_chunk.c      who is home: registrar, cache, handing on
+ *   coherence_holder.c     takings, put off by holds
+ *   coherence_capacity.c   slots, eviction, pushes
+ *   coherence_release.c    leaving
+ *
+ * All tables are made by coh_create(). Indexes into tables are kept plus one, so that zeroed memory
+ * means "none".
+ *
+ * Slots: used = pages with a copy or a request + slots reserved for peers' pushes <= capacity.
+ */
+#ifndef CORE_COHERENCE_STATE_H
+#define CORE_COHERENCE_STATE_H
+
+#include <assert.h>
+#include <errno.h>
+
+#include "core/coherence.h"
+#include "core/coherence_broken.h"
+
+#define COH_WINDOW_MAX	 256u /* so that what one message sets free fits in the action array */
+#define COH_ACTORS_MAX	 (VCPUS_MAX + 64u)
+#define COH_HOLDS	 64u /* remembered grants of an actor: more pages than an instruction needs */
+#define COH_STREAMS	 4u   /* sequential accesses followed per actor */
+#define COH_PUSHES	 16u  /* pushes of a node in flight */
+#define COH_ROOM_BATCH	 16u  /* slots asked of a peer at once */
+#define COH_SCAN	 64u  /* pages looked at for a victim in one go */
+#define COH_BATCH_MAX	 256u /* zero pages granted in one go */
+#define COH_AHEAD_MAX	 128u /* read-ahead requests in one go, each with a page dropped for it */
+#define COH_AGE_NEVER	 UINT64_MAX
+#define COH_RETRY_NS	 200000u   /* no node had room: ask again after this */
+#define COH_RETRY_NS_MAX 50000000u /* growing up to this */
+#define COH_POLL_NS	 20000u	   /* a hold of a stalled actor is looked at again after this */
+
+enum coh_page_flag {
+	PAGE_KEEPER = 1,
+	PAGE_PUSHING = 2,
+};
+
+/* A page as this node holds it. Lists: read-only copies, and owned or kept pages, oldest first. */
+struct coh_page {
+	uint8_t access;
+	uint8_t flags;
+	uint16_t pending; /* request outstanding */
+	uint32_t holds;	  /* list of struct coh_hold */
+	uint32_t taking;  /* put off */
+	uint32_t prev, next;
+};
+
+struct coh_list {
+	uint32_t head, tail; /* gpn + 1 */
+	uint32_t count;
+};
+
+enum coh_phase {
+	PENDING_FREE = 0,
+	PENDING_HOME, /* waits to learn the home */
+	PENDING_SENT, /* waits for the grant, the acks, or both */
+};
+
+struct coh_pending {
+	uint64_t gpn;
+	uint64_t seq;
+	uint64_t age;
+	uint64_t sent_ns;
+	uint64_t waited_ns;
+	uint16_t home;
+	uint8_t phase;
+	uint8_t want;
+	bool ahead;
+	bool granted; /* the grant came, acks are missing */
+	bool data;    /* page content came */
+	bool remote;  /* it took a message from another node */
+	bool upgrade;
+	uint32_t acks_needed, acks_got;
+	uint64_t ack_from[NODES_MAX / 64];
+	uint32_t waiters; /* actors */
+	uint16_t next;	  /* free, or waiting for the chunk's home */
+};
+
+enum coh_wait_state {
+	WAIT_NONE = 0,
+	WAIT_PENDING, /* on the waiter list of a pending request */
+	WAIT_PARKED,  /* for a slot or a place in the window */
+};
+
+/* A shard's view of an actor. */
+struct coh_wait {
+	uint64_t gpn;
+	uint32_t next;
+	uint8_t state;
+	uint8_t want;
+	bool pin;
+	bool lost;	   /* stalled on a page that it had lost in this episode */
+	uint8_t hold_next; /* ring position */
+	uint32_t pinned;   /* its hold entry that is a pin */
+	uint64_t since_ns;
+};
+
+enum coh_hold_state {
+	HOLD_FREE = 0,
+	HOLD_LINKED, /* on its page's list */
+	HOLD_LOST,   /* the page was taken: remembered to know a stall on it */
+};
+
+struct coh_hold {
+	uint64_t gpn;
+	uint64_t run_ns;  /* running time of the actor at the grant */
+	uint64_t lost_ns; /* when it was lost */
+	uint32_t prev, next;
+	uint8_t state;
+	uint8_t want;
+	bool pinned;
+};
+
+struct coh_stream {
+	uint64_t next;	/* the page a sequential access would touch next */
+	uint64_t ahead; /* first page not yet asked for */
+	uint32_t run;
+};
+
+struct coh_taking {
+	struct coh_msg msg;
+	uint64_t prio_age;
+	uint64_t since_ns;
+	uint64_t deadline;
+	uint32_t heap; /* position + 1 */
+	uint32_t next; /* free list */
+	uint16_t prio_node;
+};
+
+enum coh_dir_state {
+	DIR_UNTOUCHED = 0,
+	DIR_SHARED,
+	DIR_OWNED,
+};
+
+/* What a transaction will have done to the directory when DONE comes. */
+enum coh_outcome {
+	OUTCOME_NONE,
+	OUTCOME_SHARE,
+	OUTCOME_OWN,
+	OUTCOME_PUSH,
+};
+
+/* A request at its home: queued or running. */
+struct coh_request {
+	uint64_t gpn;
+	uint64_t age;
+	uint64_t seq;
+	uint64_t since_ns;
+	uint64_t prio_age; /* the oldest that waits for this transaction */
+	uint16_t prio_node;
+	uint16_t requester;
+	uint16_t node; /* running: who was asked to grant; PUSH: the target */
+	uint8_t type;  /* COH_READ_REQ, COH_WRITE_REQ, COH_PUSH_REQ */
+	uint8_t flags;
+	uint8_t outcome;
+	uint32_t next;
+};
+
+struct coh_dir_entry {
+	uint8_t state;
+	uint16_t node; /* owner or keeper */
+	uint32_t busy; /* running request */
+	uint32_t queue;
+};
+
+struct coh_directory {
+	uint32_t busy_count;
+	bool moving; /* frozen: struct coh_move has it */
+	struct coh_dir_entry entry[CHUNK_PAGES];
+	uint64_t sharers[]; /* CHUNK_PAGES times sharer_words */
+};
+
+struct coh_chunk {
+	uint16_t home;
+	uint16_t waiting; /* pending requests that wait for HOME_IS */
+	uint32_t version; /* 0: home unknown */
+	bool asked;
+	struct coh_directory *dir;	/* this node is home */
+	struct coh_directory *incoming; /* HOME_MOVE under way to this node */
+	uint32_t incoming_count;
+	uint16_t incoming_from;
+};
+
+struct coh_registered {
+	uint16_t node;
+	uint32_t version;
+};
+
+enum coh_move_phase {
+	MOVE_NONE = 0,
+	MOVE_YIELD, /* running transactions are told to end; nothing new starts */
+	MOVE_SEND,  /* the directory goes to the new home */
+	MOVE_WAIT,  /* until the registrar says that the new home has it */
+	MOVE_TURN,  /* queued requests are sent there */
+};
+
+struct coh_move {
+	uint64_t chunk;
+	uint32_t cursor; /* page within the chunk */
+	uint32_t word;	 /* next sharer words of that page */
+	uint32_t sent;
+	uint16_t to;
+	uint8_t phase;
+};
+
+struct coh_push {
+	uint64_t gpn;
+	uint64_t seq;
+	uint16_t target;
+	uint16_t home;
+	bool active;
+};
+
+struct coh {
+	struct coh_config config;
+	uint64_t now_ns;
+	uint64_t seq;
+	uint32_t sharer_words;
+	uint32_t unit_actions; /* most actions of one unit of work */
+
+	struct coh_page *page;
+	size_t page_bytes;
+	struct coh_chunk *chunk;
+	size_t chunk_bytes;
+	uint64_t chunk_count;
+	struct coh_registered *registered; /* chunk / node_count, of chunks registered here */
+	size_t registered_bytes;
+
+	struct coh_actors *actors;
+	struct coh_actors *actors_own;
+	struct coh_wait *wait;
+	struct coh_hold *hold;
+	struct coh_stream *stream;
+	uint32_t parked_count;
+	bool parked_retry;
+
+	struct coh_pending *pending;
+	uint32_t pending_free, pending_count;
+
+	struct coh_request *request;
+	uint32_t request_free;
+	uint16_t *request_count; /* by node */
+	uint32_t request_total;
+
+	struct coh_taking *taking;
+	uint32_t taking_free;
+	uint32_t *heap;
+	uint32_t heap_count;
+
+	/* Messages to this node itself. */
+	struct coh_msg *local;
+	uint32_t local_head, local_count, local_size;
+
+	/* Capacity. */
+	uint32_t used;
+	struct coh_list copies, kept;
+	uint32_t *credit; /* slots reserved here, by node */
+	uint32_t credit_total;
+	struct coh_push push[COH_PUSHES];
+	uint32_t push_count;
+	uint16_t room_node;  /* who has room for us, or whom to ask next */
+	uint32_t room_count; /* slots reserved for us there */
+	uint32_t room_tried;
+	bool room_asked;
+	bool room_none;	     /* nobody had room when last asked */
+	uint64_t room_retry; /* when to ask again */
+	uint64_t room_backoff;
+	uint64_t random;
+	uint64_t leaving_nodes[NODES_MAX / 64];
+
+	bool releasing;
+	uint64_t release_cursor; /* next chunk to hand on */
+	struct coh_move move;
+
+	struct coh_stats stats;
+};
+
+/* Short names for what every file needs. */
+
+static inline bool coh_broken(const struct coh *coh, enum coh_broken which)
+{
+	return __builtin_expect(coh->config.broken == (uint32_t)which, 0);
+}
+
+/* Total order of ages; equal is not older. */
+static inline bool coh_older(uint64_t age, uint16_t node, uint64_t than_age, uint16_t than_node)
+{
+	return age != than_age ? age < than_age : node < than_node;
+}
+
+static inline struct coh_page *coh_page_of(struct coh *coh, uint64_t gpn)
+{
+	return &coh->page[gpn];
+}
+
+static inline struct coh_chunk *coh_chunk_of(struct coh *coh, uint64_t gpn)
+{
+	return &coh->chunk[gpn / CHUNK_PAGES];
+}
+
+static inline struct coh_dir_entry *coh_entry_of(struct coh *coh, uint64_t gpn)
+{
+	return &coh->chunk[gpn / CHUNK_PAGES].dir->entry[gpn % CHUNK_PAGES];
+}
+
+static inline uint64_t *coh_sharers_of(struct coh *coh, uint64_t gpn)
+{
+	return coh->chunk[gpn / CHUNK_PAGES].dir->sharers + gpn % CHUNK_PAGES * coh->sharer_words;
+}
+
+static inline bool coh_bit(const uint64_t *set, uint32_t bit)
+{
+	return set[bit / 64] >> (bit % 64) & 1;
+}
+
+static inline void coh_bit_set(uint64_t *set, uint32_t bit)
+{
+	set[bit / 64] |= 1ull << (bit % 64);
+}
+
+static inline void coh_bit_clear(uint64_t *set, uint32_t bit)
+{
+	set[bit / 64] &= ~(1ull << (bit % 64));
+}
+
+/* coherence.c: output. A message to this node itself is queued and handled in the same call. */
+void coh_send(struct coh *coh, struct coh_out *out, uint16_t to, const struct coh_msg *msg);
+void coh_send_page(struct coh *coh, struct coh_out *out, uint16_t to, const struct coh_msg *msg);
+/* Whether another unit of work fits into the action array. */
+bool coh_room(const struct coh *coh, const struct coh_out *out);
+void coh_act(struct coh_out *out, enum coh_action_kind kind, uint64_t gpn, enum coh_access access);
+uint64_t coh_random(struct coh *coh);
+
+/* coherence_actor.c */
+void coh_actor_stall(struct coh *coh, uint32_t actor, uint64_t gpn);
+void coh_actor_run(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
+		   uint64_t waited_ns);
+uint64_t coh_actor_age(const struct coh *coh, uint32_t actor);
+void coh_latency_sample(struct coh *coh, uint64_t latency_ns);
+uint64_t coh_hold_longest(const struct coh *coh);
+void coh_hold_unpin(struct coh *coh, uint32_t actor);
+void coh_holds_lose(struct coh *coh, uint64_t gpn, enum coh_access after);
+/* Whether holds keep the page from a taking of this priority; *ret_deadline: when to look again. */
+bool coh_held(struct coh *coh, uint64_t gpn, enum coh_access after, uint64_t age, uint16_t node,
+	      uint64_t *ret_deadline);
+bool coh_pinned(const struct coh *coh, uint64_t gpn);
+
+/* coherence_requester.c */
+int coh_request(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want, bool pin,
+		struct coh_out *out);
+bool coh_request_ahead(struct coh *coh, uint64_t gpn, struct coh_out *out);
+void coh_requests_of_chunk(struct coh *coh, uint64_t chunk, struct coh_out *out);
+void coh_satisfy(struct coh *coh, uint64_t gpn, struct coh_out *out);
+void coh_parked_pump(struct coh *coh, struct coh_out *out);
+int coh_grant(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_ack(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_not_home(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+
+/* coherence_stream.c */
+void coh_stream_follow(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
+		       struct coh_out *out);
+
+/* coherence_home.c */
+int coh_home_request(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_home_push(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_home_done(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_home_hurry(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+bool coh_home_take_zero(struct coh *coh, uint64_t gpn);
+bool coh_home_yield(struct coh *coh, uint64_t gpn, struct coh_out *out);
+bool coh_home_turn_away(struct coh *coh, uint64_t gpn, struct coh_out *out);
+
+/* coherence_chunk.c */
+void coh_chunk_ask(struct coh *coh, uint64_t chunk, struct coh_out *out);
+void coh_chunk_learn(struct coh *coh, uint64_t chunk, uint16_t node, uint32_t version);
+bool coh_chunk_believable(const struct coh *coh, uint64_t chunk, uint16_t node, uint32_t version);
+struct coh_directory *coh_directory_new(const struct coh *coh);
+int coh_chunk_home_get(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_chunk_home_is(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_chunk_home_move(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_chunk_home_set(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+void coh_chunk_move(struct coh *coh, uint64_t chunk, uint16_t to);
+void coh_move_pump(struct coh *coh, struct coh_out *out);
+
+/* coherence_holder.c */
+int coh_take(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_nudge(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+void coh_taking_again(struct coh *coh, uint64_t gpn, struct coh_out *out);
+void coh_takings_due(struct coh *coh, struct coh_out *out);
+void coh_give_up(struct coh *coh, uint64_t gpn, struct coh_out *out);
+
+/* coherence_capacity.c */
+void coh_page_set(struct coh *coh, uint64_t gpn, enum coh_access access, bool keeper);
+bool coh_slot_take(struct coh *coh, uint64_t age, struct coh_out *out);
+bool coh_slot_spare(struct coh *coh, struct coh_out *out);
+void coh_slot_free(struct coh *coh);
+/* The earlier of `deadline` and when capacity or release have something to do. */
+uint64_t coh_work_deadline(const struct coh *coh, uint64_t deadline);
+void coh_capacity_pump(struct coh *coh, struct coh_out *out);
+int coh_push_go(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_push_no(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_push_data(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_room_get(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_room_is(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_room_put(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+
+/* coherence_release.c */
+void coh_release_pump(struct coh *coh, struct coh_out *out);
+
+#endif
