@@ -12,7 +12,7 @@
 
 struct acpi_config {
 	uint32_t vcpu_count; /* 1..VCPUS_MAX */
-	uint64_t gpa;	     /* where the bytes will be; 16-byte aligned */
+	uint64_t gpa;	     /* where the bytes will be; a multiple of 64, below 4 GiB */
 };
 
 /* The RSDP is first. 0, -EINVAL, or -ENOSPC: `size` is too small (ACPI_BYTES_MAX is always enough).

@@ -31,9 +31,11 @@
 
 #define LAPIC_TIMER_HZ 1000000000u
 
+/* Guest TSC = (pod clock - tsc_epoch_ns) * tsc_khz / 10^6. */
 struct lapic_config {
-	uint32_t tsc_khz;  /* the guest's: TSC = pod clock in ns * tsc_khz / 10^6 */
-	bool tsc_deadline; /* CPUID offers it (engine_features.tsc_deadline) */
+	uint64_t tsc_epoch_ns;
+	uint32_t tsc_khz;
+	bool tsc_deadline; /* CPUID offers it (cpuid_has_tsc_deadline()) */
 };
 
 /* What a register write asks of the caller. Zeroed by lapic_write(). */

@@ -60,6 +60,9 @@ int loader_check(const struct loader_file *kernel, char *why, size_t why_size);
 int loader_load(const struct loader_config *config, struct vcpu_state *ret_bsp,
 		struct loader_result *ret_result, char *why, size_t why_size);
 
+/* vCPU `number` (not 0) at power-on, x2APIC on: it waits for a start-up IPI. */
+void loader_secondary(uint32_t number, struct vcpu_state *ret_state);
+
 /*
  * The guest's command line: what a pod needs (loader.c says what each is for), then the user's.
  * quiet: for runs where only the command's output matters. 0, or -E2BIG.

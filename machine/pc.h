@@ -78,10 +78,15 @@ size_t pc_serial_room(const struct pc *pc, enum pc_serial port);
 uint64_t pc_deadline(const struct pc *pc);
 void pc_tick(struct pc *pc, uint64_t now_ns);
 
+/* The power button: the guest is asked to shut down. */
+void pc_press_power_button(struct pc *pc);
+
 /*
- * Ports that every node answers by itself, for they have no state: the ACPI PM timer and delay
- * ports. Returns true and fills data if `access` is such. Any thread.
+ * Accesses that every node answers by itself, for they have no state: the ACPI PM timer, delay
+ * ports, and ports and addresses where nobody is. Returns true, and fills data, if `access` is
+ * such. Any thread.
  */
 bool pc_io_local(const struct pc_access *access, uint64_t now_ns);
+bool pc_mmio_local(const struct pc_access *access);
 
 #endif

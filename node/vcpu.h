@@ -41,6 +41,9 @@ struct vcpu_end {
 /* Called by the vCPU's thread, outside the guest. The callee may block in io and mmio. */
 struct vcpu_ops {
 	uint64_t (*now_ns)(void *ctx); /* pod clock; never goes backwards */
+	/* The pair of host and guest TSC to go by from now on: at the start and after
+	 * vcpu_resync_tsc(). */
+	void (*tsc)(void *ctx, struct engine_tsc *ret_tsc);
 	/* A port or MMIO access that nobody else has answered. 0, or negative: the pod ends, stop
 	 * running. */
 	int (*io)(void *ctx, uint32_t vcpu, const struct pc_access *access);

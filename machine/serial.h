@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A 16550A serial port. Pure; single-threaded.
+ *
+ * Sending takes no time: what the guest writes is output at once and the transmitter is always
+ * empty. Input waits in a bounded queue behind the 16-byte FIFO; nothing of it is ever lost to an
+ * overrun.
+ */
+#ifndef MACHINE_SERIAL_H
+#define MACHINE_SERIAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SERIAL_PORTS 8u
+#define SERIAL_FIFO  16u
+#define SERIAL_QUEUE 4096u
+
+struct serial {
+	uint8_t ier, lcr, mcr, scr, dll, dlm;
+	uint8_t msr_delta; /* low half of MSR */
+	uint8_t msr_lines; /* high half of MSR */
+	bool fifo_enabled;
+	uint8_t trigger;   /* bytes in the FIFO that make "data ready" instead of "timeout" */
+	bool thre_pending; /* the transmitter has become empty, and nobody has been told */
+	uint8_t fifo[SERIAL_FIFO];
+	uint32_t fifo_count;
+	uint8_t queue[SERIAL_QUEUE];
+	uint32_t queue_first, queue_count;
+};
+
+void serial_reset(struct serial *serial);
+
+/* reg: 0..7. Reading has side effects. */
+uint8_t serial_read(struct serial *serial, uint32_t reg);
+/* True: `*ret_output` goes out. */
+bool serial_write(struct serial *serial, uint32_t reg, uint8_t value, uint8_t *ret_output);
+
+/* The interrupt pin, after every call that changes something. */
+bool serial_line(const struct serial *serial);
+
+/* Input. Returns the bytes taken: at most serial_room(). */
+size_t serial_input(struct serial *serial, const uint8_t *bytes, size_t count);
+size_t serial_room(const struct serial *serial);
+
+#endif

@@ -1,0 +1,586 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A vCPU's thread (contract: vcpu.h).
+ *
+ * `activity` is what the thread announces to others, and the futex that it sleeps on. The order
+ * that no wake-up can get lost in:
+ *
+ *      the thread                              who posts
+ *      activity := IN_GUEST or SLEEPING        inbox, stop or resync := something
+ *      anything posted? then do not go         activity IN_GUEST: kick; SLEEPING: wake
+ *
+ * All of these are sequentially consistent, so at least one of the two sees the other. A kick that
+ * comes late only makes a run end early.
+ *
+ * The APIC timer must get a running guest out: a POSIX timer sends the engine's kick signal to this
+ * thread. It is only armed when the guest is entered with a deadline earlier than what it is armed
+ * for: guests put their timer off far more often than it expires.
+ *
+ * Everything in struct vcpu is the thread's own but the inbox, the atomics, and what vcpu_create()
+ * set for good.
+ *
+ * Left out: polling before sleeping in HLT; pausing a vCPU to move it.
+ */
+#include "node/vcpu.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS_PER_S 1000000000ull
+
+/* The kernel may be this late with a sleep's end; its default of 50 us would be seen in every guest
+ * timer. */
+#define TIMER_SLACK_NS 1000ul
+
+/* A sleep is never longer than this: then the deadline is computed anew from the pod clock. */
+#define SLEEP_NS_MAX (10 * NS_PER_S)
+
+struct vcpu {
+	struct vcpu_config config;
+	struct engine_vcpu *engine_vcpu;
+	struct vcpu_state
+		state; /* all but the LAPIC and run_state are the engine's while it runs */
+	struct engine_exit exit;
+
+	timer_t timer;
+	bool timer_exists;
+	uint64_t timer_armed_ns; /* pod clock; UINT64_MAX: not armed */
+
+	pthread_t thread;
+	bool started;
+
+	struct lapic_inbox inbox;
+	_Atomic uint32_t activity; /* enum vcpu_activity */
+	_Atomic bool stop, resync;
+	_Atomic int thread_id;
+
+	/* written by the thread only */
+	_Atomic uint32_t run_state_seen;
+	_Atomic uint64_t exit_count[EXIT_FAILED + 1];
+	_Atomic uint64_t interrupt_count, ipi_count, sleep_ns;
+};
+
+static void count(_Atomic uint64_t *counter, uint64_t add)
+{
+	uint64_t value = atomic_load_explicit(counter, memory_order_relaxed);
+
+	atomic_store_explicit(counter, value + add, memory_order_relaxed);
+}
+
+static uint64_t now_of(const struct vcpu *vcpu)
+{
+	return vcpu->config.ops->now_ns(vcpu->config.ctx);
+}
+
+static struct timespec to_timespec(uint64_t ns)
+{
+	return (struct timespec){ .tv_sec = (time_t)(ns / NS_PER_S),
+				  .tv_nsec = (long)(ns % NS_PER_S) };
+}
+
+/* ---- what other threads do --------------------------------------------------------------------
+ */
+
+static void wake(struct vcpu *vcpu)
+{
+	uint32_t activity = atomic_load(&vcpu->activity);
+
+	if (activity == VCPU_IN_GUEST) {
+		vcpu->config.engine_ops->vcpu_kick(vcpu->engine_vcpu);
+	} else if (activity == VCPU_SLEEPING) {
+		if (atomic_compare_exchange_strong(&vcpu->activity, &activity, VCPU_OUTSIDE))
+			syscall(SYS_futex, &vcpu->activity, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	}
+}
+
+void vcpu_post(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool level)
+{
+	if (lapic_inbox_post(&vcpu->inbox, mode, vector, level))
+		wake(vcpu);
+}
+
+void vcpu_resync_tsc(struct vcpu *vcpu)
+{
+	atomic_store(&vcpu->resync, true);
+	wake(vcpu);
+}
+
+void vcpu_stop(struct vcpu *vcpu)
+{
+	atomic_store(&vcpu->stop, true);
+	wake(vcpu);
+}
+
+uint32_t vcpu_number(const struct vcpu *vcpu)
+{
+	return vcpu->config.number;
+}
+
+int vcpu_thread_id(const struct vcpu *vcpu)
+{
+	return atomic_load(&vcpu->thread_id);
+}
+
+void vcpu_stats(const struct vcpu *vcpu, struct vcpu_stats *ret_stats)
+{
+	ret_stats->activity = (enum vcpu_activity)atomic_load(&vcpu->activity);
+	ret_stats->run_state = (enum vcpu_run_state)atomic_load(&vcpu->run_state_seen);
+	for (int kind = 0; kind <= EXIT_FAILED; kind++)
+		ret_stats->exit_count[kind] =
+			atomic_load_explicit(&vcpu->exit_count[kind], memory_order_relaxed);
+	ret_stats->interrupt_count =
+		atomic_load_explicit(&vcpu->interrupt_count, memory_order_relaxed);
+	ret_stats->ipi_count = atomic_load_explicit(&vcpu->ipi_count, memory_order_relaxed);
+	ret_stats->sleep_ns = atomic_load_explicit(&vcpu->sleep_ns, memory_order_relaxed);
+}
+
+/* ---- waiting ----------------------------------------------------------------------------------
+ */
+
+/* Announces; false: there is something to do first. */
+static bool announce(struct vcpu *vcpu, enum vcpu_activity activity)
+{
+	atomic_store(&vcpu->activity, (uint32_t)activity);
+	if (!lapic_inbox_pending(&vcpu->inbox) && !atomic_load(&vcpu->stop) &&
+	    !atomic_load(&vcpu->resync))
+		return true;
+	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
+	return false;
+}
+
+static void sleep_until(struct vcpu *vcpu, uint64_t deadline_ns)
+{
+	uint64_t now_ns = now_of(vcpu), ns = SLEEP_NS_MAX;
+	struct timespec timeout;
+
+	if (deadline_ns <= now_ns)
+		return;
+	if (deadline_ns - now_ns < ns)
+		ns = deadline_ns - now_ns;
+	timeout = to_timespec(ns);
+	if (!announce(vcpu, VCPU_SLEEPING))
+		return;
+	/* Any return is fine: the caller looks at everything again. */
+	syscall(SYS_futex, &vcpu->activity, FUTEX_WAIT_PRIVATE, VCPU_SLEEPING, &timeout, NULL, 0);
+	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
+	count(&vcpu->sleep_ns, now_of(vcpu) - now_ns);
+}
+
+/* Makes sure that a kick comes at the APIC timer's deadline or before. */
+static int arm_timer(struct vcpu *vcpu, uint64_t now_ns)
+{
+	uint64_t deadline_ns = lapic_deadline(&vcpu->state.lapic);
+	struct itimerspec spec = { 0 };
+
+	if (vcpu->timer_armed_ns <= now_ns)
+		vcpu->timer_armed_ns = UINT64_MAX; /* it has gone off */
+	if (deadline_ns >= vcpu->timer_armed_ns)
+		return 0;
+	spec.it_value = to_timespec(deadline_ns > now_ns ? deadline_ns - now_ns : 1);
+	if (timer_settime(vcpu->timer, 0, &spec, NULL) < 0)
+		return -errno;
+	vcpu->timer_armed_ns = deadline_ns;
+	return 0;
+}
+
+/* ---- exits ------------------------------------------------------------------------------------
+ */
+
+static int handle_io(struct vcpu *vcpu)
+{
+	struct pc_access access = {
+		.address = vcpu->exit.io.port,
+		.count = vcpu->exit.io.count,
+		.size = vcpu->exit.io.size,
+		.write = vcpu->exit.io.write,
+		.data = vcpu->exit.io.data,
+	};
+	int error;
+
+	if (pc_io_local(&access, now_of(vcpu)))
+		return 0;
+	atomic_store(&vcpu->activity, VCPU_IN_IO);
+	error = vcpu->config.ops->io(vcpu->config.ctx, vcpu->config.number, &access);
+	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
+	return error;
+}
+
+static int handle_mmio(struct vcpu *vcpu)
+{
+	struct pc_access access = {
+		.address = vcpu->exit.mmio.gpa,
+		.count = 1,
+		.size = vcpu->exit.mmio.size,
+		.write = vcpu->exit.mmio.write,
+		.data = vcpu->exit.mmio.data,
+	};
+	int error;
+
+	if (pc_mmio_local(&access))
+		return 0;
+	atomic_store(&vcpu->activity, VCPU_IN_IO);
+	error = vcpu->config.ops->mmio(vcpu->config.ctx, vcpu->config.number, &access);
+	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
+	return error;
+}
+
+static void handle_msr_read(struct vcpu *vcpu)
+{
+	uint64_t value = 0;
+	int error = lapic_read(&vcpu->config.lapic, &vcpu->state.lapic, vcpu->exit.msr.index,
+			       now_of(vcpu), &value);
+
+	vcpu->exit.msr.fault = error != 0;
+	vcpu->exit.msr.value = value;
+}
+
+static void handle_msr_write(struct vcpu *vcpu)
+{
+	const struct vcpu_config *config = &vcpu->config;
+	struct lapic_effect effect;
+	int error = lapic_write(&config->lapic, &vcpu->state.lapic, vcpu->exit.msr.index,
+				vcpu->exit.msr.value, now_of(vcpu), &effect);
+
+	vcpu->exit.msr.fault = error != 0;
+	if (error)
+		return;
+	if (effect.tpr)
+		config->engine_ops->vcpu_set_tpr(vcpu->engine_vcpu,
+						 (uint8_t)(vcpu->state.lapic.tpr >> 4));
+	if (effect.eoi)
+		config->ops->eoi(config->ctx, config->number, effect.eoi_vector);
+	if (effect.send) {
+		count(&vcpu->ipi_count, 1);
+		config->ops->send_interrupt(config->ctx, &effect.interrupt);
+	}
+}
+
+/* False: the thread ends, and *ret_end says why. */
+static bool handle_exit(struct vcpu *vcpu, struct vcpu_end *ret_end)
+{
+	int error = 0;
+
+	count(&vcpu->exit_count[vcpu->exit.kind], 1);
+	switch (vcpu->exit.kind) {
+	case EXIT_IO:
+		error = handle_io(vcpu);
+		break;
+	case EXIT_MMIO:
+		error = handle_mmio(vcpu);
+		break;
+	case EXIT_MSR_READ:
+		handle_msr_read(vcpu);
+		break;
+	case EXIT_MSR_WRITE:
+		handle_msr_write(vcpu);
+		break;
+	case EXIT_HLT:
+		vcpu->state.run_state = VCPU_HALTED;
+		break;
+	case EXIT_WINDOW:
+	case EXIT_KICKED:
+		break;
+	case EXIT_SHUTDOWN:
+		*ret_end = (struct vcpu_end){ .kind = VCPU_END_SHUTDOWN };
+		return false;
+	case EXIT_FAILED:
+		*ret_end = (struct vcpu_end){ .kind = VCPU_END_FAILED,
+					      .reason = vcpu->exit.fail.reason,
+					      .detail = vcpu->exit.fail.detail };
+		return false;
+	}
+	if (error)
+		*ret_end = (struct vcpu_end){ .kind = VCPU_END_STOPPED };
+	return error == 0;
+}
+
+/* ---- INIT and start-up ------------------------------------------------------------------------
+ */
+
+static int load_state(struct vcpu *vcpu)
+{
+	const struct vcpu_config *config = &vcpu->config;
+	struct engine_tsc tsc;
+	int error = config->engine_ops->vcpu_load(vcpu->engine_vcpu, &vcpu->state);
+
+	if (error)
+		return error;
+	config->ops->tsc(config->ctx, &tsc);
+	return config->engine_ops->vcpu_set_tsc(vcpu->engine_vcpu, &tsc);
+}
+
+static int resync_tsc(struct vcpu *vcpu)
+{
+	struct engine_tsc tsc;
+
+	if (!atomic_exchange(&vcpu->resync, false))
+		return 0;
+	vcpu->config.ops->tsc(vcpu->config.ctx, &tsc);
+	return vcpu->config.engine_ops->vcpu_set_tsc(vcpu->engine_vcpu, &tsc);
+}
+
+/* -EAGAIN: the engine is in the middle of an instruction; run on, and come again. */
+static int handle_init(struct vcpu *vcpu)
+{
+	int error = vcpu->config.engine_ops->vcpu_save(vcpu->engine_vcpu, &vcpu->state);
+
+	if (error)
+		return error;
+	vcpu_state_init(&vcpu->state);
+	lapic_init(&vcpu->state.lapic);
+	return load_state(vcpu);
+}
+
+static int handle_sipi(struct vcpu *vcpu)
+{
+	vcpu->state.lapic.sipi_pending = 0;
+	if (!vcpu_state_sipi(&vcpu->state, vcpu->state.lapic.sipi_vector))
+		return 0;
+	return load_state(vcpu);
+}
+
+/* ---- running ----------------------------------------------------------------------------------
+ */
+
+/* CR8 and TPR are one register; the guest may have written either. */
+static uint8_t sync_tpr(struct vcpu *vcpu)
+{
+	uint8_t cr8 = vcpu->config.engine_ops->vcpu_tpr(vcpu->engine_vcpu) & 0xf;
+
+	if (vcpu->state.lapic.tpr >> 4 != cr8)
+		vcpu->state.lapic.tpr = (uint32_t)cr8 << 4;
+	return cr8;
+}
+
+/* Hands the engine what is due, and asks for a window when it cannot take it yet. */
+static int inject(struct vcpu *vcpu)
+{
+	const struct engine_ops *engine = vcpu->config.engine_ops;
+	uint8_t cr8 = sync_tpr(vcpu);
+	int vector, error = 0;
+
+	if (vcpu->state.lapic.nmi_pending) {
+		vcpu->state.lapic.nmi_pending = 0;
+		error = engine->vcpu_nmi(vcpu->engine_vcpu);
+		if (error)
+			return error;
+	}
+	vector = lapic_next(&vcpu->state.lapic, cr8);
+	if (vector < 0) {
+		engine->vcpu_want_window(vcpu->engine_vcpu, false);
+	} else if (engine->vcpu_can_interrupt(vcpu->engine_vcpu)) {
+		engine->vcpu_want_window(vcpu->engine_vcpu, false);
+		error = engine->vcpu_interrupt(vcpu->engine_vcpu, (uint8_t)vector);
+		if (!error)
+			lapic_accept(&vcpu->state.lapic, (uint8_t)vector);
+		count(&vcpu->interrupt_count, 1);
+	} else {
+		engine->vcpu_want_window(vcpu->engine_vcpu, true);
+	}
+	return error;
+}
+
+/* An interrupt ends HLT only if the guest takes it: with IF clear it waits for an NMI or INIT. */
+static bool ends_halt(struct vcpu *vcpu)
+{
+	if (vcpu->state.lapic.nmi_pending)
+		return true;
+	return lapic_next(&vcpu->state.lapic, sync_tpr(vcpu)) >= 0 &&
+	       vcpu->config.engine_ops->vcpu_can_interrupt(vcpu->engine_vcpu);
+}
+
+static bool fail(struct vcpu_end *ret_end, const char *reason, int error)
+{
+	*ret_end = (struct vcpu_end){ .kind = VCPU_END_FAILED,
+				      .reason = reason,
+				      .detail = (uint64_t)-error };
+	return false;
+}
+
+/* Enters the guest once. False: the thread ends. */
+static bool run_once(struct vcpu *vcpu, uint64_t now_ns, struct vcpu_end *ret_end)
+{
+	int error = inject(vcpu);
+
+	if (error)
+		return fail(ret_end, "cannot inject an interrupt", error);
+	error = arm_timer(vcpu, now_ns);
+	if (error)
+		return fail(ret_end, "cannot arm the timer", error);
+	if (!announce(vcpu, VCPU_IN_GUEST))
+		return true;
+	error = vcpu->config.engine_ops->vcpu_run(vcpu->engine_vcpu, &vcpu->exit);
+	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
+	if (error)
+		return fail(ret_end, "cannot run the vCPU", error);
+	return handle_exit(vcpu, ret_end);
+}
+
+/* Takes in what has come from outside since. False: the thread ends. */
+static bool take_events(struct vcpu *vcpu, uint64_t now_ns, struct vcpu_end *ret_end)
+{
+	struct lapic_state *lapic = &vcpu->state.lapic;
+	int error;
+
+	lapic_inbox_drain(&vcpu->inbox, lapic);
+	lapic_tick(&vcpu->config.lapic, lapic, now_ns);
+	error = resync_tsc(vcpu);
+	if (error)
+		return fail(ret_end, "cannot set the TSC", error);
+	if (lapic->init_pending) {
+		if (lapic->bsp) {
+			*ret_end = (struct vcpu_end){ .kind = VCPU_END_INIT };
+			return false;
+		}
+		error = handle_init(vcpu);
+		if (error == -EAGAIN)
+			return true;
+		if (error)
+			return fail(ret_end, "cannot carry out an INIT", error);
+	}
+	if (lapic->sipi_pending) {
+		error = handle_sipi(vcpu);
+		if (error)
+			return fail(ret_end, "cannot carry out a start-up IPI", error);
+	}
+	return true;
+}
+
+static bool step(struct vcpu *vcpu, struct vcpu_end *ret_end)
+{
+	uint64_t now_ns = now_of(vcpu);
+	bool init_waits;
+
+	if (atomic_load(&vcpu->stop)) {
+		*ret_end = (struct vcpu_end){ .kind = VCPU_END_STOPPED };
+		return false;
+	}
+	if (!take_events(vcpu, now_ns, ret_end))
+		return false;
+	atomic_store_explicit(&vcpu->run_state_seen, vcpu->state.run_state, memory_order_relaxed);
+	init_waits = vcpu->state.lapic.init_pending;
+	switch (vcpu->state.run_state) {
+	case VCPU_WAIT_FOR_SIPI:
+		sleep_until(vcpu, UINT64_MAX);
+		return true;
+	case VCPU_HALTED:
+		if (init_waits || ends_halt(vcpu))
+			vcpu->state.run_state = VCPU_RUNNABLE;
+		else
+			sleep_until(vcpu, lapic_deadline(&vcpu->state.lapic));
+		return true;
+	default:
+		return run_once(vcpu, now_ns, ret_end);
+	}
+}
+
+/* ---- the thread -------------------------------------------------------------------------------
+ */
+
+/* Signals of the process are not for vCPU threads; kicks and what a bug raises are. */
+static void set_signals(void)
+{
+	sigset_t set;
+
+	sigfillset(&set);
+	sigdelset(&set, ENGINE_KICK_SIGNAL);
+	sigdelset(&set, SIGSEGV);
+	sigdelset(&set, SIGBUS);
+	sigdelset(&set, SIGILL);
+	sigdelset(&set, SIGFPE);
+	sigdelset(&set, SIGABRT);
+	sigdelset(&set, SIGTRAP);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+}
+
+static int prepare(struct vcpu *vcpu)
+{
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID,
+				  .sigev_signo = ENGINE_KICK_SIGNAL };
+	int error;
+
+	set_signals();
+	prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS, 0, 0, 0);
+	error = vcpu->config.engine_ops->vcpu_bind(vcpu->engine_vcpu);
+	if (error)
+		return error;
+	event._sigev_un._tid = gettid();
+	if (timer_create(CLOCK_MONOTONIC, &event, &vcpu->timer) < 0)
+		return -errno;
+	vcpu->timer_exists = true;
+	atomic_store(&vcpu->thread_id, gettid());
+	return load_state(vcpu);
+}
+
+static void *run_thread(void *arg)
+{
+	struct vcpu *vcpu = arg;
+	struct vcpu_end end = { .kind = VCPU_END_STOPPED };
+	int error = prepare(vcpu);
+
+	if (error)
+		fail(&end, "cannot prepare the vCPU", error);
+	while (!error && step(vcpu, &end))
+		;
+	atomic_store(&vcpu->activity, VCPU_ENDED);
+	if (vcpu->timer_exists)
+		timer_delete(vcpu->timer);
+	end.rip = vcpu->config.engine_ops->vcpu_rip(vcpu->engine_vcpu);
+	vcpu->config.ops->ended(vcpu->config.ctx, vcpu->config.number, &end);
+	return NULL;
+}
+
+int vcpu_create(const struct vcpu_config *config, const struct vcpu_state *state,
+		struct vcpu **ret_vcpu)
+{
+	struct vcpu *vcpu = aligned_alloc(64, (sizeof(*vcpu) + 63) / 64 * 64);
+	int error;
+
+	if (!vcpu)
+		return -ENOMEM;
+	memset(vcpu, 0, sizeof(*vcpu));
+	vcpu->config = *config;
+	vcpu->state = *state;
+	vcpu->timer_armed_ns = UINT64_MAX;
+	lapic_inbox_clear(&vcpu->inbox);
+	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
+	atomic_store(&vcpu->run_state_seen, state->run_state);
+	error = config->engine_ops->vcpu_create(config->engine, config->number, &vcpu->engine_vcpu);
+	if (error) {
+		free(vcpu);
+		return error;
+	}
+	*ret_vcpu = vcpu;
+	return 0;
+}
+
+int vcpu_start(struct vcpu *vcpu)
+{
+	int error = pthread_create(&vcpu->thread, NULL, run_thread, vcpu);
+
+	if (error)
+		return -error;
+	vcpu->started = true;
+	return 0;
+}
+
+void vcpu_destroy(struct vcpu *vcpu)
+{
+	if (!vcpu)
+		return;
+	if (vcpu->started) {
+		vcpu_stop(vcpu);
+		pthread_join(vcpu->thread, NULL);
+	}
+	vcpu->config.engine_ops->vcpu_destroy(vcpu->engine_vcpu);
+	free(vcpu);
+}
