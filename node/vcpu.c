@@ -12,9 +12,10 @@
  * All of these are sequentially consistent, so at least one of the two sees the other. A kick that
  * comes late only makes a run end early.
  *
- * The APIC timer must get a running guest out: a POSIX timer sends the engine's kick signal to this
- * thread. It is only armed when the guest is entered with a deadline earlier than what it is armed
- * for: guests put their timer off far more often than it expires.
+ * The APIC timer must get a running guest out: a POSIX timer signals this thread, whose handler
+ * kicks the vCPU (so that a signal just before the guest is entered is not lost). It is only armed
+ * when the guest is entered with a deadline earlier than what it is armed for: guests put their
+ * timer off far more often than it expires.
  *
  * Everything in struct vcpu is the thread's own but the inbox, the atomics, and what vcpu_create()
  * set for good.
@@ -36,6 +37,8 @@
 #include <unistd.h>
 
 #define NS_PER_S 1000000000ull
+
+#define TIMER_SIGNAL (SIGRTMIN + 3)
 
 /* The kernel may be this late with a sleep's end; its default of 50 us would be seen in every guest
  * timer. */
@@ -68,6 +71,18 @@ struct vcpu {
 	_Atomic uint64_t exit_count[EXIT_FAILED + 1];
 	_Atomic uint64_t interrupt_count, ipi_count, sleep_ns;
 };
+
+/* The vCPU that the calling thread runs, for the timer's signal handler. */
+static _Thread_local struct vcpu *_Atomic this_vcpu;
+
+static void on_timer(int signal_number)
+{
+	struct vcpu *vcpu = atomic_load(&this_vcpu);
+
+	(void)signal_number;
+	if (vcpu)
+		vcpu->config.engine_ops->vcpu_kick(vcpu->engine_vcpu);
+}
 
 static void count(_Atomic uint64_t *counter, uint64_t add)
 {
@@ -493,6 +508,7 @@ static void set_signals(void)
 
 	sigfillset(&set);
 	sigdelset(&set, ENGINE_KICK_SIGNAL);
+	sigdelset(&set, TIMER_SIGNAL);
 	sigdelset(&set, SIGSEGV);
 	sigdelset(&set, SIGBUS);
 	sigdelset(&set, SIGILL);
@@ -502,12 +518,24 @@ static void set_signals(void)
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
 }
 
+static int install_timer_handler(void)
+{
+	struct sigaction action = { .sa_handler = on_timer, .sa_flags = SA_RESTART };
+
+	sigemptyset(&action.sa_mask);
+	return sigaction(TIMER_SIGNAL, &action, NULL) < 0 ? -errno : 0;
+}
+
 static int prepare(struct vcpu *vcpu)
 {
 	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID,
 				  .sigev_signo = ENGINE_KICK_SIGNAL };
 	int error;
 
+	atomic_store(&this_vcpu, vcpu);
+	error = install_timer_handler();
+	if (error)
+		return error;
 	set_signals();
 	prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS, 0, 0, 0);
 	error = vcpu->config.engine_ops->vcpu_bind(vcpu->engine_vcpu);
@@ -534,6 +562,7 @@ static void *run_thread(void *arg)
 	atomic_store(&vcpu->activity, VCPU_ENDED);
 	if (vcpu->timer_exists)
 		timer_delete(vcpu->timer);
+	atomic_store(&this_vcpu, NULL);
 	end.rip = vcpu->config.engine_ops->vcpu_rip(vcpu->engine_vcpu);
 	vcpu->config.ops->ended(vcpu->config.ctx, vcpu->config.number, &end);
 	return NULL;
