@@ -602,14 +602,20 @@ int vcpu_start(struct vcpu *vcpu)
 	return 0;
 }
 
+void vcpu_join(struct vcpu *vcpu)
+{
+	if (!vcpu->started)
+		return;
+	pthread_join(vcpu->thread, NULL);
+	vcpu->started = false;
+}
+
 void vcpu_destroy(struct vcpu *vcpu)
 {
 	if (!vcpu)
 		return;
-	if (vcpu->started) {
-		vcpu_stop(vcpu);
-		pthread_join(vcpu->thread, NULL);
-	}
+	vcpu_stop(vcpu);
+	vcpu_join(vcpu);
 	vcpu->config.engine_ops->vcpu_destroy(vcpu->engine_vcpu);
 	free(vcpu);
 }

@@ -91,6 +91,11 @@ void vcpu_post(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool level);
 void vcpu_resync_tsc(struct vcpu *vcpu);
 /* Any thread: end the thread as soon as it leaves the guest or ops->io. Does not wait. */
 void vcpu_stop(struct vcpu *vcpu);
+/*
+ * Waits for the thread's end. vCPUs post to each other: stop all, join all, and only then destroy
+ * any. Not by the vCPU's own thread.
+ */
+void vcpu_join(struct vcpu *vcpu);
 /* Stops, joins, frees. NULL is fine. Not by the vCPU's own thread. */
 void vcpu_destroy(struct vcpu *vcpu);
 
