@@ -61,6 +61,8 @@ int address_parse(const char *text, struct address *ret_address, char *why, size
 			 text);
 		return -EINVAL;
 	}
+	if (text[0] == '[')
+		hints.ai_flags = AI_NUMERICHOST;
 	error = getaddrinfo(host, port, &hints, &found);
 	if (error != 0) {
 		snprintf(why, why_size,

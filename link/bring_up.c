@@ -35,6 +35,7 @@
 #define DRAIN_NS_MAX	     (1000 * MS)
 #define DRAIN_BYTES_MAX	     4096u
 #define WAITING_NS	     (2000 * MS)
+#define STRANGER_NS	     (1000 * MS)
 #define USER_TIMEOUT_CONTROL 4000  /* ms */
 #define USER_TIMEOUT_PAGES   15000 /* ms; heartbeats are what judges a peer */
 #define EVENTS_MAX	     64
@@ -326,13 +327,32 @@ static int dial_reply(struct mesh *mesh, struct mesh_connection *connection)
 
 /* ---- Accepting ---- */
 
-static void stranger(struct mesh *mesh, struct mesh_connection *connection, const char *what)
-{
-	char from[ADDRESS_TEXT_MAX], text[MESH_WHY_MAX];
+static const char *const stranger_texts[MESH_STRANGER_KINDS] = {
+	[MESH_STRANGER_FOREIGN] = "it is no Eagre node",
+	[MESH_STRANGER_GONE] = "it ended before its handshake did",
+	[MESH_STRANGER_SLOW] = "it did not finish its handshake in time",
+	[MESH_STRANGER_CROWD] = "too many handshakes at once, and this one was the oldest",
+};
 
-	snprintf(text, sizeof(text), "dropped a connection from %s: %s",
-		 address_text(&connection->from, from), what);
+/* A scanner must not fill our log, either: one line a kind and second. */
+static void stranger(struct mesh *mesh, struct mesh_connection *connection, enum mesh_stranger kind)
+{
+	char from[ADDRESS_TEXT_MAX], text[MESH_WHY_MAX], more[64] = "";
+	uint64_t now_ns = mesh_now_ns();
+
+	address_text(&connection->from, from);
 	drop(mesh, connection);
+	if (now_ns < mesh->stranger[kind].quiet_ns) {
+		mesh->stranger[kind].unsaid++;
+		return;
+	}
+	if (mesh->stranger[kind].unsaid > 0)
+		snprintf(more, sizeof(more), " (and %u more like it lately)",
+			 mesh->stranger[kind].unsaid);
+	mesh->stranger[kind].unsaid = 0;
+	mesh->stranger[kind].quiet_ns = now_ns + STRANGER_NS;
+	snprintf(text, sizeof(text), "dropped a connection from %s: %s%s", from,
+		 stranger_texts[kind], more);
 	mesh_progress(mesh, MESH_DROPPED, NODE_NONE, text);
 }
 
@@ -351,7 +371,7 @@ static struct mesh_connection *find_place(struct mesh *mesh)
 			oldest = connection;
 	}
 	if (oldest)
-		stranger(mesh, oldest, "too many handshakes at once, and this one was the oldest");
+		stranger(mesh, oldest, MESH_STRANGER_CROWD);
 	return oldest;
 }
 
@@ -405,13 +425,16 @@ static void refuse(struct mesh *mesh, struct mesh_connection *connection,
 		   const struct handshake *mine, const struct handshake *theirs)
 {
 	char peer[MESH_WHY_MAX / 2], text[MESH_WHY_MAX], from[ADDRESS_TEXT_MAX];
+	uint64_t *quiet_ns = &mesh->refused_quiet_ns;
+	uint64_t now_ns = mesh_now_ns();
 
 	address_text(&connection->from, from);
-	if (theirs->node < mesh->config.node_count && theirs->node != mesh->config.self)
+	snprintf(peer, sizeof(peer), "a node at %s", from);
+	if (theirs->node < mesh->config.node_count && theirs->node != mesh->config.self) {
 		snprintf(peer, sizeof(peer), "node %u (%s, from %s)", theirs->node,
 			 mesh->peer[theirs->node].name, from);
-	else
-		snprintf(peer, sizeof(peer), "a node at %s", from);
+		quiet_ns = &mesh->peer[theirs->node].refused_quiet_ns;
+	}
 	handshake_explain(mine->verdict, HANDSHAKE_LISTENER, mine, theirs, peer, text,
 			  sizeof(text));
 	/* A verdict about this very node explains why it is still waited for. */
@@ -422,9 +445,12 @@ static void refuse(struct mesh *mesh, struct mesh_connection *connection,
 	shutdown(connection->fd, SHUT_WR);
 	connection->state = CONNECTION_DRAIN;
 	connection->got = 0;
-	connection->deadline_ns = mesh_now_ns() + DRAIN_NS_MAX;
+	connection->deadline_ns = now_ns + DRAIN_NS_MAX;
 	if (watch(mesh, connection, EPOLLIN) < 0)
 		drop(mesh, connection);
+	if (now_ns < *quiet_ns)
+		return;
+	*quiet_ns = now_ns + STRANGER_NS;
 	mesh_progress(mesh, MESH_REFUSED, theirs->node, text);
 }
 
@@ -437,8 +463,7 @@ static int accept_hello(struct mesh *mesh, struct mesh_connection *connection)
 		return 0;
 	if (result < 0) {
 		stranger(mesh, connection,
-			 result == -EPROTO ? "it is no Eagre node"
-					   : "it ended before its handshake did");
+			 result == -EPROTO ? MESH_STRANGER_FOREIGN : MESH_STRANGER_GONE);
 		return 0;
 	}
 	mine = my_hello(mesh, theirs.node, theirs.purpose);
@@ -446,7 +471,7 @@ static int accept_hello(struct mesh *mesh, struct mesh_connection *connection)
 	if (mine.verdict == HANDSHAKE_OK)
 		mine.verdict = (uint8_t)judge_here(mesh, &theirs);
 	if (send_hello(connection, &mine) < 0) {
-		stranger(mesh, connection, "it ended before its handshake did");
+		stranger(mesh, connection, MESH_STRANGER_GONE);
 		return 0;
 	}
 	if (mine.verdict != HANDSHAKE_OK) {
@@ -516,7 +541,7 @@ static void connection_expired(struct mesh *mesh, struct mesh_connection *connec
 		trouble(mesh, connection, "it does not answer the handshake");
 		break;
 	case CONNECTION_READ_HELLO:
-		stranger(mesh, connection, "it did not finish its handshake in time");
+		stranger(mesh, connection, MESH_STRANGER_SLOW);
 		break;
 	case CONNECTION_DRAIN:
 		drop(mesh, connection);

@@ -49,14 +49,24 @@ struct mesh_connection {
 struct mesh_peer {
 	char name[NODE_NAME_MAX];
 	struct address address;
-	uint64_t incarnation; /* of the process that our links go to; 0: none stands */
-	uint32_t up_count;    /* links that stand */
+	uint64_t incarnation;	   /* of the process that our links go to; 0: none stands */
+	uint32_t up_count;	   /* links that stand */
+	uint64_t refused_quiet_ns; /* no line on a refusal before */
 	struct mesh_connection *up[HANDSHAKE_PURPOSE_MAX];
 	char trouble[MESH_WHY_MAX]; /* the last thing that went wrong with it */
 
 	struct control_channel *control;
 	struct page_channel *pages[SHARDS_MAX];
 	atomic_bool down; /* set once, by mesh_down() */
+};
+
+/* Connections that are none of ours, by what they did; said once in a while only. */
+enum mesh_stranger {
+	MESH_STRANGER_FOREIGN,
+	MESH_STRANGER_GONE,
+	MESH_STRANGER_SLOW,
+	MESH_STRANGER_CROWD,
+	MESH_STRANGER_KINDS,
 };
 
 struct mesh {
@@ -69,8 +79,13 @@ struct mesh {
 	struct mesh_connection *connection;
 	uint32_t dialled_count, connection_count;
 	uint32_t up_count, up_wanted; /* links of all peers */
-	uint64_t waiting_ns;	      /* when to say next who is waited for */
-	char *why;		      /* of the call under way */
+	struct {
+		uint64_t quiet_ns; /* nothing is said before */
+		uint32_t unsaid;
+	} stranger[MESH_STRANGER_KINDS];
+	uint64_t refused_quiet_ns; /* the same for numbers that are not in the pod */
+	uint64_t waiting_ns;	   /* when to say next who is waited for */
+	char *why;		   /* of the call under way */
 	size_t why_size;
 
 	struct mesh_peer peer[]; /* config.node_count */
