@@ -77,19 +77,28 @@ int guest_memory_faults(struct guest_memory *memory, uint32_t shard, struct gues
 
 /*
  * Maps `count` absent pages with the content of `data` (page-aligned, count pages), or zeros for
- * NULL, readable (COH_READ) or writable (COH_WRITE), and wakes who waits on them. 0; -EEXIST: a
- * page was there; -ENOMEM.
+ * NULL, readable (COH_READ) or writable (COH_WRITE), and wakes who waits on them if `wake`. 0;
+ * -EEXIST: a page was there; -ENOMEM.
  */
 int guest_memory_install(struct guest_memory *memory, uint64_t gpn, uint32_t count,
-			 const void *data, enum coh_access access);
+			 const void *data, enum coh_access access, bool wake);
 
-/* Present pages become read-only (COH_READ) or writable (COH_WRITE; wakes who waits to write). 0 or
- * -errno. */
+/* Present pages become read-only (COH_READ) or writable (COH_WRITE). 0 or -errno. */
 int guest_memory_protect(struct guest_memory *memory, uint64_t gpn, uint32_t count,
-			 enum coh_access access);
+			 enum coh_access access, bool wake);
 
 /* Gives the pages back to the host; their content is gone. Absent pages are fine. 0 or -errno. */
 int guest_memory_drop(struct guest_memory *memory, uint64_t gpn, uint32_t count);
+
+/*
+ * Takes present pages out, whatever threads do to them: *ret_data is their last content,
+ * contiguous, and they are absent (as after a drop). The data stays until guest_memory_recycle() of
+ * the shard. -ENOSPC: `count` more than guest_memory_takeable() are out; recycle first.
+ */
+int guest_memory_take(struct guest_memory *memory, uint64_t gpn, uint32_t count,
+		      const void **ret_data);
+uint32_t guest_memory_takeable(const struct guest_memory *memory, uint32_t shard);
+int guest_memory_recycle(struct guest_memory *memory, uint32_t shard);
 
 /* Wakes who waits on the pages; they try again. */
 int guest_memory_wake(struct guest_memory *memory, uint64_t gpn, uint32_t count);

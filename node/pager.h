@@ -61,10 +61,11 @@ struct pager;
 
 /* 0; -EINVAL; -ENOMEM. */
 int pager_create(const struct pager_config *config, struct pager **ret_pager);
-/* Stops if need be; destroys the channels; ports still open become invalid. */
+/* Stops if need be; ports still open become invalid. */
 void pager_destroy(struct pager *pager);
 
-/* Takes over the channel to its peer for `shard`. Before pager_start(). 0; -EINVAL; -EEXIST. */
+/* The channel to its peer for `shard`, borrowed (the mesh's) until pager_destroy(). Before
+ * pager_start(). 0; -EINVAL; -EEXIST. */
 int pager_add_channel(struct pager *pager, uint32_t shard, struct page_channel *channel);
 
 /* Starts the shards' threads. -ENOTCONN: a channel is missing. */

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The plan: what one pass of a shard's loop does to guest memory and sends to peers, in as few
+ * system calls as its order allows. Owned by the shard's thread.
+ *
+ *   memory   one run of neighbouring pages under one operation; it is carried out when the next
+ * action does not continue it. So what the protocol did to memory is done in the protocol's order.
+ *   frames   one per peer, sent by plan_flush(), after the run. So no message leaves before what it
+ * tells of is true of this node's memory: another node may act on it at once.
+ *
+ * Page contents are sent from where they are. For a page that stays readable that is guest memory
+ * itself: nobody can write it before the flush, since raising or dropping such a page flushes
+ * first. For a page that is given up it is where guest_memory_take() put it.
+ */
+#ifndef NODE_PAGER_PLAN_H
+#define NODE_PAGER_PLAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/coherence.h"
+#include "link/channel.h"
+#include "memory/guest_memory.h"
+
+enum plan_op {
+	PLAN_IDLE,
+	PLAN_LOWER,	   /* to read-only */
+	PLAN_RAISE,	   /* to writable */
+	PLAN_DROP,	   /* to nothing */
+	PLAN_TAKE,	   /* to nothing, the content goes to a peer */
+	PLAN_INSTALL_READ, /* from nothing */
+	PLAN_INSTALL_WRITE,
+};
+
+struct plan_peer {
+	struct page_channel *channel; /* NULL: self */
+	struct page_frame frame;      /* to be sent */
+};
+
+/* Where the content of a page that goes to a peer is to be filled in. */
+struct plan_slot {
+	struct page_frame *frame;
+	uint32_t index;
+};
+
+struct plan {
+	struct guest_memory *memory;
+	uint32_t shard;
+	uint16_t peer_count;
+	struct plan_peer *peer; /* by node number */
+
+	enum plan_op op;
+	uint64_t gpn;
+	uint32_t count;
+	const uint8_t *data; /* installs: the first page, or NULL for zeros */
+	bool wake;
+	struct plan_slot slot[FRAME_MESSAGES_MAX]; /* PLAN_TAKE: one a page */
+
+	/* Guest pages that frames point to. */
+	uint64_t staged[FRAME_MESSAGES_MAX];
+	uint32_t staged_count;
+	/* Peers whose frame is not empty. */
+	uint16_t dirty[NODES_MAX];
+	uint32_t dirty_count;
+	uint64_t pages_sent;
+
+	uint16_t failed_node; /* whom the last error is about, NODE_NONE: memory */
+};
+
+int plan_init(struct plan *plan, struct guest_memory *memory, uint32_t shard, uint16_t node_count);
+void plan_fini(struct plan *plan);
+
+/* All return 0 or a negative errno with failed_node set. */
+int plan_send(struct plan *plan, uint16_t to, const struct coh_msg *msg);
+int plan_send_page(struct plan *plan, uint16_t to, const struct coh_msg *msg);
+/* Sends the page's last content and gives it up, in one. */
+int plan_send_last(struct plan *plan, uint16_t to, const struct coh_msg *msg);
+int plan_protect(struct plan *plan, uint64_t gpn, enum coh_access access);
+int plan_install(struct plan *plan, uint64_t gpn, const void *data, enum coh_access access);
+int plan_wake(struct plan *plan, uint64_t gpn);
+
+/* Carries out the run, so that all so far is true of memory and received pages are no longer
+ * needed. */
+int plan_settle(struct plan *plan);
+/* And sends the frames. */
+int plan_flush(struct plan *plan);
+
+#endif

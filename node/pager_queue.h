@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Commands from other threads to a shard's thread: a ring behind a mutex, and an eventfd that tells
+ * of it.
+ *
+ * A port has at most one command under way per shard that it waits for and one (an unpin) that it
+ * does not, so the ring's size is bounded by the ports and a full ring is a bug.
+ */
+#ifndef NODE_PAGER_QUEUE_H
+#define NODE_PAGER_QUEUE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/coherence.h"
+
+enum pager_command_kind {
+	PAGER_PIN,
+	PAGER_UNPIN,
+};
+
+struct pager_command {
+	enum pager_command_kind kind;
+	enum coh_access want;
+	uint32_t actor;
+	uint64_t gpn;
+};
+
+struct pager_queue {
+	pthread_mutex_t mutex; /* guards all below but event_fd */
+	struct pager_command *command;
+	uint32_t size, first, count;
+	bool closed;
+	int event_fd; /* readable when there may be commands */
+};
+
+int pager_queue_init(struct pager_queue *queue, uint32_t port_count);
+void pager_queue_destroy(struct pager_queue *queue); /* fine on a zeroed one with event_fd -1 */
+
+/* Any thread. 0; -ESHUTDOWN: closed. */
+int pager_queue_post(struct pager_queue *queue, const struct pager_command *command);
+
+/* Later posts fail; the reader is woken. Any thread. */
+void pager_queue_close(struct pager_queue *queue);
+
+/* The shard's thread: up to `max` commands; their number. Quiets the eventfd. */
+uint32_t pager_queue_take(struct pager_queue *queue, struct pager_command *ret_command,
+			  uint32_t max);
+
+#endif

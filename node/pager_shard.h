@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One shard of the pager: its thread and what that thread owns. Private to node/pager*.c.
+ */
+#ifndef NODE_PAGER_SHARD_H
+#define NODE_PAGER_SHARD_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/coherence.h"
+#include "node/pager.h"
+#include "node/pager_plan.h"
+#include "node/pager_queue.h"
+#include "node/pager_spin.h"
+#include "node/pager_stats.h"
+
+/* Threads that touch guest memory without having been bound to an actor share these. */
+#define NAMELESS_ACTORS 8u
+
+/* Faults, commands and events taken at a time. */
+#define SHARD_FAULTS   64
+#define SHARD_COMMANDS 32
+#define SHARD_EVENTS   64
+
+/* Who is an actor, by thread: an open-addressed table from thread id to actor, rebuilt at every
+ * bind. */
+struct pager_actors {
+	uint32_t vcpu_count, port_count;
+	_Atomic int32_t
+		*tid; /* of vCPU i, 0: nobody. Written by pager_bind_actor(), read by shards */
+	_Atomic uint64_t *stalls; /* of vCPU i. Added to by shards */
+};
+
+struct pager_port {
+	struct memory_port port; /* first: ops get this */
+	struct pager *pager;
+	uint32_t actor;
+	bool open;	       /* guarded by the pager's mutex */
+	pthread_mutex_t mutex; /* guards state */
+	pthread_cond_t done;
+	int state; /* 0: the pin is complete; -EINPROGRESS; or the error that ended it */
+};
+
+/* A stall that has not ended, one an actor. */
+struct shard_wait {
+	bool waiting, wp;
+	enum coh_access want;
+	uint64_t gpn, since_ns;
+};
+
+struct shard_woken {
+	enum coh_stall_kind kind; /* COH_STALL_KINDS: spurious */
+	uint64_t since_ns;
+};
+
+struct shard {
+	struct pager *pager;
+	uint32_t index;
+	struct coh *coh;
+	int epoll_fd;
+	pthread_t thread;
+	bool started;
+
+	/* The thread's own. */
+	struct plan plan;
+	struct pager_spinner spinner;
+	bool *want_writable;	 /* by node: EPOLLOUT is on */
+	struct shard_wait *wait; /* by actor */
+	struct shard_woken
+		*woken; /* stalls that this pass ended: one an actor and one a fault at most */
+	uint32_t woken_count;
+	uint64_t published_ns;
+	bool failed;
+	struct page_frame frame; /* received */
+	struct coh_action action[COH_ACTIONS_MIN];
+	int32_t *cached_tid; /* the actor that a thread id was last found at: by tid modulo
+				TID_CACHE */
+	uint32_t *cached_actor;
+
+	/* Shared: locked or atomic inside. */
+	struct pager_queue queue;
+	struct shard_stats stats;
+};
+
+struct pager {
+	struct pager_config config;
+	uint32_t shard_count;
+	struct shard *shard;
+	struct coh_actors *coh_actors; /* atomics inside; shared by the shards */
+	struct pager_actors actors;
+	struct pager_port *port;
+	pthread_mutex_t mutex;	      /* guards port[].open */
+	atomic_bool stopping;	      /* set by pager_stop(), read by shards */
+	atomic_flag failure_reported; /* the first shard that fails reports */
+};
+
+/* 0 or -errno; the shard is then to be finished whatever came. */
+int shard_init(struct shard *shard, struct pager *pager, uint32_t index);
+int shard_add_channel(struct shard *shard, struct page_channel *channel); /* 0, -EEXIST, -errno */
+void shard_fini(struct shard *shard);
+void *shard_run(void *shard);
+
+/* No pin will be answered any more. Any thread. In pager.c. */
+void pager_close_ports(struct pager *pager, int error);
+void pager_port_complete(struct pager *pager, uint32_t actor, int error);
+
+#endif

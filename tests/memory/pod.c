@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A pod inside one process: see pod.h. */
+#include "tests/test.h"
+#include "tests/memory/pod.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "link/tcp.h"
+
+static void failed(void *arg, uint16_t node, int error, const char *cause)
+{
+	struct pod_failure *failure = arg;
+
+	failure->count++;
+	failure->node = node;
+	failure->error = error;
+	snprintf(failure->cause, sizeof(failure->cause), "%s", cause);
+}
+
+static void create_node(struct pod *pod, uint16_t self, const struct pod_options *options)
+{
+	struct pod_node *node = &pod->node[self];
+	struct guest_memory_config memory = { .range = { { 0, options->memory_bytes } },
+					      .range_count = 1,
+					      .shard_count = options->shard_count };
+	struct pager_config config = {
+		.self = self,
+		.node_count = options->node_count,
+		.vcpu_count = 4,
+		.port_count = 2,
+		.capacity_bytes = options->capacity_bytes,
+		.spin = options->spin,
+		.failed = failed,
+		.arg = &node->failure,
+	};
+
+	assert_int_equal(guest_memory_create(&memory, &node->memory), 0);
+	config.memory = node->memory;
+	assert_int_equal(pager_create(&config, &node->pager), 0);
+}
+
+static void join(struct pod *pod, uint16_t a, uint16_t b, uint32_t shard)
+{
+	struct pod_node *na = &pod->node[a], *nb = &pod->node[b];
+	int fd[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd), 0);
+	assert_int_equal(tcp_page_create(fd[0], b, 0, &na->channel[shard][b]), 0);
+	assert_int_equal(tcp_page_create(fd[1], a, 0, &nb->channel[shard][a]), 0);
+	assert_int_equal(pager_add_channel(na->pager, shard, na->channel[shard][b]), 0);
+	assert_int_equal(pager_add_channel(nb->pager, shard, nb->channel[shard][a]), 0);
+}
+
+void pod_create(struct pod *pod, const struct pod_options *options)
+{
+	memset(pod, 0, sizeof(*pod));
+	pod->node_count = options->node_count;
+	pod->shard_count = options->shard_count;
+	for (uint16_t i = 0; i < pod->node_count; i++)
+		create_node(pod, i, options);
+	for (uint32_t shard = 0; shard < pod->shard_count; shard++)
+		for (uint16_t a = 0; a < pod->node_count; a++)
+			for (uint16_t b = (uint16_t)(a + 1); b < pod->node_count; b++)
+				join(pod, a, b, shard);
+	for (uint16_t i = 0; i < pod->node_count; i++)
+		assert_int_equal(pager_start(pod->node[i].pager), 0);
+}
+
+void pod_destroy(struct pod *pod)
+{
+	for (uint16_t i = 0; i < pod->node_count; i++)
+		pager_stop(pod->node[i].pager);
+	for (uint16_t i = 0; i < pod->node_count; i++) {
+		struct pod_node *node = &pod->node[i];
+
+		pager_destroy(node->pager);
+		for (uint32_t shard = 0; shard < pod->shard_count; shard++)
+			for (uint16_t peer = 0; peer < pod->node_count; peer++)
+				if (node->channel[shard][peer])
+					node->channel[shard][peer]->ops->destroy(
+						node->channel[shard][peer]);
+		guest_memory_destroy(node->memory);
+	}
+}
+
+void *pod_at(struct pod *pod, uint16_t node, uint64_t gpa)
+{
+	return guest_memory_hva(pod->node[node].memory, gpa);
+}

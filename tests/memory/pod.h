@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A pod inside one process: several pagers, each with guest memory of its own, joined by channels
+ * over socket pairs. For unit tests; tests/podmem has real processes and TCP.
+ */
+#ifndef TESTS_MEMORY_POD_H
+#define TESTS_MEMORY_POD_H
+
+#include "link/channel.h"
+#include "memory/guest_memory.h"
+#include "node/pager.h"
+
+#define POD_NODES_MAX 4
+
+struct pod_failure {
+	uint32_t count;
+	uint16_t node;
+	int error;
+	char cause[200];
+};
+
+struct pod_node {
+	struct guest_memory *memory;
+	struct pager *pager;
+	struct page_channel *channel[SHARDS_MAX][POD_NODES_MAX];
+	struct pod_failure failure; /* written by a shard's thread; read after pager_stop() */
+};
+
+struct pod {
+	uint16_t node_count;
+	uint32_t shard_count;
+	struct pod_node node[POD_NODES_MAX];
+};
+
+struct pod_options {
+	uint16_t node_count;
+	uint32_t shard_count;
+	uint64_t memory_bytes, capacity_bytes;
+	enum pager_spin spin;
+};
+
+/* Started. Asserts that all went well. */
+void pod_create(struct pod *pod, const struct pod_options *options);
+void pod_destroy(struct pod *pod);
+
+/* A node's address of a gpa. */
+void *pod_at(struct pod *pod, uint16_t node, uint64_t gpa);
+
+#endif

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pager, in a pod inside one process: pages move between nodes as threads touch them, ports
+ * work and end, memory stays within its capacity, a peer that dies or talks nonsense is named, and
+ * the numbers add up.
+ */
+#include "tests/test.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "tests/memory/pod.h"
+
+#define MIB (1ull << 20)
+
+static const struct pod_options two = {
+	.node_count = 2, .shard_count = 2, .memory_bytes = 16 * MIB, .capacity_bytes = 16 * MIB
+};
+
+static void writes_are_seen_everywhere(void **state)
+{
+	struct pod pod;
+	struct pager_stats stats;
+
+	pod_create(&pod, &two);
+	for (uint64_t gpa = 0; gpa < 16 * MIB; gpa += MIB) {
+		volatile uint64_t *a = pod_at(&pod, 0, gpa), *b = pod_at(&pod, 1, gpa);
+
+		assert_int_equal(*a, 0);
+		*a = gpa + 1;
+		assert_int_equal(*b, gpa + 1);
+		*b = gpa + 2;
+		assert_int_equal(*a, gpa + 2);
+		*a = gpa + 3;
+		assert_int_equal(*b, gpa + 3);
+	}
+	for (uint16_t i = 0; i < 2; i++)
+		pager_stop(pod.node[i].pager);
+	pager_stats_get(pod.node[0].pager, &stats);
+	assert_true(stats.stall_count[COH_STALL_ZERO] >= 1);
+	assert_true(stats.stall_count[COH_STALL_READ] >= 16);
+	assert_true(stats.stall_count[COH_STALL_UPGRADE] >= 16);
+	assert_true(stats.message_count > 0 && stats.bytes_out > 0 && stats.bytes_in > 0);
+	assert_true(pager_stats_quantile_ns(&stats, COH_STALL_READ, 0.5) > 1000);
+	pager_stats_get(pod.node[1].pager, &stats);
+	assert_true(stats.stall_count[COH_STALL_READ] + stats.stall_count[COH_STALL_WRITE] >= 16);
+	assert_int_equal(pod.node[0].failure.count + pod.node[1].failure.count, 0);
+	pod_destroy(&pod);
+}
+
+#define COUNTERS 4
+#define COUNTS	 3000
+
+struct worker {
+	struct pod *pod;
+	uint16_t node;
+	uint32_t vcpu;
+	pthread_t thread;
+};
+
+/* Some of the counters share a page, and pages lie in different shards. */
+static uint64_t counter_gpa(uint32_t i)
+{
+	return (i / 2) * 6 * MIB + (i % 2) * 64;
+}
+
+static void *count(void *arg)
+{
+	struct worker *worker = arg;
+	struct pager *pager = worker->pod->node[worker->node].pager;
+
+	assert_int_equal(pager_bind_actor(pager, worker->vcpu, (pid_t)syscall(SYS_gettid)), 0);
+	for (uint32_t i = 0; i < COUNTS; i++) {
+		_Atomic uint64_t *counter = pod_at(worker->pod, worker->node,
+						   counter_gpa((i + worker->vcpu) % COUNTERS));
+
+		atomic_fetch_add(counter, 1);
+	}
+	return NULL;
+}
+
+static void run_counters(enum pager_spin spin)
+{
+	struct pod_options options = two;
+	struct worker worker[6];
+	struct pod pod;
+	uint64_t sum = 0;
+
+	options.node_count = 3;
+	options.spin = spin;
+	pod_create(&pod, &options);
+	for (uint32_t i = 0; i < 6; i++) {
+		worker[i] =
+			(struct worker){ .pod = &pod, .node = (uint16_t)(i % 3), .vcpu = i / 3 };
+		assert_int_equal(pthread_create(&worker[i].thread, NULL, count, &worker[i]), 0);
+	}
+	for (uint32_t i = 0; i < 6; i++)
+		pthread_join(worker[i].thread, NULL);
+	for (uint32_t i = 0; i < COUNTERS; i++)
+		sum += *(volatile uint64_t *)pod_at(&pod, 1, counter_gpa(i));
+	assert_int_equal(sum, 6 * COUNTS);
+	assert_true(pager_vcpu_stalls(pod.node[1].pager, 1) > 0);
+	assert_int_equal(pager_vcpu_stalls(pod.node[1].pager, 3), 0);
+	pod_destroy(&pod);
+}
+
+static void no_count_is_lost_sleeping(void **state)
+{
+	run_counters(PAGER_SPIN_OFF);
+}
+
+static void no_count_is_lost_adapting(void **state)
+{
+	run_counters(PAGER_SPIN_AUTO);
+}
+
+static void hot_pages_are_known(void **state)
+{
+	struct pager_hot_page hot[3];
+	struct pod pod;
+
+	pod_create(&pod, &two);
+	for (uint32_t i = 0; i < 50; i++) {
+		*(volatile uint32_t *)pod_at(&pod, 0, 3 * MIB) = i;
+		*(volatile uint32_t *)pod_at(&pod, 1, 3 * MIB) = i;
+		*(volatile uint32_t *)pod_at(&pod, 1, i * PAGE_BYTES * 10) = i;
+	}
+	assert_int_equal(pager_hot_pages(pod.node[0].pager, hot, 3), 1);
+	assert_int_equal(hot[0].gpn, 3 * MIB >> PAGE_SHIFT);
+	assert_int_equal(hot[0].count, 50);
+	assert_int_equal(pager_hot_pages(pod.node[1].pager, hot, 3), 3);
+	assert_int_equal(hot[0].gpn, 3 * MIB >> PAGE_SHIFT);
+	pod_destroy(&pod);
+}
+
+static void memory_stays_within_capacity(void **state)
+{
+	struct pod_options options = { .node_count = 2,
+				       .shard_count = 1,
+				       .memory_bytes = 14 * MIB,
+				       .capacity_bytes = 8 * MIB };
+	struct pod pod;
+	uint64_t pages;
+
+	pod_create(&pod, &options);
+	for (uint64_t round = 0; round < 3; round++) {
+		for (uint64_t gpn = 0; gpn < 14 * MIB >> PAGE_SHIFT; gpn++) {
+			volatile uint64_t *at =
+				pod_at(&pod, (uint16_t)(round & 1), gpn << PAGE_SHIFT);
+
+			assert_int_equal(*at, round == 0 ? 0 : gpn * 16 + round);
+			*at = gpn * 16 + round + 1;
+		}
+		for (uint16_t i = 0; i < 2; i++) {
+			assert_int_equal(guest_memory_resident(pod.node[i].memory, &pages), 0);
+			assert_true(pages <= (8 * MIB >> PAGE_SHIFT) * 102 / 100);
+		}
+	}
+	pod_destroy(&pod);
+}
+
+static void ports_reach_all_memory(void **state)
+{
+	static uint8_t data[5 * PAGE_BYTES], back[5 * PAGE_BYTES];
+	struct memory_port *a, *b, *c;
+	struct pod pod;
+
+	pod_create(&pod, &two);
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)(i / 3);
+	assert_int_equal(pager_open_port(pod.node[0].pager, &a), 0);
+	assert_int_equal(pager_open_port(pod.node[0].pager, &c), 0);
+	assert_int_equal(pager_open_port(pod.node[0].pager, &b), -EMFILE);
+	pager_close_port(pod.node[0].pager, c);
+	assert_int_equal(pager_open_port(pod.node[1].pager, &b), 0);
+	/* Across a stripe's end, so both shards. */
+	assert_int_equal(memory_write(a, 2 * MIB - 7000, data, sizeof(data)), 0);
+	assert_int_equal(memory_read(b, 2 * MIB - 7000, back, sizeof(back)), 0);
+	assert_memory_equal(data, back, sizeof(data));
+	assert_int_equal(memory_zero(b, 2 * MIB - 7000, 10000), 0);
+	assert_int_equal(*(volatile uint8_t *)pod_at(&pod, 0, 2 * MIB), 0);
+	assert_int_equal(*(volatile uint8_t *)pod_at(&pod, 0, 2 * MIB + 3000), data[10000]);
+	pod_destroy(&pod);
+}
+
+static void *write_late(void *arg)
+{
+	*(volatile uint8_t *)arg = 2;
+	return NULL;
+}
+
+/* What a port has, nobody takes; after its release they get it. */
+static void a_pinned_page_stays(void **state)
+{
+	struct memory_port *port;
+	struct pod pod;
+	size_t length = 8;
+	pthread_t thread;
+	void *hva;
+
+	pod_create(&pod, &two);
+	assert_int_equal(pager_open_port(pod.node[0].pager, &port), 0);
+	assert_int_equal(memory_acquire(port, 64, COH_WRITE, &hva, &length), 0);
+	assert_int_equal(pthread_create(&thread, NULL, write_late, pod_at(&pod, 1, 64)), 0);
+	for (int i = 0; i < 50; i++) {
+		*(volatile uint8_t *)hva = 1;
+		usleep(1000);
+		assert_int_equal(*(volatile uint8_t *)hva, 1);
+	}
+	memory_release(port);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(*(volatile uint8_t *)hva, 2);
+	pod_destroy(&pod);
+}
+
+struct pinner {
+	struct memory_port *port;
+	int result;
+};
+
+static void *pin_held_page(void *arg)
+{
+	struct pinner *pinner = arg;
+	size_t length = 1;
+	void *hva;
+
+	pinner->result = memory_acquire(pinner->port, 0, COH_WRITE, &hva, &length);
+	return NULL;
+}
+
+static void stopping_ends_waiting_pins(void **state)
+{
+	struct memory_port *port;
+	struct pinner pinner;
+	struct pod pod;
+	size_t length = 8;
+	pthread_t thread;
+	void *hva;
+
+	pod_create(&pod, &two);
+	assert_int_equal(pager_open_port(pod.node[0].pager, &port), 0);
+	assert_int_equal(pager_open_port(pod.node[1].pager, &pinner.port), 0);
+	assert_int_equal(memory_acquire(port, 0, COH_WRITE, &hva, &length), 0);
+	assert_int_equal(pthread_create(&thread, NULL, pin_held_page, &pinner), 0);
+	usleep(20000);
+	pager_stop(pod.node[1].pager);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(pinner.result, -ESHUTDOWN);
+	assert_int_equal(memory_acquire(pinner.port, 0, COH_READ, &hva, &length), -ESHUTDOWN);
+	pod_destroy(&pod);
+}
+
+static void wait_for_failure(struct pod_node *node)
+{
+	struct memory_port *port;
+	uint8_t byte;
+
+	/* A pager that failed answers no port. */
+	assert_int_equal(pager_open_port(node->pager, &port), 0);
+	for (int i = 0; i < 2000; i++) {
+		if (memory_read(port, 0, &byte, 1) == -ESHUTDOWN)
+			break;
+		usleep(1000);
+	}
+	pager_stop(node->pager);
+	assert_int_equal(node->failure.count, 1);
+}
+
+static void a_dead_link_is_named(void **state)
+{
+	struct pod_options options = two;
+	struct pod pod;
+
+	options.node_count = 3;
+	pod_create(&pod, &options);
+	*(volatile uint8_t *)pod_at(&pod, 0, 0) = 1;
+	shutdown(pod.node[0].channel[1][2]->ops->fd(pod.node[0].channel[1][2]), SHUT_RDWR);
+	wait_for_failure(&pod.node[0]);
+	assert_int_equal(pod.node[0].failure.node, 2);
+	assert_true(pod.node[0].failure.error == -EPIPE ||
+		    pod.node[0].failure.error == -ECONNRESET);
+	assert_non_null(strstr(pod.node[0].failure.cause, "shard 1"));
+	pod_destroy(&pod);
+}
+
+static void nonsense_is_named(void **state)
+{
+	struct pod pod;
+	struct page_channel *channel;
+	static struct page_frame frame;
+
+	pod_create(&pod, &two);
+	pager_stop(pod.node[1].pager);
+	channel = pod.node[1].channel[0][0];
+	/* A page of the other shard. */
+	frame.message_count = 1;
+	frame.message[0] = (struct coh_msg){ .type = COH_READ_REQ,
+					     .requester = 1,
+					     .gpn = 2 * MIB >> PAGE_SHIFT };
+	assert_int_equal(channel->ops->send(channel, &frame), 0);
+	wait_for_failure(&pod.node[0]);
+	assert_int_equal(pod.node[0].failure.node, 1);
+	assert_int_equal(pod.node[0].failure.error, -EPROTO);
+	pod_destroy(&pod);
+}
+
+static void bad_configs_are_refused(void **state)
+{
+	struct guest_memory_config memory = { { { 0, 4 * MIB } }, 1, 1 };
+	struct pager_config good = { .node_count = 2, .capacity_bytes = MIB };
+	struct pager *pager = NULL;
+	struct pager_config bad;
+
+	assert_int_equal(guest_memory_create(&memory, &good.memory), 0);
+	bad = good;
+	bad.self = 2;
+	assert_int_equal(pager_create(&bad, &pager), -EINVAL);
+	bad = good;
+	bad.capacity_bytes = 10 * PAGE_BYTES;
+	assert_int_equal(pager_create(&bad, &pager), -EINVAL);
+	bad = good;
+	bad.memory = NULL;
+	assert_int_equal(pager_create(&bad, &pager), -EINVAL);
+	assert_int_equal(pager_create(&good, &pager), 0);
+	assert_int_equal(pager_start(pager), -ENOTCONN);
+	pager_destroy(pager);
+	guest_memory_destroy(good.memory);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(bad_configs_are_refused),
+		cmocka_unit_test(writes_are_seen_everywhere),
+		cmocka_unit_test(no_count_is_lost_sleeping),
+		cmocka_unit_test(no_count_is_lost_adapting),
+		cmocka_unit_test(hot_pages_are_known),
+		cmocka_unit_test(memory_stays_within_capacity),
+		cmocka_unit_test(ports_reach_all_memory),
+		cmocka_unit_test(a_pinned_page_stays),
+		cmocka_unit_test(stopping_ends_waiting_pins),
+		cmocka_unit_test(a_dead_link_is_named),
+		cmocka_unit_test(nonsense_is_named),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
