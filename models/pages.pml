@@ -1,0 +1,613 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The page protocol of docs/protocol.md for one page and three nodes, for spin. models/run explores it.
+ *
+ * Node 0 is the page's home. Every node has one actor that reads and writes whenever it likes. A link
+ * is a channel per ordered pair of nodes: in order, any delay. What the core does in one call is one
+ * atomic step here: a message of the home to itself is handled in the step that sends it.
+ *
+ * What is judged:
+ *   safety    at a write nobody else has access; every copy that is installed holds the last written
+ *             value; no message comes that its receiver cannot explain; no queue or link overflows;
+ *             no invalid end state (a deadlock).
+ *   liveness  (FAIR) every request is granted, if no link, actor or hold stops for ever.
+ *
+ * Pieces, each switched on by -D:
+ *   PUSH      eviction: silent drops of copies that are not kept, pushes of kept and owned pages
+ *   HOLD      takings are deferred until the actor has run; older episodes and NUDGE end that at once
+ *   FAIR=n    the LTL property `granted` for node n; checked with pan -a -f
+ *             (the value stays the same then: how it travels is judged without FAIR)
+ *   BROKEN_*  a deliberate defect each; the checks must find it (models/run demands that)
+ *
+ * Left out: homes and their chunks (HOME_GET, HOME_IS, NOT_HOME, HOME_MOVE, HOME_SET: no page state of
+ * their own), room (ROOM_GET, ROOM_IS: any target may be taken here), read-ahead (each page is a
+ * transaction of its own), the adaptive length of a hold. The simulator covers those.
+ */
+
+#define N    3
+#define HOME 0
+
+mtype = { UNTOUCHED, SHARED, OWNED };
+mtype = { NONE, READ, WRITE };
+mtype = { READ_REQ, WRITE_REQ, FWD_READ, FWD_WRITE, INVALIDATE, INVALIDATE_ACK, GRANT_READ,
+	  GRANT_WRITE, DONE, NUDGE, PUSH_REQ, PUSH_GO, PUSH_NO, PUSH_DATA };
+
+/*
+ * type; node: the requester, or the target of a push; age: the node whose episode's age is meant;
+ * acks; has: the requester has a copy, or the message has data (PUSH_DATA: the role of owner); data.
+ */
+#ifdef HOLD
+#define LINK_BOUND 6
+#else
+#define LINK_BOUND 4
+#endif
+chan net[N * N] = [LINK_BOUND] of { mtype, byte, byte, byte, bool, bit };
+#define LINK(from, to) net[(from) * N + (to)]
+
+/* A node's state of the page. */
+mtype access[N] = NONE;
+mtype wanted[N] = NONE;	  /* the outstanding request */
+mtype deferred[N] = NONE; /* FWD_READ, FWD_WRITE or INVALIDATE, put off by the hold */
+byte deferred_node[N], deferred_acks[N];
+byte acks_due[N], acks_got[N];
+bool keeper[N];	 /* owner or keeper: must not lose the page */
+bit value[N];	 /* the copy's content */
+bool pushing[N]; /* PUSH_REQ is out */
+bool granted[N]; /* GRANT_WRITE has come, acks may be missing */
+bool hold[N];	 /* a fresh grant whose actor has not run its hold yet */
+
+/* The home's directory entry. */
+mtype dir = UNTOUCHED;
+byte dir_owner; /* owner or keeper */
+byte sharers;	/* a set, a bit a node; the keeper is in it */
+bool busy;
+byte asked; /* whom the running transaction takes the page from: a set */
+byte told;  /* the oldest age that they were told of */
+#define QUEUE_BOUND N
+chan queue = [QUEUE_BOUND] of { mtype, byte, byte, bool }; /* type, from, target, has */
+
+/* Only for judging: the value written last. */
+bit latest;
+
+/* Episodes by age; rank 0 is the oldest. An episode lasts from a first stall to the end of a hold. */
+byte rank[N];
+bool episode[N];
+
+#define BIT(n)	     (1 << (n))
+#define IN(set, n)   (((set) >> (n)) & 1)
+#define COUNT(set)   (((set) & 1) + (((set) >> 1) & 1) + (((set) >> 2) & 1))
+#define ALONE(i)     (access[((i) + 1) % N] == NONE && access[((i) + 2) % N] == NONE)
+#define OLDER(a, i)  (rank[a] <= rank[i]) /* the same episode never waits for its own hold */
+
+inline send(src, dst, what_type, what_node, what_age, what_acks, what_has, what_data)
+{
+	assert(nfull(LINK(src, dst)));
+	LINK(src, dst)!what_type, what_node, what_age, what_acks, what_has, what_data
+}
+
+/* Nodes without an episode come after all others, by number: one order, so fewer states. */
+inline rank_idle()
+{
+	r = episode[0] + episode[1] + episode[2];
+	if
+	:: !episode[0] ->
+		rank[0] = r;
+		r++
+	:: else
+	fi;
+	if
+	:: !episode[1] ->
+		rank[1] = r;
+		r++
+	:: else
+	fi;
+	if
+	:: !episode[2] -> rank[2] = r
+	:: else
+	fi;
+	r = 0
+}
+
+inline episode_begin(i)
+{
+	rank[i] = episode[0] + episode[1] + episode[2];
+	episode[i] = true;
+	rank_idle()
+}
+
+inline episode_end(i)
+{
+	r = rank[i];
+	episode[i] = false;
+	rank[0] = (rank[0] > r -> rank[0] - 1 : rank[0]);
+	rank[1] = (rank[1] > r -> rank[1] - 1 : rank[1]);
+	rank[2] = (rank[2] > r -> rank[2] - 1 : rank[2]);
+	rank_idle()
+}
+
+/* The access that a node's memory gets with content that came. */
+inline install(i, what, content)
+{
+	value[i] = content;
+	access[i] = what;
+	assert(content == latest)
+}
+
+/* ---- the holder: a taking, at once or when its hold is over ---- */
+
+inline take(i, type, requester, acks)
+{
+	if
+	:: type == FWD_READ ->
+		assert(keeper[i] && access[i] != NONE);
+		access[i] = READ;
+		send(i, requester, GRANT_READ, requester, 0, 0, true, value[i])
+	:: type == FWD_WRITE ->
+		assert(keeper[i] && access[i] != NONE);
+		send(i, requester, GRANT_WRITE, requester, 0, acks, true, value[i]);
+		access[i] = NONE;
+		keeper[i] = false;
+		value[i] = 0
+	:: type == INVALIDATE ->
+		assert(access[i] != WRITE);
+		access[i] = NONE;
+		keeper[i] = false;
+		value[i] = 0;
+		send(i, requester, INVALIDATE_ACK, requester, 0, 0, false, 0)
+	fi;
+	hold[i] = false
+}
+
+inline take_deferred(i)
+{
+	if
+	:: deferred[i] != NONE ->
+		take(i, deferred[i], deferred_node[i], deferred_acks[i]);
+		deferred[i] = NONE;
+		deferred_node[i] = 0;
+		deferred_acks[i] = 0
+	:: else
+	fi
+}
+
+inline on_taking(i, type, requester, age, acks)
+{
+	if
+#ifndef BROKEN_AGE
+	:: hold[i] && access[i] != NONE && !OLDER(age, i) ->
+#else
+	:: hold[i] && access[i] != NONE ->
+#endif
+		assert(deferred[i] == NONE);
+		deferred[i] = type;
+		deferred_node[i] = requester;
+		deferred_acks[i] = acks
+	:: else -> take(i, type, requester, acks)
+	fi
+}
+
+/* ---- the requester ---- */
+
+inline finish(i, what)
+{
+	if
+	:: what == WRITE ->
+		access[i] = WRITE;
+		keeper[i] = true
+	:: else
+	fi;
+	wanted[i] = NONE;
+	granted[i] = false;
+	acks_due[i] = 0;
+	acks_got[i] = 0;
+#ifdef HOLD
+	hold[i] = true;
+#endif
+	send(i, HOME, DONE, i, 0, 0, false, 0)
+}
+
+inline finish_if_acked(i)
+{
+	if
+#ifndef BROKEN_ACK
+	:: granted[i] && acks_got[i] == acks_due[i] -> finish(i, WRITE)
+#else
+	:: granted[i] -> finish(i, WRITE)
+#endif
+	:: else
+	fi
+}
+
+inline on_grant_read(i, has, content)
+{
+	assert(wanted[i] == READ);
+	if
+	:: has -> install(i, READ, content)
+	:: else -> assert(access[i] != NONE)
+	fi;
+	finish(i, READ)
+}
+
+/* Data comes before the last ack: until then it may be read, not written. */
+inline on_grant_write(i, acks, has, zero, content)
+{
+	assert(wanted[i] != NONE && !granted[i]);
+	if
+	:: has || zero -> install(i, READ, content)
+	:: else -> assert(access[i] != NONE)
+	fi;
+	granted[i] = true;
+	acks_due[i] = acks;
+	finish_if_acked(i)
+}
+
+/* ---- the home ---- */
+
+inline grant_kept(from)
+{
+	if
+	:: dir == OWNED -> send(HOME, from, GRANT_WRITE, from, 0, 0, false, 0)
+	:: else -> send(HOME, from, GRANT_READ, from, 0, 0, false, 0)
+	fi
+}
+
+inline serve_read(from)
+{
+	if
+	:: dir_owner == from -> grant_kept(from)
+	:: dir_owner != from && dir == SHARED && access[HOME] != NONE && from != HOME ->
+		send(HOME, from, GRANT_READ, from, 0, 0, true, value[HOME]);
+		sharers = sharers | BIT(from)
+	:: else ->
+		sharers = (dir == OWNED -> BIT(dir_owner) : sharers) | BIT(from);
+		asked = BIT(dir_owner);
+		dir = SHARED;
+		send(HOME, dir_owner, FWD_READ, from, oldest, 0, false, 0)
+	fi
+}
+
+inline invalidate(set, from)
+{
+	if
+	:: IN(set, 0) -> send(HOME, 0, INVALIDATE, from, oldest, 0, false, 0)
+	:: else
+	fi;
+	if
+	:: IN(set, 1) -> send(HOME, 1, INVALIDATE, from, oldest, 0, false, 0)
+	:: else
+	fi;
+	if
+	:: IN(set, 2) -> send(HOME, 2, INVALIDATE, from, oldest, 0, false, 0)
+	:: else
+	fi
+}
+
+inline serve_write(from, has)
+{
+	if
+	:: dir == OWNED && dir_owner == from -> send(HOME, from, GRANT_WRITE, from, 0, 0, false, 0)
+	:: dir == OWNED && dir_owner != from ->
+		asked = BIT(dir_owner);
+		send(HOME, dir_owner, FWD_WRITE, from, oldest, 0, false, 0)
+#ifndef BROKEN_UPGRADE
+	:: dir == SHARED && (dir_owner == from || (has && IN(sharers, from))) ->
+#else
+	:: dir == SHARED && (dir_owner == from || has) ->
+#endif
+		asked = sharers & ~BIT(from);
+		send(HOME, from, GRANT_WRITE, from, 0, COUNT(asked), false, 0);
+		invalidate(asked, from)
+	:: else ->
+		asked = sharers & ~BIT(from) & ~BIT(dir_owner);
+		send(HOME, dir_owner, FWD_WRITE, from, oldest, COUNT(asked), false, 0);
+		invalidate(asked, from);
+		asked = asked | BIT(dir_owner)
+	fi;
+	dir = OWNED;
+	dir_owner = from;
+	sharers = 0
+}
+
+inline serve_push(from, to)
+{
+	if
+#ifndef BROKEN_PUSH
+	:: dir_owner == from ->
+#else
+	:: true ->
+#endif
+		busy = true;
+		dir_owner = to;
+		sharers = (dir == SHARED -> (sharers & ~BIT(from)) | BIT(to) : 0);
+		send(HOME, from, PUSH_GO, to, 0, 0, false, 0)
+#ifndef BROKEN_PUSH
+	:: else -> send(HOME, from, PUSH_NO, to, 0, 0, false, 0)
+#endif
+	fi
+}
+
+/* A taking carries the oldest age of its requester and of those who wait behind it. */
+inline find_oldest(from)
+{
+	oldest = from;
+#ifdef HOLD
+	r = 0;
+	do
+	:: r < N && (queue??[READ_REQ, eval(r)] || queue??[WRITE_REQ, eval(r)]) && rank[r] < rank[oldest] ->
+		oldest = r;
+		r++
+	:: r < N && !((queue??[READ_REQ, eval(r)] || queue??[WRITE_REQ, eval(r)]) &&
+		      rank[r] < rank[oldest]) -> r++
+	:: r == N -> break
+	od;
+	r = 0
+#endif
+}
+
+inline serve(type, from, to, has)
+{
+	asked = 0;
+	if
+	:: type == PUSH_REQ -> serve_push(from, to)
+	:: type != PUSH_REQ && dir == UNTOUCHED ->
+		busy = true;
+		dir = OWNED;
+		dir_owner = from;
+		/* `acks` of 0 without data from the home of an untouched page: the page is zero. */
+		send(HOME, from, GRANT_WRITE, from, 1, 0, false, 0)
+	:: type == READ_REQ && dir != UNTOUCHED ->
+		busy = true;
+		find_oldest(from);
+		serve_read(from)
+	:: type == WRITE_REQ && dir != UNTOUCHED ->
+		busy = true;
+		find_oldest(from);
+		serve_write(from, has)
+	fi;
+	told = (asked -> oldest : 0);
+	oldest = 0
+}
+
+inline nudge(n, age)
+{
+	if
+	:: IN(asked, n) -> send(HOME, n, NUDGE, age, age, 0, false, 0)
+	:: else
+	fi
+}
+
+inline serve_queue()
+{
+	do
+	:: !busy && len(queue) > 0 ->
+		queue?qtype, qfrom, qto, qhas;
+		serve(qtype, qfrom, qto, qhas);
+		qtype = 0;
+		qfrom = 0;
+		qto = 0;
+		qhas = false
+	:: else -> break
+	od
+}
+
+inline on_request(type, from, to, has)
+{
+	assert(nfull(queue));
+	queue!type, from, to, has;
+#if defined(HOLD) && !defined(BROKEN_NUDGE)
+	if
+	:: busy && asked != 0 && type != PUSH_REQ && rank[from] < rank[told] ->
+		told = from;
+		nudge(0, from);
+		nudge(1, from);
+		nudge(2, from)
+	:: else
+	fi;
+#endif
+#ifdef BROKEN_BUSY
+	busy = false
+#endif
+}
+
+/* ---- a push ---- */
+
+inline on_push_go(i, target)
+{
+	assert(pushing[i] && keeper[i] && access[i] != NONE && deferred[i] == NONE);
+	send(i, target, PUSH_DATA, target, 0, 0, access[i] == WRITE, value[i]);
+	access[i] = NONE;
+	keeper[i] = false;
+	pushing[i] = false;
+	value[i] = 0
+}
+
+inline on_push_data(i, owner, content)
+{
+	assert(!keeper[i] && access[i] != WRITE);
+	install(i, (owner -> WRITE : READ), content);
+	keeper[i] = true;
+	send(i, HOME, DONE, i, 0, 0, false, 0)
+}
+
+inline handle_one(i, type, node, age, acks, has, data)
+{
+	if
+	:: type == READ_REQ || type == WRITE_REQ -> on_request(type, node, 0, has)
+	:: type == PUSH_REQ -> on_request(type, acks, node, false)
+	:: type == FWD_READ || type == FWD_WRITE || type == INVALIDATE ->
+		on_taking(i, type, node, age, acks)
+	:: type == INVALIDATE_ACK ->
+		assert(wanted[i] != NONE);
+		acks_got[i]++;
+		finish_if_acked(i)
+	:: type == GRANT_READ -> on_grant_read(i, has, data)
+	:: type == GRANT_WRITE -> on_grant_write(i, acks, has, age == 1, data)
+	:: type == DONE ->
+		assert(busy);
+		busy = false;
+		asked = 0;
+		told = 0
+	:: type == NUDGE ->
+		if
+		:: OLDER(age, i) -> take_deferred(i)
+		:: else
+		fi
+	:: type == PUSH_GO -> on_push_go(i, node)
+	:: type == PUSH_NO ->
+		assert(pushing[i]);
+		pushing[i] = false
+	:: type == PUSH_DATA -> on_push_data(i, has, data)
+	fi;
+	serve_queue()
+}
+
+/* The message in the variables, and then what the home has sent to itself, until there is nothing more. */
+inline handle(i)
+{
+	at = i;
+	do
+	:: type != 0 ->
+		handle_one(at, type, node, age, acks, has, data);
+		type = 0;
+		if
+		:: len(LINK(HOME, HOME)) > 0 ->
+			at = HOME;
+			LINK(HOME, HOME)?type, node, age, acks, has, data
+		:: else
+		fi
+	:: else -> break
+	od;
+	at = 0;
+	node = 0;
+	age = 0;
+	acks = 0;
+	has = false;
+	data = 0
+}
+
+inline handle_here()
+{
+	if
+	:: len(LINK(HOME, HOME)) > 0 ->
+		LINK(HOME, HOME)?type, node, age, acks, has, data;
+		handle(HOME)
+	:: else
+	fi
+}
+
+/* ---- processes: a link each, an actor a node, a hold a node ---- */
+
+#define LOCALS                                        \
+	mtype type, qtype;                            \
+	byte at, node, age, acks, oldest, r, qfrom, qto; \
+	bool has, qhas;                               \
+	bit data
+
+proctype link(byte from; byte to)
+{
+	LOCALS;
+end:
+	do
+	:: atomic {
+		LINK(from, to)?type, node, age, acks, has, data;
+		d_step {
+			handle(to)
+		}
+	}
+	od
+}
+
+inline request(i, what_req, what)
+{
+#ifdef HOLD
+	if
+	:: !episode[i] -> episode_begin(i)
+	:: else
+	fi;
+#endif
+	wanted[i] = what;
+	send(i, HOME, what_req, i, 0, 0, access[i] == READ, 0)
+}
+
+inline push(i, target)
+{
+	pushing[i] = true;
+	send(i, HOME, PUSH_REQ, target, 0, i, false, 0)
+}
+
+#define IDLE(i) (wanted[i] == NONE && !pushing[i])
+
+proctype actor(byte i)
+{
+	LOCALS;
+end:
+	do
+	:: atomic {
+		if
+		:: d_step { IDLE(i) && access[i] == NONE -> request(i, READ_REQ, READ) }
+		:: d_step { IDLE(i) && access[i] != WRITE -> request(i, WRITE_REQ, WRITE) }
+		:: d_step { access[i] == WRITE ->
+			assert(ALONE(i) && value[i] == latest);
+#ifndef FAIR
+			value[i] = 1 - value[i];
+			latest = value[i]
+#endif
+		}
+#ifdef PUSH
+#ifndef BROKEN_DROP
+		:: d_step { IDLE(i) && access[i] == READ && !keeper[i] && !hold[i] ->
+#else
+		:: d_step { IDLE(i) && access[i] == READ && !hold[i] ->
+#endif
+			access[i] = NONE;
+			value[i] = 0
+		}
+		:: d_step { IDLE(i) && keeper[i] && !hold[i] -> push(i, (i + 1) % N) }
+		:: d_step { IDLE(i) && keeper[i] && !hold[i] -> push(i, (i + 2) % N) }
+#endif
+		fi;
+		d_step { handle_here() }
+	}
+	od
+}
+
+/* The actor has run for as long as its hold: it runs only while it waits for nothing. */
+proctype hold_over(byte i)
+{
+	LOCALS;
+end:
+	do
+	:: d_step { hold[i] && wanted[i] == NONE ->
+		hold[i] = false;
+		episode_end(i);
+		take_deferred(i);
+		handle_here()
+	}
+	od
+}
+
+init
+{
+	byte i;
+	atomic {
+		rank[1] = 1;
+		rank[2] = 2;
+		for (i : 0 .. N * N - 1) {
+			if
+			:: i / N != i % N -> run link(i / N, i % N)
+			:: else
+			fi
+		}
+		for (i : 0 .. N - 1) {
+			run actor(i);
+#ifdef HOLD
+			run hold_over(i)
+#endif
+		}
+		i = 0
+	}
+}
+
+#ifdef FAIR
+ltl granted { [] (wanted[FAIR] != NONE -> <> (wanted[FAIR] == NONE)) }
+#endif
