@@ -155,10 +155,6 @@ static int settle(struct coh *coh, struct coh_out *out)
 			coh_parked_pump(coh, out);
 			continue;
 		}
-		if (!coh->releasing) {
-			coh_capacity_pump(coh, out);
-			break;
-		}
 		coh_release_pump(coh, out);
 		if (coh_room(coh, out))
 			coh_move_pump(coh, out);
@@ -316,7 +312,7 @@ static int alloc_tables(struct coh *coh)
 	coh->stream = calloc((size_t)c->actor_count * COH_STREAMS, sizeof(*coh->stream));
 	coh->pending = calloc(c->window, sizeof(*coh->pending));
 	coh->request = calloc(requests, sizeof(*coh->request));
-	coh->request_count = calloc(c->node_count, sizeof(*coh->request_count));
+	coh->request_count = calloc(2 * c->node_count, sizeof(*coh->request_count));
 	coh->taking = calloc(takings, sizeof(*coh->taking));
 	coh->heap = calloc(takings, sizeof(*coh->heap));
 	coh->credit = calloc(c->node_count, sizeof(*coh->credit));

@@ -3,12 +3,16 @@
  * Actors, episodes and holds: why nobody waits for ever.
  *
  * An actor (vCPU or device access) either runs or is stalled. Its *running time* is what holds are
- * measured in: a page granted to it is kept until it has run its hold since the grant, however long
- * it was stalled on other pages between. Its *episode* starts with a stall, and its start time is
- * the actor's age; the episode is over when the actor has run a full hold since it last stalled on
- * a page that it had lost. A hold does not stand against an older age. So the oldest actor of the
- * pod keeps every page it gets and waits for no hold; it runs, its episode ends, and another is the
- * oldest.
+ * measured in. Its *episode* starts with a stall, and the start time is the actor's age; the
+ * episode is over when the actor has run a full hold since it last stalled on a page that it had
+ * lost in it. Pages granted in the episode are held until it is over, all of them, and a fresh
+ * grant for a full hold of running time in any case. A hold does not stand against an older age.
+ *
+ * So the oldest actor of the pod waits for no hold, and keeps every page that it gets until it has
+ * run a full hold with all of them. It stalls on a lost page at most once for each page that it
+ * lost before it was the oldest; so its episode ends, and another actor is the oldest. That the
+ * pages of an episode fall together matters: if each fell a hold after its own grant, an actor that
+ * needs several could stall again and again, getting on, and stay the oldest for ever.
  *
  * How long is a hold? At least coh_config.hold_ns, and at least twice what a stall costs on this
  * node (an average of request to grant, without the time that queues and holds of others made it
@@ -32,6 +36,7 @@ struct coh_actor {
 	_Atomic uint64_t age;	    /* start of the episode; 0: none yet */
 	_Atomic uint64_t run_ns;    /* running time until the present stall, or until run_since */
 	_Atomic uint64_t run_since; /* running since; 0: stalled */
+	_Atomic uint64_t begin_ns;  /* running time when the episode began */
 	_Atomic uint64_t mark_ns;   /* running time at the last stall on a lost page */
 	_Atomic uint64_t cost_ns;   /* what lost pages cost in this episode */
 	_Atomic uint64_t extra_ns;  /* hold beyond the node's */
@@ -198,6 +203,7 @@ void coh_actor_stall(struct coh *coh, uint32_t actor, uint64_t gpn)
 	}
 	if (!LOAD(a->age)) {
 		STORE(a->age, max_u64(coh->now_ns, 1));
+		STORE(a->begin_ns, run);
 		STORE(a->mark_ns, run);
 	} else if (hold && hold->state == HOLD_LOST && hold->lost_ns >= LOAD(a->age)) {
 		STORE(a->mark_ns, run);
@@ -245,6 +251,12 @@ void coh_hold_unpin(struct coh *coh, uint32_t actor)
 	hold_unlink(coh, hold);
 }
 
+void coh_holds_forget(struct coh *coh, uint64_t gpn)
+{
+	while (coh->page[gpn].holds)
+		hold_unlink(coh, &coh->hold[coh->page[gpn].holds - 1]);
+}
+
 void coh_holds_lose(struct coh *coh, uint64_t gpn, enum coh_access after)
 {
 	uint32_t next;
@@ -275,7 +287,7 @@ static uint64_t hold_stands(const struct coh *coh, uint32_t index, uint64_t age,
 	const struct coh_hold *hold = &coh->hold[index];
 	uint32_t actor = index / COH_HOLDS;
 	const struct coh_actor *a = &coh->actors->actor[actor];
-	uint64_t full, ran;
+	uint64_t full, from, ran;
 
 	if (hold->pinned)
 		return UINT64_MAX;
@@ -288,7 +300,11 @@ static uint64_t hold_stands(const struct coh *coh, uint32_t index, uint64_t age,
 	    !coh_broken(coh, COH_BROKEN_AGE_IGNORED))
 		return 0;
 	full = hold_of(coh->actors, actor);
-	ran = running_time(coh, actor) - hold->run_ns;
+	from = hold->run_ns;
+	if (from >= LOAD(a->begin_ns))
+		from = max_u64(from, LOAD(a->mark_ns));
+	ran = running_time(coh, actor);
+	ran = ran > from ? ran - from : 0;
 	if (ran >= full)
 		return 0;
 	return LOAD(a->run_since) ? full - ran : max_u64(full - ran, COH_POLL_NS);

@@ -151,6 +151,7 @@ static bool copy_drop(struct coh *coh, uint64_t age, struct coh_out *out)
 
 	if (gpn == UINT64_MAX)
 		return false;
+	coh_holds_forget(coh, gpn);
 	coh_give_up(coh, gpn, out);
 	coh->stats.evict_drop_count++;
 	return true;
@@ -263,10 +264,23 @@ static void room_give_back(struct coh *coh, uint16_t to, uint32_t count, struct 
 	coh_send(coh, out, to, &msg);
 }
 
-/* A push came to nothing: its slot at the target is for the next one, or goes back. */
+/*
+ * A push came to nothing: its slot at the target is for the next one, or goes back. Others are
+ * tried before this page is again; after a few failures only time helps.
+ */
 static void push_failed(struct coh *coh, struct coh_push *push, struct coh_out *out)
 {
+	struct coh_page *page = coh_page_of(coh, push->gpn);
+
 	push_end(coh, push);
+	if (list_of(coh, page) == &coh->kept) {
+		list_remove(coh, &coh->kept, push->gpn);
+		list_append(coh, &coh->kept, push->gpn);
+	}
+	if (++coh->push_failures >= COH_PUSHES) {
+		coh->push_failures = 0;
+		coh->push_retry = coh->now_ns + COH_RETRY_NS;
+	}
 	if (push->target == coh->room_node)
 		coh->room_count++;
 	else
@@ -340,28 +354,34 @@ void coh_capacity_pump(struct coh *coh, struct coh_out *out)
 {
 	uint32_t want = pushes_wanted(coh);
 
+	if (!want && coh->room_count && !coh->push_count) {
+		room_give_back(coh, coh->room_node, coh->room_count, out);
+		coh->room_count = 0;
+	}
+	if (coh->now_ns < coh->push_retry)
+		return;
 	while (want && coh->room_count && coh->push_count < COH_PUSHES && coh_room(coh, out)) {
 		if (!push_one(coh, out)) {
 			/* Nothing can leave now: look again soon. */
-			if (coh->room_retry <= coh->now_ns)
-				coh->room_retry = coh->now_ns + COH_RETRY_NS;
+			coh->push_retry = coh->now_ns + COH_RETRY_NS;
 			break;
 		}
 		want = pushes_wanted(coh);
 	}
 	if (want && !coh->room_count && coh->push_count < COH_PUSHES)
 		room_ask(coh, want, out);
-	if (!want && coh->room_count && !coh->push_count) {
-		room_give_back(coh, coh->room_node, coh->room_count, out);
-		coh->room_count = 0;
-	}
 }
 
 uint64_t coh_work_deadline(const struct coh *coh, uint64_t deadline)
 {
-	if (coh->push_count < COH_PUSHES && !coh->room_asked && pushes_wanted(coh) &&
-	    coh->room_retry < deadline)
-		deadline = coh->room_retry;
+	uint64_t retry = coh->room_retry > coh->push_retry ? coh->room_retry : coh->push_retry;
+
+	if (coh->push_count < COH_PUSHES && !coh->room_asked && pushes_wanted(coh)) {
+		if (coh->room_count)
+			retry = coh->push_retry;
+		if (retry < deadline)
+			deadline = retry;
+	}
 	/* Steps that only the size of the action array puts off, and a scan in parts. */
 	if (coh->releasing && !coh->move.phase && coh->release_cursor < coh->chunk_count)
 		deadline = 0;
@@ -392,8 +412,10 @@ int coh_push_go(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 	if (page->access == COH_WRITE)
 		coh_act(out, COH_PROTECT, msg->gpn, COH_READ);
 	coh_send_page(coh, out, push->target, &data);
+	coh_holds_forget(coh, msg->gpn);
 	coh_give_up(coh, msg->gpn, out);
 	push_end(coh, push);
+	coh->push_failures = 0;
 	coh->stats.evict_push_count++;
 	return 0;
 }

@@ -5,6 +5,9 @@
  * The registrar of a chunk (chunk number modulo node count) gives it to the first node that asks,
  * as version 1, and remembers. Everyone caches the answer with its version; a higher version wins.
  *
+ * The word may reach the new home after the first request of another node that asked; so a node
+ * that has asked, and does not know, believes a request of version 1.
+ *
  * Handing a home on, one chunk at a time:
  *
  *   old home                          new home                 registrar
@@ -98,6 +101,36 @@ int coh_chunk_home_get(struct coh *coh, const struct coh_msg *msg, struct coh_ou
 	return 0;
 }
 
+static int chunk_begin(struct coh *coh, uint64_t chunk)
+{
+	struct coh_chunk *c = &coh->chunk[chunk];
+
+	c->dir = coh_directory_new(coh);
+	if (!c->dir)
+		return -ENOMEM;
+	c->home = coh->config.self;
+	c->version = 1;
+	coh->stats.chunks_homed++;
+	return 0;
+}
+
+/*
+ * A request of version 1 came before the registrar's own word that the chunk is ours: we asked, and
+ * the requester was told. HOME_IS is still on its way and must say the same.
+ */
+int coh_chunk_adopt(struct coh *coh, uint64_t chunk, const struct coh_msg *msg, struct coh_out *out)
+{
+	struct coh_chunk *c = &coh->chunk[chunk];
+	int ret;
+
+	if (c->version || !c->asked || msg->version != 1 || c->incoming)
+		return 0;
+	ret = chunk_begin(coh, chunk);
+	if (!ret)
+		coh_requests_of_chunk(coh, chunk, out);
+	return ret;
+}
+
 int coh_chunk_home_is(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 {
 	uint64_t chunk = msg->gpn / CHUNK_PAGES;
@@ -106,13 +139,13 @@ int coh_chunk_home_is(struct coh *coh, const struct coh_msg *msg, struct coh_out
 	if (msg->gpn % CHUNK_PAGES || !c->asked || msg->src != registrar_of(coh, chunk) ||
 	    msg->requester != coh->config.self || !msg->version)
 		return -EPROTO;
+	if (msg->version == c->version && msg->node != c->home)
+		return -EPROTO;
 	if (msg->node == coh->config.self && msg->version > c->version) {
 		if (c->dir || c->incoming || msg->version != 1)
 			return -EPROTO;
-		c->dir = coh_directory_new(coh);
-		if (!c->dir)
+		if (chunk_begin(coh, chunk))
 			return -ENOMEM;
-		coh->stats.chunks_homed++;
 	}
 	c->asked = false;
 	coh_chunk_learn(coh, chunk, msg->node, msg->version);

@@ -17,8 +17,9 @@
  *
  * `sharers` may name nodes that dropped their copy, never miss one that has it. The keeper has it.
  *
- * The pool of requests is node_count * (window + COH_PUSHES): a peer that has more than its part
- * outstanding breaks the protocol.
+ * The pool of requests is node_count * (window + COH_PUSHES). A peer with more than a window of
+ * requests here breaks the protocol; a push beyond COH_PUSHES is refused, as its sender does not
+ * see the end of it.
  *
  * Tested in tests/core/test_coherence.c.
  */
@@ -31,9 +32,10 @@ static struct coh_request *request_at(struct coh *coh, uint32_t index)
 	return index ? &coh->request[index - 1] : NULL;
 }
 
-static bool request_quota(const struct coh *coh, uint16_t node)
+/* Requests and pushes of a node that are here. */
+static uint16_t *request_count(struct coh *coh, uint16_t node, uint8_t type)
 {
-	return coh->request_count[node] < coh->config.window + COH_PUSHES;
+	return &coh->request_count[2 * node + (type == COH_PUSH_REQ)];
 }
 
 static struct coh_request *request_new(struct coh *coh, const struct coh_msg *msg)
@@ -41,7 +43,7 @@ static struct coh_request *request_new(struct coh *coh, const struct coh_msg *ms
 	struct coh_request *r = request_at(coh, coh->request_free);
 
 	coh->request_free = r->next;
-	coh->request_count[msg->src]++;
+	++*request_count(coh, msg->src, msg->type);
 	coh->request_total++;
 	*r = (struct coh_request){
 		.gpn = msg->gpn,
@@ -60,7 +62,7 @@ static struct coh_request *request_new(struct coh *coh, const struct coh_msg *ms
 
 static void request_release(struct coh *coh, struct coh_request *r)
 {
-	coh->request_count[r->requester]--;
+	--*request_count(coh, r->requester, r->type);
 	coh->request_total--;
 	r->next = coh->request_free;
 	coh->request_free = (uint32_t)(r - coh->request) + 1;
@@ -283,14 +285,19 @@ int coh_home_request(struct coh *coh, const struct coh_msg *msg, struct coh_out 
 	struct coh_chunk *chunk = coh_chunk_of(coh, msg->gpn);
 	struct coh_dir_entry *entry;
 	struct coh_request *r, *running;
+	int ret;
 
 	if (msg->requester != msg->src ||
 	    ((msg->flags & COH_MSG_AHEAD) && msg->type != COH_READ_REQ))
 		return -EPROTO;
+	ret = coh_chunk_adopt(coh, msg->gpn / CHUNK_PAGES, msg, out);
+	if (ret)
+		return ret;
 	if (!is_home(coh, chunk))
 		return not_ours(coh, msg, out);
 	entry = coh_entry_of(coh, msg->gpn);
-	if (msg->version > chunk->version || !request_quota(coh, msg->src) ||
+	if (msg->version > chunk->version ||
+	    *request_count(coh, msg->src, msg->type) >= coh->config.window ||
 	    already_here(coh, entry, msg->src))
 		return -EPROTO;
 	if ((msg->flags & COH_MSG_AHEAD) &&
@@ -357,12 +364,13 @@ int coh_home_push(struct coh *coh, const struct coh_msg *msg, struct coh_out *ou
 	if (!is_home(coh, chunk))
 		return not_ours(coh, msg, out);
 	entry = coh_entry_of(coh, msg->gpn);
-	if (msg->version > chunk->version || !request_quota(coh, msg->src))
+	if (msg->version > chunk->version)
 		return -EPROTO;
 	reply.version = chunk->version;
 	reply.type = COH_PUSH_NO;
 	if (!entry->busy && !entry->queue && !chunk->dir->moving && entry->node == msg->src &&
-	    entry->state == (kept ? DIR_SHARED : DIR_OWNED)) {
+	    entry->state == (kept ? DIR_SHARED : DIR_OWNED) &&
+	    *request_count(coh, msg->src, msg->type) < COH_PUSHES) {
 		struct coh_request *r = request_new(coh, msg);
 
 		r->outcome = OUTCOME_PUSH;

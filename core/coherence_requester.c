@@ -121,7 +121,7 @@ static void wait_join(struct coh *coh, struct coh_pending *p, uint32_t actor, st
 		return;
 	p->age = age;
 	/* A read-ahead request never waits for anybody, so there is nobody to hurry. */
-	if (p->phase == PENDING_SENT && !p->granted && !p->ahead) {
+	if (p->phase == PENDING_SENT && !p->ahead) {
 		struct coh_msg msg = {
 			.type = COH_HURRY,
 			.requester = coh->config.self,

@@ -250,7 +250,7 @@ struct coh {
 
 	struct coh_request *request;
 	uint32_t request_free;
-	uint16_t *request_count; /* by node */
+	uint16_t *request_count; /* by node: requests, pushes */
 	uint32_t request_total;
 
 	struct coh_taking *taking;
@@ -269,6 +269,8 @@ struct coh {
 	uint32_t credit_total;
 	struct coh_push push[COH_PUSHES];
 	uint32_t push_count;
+	uint32_t push_failures; /* in a row */
+	uint64_t push_retry;
 	uint16_t room_node;  /* who has room for us, or whom to ask next */
 	uint32_t room_count; /* slots reserved for us there */
 	uint32_t room_tried;
@@ -351,6 +353,8 @@ void coh_latency_sample(struct coh *coh, uint64_t latency_ns);
 uint64_t coh_hold_longest(const struct coh *coh);
 void coh_hold_unpin(struct coh *coh, uint32_t actor);
 void coh_holds_lose(struct coh *coh, uint64_t gpn, enum coh_access after);
+/* The page leaves because this node needs its slot: no one took it from the actors. */
+void coh_holds_forget(struct coh *coh, uint64_t gpn);
 /* Whether holds keep the page from a taking of this priority; *ret_deadline: when to look again. */
 bool coh_held(struct coh *coh, uint64_t gpn, enum coh_access after, uint64_t age, uint16_t node,
 	      uint64_t *ret_deadline);
@@ -382,6 +386,8 @@ bool coh_home_turn_away(struct coh *coh, uint64_t gpn, struct coh_out *out);
 
 /* coherence_chunk.c */
 void coh_chunk_ask(struct coh *coh, uint64_t chunk, struct coh_out *out);
+int coh_chunk_adopt(struct coh *coh, uint64_t chunk, const struct coh_msg *msg,
+		    struct coh_out *out);
 void coh_chunk_learn(struct coh *coh, uint64_t chunk, uint16_t node, uint32_t version);
 bool coh_chunk_believable(const struct coh *coh, uint64_t chunk, uint16_t node, uint32_t version);
 struct coh_directory *coh_directory_new(const struct coh *coh);

@@ -72,6 +72,7 @@ static void link_put(struct pod *pod, uint32_t from, const struct coh_action *a)
 	assert_int_not_equal(a->to, from);
 	p->msg = a->msg;
 	p->content = 0;
+	p->at_ns = 0;
 	if (a->kind == COH_SEND_PAGE) {
 		assert_true(a->msg.flags & COH_MSG_DATA);
 		if (!pod->lenient)
