@@ -491,7 +491,7 @@ int coh_room_is(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 	if (msg->flags & COH_MSG_LEAVING)
 		coh_bit_set(coh->leaving_nodes, msg->src);
 	if (msg->acks) {
-		coh->room_count = msg->acks;
+		coh->room_count += msg->acks;
 		coh->room_tried = 0;
 		coh->room_none = false;
 		coh->room_backoff = 0;

@@ -16,8 +16,8 @@
 
 #define POD_NODES  8
 #define POD_ACTORS 8
-#define POD_PAGES  2048
-#define POD_LINK   4096
+#define POD_PAGES  4096
+#define POD_LINK   2048
 
 struct pod_packet {
 	struct coh_msg msg;
