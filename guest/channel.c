@@ -30,6 +30,7 @@ static const struct kind_rule kind_rules[] = {
 	{ CHANNEL_STDIN, CHANNEL_FROM_CLIENT, 1, CHANNEL_PAYLOAD_MAX },
 	{ CHANNEL_STDIN_END, CHANNEL_FROM_CLIENT, 0, 0 },
 	{ CHANNEL_RESIZE, CHANNEL_FROM_CLIENT, 6, 6 },
+	{ CHANNEL_BYE, CHANNEL_FROM_CLIENT, 0, 0 },
 };
 
 static const struct kind_rule *rule_find(uint8_t kind)

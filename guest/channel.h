@@ -22,7 +22,8 @@
  *
  * The server speaks first. A server that knows its command (the guest's) takes no ARG and no START.
  * WINDOW exists because a 16550 has no flow control that emulators honour: without it, input faster
- * than the command reads it would be lost. After EXIT the server sends nothing more.
+ * than the command reads it would be lost. After EXIT the server sends nothing more; a server that
+ * goes on to the next client waits for BYE, so that it knows where one ends and the next begins.
  *
  * This module is pure: no descriptors, no allocation. Tested by tests in guest/test_channel.c.
  */
@@ -54,6 +55,7 @@ enum channel_kind {
 	CHANNEL_STDIN,
 	CHANNEL_STDIN_END,
 	CHANNEL_RESIZE,
+	CHANNEL_BYE,
 };
 
 enum channel_sender {

@@ -181,5 +181,7 @@ int client_run(const struct client_config *config)
 		if (ret && c.status < 0)
 			return ret;
 	}
+	if (config->argv)
+		(void)send_frame(&c, CHANNEL_BYE, NULL, 0);
 	return c.status;
 }

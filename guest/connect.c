@@ -2,14 +2,13 @@
  * connect: a channel's client for scripts: joins its stdin, stdout, stderr and exit status to the
  * server behind a unix socket.
  *
- *      connect [--tty] [--no-stdin] [--timeout SECONDS] [--lock FILE] SOCKET [COMMAND
- * [ARGUMENT...]]
+ *      connect [--tty] [--no-stdin] [--timeout SECONDS] [--ports N] SOCKET [COMMAND [ARGUMENT...]]
  *
  * Without a COMMAND the server has its own (the guest's runner). With --tty the command gets a
- * terminal and ours is raw meanwhile. --timeout bounds the wait for the greeting. --lock takes an
- * exclusive lock on FILE first, or ends with status 250 when another has it; a port that a client
- * has left without its EXIT rests a few seconds (250, too), until its server has surely noticed.
- * 255: the line failed; the reason is on stderr.
+ * terminal and ours is raw meanwhile. --timeout bounds the wait for the greeting. With --ports
+ * there are N servers, at SOCKET1 to SOCKETN, and a free one is taken: SOCKETi.lock is locked while
+ * port i is in use, and a port that a client has left without its EXIT rests a few seconds, until
+ * its server has surely noticed. Status 255: the line failed; the reason is on stderr.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +27,6 @@
 
 #include "guest/client.h"
 
-#define STATUS_BUSY   250
 #define STATUS_FAILED 255
 #define REST_SECONDS  5
 
@@ -36,7 +34,7 @@ struct options {
 	int tty;
 	int no_stdin;
 	int timeout_ms;
-	const char *lock;
+	int ports;
 	const char *socket;
 	char **command;
 };
@@ -58,7 +56,7 @@ static void on_signal(int number)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: connect [--tty] [--no-stdin] [--timeout SECONDS] [--lock FILE] "
+	fprintf(stderr, "usage: connect [--tty] [--no-stdin] [--timeout SECONDS] [--ports N] "
 			"SOCKET [COMMAND [ARGUMENT...]]\n");
 	return 2;
 }
@@ -74,8 +72,8 @@ static int parse(int argc, char **argv, struct options *o)
 			o->no_stdin = 1;
 		else if (!strcmp(argv[i], "--timeout") && i + 1 < argc)
 			o->timeout_ms = atoi(argv[++i]) * 1000;
-		else if (!strcmp(argv[i], "--lock") && i + 1 < argc)
-			o->lock = argv[++i];
+		else if (!strcmp(argv[i], "--ports") && i + 1 < argc)
+			o->ports = atoi(argv[++i]);
 		else
 			return -EINVAL;
 	}
@@ -126,6 +124,33 @@ busy:
 	return -EBUSY;
 }
 
+/* Takes the first free port: its line is returned, its lock in *ret_lock. */
+static int port_open(const struct options *o, int *ret_lock)
+{
+	char path[256];
+
+	if (!o->ports)
+		return line_open(o->socket);
+	for (int i = 1; i <= o->ports; i++) {
+		int line, lock;
+
+		snprintf(path, sizeof(path), "%s%d.lock", o->socket, i);
+		lock = lock_take(path);
+		if (lock == -EBUSY)
+			continue;
+		if (lock < 0)
+			return lock;
+		snprintf(path, sizeof(path), "%s%d", o->socket, i);
+		line = line_open(path);
+		if (line < 0)
+			close(lock);
+		else
+			*ret_lock = lock;
+		return line;
+	}
+	return -EBUSY;
+}
+
 static void terminal_raw(struct client_config *config)
 {
 	struct termios raw;
@@ -155,14 +180,10 @@ int main(int argc, char **argv)
 
 	if (parse(argc, argv, &o))
 		return usage();
-	if (o.lock) {
-		lock = lock_take(o.lock);
-		if (lock == -EBUSY)
-			return STATUS_BUSY;
-	}
-	config.line = line_open(o.socket);
+	config.line = port_open(&o, &lock);
 	if (config.line < 0) {
-		fprintf(stderr, "connect: %s: %s\n", o.socket, strerror(-config.line));
+		fprintf(stderr, "connect: %s: %s\n", o.socket,
+			config.line == -EBUSY ? "every port is in use" : strerror(-config.line));
 		return STATUS_FAILED;
 	}
 	config.argv = o.command;

@@ -28,6 +28,7 @@
 #include "guest/channel.h"
 
 #define END_PATIENCE_MS 2000
+#define BYE_PATIENCE_MS 5000
 
 struct session {
 	const struct session_config *config;
@@ -58,6 +59,7 @@ struct session {
 	uint32_t input_credit;
 	uint32_t input_owed;
 	int input_ended;
+	int client_left; /* it has said BYE */
 };
 
 static void close_fd(int *fd)
@@ -287,6 +289,8 @@ static int input_take(struct session *s, const struct channel_frame *frame)
 {
 	if (s->input_ended || frame->size > s->input_credit)
 		return -EPROTO;
+	if (s->pid == 0 && s->pid_fd >= 0)
+		return 0; /* it ended meanwhile */
 	if (s->input_given) {
 		memmove(s->input, s->input + s->input_given, s->input_filled - s->input_given);
 		s->input_filled -= s->input_given;
@@ -349,6 +353,9 @@ static int take_frame(struct session *s, const struct channel_frame *frame)
 		return 0;
 	case CHANNEL_RESIZE:
 		return take_resize(s, frame);
+	case CHANNEL_BYE:
+		s->client_left = 1;
+		return 0;
 	default:
 		return -EPROTO;
 	}
@@ -385,6 +392,17 @@ static int command_is_over(const struct session *s)
 	struct pollfd ended = { .fd = s->pid_fd, .events = POLLIN };
 
 	return s->pid > 0 && poll(&ended, 1, 0) == 1;
+}
+
+/* Until the client has said BYE what it sent belongs to this session, and is to be read away. */
+static void await_bye(struct session *s)
+{
+	while (!s->client_left) {
+		struct pollfd line = { .fd = s->config->line, .events = POLLIN };
+
+		if (poll(&line, 1, BYE_PATIENCE_MS) <= 0 || line_read(s))
+			return;
+	}
 }
 
 /* Nothing of what the command wrote may be lost: pipes are emptied before EXIT. */
@@ -458,8 +476,12 @@ static int serve(struct session *s)
 		ret = output_flush(s);
 		if (ret)
 			return ret;
-		if (command_is_over(s))
-			return finish(s);
+		if (command_is_over(s)) {
+			ret = finish(s);
+			if (ret == 0 && !s->config->argv)
+				await_bye(s);
+			return ret;
+		}
 	}
 }
 
