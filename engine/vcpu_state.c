@@ -191,6 +191,48 @@ bool vcpu_state_sipi(struct vcpu_state *state, uint8_t vector)
 	return true;
 }
 
+/* The x87 after FNINIT: control word 0x37f, all else zero. MXCSR and its mask lie in between. */
+static bool x87_is_initial(const uint8_t *xsave)
+{
+	if (xsave[0] != 0x7f || xsave[1] != 0x03)
+		return false;
+	for (uint32_t i = 2; i < vcpu_xsave_parts[0].size; i++)
+		if (xsave[i] && (i < XSAVE_MXCSR || i >= XSAVE_MXCSR + 8))
+			return false;
+	return true;
+}
+
+static bool part_is_zero(const uint8_t *xsave, const struct vcpu_xsave_part *part)
+{
+	for (uint32_t i = 0; i < part->size; i++)
+		if (xsave[part->offset + i])
+			return false;
+	return true;
+}
+
+void vcpu_state_trim_extended(struct vcpu_state *state)
+{
+	uint8_t *used = state->xsave + XSAVE_HEADER;
+
+	if ((used[0] & 1) && x87_is_initial(state->xsave))
+		used[0] &= 0xfe;
+	if (!(used[0] & 1)) {
+		memset(state->xsave, 0, XSAVE_MXCSR);
+		memset(state->xsave + XSAVE_MXCSR + 4, 0,
+		       vcpu_xsave_parts[0].size - XSAVE_MXCSR - 4);
+		state->xsave[0] = 0x7f;
+		state->xsave[1] = 0x03;
+	}
+	for (uint32_t i = 1; i < VCPU_XSAVE_PARTS; i++) {
+		const struct vcpu_xsave_part *part = &vcpu_xsave_parts[i];
+
+		if (part_is_zero(state->xsave, part))
+			used[i / 8] &= (uint8_t) ~(1u << i % 8);
+		if (!(used[i / 8] >> i % 8 & 1))
+			memset(state->xsave + part->offset, 0, part->size);
+	}
+}
+
 static const char *check_control(const struct vcpu_state *state)
 {
 	bool paging = state->cr0 & CR0_PG, long_mode = state->efer & EFER_LME;

@@ -104,7 +104,8 @@ struct lapic_state {
  *    576 AVX (high halves of YMM)     1088 AVX-512 opmask       1152 high halves of ZMM0..15
  *   1664 ZMM16..31                    2688 PKRU, 8 bytes
  *
- * Parts whose XSTATE_BV bit is clear are in their initial state, whatever their bytes are.
+ * Parts whose XSTATE_BV bit is clear are in their initial state, whatever their bytes are. MXCSR
+ * (byte 24) always counts.
  */
 #define VCPU_XSAVE_BYTES 2752u
 #define VCPU_XSAVE_PARTS 10u /* bits of XSTATE_BV that can be set */
@@ -161,6 +162,12 @@ void vcpu_state_init(struct vcpu_state *state);
 
 /* Start at vector << 12 in real mode. Ignored (false) unless the vCPU waits for SIPI. */
 bool vcpu_state_sipi(struct vcpu_state *state, uint8_t vector);
+
+/*
+ * Clears XSTATE_BV's bit, and the bytes, of every part that is in its initial state: CPUs may say
+ * that a part is in use when it is not. MXCSR counts for itself and stays.
+ */
+void vcpu_state_trim_extended(struct vcpu_state *state);
 
 /*
  * Is this a state that some x86-64 CPU could be in? Checked before an image of a peer is loaded.

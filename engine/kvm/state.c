@@ -29,6 +29,8 @@
 #define LEGACY_BYTES	 416u
 #define KVM_XSAVE_BYTES	 sizeof(((struct kvm_xsave *)0)->region)
 
+static const uint8_t mxcsr_reset[4] = { 0x80, 0x1f };
+
 struct msr_list {
 	struct kvm_msrs head;
 	struct kvm_msr_entry entry[VCPU_MSR_COUNT];
@@ -217,6 +219,9 @@ static int load_extended(struct engine_vcpu *vcpu, const struct vcpu_state *stat
 	uint64_t used;
 
 	memcpy(&used, state->xsave + XSAVE_HEADER, sizeof(used));
+	/* The kernel takes MXCSR only along with SSE. */
+	if (memcmp(state->xsave + XSAVE_MXCSR, mxcsr_reset, sizeof(mxcsr_reset)))
+		used |= 2;
 	memcpy(to, state->xsave, LEGACY_BYTES);
 	memset(to + XSAVE_MXCSR_MASK, 0, 4);
 	memcpy(to + XSAVE_HEADER, &used, sizeof(used));
@@ -267,6 +272,7 @@ static int save_extended(struct engine_vcpu *vcpu, struct vcpu_state *state)
 		kept |= 1ull << i;
 	}
 	memcpy(state->xsave + XSAVE_HEADER, &kept, sizeof(kept));
+	vcpu_state_trim_extended(state);
 	return kept == used ? 0 : -ENOTSUP;
 }
 

@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The small guests of engine_test.c, each loaded at 0x1000. They talk by ports: what they write to OUT is recorded,
+ * the others ask the test for something. AT(x) is the guest address of label x of the present guest.
+ */
+#define OUT	0x10	/* record this */
+#define ASK	0x11	/* "now", whatever the test means by it */
+#define IN	0x20
+#define LOAD	0x1000
+#define AT(x)	((x) - guest_base + LOAD)
+
+	.macro	GUEST name
+	.balign	16
+	.globl	guest_\name
+guest_\name:
+	.set	guest_base, guest_\name
+	.endm
+
+	.macro	END name
+	.globl	guest_\name\()_end
+guest_\name\()_end:
+	.endm
+
+	.macro	SAY value	/* clobbers al */
+	mov	$\value, %al
+	out	%al, $OUT
+	.endm
+
+	.section .rodata
+
+/* Real mode: port input and output of all sizes, HLT and on. */
+	.code16
+	GUEST	real
+	mov	$0x1234, %ax
+	add	$0x1111, %ax
+	out	%ax, $OUT
+	in	$IN, %al
+	inc	%al
+	out	%al, $OUT
+	in	$IN, %eax
+	not	%eax
+	out	%eax, $OUT
+	hlt
+	SAY	0x77
+	hlt
+	END	real
+
+/* String I/O. */
+	GUEST	strings
+	cld
+	xor	%ax, %ax
+	mov	%ax, %ds
+	mov	%ax, %es
+	mov	$AT(1f), %si
+	mov	$5, %cx
+	mov	$OUT, %dx
+	rep outsb
+	mov	$0x6000, %di
+	mov	$3, %cx
+	mov	$IN, %dx
+	rep insw
+	mov	$0x6000, %si
+	mov	$3, %cx
+	mov	$OUT, %dx
+	rep outsw
+	hlt
+1:	.ascii	"eagre"
+	END	strings
+
+/* From real mode to protected mode. */
+	.code16
+	GUEST	protected
+	xor	%ax, %ax
+	mov	%ax, %ds
+	lgdtl	AT(9f)
+	mov	%cr0, %eax
+	or	$1, %eax
+	mov	%eax, %cr0
+	ljmpl	$8, $AT(1f)
+	.code32
+1:	mov	$16, %ax
+	mov	%ax, %ds
+	mov	%ax, %ss
+	mov	$0x80000, %esp
+	call	2f
+	mov	%esp, %eax
+	out	%eax, $OUT
+	hlt
+2:	push	$0x12345678
+	pop	%eax
+	out	%eax, $OUT
+	ret
+	.balign	8
+8:	.quad	0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+9:	.word	23
+	.long	AT(8b)
+	END	protected
+
+/* From real mode to long mode; the test has built page tables at 0x10000. */
+	.code16
+	GUEST	long
+	xor	%ax, %ax
+	mov	%ax, %ds
+	lgdtl	AT(9f)
+	mov	$0x20, %eax
+	mov	%eax, %cr4
+	mov	$0x10000, %eax
+	mov	%eax, %cr3
+	mov	$0xc0000080, %ecx
+	rdmsr
+	or	$0x100, %eax
+	wrmsr
+	mov	$0x80000011, %eax
+	mov	%eax, %cr0
+	ljmpl	$8, $AT(1f)
+	.code64
+1:	mov	$16, %eax
+	mov	%eax, %ss
+	mov	$0x80000, %esp
+	movabs	$0x123456789abcdef0, %rax
+	push	%rax
+	pop	%rbx
+	mov	%rbx, %rax
+	out	%eax, $OUT
+	shr	$32, %rax
+	out	%eax, $OUT
+	hlt
+	.balign	8
+8:	.quad	0, 0x00af9b000000ffff, 0x00cf93000000ffff
+9:	.word	23
+	.long	AT(8b)
+	END	long
+
+/* From here on guests start in long mode, with IDT, GDT and a stack. */
+	.code64
+
+	GUEST	mmio
+	mov	$0xfed00000, %ebx
+	movl	$0x11223344, (%rbx)
+	mov	8(%rbx), %rax
+	out	%eax, $OUT
+	shr	$32, %rax
+	out	%eax, $OUT
+	movb	$0x55, 3(%rbx)
+	movzwl	6(%rbx), %eax
+	out	%eax, $OUT
+	movabs	$0x0102030405060708, %rax
+	mov	%rax, 16(%rbx)
+	hlt
+	END	mmio
+
+/* The #GP handler (installed by the test) says 0xbad and skips two bytes: the length of RDMSR and WRMSR. */
+	GUEST	msr
+	jmp	1f
+	.org	guest_msr + 0x10
+	push	%rax
+	mov	$0xbad, %eax
+	out	%eax, $OUT
+	pop	%rax
+	add	$8, %rsp
+	addq	$2, (%rsp)
+	iretq
+1:	mov	$0x802, %ecx
+	rdmsr
+	out	%eax, $OUT
+	mov	%edx, %eax
+	out	%eax, $OUT
+	mov	$0x830, %ecx
+	mov	$0x000c4500, %eax
+	mov	$7, %edx
+	wrmsr
+	mov	$0x1b, %ecx
+	rdmsr
+	out	%eax, $OUT
+	mov	$0x1b, %ecx
+	wrmsr
+	mov	$0xdead, %ecx
+	rdmsr
+	mov	$0x8fe, %ecx
+	wrmsr
+	mov	$0x8ff, %ecx
+	rdmsr
+	mov	$0x6e0, %ecx
+	mov	$0x1234, %eax
+	mov	$1, %edx
+	wrmsr
+	hlt
+	END	msr
+
+/*
+ * Interrupts: handler of vector 0x40 at +0x10, of 0x41 at +0x20. Asks for 0x40 with IF clear, so it may come only
+ * after the instruction behind STI.
+ */
+	GUEST	irq
+	jmp	1f
+	.org	guest_irq + 0x10
+	push	%rax
+	SAY	0x40
+	pop	%rax
+	iretq
+	.org	guest_irq + 0x20
+	push	%rax
+	SAY	0x41
+	pop	%rax
+	iretq
+1:	mov	$100, %ecx
+2:	cli
+	out	%al, $ASK
+	SAY	1
+	sti
+	nop
+	SAY	2
+	dec	%ecx
+	jnz	2b
+	sti
+	hlt
+	SAY	3
+	cli
+	hlt
+	END	irq
+
+/* NMI handler at +0x10: the first one asks for another, which has to wait for IRET. */
+	GUEST	nmi
+	jmp	1f
+	.org	guest_nmi + 0x10
+	push	%rax
+	SAY	0xe
+	test	%ebx, %ebx
+	jnz	2f
+	inc	%ebx
+	out	%al, $ASK
+	nop
+	nop
+2:	SAY	0xf
+	pop	%rax
+	iretq
+1:	xor	%ebx, %ebx
+	out	%al, $ASK
+	nop
+	nop
+	nop
+	nop
+	SAY	1
+	hlt
+	END	nmi
+
+/* Started by SIPI at any page. */
+	.code16
+	GUEST	sipi
+	mov	%cs, %ax
+	out	%ax, $OUT
+	hlt
+	END	sipi
+	.code64
+
+	GUEST	triple
+	lidt	AT(1f)
+	ud2
+1:	.word	0
+	.quad	0
+	END	triple
+
+/*
+ * Work to be moved about in the middle of: registers, flags, stack, memory, FS, then SSE or AVX. Every OUT depends
+ * on all that came before.
+ */
+	.macro	MIX
+	imul	%r13, %r12
+	add	%r14, %r12
+	adc	%rbx, %rbx
+	rol	$13, %r12
+	xor	%fs:0x100, %r12
+	mov	%r12, %fs:0x100
+	push	%r12
+	xor	%rbx, %r12
+	pop	%rsi
+	lea	(%rsi, %r12), %r14
+	.endm
+
+	.macro	MIX_BEGIN
+	movabs	$0x5851f42d4c957f2d, %r13
+	mov	$1, %r12d
+	mov	$7, %r14d
+	mov	$40, %r15d
+	.endm
+
+	GUEST	work
+	MIX_BEGIN
+1:	mov	$20, %ecx
+2:	MIX
+	dec	%ecx
+	jnz	2b
+	mov	%r12, %rax
+	out	%eax, $OUT
+	dec	%r15d
+	jnz	1b
+	hlt
+	END	work
+
+	GUEST	work_sse
+	MIX_BEGIN
+	fldpi
+	fld1
+1:	mov	$20, %ecx
+2:	MIX
+	movq	%r12, %xmm0
+	paddq	%xmm0, %xmm7
+	pxor	%xmm7, %xmm15
+	pshufd	$0x1b, %xmm15, %xmm3
+	paddd	%xmm3, %xmm7
+	fadd	%st(1), %st
+	dec	%ecx
+	jnz	2b
+	fld	%st
+	fstpl	0x7000
+	movq	%xmm7, %rax
+	add	0x7000, %rax
+	out	%eax, $OUT
+	shr	$32, %rax
+	out	%eax, $OUT
+	dec	%r15d
+	jnz	1b
+	hlt
+	END	work_sse
+
+	GUEST	work_avx
+	MIX_BEGIN
+1:	mov	$20, %ecx
+2:	MIX
+	vmovq	%r12, %xmm0
+	vpermq	$0, %ymm0, %ymm1
+	vpaddq	%ymm1, %ymm7, %ymm7
+	vpxor	%ymm7, %ymm15, %ymm15
+	vpermq	$0x1b, %ymm15, %ymm3
+	vpaddd	%ymm3, %ymm7, %ymm7
+	dec	%ecx
+	jnz	2b
+	vextracti128 $1, %ymm7, %xmm2
+	vmovq	%xmm2, %rax
+	out	%eax, $OUT
+	dec	%r15d
+	jnz	1b
+	hlt
+	END	work_avx
+
+	GUEST	spin
+1:	jmp	1b
+	END	spin
+
+/* Counts in memory for ever. */
+	GUEST	count
+1:	incl	0x7000
+	jmp	1b
+	END	count
+
+/* Reads the page at 2 MiB. */
+	GUEST	touch
+	mov	0x200000, %eax
+	out	%eax, $OUT
+	hlt
+	END	touch
+
+/* Says its TSC for ever, high half first (recorded with the low half's write). */
+	GUEST	tsc
+1:	rdtsc
+	mov	%eax, %ebx
+	mov	%edx, %eax
+	out	%eax, $OUT
+	mov	%ebx, %eax
+	out	%eax, $OUT
+	jmp	1b
+	END	tsc
+
+/* Adds 2^40 to its TSC, then as above. */
+	GUEST	tsc_adjust
+	mov	$0x3b, %ecx
+	xor	%eax, %eax
+	mov	$0x100, %edx
+	wrmsr
+1:	rdtsc
+	mov	%eax, %ebx
+	mov	%edx, %eax
+	out	%eax, $OUT
+	mov	%ebx, %eax
+	out	%eax, $OUT
+	jmp	1b
+	END	tsc_adjust
+
+	GUEST	cr8
+	mov	$5, %eax
+	mov	%rax, %cr8
+	out	%al, $ASK
+	mov	%cr8, %rax
+	out	%al, $OUT
+	mov	$2, %eax
+	mov	%rax, %cr8
+	SAY	0x33
+	hlt
+	END	cr8
+
+/* CPUID of the leaf and sub-leaf that two reads of IN give, for ever. */
+	GUEST	cpuid
+1:	in	$IN, %eax
+	mov	%eax, %esi
+	in	$IN, %eax
+	mov	%eax, %ecx
+	mov	%esi, %eax
+	cpuid
+	out	%eax, $OUT
+	mov	%ebx, %eax
+	out	%eax, $OUT
+	mov	%ecx, %eax
+	out	%eax, $OUT
+	mov	%edx, %eax
+	out	%eax, $OUT
+	jmp	1b
+	END	cpuid
+
+	.section .note.GNU-stack, "", @progbits
