@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Heartbeats: the silent are found in time, the living are left alone, whatever the ticks' timing.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "core/heartbeat.h"
+
+#define MS    1000000ull
+#define START (1000 * MS)
+#define TICK  (100 * MS)
+
+static struct heartbeat make(uint16_t self, uint16_t count)
+{
+	struct heartbeat_config config = { .self = self, .node_count = count };
+	struct heartbeat heartbeat;
+
+	assert_int_equal(heartbeat_init(&heartbeat, &config, START), 0);
+	return heartbeat;
+}
+
+static void test_config(void **state)
+{
+	struct heartbeat_config config = { .self = 2, .node_count = 2 };
+	struct heartbeat heartbeat;
+
+	assert_int_equal(heartbeat_init(&heartbeat, &config, 0), -EINVAL);
+	config.node_count = NODES_MAX + 1;
+	assert_int_equal(heartbeat_init(&heartbeat, &config, 0), -EINVAL);
+	config.node_count = 0;
+	config.self = 0;
+	assert_int_equal(heartbeat_init(&heartbeat, &config, 0), -EINVAL);
+}
+
+static void test_sends_at_interval(void **state)
+{
+	struct heartbeat heartbeat = make(0, 3);
+	uint16_t dead[NODES_MAX];
+	unsigned sent = 0;
+
+	for (uint64_t now = START; now < START + 10000 * MS; now = heartbeat_deadline(&heartbeat)) {
+		bool send;
+
+		heartbeat_heard(&heartbeat, 1, now);
+		heartbeat_heard(&heartbeat, 2, now);
+		assert_int_equal(heartbeat_tick(&heartbeat, now, &send, dead), 0);
+		sent += send;
+	}
+	assert_int_equal(sent, 20);
+}
+
+/* A node that falls silent at any time is named once, in less than 4 s, and nobody else is. */
+static void test_silence(void **state)
+{
+	for (uint64_t silent_from = START; silent_from < START + 3000 * MS;
+	     silent_from += 70 * MS) {
+		struct heartbeat heartbeat = make(1, 4);
+		uint16_t dead[NODES_MAX];
+		uint64_t found = 0;
+
+		for (uint64_t now = START; now < START + 20000 * MS; now += TICK) {
+			bool send;
+			uint32_t count;
+
+			heartbeat_heard(&heartbeat, 0, now);
+			heartbeat_heard(&heartbeat, 2, now);
+			if (now <= silent_from)
+				heartbeat_heard(&heartbeat, 3, now);
+			count = heartbeat_tick(&heartbeat, now, &send, dead);
+			if (count == 0)
+				continue;
+			assert_int_equal(found, 0);
+			assert_int_equal(count, 1);
+			assert_int_equal(dead[0], 3);
+			found = now;
+		}
+		assert_true(found - silent_from >= 2500 * MS);
+		assert_true(found - silent_from < 4000 * MS);
+	}
+}
+
+/* Nobody is judged by the short timeout before the first word: bring-up ends at different times. */
+static void test_first_word(void **state)
+{
+	struct heartbeat heartbeat = make(0, 2);
+	uint16_t dead[NODES_MAX];
+	uint64_t now = START;
+	bool send;
+
+	while (heartbeat_tick(&heartbeat, now, &send, dead) == 0)
+		now += TICK;
+	assert_int_equal((now - START) / 1000000, HEARTBEAT_FIRST_NS / 1000000);
+	assert_int_equal(dead[0], 1);
+}
+
+/* A judge that did not run (loaded host) hears what waited in its sockets before it judges. */
+static void test_starved_judge(void **state)
+{
+	struct heartbeat heartbeat = make(0, 3);
+	uint16_t dead[NODES_MAX];
+	uint64_t now = START;
+	bool send;
+
+	for (unsigned i = 0; i < 50; i++, now += TICK) {
+		heartbeat_heard(&heartbeat, 1, now);
+		heartbeat_heard(&heartbeat, 2, now);
+		assert_int_equal(heartbeat_tick(&heartbeat, now, &send, dead), 0);
+	}
+	now += 6000 * MS; /* nothing ran */
+	assert_int_equal(heartbeat_tick(&heartbeat, now, &send, dead), 0);
+	assert_true(send);
+	now += TICK;
+	heartbeat_heard(&heartbeat, 1, now);
+	for (unsigned i = 0; i < 3; i++, now += TICK)
+		assert_int_equal(heartbeat_tick(&heartbeat, now, &send, dead), 0);
+	/* Node 2 had its grace and stayed silent. */
+	now += 2 * TICK;
+	assert_int_equal(heartbeat_tick(&heartbeat, now, &send, dead), 1);
+	assert_int_equal(dead[0], 2);
+}
+
+static void test_forgotten(void **state)
+{
+	struct heartbeat heartbeat = make(0, 2);
+	uint16_t dead[NODES_MAX];
+	bool send;
+
+	heartbeat_forget(&heartbeat, 1);
+	heartbeat_forget(&heartbeat, 77); /* no such node: nothing */
+	heartbeat_heard(&heartbeat, 77, START);
+	for (uint64_t now = START; now < START + 100000 * MS; now += TICK)
+		assert_int_equal(heartbeat_tick(&heartbeat, now, &send, dead), 0);
+}
+
+static void test_deadline(void **state)
+{
+	struct heartbeat heartbeat = make(0, 2);
+	uint16_t dead[NODES_MAX];
+	bool send;
+
+	assert_int_equal(heartbeat_deadline(&heartbeat), START);
+	heartbeat_tick(&heartbeat, START, &send, dead);
+	assert_int_equal(heartbeat_deadline(&heartbeat), START + HEARTBEAT_INTERVAL_NS);
+	heartbeat_heard(&heartbeat, 1, START);
+	/* Ticked at its deadlines alone, it finds the dead at the very end of its patience. */
+	for (;;) {
+		uint64_t now = heartbeat_deadline(&heartbeat);
+
+		if (heartbeat_tick(&heartbeat, now, &send, dead) > 0) {
+			assert_int_equal(now, START + HEARTBEAT_TIMEOUT_NS);
+			break;
+		}
+	}
+	assert_int_equal(heartbeat_silence_ns(&heartbeat, 1, START + 5), 5);
+	assert_int_equal(heartbeat_silence_ns(&heartbeat, 1, START - 5), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_config),	      cmocka_unit_test(test_sends_at_interval),
+		cmocka_unit_test(test_silence),	      cmocka_unit_test(test_first_word),
+		cmocka_unit_test(test_starved_judge), cmocka_unit_test(test_forgotten),
+		cmocka_unit_test(test_deadline),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
