@@ -293,9 +293,6 @@ static uint64_t hold_stands(const struct coh *coh, uint32_t index, uint64_t age,
 		return UINT64_MAX;
 	if (coh_broken(coh, COH_BROKEN_HOLD_IGNORED))
 		return 0;
-	/* No node has room for what this actor needs: only takings can make some. */
-	if (coh->room_none && coh->wait[actor].state == WAIT_PARKED)
-		return 0;
 	if (!coh_older(LOAD(a->age), coh->config.self, age, node) &&
 	    !coh_broken(coh, COH_BROKEN_AGE_IGNORED))
 		return 0;

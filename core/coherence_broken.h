@@ -12,15 +12,15 @@ enum coh_broken {
 	COH_BROKEN_INVALIDATE_SKIPPED, /* one sharer is not told of a write */
 	COH_BROKEN_HOLD_IGNORED,       /* every taking is served at once */
 	COH_BROKEN_STALE_HOME_SERVES,  /* a home goes on serving after it was handed on */
-	COH_BROKEN_VERSION_IGNORED,  /* an older answer about a chunk's home replaces a newer one */
-	COH_BROKEN_PUSH_UNASKED,     /* eviction pushes a page without the home's permission */
-	COH_BROKEN_UPGRADE_BLIND,    /* an upgrade for a requester whose copy is gone */
-	COH_BROKEN_KEEPER_DROPS,     /* eviction drops the last copy without a word */
-	COH_BROKEN_OWNER_KEEPS_READ, /* a write grant leaves the old owner a read-only copy */
-	COH_BROKEN_OWNER_KEEPS_WRITE, /* a read grant leaves the old owner's page writable */
-	COH_BROKEN_WAITER_LOST,	      /* the queue behind a transaction loses its first waiter */
-	COH_BROKEN_AGE_IGNORED,	      /* holds are kept whatever the age of who asks */
-	COH_BROKEN_NUDGE_LOST,	      /* an older request behind a transaction is not announced */
+	COH_BROKEN_DROP_REQUESTED,     /* a copy is dropped while an upgrade of it is outstanding */
+	COH_BROKEN_PUSH_UNASKED,       /* eviction pushes a page without the home's permission */
+	COH_BROKEN_UPGRADE_BLIND,      /* an upgrade for a requester whose copy is gone */
+	COH_BROKEN_KEEPER_DROPS,       /* eviction drops the last copy without a word */
+	COH_BROKEN_OWNER_KEEPS_READ,   /* a write grant leaves the old owner a read-only copy */
+	COH_BROKEN_OWNER_KEEPS_WRITE,  /* a read grant leaves the old owner's page writable */
+	COH_BROKEN_WAITER_LOST,	       /* the queue behind a transaction loses its first waiter */
+	COH_BROKEN_AGE_IGNORED,	       /* holds are kept whatever the age of who asks */
+	COH_BROKEN_NUDGE_LOST,	       /* an older request behind a transaction is not announced */
 	COH_BROKEN_DONE_EARLY, /* the home is told that a write is over before the acks came */
 	COH_BROKEN_COUNT,
 };

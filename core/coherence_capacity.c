@@ -109,6 +109,9 @@ static bool can_leave(struct coh *coh, uint64_t gpn, uint64_t age)
 	const struct coh_page *page = coh_page_of(coh, gpn);
 	uint64_t deadline;
 
+	if (coh_broken(coh, COH_BROKEN_DROP_REQUESTED) && page->pending && !page->taking &&
+	    page->access == COH_READ && !(page->flags & PAGE_KEEPER))
+		return true;
 	if (page->pending || page->taking || (page->flags & PAGE_PUSHING) || coh_pinned(coh, gpn))
 		return false;
 	return !age || !coh_held(coh, gpn, COH_NONE, age, coh->config.self, &deadline);
@@ -198,6 +201,48 @@ bool coh_slot_spare(struct coh *coh, struct coh_out *out)
 	return true;
 }
 
+/* Somebody waits for the page, and only holds keep it: of the parked actor itself (age 0), or
+ * younger. */
+static bool can_be_taken(struct coh *coh, uint64_t gpn, uint64_t age)
+{
+	const struct coh_page *page = coh_page_of(coh, gpn);
+	uint64_t deadline;
+
+	if (!page->taking || page->pending || coh_pinned(coh, gpn))
+		return false;
+	return !age || !coh_held(coh, gpn, COH_NONE, age, coh->config.self, &deadline);
+}
+
+/*
+ * An actor is parked for a slot and no page can be pushed: what others wait for goes to them, hold
+ * or not, the oldest page first. Else the parked actor's holds and the others' requests could wait
+ * for each other for ever.
+ */
+static bool taking_yield(struct coh *coh, struct coh_list *list, uint64_t age, struct coh_out *out)
+{
+	uint32_t scan = list->count < COH_SCAN ? list->count : COH_SCAN;
+	uint32_t index = list->head;
+
+	for (uint32_t i = 0; i < scan; i++, index = coh->page[index - 1].next) {
+		if (!can_be_taken(coh, index - 1, age))
+			continue;
+		coh_taking_serve(coh, index - 1, out);
+		return true;
+	}
+	return false;
+}
+
+static void relieve_parked(struct coh *coh, struct coh_out *out)
+{
+	uint64_t age = oldest_parked_age(coh);
+
+	if (!coh->parked_count || coh->used < coh->config.capacity)
+		return;
+	if (!taking_yield(coh, &coh->copies, age, out) &&
+	    !taking_yield(coh, &coh->kept, age, out) && !taking_yield(coh, &coh->copies, 0, out))
+		taking_yield(coh, &coh->kept, 0, out);
+}
+
 /* How many slots should be there for the taking, so that a stall seldom waits for a push. */
 static uint32_t low_water(const struct coh *coh)
 {
@@ -224,6 +269,32 @@ static uint32_t pushes_wanted(const struct coh *coh)
 	return want > coh->push_count ? want - coh->push_count : 0;
 }
 
+static void push_end(struct coh *coh, struct coh_push *push)
+{
+	push->active = false;
+	coh->push_count--;
+	coh->page[push->gpn].flags &= (uint8_t)~PAGE_PUSHING;
+}
+
+/* The page goes, and is ours no more. */
+static void push_data_send(struct coh *coh, struct coh_push *push, const struct coh_msg *msg,
+			   struct coh_out *out)
+{
+	struct coh_msg data = *msg;
+
+	data.type = COH_PUSH_DATA;
+	data.flags |= COH_MSG_DATA;
+	data.node = push->home;
+	if (coh->page[msg->gpn].access == COH_WRITE)
+		coh_act(out, COH_PROTECT, msg->gpn, COH_READ);
+	coh_send_page(coh, out, push->target, &data);
+	coh_holds_forget(coh, msg->gpn);
+	coh_give_up(coh, msg->gpn, out);
+	push_end(coh, push);
+	coh->push_failures = 0;
+	coh->stats.evict_push_count++;
+}
+
 static void push_start(struct coh *coh, uint64_t gpn, struct coh_out *out)
 {
 	struct coh_page *page = coh_page_of(coh, gpn);
@@ -248,13 +319,8 @@ static void push_start(struct coh *coh, uint64_t gpn, struct coh_out *out)
 	coh->room_count--;
 	page->flags |= PAGE_PUSHING;
 	coh_send(coh, out, chunk->home, &msg);
-}
-
-static void push_end(struct coh *coh, struct coh_push *push)
-{
-	push->active = false;
-	coh->push_count--;
-	coh->page[push->gpn].flags &= (uint8_t)~PAGE_PUSHING;
+	if (coh_broken(coh, COH_BROKEN_PUSH_UNASKED))
+		push_data_send(coh, push, &msg, out);
 }
 
 static void room_give_back(struct coh *coh, uint16_t to, uint32_t count, struct coh_out *out)
@@ -280,6 +346,7 @@ static void push_failed(struct coh *coh, struct coh_push *push, struct coh_out *
 	if (++coh->push_failures >= COH_PUSHES) {
 		coh->push_failures = 0;
 		coh->push_retry = coh->now_ns + COH_RETRY_NS;
+		relieve_parked(coh, out);
 	}
 	if (push->target == coh->room_node)
 		coh->room_count++;
@@ -313,14 +380,14 @@ static bool room_choose(struct coh *coh)
 	return false;
 }
 
-static void room_back_off(struct coh *coh)
+static void room_back_off(struct coh *coh, struct coh_out *out)
 {
-	coh->room_none = true;
 	coh->room_tried = 0;
 	coh->room_backoff = coh->room_backoff ? 2 * coh->room_backoff : COH_RETRY_NS;
 	if (coh->room_backoff > COH_RETRY_NS_MAX)
 		coh->room_backoff = COH_RETRY_NS_MAX;
 	coh->room_retry = coh->now_ns + coh->room_backoff;
+	relieve_parked(coh, out);
 }
 
 static void room_ask(struct coh *coh, uint32_t count, struct coh_out *out)
@@ -332,7 +399,7 @@ static void room_ask(struct coh *coh, uint32_t count, struct coh_out *out)
 	if (coh->room_asked || coh->now_ns < coh->room_retry)
 		return;
 	if (coh->room_node == coh->config.self && !room_choose(coh)) {
-		room_back_off(coh);
+		room_back_off(coh, out);
 		return;
 	}
 	coh->room_asked = true;
@@ -364,6 +431,7 @@ void coh_capacity_pump(struct coh *coh, struct coh_out *out)
 		if (!push_one(coh, out)) {
 			/* Nothing can leave now: look again soon. */
 			coh->push_retry = coh->now_ns + COH_RETRY_NS;
+			relieve_parked(coh, out);
 			break;
 		}
 		want = pushes_wanted(coh);
@@ -392,7 +460,7 @@ int coh_push_go(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 {
 	struct coh_push *push = push_find(coh, msg);
 	struct coh_page *page = coh_page_of(coh, msg->gpn);
-	struct coh_msg data = *msg;
+	struct coh_msg done = *msg;
 
 	if (!push || msg->src != push->home || msg->node != push->target)
 		return coh_broken(coh, COH_BROKEN_PUSH_UNASKED) ? 0 : -EPROTO;
@@ -400,23 +468,13 @@ int coh_push_go(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 	    (page->access == COH_READ) != !!(msg->flags & COH_MSG_KEEPER))
 		return -EPROTO;
 	if (page->pending || coh_pinned(coh, msg->gpn)) {
-		data.type = COH_DONE;
-		data.flags = COH_MSG_REFUSED;
-		coh_send(coh, out, push->home, &data);
+		done.type = COH_DONE;
+		done.flags = COH_MSG_REFUSED;
+		coh_send(coh, out, push->home, &done);
 		push_failed(coh, push, out);
 		return 0;
 	}
-	data.type = COH_PUSH_DATA;
-	data.flags = (uint8_t)(COH_MSG_DATA | (msg->flags & COH_MSG_KEEPER));
-	data.node = push->home;
-	if (page->access == COH_WRITE)
-		coh_act(out, COH_PROTECT, msg->gpn, COH_READ);
-	coh_send_page(coh, out, push->target, &data);
-	coh_holds_forget(coh, msg->gpn);
-	coh_give_up(coh, msg->gpn, out);
-	push_end(coh, push);
-	coh->push_failures = 0;
-	coh->stats.evict_push_count++;
+	push_data_send(coh, push, msg, out);
 	return 0;
 }
 
@@ -425,7 +483,7 @@ int coh_push_no(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 	struct coh_push *push = push_find(coh, msg);
 
 	if (!push || msg->src != push->home)
-		return -EPROTO;
+		return coh_broken(coh, COH_BROKEN_PUSH_UNASKED) ? 0 : -EPROTO;
 	if (msg->type == COH_NOT_HOME)
 		coh_chunk_learn(coh, msg->gpn / CHUNK_PAGES, msg->node, msg->version);
 	push_failed(coh, push, out);
@@ -493,12 +551,14 @@ int coh_room_is(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 	if (msg->acks) {
 		coh->room_count += msg->acks;
 		coh->room_tried = 0;
-		coh->room_none = false;
 		coh->room_backoff = 0;
 		return 0;
 	}
+	/* Slots that failed pushes gave back are there. */
+	if (coh->room_count)
+		return 0;
 	if (!room_choose(coh) || ++coh->room_tried >= coh->config.node_count)
-		room_back_off(coh);
+		room_back_off(coh, out);
 	return 0;
 }
 

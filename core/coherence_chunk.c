@@ -58,7 +58,7 @@ void coh_chunk_learn(struct coh *coh, uint64_t chunk, uint16_t node, uint32_t ve
 {
 	struct coh_chunk *c = &coh->chunk[chunk];
 
-	if (version <= c->version && !coh_broken(coh, COH_BROKEN_VERSION_IGNORED))
+	if (version <= c->version)
 		return;
 	c->home = node;
 	c->version = version;
@@ -71,8 +71,7 @@ bool coh_chunk_believable(const struct coh *coh, uint64_t chunk, uint16_t node, 
 
 	if (!version)
 		return false;
-	if (coh_broken(coh, COH_BROKEN_VERSION_IGNORED) ||
-	    coh_broken(coh, COH_BROKEN_STALE_HOME_SERVES))
+	if (coh_broken(coh, COH_BROKEN_STALE_HOME_SERVES))
 		return true;
 	if (version == c->version)
 		return node == c->home;

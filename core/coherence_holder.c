@@ -129,18 +129,23 @@ static void taking_end(struct coh *coh, struct coh_taking *t)
 	coh->taking_free = (uint32_t)(t - coh->taking) + 1;
 }
 
-/* Look at a taking that was put off again: serve it, or move its time. */
-static void taking_judge(struct coh *coh, struct coh_taking *t, struct coh_out *out)
+static void taking_now(struct coh *coh, struct coh_taking *t, struct coh_out *out)
 {
 	struct coh_msg msg = t->msg;
 	uint64_t since_ns = t->since_ns;
 
-	if (coh_held(coh, msg.gpn, access_after(&msg), t->prio_age, t->prio_node, &t->deadline)) {
-		heap_settle(coh, t->heap - 1);
-		return;
-	}
 	taking_end(coh, t);
 	serve(coh, &msg, coh->now_ns - since_ns, out);
+}
+
+/* Look at a taking that was put off again: serve it, or move its time. */
+static void taking_judge(struct coh *coh, struct coh_taking *t, struct coh_out *out)
+{
+	if (coh_held(coh, t->msg.gpn, access_after(&t->msg), t->prio_age, t->prio_node,
+		     &t->deadline))
+		heap_settle(coh, t->heap - 1);
+	else
+		taking_now(coh, t, out);
 }
 
 static void taking_put_off(struct coh *coh, const struct coh_msg *msg, uint64_t deadline)
@@ -237,6 +242,11 @@ void coh_taking_again(struct coh *coh, uint64_t gpn, struct coh_out *out)
 {
 	if (coh->page[gpn].taking)
 		taking_judge(coh, &coh->taking[coh->page[gpn].taking - 1], out);
+}
+
+void coh_taking_serve(struct coh *coh, uint64_t gpn, struct coh_out *out)
+{
+	taking_now(coh, &coh->taking[coh->page[gpn].taking - 1], out);
 }
 
 void coh_takings_due(struct coh *coh, struct coh_out *out)

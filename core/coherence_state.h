@@ -275,7 +275,6 @@ struct coh {
 	uint32_t room_count; /* slots reserved for us there */
 	uint32_t room_tried;
 	bool room_asked;
-	bool room_none;	     /* nobody had room when last asked */
 	uint64_t room_retry; /* when to ask again */
 	uint64_t room_backoff;
 	uint64_t random;
@@ -402,6 +401,8 @@ void coh_move_pump(struct coh *coh, struct coh_out *out);
 int coh_take(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
 int coh_nudge(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
 void coh_taking_again(struct coh *coh, uint64_t gpn, struct coh_out *out);
+/* Whatever the holds say. */
+void coh_taking_serve(struct coh *coh, uint64_t gpn, struct coh_out *out);
 void coh_takings_due(struct coh *coh, struct coh_out *out);
 void coh_give_up(struct coh *coh, uint64_t gpn, struct coh_out *out);
 

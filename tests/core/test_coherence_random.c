@@ -241,6 +241,8 @@ static void run_setup(struct run *r, uint64_t seed)
 	if (rnd(r,
 		2)) /* pressure: guest memory is at most 0.9 of the sum, and slack for all actors */
 		config.capacity = r->pages * 10 / (9 * nodes) + 4 + 2 * r->actors;
+	if (getenv("BROKEN"))
+		config.broken = (uint32_t)strtoul(getenv("BROKEN"), NULL, 0);
 	r->pod = pod_new(nodes, &config);
 	for (uint32_t i = 0; i < nodes; i++)
 		for (uint32_t a = 0; a < r->actors; a++)
@@ -254,6 +256,25 @@ static bool all_idle(const struct run *r, uint32_t n)
 		if (r->vcpu[n][a].count)
 			return false;
 	return true;
+}
+
+/* When all is quiet nothing is reserved any more, and who left has nothing. */
+static void check_rest(struct run *r, uint32_t leaver)
+{
+	struct coh_stats stats;
+
+	pod_run(r->pod, 1000000000);
+	for (uint32_t i = 0; i < r->pod->node_count; i++) {
+		coh_stats_get(r->pod->node[i].coh, &stats);
+		if (stats.pages_reserved ||
+		    stats.pages_owned + stats.pages_shared != r->pod->node[i].resident) {
+			print_error("seed %lu: node %u has %u slots reserved\n", r->seed, i,
+				    stats.pages_reserved);
+			r->failed = true;
+		}
+	}
+	if (leaver != UINT32_MAX && !coh_released(r->pod->node[leaver].coh))
+		r->failed = true;
 }
 
 static bool run_seed(uint64_t seed, bool show)
@@ -288,11 +309,8 @@ static bool run_seed(uint64_t seed, bool show)
 			}
 		}
 	}
-	if (left && !r.failed && !late) {
-		pod_run(r.pod, 100000000);
-		if (!coh_released(r.pod->node[leaver].coh))
-			r.failed = true;
-	}
+	if (!r.failed && !late)
+		check_rest(&r, left ? leaver : UINT32_MAX);
 	if (r.done < target || late)
 		r.failed = true;
 	if (!r.failed)
