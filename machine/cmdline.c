@@ -1,32 +1,78 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The guest's command line (contract: loader.h). Every word that a pod adds, and why:
- *
- *   console=ttyS0      the only console there is
- *   tsc=reliable       the TSC is the pod clock on every node: no watchdog, and no warp test, in
- * which two vCPUs would fight for one page for 20 ms each time a vCPU comes up tsc_early_khz= its
- * frequency, exactly: guests measure it against the PIT or the PM timer otherwise, which takes time
- * and is refused where an exit takes longer than 25 us no_timer_check     no test whether PIT
- * interrupts arrive (KVM guests do it so, too) reboot=p,panic_w   reset by port cf9: cold (0eh)
- * when the guest wants to, warm (06h) after a panic, which is how pc.c tells one from the other
- *   panic=-1           and do it at once
- *
- * The user's words come last, and win.
+ * The guest's command line (contract: loader.h): what a pod adds, word by word, and then the user's
+ * words, which win. Tested in tests/machine/test_loader.c.
  */
 #include "machine/loader.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
+
+static const char *const words[] = {
+	/* The only console there is. */
+	"console=ttyS0",
+	/*
+	 * The TSC is the pod clock on every node: no watchdog, and no warp test, in which two vCPUs
+	 * fight for one page for 20 ms whenever a vCPU comes up.
+	 */
+	"tsc=reliable",
+	/*
+	 * Do not measure the TSC once more against the PM timer: it is known exactly, and where an
+	 * exit takes longer than 31 us, Linux tries for ever and stays without precise timers.
+	 */
+	"pmtmr=0",
+	/* Do not test whether PIT interrupts arrive; Linux leaves that out as KVM's guest, too. */
+	"no_timer_check",
+	/*
+	 * Reset by port cf9: cold (0eh) when the guest wants to, warm (06h) after a panic, which is
+	 * how pc.c tells one from the other.
+	 */
+	"reboot=p,panic_w",
+	/* After a panic reset at once. */
+	"panic=-1",
+};
+
+struct line {
+	char *text;
+	size_t size, used;
+	int error;
+};
+
+static void add(struct line *line, const char *text)
+{
+	size_t length = strlen(text);
+	size_t gap = line->used ? 1 : 0;
+
+	if (line->error || length == 0)
+		return;
+	if (line->used + gap + length + 1 > line->size ||
+	    line->used + gap + length > LOADER_CMDLINE_MAX) {
+		line->error = -E2BIG;
+		return;
+	}
+	if (gap)
+		line->text[line->used++] = ' ';
+	memcpy(line->text + line->used, text, length + 1);
+	line->used += length;
+}
 
 int loader_cmdline(const struct loader_cmdline_config *config, char *ret_line, size_t size)
 {
-	int length = snprintf(ret_line, size,
-			      "console=ttyS0 tsc=reliable tsc_early_khz=%u no_timer_check "
-			      "reboot=p,panic_w panic=-1%s%s%s",
-			      config->tsc_khz, config->quiet ? " quiet" : "",
-			      config->extra && *config->extra ? " " : "",
-			      config->extra ? config->extra : "");
+	struct line line = { .text = ret_line, .size = size };
+	char frequency[40];
 
-	return length < 0 || (size_t)length >= size || (size_t)length > LOADER_CMDLINE_MAX ? -E2BIG
-											   : 0;
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		add(&line, words[i]);
+	/*
+	 * The TSC's frequency: guests measure it against the PIT otherwise, which is slow, and
+	 * fails where an exit takes longer than 25 us.
+	 */
+	snprintf(frequency, sizeof(frequency), "tsc_early_khz=%u", config->tsc_khz);
+	add(&line, frequency);
+	if (config->quiet)
+		add(&line, "quiet");
+	if (config->extra)
+		add(&line, config->extra);
+	return line.error;
 }

@@ -338,10 +338,11 @@ static void set_segment(struct vcpu_segment_state *segment, uint16_t selector, u
 						.attributes = attributes };
 }
 
-static void start_state(struct vcpu_state *state, uint64_t entry)
+static void start_state(struct vcpu_state *state, uint64_t entry, uint64_t xcr0)
 {
 	vcpu_state_reset(state, 0);
 	lapic_reset(&state->lapic, 0, true);
+	state->xcr0 |= xcr0;
 	state->cr0 = CR0_BOOT;
 	state->cr3 = PAGE_TABLE_GPA;
 	state->cr4 = CR4_PAE;
@@ -362,10 +363,11 @@ static void start_state(struct vcpu_state *state, uint64_t entry)
 	state->run_state = VCPU_RUNNABLE;
 }
 
-void loader_secondary(uint32_t number, struct vcpu_state *ret_state)
+void loader_secondary(uint32_t number, uint64_t xcr0, struct vcpu_state *ret_state)
 {
 	vcpu_state_reset(ret_state, number);
 	lapic_reset(&ret_state->lapic, number, false);
+	ret_state->xcr0 |= xcr0;
 }
 
 int loader_load(const struct loader_config *config, struct vcpu_state *ret_bsp,
@@ -391,7 +393,7 @@ int loader_load(const struct loader_config *config, struct vcpu_state *ret_bsp,
 		error = write_kernel(config, &header, &result, why, why_size);
 	if (error)
 		return error;
-	start_state(ret_bsp, result.entry);
+	start_state(ret_bsp, result.entry, config->xcr0);
 	*ret_result = result;
 	return 0;
 }

@@ -35,6 +35,7 @@ struct loader_config {
 	struct loader_file initrd; /* bytes 0: none */
 	const char *cmdline;	   /* whole: loader_cmdline() makes it */
 	uint32_t vcpu_count;	   /* for the ACPI tables */
+	uint64_t xcr0;		   /* cpuid_xcr0() of the pod; see loader_secondary() */
 	loader_write_fn *write;
 	void *ctx;
 };
@@ -60,8 +61,14 @@ int loader_check(const struct loader_file *kernel, char *why, size_t why_size);
 int loader_load(const struct loader_config *config, struct vcpu_state *ret_bsp,
 		struct loader_result *ret_result, char *why, size_t why_size);
 
-/* vCPU `number` (not 0) at power-on, x2APIC on: it waits for a start-up IPI. */
-void loader_secondary(uint32_t number, struct vcpu_state *ret_state);
+/*
+ * vCPU `number` (not 0) at power-on, x2APIC on: it waits for a start-up IPI.
+ *
+ * xcr0: all extended state that the pod offers is on from the start, as firmware may leave it. A
+ * guest that sets XCR0 sets the same. It matters where a hypervisor below ours does not tell of
+ * XSETBV (QEMU's emulated AMD-V): KVM would run the guest with what it last knew.
+ */
+void loader_secondary(uint32_t number, uint64_t xcr0, struct vcpu_state *ret_state);
 
 /*
  * The guest's command line: what a pod needs (loader.c says what each is for), then the user's.

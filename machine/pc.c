@@ -211,12 +211,24 @@ static void write_reset(struct pc *pc, uint8_t value)
 		reset(pc, value & RESET_FULL ? PC_RESET_GUEST : PC_RESET_PANIC);
 }
 
-/* No PCI function exists: their registers read all ones. The host bridge will be the first. */
+/*
+ * PCI configuration: one host bridge at 00:00.0, read-only, so that guests find the bus at all.
+ * Functions that do not exist read all ones. The DSDT has no root bridge yet, so nothing is
+ * enumerated.
+ */
 static uint8_t pci_config_read(const struct pc *pc, uint32_t reg)
 {
-	(void)pc;
-	(void)reg;
-	return 0xff;
+	static const uint8_t host_bridge[12] = {
+		0x36, 0x1b, 0x08, 0x00, /* vendor, device */
+		0x00, 0x00, 0x00, 0x00, /* command, status */
+		0x00, 0x00, 0x00, 0x06, /* revision, class: host bridge */
+	};
+	uint32_t function = pc->pci_address >> 8 & 0xffff;
+	uint32_t offset = (pc->pci_address & 0xfc) + reg;
+
+	if (!(pc->pci_address & PCI_ENABLE) || function != 0)
+		return 0xff;
+	return offset < sizeof(host_bridge) ? host_bridge[offset] : 0;
 }
 
 /* ---- ports ------------------------------------------------------------------------------------

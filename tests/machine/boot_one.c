@@ -256,6 +256,7 @@ static void load(struct boot *boot, char **argv, const char *extra, struct vcpu_
 		.initrd = map_file(argv[2]),
 		.cmdline = cmdline,
 		.vcpu_count = boot->vcpu_count,
+		.xcr0 = cpuid_xcr0(&boot->features.offer),
 		.write = write_memory,
 		.ctx = boot,
 	};
@@ -281,7 +282,7 @@ static void start_vcpus(struct boot *boot, const struct vcpu_state *bsp)
 
 	for (uint32_t number = 0; number < boot->vcpu_count; number++) {
 		if (number)
-			loader_secondary(number, &state);
+			loader_secondary(number, cpuid_xcr0(&boot->features.offer), &state);
 		config.number = number;
 		if (vcpu_create(&config, number ? &state : bsp, &boot->vcpu[number]))
 			die("cannot create a vCPU");
