@@ -546,7 +546,8 @@ static int prepare(struct vcpu *vcpu)
 		return -errno;
 	vcpu->timer_exists = true;
 	atomic_store(&vcpu->thread_id, gettid());
-	return load_state(vcpu);
+	error = vcpu->config.ops->started(vcpu->config.ctx, vcpu->config.number);
+	return error ? error : load_state(vcpu);
 }
 
 static void *run_thread(void *arg)

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guest's two serial ports and this process's standard streams.
+ *
+ *      terminal   ttyS0 <-> stdin, stdout (a terminal in raw mode; Ctrl-] ends the pod)
+ *      command    ttyS1 <-> stdin, stdout, stderr and an exit status, framed (guest/channel.h);
+ *                 ttyS0  -> the log
+ *      none       ttyS0  -> the log; nothing is read
+ *
+ * console_output() is called by whoever runs the serial port; it waits when the reader of stdout
+ * does, which is the only flow control a 16550 has. Everything else happens on the console's
+ * thread.
+ */
+#ifndef NODE_CONSOLE_H
+#define NODE_CONSOLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum console_mode {
+	CONSOLE_NONE,
+	CONSOLE_TERMINAL,
+	CONSOLE_COMMAND,
+};
+
+#define CONSOLE_PORTS 2
+
+struct console_config {
+	enum console_mode mode;
+	int log_fd; /* of ttyS0 in the other modes; -1: nowhere */
+	/* Bytes for a serial port: how many were taken; the rest is offered again. Console's
+	 * thread. */
+	size_t (*input)(void *context, unsigned int port, const uint8_t *data, size_t size);
+	/* The user asked for the end, or (a line of text) the streams failed. Console's thread. */
+	void (*end)(void *context, const char *why);
+	void *context;
+};
+
+struct console;
+
+/* Puts a terminal into raw mode. 0 or negative errno. */
+int console_open(const struct console_config *config, struct console **ret_console);
+/* From any thread but the console's: the guest wrote these bytes to `port`. */
+void console_output(struct console *console, unsigned int port, const uint8_t *data, size_t size);
+/* Writes out what is queued (at most a second), restores the terminal. NULL is fine. */
+void console_close(struct console *console);
+/* Exit status of the command, or -ENODATA while none came. Any thread. */
+int console_exit_status(const struct console *console);
+
+#endif

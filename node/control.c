@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control thread: reads every control channel, judges heartbeats, keeps the clock, hands
+ * messages on.
+ *
+ * It never waits for anything but its epoll: whatever might wait (a device, a full console) is done
+ * by another thread. So a node whose control thread is silent is a node that does not run.
+ *
+ * A failed page channel is not believed at once: a node that ends because of a third one closes all
+ * its links, and its own last word (END, on the control channel) tells the real reason. It gets
+ * LAST_WORDS_NS.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "core/heartbeat.h"
+#include "node/node_state.h"
+
+#define LAST_WORDS_NS	 400000000ull
+#define PING_START_NS	 4000000ull    /* until the clock is good */
+#define PING_INTERVAL_NS 500000000ull  /* and from then on */
+#define RESYNC_NS	 1000000000ull /* how often the guest's TSC is held against the pod clock */
+#define RESYNC_STEP_NS	 20000000ull   /* and while it is being corrected */
+#define EVENTS_MAX	 64
+
+struct control_thread {
+	struct node *node;
+	pthread_t thread;
+	int epoll_fd, wake_fd;
+	struct heartbeat heartbeat;
+	uint64_t ping_ns, ping_id, resync_ns;
+
+	pthread_mutex_t lock;	       /* guards the rest */
+	uint64_t failed_ns[NODES_MAX]; /* when a page channel failed; 0: not */
+	char failed_cause[NODES_MAX][128];
+};
+
+static void handle_ping(struct node *node, const struct control_message *msg)
+{
+	struct control_message pong = { .type = CONTROL_CLOCK_PONG };
+	uint64_t now = node_now_ns(node);
+	pong.clock_pong = (struct control_clock_pong){
+		.id = msg->clock_ping.id,
+		.sent_ns = msg->clock_ping.sent_ns,
+		.peer_received_ns = now,
+		.peer_sent_ns = now,
+	};
+	node_send(node, msg->src, &pong);
+}
+
+static void handle_pong(struct node *node, const struct control_clock_pong *pong)
+{
+	struct clock_sample sample = { .sent_ns = pong->sent_ns,
+				       .received_ns = node_clock_local_ns(),
+				       .pod_received_ns = pong->peer_received_ns,
+				       .pod_sent_ns = pong->peer_sent_ns };
+	node_clock_pong(node->clock, &sample);
+}
+
+static void handle_message(struct node *node, const struct control_message *msg)
+{
+	switch (msg->type) {
+	case CONTROL_HEARTBEAT:
+		break;
+	case CONTROL_CLOCK_PING:
+		handle_ping(node, msg);
+		break;
+	case CONTROL_CLOCK_PONG:
+		if (msg->src == 0)
+			handle_pong(node, &msg->clock_pong);
+		break;
+	case CONTROL_INTERRUPT:
+		if (atomic_load(&node->vcpus_exist))
+			guest_io_deliver(node, msg);
+		break;
+	case CONTROL_EOI:
+		if (node->devices)
+			devices_eoi(node->devices, msg->eoi.vector);
+		break;
+	case CONTROL_IO_REQUEST:
+		if (node->devices)
+			devices_request(node->devices, msg);
+		break;
+	case CONTROL_IO_REPLY:
+		if (msg->src == 0 && node->io)
+			guest_io_reply(node, msg);
+		break;
+	case CONTROL_FEATURES:
+	case CONTROL_START:
+	case CONTROL_READY:
+	case CONTROL_RUN:
+		start_message(node, msg);
+		break;
+	case CONTROL_STATS_REQUEST:
+	case CONTROL_STATS_REPLY:
+		stats_reply(node, msg);
+		break;
+	case CONTROL_GUEST_END:
+	case CONTROL_END:
+		node_end(node, &msg->end, false);
+		break;
+	}
+}
+
+/* Edge-triggered: until the channel has no more. */
+static void read_channel(struct control_thread *c, uint16_t peer)
+{
+	struct control_channel *channel = mesh_control(c->node->mesh, peer);
+	static _Thread_local struct control_message msg; /* large */
+	int r = control_flush(channel);
+	if (r == 0 || r == -EAGAIN) {
+		while ((r = control_receive(channel, &msg)) == 0) {
+			heartbeat_heard(&c->heartbeat, peer, node_clock_local_ns());
+			handle_message(c->node, &msg);
+		}
+	}
+	if (r != -EAGAIN) {
+		heartbeat_forget(&c->heartbeat, peer);
+		mesh_down(c->node->mesh, peer, r, NULL);
+	}
+}
+
+void control_page_link_failed(struct node *node, uint16_t peer, const char *cause)
+{
+	struct control_thread *c = node->control;
+	pthread_mutex_lock(&c->lock);
+	if (!c->failed_ns[peer]) {
+		c->failed_ns[peer] = node_clock_local_ns();
+		snprintf(c->failed_cause[peer], sizeof(c->failed_cause[peer]), "%s", cause);
+	}
+	pthread_mutex_unlock(&c->lock);
+	eventfd_write(c->wake_fd, 1);
+}
+
+/* Page channels whose node has had its time for last words. Returns when the next one will have. */
+static uint64_t judge_failed(struct control_thread *c, uint64_t now)
+{
+	uint64_t next = UINT64_MAX;
+	char cause[sizeof(c->failed_cause[0])];
+	for (uint32_t n = 0; n < c->node->config->node_count; n++) {
+		pthread_mutex_lock(&c->lock);
+		uint64_t due = c->failed_ns[n] ? c->failed_ns[n] + LAST_WORDS_NS : UINT64_MAX;
+		memcpy(cause, c->failed_cause[n], sizeof(cause));
+		pthread_mutex_unlock(&c->lock);
+		if (due <= now)
+			mesh_down(c->node->mesh, (uint16_t)n, -EPIPE, cause);
+		else if (due < next)
+			next = due;
+	}
+	return next;
+}
+
+static void beat(struct control_thread *c, uint64_t now)
+{
+	static const struct control_message beat = { .type = CONTROL_HEARTBEAT };
+	uint16_t dead[NODES_MAX];
+	bool send;
+	uint32_t count = heartbeat_tick(&c->heartbeat, now, &send, dead);
+	if (send)
+		node_broadcast(c->node, &beat);
+	for (uint32_t i = 0; i < count; i++) {
+		char cause[96];
+		snprintf(cause, sizeof(cause),
+			 "nothing heard from it for %.1f s: it hangs, or its network is cut",
+			 (double)heartbeat_silence_ns(&c->heartbeat, dead[i], now) / 1e9);
+		mesh_down(c->node->mesh, dead[i], -ETIMEDOUT, cause);
+	}
+}
+
+static uint64_t keep_clock(struct control_thread *c, uint64_t now)
+{
+	struct node *node = c->node;
+	if (node->self == 0)
+		return UINT64_MAX;
+	if (now >= c->ping_ns) {
+		struct control_message ping = { .type = CONTROL_CLOCK_PING };
+		ping.clock_ping.id = c->ping_id++;
+		ping.clock_ping.sent_ns = node_clock_local_ns();
+		node_send(node, 0, &ping);
+		c->ping_ns =
+			now + (node_clock_ready(node->clock) ? PING_INTERVAL_NS : PING_START_NS);
+	}
+	return c->ping_ns;
+}
+
+static void resync_vcpus(struct control_thread *c, uint64_t now)
+{
+	struct node *node = c->node;
+	if (now < c->resync_ns)
+		return;
+	c->resync_ns = now + RESYNC_NS;
+	node_clock_update(node->clock);
+	if (!atomic_load(&node->vcpus_exist) || !node_clock_tsc_follow(node->clock))
+		return;
+	c->resync_ns = now + RESYNC_STEP_NS;
+	for (uint32_t i = 0; i < node_vcpu_count(node); i++)
+		vcpu_resync_tsc(node->vcpu[i]);
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static int wait_ms(struct control_thread *c)
+{
+	uint64_t now = node_clock_local_ns();
+	beat(c, now);
+	resync_vcpus(c, now);
+	uint64_t next = least(heartbeat_deadline(&c->heartbeat), c->resync_ns);
+	next = least(next, least(keep_clock(c, now), judge_failed(c, now)));
+	now = node_clock_local_ns();
+	if (next <= now)
+		return 0;
+	uint64_t ms = (next - now + 999999) / 1000000;
+	return ms < 1000 ? (int)ms : 1000;
+}
+
+static void *control_main(void *arg)
+{
+	struct control_thread *c = arg;
+	struct epoll_event events[EVENTS_MAX];
+	pthread_setname_np(pthread_self(), "control");
+	for (;;) {
+		int count = epoll_wait(c->epoll_fd, events, EVENTS_MAX, wait_ms(c));
+		for (int i = 0; i < count; i++) {
+			uint32_t what = events[i].data.u32;
+			eventfd_t value;
+			if (what < NODES_MAX)
+				read_channel(c, (uint16_t)what);
+			else if (what == NODES_MAX)
+				mesh_poll(c->node->mesh);
+			else
+				eventfd_read(c->wake_fd, &value);
+		}
+	}
+	return NULL;
+}
+
+static int watch(struct control_thread *c, int fd, uint32_t events, uint32_t what)
+{
+	struct epoll_event event = { .events = events, .data.u32 = what };
+	return epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static int watch_all(struct control_thread *c)
+{
+	struct node *node = c->node;
+	int r = watch(c, c->wake_fd, EPOLLIN, NODES_MAX + 1);
+	if (!r)
+		r = watch(c, mesh_fd(node->mesh), EPOLLIN, NODES_MAX);
+	for (uint32_t n = 0; !r && n < node->config->node_count; n++)
+		if (n != node->self)
+			r = watch(c, control_fd(mesh_control(node->mesh, (uint16_t)n)),
+				  EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, n);
+	return r;
+}
+
+/* The thread lives until the process ends: the channels it reads are never closed before. */
+int control_start(struct node *node)
+{
+	struct control_thread *c = calloc(1, sizeof(*c));
+	if (!c)
+		return -ENOMEM;
+	c->node = node;
+	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	c->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	pthread_mutex_init(&c->lock, NULL);
+	struct heartbeat_config config = { .self = node->self,
+					   .node_count = (uint16_t)node->config->node_count };
+	int r = c->wake_fd < 0 || c->epoll_fd < 0 ? -EMFILE : 0;
+	if (!r)
+		r = heartbeat_init(&c->heartbeat, &config, node_clock_local_ns());
+	if (!r)
+		r = watch_all(c);
+	if (!r) {
+		node->control = c;
+		r = -pthread_create(&c->thread, NULL, control_main, c);
+	}
+	if (r) {
+		node->control = NULL;
+		if (c->wake_fd >= 0)
+			close(c->wake_fd);
+		if (c->epoll_fd >= 0)
+			close(c->epoll_fd);
+		free(c);
+	}
+	return r;
+}

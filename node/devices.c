@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Node 0's devices: the PC (machine/pc.h) behind a lock, and a thread that serves the other nodes.
+ *
+ * vCPUs of this node call in directly. Requests of other nodes are queued by the control thread,
+ * which must never wait, and served by the device thread, which may: console output waits for its
+ * reader. The queue is as long as the pod has vCPUs: a vCPU has one request under way at most; a
+ * peer that sends more is broken and ends the pod. The thread also carries the devices' timers.
+ *
+ * The tail of what the kernel said on its console is kept, so that the end of a guest can be
+ * explained.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "node/node_state.h"
+
+#define TAIL_BYTES 8192
+
+struct request {
+	uint16_t src;
+	struct control_io_request io;
+};
+
+struct devices {
+	struct node *node;
+	pthread_t thread;
+
+	pthread_mutex_t lock; /* guards pc, tail, at_work */
+	struct pc *pc;
+	uint32_t at_work; /* vCPU whose access is being served */
+	size_t tail_size;
+	char tail[TAIL_BYTES];
+
+	pthread_mutex_t queue_lock; /* guards the rest */
+	pthread_cond_t queued;
+	uint32_t first, count;
+	bool timer_changed;
+	struct request *queue; /* VCPUS_MAX of them */
+};
+
+static void on_interrupt(void *ctx, const struct interrupt *interrupt)
+{
+	struct devices *d = ctx;
+	guest_io_interrupt(d->node, interrupt);
+}
+
+static void tail_add(struct devices *d, const char *bytes, size_t count)
+{
+	if (count > TAIL_BYTES / 2) {
+		bytes += count - TAIL_BYTES / 2;
+		count = TAIL_BYTES / 2;
+	}
+	if (d->tail_size + count > TAIL_BYTES) {
+		memmove(d->tail, d->tail + TAIL_BYTES / 2, d->tail_size - TAIL_BYTES / 2);
+		d->tail_size -= TAIL_BYTES / 2;
+	}
+	memcpy(d->tail + d->tail_size, bytes, count);
+	d->tail_size += count;
+}
+
+static void on_output(void *ctx, enum pc_serial port, const uint8_t *bytes, size_t count)
+{
+	struct devices *d = ctx;
+	if (port == PC_CONSOLE)
+		tail_add(d, (const char *)bytes, count);
+	console_output(d->node->console, port, bytes, count);
+}
+
+static void on_power_off(void *ctx)
+{
+	struct devices *d = ctx;
+	node_end_with(d->node, CONTROL_END_POWER_OFF, 0, "the guest powered off");
+}
+
+/* The console's last line with "Kernel panic" in it, without the terminal's control characters. */
+static void panic_line(const struct devices *d, char *line, size_t size)
+{
+	static const char mark[] = "Kernel panic";
+	const char *found = NULL;
+	line[0] = '\0';
+	for (size_t i = 0; i + sizeof(mark) - 1 <= d->tail_size; i++)
+		if (memcmp(d->tail + i, mark, sizeof(mark) - 1) == 0)
+			found = d->tail + i;
+	if (!found)
+		return;
+	size_t n = 0;
+	while (found < d->tail + d->tail_size && (unsigned char)*found >= ' ' && n + 1 < size)
+		line[n++] = *found++;
+	line[n] = '\0';
+}
+
+static void on_reset(void *ctx, enum pc_reset why)
+{
+	struct devices *d = ctx;
+	struct node *node = d->node;
+	struct control_end end = {
+		.kind = CONTROL_END_RESET, .status = 1, .vcpu = NODE_NONE, .node = NODE_NONE
+	};
+	if (d->at_work < node->config->vcpu_count) {
+		end.vcpu = (uint16_t)d->at_work;
+		end.node = pod_config_vcpu_node(node->config, d->at_work);
+	}
+	const char *name = end.node == NODE_NONE ? "?" : node->config->node[end.node].name;
+	if (why == PC_RESET_PANIC) {
+		char line[256];
+		panic_line(d, line, sizeof(line));
+		end.kind = CONTROL_END_PANIC;
+		snprintf(end.text, sizeof(end.text),
+			 "the guest's kernel panicked on vCPU %u, node %u (%s): %s", end.vcpu,
+			 end.node, name, line[0] ? line : "no message on its console");
+	} else {
+		snprintf(
+			end.text, sizeof(end.text),
+			"the guest asked for a reset (vCPU %u, node %u (%s)); a pod does not restart a guest",
+			end.vcpu, end.node, name);
+	}
+	node_end(node, &end, true);
+}
+
+static const struct pc_ops ops = {
+	.interrupt = on_interrupt,
+	.output = on_output,
+	.power_off = on_power_off,
+	.reset = on_reset,
+};
+
+/* The device thread looks at the timers again if an access may have moved them. */
+static void timers_changed(struct devices *d, uint64_t before, uint64_t after)
+{
+	if (after >= before)
+		return;
+	pthread_mutex_lock(&d->queue_lock);
+	d->timer_changed = true;
+	pthread_cond_signal(&d->queued);
+	pthread_mutex_unlock(&d->queue_lock);
+}
+
+void devices_access(struct devices *d, uint32_t vcpu, bool mmio, const struct pc_access *access)
+{
+	uint64_t now = node_now_ns(d->node);
+	pthread_mutex_lock(&d->lock);
+	uint64_t before = pc_deadline(d->pc);
+	d->at_work = vcpu;
+	if (mmio)
+		pc_mmio(d->pc, access, now);
+	else
+		pc_io(d->pc, access, now);
+	d->at_work = UINT32_MAX;
+	uint64_t after = pc_deadline(d->pc);
+	pthread_mutex_unlock(&d->lock);
+	timers_changed(d, before, after);
+}
+
+void devices_eoi(struct devices *d, uint8_t vector)
+{
+	pthread_mutex_lock(&d->lock);
+	pc_eoi(d->pc, vector);
+	pthread_mutex_unlock(&d->lock);
+}
+
+size_t devices_input(struct devices *d, unsigned int port, const uint8_t *data, size_t size)
+{
+	pthread_mutex_lock(&d->lock);
+	uint64_t before = pc_deadline(d->pc);
+	size_t taken = pc_serial_input(d->pc, port, data, size, node_now_ns(d->node));
+	uint64_t after = pc_deadline(d->pc);
+	pthread_mutex_unlock(&d->lock);
+	timers_changed(d, before, after);
+	return taken;
+}
+
+void devices_request(struct devices *d, const struct control_message *msg)
+{
+	pthread_mutex_lock(&d->queue_lock);
+	bool full = d->count == VCPUS_MAX;
+	if (!full) {
+		struct request *r = &d->queue[(d->first + d->count++) % VCPUS_MAX];
+		r->src = msg->src;
+		r->io = msg->io_request;
+		pthread_cond_signal(&d->queued);
+	}
+	pthread_mutex_unlock(&d->queue_lock);
+	if (full)
+		node_end_with(d->node, CONTROL_END_NODE_ERROR, 1,
+			      "node %u (%s) sent more device accesses than the pod has vCPUs",
+			      msg->src, d->node->config->node[msg->src].name);
+}
+
+static void serve_request(struct devices *d, struct request *r)
+{
+	struct pc_access access = { .address = r->io.address,
+				    .count = r->io.count,
+				    .size = r->io.size,
+				    .write = r->io.write,
+				    .data = r->io.data };
+	devices_access(d, r->io.vcpu, r->io.kind == CONTROL_IO_MMIO, &access);
+
+	struct control_message msg = { .type = CONTROL_IO_REPLY };
+	msg.io_reply = (struct control_io_reply){
+		.id = r->io.id,
+		.vcpu = r->io.vcpu,
+		.status = CONTROL_IO_DONE,
+		.size = r->io.size,
+		.count = r->io.write ? 0 : r->io.count,
+	};
+	if (!r->io.write)
+		memcpy(msg.io_reply.data, r->io.data, (size_t)r->io.size * r->io.count);
+	node_send(d->node, r->src, &msg);
+}
+
+static uint64_t tick(struct devices *d)
+{
+	uint64_t now = node_now_ns(d->node);
+	pthread_mutex_lock(&d->lock);
+	if (pc_deadline(d->pc) <= now)
+		pc_tick(d->pc, now);
+	uint64_t deadline = pc_deadline(d->pc);
+	pthread_mutex_unlock(&d->lock);
+	return deadline;
+}
+
+/* Waits for a request (true, and *ret_request) or until the timers need another look. */
+static bool next_request(struct devices *d, uint64_t deadline, struct request *ret_request)
+{
+	struct timespec until;
+	bool got = false;
+	pthread_mutex_lock(&d->queue_lock);
+	if (!d->count && !d->timer_changed) {
+		uint64_t now = node_now_ns(d->node);
+		uint64_t wait = deadline > now ? deadline - now : 0;
+		if (wait > 1000000000ull)
+			wait = 1000000000ull;
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		wait += (uint64_t)until.tv_nsec;
+		until.tv_sec += (time_t)(wait / 1000000000ull);
+		until.tv_nsec = (long)(wait % 1000000000ull);
+		pthread_cond_timedwait(&d->queued, &d->queue_lock, &until);
+	}
+	d->timer_changed = false;
+	if (d->count) {
+		*ret_request = d->queue[d->first];
+		d->first = (d->first + 1) % VCPUS_MAX;
+		d->count--;
+		got = true;
+	}
+	pthread_mutex_unlock(&d->queue_lock);
+	return got;
+}
+
+static void *device_thread(void *arg)
+{
+	struct devices *d = arg;
+	struct request request;
+	pthread_setname_np(pthread_self(), "devices");
+	while (!node_has_ended(d->node))
+		if (next_request(d, tick(d), &request))
+			serve_request(d, &request);
+	return NULL;
+}
+
+int devices_create(struct node *node)
+{
+	struct devices *d = calloc(1, sizeof(*d));
+	if (!d)
+		return -ENOMEM;
+	d->node = node;
+	d->at_work = UINT32_MAX;
+	pthread_mutex_init(&d->lock, NULL);
+	pthread_mutex_init(&d->queue_lock, NULL);
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&d->queued, &attr);
+	pthread_condattr_destroy(&attr);
+	d->queue = calloc(VCPUS_MAX, sizeof(*d->queue));
+	struct pc_config config = { .wall_epoch_s = (int64_t)time(NULL) -
+						    (int64_t)(node_now_ns(node) / 1000000000ull) };
+	int r = d->queue ? pc_create(&config, &ops, d, &d->pc) : -ENOMEM;
+	if (!r) {
+		node->devices = d;
+		r = -pthread_create(&d->thread, NULL, device_thread, d);
+	}
+	if (r) {
+		node->devices = NULL;
+		if (d->pc)
+			pc_destroy(d->pc);
+		free(d->queue);
+		free(d);
+	}
+	return r;
+}

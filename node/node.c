@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A node's life, in order (node.h); the other files of node/ are what it wires together.
+ *
+ * The end is one value, written once under the lock: the first reason that this node learns of. Who
+ * learns of it from outside the pod (its guest, its link, its user) tells all others. Nothing is
+ * torn down then: threads may be inside stalls that nobody will resolve, so the last words are said
+ * and the process ends, which gives everything back.
+ */
+#include "node/node.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "machine/loader.h"
+#include "memory/uffd_probe.h"
+#include "node/node_state.h"
+#include "node/status_socket.h"
+
+#define LINK_SECONDS 60
+
+void node_say(struct node *node, const char *format, ...)
+{
+	char line[512];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	node->options->say(node->options->context, line);
+}
+
+bool node_has_ended(struct node *node)
+{
+	pthread_mutex_lock(&node->lock);
+	bool ended = node->ended;
+	pthread_mutex_unlock(&node->lock);
+	return ended;
+}
+
+void node_end(struct node *node, const struct control_end *end, bool ours)
+{
+	pthread_mutex_lock(&node->lock);
+	if (!node->ended) {
+		node->end = *end;
+		node->end_is_ours = ours;
+		node->ended = true;
+		pthread_cond_broadcast(&node->changed);
+	}
+	pthread_mutex_unlock(&node->lock);
+}
+
+void node_end_with(struct node *node, enum control_end_kind kind, uint8_t status,
+		   const char *format, ...)
+{
+	struct control_end end = {
+		.kind = (uint8_t)kind, .status = status, .node = node->self, .vcpu = NODE_NONE
+	};
+	va_list args;
+	va_start(args, format);
+	vsnprintf(end.text, sizeof(end.text), format, args);
+	va_end(args);
+	node_end(node, &end, true);
+}
+
+void node_send(struct node *node, uint16_t to, const struct control_message *msg)
+{
+	int r = control_send(mesh_control(node->mesh, to), msg);
+	if (r < 0)
+		mesh_down(node->mesh, to, r, NULL);
+}
+
+void node_broadcast(struct node *node, const struct control_message *msg)
+{
+	for (uint32_t n = 0; n < node->config->node_count; n++)
+		if (n != node->self)
+			node_send(node, (uint16_t)n, msg);
+}
+
+static void on_progress(void *ctx, enum mesh_event event, uint16_t peer, const char *text)
+{
+	node_say(ctx, "%s%s", event == MESH_CONNECTED ? "linked with " : "", text);
+}
+
+static void on_link_down(void *ctx, uint16_t peer, const char *cause)
+{
+	struct control_end end = {
+		.kind = CONTROL_END_NODE_LOST, .status = 1, .node = peer, .vcpu = NODE_NONE
+	};
+	snprintf(end.text, sizeof(end.text), "%s", cause);
+	node_end(ctx, &end, true);
+}
+
+static void on_pager_failed(void *ctx, uint16_t peer, int error, const char *cause)
+{
+	struct node *node = ctx;
+	if (peer == NODE_NONE || peer == node->self)
+		node_end_with(node, CONTROL_END_NODE_ERROR, 1, "node %u (%s): memory: %s",
+			      node->self, node->config->node[node->self].name, cause);
+	else
+		control_page_link_failed(node, peer, cause);
+}
+
+static uint64_t pager_now(void *ctx)
+{
+	return node_now_ns(ctx);
+}
+
+static int probe_host(struct node *node, char *why, size_t why_size)
+{
+	struct uffd_probe uffd;
+	int r = uffd_probe(&uffd, why, why_size);
+	if (r < 0)
+		return r;
+	r = node->options->engine->probe(&node->features, why, why_size);
+	if (r < 0)
+		return r;
+	if (node->config->node_count > 1 && node->features.advice)
+		node_say(node, "advice: %s", node->features.advice);
+	r = memory_map_build(node->config->memory, &node->map);
+	if (r < 0)
+		snprintf(why, why_size, "%lluM of guest memory cannot be laid out",
+			 (unsigned long long)(node->config->memory >> 20));
+	return r;
+}
+
+static int link_up(struct node *node, char *why, size_t why_size)
+{
+	const struct pod_config *config = node->config;
+	struct mesh_node *nodes = calloc(config->node_count, sizeof(*nodes));
+	if (!nodes)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < config->node_count; i++)
+		nodes[i] = (struct mesh_node){ .name = config->node[i].name,
+					       .address = config->node[i].address };
+	struct mesh_config mesh = {
+		.pod_name = config->name,
+		.self = node->self,
+		.node_count = (uint16_t)config->node_count,
+		.node = nodes,
+		.shard_count = (uint16_t)config->shard_count,
+		.config_digest = pod_config_digest(config),
+		.timeout_ms = LINK_SECONDS * 1000,
+		.progress = on_progress,
+		.down = on_link_down,
+		.ctx = node,
+	};
+	int r = mesh_create(&mesh, &node->mesh, why, why_size);
+	free(nodes);
+	if (!r)
+		r = mesh_bring_up(node->mesh, -1, why, why_size);
+	if (!r)
+		r = control_start(node);
+	return r;
+}
+
+static int create_memory(struct node *node)
+{
+	const struct pod_config *config = node->config;
+	struct guest_memory_config memory = { .range_count = node->map.count,
+					      .shard_count = config->shard_count };
+	for (uint32_t i = 0; i < node->map.count; i++)
+		memory.range[i] = (struct guest_memory_range){ .gpa = node->map.range[i].gpa,
+							       .size = node->map.range[i].bytes };
+	int r = guest_memory_create(&memory, &node->memory);
+	if (r < 0)
+		return r;
+	struct pager_config pager = {
+		.memory = node->memory,
+		.self = node->self,
+		.node_count = (uint16_t)config->node_count,
+		.vcpu_count = node_vcpu_count(node),
+		.port_count = 2,
+		.capacity_bytes = config->node[node->self].memory,
+		.spin = config->spin ? PAGER_SPIN_AUTO : PAGER_SPIN_OFF,
+		.now_ns = pager_now,
+		.failed = on_pager_failed,
+		.arg = node,
+	};
+	r = pager_create(&pager, &node->pager);
+	for (uint32_t n = 0; !r && n < config->node_count; n++)
+		for (uint32_t s = 0; !r && n != node->self && s < config->shard_count; s++)
+			r = pager_add_channel(node->pager, s,
+					      mesh_pages(node->mesh, (uint16_t)n, (uint16_t)s));
+	if (!r)
+		r = pager_start(node->pager);
+	return r;
+}
+
+static int create_vcpus(struct node *node, char *why, size_t why_size)
+{
+	const struct node_config *own = &node->config->node[node->self];
+	struct engine_config engine = { .vcpu_max = own->vcpu_count,
+					.tsc_khz = node->start.tsc_khz,
+					.cpuid = &node->start.cpuid };
+	int r = node->options->engine->create(&engine, &node->engine, why, why_size);
+	for (uint32_t i = 0; !r && i < node->map.count; i++)
+		r = node->options->engine->add_memory(
+			node->engine, node->map.range[i].gpa,
+			guest_memory_hva(node->memory, node->map.range[i].gpa),
+			node->map.range[i].bytes);
+	node_clock_tsc_start(node->clock, node->start.epoch_ns, node->start.tsc_khz,
+			     node->features.tsc_khz);
+	if (!r)
+		r = guest_io_create(node);
+	struct vcpu_config config = {
+		.engine_ops = node->options->engine,
+		.engine = node->engine,
+		.lapic = { .tsc_khz = node->start.tsc_khz,
+			   .tsc_deadline = node->start.tsc_deadline },
+		.ops = &guest_io_ops,
+		.ctx = node,
+	};
+	static struct vcpu_state state;
+	for (uint32_t i = 0; !r && i < own->vcpu_count; i++) {
+		config.number = own->vcpu_first + i;
+		if (config.number == 0)
+			continue; /* needs the loader's state: load_guest() */
+		vcpu_state_reset(&state, config.number);
+		r = vcpu_create(&config, &state, &node->vcpu[i]);
+	}
+	if (r < 0 && !why[0])
+		snprintf(why, why_size, "vCPUs cannot be made: %s", strerror(-r));
+	return r;
+}
+
+static int loader_write(void *ctx, uint64_t gpa, const void *data, size_t bytes)
+{
+	struct node *node = ctx;
+	return memory_write(node->loader_port, gpa, data, bytes);
+}
+
+static size_t on_console_input(void *ctx, unsigned int port, const uint8_t *data, size_t size)
+{
+	struct node *node = ctx;
+	return node->run_ns ? devices_input(node->devices, port, data, size) : 0;
+}
+
+static void on_console_end(void *ctx, const char *text)
+{
+	struct control_end end = { .kind = CONTROL_END_USER,
+				   .status = text ? 1 : 0,
+				   .node = NODE_NONE,
+				   .vcpu = NODE_NONE };
+	snprintf(end.text, sizeof(end.text), "%s", text ? text : "ended from the console");
+	node_end(ctx, &end, true);
+}
+
+static int create_devices(struct node *node)
+{
+	const struct node_guest *guest = node->options->guest;
+	struct console_config console = { .mode = guest->console,
+					  .log_fd = guest->log_fd,
+					  .input = on_console_input,
+					  .end = on_console_end,
+					  .context = node };
+	int r = devices_create(node);
+	return r ? r : console_open(&console, &node->console);
+}
+
+static int load_guest(struct node *node, char *why, size_t why_size)
+{
+	const struct node_guest *guest = node->options->guest;
+	char cmdline[LOADER_CMDLINE_MAX + 1];
+	struct loader_cmdline_config line = { .tsc_khz = node->start.tsc_khz,
+					      .quiet = guest->quiet,
+					      .extra = guest->append };
+	if (loader_cmdline(&line, cmdline, sizeof(cmdline)) < 0) {
+		snprintf(why, why_size, "the kernel's command line is too long: shorten --append");
+		return -E2BIG;
+	}
+	struct loader_config config = {
+		.map = node->map,
+		.kernel = { guest->kernel.name, guest->kernel.data, guest->kernel.size },
+		.initrd = { guest->initrd.name, guest->initrd.data, guest->initrd.size },
+		.cmdline = cmdline,
+		.vcpu_count = node->config->vcpu_count,
+		.write = loader_write,
+		.ctx = node,
+	};
+	static struct vcpu_state bsp;
+	struct loader_result result;
+	int r = pager_open_port(node->pager, &node->loader_port);
+	if (!r)
+		r = loader_load(&config, &bsp, &result, why, why_size);
+	if (node->loader_port)
+		pager_close_port(node->pager, node->loader_port);
+	struct vcpu_config vcpu = {
+		.engine_ops = node->options->engine,
+		.engine = node->engine,
+		.number = 0,
+		.lapic = { .tsc_khz = node->start.tsc_khz,
+			   .tsc_deadline = node->start.tsc_deadline },
+		.ops = &guest_io_ops,
+		.ctx = node,
+	};
+	if (!r)
+		r = vcpu_create(&vcpu, &bsp, &node->vcpu[0]);
+	if (r < 0 && !why[0])
+		snprintf(why, why_size, "the guest cannot be loaded: %s", strerror(-r));
+	return r;
+}
+
+static int start_vcpus(struct node *node)
+{
+	int r = 0;
+	for (uint32_t i = 0; !r && i < node_vcpu_count(node); i++)
+		r = vcpu_start(node->vcpu[i]);
+	return r;
+}
+
+/* Everything up to running vCPUs. */
+static int bring_up(struct node *node, char *why, size_t why_size)
+{
+	const struct node_guest *guest = node->options->guest;
+	why[0] = '\0';
+	int r = 0;
+	if (guest) {
+		struct loader_file kernel = { guest->kernel.name, guest->kernel.data,
+					      guest->kernel.size };
+		r = loader_check(&kernel, why, why_size);
+	}
+	if (!r)
+		r = probe_host(node, why, why_size);
+	if (!r)
+		r = link_up(node, why, why_size);
+	if (!r)
+		r = start_agree(node, why, why_size);
+	if (!r)
+		r = create_memory(node);
+	if (!r)
+		r = create_vcpus(node, why, why_size);
+	if (!r && node->self == 0)
+		r = create_devices(node);
+	if (!r && node->self == 0)
+		r = load_guest(node, why, why_size);
+	if (r < 0)
+		return r;
+	atomic_store(&node->vcpus_exist, true);
+	r = stats_create(node);
+	if (!r)
+		r = status_socket_open(node->config->name, node->config->node[node->self].name,
+				       stats_pod, node, &node->status);
+	if (r == -EADDRINUSE)
+		snprintf(why, why_size, "a node '%s' of a pod '%s' runs on this host already",
+			 node->config->node[node->self].name, node->config->name);
+	else if (r < 0)
+		snprintf(why, why_size, "the status socket cannot be made: %s", strerror(-r));
+	if (!r)
+		r = start_ready(node, why, why_size);
+	return r ? r : start_vcpus(node);
+}
+
+static void *signal_thread(void *arg)
+{
+	struct node *node = arg;
+	sigset_t set;
+	int signal_number;
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	while (sigwait(&set, &signal_number) == 0)
+		node_end_with(node, CONTROL_END_USER, (uint8_t)(128 + signal_number),
+			      "ended by %s on node %u (%s)",
+			      signal_number == SIGINT ? "Ctrl-C" : strsignal(signal_number),
+			      node->self, node->config->node[node->self].name);
+	return NULL;
+}
+
+/* One thread takes the signals that end a node; all others, made later, inherit the mask. */
+static int take_signals(struct node *node)
+{
+	sigset_t set;
+	pthread_t thread;
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	int r = pthread_create(&thread, NULL, signal_thread, node);
+	if (!r)
+		pthread_detach(thread);
+	return -r;
+}
+
+static void wait_for_end(struct node *node)
+{
+	pthread_mutex_lock(&node->lock);
+	while (!node->ended)
+		pthread_cond_wait(&node->changed, &node->lock);
+	pthread_mutex_unlock(&node->lock);
+}
+
+static void tell_end(struct node *node)
+{
+	struct control_message msg = { .type = CONTROL_END, .end = node->end };
+	if (!node->mesh || !node->control || !node->end_is_ours)
+		return;
+	for (uint32_t n = 0; n < node->config->node_count; n++)
+		if (n != node->self && n != node->end.node)
+			control_send(mesh_control(node->mesh, (uint16_t)n), &msg);
+	if (node->end.node != node->self && node->end.node < node->config->node_count)
+		control_send(mesh_control(node->mesh, node->end.node), &msg);
+}
+
+/* What the process's exit status and last line are. */
+static void judge_end(struct node *node, struct node_result *result)
+{
+	const struct control_end *end = &node->end;
+	result->status = end->status;
+	if (end->kind != CONTROL_END_POWER_OFF) {
+		snprintf(result->line, sizeof(result->line), "the pod ended: %s", end->text);
+		if (!result->status)
+			result->line[0] = '\0';
+		return;
+	}
+	if (!node->console || node->options->guest->console != CONSOLE_COMMAND)
+		return;
+	int status = console_exit_status(node->console);
+	if (status >= 0) {
+		result->status = status;
+		return;
+	}
+	result->status = 1;
+	snprintf(
+		result->line, sizeof(result->line),
+		"the guest powered off before its command had ended: see its console (--log FILE)");
+}
+
+static void close_down(struct node *node)
+{
+	status_socket_close(node->status);
+	console_close(node->console);
+	tell_end(node);
+	for (uint32_t n = 0; node->control && n < node->config->node_count; n++)
+		if (n != node->self) {
+			struct control_channel *channel = mesh_control(node->mesh, (uint16_t)n);
+			channel->ops->shutdown(channel);
+		}
+	if (node->control)
+		usleep(100000); /* the last words leave */
+}
+
+int node_run(const struct node_options *options, struct node_result *ret_result)
+{
+	char why[512] = "";
+	struct node *node = calloc(1, sizeof(*node));
+	if (!node)
+		return -ENOMEM;
+	node->options = options;
+	node->config = options->config;
+	node->self = options->self;
+	pthread_mutex_init(&node->lock, NULL);
+	pthread_cond_init(&node->changed, NULL);
+	int r = take_signals(node);
+	if (!r)
+		r = node_clock_create(node->self, &node->clock);
+	if (!r)
+		r = bring_up(node, why, sizeof(why));
+	if (r == 0) {
+		node_say(node, "the guest runs: %u vCPUs and %lluM on %u nodes",
+			 node->config->vcpu_count, (unsigned long long)(node->config->memory >> 20),
+			 node->config->node_count);
+		wait_for_end(node);
+	} else if (!node_has_ended(node)) {
+		node_end_with(node, CONTROL_END_NODE_ERROR, 1, "node %u (%s) cannot start: %s",
+			      node->self, node->config->node[node->self].name,
+			      why[0] ? why : strerror(-r));
+	}
+	close_down(node);
+	if (r < 0 && node->end_is_ours)
+		snprintf(ret_result->line, sizeof(ret_result->line), "%s",
+			 why[0] ? why : node->end.text);
+	else
+		judge_end(node, ret_result);
+	return r;
+}

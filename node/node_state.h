@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The inside of a running node, shared by the files of node/ and by nobody else.
+ *
+ * Threads: main (start-up, then waits for the end), control (control.c), one a shard (pager), one a
+ * vCPU (vcpu.c), status socket, and on node 0 devices (devices.c) and console (console.c). What is
+ * set before the threads start and never changes needs no lock; the rest says its own.
+ */
+#ifndef NODE_NODE_STATE_H
+#define NODE_NODE_STATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "link/mesh.h"
+#include "machine/memory_map.h"
+#include "machine/pc.h"
+#include "node/node.h"
+#include "node/pager.h"
+#include "node/node_clock.h"
+#include "node/vcpu.h"
+
+struct control_thread;
+struct devices;
+struct guest_io;
+struct node_stats;
+struct status_socket;
+
+struct node {
+	const struct node_options *options;
+	const struct pod_config *config;
+	uint16_t self;
+	struct engine_features features;
+	struct memory_map map;
+
+	/* What the pod agreed on: set by start_agree() before memory and vCPUs exist. */
+	struct control_start start;
+
+	struct mesh *mesh;
+	struct node_clock *clock;
+	struct guest_memory *memory;
+	struct pager *pager;
+	struct memory_port *loader_port;
+	struct engine *engine;
+	struct vcpu *vcpu[VCPUS_MAX]; /* local ones, in order: config->node[self].vcpu_count */
+	struct control_thread *control;
+	struct guest_io *io;
+	struct devices *devices; /* node 0 */
+	struct console *console; /* node 0 */
+	struct status_socket *status;
+	struct node_stats *stats;
+	atomic_bool vcpus_exist;     /* all of vcpu[] is set */
+	atomic_uint_fast64_t run_ns; /* pod clock at RUN, 0 before */
+
+	pthread_mutex_t lock; /* guards the rest */
+	pthread_cond_t changed;
+	uint32_t features_count, ready_count; /* node 0: answers of the others */
+	bool peer_ready[NODES_MAX];
+	struct control_features *peer_features[NODES_MAX];
+	bool started, running; /* other nodes: START, RUN came */
+	bool ended, end_is_ours;
+	struct control_end end;
+};
+
+static inline uint32_t node_vcpu_count(const struct node *node)
+{
+	return node->config->node[node->self].vcpu_count;
+}
+
+/* The local vCPU of that number, or NULL. */
+static inline struct vcpu *node_vcpu(struct node *node, uint32_t number)
+{
+	uint32_t index = number - node->config->node[node->self].vcpu_first;
+	return index < node_vcpu_count(node) ? node->vcpu[index] : NULL;
+}
+
+static inline uint64_t node_now_ns(const struct node *node)
+{
+	return node_clock_now(node->clock);
+}
+
+/* The pod ends. Any thread; the first reason counts. `ours`: this node tells the others. */
+void node_end(struct node *node, const struct control_end *end, bool ours);
+/* The same, with the usual fields; text is formatted. */
+__attribute__((format(printf, 4, 5))) void node_end_with(struct node *node,
+							 enum control_end_kind kind, uint8_t status,
+							 const char *format, ...);
+bool node_has_ended(struct node *node);
+__attribute__((format(printf, 2, 3))) void node_say(struct node *node, const char *format, ...);
+
+/* Sends to one node; a failure takes the link down. Any thread. */
+void node_send(struct node *node, uint16_t to, const struct control_message *msg);
+void node_broadcast(struct node *node, const struct control_message *msg);
+
+/* start.c: agreeing on what the guest will see, from the main thread. */
+int start_agree(struct node *node, char *why, size_t why_size);
+int start_ready(struct node *node, char *why, size_t why_size);
+/* ... and the messages that belong to it, from the control thread. */
+void start_message(struct node *node, const struct control_message *msg);
+
+/* control.c */
+int control_start(struct node *node);
+/* A page channel to `peer` failed. Judged after a short while: its own last words may be on their
+ * way. */
+void control_page_link_failed(struct node *node, uint16_t peer, const char *cause);
+
+/* devices.c: node 0's PC. The callers: vCPU threads here, and the control thread for the other
+ * nodes. */
+int devices_create(struct node *node);
+void devices_access(struct devices *devices, uint32_t vcpu, bool mmio,
+		    const struct pc_access *access);
+void devices_request(struct devices *devices,
+		     const struct control_message *msg); /* queues; never waits */
+void devices_eoi(struct devices *devices, uint8_t vector);
+size_t devices_input(struct devices *devices, unsigned int port, const uint8_t *data, size_t size);
+
+/* guest_io.c: what vCPU threads need from outside. */
+int guest_io_create(struct node *node);
+extern const struct vcpu_ops guest_io_ops;
+void guest_io_reply(struct node *node, const struct control_message *msg);
+/* Routes an interrupt to vCPUs wherever they are. Any thread; never waits. */
+void guest_io_interrupt(struct node *node, const struct interrupt *interrupt);
+/* Interrupts from another node for vCPUs here. */
+void guest_io_deliver(struct node *node, const struct control_message *msg);
+
+/* stats.c */
+int stats_create(struct node *node);
+char *stats_own(struct node *node); /* this node's JSON; malloc'd */
+char *stats_pod(void *node);	    /* the pod's; asks the others, waits a second at most */
+void stats_reply(struct node *node, const struct control_message *msg); /* control thread */
+
+#endif

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How nodes agree on what the guest will see, before anything runs.
+ *
+ *	others                node 0
+ *	FEATURES   ------->   folds all CPUs into the least common, checks TSC rates
+ *	           <-------   START: CPUID, TSC rate, memory, epoch
+ *	(memory, vCPUs)       (memory, vCPUs, guest loaded)
+ *	READY      ------->
+ *	           <-------   RUN
+ *
+ * The control thread takes the messages in (start_message()), the main thread waits for them, with
+ *a limit, and tells the user what it waits for.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "node/node_state.h"
+
+#define START_SECONDS 60
+#define SAY_SECONDS   3
+
+struct waiting {
+	const char *for_what;
+	bool (*done)(const struct node *node);
+};
+
+/* Until done, the pod's end (-ESHUTDOWN) or START_SECONDS (-ETIMEDOUT). */
+static int wait_until(struct node *node, const struct waiting *waiting, char *why, size_t why_size)
+{
+	int r = 0;
+	pthread_mutex_lock(&node->lock);
+	for (int second = 0; !waiting->done(node); second++) {
+		if (node->ended) {
+			r = -ESHUTDOWN;
+			break;
+		}
+		if (second >= START_SECONDS) {
+			snprintf(why, why_size, "%s: not within %d s", waiting->for_what,
+				 START_SECONDS);
+			r = -ETIMEDOUT;
+			break;
+		}
+		struct timespec until;
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec++;
+		while (!waiting->done(node) && !node->ended)
+			if (pthread_cond_timedwait(&node->changed, &node->lock, &until) ==
+			    ETIMEDOUT)
+				break;
+		if (second && second % SAY_SECONDS == 0 && !waiting->done(node)) {
+			pthread_mutex_unlock(&node->lock);
+			node_say(node, "%s (%d s)", waiting->for_what, second);
+			pthread_mutex_lock(&node->lock);
+		}
+	}
+	pthread_mutex_unlock(&node->lock);
+	return r;
+}
+
+static bool have_features(const struct node *node)
+{
+	return node->features_count == node->config->node_count - 1;
+}
+
+static bool have_start(const struct node *node)
+{
+	return node->started;
+}
+
+static bool have_ready(const struct node *node)
+{
+	return node->ready_count == node->config->node_count - 1;
+}
+
+static bool have_run(const struct node *node)
+{
+	return node->running;
+}
+
+static bool have_clock(const struct node *node)
+{
+	return node_clock_ready(node->clock);
+}
+
+static void put_features(const struct node *node, struct control_features *features)
+{
+	snprintf(features->engine, sizeof(features->engine), "%s", node->options->engine->name);
+	features->tsc_khz = node->features.tsc_khz;
+	features->tsc_deadline = node->features.tsc_deadline;
+	features->tsc_scaling = node->features.tsc_scaling;
+	features->walks_write = node->features.walks_write;
+	features->offer = node->features.offer;
+	features->capacity_pages = node->config->node[node->self].memory / PAGE_BYTES;
+	features->vcpu_count = (uint16_t)node_vcpu_count(node);
+}
+
+/* Host TSCs must run alike where they cannot be scaled: the guest's TSC must not drift between
+ * nodes. */
+static int check_peer(struct node *node, uint16_t peer, const struct control_features *f, char *why,
+		      size_t why_size)
+{
+	const char *name = node->config->node[peer].name;
+	if (strcmp(f->engine, node->options->engine->name) != 0) {
+		snprintf(why, why_size,
+			 "node %u (%s) runs engine '%s', this one '%s': use one engine in a pod",
+			 peer, name, f->engine, node->options->engine->name);
+		return -EINVAL;
+	}
+	uint32_t ours = node->features.tsc_khz, theirs = f->tsc_khz;
+	uint32_t apart = ours > theirs ? ours - theirs : theirs - ours;
+	if (apart > ours / 1000 && !f->tsc_scaling) {
+		snprintf(why, why_size,
+			 "node %u (%s) has a TSC of %u kHz, this one of %u kHz, and its CPU cannot "
+			 "scale it: use hosts of one kind",
+			 peer, name, theirs, ours);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int fold_features(struct node *node, struct control_start *start, char *why, size_t why_size)
+{
+	struct cpuid_set common = node->features.offer;
+	start->tsc_deadline = node->features.tsc_deadline;
+	start->walks_write = node->features.walks_write;
+	for (uint32_t n = 1; n < node->config->node_count; n++) {
+		const struct control_features *f = node->peer_features[n];
+		int r = check_peer(node, (uint16_t)n, f, why, why_size);
+		if (r < 0)
+			return r;
+		char detail[256];
+		r = cpuid_common(&common, &f->offer, detail, sizeof(detail));
+		if (r < 0) {
+			snprintf(why, why_size, "node %u (%s): %s", n, node->config->node[n].name,
+				 detail);
+			return r;
+		}
+		start->tsc_deadline &= f->tsc_deadline;
+		start->walks_write |= f->walks_write;
+	}
+	int r = cpuid_finish(&common, node->config->vcpu_count, &start->cpuid);
+	if (r < 0)
+		snprintf(why, why_size, "the hosts' CPUs have too little in common for a guest");
+	return r;
+}
+
+static int agree_as_first(struct node *node, char *why, size_t why_size)
+{
+	int r = wait_until(
+		node,
+		&(struct waiting){ "waiting for what the other hosts' CPUs can do", have_features },
+		why, why_size);
+	if (r < 0)
+		return r;
+	struct control_message msg = { .type = CONTROL_START };
+	r = fold_features(node, &msg.start, why, why_size);
+	if (r < 0)
+		return r;
+	msg.start.memory_bytes = node->config->memory;
+	msg.start.tsc_khz = node->features.tsc_khz;
+	msg.start.vcpu_count = (uint16_t)node->config->vcpu_count;
+	msg.start.epoch_ns = node_now_ns(node);
+	node->start = msg.start;
+	node_broadcast(node, &msg);
+	return 0;
+}
+
+static int agree_as_other(struct node *node, char *why, size_t why_size)
+{
+	struct control_message msg = { .type = CONTROL_FEATURES };
+	put_features(node, &msg.features);
+	node_send(node, 0, &msg);
+	int r = wait_until(node,
+			   &(struct waiting){ "waiting for the first node's START", have_start },
+			   why, why_size);
+	if (r < 0)
+		return r;
+	if (node->start.memory_bytes != node->config->memory ||
+	    node->start.vcpu_count != node->config->vcpu_count) {
+		snprintf(
+			why, why_size,
+			"the first node starts another pod than this configuration describes: give "
+			"all nodes the same file");
+		return -EINVAL;
+	}
+	return wait_until(
+		node,
+		&(struct waiting){ "measuring the distance to the first node's clock", have_clock },
+		why, why_size);
+}
+
+int start_agree(struct node *node, char *why, size_t why_size)
+{
+	return node->self == 0 ? agree_as_first(node, why, why_size)
+			       : agree_as_other(node, why, why_size);
+}
+
+int start_ready(struct node *node, char *why, size_t why_size)
+{
+	struct control_message msg = { .type = CONTROL_READY };
+	if (node->self != 0) {
+		msg.ready.clock_error_ns = node_clock_error_ns(node->clock);
+		node_send(node, 0, &msg);
+		return wait_until(
+			node, &(struct waiting){ "waiting for the guest to be loaded", have_run },
+			why, why_size);
+	}
+	int r = wait_until(node,
+			   &(struct waiting){ "waiting for the other nodes' vCPUs", have_ready },
+			   why, why_size);
+	if (r < 0)
+		return r;
+	msg = (struct control_message){ .type = CONTROL_RUN };
+	msg.run.start_ns = node_now_ns(node);
+	node->run_ns = msg.run.start_ns;
+	node_broadcast(node, &msg);
+	return 0;
+}
+
+static void take_features(struct node *node, const struct control_message *msg)
+{
+	if (node->self != 0 || node->peer_features[msg->src])
+		return;
+	struct control_features *copy = malloc(sizeof(*copy));
+	if (!copy)
+		return; /* the wait for it names what is missing */
+	*copy = msg->features;
+	node->peer_features[msg->src] = copy;
+	node->features_count++;
+}
+
+void start_message(struct node *node, const struct control_message *msg)
+{
+	pthread_mutex_lock(&node->lock);
+	if (msg->type == CONTROL_FEATURES) {
+		take_features(node, msg);
+	} else if (msg->type == CONTROL_READY && node->self == 0 && !node->peer_ready[msg->src]) {
+		node->peer_ready[msg->src] = true;
+		node->ready_count++;
+	} else if (msg->type == CONTROL_START && msg->src == 0 && !node->started) {
+		node->start = msg->start;
+		node->started = true;
+	} else if (msg->type == CONTROL_RUN && msg->src == 0 && !node->running) {
+		node->run_ns = msg->run.start_ns;
+		node->running = true;
+	}
+	pthread_cond_broadcast(&node->changed);
+	pthread_mutex_unlock(&node->lock);
+}
