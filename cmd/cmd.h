@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Subcommands of `eagre`, one file each. Only cmd/ prints to the user and decides exit statuses.
+ */
+#ifndef CMD_CMD_H
+#define CMD_CMD_H
+
+/* argv[0] is the subcommand's name. Returns the exit status of the program. */
+int cmd_node(int argc, char **argv);
+int cmd_probe(int argc, char **argv);
+int cmd_run(int argc, char **argv);
+int cmd_status(int argc, char **argv);
+
+/* Exit statuses: the guest's command's own in `run -- COMMAND`, else these. */
+enum cmd_status {
+	STATUS_OK = 0,
+	STATUS_FAILED = 1, /* something went wrong; one line said what */
+	STATUS_USAGE = 2,  /* the command line made no sense */
+};
+
+/* Progress of a node, on stderr. */
+void print_progress(void *context, const char *line);
+
+/* "eagre: " and one line on stderr. */
+__attribute__((format(printf, 1, 2))) void complain(const char *format, ...);
+
+#endif

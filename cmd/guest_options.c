@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Turning file names and a command into a guest (guest_options.h).
+ *
+ * Files are mapped, not read: a kernel and an initrd are many megabytes and are copied into guest
+ * memory anyway. With a command the initrd is copied once, the command's archive behind it.
+ */
+#include "cmd/guest_options.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cmd/cmd.h"
+#include "guest/archive.h"
+
+void guest_options_usage(FILE *to)
+{
+	fputs("The guest:\n"
+	      "  --kernel FILE    a Linux kernel (bzImage), unmodified\n"
+	      "  --initrd FILE    its initramfs; guest/mkinitramfs makes one\n"
+	      "  --append TEXT    more of the kernel's command line\n"
+	      "  --log FILE       what the kernel says on its console, where the console is not shown\n"
+	      "  --no-console     do not connect the guest's console to this terminal\n"
+	      "  -- COMMAND...    run this in the guest, print its output, exit with its status\n"
+	      "  --engine ENGINE  auto or kvm\n",
+	      to);
+}
+
+void guest_options_take(struct guest_options *options, int option, const char *value)
+{
+	switch (option) {
+	case OPTION_KERNEL:
+		options->kernel = value;
+		break;
+	case OPTION_INITRD:
+		options->initrd = value;
+		break;
+	case OPTION_APPEND:
+		options->append = value;
+		break;
+	case OPTION_LOG:
+		options->log = value;
+		break;
+	case OPTION_NO_CONSOLE:
+		options->no_console = true;
+		break;
+	case OPTION_ENGINE:
+		options->engine = value;
+		break;
+	}
+}
+
+static int file_map(const char *what, const char *path, struct node_file *ret_file)
+{
+	struct stat st;
+	int r = 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		r = -errno;
+		complain("%s %s: %s", what, path, strerror(-r));
+		goto out;
+	}
+	if (!S_ISREG(st.st_mode) || !st.st_size) {
+		r = -EINVAL;
+		complain("%s %s: %s", what, path,
+			 S_ISREG(st.st_mode) ? "is empty" : "is not a file");
+		goto out;
+	}
+	void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (data == MAP_FAILED) {
+		r = -errno;
+		complain("%s %s: %s", what, path, strerror(-r));
+		goto out;
+	}
+	*ret_file = (struct node_file){ .name = path, .data = data, .size = (size_t)st.st_size };
+out:
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+static int command_append(const struct guest_options *options, struct node_file *initrd)
+{
+	size_t padding = guest_archive_padding(initrd->size);
+	uint8_t *whole = malloc(initrd->size + padding + GUEST_ARCHIVE_SIZE_MAX);
+	if (!whole)
+		return -ENOMEM;
+	memcpy(whole, initrd->data, initrd->size);
+	memset(whole + initrd->size, 0, padding);
+	size_t used = initrd->size + padding;
+	ssize_t size = guest_command_archive((size_t)options->command_count, options->command,
+					     whole + used, GUEST_ARCHIVE_SIZE_MAX);
+	if (size < 0) {
+		complain("the command is too long: at most %d words and %d bytes",
+			 GUEST_COMMAND_ARGS_MAX, GUEST_COMMAND_BYTES_MAX);
+		free(whole);
+		return (int)size;
+	}
+	initrd->data = whole;
+	initrd->size = used + (size_t)size;
+	return 0;
+}
+
+int guest_options_open(const struct guest_options *options, struct node_guest *ret_guest)
+{
+	struct node_guest guest = { .append = options->append, .log_fd = -1 };
+	if (!options->kernel) {
+		complain("no kernel: give --kernel FILE (guest/fetch brings Debian's)");
+		return -EINVAL;
+	}
+	int r = file_map("kernel", options->kernel, &guest.kernel);
+	if (r < 0)
+		return r;
+	if (options->initrd) {
+		r = file_map("initrd", options->initrd, &guest.initrd);
+		if (r < 0)
+			return r;
+	}
+	guest.console = options->no_console ? CONSOLE_NONE : CONSOLE_TERMINAL;
+	if (options->command_count) {
+		if (!options->initrd) {
+			complain("a command needs an initrd that runs it: give --initrd FILE "
+				 "(guest/mkinitramfs makes one)");
+			return -EINVAL;
+		}
+		guest.console = CONSOLE_COMMAND;
+		guest.quiet = true;
+		r = command_append(options, &guest.initrd);
+		if (r < 0)
+			return r;
+	}
+	if (options->log) {
+		guest.log_fd = open(options->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+		if (guest.log_fd < 0) {
+			r = -errno;
+			complain("log %s: %s", options->log, strerror(-r));
+			return r;
+		}
+	}
+	*ret_guest = guest;
+	return 0;
+}
+
+const struct engine_ops *engine_named(const char *name)
+{
+	if (!name || strcmp(name, "auto") == 0 || strcmp(name, engine_kvm.name) == 0)
+		return &engine_kvm;
+	complain("there is no engine '%s'; there are auto and kvm", name);
+	return NULL;
+}

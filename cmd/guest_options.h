@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Options that say what guest a pod runs, the same in `eagre node` and `eagre run`.
+ */
+#ifndef CMD_GUEST_OPTIONS_H
+#define CMD_GUEST_OPTIONS_H
+
+#include <stdio.h>
+
+#include "node/node.h"
+
+/* Values of struct option.val, above those of the subcommands' own letters. */
+enum guest_option {
+	OPTION_KERNEL = 256,
+	OPTION_INITRD,
+	OPTION_APPEND,
+	OPTION_LOG,
+	OPTION_NO_CONSOLE,
+	OPTION_ENGINE,
+};
+
+#define GUEST_OPTIONS                                                                              \
+	{ "kernel", required_argument, NULL, OPTION_KERNEL },                                      \
+		{ "initrd", required_argument, NULL, OPTION_INITRD },                              \
+		{ "append", required_argument, NULL, OPTION_APPEND },                              \
+		{ "log", required_argument, NULL, OPTION_LOG },                                    \
+		{ "no-console", no_argument, NULL, OPTION_NO_CONSOLE },                            \
+	{                                                                                          \
+		"engine", required_argument, NULL, OPTION_ENGINE                                   \
+	}
+
+struct guest_options {
+	const char *kernel, *initrd, *append, *log, *engine;
+	bool no_console;
+	int command_count; /* of what stands behind "--" */
+	char **command;
+};
+
+void guest_options_usage(FILE *to);
+/* Takes one of the options above. */
+void guest_options_take(struct guest_options *options, int option, const char *value);
+
+/*
+ * Opens and maps the files; builds the initrd with the command in it. Complains and returns
+ * negative errno. What it maps lives as long as the process.
+ */
+int guest_options_open(const struct guest_options *options, struct node_guest *ret_guest);
+
+/* The engine of that name ("auto" or NULL: the best there is), or NULL after complaining. */
+const struct engine_ops *engine_named(const char *name);
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The command line: a table of subcommands and nothing else.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/cmd.h"
+#include "config.h"
+
+static const struct subcommand {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *help;
+} subcommands[] = {
+	{ "run", cmd_run, "start a pod of several nodes on this machine and give its console" },
+	{ "node", cmd_node, "run this host's node of a pod" },
+	{ "status", cmd_status, "show what a running pod does" },
+	{ "probe", cmd_probe, "tell whether this host can be a node, and what is missing" },
+};
+
+#define SUBCOMMAND_COUNT (sizeof(subcommands) / sizeof(subcommands[0]))
+
+void complain(const char *format, ...)
+{
+	char line[1024];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	fprintf(stderr, "eagre: %s\n", line);
+}
+
+static void usage(FILE *to)
+{
+	fputs("Eagre joins several hosts into one machine on which one operating system runs.\n"
+	      "\n"
+	      "usage: eagre SUBCOMMAND [OPTIONS]\n"
+	      "\n",
+	      to);
+	for (size_t i = 0; i < SUBCOMMAND_COUNT; i++)
+		fprintf(to, "  %-8s %s\n", subcommands[i].name, subcommands[i].help);
+	fputs("\n"
+	      "eagre SUBCOMMAND --help tells more, eagre --version which version this is.\n",
+	      to);
+}
+
+int main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : NULL;
+	if (name &&
+	    (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0)) {
+		usage(stdout);
+		return STATUS_OK;
+	}
+	if (name && (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0)) {
+		printf("eagre %s\n", EAGRE_VERSION);
+		return STATUS_OK;
+	}
+	for (size_t i = 0; name && i < SUBCOMMAND_COUNT; i++)
+		if (strcmp(name, subcommands[i].name) == 0)
+			return subcommands[i].run(argc - 1, argv + 1);
+	if (name)
+		complain("there is no subcommand '%s'", name);
+	usage(stderr);
+	return STATUS_USAGE;
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * eagre run: a pod of several nodes on this one machine, over loopback.
+ *
+ * Each node is a process of its own, as it would be on hosts of their own; the first has the
+ * terminal. This process only writes the configuration, starts them, waits, and passes on the first
+ * node's exit status. Whatever way it ends, the kernel ends its children with it.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cmd/cmd.h"
+#include "cmd/guest_options.h"
+#include "node/node.h"
+
+#define NODES_DEFAULT  3
+#define MEMORY_DEFAULT (1ull << 30)
+
+struct run_command {
+	uint32_t nodes, vcpus;
+	uint64_t memory;
+	bool quiet;
+	struct guest_options guest;
+};
+
+static void usage(FILE *to)
+{
+	fprintf(to,
+		"usage: eagre run [--nodes N] [--vcpus N] [--memory SIZE] [GUEST OPTIONS] [-- COMMAND...]\n"
+		"\n"
+		"Starts a pod whose nodes all run on this machine, and gives the guest's console (Ctrl-] ends\n"
+		"the pod), or runs COMMAND in the guest and exits with its status.\n"
+		"\n"
+		"  --nodes N        nodes, 1 to %d (%d)\n"
+		"  --vcpus N        vCPUs of the guest, spread over the nodes, 1 to %d (one a node)\n"
+		"  --memory SIZE    memory of the guest, the sum over the nodes (1G)\n"
+		"  --quiet          no progress on stderr\n"
+		"\n",
+		NODES_MAX, NODES_DEFAULT, VCPUS_MAX);
+	guest_options_usage(to);
+}
+
+static int number_take(const char *name, const char *text, uint32_t max, uint32_t *ret_number)
+{
+	char *end;
+	errno = 0;
+	long value = strtol(text, &end, 10);
+	if (errno || end == text || *end || value < 1 || value > (long)max) {
+		complain("%s %s: must be a number from 1 to %u", name, text, max);
+		return -EINVAL;
+	}
+	*ret_number = (uint32_t)value;
+	return 0;
+}
+
+static int take_option(struct run_command *command, int option, const char *value)
+{
+	switch (option) {
+	case 'n':
+		return number_take("--nodes", value, NODES_MAX, &command->nodes);
+	case 'v':
+		return number_take("--vcpus", value, VCPUS_MAX, &command->vcpus);
+	case 'm':
+		if (size_parse(value, &command->memory) == 0)
+			return 0;
+		complain("--memory %s: not a size; write for example 4G or 512M", value);
+		return -EINVAL;
+	case 'q':
+		command->quiet = true;
+		return 0;
+	default:
+		guest_options_take(&command->guest, option, value);
+		return 0;
+	}
+}
+
+/* Exit status to return, or -1: go on. */
+static int parse(int argc, char **argv, struct run_command *ret_command)
+{
+	static const struct option options[] = {
+		{ "nodes", required_argument, NULL, 'n' },
+		{ "vcpus", required_argument, NULL, 'v' },
+		{ "memory", required_argument, NULL, 'm' },
+		{ "quiet", no_argument, NULL, 'q' },
+		{ "help", no_argument, NULL, 'h' },
+		GUEST_OPTIONS,
+		{ 0 },
+	};
+	struct run_command command = { .nodes = NODES_DEFAULT, .memory = MEMORY_DEFAULT };
+	int option;
+	while ((option = getopt_long(argc, argv, "+h", options, NULL)) >= 0) {
+		if (option == 'h') {
+			usage(stdout);
+			return STATUS_OK;
+		}
+		if (option == '?') {
+			complain("see eagre run --help");
+			return STATUS_USAGE;
+		}
+		if (take_option(&command, option, optarg) < 0)
+			return STATUS_USAGE;
+	}
+	if (optind < argc && strcmp(argv[optind - 1], "--") != 0) {
+		complain("run takes no argument '%s'; a command for the guest stands behind --",
+			 argv[optind]);
+		return STATUS_USAGE;
+	}
+	if (!command.vcpus)
+		command.vcpus = command.nodes;
+	command.guest.command_count = argc - optind;
+	command.guest.command = argv + optind;
+	*ret_command = command;
+	return -1;
+}
+
+/* Ports that are free now; the nodes take them a moment later and say so if somebody was faster. */
+static int free_ports(uint32_t count, uint16_t *ret_port)
+{
+	int fd[NODES_MAX], r = 0;
+	uint32_t opened = 0;
+	for (; opened < count && !r; opened++) {
+		struct sockaddr_in address = { .sin_family = AF_INET,
+					       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+		socklen_t size = sizeof(address);
+		fd[opened] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if (fd[opened] < 0 || bind(fd[opened], (struct sockaddr *)&address, size) < 0 ||
+		    getsockname(fd[opened], (struct sockaddr *)&address, &size) < 0)
+			r = -errno;
+		ret_port[opened] = ntohs(address.sin_port);
+	}
+	while (opened)
+		if (fd[--opened] >= 0)
+			close(fd[opened]);
+	return r;
+}
+
+/* Each node promises its part and the room that the page protocol needs. */
+static struct pod_config *make_config(const struct run_command *command)
+{
+	uint16_t port[NODES_MAX];
+	struct pod_config *config = NULL;
+	char *text = NULL, why[512];
+	size_t size;
+	if (free_ports(command->nodes, port) < 0) {
+		complain("no free ports on the loopback interface: is it up?");
+		return NULL;
+	}
+	FILE *file = open_memstream(&text, &size);
+	if (!file)
+		return NULL;
+	uint64_t memory = (command->memory + CHUNK_BYTES - 1) / CHUNK_BYTES * CHUNK_BYTES;
+	uint64_t promise =
+		(memory / MEMORY_SHARE_PERCENT * 100 / command->nodes / CHUNK_BYTES + 2) *
+		CHUNK_BYTES;
+	fprintf(file, "[pod]\nname = local%d\nmemory = %llu\n", getpid(),
+		(unsigned long long)memory);
+	for (uint32_t i = 0; i < command->nodes; i++)
+		fprintf(file, "[node node%u]\naddress = 127.0.0.1:%u\nmemory = %llu\nvcpus = %u\n",
+			i, port[i], (unsigned long long)promise,
+			command->vcpus / command->nodes + (i < command->vcpus % command->nodes));
+	fclose(file);
+	if (pod_config_parse(text, "eagre run", &config, why, sizeof(why)) < 0)
+		complain("%s", why);
+	free(text);
+	return config;
+}
+
+static void say_nothing(void *context, const char *line)
+{
+}
+
+/* In the child: never returns. */
+static void run_node(const struct run_command *command, const struct pod_config *config,
+		     uint16_t self, const struct node_guest *guest)
+{
+	struct node_options options = {
+		.config = config,
+		.self = self,
+		.engine = engine_named(command->guest.engine),
+		.guest = self == 0 ? guest : NULL,
+		.say = command->quiet || self != 0 ? say_nothing : print_progress,
+	};
+	struct node_result result = { 0 };
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	int r = node_run(&options, &result);
+	/* One line for the user: the first node's, or that of a node which could not start. */
+	if (result.line[0] && (self == 0 || r < 0))
+		complain("%s", result.line);
+	fflush(NULL);
+	_exit(r < 0 ? STATUS_FAILED : result.status);
+}
+
+/* Waits for all; the pod's own protocol ends the others when one ends. The first node's status. */
+static int wait_for_nodes(const pid_t *child, uint32_t count)
+{
+	int first = STATUS_FAILED;
+	for (uint32_t left = count; left;) {
+		int status;
+		pid_t pid = wait(&status);
+		if (pid < 0 && errno == EINTR)
+			continue;
+		if (pid < 0)
+			break;
+		left--;
+		if (pid == child[0])
+			first = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	}
+	return first;
+}
+
+static pid_t children[NODES_MAX]; /* for the signal handler alone; written before it is set */
+
+static void pass_on(int number)
+{
+	for (uint32_t i = 0; i < NODES_MAX; i++)
+		if (children[i] > 0)
+			kill(children[i], number);
+}
+
+int cmd_run(int argc, char **argv)
+{
+	struct run_command command;
+	struct node_guest guest;
+	int status = parse(argc, argv, &command);
+	if (status >= 0)
+		return status;
+	if (!engine_named(command.guest.engine) || guest_options_open(&command.guest, &guest) < 0)
+		return STATUS_FAILED;
+	struct pod_config *config = make_config(&command);
+	if (!config)
+		return STATUS_FAILED;
+	fflush(NULL);
+	for (uint32_t i = 0; i < config->node_count; i++) {
+		pid_t pid = fork();
+		if (pid == 0)
+			run_node(&command, config, (uint16_t)i, &guest);
+		if (pid < 0) {
+			complain("cannot start node %u: %s", i, strerror(errno));
+			pass_on(SIGTERM);
+			break;
+		}
+		children[i] = pid;
+	}
+	/* A terminal's Ctrl-C reaches the nodes by itself; other senders know only this process. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGTERM, pass_on);
+	signal(SIGHUP, pass_on);
+	status = wait_for_nodes(children, config->node_count);
+	free(config);
+	return status;
+}

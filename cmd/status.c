@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * eagre status: asks a node of a running pod, over its local socket, what the whole pod does.
+ *
+ * The node answers with one JSON object and closes; --json passes it on, otherwise it becomes two
+ * tables. A pod is found by its socket in the runtime directory; with several, the user names one.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "cmd/cmd.h"
+#include "node/status_socket.h"
+
+#define ANSWER_SECONDS 5
+
+static void usage(FILE *to)
+{
+	fputs("usage: eagre status [--json] [--pod NAME] [--node NAME] [--socket PATH]\n"
+	      "\n"
+	      "Shows, for a pod with a node on this machine, each node's memory, pages, stalls and traffic,\n"
+	      "and where each vCPU is. Counts are since the pod started.\n"
+	      "\n"
+	      "  --json         the same as one JSON object\n"
+	      "  --pod NAME     which pod, when nodes of several run here\n"
+	      "  --node NAME    ask this node (any gives the same answer, but for times)\n"
+	      "  --socket PATH  ask the node behind this socket\n",
+	      to);
+}
+
+struct search {
+	const char *pod, *node;
+	char path[512];
+	int found;
+};
+
+/* Sockets are named POD.NODE.sock; the first that fits is taken, and two pods are one too many. */
+static int find_socket(struct search *s)
+{
+	char dir[256], pod_found[256] = "";
+	status_socket_dir(dir, sizeof(dir));
+	DIR *d = opendir(dir);
+	if (!d)
+		return 0;
+	for (struct dirent *e; (e = readdir(d));) {
+		char pod[256], node[256];
+		if (!status_socket_name_parse(e->d_name, pod, node, sizeof(pod)))
+			continue;
+		if ((s->pod && strcmp(pod, s->pod) != 0) || (s->node && strcmp(node, s->node) != 0))
+			continue;
+		if (s->found && strcmp(pod, pod_found) != 0) {
+			s->found = 2;
+			break;
+		}
+		snprintf(pod_found, sizeof(pod_found), "%s", pod);
+		snprintf(s->path, sizeof(s->path), "%s/%s", dir, e->d_name);
+		s->found = 1;
+	}
+	closedir(d);
+	return s->found;
+}
+
+static json_t *ask(const char *path)
+{
+	json_t *answer = NULL;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	if (strlen(path) >= sizeof(address.sun_path)) {
+		complain("%s: the path is too long for a socket", path);
+		return NULL;
+	}
+	strcpy(address.sun_path, path);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		complain("%s: %s; is a pod running on this machine?", path, strerror(errno));
+		goto out;
+	}
+	struct timeval patience = { .tv_sec = ANSWER_SECONDS };
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	json_error_t error;
+	answer = json_loadfd(fd, 0, &error);
+	if (!answer)
+		complain("%s: no answer within %d s; the node is stuck or ending", path,
+			 ANSWER_SECONDS);
+out:
+	if (fd >= 0)
+		close(fd);
+	return answer;
+}
+
+static json_int_t number(const json_t *object, const char *key)
+{
+	return json_integer_value(json_object_get(object, key));
+}
+
+static const char *text(const json_t *object, const char *key)
+{
+	const char *value = json_string_value(json_object_get(object, key));
+	return value ? value : "-";
+}
+
+static void print_nodes(const json_t *nodes)
+{
+	printf("%-3s %-12s %-21s %5s %9s %9s %8s %8s %9s %9s %9s %9s %8s %8s %10s %8s %9s\n", "no",
+	       "node", "address", "vcpus", "resident", "promised", "owned", "shared", "st.zero",
+	       "st.read", "st.write", "st.upgr", "p50 us", "p99 us", "messages", "MiB out",
+	       "clock ns");
+	size_t i;
+	json_t *n;
+	json_array_foreach(nodes, i, n)
+	{
+		const json_t *stalls = json_object_get(n, "stalls");
+		if (json_object_get(n, "error")) {
+			printf("%-3zu %-12s %-21s %s\n", i, text(n, "name"), text(n, "address"),
+			       text(n, "error"));
+			continue;
+		}
+		printf("%-3zu %-12s %-21s %5lld %8lldM %8lldM %8lld %8lld %9lld %9lld %9lld %9lld %8.1f %8.1f "
+		       "%10lld %8.1f %9lld\n",
+		       i, text(n, "name"), text(n, "address"), number(n, "vcpus"),
+		       number(n, "resident_bytes") >> 20, number(n, "promised_bytes") >> 20,
+		       number(n, "pages_owned"), number(n, "pages_shared"), number(stalls, "zero"),
+		       number(stalls, "read"), number(stalls, "write"), number(stalls, "upgrade"),
+		       (double)number(n, "stall_p50_ns") / 1e3,
+		       (double)number(n, "stall_p99_ns") / 1e3, number(n, "messages"),
+		       (double)number(n, "bytes_out") / (1 << 20), number(n, "clock_error_ns"));
+	}
+}
+
+static void print_pod(const json_t *answer)
+{
+	const json_t *vcpus = json_object_get(answer, "vcpus");
+	printf("pod %s: %s, up %lld s, guest memory %lld MiB, %zu nodes, %zu vCPUs\n\n",
+	       text(answer, "pod"), text(answer, "state"), number(answer, "uptime_s"),
+	       number(answer, "memory_bytes") >> 20,
+	       json_array_size(json_object_get(answer, "nodes")), json_array_size(vcpus));
+	print_nodes(json_object_get(answer, "nodes"));
+	printf("\n%-5s %-12s %-10s %10s\n", "vcpu", "node", "state", "stalls");
+	size_t i;
+	json_t *v;
+	json_array_foreach(vcpus, i, v)
+		printf("%-5lld %-12s %-10s %10lld\n", number(v, "number"), text(v, "node"),
+		       text(v, "state"), number(v, "stalls"));
+}
+
+int cmd_status(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "json", no_argument, NULL, 'j' },
+		{ "pod", required_argument, NULL, 'p' },
+		{ "node", required_argument, NULL, 'n' },
+		{ "socket", required_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	struct search search = { 0 };
+	int json = 0, option;
+	while ((option = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
+		switch (option) {
+		case 'j':
+			json = 1;
+			break;
+		case 'p':
+			search.pod = optarg;
+			break;
+		case 'n':
+			search.node = optarg;
+			break;
+		case 's':
+			snprintf(search.path, sizeof(search.path), "%s", optarg);
+			break;
+		default:
+			usage(option == 'h' ? stdout : stderr);
+			return option == 'h' ? STATUS_OK : STATUS_USAGE;
+		}
+	}
+	if (optind < argc) {
+		complain("status takes no argument '%s'; see eagre status --help", argv[optind]);
+		return STATUS_USAGE;
+	}
+	if (!search.path[0] && find_socket(&search) != 1) {
+		if (search.found)
+			complain("several pods have nodes here; name one with --pod");
+		else
+			complain(
+				"no running pod with a node on this machine%s; start one with eagre run or "
+				"eagre node",
+				search.pod ? " and this name" : "");
+		return STATUS_FAILED;
+	}
+	json_t *answer = ask(search.path);
+	if (!answer)
+		return STATUS_FAILED;
+	if (json) {
+		json_dumpf(answer, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		print_pod(answer);
+	}
+	json_decref(answer);
+	return STATUS_OK;
+}
