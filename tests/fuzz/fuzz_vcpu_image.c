@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fuzzes vcpu_image_decode(): what it accepts is a valid state, and its encoding is the input again. */
+/* Fuzzes vcpu_image_decode(): what it accepts is a valid state, and its encoding is the input
+ * again. */
 #include <stdlib.h>
 #include <string.h>
 
