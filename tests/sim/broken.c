@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The test of the judges: every deliberate defect of the core (core/coherence_broken.h) must be
+ * caught by the checker within a bounded number of seeds. What the core finds itself (it answers
+ * -EPROTO, or an assert ends it) is counted and passed over: the verdict must come from outside.
+ */
+#include "tests/sim/options.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/coherence_broken.h"
+
+#define SEEDS_MAX    3000
+#define SEED_SECONDS 60
+#define EVENTS_MAX   600000 /* a livelock is one before that */
+
+static const struct variant {
+	enum coh_broken broken;
+	const char *name;
+	const char *setting; /* what the defect is about, so that more seeds are about it */
+} variants[] = {
+	{ COH_BROKEN_ACK_FORGOTTEN, "ack forgotten", NULL },
+	{ COH_BROKEN_INVALIDATE_SKIPPED, "invalidate skipped", NULL },
+	{ COH_BROKEN_HOLD_IGNORED, "hold ignored", "pattern=4" },
+	{ COH_BROKEN_STALE_HOME_SERVES, "stale home serves", "leaves=2" },
+	{ COH_BROKEN_VERSION_IGNORED, "version ignored", "leaves=3" },
+	{ COH_BROKEN_PUSH_UNASKED, "push unasked", "fill_percent=90" },
+	{ COH_BROKEN_UPGRADE_BLIND, "upgrade blind", NULL },
+	{ COH_BROKEN_KEEPER_DROPS, "keeper drops", "fill_percent=90" },
+	{ COH_BROKEN_OWNER_KEEPS_READ, "owner keeps read", NULL },
+	{ COH_BROKEN_OWNER_KEEPS_WRITE, "owner keeps write", NULL },
+	{ COH_BROKEN_WAITER_LOST, "waiter lost", NULL },
+	{ COH_BROKEN_AGE_IGNORED, "age ignored", "pattern=4" },
+	{ COH_BROKEN_NUDGE_LOST, "nudge lost", "pattern=4" },
+	{ COH_BROKEN_DONE_EARLY, "done early", NULL },
+};
+
+struct found {
+	uint64_t seed, tried, refused; /* refused: the core noticed itself */
+	enum rule rule;
+	char text[200];
+};
+
+static void broken_plan(const struct options *options, const struct variant *variant, uint64_t seed,
+			struct plan *ret_plan)
+{
+	options_plan(options, seed, ret_plan);
+	if (variant->setting)
+		(void)plan_set(ret_plan, variant->setting);
+	if (ret_plan->leaves && ret_plan->nodes < ret_plan->leaves + 2)
+		ret_plan->nodes = ret_plan->leaves + 2;
+	if (ret_plan->leaves && !ret_plan->leave_percent)
+		ret_plan->leave_percent = 20;
+	if (ret_plan->nodes > 16)
+		ret_plan->nodes = 16;
+	if (ret_plan->events_max > EVENTS_MAX)
+		ret_plan->events_max = EVENTS_MAX;
+	ret_plan->broken = variant->broken;
+}
+
+/* The same world with the whole core: its verdict would prove nothing about the defect. */
+static bool holds_when_whole(const struct plan *plan)
+{
+	struct world_result result;
+	struct plan whole = *plan;
+
+	whole.broken = COH_BROKEN_NONE;
+	return !world_run(&whole, false, &result) && !result.verdict.rule;
+}
+
+static void search(const struct options *options, const struct variant *variant,
+		   struct found *found)
+{
+	while (found->tried < SEEDS_MAX) {
+		struct world_result result;
+		struct plan plan;
+
+		found->seed = options->first + found->tried++;
+		broken_plan(options, variant, found->seed, &plan);
+		alarm(SEED_SECONDS);
+		if (world_run(&plan, false, &result))
+			continue;
+		if (result.verdict.rule == RULE_ERROR) {
+			found->refused++;
+			continue;
+		}
+		if (result.verdict.rule && holds_when_whole(&plan)) {
+			found->rule = result.verdict.rule;
+			snprintf(found->text, sizeof(found->text), "%s", result.verdict.text);
+			return;
+		}
+	}
+}
+
+/* In a process of its own, started again behind a seed at which the core asserts. */
+static void search_in_child(const struct options *options, const struct variant *variant,
+			    struct found *found)
+{
+	for (;;) {
+		int status;
+		pid_t pid;
+
+		fflush(stdout);
+		pid = fork();
+		if (!pid) {
+			search(options, variant, found);
+			_exit(0);
+		}
+		if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status))
+			return;
+		found->refused++;
+	}
+}
+
+uint64_t broken_run(const struct options *options)
+{
+	size_t count = sizeof(variants) / sizeof(variants[0]);
+	struct found *found = mmap(NULL, sizeof(*found), PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	uint64_t missed = count != COH_BROKEN_COUNT - 1;
+
+	if (found == MAP_FAILED)
+		return 1;
+	if (missed)
+		printf("FAILED: the core has %d defects, %zu are tried\n", COH_BROKEN_COUNT - 1,
+		       count);
+	for (size_t i = 0; i < count; i++) {
+		*found = (struct found){ 0 };
+		search_in_child(options, &variants[i], found);
+		if (found->rule) {
+			printf("caught  %-20s by %-15s at seed %4" PRIu64 ", %" PRIu64
+			       " refused by the core before: %s\n",
+			       variants[i].name, rule_name(found->rule), found->seed,
+			       found->refused, found->text);
+			continue;
+		}
+		missed++;
+		printf("FAILED: %s is not caught in %" PRIu64 " seeds (%" PRIu64
+		       " refused by the core)\n",
+		       variants[i].name, found->tried, found->refused);
+	}
+	munmap(found, sizeof(*found));
+	return missed;
+}

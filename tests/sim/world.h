@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The simulated pod: a struct coh for every node (and shard), links with delays, memories, actors,
+ * and virtual time. The core under test is the very code of a node; everything around it is made
+ * here from one seed, so a seed is a whole run.
+ *
+ *      actor.c   actors: instructions, stalls, pins
+ *      edge.c    carries out a core's actions on a node's memory, as the real memory/ and link/ do
+ *      world.c   events in time order, links, phases of a run
+ *      checker.c judges
+ */
+#ifndef TESTS_SIM_WORLD_H
+#define TESTS_SIM_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/coherence.h"
+#include "tests/sim/checker.h"
+#include "tests/sim/plan.h"
+#include "tests/sim/rng.h"
+
+enum event_kind {
+	EVENT_MESSAGE,
+	EVENT_TICK,
+	EVENT_ACTOR,
+};
+
+struct event {
+	uint64_t at_ns, order; /* equal times: in the order of their making */
+	uint32_t target;       /* a node, or an actor */
+	uint8_t kind, shard;
+	bool has_content;
+	struct coh_msg msg;
+	struct content content;
+	uint32_t next_free;
+};
+
+struct event_queue {
+	struct event *pool;
+	uint32_t *heap; /* of indexes into the pool */
+	uint32_t pool_size, count, first_free;
+	uint64_t order;
+};
+
+enum actor_state {
+	ACTOR_READY,   /* its event is in the queue */
+	ACTOR_STALLED, /* waits for COH_WAKE */
+	ACTOR_PINNING, /* waits for COH_PINNED */
+	ACTOR_PINNED,
+	ACTOR_STOPPED,
+};
+
+struct sim_actor {
+	struct rng rng;
+	uint32_t node, index; /* index: within its node, as the core numbers it */
+	enum actor_state state;
+	bool device, begun, sweeping;
+	uint32_t pattern;
+	uint32_t cursor, stride, region, region_size;
+	uint64_t done, useful_ns;
+	uint64_t think_ns; /* of the present instruction */
+	/* the present instruction */
+	uint32_t page_count;
+	uint32_t page[PLAN_INSTRUCTION_PAGES];
+	uint8_t want[PLAN_INSTRUCTION_PAGES];
+	bool increment;
+	/* what it waits for */
+	uint32_t stall_page;
+	uint8_t stall_want;
+};
+
+struct sim_node {
+	struct coh *coh[SHARDS_MAX];
+	struct coh_actors *actors;
+	uint64_t tick_at[SHARDS_MAX];
+	uint64_t release_ns;
+	uint8_t *access;	 /* by page */
+	struct content *content; /* by page */
+	uint32_t stopped;	 /* actors */
+	bool leaving, releasing, released;
+};
+
+struct world {
+	struct plan plan;
+	struct rng rng;
+	struct checker *checker;
+	struct sim_node *node;
+	struct sim_actor *actor;
+	uint32_t node_count, actor_count, actors_per_node, page_count, shard_count;
+	uint32_t *hot;
+	uint64_t *link_last_ns; /* by shard, from, to: when its last message arrives */
+	struct event_queue queue;
+	uint64_t now_ns, events;
+	uint64_t instructions, stalls, messages, pages_sent;
+	uint32_t below_quota; /* actors that have not done their instructions */
+	uint64_t stop_ns;     /* when the stop was called */
+	uint32_t leaves_begun;
+	bool stopping, trace;
+	struct coh_action *action; /* COH_ACTIONS_MIN, and one that must stay untouched */
+};
+
+/* What a run was like; the caller adds them up. */
+struct world_result {
+	struct verdict verdict;
+	uint64_t events, instructions, stalls, messages, pages_sent, now_ns;
+	uint64_t stall_permille, progress_permille; /* the longest, of its bound */
+	uint64_t useful_permille;		    /* of all actors' time */
+	struct coh_stats stats;			    /* of all nodes */
+};
+
+/* Simulates one plan to its end or to the first verdict. Returns 0, -ENOMEM, or what coh_create()
+ * said. */
+int world_run(const struct plan *plan, bool trace, struct world_result *ret_result);
+
+/* Between the files of the simulator. */
+void world_schedule_actor(struct world *world, uint32_t actor, uint64_t delay_ns);
+void world_send(struct world *world, uint32_t from, uint32_t shard, const struct coh_action *action,
+		const struct content *content);
+void world_fail(struct world *world, enum rule rule, uint32_t node, uint32_t page,
+		const char *text);
+void world_trace(const struct world *world, uint32_t node, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+uint32_t world_shard(const struct world *world, uint32_t page);
+
+/* edge.c: one input to a core. What comes of it is done before these return. */
+void edge_stall(struct world *world, const struct sim_actor *actor, uint32_t page,
+		enum coh_access want);
+void edge_pin(struct world *world, const struct sim_actor *actor, uint32_t page,
+	      enum coh_access want);
+void edge_unpin(struct world *world, const struct sim_actor *actor);
+void edge_message(struct world *world, const struct event *event);
+void edge_tick(struct world *world, uint32_t node, uint32_t shard);
+void edge_release(struct world *world, uint32_t node);
+
+/* actor.c */
+void actor_make(struct world *world, uint32_t actor);
+void actor_go(struct world *world, uint32_t actor); /* its event */
+void actor_wake(struct world *world, uint32_t node, uint32_t page, enum coh_access access);
+void actor_pinned(struct world *world, uint32_t node, uint32_t index, uint32_t page);
+void actor_sweep(struct world *world, uint32_t actor); /* through all pages, then stop */
+
+#endif
