@@ -179,16 +179,31 @@ static enum coh_stall_kind stall_kind(const struct coh_pending *p)
 	return p->want == COH_WRITE ? COH_STALL_WRITE : COH_STALL_READ;
 }
 
+/* Parked actors whose page came in another way: pushed, or asked for by another actor. */
+static bool satisfy_parked(struct coh *coh, uint64_t gpn, enum coh_access access,
+			   struct coh_out *out)
+{
+	bool wake = false;
+
+	for (uint32_t i = 0; coh->parked_count && i < coh->config.actor_count; i++) {
+		const struct coh_wait *wait = &coh->wait[i];
+
+		if (wait->state != WAIT_PARKED || wait->gpn != gpn || wait->want > access)
+			continue;
+		coh->parked_count--;
+		wake |= wait_over(coh, i, 0, out);
+	}
+	return wake;
+}
+
 void coh_satisfy(struct coh *coh, uint64_t gpn, struct coh_out *out)
 {
 	struct coh_pending *p = pending_at(coh, gpn);
 	enum coh_access access = coh->page[gpn].access;
-	uint32_t index, *link;
-	bool wake = false;
+	bool wake = satisfy_parked(coh, gpn, access, out);
+	uint32_t none = 0, index, *link;
 
-	if (!p)
-		return;
-	link = &p->waiters;
+	link = p ? &p->waiters : &none;
 	while ((index = *link)) {
 		struct coh_wait *wait = &coh->wait[index - 1];
 

@@ -62,6 +62,7 @@ static void take_zero_batch(struct coh *coh, struct coh_stream *s, uint64_t end,
 		coh->used++;
 		coh_page_set(coh, gpn, COH_WRITE, false);
 		coh_act(out, COH_INSTALL_ZERO, gpn, COH_WRITE);
+		coh_satisfy(coh, gpn, out); /* an actor may be parked for it */
 	}
 	s->ahead = gpn;
 }
