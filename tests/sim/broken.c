@@ -28,7 +28,7 @@ static const struct variant {
 	{ COH_BROKEN_INVALIDATE_SKIPPED, "invalidate skipped", NULL },
 	{ COH_BROKEN_HOLD_IGNORED, "hold ignored", "pattern=4" },
 	{ COH_BROKEN_STALE_HOME_SERVES, "stale home serves", "leaves=2" },
-	{ COH_BROKEN_VERSION_IGNORED, "version ignored", "leaves=3" },
+	{ COH_BROKEN_DROP_REQUESTED, "drop requested", "fill_percent=90" },
 	{ COH_BROKEN_PUSH_UNASKED, "push unasked", "fill_percent=90" },
 	{ COH_BROKEN_UPGRADE_BLIND, "upgrade blind", NULL },
 	{ COH_BROKEN_KEEPER_DROPS, "keeper drops", "fill_percent=90" },
