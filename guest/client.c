@@ -81,7 +81,7 @@ static int take_greeting(struct client *c)
 	int ret = c->config->argv ? send_command(c) : 0;
 
 	c->greeted = 1;
-	if (ret == 0 && c->in < 0)
+	if (ret == 0 && c->in < 0 && !c->config->listen_only)
 		ret = send_frame(c, CHANNEL_STDIN_END, NULL, 0);
 	return ret;
 }
@@ -156,7 +156,9 @@ static int input_read(struct client *c)
 
 int client_run(const struct client_config *config)
 {
-	struct client c = { .config = config, .in = config->in, .status = -1 };
+	struct client c = { .config = config,
+			    .in = config->listen_only ? -1 : config->in,
+			    .status = -1 };
 
 	channel_decoder_init(&c.decoder, CHANNEL_FROM_SERVER);
 	while (c.status < 0) {

@@ -14,6 +14,7 @@ struct client_config {
 	int terminal; /* ask for a terminal of this size */
 	unsigned short rows;
 	unsigned short columns;
+	int listen_only;	 /* the line goes one way: nothing is ever sent, argv is NULL */
 	int greeting_timeout_ms; /* -1: wait for the server's greeting as long as it takes */
 };
 

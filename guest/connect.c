@@ -3,6 +3,7 @@
  * server behind a unix socket.
  *
  *      connect [--tty] [--no-stdin] [--timeout SECONDS] [--ports N] SOCKET [COMMAND [ARGUMENT...]]
+ *      connect --listen [--timeout SECONDS] FIFO
  *
  * Without a COMMAND the server has its own (the guest's runner). With --tty the command gets a
  * terminal and ours is raw meanwhile. --timeout bounds the wait for the greeting. With --ports
@@ -33,6 +34,7 @@
 struct options {
 	int tty;
 	int no_stdin;
+	int listen;
 	int timeout_ms;
 	int ports;
 	const char *socket;
@@ -70,6 +72,8 @@ static int parse(int argc, char **argv, struct options *o)
 			o->tty = 1;
 		else if (!strcmp(argv[i], "--no-stdin"))
 			o->no_stdin = 1;
+		else if (!strcmp(argv[i], "--listen"))
+			o->listen = 1;
 		else if (!strcmp(argv[i], "--timeout") && i + 1 < argc)
 			o->timeout_ms = atoi(argv[++i]) * 1000;
 		else if (!strcmp(argv[i], "--ports") && i + 1 < argc)
@@ -81,7 +85,7 @@ static int parse(int argc, char **argv, struct options *o)
 		return -EINVAL;
 	o->socket = argv[i++];
 	o->command = i < argc ? argv + i : NULL;
-	return 0;
+	return o->listen && o->command ? -EINVAL : 0;
 }
 
 static int line_open(const char *path)
@@ -129,6 +133,11 @@ static int port_open(const struct options *o, int *ret_lock)
 {
 	char path[256];
 
+	if (o->listen) {
+		int fifo = open(o->socket, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+		return fifo < 0 ? -errno : fifo;
+	}
 	if (!o->ports)
 		return line_open(o->socket);
 	for (int i = 1; i <= o->ports; i++) {
@@ -188,6 +197,7 @@ int main(int argc, char **argv)
 	}
 	config.argv = o.command;
 	config.greeting_timeout_ms = o.timeout_ms;
+	config.listen_only = o.listen;
 	if (o.no_stdin)
 		config.in = -1;
 	if (o.tty)
@@ -195,6 +205,8 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	ret = client_run(&config);
 	terminal_restore();
+	if (ret < 0 && o.listen)
+		return STATUS_FAILED;
 	if (ret < 0) {
 		fprintf(stderr, "connect: %s: %s\n", o.socket,
 			ret == -ETIMEDOUT    ? "no answer in time"
