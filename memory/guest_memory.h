@@ -66,6 +66,8 @@ struct guest_memory_range guest_memory_range(const struct guest_memory *memory, 
 /* Shard of a page; pages from gpn on (at most count) that lie in the same stripe and range. */
 uint32_t guest_memory_shard(const struct guest_memory *memory, uint64_t gpn);
 uint32_t guest_memory_run(const struct guest_memory *memory, uint64_t gpn, uint32_t count);
+/* Pages of RAM that a shard has: not the same for all. */
+uint64_t guest_memory_shard_pages(const struct guest_memory *memory, uint32_t shard);
 uint32_t guest_memory_shard_count(const struct guest_memory *memory);
 
 /* The shard's userfaultfd, for epoll. */

@@ -22,9 +22,6 @@
 #define HOLD_NS_MAX_DEFAULT 20000000u
 #define SPIN_NS_DEFAULT	    50000u
 
-/* A shard that is promised fewer pages cannot keep one instruction's pages and its requests. */
-#define SHARD_CAPACITY_MIN 64u
-
 static uint64_t monotonic_ns(void *arg)
 {
 	struct timespec ts;
@@ -63,7 +60,7 @@ static bool config_valid(const struct pager_config *config)
 	    config->self >= config->node_count || config->vcpu_count > VCPUS_MAX)
 		return false;
 	pages = config->capacity_bytes / PAGE_BYTES / guest_memory_shard_count(config->memory);
-	return pages >= SHARD_CAPACITY_MIN && pages <= UINT32_MAX;
+	return pages >= PAGER_SHARD_PAGES_MIN && pages <= UINT32_MAX;
 }
 
 /* --- ports --- */

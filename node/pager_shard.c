@@ -33,6 +33,8 @@
 #define EVENT_FAULT   0x10000u
 #define EVENT_COMMAND 0x10001u
 
+#define NAMELESS UINT32_MAX /* no actor */
+
 static uint64_t pod_now_ns(const struct shard *shard)
 {
 	return shard->pager->config.now_ns(shard->pager->config.arg);
@@ -238,7 +240,40 @@ static uint32_t actor_of(struct shard *shard, pid_t tid)
 			return actor;
 		}
 	}
-	return actors->vcpu_count + actors->port_count + (uint32_t)tid % NAMELESS_ACTORS;
+	return NAMELESS;
+}
+
+/*
+ * An actor waits for one page at a time: a new stall takes the place of the old one, since its
+ * thread was interrupted and went on. Nameless threads are told apart by giving each stall an actor
+ * of its own.
+ */
+static uint32_t nameless_actor(const struct shard *shard, uint64_t gpn, enum coh_access want)
+{
+	uint32_t first = shard->pager->actors.vcpu_count + shard->pager->actors.port_count;
+	uint32_t found = NAMELESS;
+
+	for (uint32_t actor = first; actor < first + NAMELESS_ACTORS; actor++) {
+		const struct shard_wait *wait = &shard->wait[actor];
+
+		if (!wait->waiting)
+			found = actor;
+		else if (wait->gpn == gpn && wait->want == want)
+			return actor;
+	}
+	return found;
+}
+
+/* A fault for which there is no actor waits for one. */
+static void queue_fault(struct shard *shard, const struct guest_fault *fault)
+{
+	if (shard->queued_count == NAMELESS_QUEUE) {
+		core_failed(shard, -ENOBUFS,
+			    "too many threads without an actor touch guest memory");
+		return;
+	}
+	shard->queued[(shard->queued_first + shard->queued_count) % NAMELESS_QUEUE] = *fault;
+	shard->queued_count++;
 }
 
 static void take_fault(struct shard *shard, const struct guest_fault *fault)
@@ -248,6 +283,12 @@ static void take_fault(struct shard *shard, const struct guest_fault *fault)
 	struct coh_out out = out_of(shard);
 	int error;
 
+	if (actor == NAMELESS)
+		actor = nameless_actor(shard, fault->gpn, want);
+	if (actor == NAMELESS) {
+		queue_fault(shard, fault);
+		return;
+	}
 	if (actor < shard->pager->actors.vcpu_count)
 		atomic_fetch_add_explicit(&shard->pager->actors.stalls[actor], 1,
 					  memory_order_relaxed);
@@ -272,6 +313,18 @@ static void take_faults(struct shard *shard)
 	}
 	for (int i = 0; i < count && !shard->failed; i++)
 		take_fault(shard, &fault[i]);
+}
+
+/* Queued faults, once each, as nameless actors may be free again. */
+static void take_queued(struct shard *shard)
+{
+	for (uint32_t count = shard->queued_count; count > 0 && !shard->failed; count--) {
+		struct guest_fault fault = shard->queued[shard->queued_first];
+
+		shard->queued_first = (shard->queued_first + 1) % NAMELESS_QUEUE;
+		shard->queued_count--;
+		take_fault(shard, &fault);
+	}
 }
 
 static void take_commands(struct shard *shard)
@@ -448,6 +501,7 @@ static void pass(struct shard *shard, const struct epoll_event *event, int count
 		dispatch(shard, &event[i]);
 	if (!shard->failed)
 		take_time(shard);
+	take_queued(shard);
 	if (!shard->failed)
 		send_all(shard);
 }
@@ -593,6 +647,23 @@ static int watch(struct shard *shard, int fd, uint32_t data)
 	return epoll_ctl(shard->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
+/*
+ * The shard's part of the node's capacity: in proportion to the RAM it has, so that where guest
+ * memory is nearly the sum of all capacities, that is so in every shard and not more in one.
+ */
+static uint32_t capacity_of(const struct shard *shard)
+{
+	const struct guest_memory *memory = shard->pager->config.memory;
+	uint64_t total = 0, own = guest_memory_shard_pages(memory, shard->index);
+	uint64_t pages;
+
+	for (uint32_t i = 0; i < shard->pager->shard_count; i++)
+		total += guest_memory_shard_pages(memory, i);
+	pages = (uint64_t)((unsigned __int128)(shard->pager->config.capacity_bytes / PAGE_BYTES) *
+			   own / total);
+	return pages < PAGER_SHARD_PAGES_MIN ? PAGER_SHARD_PAGES_MIN : (uint32_t)pages;
+}
+
 static int create_core(struct shard *shard, uint32_t actor_count)
 {
 	const struct pager_config *config = &shard->pager->config;
@@ -601,8 +672,7 @@ static int create_core(struct shard *shard, uint32_t actor_count)
 		.node_count = config->node_count,
 		.actor_count = actor_count,
 		.gpn_limit = guest_memory_top(config->memory) >> PAGE_SHIFT,
-		.capacity =
-			(uint32_t)(config->capacity_bytes / PAGE_BYTES / shard->pager->shard_count),
+		.capacity = capacity_of(shard),
 		.window = config->window,
 		.readahead = config->readahead,
 		.zero_batch = config->zero_batch,

@@ -17,8 +17,13 @@
 #include "node/pager_spin.h"
 #include "node/pager_stats.h"
 
-/* Threads that touch guest memory without having been bound to an actor share these. */
+/* Threads that touch guest memory without having been bound to an actor take one of these for a
+ * stall's time; when all are taken they wait in a queue. */
 #define NAMELESS_ACTORS 8u
+#define NAMELESS_QUEUE	256u
+
+/* A shard that is promised fewer pages cannot keep one instruction's pages and its requests. */
+#define PAGER_SHARD_PAGES_MIN 64u
 
 /* Faults, commands and events taken at a time. */
 #define SHARD_FAULTS   64
@@ -72,6 +77,8 @@ struct shard {
 	struct shard_woken
 		*woken; /* stalls that this pass ended: one an actor and one a fault at most */
 	uint32_t woken_count;
+	struct guest_fault queued[NAMELESS_QUEUE]; /* of nameless threads, a ring */
+	uint32_t queued_first, queued_count;
 	uint64_t published_ns;
 	bool failed;
 	struct page_frame frame; /* received */

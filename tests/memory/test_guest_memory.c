@@ -92,6 +92,8 @@ static void stripes_share_out_all_chunks(void **state)
 		}
 		assert_true(stripes <= shards * 4 + 2);
 		for (uint32_t i = 0; i < shards; i++)
+			assert_int_equal(pages[i], guest_memory_shard_pages(memory, i));
+		for (uint32_t i = 0; i < shards; i++)
 			assert_true(pages[i] > (8 * GIB >> PAGE_SHIFT) / shards / 2);
 		guest_memory_destroy(memory);
 	}

@@ -119,6 +119,34 @@ static void no_count_is_lost_adapting(void **state)
 	run_counters(PAGER_SPIN_AUTO);
 }
 
+static void *touch_one(void *arg)
+{
+	return (void *)(uintptr_t) * (volatile uint8_t *)arg;
+}
+
+/* More threads than nameless actors, each on a page of its own, while the other node holds them
+ * all. */
+static void many_nameless_threads(void **state)
+{
+	struct pod pod;
+	pthread_t thread[40];
+
+	pod_create(&pod, &two);
+	for (uint64_t i = 0; i < 40; i++)
+		*(volatile uint8_t *)pod_at(&pod, 0, i * 300 * 1024) = (uint8_t)(i + 1);
+	for (uint64_t i = 0; i < 40; i++)
+		assert_int_equal(pthread_create(&thread[i], NULL, touch_one,
+						pod_at(&pod, 1, i * 300 * 1024)),
+				 0);
+	for (uint64_t i = 0; i < 40; i++) {
+		void *seen;
+
+		assert_int_equal(pthread_join(thread[i], &seen), 0);
+		assert_int_equal((uintptr_t)seen, i + 1);
+	}
+	pod_destroy(&pod);
+}
+
 static void hot_pages_are_known(void **state)
 {
 	struct pager_hot_page hot[3];
@@ -339,6 +367,7 @@ int main(void)
 		cmocka_unit_test(writes_are_seen_everywhere),
 		cmocka_unit_test(no_count_is_lost_sleeping),
 		cmocka_unit_test(no_count_is_lost_adapting),
+		cmocka_unit_test(many_nameless_threads),
 		cmocka_unit_test(hot_pages_are_known),
 		cmocka_unit_test(memory_stays_within_capacity),
 		cmocka_unit_test(ports_reach_all_memory),
