@@ -416,6 +416,8 @@ static int load_and_save(struct rig *rig, const struct vcpu_state *state)
 	saved.reserved = 0;
 	CHECK(ops.vcpu_load(rig->vcpu[2], state) == 0, "load");
 	CHECK(ops.vcpu_save(rig->vcpu[2], &saved) == 0, "save");
+	if (state->interrupt_shadow && saved.interrupt_shadow) /* AMD has one bit for both kinds */
+		saved.interrupt_shadow = state->interrupt_shadow;
 	return same_state(state, &saved);
 }
 
@@ -686,14 +688,14 @@ static int wait_for_kick(struct runner *runner, uint32_t before, uint64_t *ret_n
 
 /* Every kick is followed by an EXIT_KICKED, wherever the runner is: in the guest, leaving, or
  * entering. */
-static int test_kicks(struct rig *rig)
+static int kick_guest(struct rig *rig, struct guest guest)
 {
 	struct runner runner;
 	uint64_t ns, worst = 0, sum = 0, end = now_ns() + KICK_TEST_NS;
 	int err = 0;
 	uint32_t rounds = 0;
 
-	CHECK(rig_start(rig, 0, GUEST(spin), RIG_LONG) == 0, "start");
+	CHECK(rig_start(rig, 0, guest, RIG_LONG) == 0, "start");
 	ops.vcpu_kick(rig->vcpu[0]); /* before it ever ran */
 	CHECK(rig_expect(rig, 0, EXIT_KICKED) == 0, "kicked before the run");
 	CHECK(runner_start(&runner, rig) == 0, "runner");
@@ -712,6 +714,16 @@ static int test_kicks(struct rig *rig)
 	printf("  kick to exit: mean %lu us, worst %lu us of %u\n",
 	       (unsigned long)(sum / rounds / 1000), (unsigned long)(worst / 1000), rounds);
 	return 0;
+}
+
+static int test_kicks(struct rig *rig)
+{
+	return kick_guest(rig, GUEST(spin));
+}
+
+static int test_kicks_masked(struct rig *rig)
+{
+	return kick_guest(rig, GUEST(spin_masked));
 }
 
 /* Kicks while the guest makes exits of its own: none of those is lost or doubled by a kick. */
@@ -896,7 +908,7 @@ static int test_tsc_adjust(struct rig *rig)
 
 static int test_features(struct rig *rig)
 {
-	CHECK(rig_features.tsc_khz > 100000, "%u kHz", rig_features.tsc_khz);
+	CHECK(rig_features.tsc_khz > 1000, "%u kHz", rig_features.tsc_khz);
 	CHECK(cpuid_has_tsc_deadline(&rig_features.offer) == rig_features.tsc_deadline, "deadline");
 	printf("  TSC deadline exits: %s, TSC scaling: %s, %u kHz, page walks write: %s%s%s\n",
 	       rig_features.tsc_deadline ? "yes" : "no", rig_features.tsc_scaling ? "yes" : "no",
@@ -933,6 +945,7 @@ static const struct {
 	{ "move-in-the-middle", test_move_in_the_middle, NULL },
 	{ "move-with-interrupt", test_move_with_interrupt, "it never opens an interrupt window" },
 	{ "kicks", test_kicks, NULL },
+	{ "kicks-masked", test_kicks_masked, NULL },
 	{ "kicks-between-exits", test_kicks_between_exits, NULL },
 	{ "kick-in-fault", test_kick_in_fault,
 	  "it reads guest memory itself, and such a wait takes no signal" },

@@ -343,15 +343,15 @@ guest_\name\()_end:
 	hlt
 	END	work_avx
 
+/* Two that never exit by themselves: with interrupts on, and off. */
 	GUEST	spin
+	sti
 1:	jmp	1b
 	END	spin
 
-/* Counts in memory for ever. */
-	GUEST	count
-1:	incl	0x7000
-	jmp	1b
-	END	count
+	GUEST	spin_masked
+1:	jmp	1b
+	END	spin_masked
 
 /* Reads the page at 2 MiB. */
 	GUEST	touch
