@@ -528,8 +528,7 @@ static int install_timer_handler(void)
 
 static int prepare(struct vcpu *vcpu)
 {
-	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID,
-				  .sigev_signo = ENGINE_KICK_SIGNAL };
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = TIMER_SIGNAL };
 	int error;
 
 	atomic_store(&this_vcpu, vcpu);
@@ -546,7 +545,8 @@ static int prepare(struct vcpu *vcpu)
 		return -errno;
 	vcpu->timer_exists = true;
 	atomic_store(&vcpu->thread_id, gettid());
-	error = vcpu->config.ops->started(vcpu->config.ctx, vcpu->config.number);
+	if (vcpu->config.ops->started)
+		error = vcpu->config.ops->started(vcpu->config.ctx, vcpu->config.number);
 	return error ? error : load_state(vcpu);
 }
 

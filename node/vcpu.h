@@ -40,7 +40,8 @@ struct vcpu_end {
 
 /* Called by the vCPU's thread, outside the guest. The callee may block in io and mmio. */
 struct vcpu_ops {
-	/* The first call, before the thread touches guest memory: 0, or negative: it ends. */
+	/* The first call, before the thread touches guest memory: 0, or negative: it ends. May be
+	 * NULL. */
 	int (*started)(void *ctx, uint32_t vcpu);
 	uint64_t (*now_ns)(void *ctx); /* pod clock; never goes backwards */
 	/* The pair of host and guest TSC to go by from now on: at the start and after
