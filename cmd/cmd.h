@@ -21,6 +21,12 @@ enum cmd_status {
 /* Progress of a node, on stderr. */
 void print_progress(void *context, const char *line);
 
+/*
+ * What getopt_long() did not like, in one line: for its answers '?' and ':', when the string of
+ * options begins with ':'. Returns STATUS_USAGE.
+ */
+int complain_option(char **argv, int option);
+
 /* "eagre: " and one line on stderr. */
 __attribute__((format(printf, 1, 2))) void complain(const char *format, ...);
 

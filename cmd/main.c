@@ -2,6 +2,7 @@
 /*
  * The command line: a table of subcommands and nothing else.
  */
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,6 +31,20 @@ void complain(const char *format, ...)
 	vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
 	fprintf(stderr, "eagre: %s\n", line);
+}
+
+int complain_option(char **argv, int option)
+{
+	const char *word = argv[optind - 1];
+	if (option == ':')
+		complain("%s needs a value; see eagre %s --help", word, argv[0]);
+	else if (optopt && strncmp(word, "--", 2) == 0)
+		complain("%s: the option takes no value; see eagre %s --help", word, argv[0]);
+	else if (optopt)
+		complain("%s has no option '-%c'; see eagre %s --help", argv[0], optopt, argv[0]);
+	else
+		complain("%s has no option '%s'; see eagre %s --help", argv[0], word, argv[0]);
+	return STATUS_USAGE;
 }
 
 static void usage(FILE *to)
@@ -62,7 +77,8 @@ int main(int argc, char **argv)
 		if (strcmp(name, subcommands[i].name) == 0)
 			return subcommands[i].run(argc - 1, argv + 1);
 	if (name)
-		complain("there is no subcommand '%s'", name);
-	usage(stderr);
+		complain("there is no subcommand '%s'; see eagre --help", name);
+	else
+		usage(stderr);
 	return STATUS_USAGE;
 }

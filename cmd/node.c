@@ -59,7 +59,7 @@ static int parse(int argc, char **argv, struct node_command *ret_command)
 	};
 	struct node_command command = { 0 };
 	int option;
-	while ((option = getopt_long(argc, argv, "+h", options, NULL)) >= 0) {
+	while ((option = getopt_long(argc, argv, "+:h", options, NULL)) >= 0) {
 		switch (option) {
 		case 'c':
 			command.config_path = optarg;
@@ -74,8 +74,8 @@ static int parse(int argc, char **argv, struct node_command *ret_command)
 			usage(stdout);
 			return STATUS_OK;
 		case '?':
-			complain("see eagre node --help");
-			return STATUS_USAGE;
+		case ':':
+			return complain_option(argv, option);
 		default:
 			guest_options_take(&command.guest, option, optarg);
 		}

@@ -28,12 +28,18 @@ int cmd_probe(int argc, char **argv)
 	};
 	int option, status = STATUS_OK;
 	FILE *to = stdout;
-	while ((option = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
-		if (option != 'q') {
-			usage(option == 'h' ? stdout : stderr);
-			return option == 'h' ? STATUS_OK : STATUS_USAGE;
+	while ((option = getopt_long(argc, argv, ":h", options, NULL)) >= 0) {
+		if (option == 'h') {
+			usage(stdout);
+			return STATUS_OK;
 		}
+		if (option != 'q')
+			return complain_option(argv, option);
 		to = NULL;
+	}
+	if (optind < argc) {
+		complain("probe takes no argument '%s'; see eagre probe --help", argv[optind]);
+		return STATUS_USAGE;
 	}
 	char why[512];
 	struct uffd_probe uffd;

@@ -10,9 +10,11 @@
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -24,6 +26,8 @@
 
 #define NODES_DEFAULT  3
 #define MEMORY_DEFAULT (1ull << 30)
+
+#define PATIENCE_SECONDS 6 /* between one node's end and the others' */
 
 struct run_command {
 	uint32_t nodes, vcpus;
@@ -97,15 +101,13 @@ static int parse(int argc, char **argv, struct run_command *ret_command)
 	};
 	struct run_command command = { .nodes = NODES_DEFAULT, .memory = MEMORY_DEFAULT };
 	int option;
-	while ((option = getopt_long(argc, argv, "+h", options, NULL)) >= 0) {
+	while ((option = getopt_long(argc, argv, "+:h", options, NULL)) >= 0) {
 		if (option == 'h') {
 			usage(stdout);
 			return STATUS_OK;
 		}
-		if (option == '?') {
-			complain("see eagre run --help");
-			return STATUS_USAGE;
-		}
+		if (option == '?' || option == ':')
+			return complain_option(argv, option);
 		if (take_option(&command, option, optarg) < 0)
 			return STATUS_USAGE;
 	}
@@ -178,30 +180,58 @@ static void say_nothing(void *context, const char *line)
 {
 }
 
-/* In the child: never returns. */
-static void run_node(const struct run_command *command, const struct pod_config *config,
-		     uint16_t self, const struct node_guest *guest)
+/* What parent and children share. */
+struct run_shared {
+	atomic_flag said; /* one line says why the pod ended; the others' would say the same */
+};
+
+static struct node_options options_of(const struct run_command *command,
+				      const struct pod_config *config, uint16_t self,
+				      const struct node_guest *guest)
 {
-	struct node_options options = {
+	return (struct node_options){
 		.config = config,
 		.self = self,
 		.engine = engine_named(command->guest.engine),
 		.guest = self == 0 ? guest : NULL,
 		.say = command->quiet || self != 0 ? say_nothing : print_progress,
 	};
+}
+
+/* In the child: never returns. */
+static void run_node(const struct node_options *options, struct run_shared *shared)
+{
 	struct node_result result = { 0 };
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	int r = node_run(&options, &result);
-	/* One line for the user: the first node's, or that of a node which could not start. */
-	if (result.line[0] && (self == 0 || r < 0))
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	int r = node_run(options, &result);
+	if (result.line[0] && (options->self == 0 || r < 0) &&
+	    !atomic_flag_test_and_set(&shared->said))
 		complain("%s", result.line);
 	fflush(NULL);
 	_exit(r < 0 ? STATUS_FAILED : result.status);
 }
 
-/* Waits for all; the pod's own protocol ends the others when one ends. The first node's status. */
-static int wait_for_nodes(const pid_t *child, uint32_t count)
+static pid_t children[NODES_MAX]; /* for the signal handlers alone; written before they are set */
+
+static void pass_on(int number)
 {
+	for (uint32_t i = 0; i < NODES_MAX; i++)
+		if (children[i] > 0)
+			kill(children[i], number);
+}
+
+static void out_of_patience(int number)
+{
+	pass_on(SIGTERM);
+}
+
+/*
+ * Waits for all; the pod's own protocol ends the others when one ends, and those that were not
+ * linked yet are ended a little later. The first node's status.
+ */
+static int wait_for_nodes(uint32_t count)
+{
+	pid_t first_pid = children[0];
 	int first = STATUS_FAILED;
 	for (uint32_t left = count; left;) {
 		int status;
@@ -211,25 +241,40 @@ static int wait_for_nodes(const pid_t *child, uint32_t count)
 		if (pid < 0)
 			break;
 		left--;
-		if (pid == child[0])
+		alarm(PATIENCE_SECONDS);
+		for (uint32_t i = 0; i < count; i++)
+			if (children[i] == pid)
+				children[i] = 0;
+		if (pid == first_pid)
 			first = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 	}
 	return first;
 }
 
-static pid_t children[NODES_MAX]; /* for the signal handler alone; written before it is set */
-
-static void pass_on(int number)
+static int start_nodes(const struct run_command *command, const struct pod_config *config,
+		       const struct node_guest *guest, struct run_shared *shared)
 {
-	for (uint32_t i = 0; i < NODES_MAX; i++)
-		if (children[i] > 0)
-			kill(children[i], number);
+	for (uint32_t i = 0; i < config->node_count; i++) {
+		struct node_options options = options_of(command, config, (uint16_t)i, guest);
+		pid_t pid = fork();
+		if (pid == 0)
+			run_node(&options, shared);
+		if (pid < 0) {
+			int error = errno;
+			complain("cannot start node %u: %s", i, strerror(error));
+			pass_on(SIGTERM);
+			return -error;
+		}
+		children[i] = pid;
+	}
+	return 0;
 }
 
 int cmd_run(int argc, char **argv)
 {
 	struct run_command command;
 	struct node_guest guest;
+	char why[512];
 	int status = parse(argc, argv, &command);
 	if (status >= 0)
 		return status;
@@ -238,23 +283,29 @@ int cmd_run(int argc, char **argv)
 	struct pod_config *config = make_config(&command);
 	if (!config)
 		return STATUS_FAILED;
-	fflush(NULL);
-	for (uint32_t i = 0; i < config->node_count; i++) {
-		pid_t pid = fork();
-		if (pid == 0)
-			run_node(&command, config, (uint16_t)i, &guest);
-		if (pid < 0) {
-			complain("cannot start node %u: %s", i, strerror(errno));
-			pass_on(SIGTERM);
-			break;
-		}
-		children[i] = pid;
+	status = STATUS_FAILED;
+	struct run_shared *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
+					 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct node_options first = options_of(&command, config, 0, &guest);
+	if (shared == MAP_FAILED) {
+		complain("no memory: %s", strerror(errno));
+		goto out;
 	}
+	if (node_check(&first, why, sizeof(why)) < 0) {
+		complain("%s", why);
+		goto out;
+	}
+	fflush(NULL);
+	int r = start_nodes(&command, config, &guest, shared);
 	/* A terminal's Ctrl-C reaches the nodes by itself; other senders know only this process. */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, pass_on);
 	signal(SIGHUP, pass_on);
-	status = wait_for_nodes(children, config->node_count);
+	signal(SIGALRM, out_of_patience);
+	status = wait_for_nodes(config->node_count);
+	if (r < 0)
+		status = STATUS_FAILED;
+out:
 	free(config);
 	return status;
 }

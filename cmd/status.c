@@ -43,7 +43,10 @@ struct search {
 	int found;
 };
 
-/* Sockets are named POD.NODE.sock; the first that fits is taken, and two pods are one too many. */
+/*
+ * Sockets are named POD.NODE.sock; the first that fits is taken, and two pods are one too many.
+ * What killed nodes have left is removed on the way.
+ */
 static int find_socket(struct search *s)
 {
 	char dir[256], pod_found[256] = "";
@@ -57,12 +60,16 @@ static int find_socket(struct search *s)
 			continue;
 		if ((s->pod && strcmp(pod, s->pod) != 0) || (s->node && strcmp(node, s->node) != 0))
 			continue;
+		char path[sizeof(s->path)];
+		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+		if (status_socket_remove_dead(path) == 0)
+			continue;
 		if (s->found && strcmp(pod, pod_found) != 0) {
 			s->found = 2;
 			break;
 		}
 		snprintf(pod_found, sizeof(pod_found), "%s", pod);
-		snprintf(s->path, sizeof(s->path), "%s/%s", dir, e->d_name);
+		memcpy(s->path, path, sizeof(path));
 		s->found = 1;
 	}
 	closedir(d);
@@ -163,7 +170,7 @@ int cmd_status(int argc, char **argv)
 	};
 	struct search search = { 0 };
 	int json = 0, option;
-	while ((option = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
+	while ((option = getopt_long(argc, argv, ":h", options, NULL)) >= 0) {
 		switch (option) {
 		case 'j':
 			json = 1;
@@ -177,10 +184,16 @@ int cmd_status(int argc, char **argv)
 		case 's':
 			snprintf(search.path, sizeof(search.path), "%s", optarg);
 			break;
+		case 'h':
+			usage(stdout);
+			return STATUS_OK;
 		default:
-			usage(option == 'h' ? stdout : stderr);
-			return option == 'h' ? STATUS_OK : STATUS_USAGE;
+			return complain_option(argv, option);
 		}
+	}
+	if (optind < argc) {
+		complain("status takes no argument '%s'; see eagre status --help", argv[optind]);
+		return STATUS_USAGE;
 	}
 	if (optind < argc) {
 		complain("status takes no argument '%s'; see eagre status --help", argv[optind]);

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -50,6 +51,7 @@ void node_end(struct node *node, const struct control_end *end, bool ours)
 		node->end = *end;
 		node->end_is_ours = ours;
 		node->ended = true;
+		eventfd_write(node->ended_fd, 1);
 		pthread_cond_broadcast(&node->changed);
 	}
 	pthread_mutex_unlock(&node->lock);
@@ -111,22 +113,35 @@ static uint64_t pager_now(void *ctx)
 	return node_now_ns(ctx);
 }
 
-static int probe_host(struct node *node, char *why, size_t why_size)
+static int check(const struct node_options *options, struct engine_features *ret_features,
+		 struct memory_map *ret_map, char *why, size_t why_size)
 {
+	uint64_t memory = options->config->memory;
 	struct uffd_probe uffd;
-	int r = uffd_probe(&uffd, why, why_size);
+	int r = 0;
+	if (options->guest) {
+		const struct node_file *file = &options->guest->kernel;
+		struct loader_file kernel = { file->name, file->data, file->size };
+		r = loader_check(&kernel, why, why_size);
+	}
+	if (!r)
+		r = uffd_probe(&uffd, why, why_size);
+	if (!r)
+		r = options->engine->probe(ret_features, why, why_size);
 	if (r < 0)
 		return r;
-	r = node->options->engine->probe(&node->features, why, why_size);
-	if (r < 0)
-		return r;
-	if (node->config->node_count > 1 && node->features.advice)
-		node_say(node, "advice: %s", node->features.advice);
-	r = memory_map_build(node->config->memory, &node->map);
+	r = memory_map_build(memory, ret_map);
 	if (r < 0)
 		snprintf(why, why_size, "%lluM of guest memory cannot be laid out",
-			 (unsigned long long)(node->config->memory >> 20));
+			 (unsigned long long)(memory >> 20));
 	return r;
+}
+
+int node_check(const struct node_options *options, char *why, size_t why_size)
+{
+	static struct engine_features features;
+	struct memory_map map;
+	return check(options, &features, &map, why, why_size);
 }
 
 static int link_up(struct node *node, char *why, size_t why_size)
@@ -153,7 +168,7 @@ static int link_up(struct node *node, char *why, size_t why_size)
 	int r = mesh_create(&mesh, &node->mesh, why, why_size);
 	free(nodes);
 	if (!r)
-		r = mesh_bring_up(node->mesh, -1, why, why_size);
+		r = mesh_bring_up(node->mesh, node->ended_fd, why, why_size);
 	if (!r)
 		r = control_start(node);
 	return r;
@@ -317,16 +332,10 @@ static int start_vcpus(struct node *node)
 /* Everything up to running vCPUs. */
 static int bring_up(struct node *node, char *why, size_t why_size)
 {
-	const struct node_guest *guest = node->options->guest;
 	why[0] = '\0';
-	int r = 0;
-	if (guest) {
-		struct loader_file kernel = { guest->kernel.name, guest->kernel.data,
-					      guest->kernel.size };
-		r = loader_check(&kernel, why, why_size);
-	}
-	if (!r)
-		r = probe_host(node, why, why_size);
+	int r = check(node->options, &node->features, &node->map, why, why_size);
+	if (!r && node->config->node_count > 1 && node->features.advice)
+		node_say(node, "advice: %s", node->features.advice);
 	if (!r)
 		r = link_up(node, why, why_size);
 	if (!r)
@@ -368,7 +377,9 @@ static void *signal_thread(void *arg)
 	while (sigwait(&set, &signal_number) == 0)
 		node_end_with(node, CONTROL_END_USER, (uint8_t)(128 + signal_number),
 			      "ended by %s on node %u (%s)",
-			      signal_number == SIGINT ? "Ctrl-C" : strsignal(signal_number),
+			      signal_number == SIGINT	 ? "Ctrl-C"
+			      : signal_number == SIGTERM ? "SIGTERM"
+							 : "SIGHUP",
 			      node->self, node->config->node[node->self].name);
 	return NULL;
 }
@@ -459,7 +470,10 @@ int node_run(const struct node_options *options, struct node_result *ret_result)
 	node->self = options->self;
 	pthread_mutex_init(&node->lock, NULL);
 	pthread_cond_init(&node->changed, NULL);
-	int r = take_signals(node);
+	node->ended_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	int r = node->ended_fd < 0 ? -errno : 0;
+	if (!r)
+		r = take_signals(node);
 	if (!r)
 		r = node_clock_create(node->self, &node->clock);
 	if (!r)

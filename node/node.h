@@ -53,6 +53,12 @@ struct node_result {
 };
 
 /*
+ * What can be known before any other node is: whether the kernel is one (node 0), and whether this
+ * host can run a node. 0, or negative errno with one line in `why`. node_run() does it too.
+ */
+int node_check(const struct node_options *options, char *why, size_t why_size);
+
+/*
  * Runs the node. 0 once the pod has run and ended (ret_result says how), or negative errno with
  * ret_result->line when it could not start. Ends at SIGINT and SIGTERM too.
  */

@@ -52,6 +52,8 @@ struct node {
 	atomic_bool vcpus_exist;     /* all of vcpu[] is set */
 	atomic_uint_fast64_t run_ns; /* pod clock at RUN, 0 before */
 
+	int ended_fd; /* readable once the pod has ended: for those who wait for other things */
+
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t changed;
 	uint32_t features_count, ready_count; /* node 0: answers of the others */

@@ -91,23 +91,30 @@ static void *serve(void *arg)
 		int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd < 0)
 			continue;
-		send_answer(s, fd);
+		/* Who only wanted to know whether somebody lives here has hung up already. */
+		char byte;
+		if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0)
+			send_answer(s, fd);
 		close(fd);
 	}
 	return NULL;
 }
 
 /* A socket file that nobody answers at is left from a node that died. */
-static int remove_dead(const struct sockaddr_un *address)
+int status_socket_remove_dead(const char *path)
 {
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(address.sun_path, path);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	int r = connect(fd, (const struct sockaddr *)address, sizeof(*address)) ? -errno
+	int r = connect(fd, (const struct sockaddr *)&address, sizeof(address)) ? -errno
 										: -EADDRINUSE;
 	close(fd);
 	if (r == -ECONNREFUSED)
-		r = unlink(address->sun_path) ? -errno : 0;
+		r = unlink(path) ? -errno : 0;
 	return r == -ENOENT ? 0 : r;
 }
 
@@ -126,7 +133,7 @@ static int listen_at(struct status_socket *s, const char *pod, const char *node)
 			      dir, pod_name, node_name);
 	if (length < 0 || (size_t)length >= sizeof(s->address.sun_path))
 		return -ENAMETOOLONG;
-	int r = remove_dead(&s->address);
+	int r = status_socket_remove_dead(s->address.sun_path);
 	if (r < 0)
 		return r;
 	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

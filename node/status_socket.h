@@ -18,6 +18,12 @@ void status_socket_dir(char *path, size_t size);
  * bytes each. */
 bool status_socket_name_parse(const char *name, char *pod, char *node, size_t size);
 
+/*
+ * Removes a socket file that a node left which was killed. 0: nobody is there any more;
+ * -EADDRINUSE: a node lives behind it; others as connect(2) and unlink(2).
+ */
+int status_socket_remove_dead(const char *path);
+
 struct status_socket;
 
 /* Returns the answer, malloc'd JSON text, or NULL. Called on the socket's own thread; may block a
