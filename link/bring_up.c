@@ -30,7 +30,7 @@
 
 #define MS		     1000000ull
 #define BACKOFF_NS_MIN	     (20 * MS)
-#define BACKOFF_NS_MAX	     (500 * MS)
+#define BACKOFF_NS_MAX	     (250 * MS)
 #define CONNECT_NS_MAX	     (2000 * MS)
 #define DRAIN_NS_MAX	     (1000 * MS)
 #define DRAIN_BYTES_MAX	     4096u

@@ -57,11 +57,13 @@ struct mesh_config {
 	uint32_t socket_buffer; /* SO_SNDBUF, SO_RCVBUF (tests); 0: the kernel's own sizing */
 	uint32_t page_queue_bytes; /* bound of a page channel's send queue; 0: 64 MiB, virtual */
 
-	/* During mesh_bring_up(), from its thread: at changes, and MESH_WAITING again every 2 s.
-	 * May be NULL. */
+	/* During mesh_bring_up() and mesh_poll(), from their thread: at changes, and MESH_WAITING
+	 * again every 2 s. node may be NODE_NONE (a stranger). May be NULL. */
 	void (*progress)(void *ctx, enum mesh_event event, uint16_t node, const char *text);
-	/* After it, once a node, from the thread that called mesh_down(). cause: one line, valid
-	 * during the call. */
+	/*
+	 * After it, once a node, from the thread that called mesh_down(), which may be a shard's or
+	 * the pulse's: it must not wait for anything. cause: one line, valid during the call.
+	 */
 	void (*down)(void *ctx, uint16_t node, const char *cause);
 	void *ctx;
 };
