@@ -58,7 +58,8 @@ void coh_chunk_learn(struct coh *coh, uint64_t chunk, uint16_t node, uint32_t ve
 {
 	struct coh_chunk *c = &coh->chunk[chunk];
 
-	if (version <= c->version)
+	/* Who hands the chunk on learns from the registrar that it is done (HOME_SET). */
+	if (version <= c->version || c->dir)
 		return;
 	c->home = node;
 	c->version = version;
@@ -75,8 +76,10 @@ bool coh_chunk_believable(const struct coh *coh, uint64_t chunk, uint16_t node, 
 		return true;
 	if (version == c->version)
 		return node == c->home;
+	/* The new home may already serve while we wait for the registrar's word of it. */
 	return version > c->version && node != coh->config.self &&
-	       !(c->dir && c->home == coh->config.self);
+	       (!(c->dir && c->home == coh->config.self) ||
+		(coh->move.phase == MOVE_WAIT && coh->move.chunk == chunk));
 }
 
 int coh_chunk_home_get(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
