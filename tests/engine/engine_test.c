@@ -2,7 +2,7 @@
 /*
  * The kvm engine against a real KVM: small guests (guests.S), each test in a VM of its own.
  *
- *   engine-test [--require-all] [NAME...]
+ *   engine-test [--require-all] [--without NAME] [NAME...]
  *
  * Prints a line for each test and ends with "N passed, N failed, N skipped". A test that the KVM at
  * hand cannot run is skipped with its reason; --require-all, which the rack and the emulated Intel
@@ -998,20 +998,47 @@ static bool cpu_virtualizes(void)
 	return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & (1u << 5));
 }
 
-static bool wanted(const char *name, int argc, char **argv)
+struct options {
+	bool require_all;
+	const char *without; /* or NULL */
+	char **names;
+	int name_count; /* 0: all */
+};
+
+static struct options parse_options(int argc, char **argv)
 {
-	if (argc == 0)
-		return true;
-	for (int i = 0; i < argc; i++)
-		if (!strcmp(argv[i], name))
+	struct options options = { 0 };
+	int i = 1;
+
+	for (; i < argc && argv[i][0] == '-'; i++) {
+		if (!strcmp(argv[i], "--require-all")) {
+			options.require_all = true;
+		} else if (!strcmp(argv[i], "--without") && i + 1 < argc) {
+			options.without = argv[++i];
+		} else {
+			printf("usage: engine-test [--require-all] [--without NAME] [NAME...]\n");
+			exit(2);
+		}
+	}
+	options.names = argv + i;
+	options.name_count = argc - i;
+	return options;
+}
+
+static bool wanted(const struct options *options, const char *name)
+{
+	if (options->without && !strcmp(options->without, name))
+		return false;
+	for (int i = 0; i < options->name_count; i++)
+		if (!strcmp(options->names[i], name))
 			return true;
-	return false;
+	return options->name_count == 0;
 }
 
 int main(int argc, char **argv)
 {
-	bool require_all = argc > 1 && !strcmp(argv[1], "--require-all");
-	int passed = 0, failed = 0, skipped = 0, first = require_all ? 2 : 1;
+	struct options options = parse_options(argc, argv);
+	int passed = 0, failed = 0, skipped = 0;
 	char why[256] = "";
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -1026,12 +1053,12 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < TEST_COUNT; i++) {
 		int result;
 
-		if (!wanted(tests[i].name, argc - first, argv + first))
+		if (!wanted(&options, tests[i].name))
 			continue;
 		result = run_test(i);
 		passed += result == 0;
 		skipped += result == SKIPPED;
-		failed += result < 0 || (result == SKIPPED && require_all);
+		failed += result < 0 || (result == SKIPPED && options.require_all);
 	}
 	printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
 	return failed || passed == 0;
