@@ -161,6 +161,13 @@ static int command_start(struct session *s, char **argv)
 	return 0;
 }
 
+/* To its whole session; one that has just been forked may have none yet. */
+static void command_signal(const struct session *s, int number)
+{
+	if (kill(-s->pid, number))
+		kill(s->pid, number);
+}
+
 /* Ends the command and everything in its session, politely first. */
 static void command_end(struct session *s)
 {
@@ -168,10 +175,10 @@ static void command_end(struct session *s)
 
 	if (s->pid <= 0)
 		return;
-	kill(-s->pid, SIGHUP);
-	kill(-s->pid, SIGCONT);
+	command_signal(s, SIGHUP);
+	command_signal(s, SIGCONT);
 	poll(&ended, 1, END_PATIENCE_MS);
-	kill(-s->pid, SIGKILL);
+	command_signal(s, SIGKILL);
 	waitpid(s->pid, NULL, 0);
 	s->pid = 0;
 }

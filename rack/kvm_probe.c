@@ -154,10 +154,10 @@ static uint64_t guest_tsc(const struct probe *p)
 /* Asks for a TSC and looks how far off the guest's own RDTSC is soon after. */
 static int measure_tsc(struct probe *p)
 {
-	struct {
+	union {
 		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msrs = { .head.nmsrs = 1, .entry = { .index = IA32_TSC } };
+		uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+	} msrs = { .head.nmsrs = 1 };
 	const uint64_t want = 1ull << 50;
 	uint64_t host, got;
 
@@ -165,7 +165,8 @@ static int measure_tsc(struct probe *p)
 	p->tsc_control = ioctl(p->kvm, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL);
 	if (run_until(p, KVM_EXIT_IO))
 		return fail("KVM_RUN");
-	msrs.entry.data = want;
+	msrs.head.entries[0].index = IA32_TSC;
+	msrs.head.entries[0].data = want;
 	host = __rdtsc();
 	if (ioctl(p->vcpu, KVM_SET_MSRS, &msrs) != 1)
 		return fail("KVM_SET_MSRS of the TSC");

@@ -355,7 +355,7 @@ static int listen_at(const char *dir, const char *name, int type)
 
 static int hub_start(struct hub *hub, const char *dir)
 {
-	char name[16];
+	char name[32];
 
 	hub->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (hub->epoll < 0)

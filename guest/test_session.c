@@ -1,0 +1,252 @@
+/*
+ * Tests of session.c and client.c against each other, over a socket pair: a server process runs the
+ * command, the test is the client.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "guest/channel.h"
+#include "guest/client.h"
+#include "guest/session.h"
+
+#define BIG_SIZE 300000
+
+struct pair {
+	int line;
+	pid_t server;
+};
+
+static struct pair server_start(char **argv, uint32_t window)
+{
+	struct pair pair;
+	int lines[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, lines), 0);
+	pair.server = fork();
+	assert_true(pair.server >= 0);
+	if (pair.server == 0) {
+		struct session_config config = { .argv = argv, .window = window };
+
+		close(lines[0]);
+		fcntl(lines[1], F_SETFL, O_NONBLOCK);
+		config.line = lines[1];
+		_exit(-session_serve(&config));
+	}
+	close(lines[1]);
+	pair.line = lines[0];
+	return pair;
+}
+
+/* The errno with which session_serve() returned; 0 for success. */
+static int server_end(struct pair *pair)
+{
+	int status;
+
+	close(pair->line);
+	assert_int_equal(waitpid(pair->server, &status, 0), pair->server);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static FILE *file_with(const void *data, size_t size)
+{
+	FILE *file = tmpfile();
+
+	assert_non_null(file);
+	if (size)
+		assert_int_equal(fwrite(data, 1, size, file), size);
+	assert_int_equal(fflush(file), 0);
+	rewind(file);
+	return file;
+}
+
+static void file_is(FILE *file, const void *data, size_t size)
+{
+	char *got = malloc(size + 1);
+
+	rewind(file);
+	assert_int_equal(fread(got, 1, size + 1, file), size);
+	assert_memory_equal(got, data, size);
+	free(got);
+	fclose(file);
+}
+
+/* Runs argv with this stdin; returns client_run()'s result. */
+static int run(char **argv, int by_client, uint32_t window, FILE *in, FILE *out, FILE *err)
+{
+	struct pair pair = server_start(by_client ? NULL : argv, window);
+	struct client_config config = { .line = pair.line,
+					.argv = by_client ? argv : NULL,
+					.in = in ? fileno(in) : -1,
+					.out = fileno(out),
+					.err = fileno(err),
+					.greeting_timeout_ms = 5000 };
+	int status = client_run(&config);
+
+	assert_int_equal(server_end(&pair), 0);
+	return status;
+}
+
+static void streams_and_status_are_exact(void **state)
+{
+	char *argv[] = { "sh", "-c", "cat; echo apart >&2; exit 7", NULL };
+	uint8_t *big = malloc(BIG_SIZE);
+
+	(void)state;
+	for (size_t i = 0; i < BIG_SIZE; i++)
+		big[i] = (uint8_t)(i * 2654435761u >> 13);
+	for (int by_client = 0; by_client < 2; by_client++) {
+		uint32_t window = by_client ? SESSION_WINDOW_MAX : SESSION_WINDOW_SERIAL;
+		FILE *in = file_with(big, BIG_SIZE), *out = file_with("", 0);
+		FILE *err = file_with("", 0);
+
+		assert_int_equal(run(argv, by_client, window, in, out, err), 7);
+		file_is(out, big, BIG_SIZE);
+		file_is(err, "apart\n", 6);
+		fclose(in);
+	}
+	free(big);
+}
+
+static void ends_are_told_as_a_shell_does(void **state)
+{
+	static const struct {
+		char *argv[4];
+		int status;
+		const char *complaint;
+	} cases[] = {
+		{ { "true" }, 0, "" },
+		{ { "sh", "-c", "kill -9 $$" }, 137, "" },
+		{ { "no-such-program" }, 127, "no-such-program: not found\n" },
+		{ { "/dev/null" }, 126, "/dev/null: Permission denied\n" },
+		{ { "sh", "-c", "sleep 100 & echo on >&2; exit 3" }, 3, "on\n" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char *argv[5] = { 0 };
+		FILE *out = file_with("", 0), *err = file_with("", 0);
+
+		memcpy(argv, cases[i].argv, sizeof(cases[i].argv));
+		assert_int_equal(run(argv, 1, SESSION_WINDOW_MAX, NULL, out, err), cases[i].status);
+		file_is(out, "", 0);
+		file_is(err, cases[i].complaint, strlen(cases[i].complaint));
+	}
+}
+
+static void unread_stdin_does_not_matter(void **state)
+{
+	char *argv[] = { "sh", "-c", "exec <&-; sleep 0.2; echo done", NULL };
+	uint8_t *big = calloc(1, BIG_SIZE);
+	FILE *in = file_with(big, BIG_SIZE), *out = file_with("", 0), *err = file_with("", 0);
+
+	(void)state;
+	assert_int_equal(run(argv, 1, SESSION_WINDOW_SERIAL, in, out, err), 0);
+	file_is(out, "done\n", 5);
+	fclose(in);
+	fclose(err);
+	free(big);
+}
+
+/* Reads from the line until the text has come by; fails after five seconds. */
+static void await_text(int line, const char *text)
+{
+	char seen[4096];
+	size_t size = 0;
+
+	for (;;) {
+		struct pollfd ready = { .fd = line, .events = POLLIN };
+		ssize_t n;
+
+		assert_int_equal(poll(&ready, 1, 5000), 1);
+		n = read(line, seen + size, sizeof(seen) - size);
+		assert_true(n > 0);
+		size += (size_t)n;
+		if (memmem(seen, size, text, strlen(text)))
+			return;
+	}
+}
+
+static void a_command_dies_with_its_client(void **state)
+{
+	/* It ignores the polite signal. */
+	char *argv[] = { "sh", "-c", "trap '' HUP; echo begun; sleep 100", NULL };
+	struct pair pair = server_start(argv, SESSION_WINDOW_MAX);
+
+	(void)state;
+	await_text(pair.line, "begun");
+	/* session_serve() returns when the command has been waited for. */
+	assert_int_equal(server_end(&pair), ECONNRESET);
+}
+
+static void a_stranger_is_refused(void **state)
+{
+	char *argv[] = { "sleep", "100", NULL };
+	struct pair pair = server_start(argv, SESSION_WINDOW_MAX);
+
+	(void)state;
+	assert_int_equal(write(pair.line, "GET / HTTP/1.0\r\n", 16), 16);
+	await_text(pair.line, CHANNEL_GREETING);
+	usleep(100000);
+	assert_int_equal(server_end(&pair), EPROTO);
+}
+
+static void more_stdin_than_the_window_is_refused(void **state)
+{
+	char *argv[] = { "sleep", "100", NULL };
+	struct pair pair = server_start(argv, SESSION_WINDOW_SERIAL);
+	static const uint8_t data[CHANNEL_PAYLOAD_MAX];
+	uint8_t frame[CHANNEL_FRAME_MAX];
+	ssize_t n = channel_encode(CHANNEL_STDIN, data, SESSION_WINDOW_SERIAL + 1, frame,
+				   sizeof(frame));
+
+	(void)state;
+	assert_int_equal(write(pair.line, frame, (size_t)n), n);
+	await_text(pair.line, CHANNEL_GREETING);
+	usleep(100000);
+	assert_int_equal(server_end(&pair), EPROTO);
+}
+
+static void a_silent_server_is_given_up(void **state)
+{
+	struct client_config config = { .in = -1, .out = 1, .err = 2, .greeting_timeout_ms = 50 };
+	int lines[2];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, lines), 0);
+	config.line = lines[0];
+	assert_int_equal(client_run(&config), -ETIMEDOUT);
+	close(lines[1]);
+	assert_int_equal(client_run(&config), -ECONNRESET);
+	close(lines[0]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(streams_and_status_are_exact),
+		cmocka_unit_test(ends_are_told_as_a_shell_does),
+		cmocka_unit_test(unread_stdin_does_not_matter),
+		cmocka_unit_test(a_command_dies_with_its_client),
+		cmocka_unit_test(a_stranger_is_refused),
+		cmocka_unit_test(more_stdin_than_the_window_is_refused),
+		cmocka_unit_test(a_silent_server_is_given_up),
+	};
+
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
