@@ -14,13 +14,13 @@
  * pages of an episode fall together matters: if each fell a hold after its own grant, an actor that
  * needs several could stall again and again, getting on, and stay the oldest for ever.
  *
- * How long is a hold? At least coh_config.hold_ns, and at least twice what a stall costs on this
- * node (an average of request to grant, without the time that queues and holds of others made it
- * take): so an actor that fights for one page works two thirds of the time that is its own. An
- * actor that fights for many pages at once pays a stall for each, so its own hold grows to twice
- * the sum of what fetching lost pages back has cost in this episode, and sinks by an eighth with
- * each episode that ends. That is what makes nested page-table walks under contention (dozens of
- * pages an instruction) come to an end.
+ * How long is a hold? At least coh_config.hold_ns, and at least what a stall costs on this node (an
+ * average of request to grant, without the time that queues and holds of others made it take): so
+ * an actor that fights for one page works half of the time that is its own, and hands it on within
+ * two stalls. An actor that fights for many pages at once pays a stall for each, so its own hold
+ * grows to twice the sum of what fetching lost pages back has cost in this episode, and sinks by an
+ * eighth with each episode that ends. That is what makes nested page-table walks under contention
+ * (dozens of pages an instruction) come to an end.
  *
  * What shards of a node share (struct coh_actors) is written by the shard that serves the actor's
  * stall only; the fault and the wake order the writers, so the atomics carry values, not order.
@@ -89,7 +89,7 @@ static uint64_t max_u64(uint64_t a, uint64_t b)
 /* The node's hold: what any actor gets with a fresh grant. */
 static uint64_t hold_base(const struct coh_actors *actors)
 {
-	return min_u64(max_u64(actors->hold_ns, 2 * LOAD(actors->latency_ns)), actors->hold_ns_max);
+	return min_u64(max_u64(actors->hold_ns, LOAD(actors->latency_ns)), actors->hold_ns_max);
 }
 
 static uint64_t hold_of(const struct coh_actors *actors, uint32_t actor)
