@@ -103,6 +103,14 @@ int coh_chunk_home_get(struct coh *coh, const struct coh_msg *msg, struct coh_ou
 	return 0;
 }
 
+/* One more chunk is at home here; a leaving node hands on what it gets late, too. */
+static void chunk_homed(struct coh *coh, uint64_t chunk)
+{
+	coh->stats.chunks_homed++;
+	if (coh->release_cursor > chunk)
+		coh->release_cursor = chunk;
+}
+
 static int chunk_begin(struct coh *coh, uint64_t chunk)
 {
 	struct coh_chunk *c = &coh->chunk[chunk];
@@ -112,7 +120,7 @@ static int chunk_begin(struct coh *coh, uint64_t chunk)
 		return -ENOMEM;
 	c->home = coh->config.self;
 	c->version = 1;
-	coh->stats.chunks_homed++;
+	chunk_homed(coh, chunk);
 	return 0;
 }
 
@@ -330,7 +338,7 @@ static int move_take_over(struct coh *coh, const struct coh_msg *msg, struct coh
 	c->incoming = NULL;
 	c->home = coh->config.self;
 	c->version = msg->version;
-	coh->stats.chunks_homed++;
+	chunk_homed(coh, chunk);
 	coh_send(coh, out, registrar_of(coh, chunk), &set);
 	/* Requests that wait for HOME_IS can go now; the answer will be older than what we know. */
 	coh_requests_of_chunk(coh, chunk, out);

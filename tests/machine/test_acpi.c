@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ACPI tables: found the way a guest finds them, checksums, the MADT for every kind of size, the
+ * AML by iasl where that is installed (Debian: acpica-tools).
+ */
+#include "tests/test.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/limits.h"
+#include "machine/acpi.h"
+#include "machine/acpi_pm.h"
+#include "machine/aml.h"
+#include "machine/memory_map.h"
+
+static uint8_t bytes[ACPI_BYTES_MAX];
+static size_t used;
+
+static uint64_t get(const uint8_t *at, size_t count)
+{
+	uint64_t value = 0;
+
+	for (size_t i = 0; i < count; i++)
+		value |= (uint64_t)at[i] << (8 * i);
+	return value;
+}
+
+static uint8_t sum(const uint8_t *at, size_t count)
+{
+	uint8_t total = 0;
+
+	for (size_t i = 0; i < count; i++)
+		total += at[i];
+	return total;
+}
+
+static const uint8_t *at_gpa(uint64_t gpa, size_t count)
+{
+	assert_true(gpa >= ACPI_GPA && gpa - ACPI_GPA + count <= used);
+	return bytes + (gpa - ACPI_GPA);
+}
+
+static void build(uint32_t vcpu_count)
+{
+	struct acpi_config config = { .vcpu_count = vcpu_count, .gpa = ACPI_GPA };
+
+	memset(bytes, 0xcc, sizeof(bytes));
+	assert_int_equal(acpi_build(&config, bytes, sizeof(bytes), &used), 0);
+	assert_true(used <= sizeof(bytes));
+	for (size_t i = used; i < sizeof(bytes); i++)
+		assert_int_equal(bytes[i], 0xcc);
+}
+
+/* A table by signature, through RSDP, XSDT and FADT. */
+static const uint8_t *find(const char *signature)
+{
+	const uint8_t *rsdp = bytes, *xsdt, *found = NULL;
+
+	assert_memory_equal(rsdp, "RSD PTR ", 8);
+	assert_int_equal(sum(rsdp, 20), 0);
+	assert_int_equal(sum(rsdp, 36), 0);
+	xsdt = at_gpa(get(rsdp + 24, 8), 36);
+	assert_memory_equal(xsdt, "XSDT", 4);
+	assert_int_equal(sum(xsdt, get(xsdt + 4, 4)), 0);
+	for (size_t at = 36; at < get(xsdt + 4, 4); at += 8) {
+		const uint8_t *table = at_gpa(get(xsdt + at, 8), 36);
+
+		at_gpa(get(xsdt + at, 8), get(table + 4, 4));
+		assert_int_equal(sum(table, get(table + 4, 4)), 0);
+		if (memcmp(table, signature, 4) == 0)
+			found = table;
+	}
+	return found;
+}
+
+static void test_fadt(void **state)
+{
+	const uint8_t *fadt, *dsdt, *facs;
+
+	(void)state;
+	build(1);
+	fadt = find("FACP");
+	assert_non_null(fadt);
+	assert_int_equal(get(fadt + 4, 4), 276);
+	facs = at_gpa(get(fadt + 36, 4), 64);
+	assert_memory_equal(facs, "FACS", 4);
+	assert_int_equal(get(fadt + 36, 4) % 64, 0);
+	assert_int_equal(get(fadt + 40, 4), get(fadt + 140, 8));
+	dsdt = at_gpa(get(fadt + 140, 8), 36);
+	assert_memory_equal(dsdt, "DSDT", 4);
+	assert_int_equal(sum(dsdt, get(dsdt + 4, 4)), 0);
+	/* the old fields and the generic addresses agree */
+	assert_int_equal(get(fadt + 56, 4), ACPI_PM_EVENT);
+	assert_int_equal(get(fadt + 152, 8), ACPI_PM_EVENT);
+	assert_int_equal(get(fadt + 64, 4), ACPI_PM_CONTROL);
+	assert_int_equal(get(fadt + 176, 8), ACPI_PM_CONTROL);
+	assert_int_equal(get(fadt + 76, 4), ACPI_PM_TIMER);
+	assert_int_equal(get(fadt + 212, 8), ACPI_PM_TIMER);
+	assert_int_equal(get(fadt + 120, 8), 0xcf9);
+	assert_int_equal(get(fadt + 109, 2) & 2, 0); /* no 8042 */
+}
+
+/* Every vCPU once, by the entry that its id wants. */
+static void check_madt(uint32_t vcpu_count)
+{
+	const uint8_t *madt;
+	uint32_t next = 0, io_apics = 0, overrides = 0;
+	size_t at = 44;
+
+	build(vcpu_count);
+	madt = find("APIC");
+	assert_non_null(madt);
+	while (at < get(madt + 4, 4)) {
+		const uint8_t *entry = madt + at;
+
+		assert_true(entry[1] >= 2);
+		switch (entry[0]) {
+		case 0:
+			assert_true(next < 255);
+			assert_int_equal(entry[2], next);
+			assert_int_equal(entry[3], next++);
+			assert_int_equal(get(entry + 4, 4), 1);
+			break;
+		case 9:
+			assert_true(next >= 255);
+			assert_int_equal(get(entry + 4, 4), next);
+			assert_int_equal(get(entry + 12, 4), next++);
+			assert_int_equal(get(entry + 8, 4), 1);
+			break;
+		case 1:
+			assert_int_equal(get(entry + 4, 4), IOAPIC_GPA);
+			io_apics++;
+			break;
+		case 2:
+			overrides++;
+			break;
+		default:
+			fail();
+		}
+		at += entry[1];
+	}
+	assert_int_equal(at, get(madt + 4, 4));
+	assert_int_equal(next, vcpu_count);
+	assert_int_equal(io_apics, 1);
+	assert_int_equal(overrides, 2);
+}
+
+static void test_madt(void **state)
+{
+	static const uint32_t counts[] = { 1, 2, 64, 254, 255, 256, 257, VCPUS_MAX };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
+		check_madt(counts[i]);
+}
+
+static void test_refused(void **state)
+{
+	struct acpi_config config = { .vcpu_count = 0, .gpa = ACPI_GPA };
+
+	(void)state;
+	assert_int_equal(acpi_build(&config, bytes, sizeof(bytes), &used), -EINVAL);
+	config.vcpu_count = VCPUS_MAX + 1;
+	assert_int_equal(acpi_build(&config, bytes, sizeof(bytes), &used), -EINVAL);
+	config.vcpu_count = 4;
+	config.gpa = ACPI_GPA + 1;
+	assert_int_equal(acpi_build(&config, bytes, sizeof(bytes), &used), -EINVAL);
+	config.gpa = 1ull << 32;
+	assert_int_equal(acpi_build(&config, bytes, sizeof(bytes), &used), -EINVAL);
+	/* every size that is too small says so, and writes nothing behind its end */
+	build(4);
+	config.gpa = ACPI_GPA;
+	for (size_t size = 0; size < used; size++) {
+		size_t unused = 7;
+
+		memset(bytes, 0xcc, sizeof(bytes));
+		assert_int_equal(acpi_build(&config, bytes, size, &unused), -ENOSPC);
+		assert_int_equal(unused, 7);
+		for (size_t i = size; i < size + 64; i++)
+			assert_int_equal(bytes[i], 0xcc);
+	}
+}
+
+static void test_aml(void **state)
+{
+	static const uint8_t expected[] = {
+		0x08, 'A',  'A',  'A',	'A',  0x01,		/* Name (AAAA, 1) */
+		0x08, 'B',  'B',  'B',	'B',  0x0b, 0x34, 0x12, /* Name (BBBB, 0x1234) */
+		0x08, '_',  'H',  'I',	'D',  0x0c, 0x41, 0xd0, 0x05, 0x01, /* EisaId ("PNP0501") */
+		0x10, 0xcb, 0x00, 0x00, 0x00, '_',  'S',  'B',	'_',  0x0e,
+		1,    0, /* Scope (_SB_) {... */
+	};
+	uint8_t out[64];
+	struct aml aml = { .bytes = out, .size = sizeof(out) };
+	size_t scope;
+
+	(void)state;
+	aml_name_integer(&aml, "AAAA", 1);
+	aml_name_integer(&aml, "BBBB", 0x1234);
+	aml_name_eisa_id(&aml, "_HID", "PNP0501");
+	scope = aml_begin_scope(&aml, "_SB_");
+	out[aml.used++] = 0x0e;
+	out[aml.used++] = 1;
+	out[aml.used++] = 0;
+	aml_end(&aml, scope);
+	assert_false(aml.overflow);
+	assert_int_equal(aml.used, sizeof(expected));
+	assert_memory_equal(out, expected, sizeof(expected));
+}
+
+static bool has_iasl(void)
+{
+	return system("iasl -v >/dev/null 2>&1") == 0;
+}
+
+/* iasl disassembles the DSDT, and takes its own result back. */
+static void test_iasl(void **state)
+{
+	char folder[] = "/tmp/eagre-acpi.XXXXXX", name[64], command[256];
+	const uint8_t *fadt, *dsdt;
+	FILE *file;
+
+	(void)state;
+	if (!has_iasl())
+		skip();
+	build(4);
+	fadt = find("FACP");
+	dsdt = at_gpa(get(fadt + 140, 8), 36);
+	assert_non_null(mkdtemp(folder));
+	snprintf(name, sizeof(name), "%s/dsdt.aml", folder);
+	file = fopen(name, "w");
+	assert_non_null(file);
+	assert_int_equal(fwrite(dsdt, 1, get(dsdt + 4, 4), file), get(dsdt + 4, 4));
+	fclose(file);
+	snprintf(command, sizeof(command),
+		 "cd %s && iasl -d dsdt.aml >log 2>&1 && grep -q PNP0501 dsdt.dsl && "
+		 "grep -q 'Name (_S5' dsdt.dsl && ! grep -qi error dsdt.dsl && "
+		 "iasl -we -p again dsdt.dsl >log 2>&1 || { cat log; exit 1; }",
+		 folder);
+	assert_int_equal(system(command), 0);
+	snprintf(command, sizeof(command), "rm -r %s", folder);
+	assert_int_equal(system(command), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_fadt),	cmocka_unit_test(test_madt),
+		cmocka_unit_test(test_refused), cmocka_unit_test(test_aml),
+		cmocka_unit_test(test_iasl),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
