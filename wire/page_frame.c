@@ -2,7 +2,7 @@
 /*
  * Layout of page frames. Pure; the pages themselves are never looked at.
  *
- * Tested by tests/link/test_page_frame.c, fuzzed by tests/fuzz/fuzz_page_frame.c.
+ * Tested by tests/link/test_tcp.c, fuzzed by tests/fuzz/fuzz_page_frame.c.
  */
 #include "wire/page_frame.h"
 

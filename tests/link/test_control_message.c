@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Control messages: every type survives its journey, keeps its layout, and is refused when any rule
+ * of its header is broken, or a byte is missing or too many.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "wire/control_message.h"
+
+static uint8_t frame[CONTROL_FRAME_MAX];
+static struct control_message in, out;
+
+static void fill_leaves(struct cpuid_set *set, uint32_t count)
+{
+	set->count = count;
+	for (uint32_t i = 0; i < count; i++)
+		set->leaf[i] = (struct cpuid_leaf){
+			.function = i / 3,
+			.index = i % 3,
+			.index_matters = i % 2,
+			.eax = i * 11,
+			.ebx = i * 13,
+			.ecx = i * 17,
+			.edx = 0xffffffff,
+		};
+}
+
+/* A valid message of each type; `variant` 0 is small, 1 is as large as can be. */
+static void make(uint8_t type, int variant)
+{
+	static char text[CONTROL_STATS_BYTES_MAX];
+
+	memset(&in, 0, sizeof(in));
+	in.type = type;
+	switch (type) {
+	case CONTROL_INTERRUPT:
+		in.interrupt.vector = 0x31;
+		in.interrupt.level = 1;
+		in.interrupt.from_vcpu = variant ? VCPUS_MAX - 1 : NODE_NONE;
+		in.interrupt.vcpu_count = variant ? CONTROL_VCPUS_MAX : 1;
+		for (uint16_t i = 0; i < in.interrupt.vcpu_count; i++)
+			in.interrupt.vcpu[i] = VCPUS_MAX - 1u - i;
+		break;
+	case CONTROL_EOI:
+		in.eoi = (struct control_eoi){ variant ? VCPUS_MAX - 1 : 0, 0x31 };
+		break;
+	case CONTROL_IO_REQUEST:
+		in.io_request.id = 77;
+		in.io_request.address = variant ? 0xffff : GPA_LIMIT - 8;
+		in.io_request.kind = variant ? CONTROL_IO_PORT : CONTROL_IO_MMIO;
+		in.io_request.size = variant ? 4 : 8;
+		in.io_request.write = (uint8_t)variant;
+		in.io_request.count = variant ? CONTROL_IO_ITEMS_MAX : 1;
+		for (unsigned i = 0; variant && i < CONTROL_IO_ITEMS_MAX * 4; i++)
+			in.io_request.data[i] = (uint8_t)(i * 3);
+		break;
+	case CONTROL_IO_REPLY:
+		in.io_reply.id = 78;
+		in.io_reply.size = 8;
+		in.io_reply.status = CONTROL_IO_NO_DEVICE;
+		in.io_reply.count = variant ? CONTROL_IO_ITEMS_MAX : 0;
+		for (unsigned i = 0; i < in.io_reply.count * 8u; i++)
+			in.io_reply.data[i] = (uint8_t)(i * 5);
+		break;
+	case CONTROL_FEATURES:
+		snprintf(in.features.engine, sizeof(in.features.engine), "kvm");
+		in.features.capacity_pages = 1 << 20;
+		in.features.tsc_khz = 2400000;
+		in.features.vcpu_count = (uint16_t)(variant * VCPUS_MAX);
+		in.features.tsc_scaling = 1;
+		fill_leaves(&in.features.offer, variant ? CPUID_LEAVES_MAX : 1);
+		break;
+	case CONTROL_START:
+		in.start.memory_bytes = variant ? GPA_LIMIT : PAGE_BYTES;
+		in.start.epoch_ns = 12345678901234;
+		in.start.tsc_khz = 1;
+		in.start.vcpu_count = variant ? VCPUS_MAX : 1;
+		in.start.walks_write = 1;
+		fill_leaves(&in.start.cpuid, variant ? CPUID_LEAVES_MAX : 1);
+		break;
+	case CONTROL_STATS_REPLY:
+		memset(text, 'x', sizeof(text));
+		in.stats_reply =
+			(struct control_stats_reply){ 9, variant ? CONTROL_STATS_BYTES_MAX : 0,
+						      text };
+		break;
+	case CONTROL_GUEST_END:
+	case CONTROL_END:
+		in.end = (struct control_end){ .kind = CONTROL_END_PANIC,
+					       .status = 3,
+					       .node = 255,
+					       .vcpu = NODE_NONE,
+					       .rip = 0xffffffff81000000 };
+		memset(in.end.text, 'e', variant ? CONTROL_TEXT_MAX - 1 : 0);
+		break;
+	default:
+		in.clock_pong = (struct control_clock_pong){ 1, 2, 3, 4 };
+		break;
+	}
+}
+
+static int decode(size_t size)
+{
+	struct control_header header;
+
+	memset(&out, 0, sizeof(out));
+	if (control_header_decode(frame, &header) < 0 ||
+	    header.payload_size != size - CONTROL_HEADER_BYTES)
+		return -EPROTO;
+	return control_message_decode(header.type, frame + CONTROL_HEADER_BYTES,
+				      header.payload_size, &out);
+}
+
+static void test_round_trip(void **state)
+{
+	static uint8_t again[CONTROL_FRAME_MAX];
+
+	for (uint8_t type = 1; type < CONTROL_TYPE_LIMIT; type++) {
+		for (int variant = 0; variant < 2; variant++) {
+			struct control_header header;
+			int size;
+
+			make(type, variant);
+			size = control_message_encode(&in, 0xabcd, frame, sizeof(frame));
+			assert_true(size >= (int)CONTROL_HEADER_BYTES);
+			assert_int_equal(control_header_decode(frame, &header), 0);
+			assert_int_equal(header.type, type);
+			assert_int_equal(header.sequence, 0xabcd);
+			assert_int_equal(header.payload_size, size - CONTROL_HEADER_BYTES);
+			if (decode((size_t)size) < 0)
+				fail_msg("%s, variant %d", control_type_name(type), variant);
+			assert_int_equal(control_message_encode(&out, 0xabcd, again, sizeof(again)),
+					 size);
+			assert_memory_equal(again, frame, (size_t)size);
+		}
+	}
+}
+
+/* What the fields of the big ones are, not only that they come back as the same bytes. */
+static void test_fields(void **state)
+{
+	int size;
+
+	make(CONTROL_START, 1);
+	size = control_message_encode(&in, 0, frame, sizeof(frame));
+	assert_int_equal(decode((size_t)size), 0);
+	assert_memory_equal(&out.start, &in.start, sizeof(in.start));
+	make(CONTROL_FEATURES, 1);
+	size = control_message_encode(&in, 0, frame, sizeof(frame));
+	assert_int_equal(decode((size_t)size), 0);
+	assert_memory_equal(&out.features, &in.features, sizeof(in.features));
+	make(CONTROL_IO_REQUEST, 1);
+	size = control_message_encode(&in, 0, frame, sizeof(frame));
+	assert_int_equal(decode((size_t)size), 0);
+	assert_memory_equal(&out.io_request, &in.io_request, 24 + 1024);
+	make(CONTROL_INTERRUPT, 1);
+	size = control_message_encode(&in, 0, frame, sizeof(frame));
+	assert_int_equal(decode((size_t)size), 0);
+	assert_memory_equal(&out.interrupt, &in.interrupt, sizeof(in.interrupt));
+	make(CONTROL_END, 1);
+	size = control_message_encode(&in, 0, frame, sizeof(frame));
+	assert_int_equal(decode((size_t)size), 0);
+	assert_memory_equal(&out.end, &in.end, sizeof(in.end));
+}
+
+/* The layout is a promise to other builds: these bytes never change without a new WIRE_VERSION. */
+static void test_layout(void **state)
+{
+	static const uint8_t want[] = {
+		0x45, 0x41, 0x47, 0x43, 4,    0,    0, 0, 12, 0, 0, 0, 2, 1, 0, 0, /* header */
+		0,    0xec, 0,	  0,	0xff, 0xff, 2, 0, 3,  0, 1, 1,		   /* INTERRUPT */
+	};
+
+	memset(&in, 0, sizeof(in));
+	in.type = CONTROL_INTERRUPT;
+	in.interrupt.vector = 0xec;
+	in.interrupt.from_vcpu = NODE_NONE;
+	in.interrupt.vcpu_count = 2;
+	in.interrupt.vcpu[0] = 3;
+	in.interrupt.vcpu[1] = 0x101;
+	assert_int_equal(control_message_encode(&in, 0x102, frame, sizeof(frame)), sizeof(want));
+	assert_memory_equal(frame, want, sizeof(want));
+}
+
+/* One byte less, one more, and every shorter beginning. */
+static void test_sizes(void **state)
+{
+	for (uint8_t type = 1; type < CONTROL_TYPE_LIMIT; type++) {
+		size_t size;
+
+		make(type, type != CONTROL_STATS_REPLY);
+		size = (size_t)control_message_encode(&in, 0, frame, sizeof(frame) - 1) -
+		       CONTROL_HEADER_BYTES;
+		frame[CONTROL_HEADER_BYTES + size] = 0;
+		if (type != CONTROL_STATS_REPLY)
+			assert_int_equal(control_message_decode(type, frame + CONTROL_HEADER_BYTES,
+								size + 1, &out),
+					 -EPROTO);
+		for (size_t less = 0; less < size; less++)
+			assert_int_equal(control_message_decode(type, frame + CONTROL_HEADER_BYTES,
+								less, &out),
+					 -EPROTO);
+		/* No room: nothing is written beyond it. */
+		assert_int_equal(control_message_encode(&in, 0, frame, CONTROL_HEADER_BYTES + 3),
+				 -EMSGSIZE);
+	}
+	assert_int_equal(control_message_decode(0, frame, 8, &out), -EPROTO);
+	assert_int_equal(control_message_decode(CONTROL_TYPE_LIMIT, frame, 8, &out), -EPROTO);
+	assert_int_equal(control_message_decode(300, frame, 8, &out), -EPROTO);
+}
+
+/* A byte of a valid payload is changed: it must be refused. */
+static void expect_refused(uint8_t type, int variant, size_t at, uint8_t value)
+{
+	int size;
+
+	make(type, variant);
+	size = control_message_encode(&in, 0, frame, sizeof(frame));
+	assert_int_equal(decode((size_t)size), 0);
+	frame[CONTROL_HEADER_BYTES + at] = value;
+	if (decode((size_t)size) != -EPROTO)
+		fail_msg("%s with byte %zu = %u was accepted", control_type_name(type), at, value);
+}
+
+static void test_rules(void **state)
+{
+	expect_refused(CONTROL_CLOCK_PONG, 0, 24, 2); /* sent before received */
+	expect_refused(CONTROL_INTERRUPT, 0, 0, 3);   /* no such delivery mode */
+	expect_refused(CONTROL_INTERRUPT, 0, 0, 8);
+	expect_refused(CONTROL_INTERRUPT, 0, 2, 2); /* level is 0 or 1 */
+	expect_refused(CONTROL_INTERRUPT, 0, 3, 1); /* de-assert is INIT's */
+	expect_refused(CONTROL_INTERRUPT, 1, 5, 2); /* from vCPU 767 */
+	expect_refused(CONTROL_INTERRUPT, 0, 6, 0); /* nobody */
+	expect_refused(CONTROL_INTERRUPT, 0, 6, 2); /* more than there are */
+	expect_refused(CONTROL_INTERRUPT, 0, 9, 2); /* vCPU 767 */
+	expect_refused(CONTROL_EOI, 1, 1, 2);
+	expect_refused(CONTROL_EOI, 0, 3, 1);		 /* reserved */
+	expect_refused(CONTROL_IO_REQUEST, 1, 17, 2);	 /* vCPU 512 */
+	expect_refused(CONTROL_IO_REQUEST, 1, 10, 1);	 /* port above 65535 */
+	expect_refused(CONTROL_IO_REQUEST, 0, 13, 0x40); /* beyond guest memory's limit */
+	expect_refused(CONTROL_IO_REQUEST, 1, 19, 2);	 /* 512 items */
+	expect_refused(CONTROL_IO_REQUEST, 0, 18, 2);	 /* two items of MMIO */
+	expect_refused(CONTROL_IO_REQUEST, 1, 20, 2);	 /* kind */
+	expect_refused(CONTROL_IO_REQUEST, 1, 21, 3);	 /* size */
+	expect_refused(CONTROL_IO_REQUEST, 0, 21, 9);
+	expect_refused(CONTROL_IO_REQUEST, 0, 21, 0);
+	expect_refused(CONTROL_IO_REQUEST, 0, 22, 2);
+	expect_refused(CONTROL_IO_REQUEST, 0, 23, 1); /* reserved */
+	expect_refused(CONTROL_IO_REPLY, 0, 12, 2);   /* status */
+	expect_refused(CONTROL_IO_REPLY, 0, 13, 0);
+	expect_refused(CONTROL_IO_REPLY, 0, 14, 1);	/* reserved */
+	expect_refused(CONTROL_FEATURES, 0, 0, 0);	/* no name */
+	expect_refused(CONTROL_FEATURES, 0, 5, 'x');	/* behind its end */
+	expect_refused(CONTROL_FEATURES, 0, 1, '\x1b'); /* control character */
+	expect_refused(CONTROL_FEATURES, 0, 30, 0);	/* no leaf */
+	expect_refused(CONTROL_FEATURES, 0, 30, 129);
+	expect_refused(CONTROL_FEATURES, 0, 32, 2);	 /* flags */
+	expect_refused(CONTROL_FEATURES, 0, 39, 1);	 /* reserved */
+	expect_refused(CONTROL_FEATURES, 0, 48, 2);	 /* index_matters */
+	expect_refused(CONTROL_FEATURES, 1, 40 + 28, 9); /* out of order */
+	expect_refused(CONTROL_START, 0, 0, 1);		 /* not whole pages */
+	expect_refused(CONTROL_START, 0, 1, 0);		 /* no memory */
+	expect_refused(CONTROL_START, 0, 16, 0);	 /* no frequency */
+	expect_refused(CONTROL_START, 0, 20, 0);	 /* no vCPU */
+	expect_refused(CONTROL_START, 0, 25, 2);
+	expect_refused(CONTROL_START, 0, 31, 1);
+	expect_refused(CONTROL_STATS_REPLY, 1, 100, 0x1b);
+	expect_refused(CONTROL_END, 1, 9, 1); /* node 511 */
+	expect_refused(CONTROL_END, 1, 14, CONTROL_END_KIND_LIMIT);
+	expect_refused(CONTROL_END, 1, 40, 0); /* a NUL within */
+	expect_refused(CONTROL_END, 1, 40, '\n');
+	expect_refused(CONTROL_END, 1, 40, 0xff); /* no UTF-8 */
+}
+
+static void test_encode_refuses(void **state)
+{
+	make(CONTROL_INTERRUPT, 0);
+	in.interrupt.vcpu_count = CONTROL_VCPUS_MAX + 1;
+	assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)), -EINVAL);
+	make(CONTROL_IO_REQUEST, 1);
+	in.io_request.count = CONTROL_IO_ITEMS_MAX + 1;
+	assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)), -EINVAL);
+	make(CONTROL_STATS_REPLY, 1);
+	in.stats_reply.text_size++;
+	assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)), -EINVAL);
+	make(CONTROL_FEATURES, 1);
+	in.features.offer.count = CPUID_LEAVES_MAX + 1;
+	assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)), -EINVAL);
+	make(CONTROL_END, 1);
+	in.end.text[CONTROL_TEXT_MAX - 1] = 'e'; /* not terminated */
+	assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)), -EINVAL);
+	in.type = CONTROL_TYPE_LIMIT;
+	assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)), -EINVAL);
+	assert_string_equal(control_type_name(CONTROL_TYPE_LIMIT), "?");
+	assert_string_equal(control_type_name(CONTROL_END), "END");
+}
+
+/* The last words of a pod get through, whatever is in them. */
+static void test_end_is_cleaned(void **state)
+{
+	int size;
+
+	make(CONTROL_END, 0);
+	snprintf(in.end.text, sizeof(in.end.text), "bad \x1b[0m \xff\xc0\xaf ok \xc3\xa4 \n");
+	size = control_message_encode(&in, 0, frame, sizeof(frame));
+	assert_true(size > 0);
+	assert_int_equal(decode((size_t)size), 0);
+	assert_string_equal(out.end.text, "bad ?[0m ??? ok \xc3\xa4 ?");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_fields),
+		cmocka_unit_test(test_layout),	       cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_rules),	       cmocka_unit_test(test_encode_refuses),
+		cmocka_unit_test(test_end_is_cleaned),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
