@@ -72,7 +72,7 @@ static void pending_send(struct coh *coh, struct coh_pending *p, struct coh_out 
 		coh_chunk_ask(coh, p->gpn / CHUNK_PAGES, out);
 		return;
 	}
-	if (coh->page[p->gpn].access != COH_NONE)
+	if (p->want == COH_WRITE && coh->page[p->gpn].access != COH_NONE)
 		msg.flags |= COH_MSG_COPY;
 	if (p->ahead)
 		msg.flags |= COH_MSG_AHEAD;
