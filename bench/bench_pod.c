@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The real stack under the stall benchmark: node processes with pager and mesh over TCP. A node's
+ * main thread is its one vCPU: it takes an order from the parent, touches pages, and times each
+ * touch.
+ */
+#include "bench/bench.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "link/mesh.h"
+#include "node/pager.h"
+#include "wire/handshake.h"
+
+struct bench_answer {
+	uint64_t ns; /* the whole order */
+};
+
+struct bench_pod {
+	uint32_t nodes;
+	bool spin;
+	uint64_t memory_bytes;
+	char address[BENCH_NODES_MAX][32];
+	pid_t child[BENCH_NODES_MAX];
+	int fd[BENCH_NODES_MAX];
+	struct bench_samples *samples[BENCH_NODES_MAX]; /* shared */
+};
+
+struct bench_node {
+	struct bench_pod *pod;
+	uint16_t self;
+	struct guest_memory *memory;
+	struct mesh *mesh;
+	struct pager *pager;
+};
+
+/* --- a node --- */
+
+static void node_failed(void *arg, uint16_t peer, int error, const char *cause)
+{
+	const struct bench_node *node = arg;
+
+	/* The parent closed the pod: the other end went first. */
+	if (error != -EPIPE && error != -ECONNRESET)
+		fprintf(stderr, "stalls: node %u: %s\n", node->self, cause);
+	_exit(1);
+}
+
+static void mesh_failed(void *ctx, uint16_t peer, const char *cause)
+{
+	_exit(1);
+}
+
+static void bring_up(struct bench_node *node)
+{
+	struct bench_pod *pod = node->pod;
+	struct mesh_node nodes[BENCH_NODES_MAX];
+	char name[BENCH_NODES_MAX][16], why[MESH_WHY_MAX] = "";
+	struct mesh_config mesh = { .pod_name = "stalls",
+				    .self = node->self,
+				    .node_count = (uint16_t)pod->nodes,
+				    .node = nodes,
+				    .shard_count = 1,
+				    .capabilities = HANDSHAKE_CAP_NATIVE_TEST,
+				    .timeout_ms = 20000,
+				    .down = mesh_failed };
+	struct guest_memory_config memory = { { { 0, pod->memory_bytes } }, 1, 1 };
+	struct pager_config pager = { .self = node->self,
+				      .node_count = (uint16_t)pod->nodes,
+				      .vcpu_count = 1,
+				      .capacity_bytes = pod->memory_bytes,
+				      .spin = pod->spin ? PAGER_SPIN_ON : PAGER_SPIN_OFF,
+				      .failed = node_failed,
+				      .arg = node };
+
+	for (uint32_t i = 0; i < pod->nodes; i++) {
+		snprintf(name[i], sizeof(name[i]), "n%u", i);
+		nodes[i] = (struct mesh_node){ name[i], pod->address[i] };
+	}
+	if (mesh_create(&mesh, &node->mesh, why, sizeof(why)) < 0 ||
+	    mesh_bring_up(node->mesh, -1, why, sizeof(why)) < 0) {
+		fprintf(stderr, "stalls: node %u: %s\n", node->self, why);
+		_exit(1);
+	}
+	if (guest_memory_create(&memory, &node->memory) < 0)
+		bench_die("guest memory");
+	pager.memory = node->memory;
+	if (pager_create(&pager, &node->pager) < 0)
+		bench_die("pager");
+	for (uint16_t peer = 0; peer < pod->nodes; peer++)
+		if (peer != node->self &&
+		    pager_add_channel(node->pager, 0, mesh_pages(node->mesh, peer, 0)) < 0)
+			bench_die("channel");
+	if (pager_start(node->pager) < 0 ||
+	    pager_bind_actor(node->pager, 0, (pid_t)syscall(SYS_gettid)) < 0)
+		bench_die("pager");
+}
+
+/* A permutation of 0..count-1 that has no runs: read-ahead must not see one. */
+static uint32_t shuffled(uint32_t i, uint32_t count)
+{
+	/* 40503 is prime and divides no count in use. */
+	return (uint32_t)((uint64_t)i * 40503u % count);
+}
+
+static void touch(struct bench_node *node, const struct bench_order *order,
+		  struct bench_samples *samples)
+{
+	uint64_t sum = 0;
+
+	samples->count = order->count < BENCH_SAMPLES_MAX ? order->count : BENCH_SAMPLES_MAX;
+	for (uint32_t i = 0; i < order->count; i++) {
+		uint32_t at = order->shuffled ? shuffled(i, order->count) : i;
+		volatile uint64_t *page =
+			guest_memory_hva(node->memory, (order->gpn + at) << PAGE_SHIFT);
+		uint64_t start_ns = order->count <= BENCH_SAMPLES_MAX ? bench_now_ns() : 0;
+
+		if (order->op == BENCH_WRITE)
+			*page = order->gpn + at;
+		else
+			sum += *page;
+		if (order->count <= BENCH_SAMPLES_MAX)
+			samples->ns[i] = (uint32_t)(bench_now_ns() - start_ns);
+	}
+	(void)sum;
+}
+
+/* Each turn: from our write until the other's write has come back. */
+static void ping_pong(struct bench_node *node, const struct bench_order *order,
+		      struct bench_samples *samples)
+{
+	volatile uint64_t *page = guest_memory_hva(node->memory, order->gpn << PAGE_SHIFT);
+
+	samples->count = order->count;
+	for (uint32_t i = 0; i < order->count; i++) {
+		uint64_t start_ns = bench_now_ns();
+
+		while (__atomic_load_n(page, __ATOMIC_ACQUIRE) != 2ull * i + order->turn)
+			;
+		__atomic_store_n(page, 2ull * i + order->turn + 1, __ATOMIC_RELEASE);
+		samples->ns[i] = (uint32_t)(bench_now_ns() - start_ns);
+	}
+}
+
+static void node_main(struct bench_pod *pod, uint16_t self, int fd) __attribute__((noreturn));
+
+static void node_main(struct bench_pod *pod, uint16_t self, int fd)
+{
+	struct bench_node node = { .pod = pod, .self = self };
+	struct bench_answer answer = { 0 };
+	struct bench_order order;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	bring_up(&node);
+	bench_favour(true);
+	if (send(fd, &answer, sizeof(answer), MSG_NOSIGNAL) < 0)
+		_exit(1);
+	while (recv(fd, &order, sizeof(order), 0) == (ssize_t)sizeof(order) &&
+	       order.op != BENCH_QUIT) {
+		uint64_t start_ns = bench_now_ns();
+
+		if (order.op == BENCH_PING_PONG)
+			ping_pong(&node, &order, pod->samples[self]);
+		else
+			touch(&node, &order, pod->samples[self]);
+		answer.ns = bench_now_ns() - start_ns;
+		if (send(fd, &answer, sizeof(answer), MSG_NOSIGNAL) < 0)
+			break;
+	}
+	_exit(0);
+}
+
+/* --- the parent --- */
+
+static int free_port(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t size = sizeof(address);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&address, &size) < 0)
+		bench_die("port");
+	close(fd);
+	return ntohs(address.sin_port);
+}
+
+static void await(struct bench_pod *pod, uint32_t node, struct bench_answer *answer)
+{
+	if (recv(pod->fd[node], answer, sizeof(*answer), 0) == (ssize_t)sizeof(*answer))
+		return;
+	fprintf(stderr, "stalls: node %u ended\n", node);
+	exit(1);
+}
+
+struct bench_pod *bench_pod_start(uint32_t nodes, bool spin, uint64_t memory_bytes)
+{
+	struct bench_pod *pod = calloc(1, sizeof(*pod));
+	struct bench_answer ready;
+
+	if (!pod)
+		bench_die("calloc");
+	pod->nodes = nodes;
+	pod->spin = spin;
+	pod->memory_bytes = memory_bytes;
+	for (uint32_t i = 0; i < nodes; i++) {
+		snprintf(pod->address[i], sizeof(pod->address[i]), "127.0.0.1:%d", free_port());
+		pod->samples[i] = bench_shared(sizeof(*pod->samples[i]));
+	}
+	fflush(stdout);
+	for (uint32_t i = 0; i < nodes; i++) {
+		int pair[2];
+
+		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+			bench_die("socketpair");
+		pod->child[i] = fork();
+		if (pod->child[i] < 0)
+			bench_die("fork");
+		if (pod->child[i] == 0) {
+			for (uint32_t j = 0; j < i; j++)
+				close(pod->fd[j]);
+			close(pair[0]);
+			node_main(pod, (uint16_t)i, pair[1]);
+		}
+		close(pair[1]);
+		pod->fd[i] = pair[0];
+	}
+	for (uint32_t i = 0; i < nodes; i++)
+		await(pod, i, &ready);
+	return pod;
+}
+
+void bench_pod_stop(struct bench_pod *pod)
+{
+	for (uint32_t i = 0; i < pod->nodes; i++)
+		kill(pod->child[i], SIGKILL);
+	for (uint32_t i = 0; i < pod->nodes; i++) {
+		waitpid(pod->child[i], NULL, 0);
+		close(pod->fd[i]);
+		munmap(pod->samples[i], sizeof(*pod->samples[i]));
+	}
+	free(pod);
+}
+
+void bench_pod_begin(struct bench_pod *pod, uint32_t node, const struct bench_order *order)
+{
+	if (send(pod->fd[node], order, sizeof(*order), MSG_NOSIGNAL) < 0)
+		bench_die("order");
+}
+
+uint64_t bench_pod_end(struct bench_pod *pod, uint32_t node, struct bench_samples *ret_samples)
+{
+	struct bench_answer answer;
+
+	await(pod, node, &answer);
+	if (ret_samples)
+		memcpy(ret_samples, pod->samples[node], sizeof(*ret_samples));
+	return answer.ns;
+}

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stalls: how long a stall takes, against what this machine can do at best.
+ *
+ *   stalls [--rounds N] [--json FILE] [--only spinning|sleeping] [--realtime]
+ *
+ * Every round measures the floors and the real stack one after the other, so that what disturbs the
+ * machine disturbs both; a figure is the median of the rounds' figures, a ratio the median of the
+ * rounds' ratios. Spinning needs a core for every thread that spins: what this machine has too few
+ * cores for is measured sleeping only.
+ */
+#include "bench/bench.h"
+
+#include <getopt.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/limits.h"
+
+#define ROUNDS_MAX	21u
+#define SAMPLES		1024u
+#define SAMPLES_SHARERS 256u
+#define SCAN_PAGES	32768u
+#define POD_BYTES	(1ull << 30)
+#define SHARERS		4u
+
+enum mode { SPINNING, SLEEPING, MODES };
+
+/* A figure of each round: p50 and p99 in microseconds, or a rate in p50. */
+enum figure {
+	RAW_TCP,
+	USERFAULT,
+	SIMPLEST,
+	TCP_BANDWIDTH,
+	FIRST_TOUCH_LONE,
+	FIRST_TOUCH_NEXT,
+	READ_2_HOP,
+	READ_3_HOP,
+	UPGRADE,
+	PING_PONG,
+	SCAN,
+	WRITE_1,
+	WRITE_2,
+	WRITE_4,
+	WRITE_8,
+	FIGURES,
+};
+
+static const char *const figure_name[FIGURES] = {
+	[RAW_TCP] = "raw TCP, 64 B there, 4 KiB back",
+	[USERFAULT] = "userfault answered locally",
+	[SIMPLEST] = "simplest remote page program",
+	[TCP_BANDWIDTH] = "raw TCP bandwidth",
+	[FIRST_TOUCH_LONE] = "first touch, lone pages",
+	[FIRST_TOUCH_NEXT] = "first touch, page after page (mean)",
+	[READ_2_HOP] = "read stall, 2 hops",
+	[READ_3_HOP] = "read stall, 3 hops",
+	[UPGRADE] = "upgrade",
+	[PING_PONG] = "contended ping-pong, a turn",
+	[SCAN] = "sequential scan with read-ahead",
+	[WRITE_1] = "write stall, 1 sharer",
+	[WRITE_2] = "write stall, 2 sharers",
+	[WRITE_4] = "write stall, 4 sharers",
+	[WRITE_8] = "write stall, 8 sharers",
+};
+
+struct value {
+	bool have;
+	double p50, p99;
+};
+
+struct bench {
+	uint32_t rounds, round, cores;
+	bool only[MODES];
+	bool realtime; /* on a machine that others use too: they wait meanwhile */
+	struct value value[MODES][FIGURES][ROUNDS_MAX];
+	struct bench_samples samples;
+};
+
+/* What is being measured, since a round takes some seconds. */
+static void progress(const struct bench *bench, enum mode mode, enum figure figure)
+{
+	fprintf(stderr, "\r\033[Kstalls: round %u of %u, %s: %s", bench->round + 1, bench->rounds,
+		mode == SPINNING ? "spinning" : "sleeping", figure_name[figure]);
+}
+
+static void note(struct bench *bench, enum mode mode, enum figure figure)
+{
+	progress(bench, mode, figure);
+	struct value *value = &bench->value[mode][figure][bench->round];
+
+	value->have = true;
+	value->p50 = bench_quantile(&bench->samples, 0.5) / 1e3;
+	value->p99 = bench_quantile(&bench->samples, 0.99) / 1e3;
+}
+
+static void note_rate(struct bench *bench, enum mode mode, enum figure figure, double rate)
+{
+	progress(bench, mode, figure);
+	bench->value[mode][figure][bench->round] = (struct value){ true, rate, rate };
+}
+
+/* --- measuring --- */
+
+static uint64_t run(struct bench *bench, struct bench_pod *pod, uint32_t node, enum bench_op op,
+		    uint64_t gpn, uint32_t count, bool shuffled)
+{
+	struct bench_order order = { .op = op, .gpn = gpn, .count = count, .shuffled = shuffled };
+
+	bench_pod_begin(pod, node, &order);
+	return bench_pod_end(pod, node, &bench->samples);
+}
+
+static void measure_floors(struct bench *bench, enum mode mode)
+{
+	bool spin = mode == SPINNING;
+
+	floor_tcp_round_trip(spin, SAMPLES, &bench->samples);
+	note(bench, mode, RAW_TCP);
+	floor_userfault(spin, SAMPLES, &bench->samples);
+	note(bench, mode, USERFAULT);
+	floor_simplest(spin, SAMPLES, &bench->samples);
+	note(bench, mode, SIMPLEST);
+	note_rate(bench, mode, TCP_BANDWIDTH, floor_tcp_bandwidth() / 1e6);
+}
+
+static void measure_ping_pong(struct bench *bench, enum mode mode, struct bench_pod *pod,
+			      uint64_t gpn)
+{
+	struct bench_order order = { .op = BENCH_PING_PONG, .gpn = gpn, .count = SAMPLES / 4 };
+
+	bench_pod_begin(pod, 0, &order);
+	order.turn = 1;
+	bench_pod_begin(pod, 1, &order);
+	bench_pod_end(pod, 1, NULL);
+	bench_pod_end(pod, 0, &bench->samples);
+	for (uint32_t i = 0; i < bench->samples.count; i++)
+		bench->samples.ns[i] /= 2; /* a sample is our turn and the other's */
+	note(bench, mode, PING_PONG);
+}
+
+/* Node 1 is home and first owner of everything that node 0 stalls on. */
+static void measure_two(struct bench *bench, enum mode mode)
+{
+	struct bench_pod *pod = bench_pod_start(2, mode == SPINNING, POD_BYTES);
+	uint64_t gpn = 0, ns;
+
+	/* The chunk's home is found by its first touch, which is not counted. */
+	run(bench, pod, 0, BENCH_WRITE, gpn, 1, false);
+	run(bench, pod, 0, BENCH_WRITE, gpn + 1, CHUNK_PAGES - 1, true);
+	note(bench, mode, FIRST_TOUCH_LONE);
+	gpn += CHUNK_PAGES;
+	ns = run(bench, pod, 0, BENCH_WRITE, gpn, SAMPLES * 8, false);
+	note_rate(bench, mode, FIRST_TOUCH_NEXT, (double)ns / (SAMPLES * 8) / 1e3);
+	gpn += SAMPLES * 8;
+
+	run(bench, pod, 1, BENCH_WRITE, gpn, SAMPLES, false);
+	run(bench, pod, 0, BENCH_READ, gpn, SAMPLES, true);
+	note(bench, mode, READ_2_HOP);
+	run(bench, pod, 0, BENCH_WRITE, gpn, SAMPLES, true);
+	note(bench, mode, UPGRADE);
+	gpn += SAMPLES;
+
+	run(bench, pod, 1, BENCH_WRITE, gpn, SCAN_PAGES, false);
+	ns = run(bench, pod, 0, BENCH_READ, gpn, SCAN_PAGES, false);
+	note_rate(bench, mode, SCAN, (double)SCAN_PAGES * PAGE_BYTES * 1e3 / (double)ns);
+	gpn += SCAN_PAGES;
+	measure_ping_pong(bench, mode, pod, gpn);
+	bench_pod_stop(pod);
+}
+
+/* Node 2 is home, node 1 owner, node 0 reads. */
+static void measure_three(struct bench *bench, enum mode mode)
+{
+	struct bench_pod *pod = bench_pod_start(3, mode == SPINNING, POD_BYTES);
+
+	run(bench, pod, 2, BENCH_WRITE, 0, SAMPLES, false);
+	run(bench, pod, 1, BENCH_WRITE, 0, SAMPLES, true);
+	run(bench, pod, 0, BENCH_READ, 0, SAMPLES, true);
+	note(bench, mode, READ_3_HOP);
+	bench_pod_stop(pod);
+}
+
+/* Copies at nodes 1 to n; node 0, which has none, writes. */
+static void measure_sharers(struct bench *bench, enum mode mode)
+{
+	static const uint32_t sharers[SHARERS] = { 1, 2, 4, 8 };
+	struct bench_pod *pod = bench_pod_start(9, mode == SPINNING, POD_BYTES);
+	uint64_t gpn = 0;
+
+	for (uint32_t i = 0; i < SHARERS; i++) {
+		run(bench, pod, 1, BENCH_WRITE, gpn, SAMPLES_SHARERS, false);
+		for (uint32_t node = 2; node <= sharers[i]; node++)
+			run(bench, pod, node, BENCH_READ, gpn, SAMPLES_SHARERS, false);
+		run(bench, pod, 0, BENCH_WRITE, gpn, SAMPLES_SHARERS, true);
+		note(bench, mode, (enum figure)(WRITE_1 + i));
+		gpn += CHUNK_PAGES;
+	}
+	bench_pod_stop(pod);
+}
+
+static void measure(struct bench *bench, enum mode mode)
+{
+	measure_floors(bench, mode);
+	measure_two(bench, mode);
+	if (mode == SLEEPING || bench->cores >= 4)
+		measure_three(bench, mode);
+	if (mode == SLEEPING || bench->cores >= 10)
+		measure_sharers(bench, mode);
+}
+
+/* --- saying --- */
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The median over the rounds of a figure, or of its ratio to another; false: not measured. */
+static bool median(const struct bench *bench, enum mode mode, enum figure figure,
+		   const enum figure *under, bool p99, double *ret_value)
+{
+	double all[ROUNDS_MAX];
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < bench->rounds; i++) {
+		const struct value *v = &bench->value[mode][figure][i];
+
+		if (!v->have)
+			return false;
+		all[count] = p99 ? v->p99 : v->p50;
+		if (under)
+			all[count] /= bench->value[mode][*under][i].p50;
+		count++;
+	}
+	qsort(all, count, sizeof(all[0]), by_value);
+	*ret_value = all[count / 2];
+	return true;
+}
+
+static bool is_rate(enum figure figure)
+{
+	return figure == TCP_BANDWIDTH || figure == SCAN;
+}
+
+static void print_value(const struct bench *bench, enum mode mode, enum figure figure)
+{
+	double p50, p99;
+
+	if (!median(bench, mode, figure, NULL, false, &p50)) {
+		printf(" %9s %9s", "-", "-");
+		return;
+	}
+	median(bench, mode, figure, NULL, true, &p99);
+	if (is_rate(figure))
+		printf(" %9.0f %9s", p50, "MB/s");
+	else if (figure == FIRST_TOUCH_NEXT)
+		printf(" %9.1f %9s", p50, "");
+	else
+		printf(" %9.1f %9.1f", p50, p99);
+}
+
+static void print_figures(const struct bench *bench)
+{
+	printf("%-36s %9s %9s %9s %9s\n", "", "spinning", "", "sleeping", "");
+	printf("%-36s %9s %9s %9s %9s\n", "microseconds", "p50", "p99", "p50", "p99");
+	for (uint32_t figure = 0; figure < FIGURES; figure++) {
+		printf("%-36s", figure_name[figure]);
+		for (uint32_t mode = 0; mode < MODES; mode++)
+			print_value(bench, mode, figure);
+		printf("\n");
+	}
+}
+
+struct goal {
+	const char *name;
+	enum mode mode;
+	enum figure over, under;
+	bool at_least;
+	double must, aim;
+};
+
+static const struct goal goals[] = {
+	{ "2-hop read / simplest, spinning", SPINNING, READ_2_HOP, SIMPLEST, false, 1.3, 1.1 },
+	{ "2-hop read / simplest, sleeping", SLEEPING, READ_2_HOP, SIMPLEST, false, 1.3, 1.0 },
+	{ "write stall, 8 sharers / 1", SLEEPING, WRITE_8, WRITE_1, false, 2.0, 1.3 },
+	{ "scan / raw TCP bandwidth, spinning", SPINNING, SCAN, TCP_BANDWIDTH, true, 0.5, 0.8 },
+	{ "scan / raw TCP bandwidth, sleeping", SLEEPING, SCAN, TCP_BANDWIDTH, true, 0.5, 0.8 },
+	{ "first touch / userfault, spinning", SPINNING, FIRST_TOUCH_NEXT, USERFAULT, false, 1.3,
+	  0.3 },
+	{ "first touch / userfault, sleeping", SLEEPING, FIRST_TOUCH_NEXT, USERFAULT, false, 1.3,
+	  0.3 },
+	{ "lone first touch / userfault, spinning", SPINNING, FIRST_TOUCH_LONE, USERFAULT, false,
+	  1.3, 1.3 },
+	{ "lone first touch / userfault, sleeping", SLEEPING, FIRST_TOUCH_LONE, USERFAULT, false,
+	  1.3, 1.3 },
+};
+
+#define GOALS (sizeof(goals) / sizeof(goals[0]))
+
+static const char *verdict(const struct goal *goal, double ratio)
+{
+	if (goal->at_least ? ratio >= goal->aim : ratio <= goal->aim)
+		return "pass, aim reached";
+	return (goal->at_least ? ratio >= goal->must : ratio <= goal->must) ? "pass" : "MISS";
+}
+
+static void print_goals(const struct bench *bench)
+{
+	printf("\n%-40s %6s %8s %8s\n", "", "ratio", "must", "aim");
+	for (uint32_t i = 0; i < GOALS; i++) {
+		const struct goal *g = &goals[i];
+		double ratio;
+
+		if (median(bench, g->mode, g->over, &g->under, false, &ratio))
+			printf("%-40s %6.2f %5s %.1f %5s %.1f  %s\n", g->name, ratio,
+			       g->at_least ? ">=" : "<=", g->must,
+			       g->at_least ? ">=" : "<=", g->aim, verdict(g, ratio));
+	}
+}
+
+static void write_json(const struct bench *bench, FILE *to)
+{
+	static const char *const mode_name[MODES] = { "spinning", "sleeping" };
+	const char *comma = "";
+
+	fprintf(to, "{\"cores\": %u, \"rounds\": %u, \"figures\": [", bench->cores, bench->rounds);
+	for (uint32_t mode = 0; mode < MODES; mode++) {
+		for (uint32_t figure = 0; figure < FIGURES; figure++) {
+			double p50, p99;
+
+			if (!median(bench, mode, figure, NULL, false, &p50))
+				continue;
+			median(bench, mode, figure, NULL, true, &p99);
+			fprintf(to,
+				"%s\n  {\"name\": \"%s\", \"mode\": \"%s\", \"unit\": \"%s\", \"p50\": %.3f",
+				comma, figure_name[figure], mode_name[mode],
+				is_rate(figure) ? "MB/s" : "us", p50);
+			if (!is_rate(figure) && figure != FIRST_TOUCH_NEXT)
+				fprintf(to, ", \"p99\": %.3f", p99);
+			fprintf(to, "}");
+			comma = ",";
+		}
+	}
+	fprintf(to, "\n], \"ratios\": [");
+	comma = "";
+	for (uint32_t i = 0; i < GOALS; i++) {
+		const struct goal *g = &goals[i];
+		double ratio;
+
+		if (!median(bench, g->mode, g->over, &g->under, false, &ratio))
+			continue;
+		fprintf(to,
+			"%s\n  {\"name\": \"%s\", \"ratio\": %.3f, \"must\": %.1f, \"aim\": %.1f, \"verdict\": \"%s\"}",
+			comma, g->name, ratio, g->must, g->aim, verdict(g, ratio));
+		comma = ",";
+	}
+	fprintf(to, "\n]}\n");
+}
+
+/* --- the command --- */
+
+static bool parse(int argc, char **argv, struct bench *bench, const char **ret_json)
+{
+	static const struct option known[] = { { "rounds", 1, NULL, 'r' },
+					       { "json", 1, NULL, 'j' },
+					       { "only", 1, NULL, 'o' },
+					       { "realtime", 0, NULL, 'R' },
+					       { NULL, 0, NULL, 0 } };
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+		if (option == 'r') {
+			bench->rounds = (uint32_t)strtoul(optarg, NULL, 10);
+			if (bench->rounds < 1 || bench->rounds > ROUNDS_MAX)
+				return false;
+		} else if (option == 'R') {
+			bench->realtime = true;
+		} else if (option == 'j') {
+			*ret_json = optarg;
+		} else if (option == 'o' && strcmp(optarg, "spinning") == 0) {
+			bench->only[SPINNING] = true;
+		} else if (option == 'o' && strcmp(optarg, "sleeping") == 0) {
+			bench->only[SLEEPING] = true;
+		} else {
+			return false;
+		}
+	}
+	return optind == argc;
+}
+
+static uint32_t count_cores(void)
+{
+	cpu_set_t cores;
+
+	CPU_ZERO(&cores);
+	if (sched_getaffinity(0, sizeof(cores), &cores) < 0)
+		return 1;
+	return (uint32_t)CPU_COUNT(&cores);
+}
+
+int main(int argc, char **argv)
+{
+	static struct bench bench = { .rounds = 5 };
+	const char *json = NULL;
+
+	if (!parse(argc, argv, &bench, &json)) {
+		fprintf(stderr,
+			"usage: stalls [--rounds 1..%u] [--json FILE] [--only spinning|sleeping] [--realtime]\n",
+			ROUNDS_MAX);
+		return 2;
+	}
+	bench.cores = count_cores();
+	if (bench.realtime)
+		bench_realtime();
+	for (bench.round = 0; bench.round < bench.rounds; bench.round++) {
+		if (!bench.only[SLEEPING])
+			measure(&bench, SPINNING);
+		if (!bench.only[SPINNING])
+			measure(&bench, SLEEPING);
+	}
+	fprintf(stderr, "\r\033[K");
+	printf("%u cores, median of %u rounds; nodes are processes joined by TCP on loopback\n",
+	       bench.cores, bench.rounds);
+	if (bench.cores < 10)
+		printf("3-hop reads and writes with sharers: sleeping only where cores are fewer than nodes; with\n"
+		       "8 sharers 9 nodes share %u cores, so invalidations are not answered in parallel\n",
+		       bench.cores);
+	print_figures(&bench);
+	print_goals(&bench);
+	if (json) {
+		FILE *to = fopen(json, "w");
+
+		if (!to)
+			bench_die(json);
+		write_json(&bench, to);
+		if (fclose(to) != 0)
+			bench_die(json);
+	}
+	return 0;
+}
