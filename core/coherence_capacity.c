@@ -85,6 +85,7 @@ void coh_page_set(struct coh *coh, uint64_t gpn, enum coh_access access, bool ke
 	if (page->access == COH_WRITE)
 		coh->stats.pages_owned--;
 	page->access = (uint8_t)access;
+	page->stamp = ++coh->stamp;
 	page->flags &= (uint8_t)~PAGE_KEEPER;
 	if (keeper)
 		page->flags |= PAGE_KEEPER;
@@ -103,7 +104,8 @@ void coh_slot_free(struct coh *coh)
 	coh->parked_retry = true;
 }
 
-/* Whether the page may leave: `age` is the oldest episode that needs its slot. */
+/* Whether the page may leave: `age` is the oldest episode that needs its slot, and keeps its own.
+ */
 static bool can_leave(struct coh *coh, uint64_t gpn, uint64_t age)
 {
 	const struct coh_page *page = coh_page_of(coh, gpn);
@@ -114,13 +116,13 @@ static bool can_leave(struct coh *coh, uint64_t gpn, uint64_t age)
 		return true;
 	if (page->pending || page->taking || (page->flags & PAGE_PUSHING) || coh_pinned(coh, gpn))
 		return false;
-	return !age || !coh_held(coh, gpn, COH_NONE, age, coh->config.self, &deadline);
+	return !age || !coh_held(coh, gpn, COH_NONE, age, NODE_NONE, &deadline);
 }
 
 /*
- * A victim, looking at the oldest pages of the list: first one that nobody holds, then one that
- * only younger actors hold, then (age 0) any. Those passed over in the first round are young again,
- * so that a few held pages do not hide the rest. UINT64_MAX: none.
+ * A victim, looking at the oldest pages of the list: one that nobody holds, or else one that only
+ * actors younger than `age` hold (0: any). Those passed over in the first round go to the young
+ * end, so that a few held pages do not hide the rest. UINT64_MAX: none.
  */
 static uint64_t victim_find(struct coh *coh, struct coh_list *list, uint64_t age)
 {
@@ -141,11 +143,14 @@ static uint64_t victim_find(struct coh *coh, struct coh_list *list, uint64_t age
 	for (uint32_t i = 0; i < scan; i++, index = coh->page[index - 1].next)
 		if (can_leave(coh, index - 1, age))
 			return index - 1;
-	index = list->head;
-	for (uint32_t i = 0; i < scan; i++, index = coh->page[index - 1].next)
-		if (can_leave(coh, index - 1, 0))
-			return index - 1;
 	return UINT64_MAX;
+}
+
+static void copy_drop_page(struct coh *coh, uint64_t gpn, struct coh_out *out)
+{
+	coh_holds_forget(coh, gpn);
+	coh_give_up(coh, gpn, out);
+	coh->stats.evict_drop_count++;
 }
 
 static bool copy_drop(struct coh *coh, uint64_t age, struct coh_out *out)
@@ -154,9 +159,7 @@ static bool copy_drop(struct coh *coh, uint64_t age, struct coh_out *out)
 
 	if (gpn == UINT64_MAX)
 		return false;
-	coh_holds_forget(coh, gpn);
-	coh_give_up(coh, gpn, out);
-	coh->stats.evict_drop_count++;
+	copy_drop_page(coh, gpn, out);
 	return true;
 }
 
@@ -210,7 +213,7 @@ static bool can_be_taken(struct coh *coh, uint64_t gpn, uint64_t age)
 
 	if (!page->taking || page->pending || coh_pinned(coh, gpn))
 		return false;
-	return !age || !coh_held(coh, gpn, COH_NONE, age, coh->config.self, &deadline);
+	return !age || !coh_held(coh, gpn, COH_NONE, age, NODE_NONE, &deadline);
 }
 
 /*
@@ -230,17 +233,6 @@ static bool taking_yield(struct coh *coh, struct coh_list *list, uint64_t age, s
 		return true;
 	}
 	return false;
-}
-
-static void relieve_parked(struct coh *coh, struct coh_out *out)
-{
-	uint64_t age = oldest_parked_age(coh);
-
-	if (!coh->parked_count || coh->used < coh->config.capacity)
-		return;
-	if (!taking_yield(coh, &coh->copies, age, out) &&
-	    !taking_yield(coh, &coh->kept, age, out) && !taking_yield(coh, &coh->copies, 0, out))
-		taking_yield(coh, &coh->kept, 0, out);
 }
 
 /* How many slots should be there for the taking, so that a stall seldom waits for a push. */
@@ -328,6 +320,41 @@ static void room_give_back(struct coh *coh, uint16_t to, uint32_t count, struct 
 	struct coh_msg msg = { .type = COH_ROOM_PUT, .requester = coh->config.self, .acks = count };
 
 	coh_send(coh, out, to, &msg);
+}
+
+/* Older as a page of this node: the state changed longer ago. */
+static bool page_older(const struct coh *coh, uint64_t a, uint64_t b)
+{
+	return (int32_t)(coh->page[a].stamp - coh->page[b].stamp) < 0;
+}
+
+/*
+ * An actor is parked, and holds keep everything that could make room. Then what others wait for,
+ * and only younger actors hold, goes to them; else the page that came longest ago is dropped or
+ * pushed, whoever holds it: an instruction's pages are the last that came. At last even a page that
+ * an older actor holds goes to who waits for it. Returns whether there was something to do.
+ */
+static bool relieve_parked(struct coh *coh, struct coh_out *out)
+{
+	uint64_t age = oldest_parked_age(coh);
+	uint64_t copy, kept = UINT64_MAX;
+
+	if (!coh->parked_count || coh->used < coh->config.capacity)
+		return false;
+	if (taking_yield(coh, &coh->copies, age, out) || taking_yield(coh, &coh->kept, age, out))
+		return true;
+	copy = victim_find(coh, &coh->copies, 0);
+	if (coh->room_count && coh->push_count < COH_PUSHES)
+		kept = victim_find(coh, &coh->kept, 0);
+	if (kept != UINT64_MAX && (copy == UINT64_MAX || page_older(coh, kept, copy))) {
+		push_start(coh, kept, out);
+		return true;
+	}
+	if (copy != UINT64_MAX) {
+		copy_drop_page(coh, copy, out);
+		return true;
+	}
+	return taking_yield(coh, &coh->copies, 0, out) || taking_yield(coh, &coh->kept, 0, out);
 }
 
 /*
@@ -430,8 +457,8 @@ void coh_capacity_pump(struct coh *coh, struct coh_out *out)
 	while (want && coh->room_count && coh->push_count < COH_PUSHES && coh_room(coh, out)) {
 		if (!push_one(coh, out)) {
 			/* Nothing can leave now: look again soon. */
-			coh->push_retry = coh->now_ns + COH_RETRY_NS;
-			relieve_parked(coh, out);
+			if (!relieve_parked(coh, out))
+				coh->push_retry = coh->now_ns + COH_RETRY_NS;
 			break;
 		}
 		want = pushes_wanted(coh);

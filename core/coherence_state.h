@@ -53,6 +53,7 @@ struct coh_page {
 	uint32_t holds;	  /* list of struct coh_hold */
 	uint32_t taking;  /* put off */
 	uint32_t prev, next;
+	uint32_t stamp; /* order of the last change of state */
 };
 
 struct coh_list {
@@ -265,6 +266,7 @@ struct coh {
 	/* Capacity. */
 	uint32_t used;
 	struct coh_list copies, kept;
+	uint32_t stamp;
 	uint32_t *credit; /* slots reserved here, by node */
 	uint32_t credit_total;
 	struct coh_push push[COH_PUSHES];
