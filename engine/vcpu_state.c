@@ -37,7 +37,8 @@
 #define XSAVE_MXCSR	  24
 #define XSAVE_HEADER	  512
 #define XSAVE_HEADER_END  576
-#define RDX_RESET	  0x600 /* family 6: nobody reads it since CPUID exists */
+#define HWCR_RESET	  (1ull << 24) /* AMD: the TSC counts with the P0 frequency */
+#define RDX_RESET	  0x600	       /* family 6: nobody reads it since CPUID exists */
 
 const struct vcpu_xsave_part vcpu_xsave_parts[VCPU_XSAVE_PARTS] = {
 	[0] = { 0, 160 },    [1] = { 160, 256 },   [2] = { 576, 256 }, [5] = { 1088, 64 },
@@ -154,6 +155,7 @@ void vcpu_msr_reset(uint64_t ret_msr[VCPU_MSR_COUNT])
 	ret_msr[MSR_PAT] = PAT_RESET;
 	ret_msr[MSR_MISC_ENABLE] = MISC_ENABLE_RESET;
 	ret_msr[MSR_MTRR_DEF_TYPE] = MTRR_WRITE_BACK;
+	ret_msr[MSR_HWCR] = HWCR_RESET;
 }
 
 void vcpu_state_reset(struct vcpu_state *state, uint32_t number)

@@ -13,7 +13,8 @@
  * sign-extended values       little-endian extended     XSTATE_BV u16 (bit 15: an MXCSR u32
  * follows) for each block of a part in use: bitmap of its units that are not zero, then those
  *
- * The encoding of a state is unique: a decoder refuses what is longer than it needs to be. Decoding
+ * What power-on leaves in each scalar (vcpu_state_reset()) is therefore part of the format. The
+ * encoding of a state is unique: a decoder refuses what is longer than it needs to be. Decoding
  * never reads outside the image and checks everything, vcpu_state_check() included, before it gives
  * out anything.
  */
