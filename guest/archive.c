@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * archive: writes the "newc" cpio format: a header of 110 characters (magic and thirteen numbers of
  * eight hexadecimal digits), the name, the data, each padded to 4 bytes (cpio(5); Linux,

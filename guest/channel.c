@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * channel: frames on a byte stream; channel.h tells the protocol.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * channel: one command's stdin, stdout, stderr and exit status over one byte stream.
  *

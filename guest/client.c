@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * client: one thread, one poll loop. Output is written blocking: if the caller's stdout does not
  * move, the command is to wait, as it would in a pipe. stdin is read only while the server's WINDOW

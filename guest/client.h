@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * client: the asking side of a channel (channel.h) on real descriptors: sends a command, or none to
  * a server that has its own, then joins the caller's stdin, stdout and stderr to it.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * connect: a channel's client for scripts: joins its stdin, stdout, stderr and exit status to the
  * server behind a unix socket.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mkcommand: appends a command to an initramfs, as `eagre run -- COMMAND` does, for scripts.
  *

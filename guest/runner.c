@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * runner: runs the one command that came with the initramfs and carries its streams and its status
  * to the host over the guest's second serial port (channel.h).

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * session: the server side of a channel (channel.h) on real descriptors: runs one command, carries
  * its streams, ends it when the line goes away.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Tests of archive.c: what is written must be what cpio's own format says. */
 #include <errno.h>
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Tests of channel.c: frames survive any cutting of the stream, and nothing else gets through. */
 #include <errno.h>
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Tests of session.c and client.c against each other, over a socket pair: a server process runs the
  * command, the test is the client.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * agent: runs commands in an emulated host for `rack exec`.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * keeper: starts a rack's processes and sees that none of them outlives it.
  *

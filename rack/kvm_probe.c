@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * kvm_probe: is this host fit to run a node? The smallest program that finds out for real.
  *

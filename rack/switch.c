@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * switch: the rack's Ethernet. Each host's QEMU connects its card (-netdev stream) to a unix
  * socket; the switch learns which address is behind which socket and passes frames on.
