@@ -81,7 +81,7 @@ static struct loader_config good(void)
 	make_kernel();
 	write_count = fail_at = 0;
 	why[0] = 0;
-	memset(guest, 0, GUEST_BYTES);
+	memset(guest, 0, MIB);
 	assert_int_equal(memory_map_build(GUEST_BYTES, &config.map), 0);
 	return config;
 }
