@@ -8,10 +8,12 @@
  * XSTATE_BV says are in use, and of those the units (registers, mostly) that are not zero.
  *
  *     0 version u8   1 zero u8   2 size u16 (of all of it)
- *     4 bitmap       a bit for each scalar, in the order of the table in vcpu_image.c: is it here?
- *       codes        4 bits for each that is, low half first: 1..8 bytes, or 9..15: 1..7 bytes,
- * sign-extended values       little-endian extended     XSTATE_BV u16 (bit 15: an MXCSR u32
- * follows) for each block of a part in use: bitmap of its units that are not zero, then those
+ *     4 bitmap       a bit for each scalar, in the order of the table in vcpu_image.c
+ *       codes        4 bits for each whose bit is set, low half first:
+ *                    1..8 bytes, or 9..15: 1..7 bytes, sign-extended
+ *       values       little-endian
+ *       extended     XSTATE_BV u16 (bit 15: an MXCSR u32 follows), then for each block of each
+ *                    part in use: bitmap of its units that are not zero, and those units
  *
  * What power-on leaves in each scalar (vcpu_state_reset()) is therefore part of the format. The
  * encoding of a state is unique: a decoder refuses what is longer than it needs to be. Decoding

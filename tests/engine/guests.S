@@ -7,13 +7,13 @@
 #define ASK	0x11	/* "now", whatever the test means by it */
 #define IN	0x20
 #define LOAD	0x1000
-#define AT(x)	((x) - guest_base + LOAD)
+#define AT(x)	((x) - 77b + LOAD)
 
 	.macro	GUEST name
 	.balign	16
 	.globl	guest_\name
 guest_\name:
-	.set	guest_base, guest_\name
+77:
 	.endm
 
 	.macro	END name

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the kvm engine says about hosts that cannot run it: one line that names the thing and the
+ * remedy. Each case is a child process, since it changes its own user, mounts or environment.
+ */
+#include <cpuid.h>
+#include <errno.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "engine/engine.h"
+
+struct verdict {
+	int err;
+	char why[300];
+};
+
+#define CANNOT 77 /* the child could not arrange its case */
+
+/* Runs the probe in a child after prepare(); false if that was not possible here. */
+static bool probe_in_child(int (*prepare)(void), struct verdict *ret_verdict)
+{
+	int pipe_fd[2], status = 0;
+	struct verdict verdict = { 0 };
+	pid_t child;
+
+	assert_int_equal(pipe(pipe_fd), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		static struct engine_features features;
+
+		if (prepare && prepare())
+			_exit(CANNOT);
+		verdict.err = engine_kvm.probe(&features, verdict.why, sizeof(verdict.why));
+		_exit(write(pipe_fd[1], &verdict, sizeof(verdict)) != sizeof(verdict));
+	}
+	close(pipe_fd[1]);
+	if (read(pipe_fd[0], &verdict, sizeof(verdict)) != sizeof(verdict))
+		verdict.err = 0;
+	close(pipe_fd[0]);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	*ret_verdict = verdict;
+	return WEXITSTATUS(status) == 0;
+}
+
+static bool virtualizes(void)
+{
+	uint32_t eax, ebx, ecx, edx;
+
+	if (__get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) && (ecx & (1u << 2)))
+		return true;
+	return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & (1u << 5));
+}
+
+static void assert_says(const struct verdict *verdict, int err, const char *what,
+			const char *remedy)
+{
+	assert_int_equal(verdict->err, err);
+	if (!strstr(verdict->why, what) || !strstr(verdict->why, remedy))
+		fail_msg("says: %s", verdict->why);
+	assert_null(strchr(verdict->why, '\n'));
+	assert_true(strlen(verdict->why) < sizeof(verdict->why) - 1);
+}
+
+static int as_it_is(void)
+{
+	return unsetenv("EAGRE_KVM_EMULATED");
+}
+
+/* The device file alone decides nothing. */
+static void test_emulating_device_is_refused(void **unused)
+{
+	struct verdict verdict;
+
+	(void)unused;
+	if (virtualizes())
+		skip();
+	assert_true(probe_in_child(as_it_is, &verdict));
+	assert_says(&verdict, -ENODEV, "hardware virtualization", "rack");
+}
+
+static int hide_device(void)
+{
+	setenv("EAGRE_KVM_EMULATED", "1", 1);
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+		return -1;
+	return mount("none", "/dev", "tmpfs", 0, NULL);
+}
+
+static void test_no_device(void **unused)
+{
+	struct verdict verdict;
+
+	(void)unused;
+	if (!probe_in_child(hide_device, &verdict)) {
+		print_message("needs root to hide /dev/kvm\n");
+		skip();
+	}
+	assert_says(&verdict, -ENODEV, "no /dev/kvm", "modprobe kvm_");
+}
+
+static int drop_rights(void)
+{
+	setenv("EAGRE_KVM_EMULATED", "1", 1);
+	if (access("/dev/kvm", F_OK))
+		return -1;
+	if (setgid(65534) || setuid(65534))
+		return -1;
+	return access("/dev/kvm", R_OK | W_OK) ? 0 : -1;
+}
+
+static void test_no_permission(void **unused)
+{
+	struct verdict verdict;
+
+	(void)unused;
+	if (!probe_in_child(drop_rights, &verdict)) {
+		print_message("needs root and a /dev/kvm that is not everybody's\n");
+		skip();
+	}
+	assert_says(&verdict, -EACCES, "no permission to open /dev/kvm", "group kvm");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_emulating_device_is_refused),
+		cmocka_unit_test(test_no_device),
+		cmocka_unit_test(test_no_permission),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
