@@ -15,8 +15,8 @@
 #include "node/pager_shard.h"
 
 /* Measured by bench/stalls; docs/benchmarks.md. */
-#define WINDOW_DEFAULT	    128u
-#define READAHEAD_DEFAULT   64u
+#define WINDOW_DEFAULT	    256u
+#define READAHEAD_DEFAULT   128u
 #define ZERO_BATCH_DEFAULT  32u
 #define HOLD_NS_DEFAULT	    20000u
 #define HOLD_NS_MAX_DEFAULT 20000000u

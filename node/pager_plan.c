@@ -8,6 +8,16 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/*
+ * Pages in a frame before it is sent: more in one would have the peer wait for the last of them
+ * before it installs the first, and the two sides would work in turn instead of side by side
+ * (measured: a scan is 1.5 times faster).
+ */
+#define PLAN_PAGES_MAX 16u
+
+/* Messages that nobody waits for are few, or the home's pages stay busy too long. */
+#define PLAN_LAZY_MAX 128u
+
 int plan_init(struct plan *plan, struct guest_memory *memory, uint32_t shard, uint16_t node_count)
 {
 	*plan = (struct plan){
@@ -76,20 +86,33 @@ static int send_frame(struct plan *plan, uint16_t to)
 	plan->pages_sent += peer->frame.page_count;
 	peer->frame.message_count = 0;
 	peer->frame.page_count = 0;
+	peer->eager = false;
 	if (error < 0)
 		plan->failed_node = to;
 	return error;
 }
 
-int plan_flush(struct plan *plan)
+bool plan_has_lazy(const struct plan *plan)
 {
+	return plan->dirty_count > 0;
+}
+
+int plan_flush(struct plan *plan, bool idle)
+{
+	uint32_t left = 0;
 	int error = plan_settle(plan);
 
-	for (uint32_t i = 0; error == 0 && i < plan->dirty_count; i++)
-		error = send_frame(plan, plan->dirty[i]);
+	for (uint32_t i = 0; error == 0 && i < plan->dirty_count; i++) {
+		uint16_t to = plan->dirty[i];
+
+		if (idle || plan->peer[to].eager)
+			error = send_frame(plan, to);
+		else
+			plan->dirty[left++] = to;
+	}
 	if (error < 0)
 		return error;
-	plan->dirty_count = 0;
+	plan->dirty_count = left;
 	plan->staged_count = 0;
 	error = guest_memory_recycle(plan->memory, plan->shard);
 	if (error < 0)
@@ -127,7 +150,7 @@ static int unstage(struct plan *plan, uint64_t gpn)
 {
 	for (uint32_t i = 0; i < plan->staged_count; i++)
 		if (plan->staged[i] == gpn)
-			return plan_flush(plan);
+			return plan_flush(plan, true);
 	return 0;
 }
 
@@ -138,7 +161,7 @@ int plan_send(struct plan *plan, uint16_t to, const struct coh_msg *msg)
 	assert(to < plan->peer_count && plan->peer[to].channel);
 	frame = &plan->peer[to].frame;
 	if (frame->message_count == FRAME_MESSAGES_MAX) {
-		int error = plan_flush(plan);
+		int error = plan_flush(plan, true);
 
 		if (error < 0)
 			return error;
@@ -146,6 +169,8 @@ int plan_send(struct plan *plan, uint16_t to, const struct coh_msg *msg)
 	if (frame->message_count == 0)
 		plan->dirty[plan->dirty_count++] = to;
 	frame->message[frame->message_count++] = *msg;
+	if (msg->type != COH_DONE || frame->message_count >= PLAN_LAZY_MAX)
+		plan->peer[to].eager = true;
 	return 0;
 }
 
@@ -155,14 +180,14 @@ int plan_send_page(struct plan *plan, uint16_t to, const struct coh_msg *msg)
 	int error = 0;
 
 	if (plan->staged_count == FRAME_MESSAGES_MAX)
-		error = plan_flush(plan);
+		error = plan_flush(plan, true);
 	if (error == 0)
 		error = plan_send(plan, to, msg);
 	if (error < 0)
 		return error;
 	frame->page[frame->page_count++] = guest_memory_hva(plan->memory, msg->gpn << PAGE_SHIFT);
 	plan->staged[plan->staged_count++] = msg->gpn;
-	return 0;
+	return frame->page_count < PLAN_PAGES_MAX ? 0 : plan_flush(plan, false);
 }
 
 /* Pages that a run is going to take are not yet out. */
@@ -179,7 +204,7 @@ int plan_send_last(struct plan *plan, uint16_t to, const struct coh_msg *msg)
 	if (error == 0 &&
 	    (guest_memory_takeable(plan->memory, plan->shard) <= takes_pending(plan) ||
 	     frame->message_count == FRAME_MESSAGES_MAX))
-		error = plan_flush(plan);
+		error = plan_flush(plan, true);
 	if (error == 0)
 		error = extend(plan, PLAN_TAKE, msg->gpn, NULL);
 	if (error == 0)

@@ -8,6 +8,10 @@
  *   frames   one per peer, sent by plan_flush(), after the run. So no message leaves before what it
  * tells of is true of this node's memory: another node may act on it at once.
  *
+ * Nobody waits for COH_DONE but the next in the page's queue, and it costs the home a wake-up. A
+ * frame of nothing else may stay until this thread has nothing better to do (plan_flush() with
+ * `idle`): then what a node does next, mostly the next request, has taken it along.
+ *
  * Page contents are sent from where they are. For a page that stays readable that is guest memory
  * itself: nobody can write it before the flush, since raising or dropping such a page flushes
  * first. For a page that is given up it is where guest_memory_take() put it.
@@ -35,6 +39,7 @@ enum plan_op {
 struct plan_peer {
 	struct page_channel *channel; /* NULL: self */
 	struct page_frame frame;      /* to be sent */
+	bool eager;		      /* somebody waits for a message in it */
 };
 
 /* Where the content of a page that goes to a peer is to be filled in. */
@@ -82,7 +87,9 @@ int plan_wake(struct plan *plan, uint64_t gpn);
 /* Carries out the run, so that all so far is true of memory and received pages are no longer
  * needed. */
 int plan_settle(struct plan *plan);
-/* And sends the frames. */
-int plan_flush(struct plan *plan);
+/* And sends the frames; those that nobody waits for only when `idle`. */
+int plan_flush(struct plan *plan, bool idle);
+/* Whether a frame that nobody waits for is left. */
+bool plan_has_lazy(const struct plan *plan);
 
 #endif

@@ -27,6 +27,7 @@
 
 #define TID_CACHE	 256u
 #define PUBLISH_NS	 20000000u /* counters of the protocol are copied out this often when busy */
+#define LAZY_PASSES	 3u	   /* that a frame nobody waits for may stay, however busy */
 #define FRAMES_PER_EVENT 16u	   /* from one peer in a row, then others get their turn */
 
 /* epoll's data: peers by number, then these. */
@@ -462,14 +463,15 @@ static void go_on_sending(struct shard *shard, uint16_t node)
 		watch_writable(shard, node, error == -EAGAIN);
 }
 
-static void send_all(struct shard *shard)
+/* Frames to the peers; those that nobody waits for only when `idle`. */
+static void send_all(struct shard *shard, bool idle)
 {
 	uint16_t dirty[NODES_MAX];
 	uint32_t count = shard->plan.dirty_count;
 	int error;
 
 	memcpy(dirty, shard->plan.dirty, count * sizeof(dirty[0]));
-	error = plan_flush(&shard->plan);
+	error = plan_flush(&shard->plan, idle);
 	if (error < 0) {
 		plan_failed(shard, error);
 		return;
@@ -502,8 +504,9 @@ static void pass(struct shard *shard, const struct epoll_event *event, int count
 	if (!shard->failed)
 		take_time(shard);
 	take_queued(shard);
+	shard->lazy_passes = plan_has_lazy(&shard->plan) ? shard->lazy_passes + 1 : 0;
 	if (!shard->failed)
-		send_all(shard);
+		send_all(shard, shard->lazy_passes > LAZY_PASSES);
 }
 
 static void publish(struct shard *shard, uint64_t now_ns)
@@ -594,6 +597,14 @@ static int wait_ready(struct shard *shard, struct epoll_event *event)
 
 	if (wait_ns == 0)
 		return epoll_wait(shard->epoll_fd, event, SHARD_EVENTS, 0);
+	if (!shard->failed && plan_has_lazy(&shard->plan)) {
+		count = epoll_wait(shard->epoll_fd, event, SHARD_EVENTS, 0);
+		if (count != 0)
+			return count;
+		send_all(shard, true);
+		if (shard->failed)
+			return 0;
+	}
 	count = shard->failed ? 0 : spin(shard, event, start_ns, wait_ns);
 	if (count == 0) {
 		uint64_t spun_ns = local_now_ns() - start_ns;

@@ -79,6 +79,7 @@ struct shard {
 	uint32_t woken_count;
 	struct guest_fault queued[NAMELESS_QUEUE]; /* of nameless threads, a ring */
 	uint32_t queued_first, queued_count;
+	uint32_t lazy_passes; /* since a frame that nobody waits for was left */
 	uint64_t published_ns;
 	bool failed;
 	struct page_frame frame; /* received */
