@@ -14,6 +14,12 @@
  * control thread. destroy when nobody else can call. The control thread must never wait for
  * anything but its epoll: heartbeats are judged by what it receives.
  *
+ * A failed send says nothing about why: the peer may have said END and closed. So report a link
+ * down when control_receive() says so, which it does after everything that came before. And so that
+ * this is always the true reason, a node sends END to all others before it closes, also when it
+ * ends because of an END: else its own end may be seen first, on another link, and taken for the
+ * cause.
+ *
  * Use with epoll: register fd with EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET; at any event call
  * control_flush(), then control_receive() until it says something else than 0.
  */

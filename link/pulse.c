@@ -247,12 +247,14 @@ static void look_for_unread(struct pulse *pulse, uint64_t now_ns)
 	}
 }
 
+/*
+ * A link that is down is for its reader to report: the peer's last words (END) may lie unread
+ * before its end, and they tell the true reason.
+ */
 static void send_to(struct pulse *pulse, uint16_t node, const struct control_message *msg)
 {
-	int error = control_send(mesh_control(pulse->config.mesh, node), msg);
-
-	if (error < 0)
-		mesh_down(pulse->config.mesh, node, error, NULL);
+	if (control_send(mesh_control(pulse->config.mesh, node), msg) == -ENOBUFS)
+		mesh_down(pulse->config.mesh, node, -ENOBUFS, NULL);
 }
 
 static void send_heartbeats(struct pulse *pulse, const bool watched[NODES_MAX])

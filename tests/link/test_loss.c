@@ -70,16 +70,18 @@ static void on_down(void *ctx, uint16_t node, const char *cause)
 		_exit(9);
 }
 
-/* Tells everybody, as a node does, so that all give the same reason. */
-static void end_pod(struct child *child, uint16_t self)
+/*
+ * Tells everybody, as a node does, so that all give the same reason. Also who was told: its own end
+ * must not be seen by anybody before the reason is.
+ */
+static void end_pod(struct child *child, uint16_t self, const char *text)
 {
 	struct control_message *msg = calloc(1, sizeof(*msg));
 
-	say(child, "LOST", child->cause);
 	msg->type = CONTROL_END;
 	msg->end = (struct control_end){ .kind = CONTROL_END_NODE_LOST, .status = 1, .node = 0 };
 	msg->end.vcpu = NODE_NONE;
-	snprintf(msg->end.text, sizeof(msg->end.text), "%.500s", child->cause);
+	snprintf(msg->end.text, sizeof(msg->end.text), "%.500s", text);
 	for (uint16_t i = 0; i < POD; i++) {
 		if (i != self)
 			control_send(mesh_control(child->mesh, i), msg);
@@ -88,7 +90,8 @@ static void end_pod(struct child *child, uint16_t self)
 }
 
 /* Everything that came from `node`. False: the pod is at its end. */
-static bool receive_all(struct child *child, uint16_t node, struct control_message *msg)
+static bool receive_all(struct child *child, uint16_t self, uint16_t node,
+			struct control_message *msg)
 {
 	struct control_channel *channel = mesh_control(child->mesh, node);
 	int error;
@@ -99,6 +102,7 @@ static bool receive_all(struct child *child, uint16_t node, struct control_messa
 			continue;
 		if (msg->type == CONTROL_END) {
 			say(child, "END", msg->end.text);
+			end_pod(child, self, msg->end.text);
 			return false;
 		}
 	}
@@ -125,10 +129,15 @@ static void child_loop(struct child *child, uint16_t self)
 		if (epoll_wait(epoll, &event, 1, -1) != 1)
 			continue;
 		if (event.data.u32 == POD) {
-			end_pod(child, self);
+			uint64_t count;
+
+			if (read(child->lost_fd, &count, sizeof(count)) != sizeof(count))
+				_exit(9);
+			say(child, "LOST", child->cause);
+			end_pod(child, self, child->cause);
 			break;
 		}
-		if (!receive_all(child, (uint16_t)event.data.u32, msg))
+		if (!receive_all(child, self, (uint16_t)event.data.u32, msg))
 			break;
 	}
 	close(epoll);

@@ -2,7 +2,7 @@
 /*
  * The mesh: it comes up whatever the order of starts and whoever else knocks, and what does not
  * belong together is refused on both sides with a line that says why. Nodes are threads here, each
- * with a mesh of its own; processes that die are in test_link_loss.c.
+ * with a mesh of its own; processes that die are in test_loss.c.
  */
 #include <arpa/inet.h>
 #include <errno.h>
