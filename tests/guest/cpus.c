@@ -92,12 +92,17 @@ struct worker {
 	unsigned int number, cpu;
 	void (*work)(void *, unsigned int);
 	void *context;
+	unsigned int *waiting; /* threads that have not been started yet; a page of its own */
 };
 
 static void *worker_main(void *arg)
 {
 	struct worker *worker = arg;
+	unsigned int spins = 0;
 	cpus_pin(worker->cpu);
+	__atomic_fetch_sub(worker->waiting, 1, __ATOMIC_ACQ_REL);
+	while (__atomic_load_n(worker->waiting, __ATOMIC_ACQUIRE))
+		cpus_relax(&spins);
 	worker->work(worker->context, worker->number);
 	return NULL;
 }
@@ -106,17 +111,22 @@ void cpus_run(unsigned int threads, unsigned int rotation, void (*work)(void *, 
 	      void *context)
 {
 	static struct worker workers[GUEST_THREADS];
+	unsigned int *waiting = pages_new(1);
+	*waiting = threads;
 	cpus_count();
 	for (unsigned int i = 0; i < threads; i++) {
-		workers[i] = (struct worker){
-			.number = i, .cpu = i + rotation, .work = work, .context = context
-		};
+		workers[i] = (struct worker){ .number = i,
+					      .cpu = i + rotation,
+					      .work = work,
+					      .context = context,
+					      .waiting = waiting };
 		int error = pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]);
 		if (error)
 			fail("pthread_create", error);
 	}
 	for (unsigned int i = 0; i < threads; i++)
 		pthread_join(workers[i].thread, NULL);
+	munmap(waiting, GUEST_PAGE);
 }
 
 uint64_t number_argument(const char *name, const char *text, uint64_t max)

@@ -40,7 +40,8 @@ void *pages_new(size_t count);
 
 /*
  * Runs `threads` threads, number i pinned to CPU i + rotation, each in work(context, i), until all
- * have returned. Ends the program when they cannot be had.
+ * have returned. None begins before all have been started, which can take long in a pod. Ends the
+ * program when they cannot be had.
  */
 void cpus_run(unsigned int threads, unsigned int rotation, void (*work)(void *, unsigned int),
 	      void *context);

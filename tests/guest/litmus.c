@@ -109,7 +109,7 @@ struct round_run {
 	const struct round_test *test;
 	const struct options *options;
 	struct place place;
-	uint64_t deadline;
+	uint64_t ticks;	   /* to run for */
 	uint64_t *arrived; /* a page: threads that came, over all rounds */
 	uint64_t *last;	   /* in the barrier's page: the round after which to end; 0: not known */
 	uint64_t (*result[ROUND_THREADS])[2]; /* [2 * BATCH]: judged and being written */
@@ -342,8 +342,9 @@ static void round_work(void *context, unsigned int t)
 {
 	struct round_run *run = context;
 	uint64_t seed = 0x9e3779b97f4a7c15ull * (t + 1), then = tsc_read(), ticks = 1000;
+	uint64_t deadline = then + run->ticks;
 	for (uint64_t r = 1;; r++) {
-		if (t == 0 && (r >= run->options->rounds || tsc_read() >= run->deadline))
+		if (t == 0 && (r >= run->options->rounds || tsc_read() >= deadline))
 			put(run->last, r);
 		meet(run, r);
 		if (t == 0 && r > 1 && (r - 1) % BATCH == 0)
@@ -388,7 +389,7 @@ static bool round_test_run(const struct round_test *test, const struct options *
 		       "results fill their pages");
 	for (unsigned int t = 0; t < ROUND_THREADS; t++)
 		run.result[t] = (void *)(pages + (3 + 2 * t) * GUEST_PAGE);
-	run.deadline = tsc_read() + ticks;
+	run.ticks = ticks;
 	cpus_run(test->threads, rotation, round_work, &run);
 	uint64_t last = get(run.last);
 	judge_rounds(&run, (last - 1) / BATCH * BATCH + 1, last);
@@ -406,7 +407,7 @@ struct long_run {
 	const struct options *options;
 	unsigned int threads;
 	bool apart;
-	uint64_t deadline;
+	uint64_t ticks;		       /* to run for */
 	uint8_t *shared;	       /* LONG_PAGES */
 	uint64_t done[GUEST_THREADS];  /* written once, at a thread's end */
 	uint64_t wrong[GUEST_THREADS]; /* the same */
@@ -607,9 +608,10 @@ static const struct long_test long_tests[] = {
 static void long_work(void *context, unsigned int t)
 {
 	struct long_run *run = context;
-	uint64_t n = 0, wrong = 0;
-	while (n < run->options->rounds && tsc_read() < run->deadline)
+	uint64_t n = 0, wrong = 0, deadline = tsc_read() + run->ticks;
+	do
 		wrong += run->test->turn(run, t, n++);
+	while (n < run->options->rounds && tsc_read() < deadline);
 	run->done[t] = n;
 	run->wrong[t] = wrong;
 }
@@ -626,7 +628,7 @@ static bool long_test_run(const struct long_test *test, const struct options *op
 	if (run.threads > test->threads_max)
 		run.threads = test->threads_max;
 	run.shared = pages_new(LONG_PAGES);
-	run.deadline = tsc_read() + ticks;
+	run.ticks = ticks;
 	cpus_run(run.threads, rotation, long_work, &run);
 	uint64_t sum = 0, wrong = 0;
 	for (unsigned int t = 0; t < run.threads; t++) {

@@ -25,7 +25,7 @@ struct token {
 
 struct ring {
 	unsigned int threads;
-	uint64_t deadline;
+	uint64_t ticks; /* to run for */
 	bool spoil;
 	struct token *token; /* a page of its own */
 	/* Written at a thread's end. [0]: from the thread before, [1]: from the one behind. */
@@ -88,6 +88,7 @@ static void ring_work(void *context, unsigned int t)
 	struct ring *ring = context;
 	struct token *token = ring->token;
 	struct watch watch = { 0 };
+	uint64_t deadline = tsc_read() + ring->ticks;
 	uint64_t quickest[2] = { UINT64_MAX, UINT64_MAX }, turn, handed = 0, clock_backwards = 0;
 	while (wait_for_turn(ring, t, &watch, &turn)) {
 		uint64_t sent = token->tsc, now = watch_tsc(&watch), clock = clock_ns();
@@ -108,7 +109,7 @@ static void ring_work(void *context, unsigned int t)
 		handed++;
 		token->clock_ns = clock_ns();
 		token->tsc = watch_tsc(&watch);
-		if (t == 0 && !token->last && token->tsc >= ring->deadline)
+		if (t == 0 && !token->last && token->tsc >= deadline)
 			token->last = turn;
 		__atomic_store_n(&token->turn, turn + 1, __ATOMIC_RELEASE);
 	}
@@ -179,7 +180,7 @@ int main(int argc, char **argv)
 		ring.threads = 2;
 	uint64_t hz = tsc_measure_hz(), handed = 0, backwards = 0, clock_backwards = 0, worst = 0;
 	ring.token = pages_new(1);
-	ring.deadline = tsc_read() + hz * seconds;
+	ring.ticks = hz * seconds;
 	cpus_run(ring.threads, 0, ring_work, &ring);
 	double apart = print_pairs(&ring, hz);
 	for (unsigned int t = 0; t < ring.threads; t++) {
