@@ -104,19 +104,36 @@ void coh_slot_free(struct coh *coh)
 	coh->parked_retry = true;
 }
 
-/* Whether the page may leave: `age` is the oldest episode that needs its slot, and keeps its own.
+/*
+ * Who needs a slot: the oldest episode, and its node. The actor's own holds count like those of
+ * older ones: at its own node `node` is NODE_NONE. Age 0: whoever holds. COH_AGE_NEVER: nobody's
+ * holds are passed over.
  */
-static bool can_leave(struct coh *coh, uint64_t gpn, uint64_t age)
+struct need {
+	uint64_t age;
+	uint16_t node;
+};
+
+static const struct need need_spare = { .age = COH_AGE_NEVER, .node = NODE_NONE };
+static const struct need need_any = { .age = 0, .node = NODE_NONE };
+
+static bool holds_allow(struct coh *coh, uint64_t gpn, struct need need)
+{
+	uint64_t deadline;
+
+	return !need.age || !coh_held(coh, gpn, COH_NONE, need.age, need.node, &deadline);
+}
+
+static bool can_leave(struct coh *coh, uint64_t gpn, struct need need)
 {
 	const struct coh_page *page = coh_page_of(coh, gpn);
-	uint64_t deadline;
 
 	if (coh_broken(coh, COH_BROKEN_DROP_REQUESTED) && page->pending && !page->taking &&
 	    page->access == COH_READ && !(page->flags & PAGE_KEEPER))
 		return true;
 	if (page->pending || page->taking || (page->flags & PAGE_PUSHING) || coh_pinned(coh, gpn))
 		return false;
-	return !age || !coh_held(coh, gpn, COH_NONE, age, NODE_NONE, &deadline);
+	return holds_allow(coh, gpn, need);
 }
 
 /*
@@ -124,7 +141,7 @@ static bool can_leave(struct coh *coh, uint64_t gpn, uint64_t age)
  * actors younger than `age` hold (0: any). Those passed over in the first round go to the young
  * end, so that a few held pages do not hide the rest. UINT64_MAX: none.
  */
-static uint64_t victim_find(struct coh *coh, struct coh_list *list, uint64_t age)
+static uint64_t victim_find(struct coh *coh, struct coh_list *list, struct need need)
 {
 	uint32_t scan = list->count < COH_SCAN ? list->count : COH_SCAN;
 	uint32_t index;
@@ -132,16 +149,16 @@ static uint64_t victim_find(struct coh *coh, struct coh_list *list, uint64_t age
 	for (uint32_t i = 0; i < scan; i++) {
 		uint64_t gpn = list->head - 1;
 
-		if (can_leave(coh, gpn, COH_AGE_NEVER))
+		if (can_leave(coh, gpn, need_spare))
 			return gpn;
 		list_remove(coh, list, gpn);
 		list_append(coh, list, gpn);
 	}
-	if (age == COH_AGE_NEVER)
+	if (need.age == COH_AGE_NEVER)
 		return UINT64_MAX;
 	index = list->head;
 	for (uint32_t i = 0; i < scan; i++, index = coh->page[index - 1].next)
-		if (can_leave(coh, index - 1, age))
+		if (can_leave(coh, index - 1, need))
 			return index - 1;
 	return UINT64_MAX;
 }
@@ -153,9 +170,9 @@ static void copy_drop_page(struct coh *coh, uint64_t gpn, struct coh_out *out)
 	coh->stats.evict_drop_count++;
 }
 
-static bool copy_drop(struct coh *coh, uint64_t age, struct coh_out *out)
+static bool copy_drop(struct coh *coh, struct need need, struct coh_out *out)
 {
-	uint64_t gpn = victim_find(coh, &coh->copies, age);
+	uint64_t gpn = victim_find(coh, &coh->copies, need);
 
 	if (gpn == UINT64_MAX)
 		return false;
@@ -179,13 +196,15 @@ static uint64_t oldest_parked_age(const struct coh *coh)
  */
 bool coh_slot_take(struct coh *coh, uint64_t age, struct coh_out *out)
 {
+	struct need need = { .age = age, .node = NODE_NONE };
+
 	if (coh_broken(coh, COH_BROKEN_KEEPER_DROPS) && coh->used >= coh->config.capacity) {
-		uint64_t gpn = victim_find(coh, &coh->kept, COH_AGE_NEVER);
+		uint64_t gpn = victim_find(coh, &coh->kept, need_spare);
 
 		if (gpn != UINT64_MAX)
 			coh_give_up(coh, gpn, out);
 	}
-	if (coh->used >= coh->config.capacity && !copy_drop(coh, age, out))
+	if (coh->used >= coh->config.capacity && !copy_drop(coh, need, out))
 		return false;
 	coh->used++;
 	return true;
@@ -197,23 +216,20 @@ bool coh_slot_spare(struct coh *coh, struct coh_out *out)
 	uint32_t keep = coh->config.actor_count;
 
 	if (coh->used + keep >= coh->config.capacity) {
-		if (coh->copies.count <= keep || !copy_drop(coh, COH_AGE_NEVER, out))
+		if (coh->copies.count <= keep || !copy_drop(coh, need_spare, out))
 			return false;
 	}
 	coh->used++;
 	return true;
 }
 
-/* Somebody waits for the page, and only holds keep it: of the parked actor itself (age 0), or
- * younger. */
-static bool can_be_taken(struct coh *coh, uint64_t gpn, uint64_t age)
+/* Somebody waits for the page, and only holds keep it. */
+static bool can_be_taken(struct coh *coh, uint64_t gpn, struct need need)
 {
 	const struct coh_page *page = coh_page_of(coh, gpn);
-	uint64_t deadline;
 
-	if (!page->taking || page->pending || coh_pinned(coh, gpn))
-		return false;
-	return !age || !coh_held(coh, gpn, COH_NONE, age, NODE_NONE, &deadline);
+	return page->taking && !page->pending && !coh_pinned(coh, gpn) &&
+	       holds_allow(coh, gpn, need);
 }
 
 /*
@@ -221,13 +237,14 @@ static bool can_be_taken(struct coh *coh, uint64_t gpn, uint64_t age)
  * or not, the oldest page first. Else the parked actor's holds and the others' requests could wait
  * for each other for ever.
  */
-static bool taking_yield(struct coh *coh, struct coh_list *list, uint64_t age, struct coh_out *out)
+static bool taking_yield(struct coh *coh, struct coh_list *list, struct need need,
+			 struct coh_out *out)
 {
 	uint32_t scan = list->count < COH_SCAN ? list->count : COH_SCAN;
 	uint32_t index = list->head;
 
 	for (uint32_t i = 0; i < scan; i++, index = coh->page[index - 1].next) {
-		if (!can_be_taken(coh, index - 1, age))
+		if (!can_be_taken(coh, index - 1, need))
 			continue;
 		coh_taking_serve(coh, index - 1, out);
 		return true;
@@ -336,16 +353,16 @@ static bool page_older(const struct coh *coh, uint64_t a, uint64_t b)
  */
 static bool relieve_parked(struct coh *coh, struct coh_out *out)
 {
-	uint64_t age = oldest_parked_age(coh);
+	struct need need = { .age = oldest_parked_age(coh), .node = NODE_NONE };
 	uint64_t copy, kept = UINT64_MAX;
 
 	if (!coh->parked_count || coh->used < coh->config.capacity)
 		return false;
-	if (taking_yield(coh, &coh->copies, age, out) || taking_yield(coh, &coh->kept, age, out))
+	if (taking_yield(coh, &coh->copies, need, out) || taking_yield(coh, &coh->kept, need, out))
 		return true;
-	copy = victim_find(coh, &coh->copies, 0);
+	copy = victim_find(coh, &coh->copies, need_any);
 	if (coh->room_count && coh->push_count < COH_PUSHES)
-		kept = victim_find(coh, &coh->kept, 0);
+		kept = victim_find(coh, &coh->kept, need_any);
 	if (kept != UINT64_MAX && (copy == UINT64_MAX || page_older(coh, kept, copy))) {
 		push_start(coh, kept, out);
 		return true;
@@ -354,7 +371,8 @@ static bool relieve_parked(struct coh *coh, struct coh_out *out)
 		copy_drop_page(coh, copy, out);
 		return true;
 	}
-	return taking_yield(coh, &coh->copies, 0, out) || taking_yield(coh, &coh->kept, 0, out);
+	return taking_yield(coh, &coh->copies, need_any, out) ||
+	       taking_yield(coh, &coh->kept, need_any, out);
 }
 
 /*
@@ -421,6 +439,7 @@ static void room_ask(struct coh *coh, uint32_t count, struct coh_out *out)
 {
 	struct coh_msg msg = { .type = COH_ROOM_GET,
 			       .requester = coh->config.self,
+			       .age = oldest_parked_age(coh),
 			       .acks = count < COH_ROOM_BATCH ? count : COH_ROOM_BATCH };
 
 	if (coh->room_asked || coh->now_ns < coh->room_retry)
@@ -435,8 +454,9 @@ static void room_ask(struct coh *coh, uint32_t count, struct coh_out *out)
 
 static bool push_one(struct coh *coh, struct coh_out *out)
 {
-	uint64_t age = coh->releasing ? 0 : oldest_parked_age(coh);
-	uint64_t gpn = victim_find(coh, &coh->kept, age);
+	struct need need = { .age = coh->releasing ? 0 : oldest_parked_age(coh),
+			     .node = NODE_NONE };
+	uint64_t gpn = victim_find(coh, &coh->kept, need);
 
 	if (gpn == UINT64_MAX)
 		return false;
@@ -544,19 +564,31 @@ int coh_push_data(struct coh *coh, const struct coh_msg *msg, struct coh_out *ou
 	return 0;
 }
 
+/*
+ * To who asks with free slots in mind, what is to spare; to an actor that is parked, also the
+ * copies that only younger actors hold here, unless an older one is parked here itself.
+ */
+static bool room_to_give(const struct coh *coh, struct need need)
+{
+	if (coh->releasing)
+		return false;
+	if (need.age == COH_AGE_NEVER)
+		return !coh->parked_count && slots_ready(coh) > low_water(coh);
+	return slots_ready(coh) && (!coh->parked_count || need.age < oldest_parked_age(coh));
+}
+
 int coh_room_get(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 {
 	struct coh_msg reply = { .type = COH_ROOM_IS, .requester = msg->src };
-	uint32_t low = low_water(coh);
+	struct need need = { .age = msg->age, .node = msg->src };
 
-	if (msg->requester != msg->src || !msg->acks || msg->acks > COH_ROOM_BATCH ||
+	if (msg->requester != msg->src || !msg->acks || msg->acks > COH_ROOM_BATCH || !msg->age ||
 	    coh->credit[msg->src] > 2 * COH_ROOM_BATCH)
 		return -EPROTO;
 	if (coh->releasing)
 		reply.flags = COH_MSG_LEAVING;
-	while (!coh->releasing && !coh->parked_count && reply.acks < msg->acks &&
-	       slots_ready(coh) > low) {
-		if (coh->used >= coh->config.capacity && !copy_drop(coh, COH_AGE_NEVER, out))
+	while (reply.acks < msg->acks && room_to_give(coh, need)) {
+		if (coh->used >= coh->config.capacity && !copy_drop(coh, need, out))
 			break;
 		coh->used++;
 		coh->credit[msg->src]++;
