@@ -483,8 +483,12 @@ void coh_capacity_pump(struct coh *coh, struct coh_out *out)
 		}
 		want = pushes_wanted(coh);
 	}
-	if (want && !coh->room_count && coh->push_count < COH_PUSHES)
-		room_ask(coh, want, out);
+	if (!want || coh->room_count || coh->push_count == COH_PUSHES)
+		return;
+	/* That nobody has room is known: who is parked need not wait for the next round. */
+	if (coh->now_ns < coh->room_retry && relieve_parked(coh, out))
+		return;
+	room_ask(coh, want, out);
 }
 
 uint64_t coh_work_deadline(const struct coh *coh, uint64_t deadline)

@@ -36,9 +36,9 @@
 #define COH_BATCH_MAX	 256u /* zero pages granted in one go */
 #define COH_AHEAD_MAX	 128u /* read-ahead requests in one go, each with a page dropped for it */
 #define COH_AGE_NEVER	 UINT64_MAX
-#define COH_RETRY_NS	 200000u   /* no node had room: ask again after this */
-#define COH_RETRY_NS_MAX 50000000u /* growing up to this */
-#define COH_POLL_NS	 20000u	   /* a hold of a stalled actor is looked at again after this */
+#define COH_RETRY_NS	 200000u  /* no node had room: ask again after this */
+#define COH_RETRY_NS_MAX 5000000u /* growing up to this */
+#define COH_POLL_NS	 20000u	  /* a hold of a stalled actor is looked at again after this */
 
 enum coh_page_flag {
 	PAGE_KEEPER = 1,
