@@ -15,12 +15,13 @@
  * needs several could stall again and again, getting on, and stay the oldest for ever.
  *
  * How long is a hold? At least coh_config.hold_ns, and at least what a stall costs on this node (an
- * average of request to grant, without the time that queues and holds of others made it take): so
- * an actor that fights for one page works half of the time that is its own, and hands it on within
- * two stalls. An actor that fights for many pages at once pays a stall for each, so its own hold
- * grows to twice the sum of what fetching lost pages back has cost in this episode, and sinks by an
- * eighth with each episode that ends. That is what makes nested page-table walks under contention
- * (dozens of pages an instruction) come to an end.
+ * average of request to grant, without the time that queues and holds of others made it take), so
+ * that a page is seldom gone before it was any use. When an actor wants pages back that it has just
+ * lost, its own hold grows to HOLD_COSTS times what fetching them back costs in an episode, and
+ * sinks by an eighth with each episode that ends: so who fights for one page, or for the dozens
+ * that a nested page-table walk needs, works most of the time that is its own. A longer hold would
+ * waste less of it, and make those wait longer who only pass data on; the simulator's `--report
+ * holds` has the figures.
  *
  * What shards of a node share (struct coh_actors) is written by the shard that serves the actor's
  * stall only; the fault and the wake order the writers, so the atomics carry values, not order.
@@ -31,6 +32,9 @@
 #include <stdlib.h>
 
 #include "core/coherence_state.h"
+
+/* An actor's hold grows to this many times what it pays for one. */
+#define HOLD_COSTS 3
 
 struct coh_actor {
 	_Atomic uint64_t age;	    /* start of the episode; 0: none yet */
@@ -195,7 +199,6 @@ void coh_actor_stall(struct coh *coh, uint32_t actor, uint64_t gpn)
 	STORE(a->run_ns, run);
 	STORE(a->run_since, 0);
 	wait->since_ns = coh->now_ns;
-	wait->lost = false;
 	if (LOAD(a->age) && run - LOAD(a->mark_ns) >= hold_of(coh->actors, actor)) {
 		STORE(a->age, 0);
 		STORE(a->cost_ns, 0);
@@ -207,8 +210,11 @@ void coh_actor_stall(struct coh *coh, uint32_t actor, uint64_t gpn)
 		STORE(a->mark_ns, run);
 	} else if (hold && hold->state == HOLD_LOST && hold->lost_ns >= LOAD(a->age)) {
 		STORE(a->mark_ns, run);
-		wait->lost = true;
 	}
+	/* Taken before the actor was done with it, it seems: that costs, and makes the hold longer.
+	 */
+	wait->lost = hold && hold->state == HOLD_LOST &&
+		     run - hold->run_ns < hold_of(coh->actors, actor);
 	/* Who waits for more of a page than it holds must not keep it from those who are before it.
 	 */
 	if (hold && hold->state == HOLD_LINKED && !hold->pinned)
@@ -230,7 +236,7 @@ void coh_actor_run(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_acces
 
 		STORE(a->cost_ns, cost);
 		STORE(a->extra_ns,
-		      max_u64(LOAD(a->extra_ns), min_u64(2 * cost, actors->hold_ns_max)));
+		      max_u64(LOAD(a->extra_ns), min_u64(HOLD_COSTS * cost, actors->hold_ns_max)));
 		wait->lost = false;
 	}
 	hold = hold_get(coh, actor, gpn);
@@ -270,6 +276,7 @@ void coh_holds_lose(struct coh *coh, uint64_t gpn, enum coh_access after)
 		hold_unlink(coh, hold);
 		hold->state = HOLD_LOST;
 		hold->lost_ns = coh->now_ns;
+		hold->run_ns = running_time(coh, (i - 1) / COH_HOLDS);
 	}
 }
 

@@ -100,7 +100,7 @@ struct coh_wait {
 	uint8_t state;
 	uint8_t want;
 	bool pin;
-	bool lost;	   /* stalled on a page that it had lost in this episode */
+	bool lost;	   /* stalled on a page that it lost shortly before */
 	uint8_t hold_next; /* ring position */
 	uint32_t pinned;   /* its hold entry that is a pin */
 	uint64_t since_ns;
@@ -114,7 +114,7 @@ enum coh_hold_state {
 
 struct coh_hold {
 	uint64_t gpn;
-	uint64_t run_ns;  /* running time of the actor at the grant */
+	uint64_t run_ns;  /* running time of the actor at the grant, or when it was lost */
 	uint64_t lost_ns; /* when it was lost */
 	uint32_t prev, next;
 	uint8_t state;
