@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,8 +94,7 @@ static void end(struct boot *boot, int status)
 {
 	int going = -1;
 
-	__atomic_compare_exchange_n(&boot->status, &going, status, false, __ATOMIC_SEQ_CST,
-				    __ATOMIC_SEQ_CST);
+	atomic_compare_exchange_strong(&boot->status, &going, status);
 	wake_main(boot);
 }
 

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -521,7 +523,7 @@ static void *post_all(void *arg)
 
 	for (uint32_t i = 0; i < POSTS; i++) {
 		lapic_inbox_post(poster->inbox, INTERRUPT_FIXED, poster->vector, false);
-		while (__atomic_load_n(poster->acked, __ATOMIC_SEQ_CST) <= i)
+		while (atomic_load(poster->acked) <= i)
 			sched_yield();
 	}
 	return NULL;

@@ -45,12 +45,13 @@ struct step {
 
 struct engine_vcpu {
 	uint32_t number;
-	bool kick, window;
+	_Atomic bool kick, window;
 	const struct step *program;
-	uint32_t at;
+	_Atomic uint32_t at;
 	bool interrupts_on, halted;
 	int injected;
-	uint8_t cr8, data[8];
+	_Atomic uint8_t cr8;
+	uint8_t data[8];
 	struct vcpu_state loaded;
 
 	/* what tests look at */
@@ -67,9 +68,11 @@ struct fixture {
 	struct vcpu_end end[VCPUS];
 	sem_t ended;
 	_Atomic uint32_t io_count, eoi_count;
+	_Atomic int post_in; /* calls of ops or engine until vCPU 0 gets an interrupt there */
 };
 
 static struct fixture fixture;
+static int post_in_next; /* post_in of the next start() */
 
 static uint64_t clock_ns(void)
 {
@@ -81,6 +84,13 @@ static uint64_t clock_ns(void)
 
 /* ---- the engine -------------------------------------------------------------------------------
  */
+
+/* An interrupt that comes just when the vCPU's thread is here. */
+static void maybe_post(void)
+{
+	if (fixture.post_in && --fixture.post_in == 0)
+		vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x40, false);
+}
 
 static int fake_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu)
 {
@@ -127,12 +137,12 @@ static int fake_set_tsc(struct engine_vcpu *vcpu, const struct engine_tsc *tsc)
 /* Any thread, or the timer's signal handler. */
 static void fake_kick(struct engine_vcpu *vcpu)
 {
-	__atomic_store_n(&vcpu->kick, true, __ATOMIC_SEQ_CST);
+	atomic_store(&vcpu->kick, true);
 }
 
 static bool take_kick(struct engine_vcpu *vcpu)
 {
-	return __atomic_exchange_n(&vcpu->kick, false, __ATOMIC_SEQ_CST);
+	return atomic_exchange(&vcpu->kick, false);
 }
 
 static bool exit_msr(struct engine_exit *exit, bool write, uint32_t index, uint64_t value)
@@ -251,6 +261,7 @@ static int fake_nmi(struct engine_vcpu *vcpu)
 static void fake_want_window(struct engine_vcpu *vcpu, bool want)
 {
 	vcpu->window = want;
+	maybe_post();
 }
 
 static uint8_t fake_tpr(struct engine_vcpu *vcpu)
@@ -293,6 +304,7 @@ static const struct engine_ops fake = {
 static uint64_t on_now(void *ctx)
 {
 	(void)ctx;
+	maybe_post();
 	return clock_ns();
 }
 
@@ -350,6 +362,7 @@ static void start(uint32_t count, uint32_t runnable, const struct step *const *p
 
 	memset(&fixture, 0, sizeof(fixture));
 	sem_init(&fixture.ended, 0, 0);
+	fixture.post_in = post_in_next;
 	fixture.vcpu_count = count;
 	for (uint32_t v = 0; v < count; v++) {
 		struct engine_vcpu *engine_vcpu = &fixture.engine_vcpu[v];
@@ -389,7 +402,7 @@ static void finish(void)
 /* Waits up to 10 s for a condition. */
 #define EVENTUALLY(condition)                                                                      \
 	do {                                                                                       \
-		uint64_t until = clock_ns() + 10000000000ull;                                      \
+		uint64_t until = clock_ns() + 5000000000ull;                                       \
 		while (!(condition) && clock_ns() < until)                                         \
 			usleep(200);                                                               \
 		assert_true(condition);                                                            \
@@ -469,6 +482,40 @@ static void test_ring(void **state)
 	finish();
 }
 
+/*
+ * On its way into HLT or into the guest the thread makes `calls` calls; an interrupt that comes in
+ * any of them arrives.
+ */
+static void post_in_each(const struct step *program, int calls)
+{
+	const struct step *programs[] = { program };
+
+	for (int call = 1; call <= calls; call++) {
+		post_in_next = call;
+		start(1, 1, programs);
+		EVENTUALLY(fixture.engine_vcpu[0].interrupts == 1);
+		assert_int_equal(fixture.post_in, 0);
+		finish();
+	}
+	post_in_next = 0;
+}
+
+static void test_post_into_halt(void **state)
+{
+	static const struct step program[] = { { .kind = HALT }, { REPEAT, 0, 0 } };
+
+	(void)state;
+	post_in_each(program, 4);
+}
+
+static void test_post_into_guest(void **state)
+{
+	static const struct step program[] = { { .kind = SPIN }, { REPEAT, 0, 0 } };
+
+	(void)state;
+	post_in_each(program, 2);
+}
+
 static void test_timer(void **state)
 {
 	static const struct step spins[] = { { WRITE_MSR, X2(0x3e), 0xb },
@@ -533,6 +580,8 @@ static void test_start_up(void **state)
 	assert_int_equal(v->loads, 3);
 	assert_int_equal(v->tsc_sets, 3);
 	assert_int_equal(v->loaded.segment[SEG_CS].base, 0x9a000);
+	EVENTUALLY(is_in(1, VCPU_IN_GUEST));
+	assert_int_equal(v->interrupts, 0);			 /* the INIT took it away */
 	vcpu_post(fixture.vcpu[1], INTERRUPT_SIPI, 0x11, false); /* it runs: ignored */
 	vcpu_post(fixture.vcpu[1], INTERRUPT_NMI, 0, false);
 	EVENTUALLY(v->nmis == 1);
@@ -674,6 +723,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_halt_and_post),
 		cmocka_unit_test(test_ring),
+		cmocka_unit_test(test_post_into_halt),
+		cmocka_unit_test(test_post_into_guest),
 		cmocka_unit_test(test_timer),
 		cmocka_unit_test(test_short_timers),
 		cmocka_unit_test(test_start_up),
