@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Random bytes as hostile peers of one node (hostile.h). The fuzzer looks deeper; this always runs.
+ */
+#include "tests/test.h"
+
+#include "tests/sim/hostile.h"
+#include "tests/sim/rng.h"
+
+#define ROUNDS 15000
+#define BYTES  4096
+
+static void test_random_messages(void **state)
+{
+	static uint8_t data[BYTES];
+	struct hostile_count count = { 0 };
+
+	for (uint64_t seed = 1; seed <= ROUNDS; seed++) {
+		struct rng rng = { .state = seed };
+
+		for (size_t i = 0; i < BYTES; i++)
+			data[i] = (uint8_t)rng_next(&rng);
+		hostile_run(data, BYTES, &count);
+	}
+	print_message("%llu messages, %llu of them accepted\n", (unsigned long long)count.messages,
+		      (unsigned long long)count.accepted);
+	/* They must get behind the first check, and must not all be believed. */
+	assert_true(count.accepted > count.messages / 100);
+	assert_true(count.accepted < count.messages);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_random_messages),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
