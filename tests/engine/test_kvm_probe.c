@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/personality.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -134,12 +135,29 @@ static void test_no_permission(void **unused)
 	assert_says(&verdict, -EACCES, "no permission to open /dev/kvm", "group kvm");
 }
 
+/* uname() then says 2.6.x. */
+static int look_old(void)
+{
+	setenv("EAGRE_KVM_EMULATED", "1", 1);
+	return personality(UNAME26) < 0 ? -1 : 0;
+}
+
+static void test_old_kernel(void **unused)
+{
+	struct verdict verdict;
+
+	(void)unused;
+	assert_true(probe_in_child(look_old, &verdict));
+	assert_says(&verdict, -ENOTSUP, "Linux 2.6 is too old", "6.2 or newer");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_emulating_device_is_refused),
 		cmocka_unit_test(test_no_device),
 		cmocka_unit_test(test_no_permission),
+		cmocka_unit_test(test_old_kernel),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
