@@ -108,6 +108,10 @@ static json_t *vcpus_json(struct node *node)
 		for (int k = 0; k <= EXIT_FAILED; k++)
 			set(counts, exits[k], stats.exit_count[k]);
 		json_object_set_new(entry, "exits", counts);
+		char rip[24];
+		snprintf(rip, sizeof(rip), "0x%llx", (unsigned long long)stats.rip);
+		json_object_set_new(entry, "rip", json_string(rip));
+		vcpu_sample(node->vcpu[i]); /* for the next who asks */
 		set(entry, "interrupts", stats.interrupt_count);
 		set(entry, "ipis", stats.ipi_count);
 		json_array_append_new(list, entry);

@@ -64,6 +64,7 @@ struct vcpu {
 	struct lapic_inbox inbox;
 	_Atomic uint32_t activity; /* enum vcpu_activity */
 	_Atomic bool stop, resync;
+	_Atomic uint64_t rip; /* where a kick last found it, for people who look for a hang */
 	_Atomic int thread_id;
 
 	/* written by the thread only */
@@ -123,6 +124,11 @@ void vcpu_post(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool level)
 		wake(vcpu);
 }
 
+void vcpu_sample(struct vcpu *vcpu)
+{
+	vcpu->config.engine_ops->vcpu_kick(vcpu->engine_vcpu);
+}
+
 void vcpu_resync_tsc(struct vcpu *vcpu)
 {
 	atomic_store(&vcpu->resync, true);
@@ -156,6 +162,7 @@ void vcpu_stats(const struct vcpu *vcpu, struct vcpu_stats *ret_stats)
 		atomic_load_explicit(&vcpu->interrupt_count, memory_order_relaxed);
 	ret_stats->ipi_count = atomic_load_explicit(&vcpu->ipi_count, memory_order_relaxed);
 	ret_stats->sleep_ns = atomic_load_explicit(&vcpu->sleep_ns, memory_order_relaxed);
+	ret_stats->rip = atomic_load(&vcpu->rip);
 }
 
 /* ---- waiting ----------------------------------------------------------------------------------
@@ -437,6 +444,8 @@ static bool run_once(struct vcpu *vcpu, uint64_t now_ns, struct vcpu_end *ret_en
 	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
 	if (error)
 		return fail(ret_end, "cannot run the vCPU", error);
+	if (vcpu->exit.kind == EXIT_KICKED)
+		atomic_store(&vcpu->rip, vcpu->config.engine_ops->vcpu_rip(vcpu->engine_vcpu));
 	return handle_exit(vcpu, ret_end);
 }
 

@@ -79,6 +79,7 @@ struct vcpu_stats {
 	uint64_t interrupt_count;	      /* injected */
 	uint64_t ipi_count;		      /* sent */
 	uint64_t sleep_ns;
+	uint64_t rip; /* where the last kick found it: vcpu_sample() */
 };
 
 struct vcpu;
@@ -92,6 +93,8 @@ int vcpu_start(struct vcpu *vcpu);
 void vcpu_post(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool level);
 /* Any thread: set the guest's TSC to the pod clock again, soon (the clock filter has moved). */
 void vcpu_resync_tsc(struct vcpu *vcpu);
+/* Any thread: kick it, so that the rip in a later vcpu_stats() is fresh. */
+void vcpu_sample(struct vcpu *vcpu);
 /* Any thread: end the thread as soon as it leaves the guest or ops->io. Does not wait. */
 void vcpu_stop(struct vcpu *vcpu);
 /*
