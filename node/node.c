@@ -219,8 +219,9 @@ static int create_vcpus(struct node *node, char *why, size_t why_size)
 			node->engine, node->map.range[i].gpa,
 			guest_memory_hva(node->memory, node->map.range[i].gpa),
 			node->map.range[i].bytes);
+	/* Without scaling the guest's TSC runs as the host's does, whatever its rate is said to be. */
 	node_clock_tsc_start(node->clock, node->start.epoch_ns, node->start.tsc_khz,
-			     node->features.tsc_khz);
+			     node->features.tsc_scaling ? node->features.tsc_khz : node->start.tsc_khz);
 	if (!r)
 		r = guest_io_create(node);
 	struct vcpu_config config = {
