@@ -63,6 +63,12 @@ struct coh_config {
 struct coh_actors;
 int coh_actors_create(uint32_t actor_count, uint64_t hold_ns, uint64_t hold_ns_max,
 		      struct coh_actors **ret_actors);
+/*
+ * The actor sleeps (HLT) and has nothing half done: its holds do not stand until it is back.
+ * Between stalls, by the thread that is the actor; the one function here that needs no other thread
+ * to be still.
+ */
+void coh_actors_idle(struct coh_actors *actors, uint32_t actor, bool idle);
 void coh_actors_destroy(struct coh_actors *actors); /* after every coh that uses it; NULL is fine */
 
 /*

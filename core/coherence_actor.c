@@ -23,6 +23,9 @@
  * waste less of it, and make those wait longer who only pass data on; the simulator's `--report
  * holds` has the figures.
  *
+ * A vCPU that halts has finished its instruction: while it sleeps, nothing it was granted is held.
+ * Without this an idle vCPU's timer tick would keep what it touched for a whole hold.
+ *
  * What shards of a node share (struct coh_actors) is written by the shard that serves the actor's
  * stall only; the fault and the wake order the writers, so the atomics carry values, not order.
  *
@@ -44,6 +47,7 @@ struct coh_actor {
 	_Atomic uint64_t mark_ns;   /* running time at the last stall on a lost page */
 	_Atomic uint64_t cost_ns;   /* what lost pages cost in this episode */
 	_Atomic uint64_t extra_ns;  /* hold beyond the node's */
+	_Atomic bool idle;	    /* asleep: holds nothing */
 };
 
 struct coh_actors {
@@ -73,6 +77,11 @@ int coh_actors_create(uint32_t actor_count, uint64_t hold_ns, uint64_t hold_ns_m
 		STORE(actors->actor[i].run_since, 1);
 	*ret_actors = actors;
 	return 0;
+}
+
+void coh_actors_idle(struct coh_actors *actors, uint32_t actor, bool idle)
+{
+	STORE(actors->actor[actor].idle, idle);
 }
 
 void coh_actors_destroy(struct coh_actors *actors)
@@ -303,6 +312,8 @@ static uint64_t hold_stands(const struct coh *coh, uint32_t index, uint64_t age,
 	if (!coh_older(LOAD(a->age), coh->config.self, age, node) &&
 	    !coh_broken(coh, COH_BROKEN_AGE_IGNORED))
 		return 0;
+	if (LOAD(a->idle))
+		return 0;
 	full = hold_of(coh->actors, actor);
 	from = hold->run_ns;
 	if (from >= LOAD(a->begin_ns))
@@ -311,7 +322,10 @@ static uint64_t hold_stands(const struct coh *coh, uint32_t index, uint64_t age,
 	ran = ran > from ? ran - from : 0;
 	if (ran >= full)
 		return 0;
-	return LOAD(a->run_since) ? full - ran : max_u64(full - ran, COH_POLL_NS);
+	if (!LOAD(a->run_since))
+		return max_u64(full - ran, COH_POLL_NS);
+	/* It may fall asleep before, and nobody tells: look again now and then. */
+	return min_u64(full - ran, max_u64(full / 8, COH_POLL_NS));
 }
 
 bool coh_held(struct coh *coh, uint64_t gpn, enum coh_access after, uint64_t age, uint16_t node,

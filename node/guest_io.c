@@ -55,6 +55,12 @@ static int started(void *ctx, uint32_t vcpu)
 				gettid());
 }
 
+static void idle(void *ctx, uint32_t vcpu, bool sleeping)
+{
+	struct node *node = ctx;
+	pager_actor_idle(node->pager, vcpu - node->config->node[node->self].vcpu_first, sleeping);
+}
+
 static uint64_t now_ns(void *ctx)
 {
 	return node_now_ns(ctx);
@@ -267,6 +273,7 @@ static void ended(void *ctx, uint32_t vcpu, const struct vcpu_end *why)
 
 const struct vcpu_ops guest_io_ops = {
 	.started = started,
+	.idle = idle,
 	.now_ns = now_ns,
 	.tsc = tsc,
 	.io = io,

@@ -24,7 +24,8 @@
 #include "node/node_state.h"
 #include "node/status_socket.h"
 
-#define LINK_SECONDS 60
+#define LINK_SECONDS	  60
+#define HOLD_WALKS_NS_MAX 400000000ull
 
 void node_say(struct node *node, const char *format, ...)
 {
@@ -192,6 +193,12 @@ static int create_memory(struct node *node)
 		.vcpu_count = node_vcpu_count(node),
 		.port_count = 2,
 		.capacity_bytes = config->node[node->self].memory,
+		/*
+		 * Where page-table walks count as writes, page tables bounce with every walk, a
+		 * dozen pages at once: holds must be able to grow until the work between is worth
+		 * that.
+		 */
+		.hold_ns_max = node->start.walks_write ? HOLD_WALKS_NS_MAX : 0,
 		.spin = config->spin ? PAGER_SPIN_AUTO : PAGER_SPIN_OFF,
 		.now_ns = pager_now,
 		.failed = on_pager_failed,
@@ -219,9 +226,11 @@ static int create_vcpus(struct node *node, char *why, size_t why_size)
 			node->engine, node->map.range[i].gpa,
 			guest_memory_hva(node->memory, node->map.range[i].gpa),
 			node->map.range[i].bytes);
-	/* Without scaling the guest's TSC runs as the host's does, whatever its rate is said to be. */
+	/* Without scaling the guest's TSC runs as the host's does, whatever its rate is said to be.
+	 */
 	node_clock_tsc_start(node->clock, node->start.epoch_ns, node->start.tsc_khz,
-			     node->features.tsc_scaling ? node->features.tsc_khz : node->start.tsc_khz);
+			     node->features.tsc_scaling ? node->features.tsc_khz
+							: node->start.tsc_khz);
 	if (!r)
 		r = guest_io_create(node);
 	struct vcpu_config config = {

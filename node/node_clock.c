@@ -105,7 +105,8 @@ void node_clock_pong(struct node_clock *clock, const struct clock_sample *sample
 	if (pod_clock_sample(&clock->filter, sample) < 0)
 		return;
 	if (atomic_load(&clock->samples) + 1 == READY_SAMPLES)
-		pod_clock_start(&clock->filter); /* whoever waits for node_clock_ready() sees no step */
+		pod_clock_start(
+			&clock->filter); /* whoever waits for node_clock_ready() sees no step */
 	node_clock_update(clock);
 	atomic_fetch_add(&clock->samples, 1);
 }
@@ -178,7 +179,10 @@ bool node_clock_tsc_follow(struct node_clock *clock)
 	int64_t step = error > TSC_STEP_NS    ? TSC_STEP_NS
 		       : error < -TSC_STEP_NS ? -TSC_STEP_NS
 					      : error;
-	bool move = error > TSC_FINE_NS || error < -TSC_FINE_NS;
+	/* What the clock itself may be off is not worth a kick of every vCPU. */
+	int64_t fine = (int64_t)(node_clock_error_ns(clock) / 8);
+	fine = fine > TSC_FINE_NS ? fine : TSC_FINE_NS;
+	bool move = error > fine || error < -fine;
 	if (move)
 		clock->line.guest_tsc += (uint64_t)(step * (int64_t)clock->guest_khz / 1000000);
 	atomic_store(&clock->tsc_error_ns, error);

@@ -128,6 +128,11 @@ void pager_close_ports(struct pager *pager, int error)
 		port_finish(&pager->port[i], error);
 }
 
+void pager_actor_idle(struct pager *pager, uint32_t vcpu, bool idle)
+{
+	coh_actors_idle(pager->coh_actors, vcpu, idle);
+}
+
 int pager_open_port(struct pager *pager, struct memory_port **ret_port)
 {
 	int error = -EMFILE;

@@ -78,6 +78,10 @@ void pager_stop(struct pager *pager);
 /* The thread `tid` is actor `vcpu` from now on (0: nobody is). Any thread. 0 or -EINVAL. */
 int pager_bind_actor(struct pager *pager, uint32_t vcpu, pid_t tid);
 
+/* The vCPU's own thread: it goes to sleep (HLT), or is back. Sleeping, it keeps no page from
+ * others. */
+void pager_actor_idle(struct pager *pager, uint32_t vcpu, bool idle);
+
 /* A port for devices or the loader (memory/access.h). -EMFILE: port_count are open. Any thread. */
 int pager_open_port(struct pager *pager, struct memory_port **ret_port);
 void pager_close_port(struct pager *pager, struct memory_port *port);

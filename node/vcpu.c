@@ -191,9 +191,13 @@ static void sleep_until(struct vcpu *vcpu, uint64_t deadline_ns)
 	timeout = to_timespec(ns);
 	if (!announce(vcpu, VCPU_SLEEPING))
 		return;
+	if (vcpu->config.ops->idle)
+		vcpu->config.ops->idle(vcpu->config.ctx, vcpu->config.number, true);
 	/* Any return is fine: the caller looks at everything again. */
 	syscall(SYS_futex, &vcpu->activity, FUTEX_WAIT_PRIVATE, VCPU_SLEEPING, &timeout, NULL, 0);
 	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
+	if (vcpu->config.ops->idle)
+		vcpu->config.ops->idle(vcpu->config.ctx, vcpu->config.number, false);
 	count(&vcpu->sleep_ns, now_of(vcpu) - now_ns);
 }
 

@@ -43,6 +43,8 @@ struct vcpu_ops {
 	/* The first call, before the thread touches guest memory: 0, or negative: it ends. May be
 	 * NULL. */
 	int (*started)(void *ctx, uint32_t vcpu);
+	/* It goes to sleep, or is back. NULL: nobody wants to know. */
+	void (*idle)(void *ctx, uint32_t vcpu, bool idle);
 	uint64_t (*now_ns)(void *ctx); /* pod clock; never goes backwards */
 	/* The pair of host and guest TSC to go by from now on: at the start and after
 	 * vcpu_resync_tsc(). */
