@@ -247,7 +247,7 @@ static int create_vcpus(struct node *node, char *why, size_t why_size)
 		config.number = own->vcpu_first + i;
 		if (config.number == 0)
 			continue; /* needs the loader's state: load_guest() */
-		vcpu_state_reset(&state, config.number);
+		loader_secondary(config.number, cpuid_xcr0(&node->start.cpuid), &state);
 		r = vcpu_create(&config, &state, &node->vcpu[i]);
 	}
 	if (r < 0 && !why[0])
@@ -306,6 +306,7 @@ static int load_guest(struct node *node, char *why, size_t why_size)
 		.initrd = { guest->initrd.name, guest->initrd.data, guest->initrd.size },
 		.cmdline = cmdline,
 		.vcpu_count = node->config->vcpu_count,
+		.xcr0 = cpuid_xcr0(&node->start.cpuid),
 		.write = loader_write,
 		.ctx = node,
 	};
