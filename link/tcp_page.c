@@ -33,9 +33,12 @@
 #define IN_BYTES	(HEAD_ROOM + (FRAME_MESSAGES_MAX + 1u) * PAGE_BYTES)
 #define BOUNCE_BYTES	(FRAME_MESSAGES_MAX * PAGE_BYTES)
 #define GUESS_PAGES_MAX 32u
-#define QUEUE_BYTES	(64u << 20)
+/* Read beyond a frame: less than asked for means that the socket is empty, without asking again. */
+#define BEYOND_BYTES 64u
+#define QUEUE_BYTES  (64u << 20)
 
 static_assert(PAGE_FRAME_HEAD_MAX <= HEAD_ROOM);
+static_assert(BEYOND_BYTES <= PAGE_BYTES); /* the page that IN_BYTES has more */
 
 struct tcp_page {
 	struct page_channel channel;
@@ -113,7 +116,7 @@ static size_t make_room(struct tcp_page *tcp, const struct page_frame_header *he
 	if (tcp->have > 0 && tcp->position != position)
 		memmove(tcp->in + position, tcp->in + tcp->position, tcp->have);
 	tcp->position = position;
-	return page_frame_bytes(header) - tcp->have;
+	return page_frame_bytes(header) - tcp->have + BEYOND_BYTES;
 }
 
 static int deliver(struct tcp_page *tcp, const struct page_frame_header *header,

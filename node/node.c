@@ -71,11 +71,11 @@ void node_end_with(struct node *node, enum control_end_kind kind, uint8_t status
 	node_end(node, &end, true);
 }
 
+/* A link that is down is for its reader to report, after the peer's last words (link/control.h). */
 void node_send(struct node *node, uint16_t to, const struct control_message *msg)
 {
-	int r = control_send(mesh_control(node->mesh, to), msg);
-	if (r < 0)
-		mesh_down(node->mesh, to, r, NULL);
+	if (control_send(mesh_control(node->mesh, to), msg) == -ENOBUFS)
+		mesh_down(node->mesh, to, -ENOBUFS, NULL);
 }
 
 void node_broadcast(struct node *node, const struct control_message *msg)
@@ -422,10 +422,14 @@ static void wait_for_end(struct node *node)
 	pthread_mutex_unlock(&node->lock);
 }
 
+/*
+ * Also when we were told: whoever sees our end before it has read the END from elsewhere would take
+ * us for the cause.
+ */
 static void tell_end(struct node *node)
 {
 	struct control_message msg = { .type = CONTROL_END, .end = node->end };
-	if (!node->mesh || !node->control || !node->end_is_ours)
+	if (!node->mesh || !node->control)
 		return;
 	for (uint32_t n = 0; n < node->config->node_count; n++)
 		if (n != node->self && n != node->end.node)

@@ -8,11 +8,13 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -285,7 +287,66 @@ static void test_pages_in_pieces(void **state)
 	channel[1]->ops->destroy(channel[1]);
 }
 
-/* A frame of one message and one page is one recv(), and its page is where the socket put it. */
+/* ---- System calls: these take the place of libc's, and count ---- */
+
+static _Atomic unsigned recv_count, sendmsg_count;
+
+ssize_t recv(int fd, void *buffer, size_t size, int flags)
+{
+	recv_count++;
+	return syscall(SYS_recvfrom, fd, buffer, size, flags, NULL, NULL);
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	sendmsg_count++;
+	return syscall(SYS_sendmsg, fd, msg, flags);
+}
+
+/* A frame is one sendmsg() and, after one of its shape has been seen, one recv(). */
+static void test_pages_syscalls(void **state)
+{
+	static const struct shape shapes[] = { { 1, 0 }, { 1, 1 }, { 3, 2 }, { 8, 8 } };
+	struct page_channel *channel[2];
+	static struct page_frame frame, got;
+	uint8_t *area = make_area();
+
+	make_page_pair(0, channel);
+	for (unsigned k = 0; k < sizeof(shapes) / sizeof(shapes[0]); k++) {
+		frame.message_count = shapes[k].messages;
+		frame.page_count = shapes[k].pages;
+		for (uint32_t i = 0; i < frame.message_count; i++) {
+			bool data = i < frame.page_count;
+
+			frame.message[i] = (struct coh_msg){
+				.type = data ? COH_GRANT_READ : COH_DONE,
+				.flags = data ? COH_MSG_DATA : 0,
+			};
+			frame.page[i] = area + 2 * i * PAGE_BYTES;
+		}
+		for (unsigned round = 0; round < 20; round++) {
+			int error;
+
+			sendmsg_count = 0;
+			assert_int_equal(channel[0]->ops->send(channel[0], &frame), 0);
+			assert_int_equal(sendmsg_count, 1);
+			wait_for(channel[1]->ops->fd(channel[1]), POLLIN);
+			test_sleep_ms(1); /* all of it is there */
+			recv_count = 0;
+			while ((error = channel[1]->ops->receive(channel[1], &got)) == -EAGAIN)
+				;
+			assert_int_equal(error, 0);
+			assert_int_equal(channel[1]->ops->receive(channel[1], &got), -EAGAIN);
+			if (round > 0 && recv_count != 1)
+				fail_msg("%u messages, %u pages: %u calls of recv()",
+					 frame.message_count, frame.page_count, recv_count);
+		}
+	}
+	channel[0]->ops->destroy(channel[0]);
+	channel[1]->ops->destroy(channel[1]);
+	munmap(area, PAGES_AREA * PAGE_BYTES);
+}
+
 static void test_pages_queue_bound(void **state)
 {
 	struct page_channel *channel;
@@ -587,6 +648,7 @@ int main(void)
 		cmocka_unit_test(test_pages_direct),
 		cmocka_unit_test(test_pages_small_buffers),
 		cmocka_unit_test(test_pages_in_pieces),
+		cmocka_unit_test(test_pages_syscalls),
 		cmocka_unit_test(test_pages_queue_bound),
 		cmocka_unit_test(test_pages_malformed),
 		cmocka_unit_test(test_pages_link_down),
