@@ -160,6 +160,8 @@ static int settle(struct coh *coh, struct coh_out *out)
 			coh_move_pump(coh, out);
 		if (coh_room(coh, out))
 			coh_capacity_pump(coh, out);
+		if (coh_room(coh, out))
+			coh_stream_pump(coh, out);
 		if (!coh->local_count && !coh->parked_retry)
 			break;
 	}

@@ -35,6 +35,8 @@
 #define COH_SCAN	 64u  /* pages looked at for a victim in one go */
 #define COH_BATCH_MAX	 256u /* zero pages granted in one go */
 #define COH_AHEAD_MAX	 128u /* read-ahead requests in one go, each with a page dropped for it */
+#define COH_LONG_RUN	 8u   /* stalls in a row that make a stream trusted to go on by itself */
+#define COH_LONG_AHEAD	 4u   /* how many times as far it then goes */
 #define COH_AGE_NEVER	 UINT64_MAX
 #define COH_RETRY_NS	 200000u  /* no node had room: ask again after this */
 #define COH_RETRY_NS_MAX 5000000u /* growing up to this */
@@ -125,6 +127,7 @@ struct coh_hold {
 struct coh_stream {
 	uint64_t next;	/* the page a sequential access would touch next */
 	uint64_t ahead; /* first page not yet asked for */
+	uint64_t limit; /* how far it may go on by itself as pages come */
 	uint32_t run;
 };
 
@@ -243,6 +246,7 @@ struct coh {
 	struct coh_wait *wait;
 	struct coh_hold *hold;
 	struct coh_stream *stream;
+	uint32_t stream_actor; /* whose latest stream goes on by itself, plus one */
 	uint32_t parked_count;
 	bool parked_retry;
 
@@ -375,6 +379,8 @@ int coh_not_home(struct coh *coh, const struct coh_msg *msg, struct coh_out *out
 /* coherence_stream.c */
 void coh_stream_follow(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
 		       struct coh_out *out);
+
+void coh_stream_pump(struct coh *coh, struct coh_out *out);
 
 /* coherence_home.c */
 int coh_home_request(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);

@@ -9,6 +9,9 @@
  * that is homed here, without a message. Nothing ever reaches beyond the chunk: the next may be
  * another shard's.
  *
+ * A long stream of reads goes on by itself as its pages come, up to a few times as far beyond the
+ * last stall: otherwise the link would be idle from the last page of a batch to the stall after it.
+ *
  * A page taken in a batch is owned and uses memory, so the first touch of a lone page takes one
  * page.
  *
@@ -97,4 +100,26 @@ void coh_stream_follow(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_a
 	}
 	while (s->ahead < end && coh_request_ahead(coh, s->ahead, out))
 		s->ahead++;
+	s->limit = s->ahead;
+	if (s->run >= COH_LONG_RUN) {
+		s->limit = gpn + 1 + (uint64_t)COH_LONG_AHEAD * most;
+		if (s->limit > chunk_end)
+			s->limit = chunk_end;
+		coh->stream_actor = actor + 1;
+	}
+}
+
+/* One unit of work: what the window and the slots allow, a few at a time. */
+void coh_stream_pump(struct coh *coh, struct coh_out *out)
+{
+	struct coh_stream *s;
+
+	if (!coh->stream_actor || coh->releasing)
+		return;
+	s = coh->stream + (coh->stream_actor - 1) * COH_STREAMS;
+	for (uint32_t i = 0; i < 16 && s->ahead < s->limit; i++, s->ahead++)
+		if (!coh_request_ahead(coh, s->ahead, out))
+			return;
+	if (s->ahead >= s->limit)
+		coh->stream_actor = 0;
 }
