@@ -26,6 +26,11 @@
  * A vCPU that halts has finished its instruction: while it sleeps, nothing it was granted is held.
  * Without this an idle vCPU's timer tick would keep what it touched for a whole hold.
  *
+ * How long a woken vCPU takes to run is not known here. If it takes longer than the hold, pages are
+ * gone before they were used, over and over. So of the turns in a row that want lost pages back
+ * every 8th is 8 times as long, and every 64th 64 times: rare enough to cost others little, and
+ * sure to come.
+ *
  * What shards of a node share (struct coh_actors) is written by the shard that serves the actor's
  * stall only; the fault and the wake order the writers, so the atomics carry values, not order.
  *
@@ -48,6 +53,7 @@ struct coh_actor {
 	_Atomic uint64_t cost_ns;   /* what lost pages cost in this episode */
 	_Atomic uint64_t extra_ns;  /* hold beyond the node's */
 	_Atomic bool idle;	    /* asleep: holds nothing */
+	_Atomic uint64_t again;	    /* episodes in a row that wanted lost pages back */
 };
 
 struct coh_actors {
@@ -105,9 +111,20 @@ static uint64_t hold_base(const struct coh_actors *actors)
 	return min_u64(max_u64(actors->hold_ns, LOAD(actors->latency_ns)), actors->hold_ns_max);
 }
 
-static uint64_t hold_of(const struct coh_actors *actors, uint32_t actor)
+static uint64_t hold_usual(const struct coh_actors *actors, uint32_t actor)
 {
 	return max_u64(hold_base(actors), LOAD(actors->actor[actor].extra_ns));
+}
+
+/* Every 8th turn in a row is 8 times as long, every 64th 64 times. */
+static uint64_t hold_of(const struct coh_actors *actors, uint32_t actor)
+{
+	uint64_t again = LOAD(actors->actor[actor].again);
+	uint64_t hold = hold_usual(actors, actor);
+
+	if (again && again % 8 == 0)
+		hold *= again % 64 ? 8 : 64;
+	return min_u64(hold, actors->hold_ns_max);
 }
 
 uint64_t coh_hold_longest(const struct coh *coh)
@@ -115,7 +132,7 @@ uint64_t coh_hold_longest(const struct coh *coh)
 	uint64_t longest = hold_base(coh->actors);
 
 	for (uint32_t i = 0; i < coh->config.actor_count; i++)
-		longest = max_u64(longest, hold_of(coh->actors, i));
+		longest = max_u64(longest, hold_usual(coh->actors, i));
 	return longest;
 }
 
@@ -210,6 +227,7 @@ void coh_actor_stall(struct coh *coh, uint32_t actor, uint64_t gpn)
 	wait->since_ns = coh->now_ns;
 	if (LOAD(a->age) && run - LOAD(a->mark_ns) >= hold_of(coh->actors, actor)) {
 		STORE(a->age, 0);
+		STORE(a->again, LOAD(a->cost_ns) ? LOAD(a->again) + 1 : 0);
 		STORE(a->cost_ns, 0);
 		STORE(a->extra_ns, LOAD(a->extra_ns) - LOAD(a->extra_ns) / 8);
 	}

@@ -387,7 +387,9 @@ int coh_chunk_home_set(struct coh *coh, const struct coh_msg *msg, struct coh_ou
 		coh->move.cursor = 0;
 		if (coh_broken(coh, COH_BROKEN_STALE_HOME_SERVES)) {
 			c->dir->moving = false;
+			c->stale = true;
 			coh->move.phase = MOVE_NONE;
+			coh->stats.chunks_homed--;
 			return 0;
 		}
 		c->home = msg->node;

@@ -38,7 +38,7 @@ static void release_homes(struct coh *coh)
 	for (uint32_t i = 0; i < COH_SCAN && coh->release_cursor < coh->chunk_count; i++) {
 		uint64_t chunk = coh->release_cursor;
 
-		if (!coh->chunk[chunk].dir) {
+		if (!coh->chunk[chunk].dir || coh->chunk[chunk].stale) {
 			coh->release_cursor++;
 			continue;
 		}

@@ -389,7 +389,8 @@ static bool grant_valid(const struct coh *coh, const struct coh_pending *p,
 	case COH_MSG_ZERO:
 		return write && access == COH_NONE && !msg->acks;
 	case COH_MSG_COPY:
-		return access >= p->want || (write && access == COH_READ);
+		return access >= p->want || (write && access == COH_READ) ||
+		       coh_broken(coh, COH_BROKEN_UPGRADE_BLIND);
 	case COH_MSG_DATA:
 		return write == (p->want == COH_WRITE) && access == COH_NONE &&
 		       msg->src != coh->config.self;

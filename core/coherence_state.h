@@ -194,6 +194,7 @@ struct coh_chunk {
 	struct coh_directory *incoming; /* HOME_MOVE under way to this node */
 	uint32_t incoming_count;
 	uint16_t incoming_from;
+	bool stale; /* tests only: COH_BROKEN_STALE_HOME_SERVES */
 };
 
 struct coh_registered {
