@@ -6,7 +6,7 @@
  * table below is the whole grammar: who may send a kind, and how long its payload is. A header is
  * judged as soon as its four bytes are there, so garbage is refused before its length is believed.
  *
- * Tested by guest/test_channel.c, fuzzed by guest/fuzz_channel.c.
+ * Tested by guest/test_channel.c, fuzzed by tests/fuzz/fuzz_channel.c.
  */
 #include "guest/channel.h"
 

@@ -26,7 +26,7 @@
  * than the command reads it would be lost. After EXIT the server sends nothing more; a server that
  * goes on to the next client waits for BYE, so that it knows where one ends and the next begins.
  *
- * This module is pure: no descriptors, no allocation. Tested by tests in guest/test_channel.c.
+ * This module is pure: no descriptors, no allocation. Tested by guest/test_channel.c.
  */
 #ifndef EAGRE_GUEST_CHANNEL_H
 #define EAGRE_GUEST_CHANNEL_H
