@@ -316,16 +316,9 @@ void console_close(struct console *c)
 	struct timespec until;
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += CLOSE_MS / 1000;
-	bool joined = pthread_timedjoin_np(c->thread, NULL, &until) == 0;
+	pthread_timedjoin_np(c->thread, NULL, &until); /* or it is stuck in a stream nobody reads */
 	if (c->raw)
 		tcsetattr(STDIN_FILENO, TCSADRAIN, &c->saved);
-	if (!joined)
-		return; /* stuck writing to a stream that nobody reads: the process is about to end
-			 */
-	pthread_cond_destroy(&c->drained);
-	pthread_mutex_destroy(&c->lock);
-	close(c->wake_fd);
-	free(c);
 }
 
 int console_exit_status(const struct console *c)

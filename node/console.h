@@ -42,7 +42,11 @@ struct console;
 int console_open(const struct console_config *config, struct console **ret_console);
 /* From any thread but the console's: the guest wrote these bytes to `port`. */
 void console_output(struct console *console, unsigned int port, const uint8_t *data, size_t size);
-/* Writes out what is queued (at most a second), restores the terminal. NULL is fine. */
+/*
+ * Writes out what is queued (at most a second), restores the terminal. NULL is fine. The memory
+ * stays: vCPUs may still be writing, which then goes nowhere, and the exit status is asked for
+ * afterwards. The process is about to end.
+ */
 void console_close(struct console *console);
 /* Exit status of the command, or -ENODATA while none came. Any thread. */
 int console_exit_status(const struct console *console);
