@@ -28,7 +28,7 @@
  *
  * How long a woken vCPU takes to run is not known here. If it takes longer than the hold, pages are
  * gone before they were used, over and over. So of the turns in a row that want lost pages back
- * every 8th is 8 times as long, and every 64th 64 times: rare enough to cost others little, and
+ * every 16th is 4 times as long, and every 256th 64 times: rare enough to cost others little, and
  * sure to come.
  *
  * What shards of a node share (struct coh_actors) is written by the shard that serves the actor's
@@ -116,14 +116,14 @@ static uint64_t hold_usual(const struct coh_actors *actors, uint32_t actor)
 	return max_u64(hold_base(actors), LOAD(actors->actor[actor].extra_ns));
 }
 
-/* Every 8th turn in a row is 8 times as long, every 64th 64 times. */
+/* Every 16th turn in a row is 4 times as long, every 256th 64 times. */
 static uint64_t hold_of(const struct coh_actors *actors, uint32_t actor)
 {
 	uint64_t again = LOAD(actors->actor[actor].again);
 	uint64_t hold = hold_usual(actors, actor);
 
-	if (again && again % 8 == 0)
-		hold *= again % 64 ? 8 : 64;
+	if (again && again % 16 == 0)
+		hold *= again % 256 ? 4 : 64;
 	return min_u64(hold, actors->hold_ns_max);
 }
 
