@@ -8,17 +8,17 @@
 
 #include "wire/page_message.h"
 
-static_assert(sizeof(struct coh_msg) == PAGE_MESSAGE_BYTES);
-static_assert(offsetof(struct coh_msg, flags) == 1);
-static_assert(offsetof(struct coh_msg, src) == 2);
-static_assert(offsetof(struct coh_msg, requester) == 4);
-static_assert(offsetof(struct coh_msg, node) == 6);
-static_assert(offsetof(struct coh_msg, acks) == 8);
-static_assert(offsetof(struct coh_msg, version) == 12);
-static_assert(offsetof(struct coh_msg, gpn) == 16);
-static_assert(offsetof(struct coh_msg, age) == 24);
-static_assert(offsetof(struct coh_msg, seq) == 32);
-static_assert(offsetof(struct coh_msg, waited_ns) == 40);
+static_assert(sizeof(struct coh_msg) == PAGE_MESSAGE_BYTES, "frozen layout");
+static_assert(offsetof(struct coh_msg, flags) == 1, "frozen layout");
+static_assert(offsetof(struct coh_msg, src) == 2, "frozen layout");
+static_assert(offsetof(struct coh_msg, requester) == 4, "frozen layout");
+static_assert(offsetof(struct coh_msg, node) == 6, "frozen layout");
+static_assert(offsetof(struct coh_msg, acks) == 8, "frozen layout");
+static_assert(offsetof(struct coh_msg, version) == 12, "frozen layout");
+static_assert(offsetof(struct coh_msg, gpn) == 16, "frozen layout");
+static_assert(offsetof(struct coh_msg, age) == 24, "frozen layout");
+static_assert(offsetof(struct coh_msg, seq) == 32, "frozen layout");
+static_assert(offsetof(struct coh_msg, waited_ns) == 40, "frozen layout");
 
 void page_message_encode(const struct coh_msg *msg, uint8_t out[PAGE_MESSAGE_BYTES])
 {
