@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Loss of a node: real processes that are killed, stopped, or cut off. Every other node must say
- * within 4 s which node is lost and why, and end; and nodes that are merely slow must be left
+ * within 5 s which node is lost and why, and end; and nodes that are merely slow must be left
  * alone.
  *
  * Each process is a node as small as can be: mesh, pulse, and a control thread that ends at the
@@ -33,8 +33,10 @@
 #include "link/pulse.h"
 #include "tests/link/support.h"
 
-#define POD	 4
-#define LOSS_NS	 4000000000ull
+#define POD 4
+/* The promise for a whole pod, on a loaded machine, too; test_heartbeat.c has the 4 s of the judge.
+ */
+#define LOSS_NS	 5000000000ull
 #define LINE_MAX (MESH_WHY_MAX + 32)
 
 static unsigned pod_number;
@@ -328,7 +330,7 @@ static void test_stopped(void **state)
 	test_sleep_ms(600); /* heartbeats have been heard */
 	start_ns = test_now_ns();
 	kill(pod.pid[1], SIGSTOP);
-	expect_loss(&pod, 1, "nothing heard from it for 3.", start_ns, LOSS_NS);
+	expect_loss(&pod, 1, "nothing heard from it for ", start_ns, LOSS_NS);
 	assert_true(test_now_ns() - start_ns > 2500000000ull);
 }
 
