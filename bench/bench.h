@@ -31,7 +31,7 @@ void bench_die(const char *what) __attribute__((noreturn));
 
 /*
  * With --realtime, this and later processes and threads run ahead of all others of the machine
- * (SCHED_FIFO), and the thread that calls bench_favour(true) ahead of those: it is the one that
+ * (SCHED_RR), and the thread that calls bench_favour(true) ahead of those: it is the one that
  * stalls, and must get a core when its stall is over.
  */
 void bench_realtime(void);

@@ -44,16 +44,16 @@ void bench_realtime(void)
 {
 	struct sched_param param = { .sched_priority = REALTIME_PRIORITY };
 
-	if (sched_setscheduler(0, SCHED_FIFO, &param) < 0)
-		bench_die("SCHED_FIFO");
+	if (sched_setscheduler(0, SCHED_RR, &param) < 0)
+		bench_die("SCHED_RR");
 }
 
 void bench_favour(bool on)
 {
 	struct sched_param param = { .sched_priority = REALTIME_PRIORITY + on };
 
-	if (sched_getscheduler(0) == SCHED_FIFO && sched_setscheduler(0, SCHED_FIFO, &param) < 0)
-		bench_die("SCHED_FIFO");
+	if (sched_getscheduler(0) == SCHED_RR && sched_setscheduler(0, SCHED_RR, &param) < 0)
+		bench_die("SCHED_RR");
 }
 
 uint64_t bench_now_ns(void)

@@ -27,6 +27,7 @@
 
 #define TID_CACHE	 256u
 #define PUBLISH_NS	 20000000u /* counters of the protocol are copied out this often when busy */
+#define LINGER_NS	 8000u	   /* that a spinning thread keeps such a frame */
 #define LAZY_PASSES	 3u	   /* that a frame nobody waits for may stay, however busy */
 #define FRAMES_PER_EVENT 16u	   /* from one peer in a row, then others get their turn */
 
@@ -504,9 +505,9 @@ static void pass(struct shard *shard, const struct epoll_event *event, int count
 	if (!shard->failed)
 		take_time(shard);
 	take_queued(shard);
-	shard->lazy_passes = plan_has_lazy(&shard->plan) ? shard->lazy_passes + 1 : 0;
 	if (!shard->failed)
-		send_all(shard, shard->lazy_passes > LAZY_PASSES);
+		send_all(shard, shard->lazy_passes >= LAZY_PASSES);
+	shard->lazy_passes = plan_has_lazy(&shard->plan) ? shard->lazy_passes + 1 : 0;
 }
 
 static void publish(struct shard *shard, uint64_t now_ns)
@@ -583,6 +584,20 @@ static int sleep_until_ready(struct shard *shard, struct epoll_event *event, uin
 			    wait_ns == UINT64_MAX ? NULL : &timeout, NULL);
 }
 
+/* A frame that nobody waits for is left: gives it a moment more for company, and then sends it. */
+static int linger(struct shard *shard, struct epoll_event *event, uint64_t start_ns)
+{
+	bool spins = spinner_budget_ns(&shard->spinner) > 0;
+	int count;
+
+	do {
+		count = epoll_wait(shard->epoll_fd, event, SHARD_EVENTS, 0);
+	} while (count == 0 && spins && local_now_ns() - start_ns < LINGER_NS);
+	if (count == 0)
+		send_all(shard, true);
+	return count;
+}
+
 /* What is ready, after waiting for it: a count, 0 when it is time for a tick. */
 static int wait_ready(struct shard *shard, struct epoll_event *event)
 {
@@ -598,12 +613,9 @@ static int wait_ready(struct shard *shard, struct epoll_event *event)
 	if (wait_ns == 0)
 		return epoll_wait(shard->epoll_fd, event, SHARD_EVENTS, 0);
 	if (!shard->failed && plan_has_lazy(&shard->plan)) {
-		count = epoll_wait(shard->epoll_fd, event, SHARD_EVENTS, 0);
-		if (count != 0)
+		count = linger(shard, event, start_ns);
+		if (count != 0 || shard->failed)
 			return count;
-		send_all(shard, true);
-		if (shard->failed)
-			return 0;
 	}
 	count = shard->failed ? 0 : spin(shard, event, start_ns, wait_ns);
 	if (count == 0) {
