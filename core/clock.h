@@ -110,7 +110,8 @@ void pod_clock_start(struct pod_clock *clock);
 /*
  * The map from local time `local_ns` on, which must not be less than at the last call. Continuous
  * with the map before. Call after samples, and at least every few seconds. Readers must have read
- * the local clock before this call's local_ns was read to use the old map (link/pulse.c shows how).
+ * the local clock before this call's local_ns was read to use the old map (node/node_clock.c shows
+ * how).
  */
 void pod_clock_update(struct pod_clock *clock, uint64_t local_ns, struct clock_map *ret_map);
 

@@ -12,7 +12,7 @@
  *
  * The other half of that is the caller's: heartbeats are sent by a thread that never waits for
  * anything else (no guest memory, no lock held over a system call that can block, no engine), so
- * that a busy node is never silent. link/pulse.h is that thread.
+ * that a busy node is never silent. node/control.c is that thread.
  *
  * One thread owns it, or a lock.
  */

@@ -62,7 +62,8 @@ struct mesh_config {
 	void (*progress)(void *ctx, enum mesh_event event, uint16_t node, const char *text);
 	/*
 	 * After it, once a node, from the thread that called mesh_down(), which may be a shard's or
-	 * the pulse's: it must not wait for anything. cause: one line, valid during the call.
+	 * the control thread: it must not wait for anything. cause: one line, valid during the
+	 * call.
 	 */
 	void (*down)(void *ctx, uint16_t node, const char *cause);
 	void *ctx;

@@ -22,8 +22,8 @@
 #include "node/node_state.h"
 
 #define LAST_WORDS_NS	 400000000ull
-#define PING_START_NS	 4000000ull    /* until the clock is good */
-#define PING_INTERVAL_NS 500000000ull  /* and from then on */
+#define PING_START_NS	 10000000ull   /* until the clock is good */
+#define PING_INTERVAL_NS 100000000ull  /* and from then on */
 #define RESYNC_NS	 1000000000ull /* how often the guest's TSC is held against the pod clock */
 #define RESYNC_STEP_NS	 20000000ull   /* and while it is being corrected */
 #define EVENTS_MAX	 64

@@ -17,7 +17,7 @@
 #include <time.h>
 #include <x86intrin.h>
 
-#define READY_SAMPLES 12
+#define READY_SAMPLES 100
 #define TSC_STEP_NS   100
 #define TSC_FINE_NS   200
 

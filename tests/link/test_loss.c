@@ -30,7 +30,7 @@
 #include <cmocka.h>
 
 #include "link/mesh.h"
-#include "link/pulse.h"
+#include "tests/link/pulse.h"
 #include "tests/link/support.h"
 
 #define POD 4

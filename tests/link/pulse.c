@@ -10,7 +10,7 @@
  *
  * Tested by tests/link/test_loss.c and tests/link/test_pulse.c.
  */
-#include "link/pulse.h"
+#include "tests/link/pulse.h"
 
 #include <errno.h>
 #include <poll.h>

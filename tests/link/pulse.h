@@ -14,8 +14,8 @@
  * A node that dies, stops, or is cut off is reported by mesh_down() within 4 s (a broken connection
  * at once, by whoever uses it).
  */
-#ifndef LINK_PULSE_H
-#define LINK_PULSE_H
+#ifndef TESTS_LINK_PULSE_H
+#define TESTS_LINK_PULSE_H
 
 #include <stdbool.h>
 #include <stdint.h>
