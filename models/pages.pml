@@ -19,9 +19,13 @@
  *             (the value stays the same then: how it travels is judged without FAIR)
  *   BROKEN_*  a deliberate defect each; the checks must find it (models/run demands that)
  *
- * Left out: homes and their chunks (HOME_GET, HOME_IS, NOT_HOME, HOME_MOVE, HOME_SET: no page state of
- * their own), room (ROOM_GET, ROOM_IS: any target may be taken here), read-ahead (each page is a
- * transaction of its own), the adaptive length of a hold. The simulator covers those.
+ * Left out: homes and their chunks (HOME_GET, HOME_IS, NOT_HOME, HOME_MOVE, HOME_SET: no transaction meets
+ * a change of home), room (ROOM_GET, ROOM_IS, ROOM_PUT: any target may be taken here), read-ahead (AHEAD,
+ * GRANT_NONE), a second actor on a node (HURRY), the length of a hold. The simulator covers those.
+ *
+ * There is one page, but an instruction needs several. So a hold here does not run out while its actor waits,
+ * even if for this very page: as if it waited for another one. The code is milder (a hold falls when its actor
+ * stalls on the page itself); what is granted here under stricter holds is granted there.
  */
 
 #define N    3
@@ -63,8 +67,10 @@ byte sharers;	/* a set, a bit a node; the keeper is in it */
 bool busy;
 byte asked; /* whom the running transaction takes the page from: a set */
 byte told;  /* the oldest age that they were told of */
+#define NOBODY N
+byte push_target = NOBODY; /* the running transaction is a push to this node */
 #define QUEUE_BOUND N
-chan queue = [QUEUE_BOUND] of { mtype, byte, byte, bool }; /* type, from, target, has */
+chan queue = [QUEUE_BOUND] of { mtype, byte, bool }; /* type, from, has */
 
 /* Only for judging: the value written last. */
 bit latest;
@@ -308,22 +314,36 @@ inline serve_write(from, has)
 	sharers = 0
 }
 
-inline serve_push(from, to)
+/* At once or not at all: a page that is busy is wanted elsewhere. */
+inline on_push_req(from, target)
 {
 	if
 #ifndef BROKEN_PUSH
-	:: dir_owner == from ->
+	:: !busy && dir_owner == from ->
 #else
-	:: true ->
+	:: !busy ->
 #endif
 		busy = true;
-		dir_owner = to;
-		sharers = (dir == SHARED -> (sharers & ~BIT(from)) | BIT(to) : 0);
-		send(HOME, from, PUSH_GO, to, 0, 0, false, 0)
-#ifndef BROKEN_PUSH
-	:: else -> send(HOME, from, PUSH_NO, to, 0, 0, false, 0)
-#endif
+		push_target = target;
+		send(HOME, from, PUSH_GO, target, 0, 0, false, 0)
+	:: else -> send(HOME, from, PUSH_NO, target, 0, 0, false, 0)
 	fi
+}
+
+/* The transaction is over. A push was refused, or the target is in the place of the pusher. */
+inline on_done(refused)
+{
+	assert(busy);
+	if
+	:: push_target != NOBODY && !refused ->
+		sharers = (dir == SHARED -> (sharers & ~BIT(dir_owner)) | BIT(push_target) : 0);
+		dir_owner = push_target
+	:: else
+	fi;
+	push_target = NOBODY;
+	busy = false;
+	asked = 0;
+	told = 0
 }
 
 /* A taking carries the oldest age of its requester and of those who wait behind it. */
@@ -344,23 +364,20 @@ inline find_oldest(from)
 #endif
 }
 
-inline serve(type, from, to, has)
+inline serve(type, from, has)
 {
 	asked = 0;
+	busy = true;
 	if
-	:: type == PUSH_REQ -> serve_push(from, to)
-	:: type != PUSH_REQ && dir == UNTOUCHED ->
-		busy = true;
+	:: dir == UNTOUCHED ->
 		dir = OWNED;
 		dir_owner = from;
-		/* `acks` of 0 without data from the home of an untouched page: the page is zero. */
+		/* age 1 stands for ZERO: nobody had the page. */
 		send(HOME, from, GRANT_WRITE, from, 1, 0, false, 0)
 	:: type == READ_REQ && dir != UNTOUCHED ->
-		busy = true;
 		find_oldest(from);
 		serve_read(from)
 	:: type == WRITE_REQ && dir != UNTOUCHED ->
-		busy = true;
 		find_oldest(from);
 		serve_write(from, has)
 	fi;
@@ -376,27 +393,53 @@ inline nudge(n, age)
 	fi
 }
 
+/* The oldest episode's request comes to the head of the queue. */
+inline oldest_first()
+{
+#ifdef HOLD
+	oldest = NOBODY;
+	r = len(queue);
+	do
+	:: r > 0 ->
+		queue?qtype, qfrom, qhas;
+		queue!qtype, qfrom, qhas;
+		oldest = (oldest == NOBODY || rank[qfrom] < rank[oldest % N] -> qfrom : oldest);
+		r--
+	:: else -> break
+	od;
+	queue?qtype, qfrom, qhas;
+	do
+	:: qfrom != oldest ->
+		queue!qtype, qfrom, qhas;
+		queue?qtype, qfrom, qhas
+	:: else -> break
+	od;
+	oldest = 0
+#else
+	queue?qtype, qfrom, qhas
+#endif
+}
+
 inline serve_queue()
 {
 	do
 	:: !busy && len(queue) > 0 ->
-		queue?qtype, qfrom, qto, qhas;
-		serve(qtype, qfrom, qto, qhas);
+		oldest_first();
+		serve(qtype, qfrom, qhas);
 		qtype = 0;
 		qfrom = 0;
-		qto = 0;
 		qhas = false
 	:: else -> break
 	od
 }
 
-inline on_request(type, from, to, has)
+inline on_request(type, from, has)
 {
 	assert(nfull(queue));
-	queue!type, from, to, has;
+	queue!type, from, has;
 #if defined(HOLD) && !defined(BROKEN_NUDGE)
 	if
-	:: busy && asked != 0 && type != PUSH_REQ && rank[from] < rank[told] ->
+	:: busy && asked != 0 && rank[from] < rank[told] ->
 		told = from;
 		nudge(0, from);
 		nudge(1, from);
@@ -414,11 +457,15 @@ inline on_request(type, from, to, has)
 inline on_push_go(i, target)
 {
 	assert(pushing[i] && keeper[i] && access[i] != NONE && deferred[i] == NONE);
-	send(i, target, PUSH_DATA, target, 0, 0, access[i] == WRITE, value[i]);
-	access[i] = NONE;
-	keeper[i] = false;
 	pushing[i] = false;
-	value[i] = 0
+	if
+	:: wanted[i] != NONE -> send(i, HOME, DONE, i, 0, 0, true, 0) /* REFUSED: it is wanted here */
+	:: else ->
+		send(i, target, PUSH_DATA, target, 0, 0, access[i] == WRITE, value[i]);
+		access[i] = NONE;
+		keeper[i] = false;
+		value[i] = 0
+	fi
 }
 
 inline on_push_data(i, owner, content)
@@ -432,8 +479,8 @@ inline on_push_data(i, owner, content)
 inline handle_one(i, type, node, age, acks, has, data)
 {
 	if
-	:: type == READ_REQ || type == WRITE_REQ -> on_request(type, node, 0, has)
-	:: type == PUSH_REQ -> on_request(type, acks, node, false)
+	:: type == READ_REQ || type == WRITE_REQ -> on_request(type, node, has)
+	:: type == PUSH_REQ -> on_push_req(acks, node)
 	:: type == FWD_READ || type == FWD_WRITE || type == INVALIDATE ->
 		on_taking(i, type, node, age, acks)
 	:: type == INVALIDATE_ACK ->
@@ -442,11 +489,7 @@ inline handle_one(i, type, node, age, acks, has, data)
 		finish_if_acked(i)
 	:: type == GRANT_READ -> on_grant_read(i, has, data)
 	:: type == GRANT_WRITE -> on_grant_write(i, acks, has, age == 1, data)
-	:: type == DONE ->
-		assert(busy);
-		busy = false;
-		asked = 0;
-		told = 0
+	:: type == DONE -> on_done(has)
 	:: type == NUDGE ->
 		if
 		:: OLDER(age, i) -> take_deferred(i)
@@ -499,7 +542,7 @@ inline handle_here()
 
 #define LOCALS                                        \
 	mtype type, qtype;                            \
-	byte at, node, age, acks, oldest, r, qfrom, qto; \
+	byte at, node, age, acks, oldest, r, qfrom;  \
 	bool has, qhas;                               \
 	bit data
 
@@ -535,7 +578,8 @@ inline push(i, target)
 	send(i, HOME, PUSH_REQ, target, 0, i, false, 0)
 }
 
-#define IDLE(i) (wanted[i] == NONE && !pushing[i])
+/* A request may go out while a push is asked for; the push is refused then. */
+#define IDLE(i) (wanted[i] == NONE)
 
 proctype actor(byte i)
 {
@@ -555,15 +599,15 @@ end:
 		}
 #ifdef PUSH
 #ifndef BROKEN_DROP
-		:: d_step { IDLE(i) && access[i] == READ && !keeper[i] && !hold[i] ->
+		:: d_step { IDLE(i) && access[i] == READ && !keeper[i] && !hold[i] && deferred[i] == NONE ->
 #else
-		:: d_step { IDLE(i) && access[i] == READ && !hold[i] ->
+		:: d_step { IDLE(i) && access[i] == READ && !hold[i] && deferred[i] == NONE ->
 #endif
 			access[i] = NONE;
 			value[i] = 0
 		}
-		:: d_step { IDLE(i) && keeper[i] && !hold[i] -> push(i, (i + 1) % N) }
-		:: d_step { IDLE(i) && keeper[i] && !hold[i] -> push(i, (i + 2) % N) }
+		:: d_step { IDLE(i) && keeper[i] && !pushing[i] && !hold[i] && deferred[i] == NONE -> push(i, (i + 1) % N) }
+		:: d_step { IDLE(i) && keeper[i] && !pushing[i] && !hold[i] && deferred[i] == NONE -> push(i, (i + 2) % N) }
 #endif
 		fi;
 		d_step { handle_here() }
