@@ -7,9 +7,11 @@
 #include "tests/sim/options.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -111,6 +113,7 @@ static void search_in_child(const struct options *options, const struct variant 
 		fflush(stdout);
 		pid = fork();
 		if (!pid) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			search(options, variant, found);
 			_exit(0);
 		}

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -136,8 +137,10 @@ static int start_worker(const struct options *options, struct share *share, uint
 	pid = fork();
 	if (pid < 0)
 		return -errno;
-	if (!pid)
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* nobody would read what it finds */
 		work(options, share, index, from);
+	}
 	share->worker[index].pid = pid;
 	return 0;
 }
