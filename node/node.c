@@ -25,7 +25,7 @@
 #include "node/status_socket.h"
 
 #define LINK_SECONDS	  60
-#define HOLD_WALKS_NS_MAX 400000000ull
+#define HOLD_WALKS_NS_MAX 80000000ull
 
 void node_say(struct node *node, const char *format, ...)
 {
