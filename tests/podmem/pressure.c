@@ -13,9 +13,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SLOTS	   8u
 #define SLOT_BYTES (PAGE_BYTES / SLOTS)
+#define TURN_NS                                                                                    \
+	300000000u /* a node works most for so long, and comes to own more than it may keep */
 
 struct pressure_worker {
 	struct guest_memory *memory;
@@ -136,14 +139,21 @@ static void stretch(struct pressure_worker *worker)
 void pressure_run(struct pressure_worker *worker, const struct pressure_order *order,
 		  uint16_t worker_index, struct pressure_result *ret_result)
 {
-	uint64_t end_ns = podmem_now_ns() + order->milliseconds * 1000000ull;
+	uint64_t start_ns = podmem_now_ns();
+	uint64_t end_ns = start_ns + order->milliseconds * 1000000ull;
 
 	worker->self = (uint32_t)order->node * order->worker_count + worker_index;
 	worker->worker_count = (uint32_t)order->node_count * order->worker_count;
 	worker->random = order->seed * 6364136223846793005u + worker->self + 1;
 	memset(&worker->result, 0, sizeof(worker->result));
-	while (podmem_now_ns() < end_ns)
-		stretch(worker);
+	for (uint64_t now_ns = start_ns; now_ns < end_ns; now_ns = podmem_now_ns()) {
+		bool turn = (now_ns - start_ns) / TURN_NS % order->node_count == order->node;
+
+		if (turn || podmem_random(&worker->random) % 8 == 0)
+			stretch(worker);
+		else
+			usleep(1000);
+	}
 	for (uint64_t page = 0; page < worker->pages; page++)
 		for (uint32_t i = 0; i < SLOTS; i++)
 			visit(worker, page * SLOTS + i, false);
