@@ -79,6 +79,8 @@ struct shard {
 	uint32_t woken_count;
 	struct guest_fault queued[NAMELESS_QUEUE]; /* of nameless threads, a ring */
 	uint32_t queued_first, queued_count;
+	uint16_t hot_node;    /* whose frame came last, NODE_NONE: no frame yet */
+	bool fault_is_next;   /* the last frame woke somebody, who may stall again soon */
 	uint32_t lazy_passes; /* since a frame that nobody waits for was left */
 	uint64_t published_ns;
 	bool failed;
