@@ -94,10 +94,13 @@ nothing_left() { # WHAT
 TIMED_OUT=124
 
 # run_for SECONDS NAME COMMAND...: its output into logs/NAME.out and .err; its status.
+# In the background, because a shell that waits for a command in front of it takes no signal: a test that is
+# ended must end what it started at once.
 run_for() {
 	local seconds=$1 name=$2
 	shift 2
-	"${marked[@]}" timeout -k 5 "$seconds" "$@" >"$logs/$name.out" 2>"$logs/$name.err" </dev/null
+	"${marked[@]}" timeout -k 5 "$seconds" "$@" >"$logs/$name.out" 2>"$logs/$name.err" </dev/null &
+	wait $!
 }
 
 # One line on stderr, which begins with "eagre: " and has all the patterns in it; nothing on stdout.
