@@ -17,6 +17,7 @@
  *   HOLD      takings are deferred until the actor has run; older episodes and NUDGE end that at once
  *   FAIR=n    the LTL property `granted` for node n; checked with pan -a -f
  *             (the value stays the same then: how it travels is judged without FAIR)
+ *   STILL     the value stays the same, for a smaller state space
  *   BROKEN_*  a deliberate defect each; the checks must find it (models/run demands that)
  *
  * Left out: homes and their chunks (HOME_GET, HOME_IS, NOT_HOME, HOME_MOVE, HOME_SET: no transaction meets
@@ -592,7 +593,7 @@ end:
 		:: d_step { IDLE(i) && access[i] != WRITE -> request(i, WRITE_REQ, WRITE) }
 		:: d_step { access[i] == WRITE ->
 			assert(ALONE(i) && value[i] == latest);
-#ifndef FAIR
+#if !defined(FAIR) && !defined(STILL)
 			value[i] = 1 - value[i];
 			latest = value[i]
 #endif

@@ -31,6 +31,8 @@ void options_plan(const struct options *options, uint64_t seed, struct plan *ret
 	plan_make(ret_plan, seed);
 	for (uint32_t i = 0; i < options->setting_count; i++)
 		(void)plan_set(ret_plan, options->setting[i]);
+	if (ret_plan->leaves >= ret_plan->nodes)
+		ret_plan->leaves = ret_plan->nodes - 1; /* somebody must stay */
 }
 
 static int wrong(const char *what)
