@@ -104,7 +104,7 @@ struct toucher {
 	volatile uint8_t *at;
 	bool write;
 	uint8_t value; /* written, or what was read */
-	pid_t tid;
+	_Atomic pid_t tid; /* known to the test by the fault, which orders nothing for C */
 	atomic_bool done;
 	pthread_t thread;
 };
