@@ -103,7 +103,7 @@ static void stripes_share_out_all_chunks(void **state)
 struct toucher {
 	volatile uint8_t *at;
 	bool write;
-	uint8_t value; /* written, or what was read */
+	uint8_t value;	   /* written, or what was read */
 	_Atomic pid_t tid; /* known to the test by the fault, which orders nothing for C */
 	atomic_bool done;
 	pthread_t thread;
