@@ -195,7 +195,10 @@ void coh_destroy(struct coh *coh);
 int coh_stall(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want, uint64_t now_ns,
 	      struct coh_out *out);
 
-/* A message from a peer. -EPROTO: see above; no action was made and no state changed. */
+/*
+ * A message from a peer. -EPROTO: see above. Mostly before anything was done; a lie that shows late
+ * may leave actions behind, so after -EPROTO the caller carries out none and ends the pod.
+ */
 int coh_message(struct coh *coh, const struct coh_msg *msg, uint64_t now_ns, struct coh_out *out);
 
 /* Time passed. Call at coh_deadline() (ns; UINT64_MAX: nothing waits for time), or earlier. */

@@ -120,9 +120,9 @@ struct engine_ops {
 	/* -EINVAL: the state asks for what the pod's CPUID does not offer, or is no x86 state. */
 	int (*vcpu_load)(struct engine_vcpu *vcpu, const struct vcpu_state *state);
 	/*
-	 * First finishes the instruction of the last exit with its answer. Of state->lapic it sets
-	 * only `enabled` and `x2apic` (the APIC base MSR is the engine's); run_state it leaves
-	 * alone. -EAGAIN: that instruction has another question: run on, and save after that exit.
+	 * First finishes the instruction of the last exit with its answer. state->lapic and
+	 * run_state it leaves alone: they are the caller's. -EAGAIN: that instruction has another
+	 * question: run on, and save after that exit.
 	 */
 	int (*vcpu_save)(struct engine_vcpu *vcpu, struct vcpu_state *state);
 	/*
