@@ -10,7 +10,7 @@
  *
  * What else exits is unknown to KVM. The answer is #GP, as on a CPU without it: kernels read
  * model-specific registers with a safe access. The table has the exceptions. Tested by
- * tests/engine/engine_test.c.
+ * tests/engine/cases_*.c.
  */
 #include "engine/kvm/kvm.h"
 

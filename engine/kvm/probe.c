@@ -9,7 +9,7 @@
  * timer it never is).
  *
  * EAGRE_KVM_EMULATED=1 in the environment accepts an emulating device: for tests of single ioctls.
- * Tested by tests/engine/test_kvm_probe.c and, where it is real, by engine_test.c.
+ * Tested by tests/engine/test_kvm_probe.c and, where it is real, by cases_machine.c.
  */
 #include "engine/kvm/kvm.h"
 

@@ -16,7 +16,7 @@
  * twice. The signal's handler has nothing to do.
  *
  * A vCPU thread blocked in a userfaultfd fault is woken by the same signal (Linux 6.2): KVM_RUN
- * returns -EINTR and the next run repeats the access. Tested by tests/engine/engine_test.c.
+ * returns -EINTR and the next run repeats the access. Tested by tests/engine/cases_*.c.
  */
 #include "engine/kvm/kvm.h"
 

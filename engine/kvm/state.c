@@ -9,7 +9,7 @@
  * operations").
  *
  * KVM's XSAVE area has the host's layout; parts are carried over one by one (engine/vcpu_state.h).
- * Tested by tests/engine/engine_test.c.
+ * Tested by tests/engine/cases_*.c.
  */
 #include "engine/kvm/kvm.h"
 

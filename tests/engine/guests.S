@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The small guests of engine_test.c, each loaded at 0x1000. They talk by ports: what they write to OUT is recorded,
+ * The small guests of cases_*.c, each loaded at 0x1000. They talk by ports: what they write to OUT is recorded,
  * the others ask the test for something. AT(x) is the guest address of label x of the present guest.
  */
 #define OUT	0x10	/* record this */

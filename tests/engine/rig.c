@@ -2,14 +2,33 @@
 /* See rig.h. */
 #include "tests/engine/rig.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #define ROUNDS_MAX 100000
 
 struct engine_features rig_features;
 bool rig_emulated;
+const struct engine_ops *rig_ops;
+
+uint64_t rig_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void rig_sleep_ms(unsigned int ms)
+{
+	struct timespec time = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
+
+	while (nanosleep(&time, &time) && errno == EINTR)
+		;
+}
 
 const char *rig_kind_name(enum engine_exit_kind kind)
 {
@@ -42,8 +61,8 @@ int rig_open(struct rig *rig, uint8_t *memory)
 				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(rig->memory != MAP_FAILED, "mmap");
 	CHECK(cpuid_finish(&rig_features.offer, RIG_VCPUS, &rig->cpuid) == 0, "cpuid");
-	CHECK(engine_kvm.create(&config, &rig->engine, why, sizeof(why)) == 0, "%s", why);
-	CHECK(engine_kvm.add_memory(rig->engine, 0, rig->memory, RIG_MEMORY_BYTES) == 0, "memory");
+	CHECK(rig_ops->create(&config, &rig->engine, why, sizeof(why)) == 0, "%s", why);
+	CHECK(rig_ops->add_memory(rig->engine, 0, rig->memory, RIG_MEMORY_BYTES) == 0, "memory");
 	return 0;
 }
 
@@ -51,8 +70,8 @@ void rig_close(struct rig *rig)
 {
 	if (rig->engine) {
 		for (uint32_t i = 0; i < RIG_VCPUS; i++)
-			engine_kvm.vcpu_destroy(rig->vcpu[i]);
-		engine_kvm.destroy(rig->engine);
+			rig_ops->vcpu_destroy(rig->vcpu[i]);
+		rig_ops->destroy(rig->engine);
 	}
 	if (rig->memory && rig->memory != MAP_FAILED && !rig->memory_shared)
 		munmap(rig->memory, RIG_MEMORY_BYTES);
@@ -131,11 +150,11 @@ int rig_start(struct rig *rig, uint32_t number, struct guest guest, enum rig_mod
 
 	memcpy(rig->memory + RIG_LOAD, guest.start, (size_t)(guest.end - guest.start));
 	if (!rig->vcpu[number])
-		CHECK(engine_kvm.vcpu_create(rig->engine, number, &rig->vcpu[number]) == 0,
-		      "vCPU %u", number);
-	CHECK(engine_kvm.vcpu_bind(rig->vcpu[number]) == 0, "vCPU %u", number);
+		CHECK(rig_ops->vcpu_create(rig->engine, number, &rig->vcpu[number]) == 0, "vCPU %u",
+		      number);
+	CHECK(rig_ops->vcpu_bind(rig->vcpu[number]) == 0, "vCPU %u", number);
 	rig_state(rig, number, mode, &state);
-	CHECK(engine_kvm.vcpu_load(rig->vcpu[number], &state) == 0, "vCPU %u", number);
+	CHECK(rig_ops->vcpu_load(rig->vcpu[number], &state) == 0, "vCPU %u", number);
 	return 0;
 }
 
@@ -154,7 +173,7 @@ int rig_run(struct rig *rig, uint32_t number)
 	struct engine_exit *exit = &rig->exit[number];
 
 	for (int round = 0; round < ROUNDS_MAX; round++) {
-		int err = engine_kvm.vcpu_run(rig->vcpu[number], exit);
+		int err = rig_ops->vcpu_run(rig->vcpu[number], exit);
 
 		CHECK(err == 0, "run: %d", err);
 		if (exit->kind != EXIT_IO || !exit->io.write || exit->io.port != PORT_OUT)
@@ -173,7 +192,7 @@ int rig_expect(struct rig *rig, uint32_t number, enum engine_exit_kind kind)
 	if (exit->kind == EXIT_FAILED && kind != EXIT_FAILED)
 		printf("  %s (%lu)\n", exit->fail.reason, (unsigned long)exit->fail.detail);
 	CHECK(exit->kind == kind, "%s instead of %s at rip %lx", rig_kind_name(exit->kind),
-	      rig_kind_name(kind), (unsigned long)engine_kvm.vcpu_rip(rig->vcpu[number]));
+	      rig_kind_name(kind), (unsigned long)rig_ops->vcpu_rip(rig->vcpu[number]));
 	return 0;
 }
 

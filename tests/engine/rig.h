@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A machine for engine_test.c: one VM with a few MiB of memory, vCPUs, and a loop that records what
- * the guest says. Everything fails by a message and -1; rig_close() takes a half-built rig.
+ * A machine for engine-test, on any engine: one VM with a few MiB of memory, vCPUs, and a loop that
+ * records what the guest says. Everything fails by a message and -1; rig_close() takes a half-built
+ * rig.
  */
 #ifndef TESTS_ENGINE_RIG_H
 #define TESTS_ENGINE_RIG_H
@@ -38,6 +39,7 @@ struct rig {
 	struct cpuid_set cpuid;
 	uint32_t out[RIG_OUT_MAX];
 	uint32_t out_count;
+	const char *skip_reason; /* of skip() */
 };
 
 struct guest {
@@ -49,6 +51,7 @@ struct guest {
 		(struct guest){ guest_##name, guest_##name##_end };                                \
 	})
 
+extern const struct engine_ops *rig_ops;    /* the engine under test */
 extern struct engine_features rig_features; /* of this host; filled by main() */
 extern bool rig_emulated;		    /* /dev/kvm only emulates */
 
@@ -61,6 +64,9 @@ extern bool rig_emulated;		    /* /dev/kvm only emulates */
 			return -1;                                                                 \
 		}                                                                                  \
 	} while (0)
+
+uint64_t rig_now_ns(void); /* CLOCK_MONOTONIC */
+void rig_sleep_ms(unsigned int ms);
 
 /* memory NULL: its own. */
 int rig_open(struct rig *rig, uint8_t *memory);

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Kicks: never lost, whatever the vCPU is doing, and out of a wait for a page as well. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#include "tests/engine/cases.h"
+
+#define KICKS	     1000
+#define KICK_TEST_NS 4000000000ull
+
+/* A thread that runs a vCPU and counts its EXIT_KICKED. */
+struct runner {
+	struct rig *rig;
+	pthread_t thread;
+	_Atomic uint32_t kicks, exits;
+	_Atomic int ready, stop;
+	enum engine_exit_kind last;
+};
+
+static void *run_thread(void *arg)
+{
+	struct runner *runner = arg;
+	struct rig *rig = runner->rig;
+
+	rig_ops->vcpu_bind(rig->vcpu[0]);
+	atomic_store(&runner->ready, 1);
+	while (!atomic_load(&runner->stop)) {
+		if (rig_ops->vcpu_run(rig->vcpu[0], &rig->exit[0]))
+			break;
+		runner->last = rig->exit[0].kind;
+		if (runner->last == EXIT_KICKED)
+			atomic_fetch_add(&runner->kicks, 1);
+		else if (runner->last != EXIT_IO)
+			break;
+		atomic_fetch_add(&runner->exits, 1);
+	}
+	return NULL;
+}
+
+static int runner_start(struct runner *runner, struct rig *rig)
+{
+	memset(runner, 0, sizeof(*runner));
+	runner->rig = rig;
+	CHECK(pthread_create(&runner->thread, NULL, run_thread, runner) == 0, "thread");
+	while (!atomic_load(&runner->ready))
+		sched_yield();
+	return 0;
+}
+
+static void runner_end(struct runner *runner)
+{
+	atomic_store(&runner->stop, 1);
+	rig_ops->vcpu_kick(runner->rig->vcpu[0]);
+	pthread_join(runner->thread, NULL);
+}
+
+static int wait_for_kick(struct runner *runner, uint32_t before, uint64_t *ret_ns)
+{
+	uint64_t start = rig_now_ns();
+
+	while (atomic_load(&runner->kicks) == before)
+		CHECK(rig_now_ns() - start < 5000000000ull && !sched_yield(), "kick %u was lost",
+		      before);
+	*ret_ns = rig_now_ns() - start;
+	return 0;
+}
+
+/* Every kick is followed by an EXIT_KICKED, wherever the runner is: in the guest, leaving, or
+ * entering. */
+static int kick_guest(struct rig *rig, struct guest guest)
+{
+	struct runner runner;
+	uint64_t ns, worst = 0, sum = 0, end = rig_now_ns() + KICK_TEST_NS;
+	int err = 0;
+	uint32_t rounds = 0;
+
+	CHECK(rig_start(rig, 0, guest, RIG_LONG) == 0, "start");
+	rig_ops->vcpu_kick(rig->vcpu[0]); /* before it ever ran */
+	CHECK(rig_expect(rig, 0, EXIT_KICKED) == 0, "kicked before the run");
+	CHECK(runner_start(&runner, rig) == 0, "runner");
+	for (; !err && rounds < KICKS && rig_now_ns() < end; rounds++) {
+		uint32_t before = atomic_load(&runner.kicks);
+
+		for (uint32_t spin = 0; spin < rounds % 97 * 20; spin++)
+			_mm_pause();
+		rig_ops->vcpu_kick(rig->vcpu[0]);
+		err = wait_for_kick(&runner, before, &ns);
+		sum += ns;
+		worst = ns > worst ? ns : worst;
+	}
+	runner_end(&runner);
+	CHECK(err == 0 && runner.last == EXIT_KICKED, "%s", rig_kind_name(runner.last));
+	printf("  kick to exit: mean %lu us, worst %lu us of %u\n",
+	       (unsigned long)(sum / rounds / 1000), (unsigned long)(worst / 1000), rounds);
+	return 0;
+}
+
+static int test_kicks(struct rig *rig)
+{
+	return kick_guest(rig, GUEST(spin));
+}
+
+static int test_kicks_masked(struct rig *rig)
+{
+	return kick_guest(rig, GUEST(spin_masked));
+}
+
+/* Kicks while the guest makes exits of its own: none of those is lost or doubled by a kick. */
+static int test_kicks_between_exits(struct rig *rig)
+{
+	static uint32_t undisturbed[RIG_OUT_MAX];
+	uint32_t count, seen = 0;
+
+	CHECK(rig_start(rig, 0, GUEST(work), RIG_LONG) == 0, "start");
+	CHECK(rig_expect(rig, 0, EXIT_HLT) == 0, "hlt");
+	count = rig->out_count;
+	memcpy(undisturbed, rig->out, sizeof(undisturbed));
+	memset(rig->memory, 0, 0x100000);
+	rig->out_count = 0;
+	CHECK(rig_start(rig, 0, GUEST(work), RIG_LONG) == 0, "start");
+	for (uint32_t i = 0;; i++) {
+		if (i % 2)
+			rig_ops->vcpu_kick(rig->vcpu[0]);
+		CHECK(rig_ops->vcpu_run(rig->vcpu[0], &rig->exit[0]) == 0, "run");
+		if (rig->exit[0].kind == EXIT_HLT)
+			break;
+		if (rig->exit[0].kind == EXIT_KICKED) {
+			seen++;
+			continue;
+		}
+		CHECK(rig->exit[0].kind == EXIT_IO, "%s", rig_kind_name(rig->exit[0].kind));
+		rig->out[rig->out_count++] = *(const uint32_t *)(const void *)rig->exit[0].io.data;
+	}
+	CHECK(seen >= count / 2, "%u kicks", seen);
+	CHECK(rig->out_count == count && !memcmp(rig->out, undisturbed, count * sizeof(uint32_t)),
+	      "work");
+	return 0;
+}
+
+/* userfaultfd over the page at 2 MiB, or -1. */
+static int watch_page(struct rig *rig)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = { .range = { .start = (uintptr_t)rig->memory + 0x200000,
+						    .len = 0x1000 },
+					 .mode = UFFDIO_REGISTER_MODE_MISSING };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0)
+		return -1;
+	if (ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &range)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static int wait_for_fault(int fd)
+{
+	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
+	struct uffd_msg message;
+
+	CHECK(poll(&poll_fd, 1, 20000) == 1, "no fault");
+	CHECK(read(fd, &message, sizeof(message)) == sizeof(message), "read");
+	CHECK(message.event == UFFD_EVENT_PAGEFAULT, "event %u", message.event);
+	return 0;
+}
+
+static int kick_out_of_fault(struct rig *rig, struct runner *runner, int fd)
+{
+	static uint8_t page[4096] __attribute__((aligned(4096))) = { 0xef, 0xbe, 0xad, 0xde };
+	struct uffdio_copy copy = { .dst = (uintptr_t)rig->memory + 0x200000,
+				    .src = (uintptr_t)page,
+				    .len = 4096 };
+	uint64_t ns;
+
+	for (int i = 0; i < 3; i++) {
+		uint32_t before = atomic_load(&runner->kicks);
+
+		CHECK(wait_for_fault(fd) == 0, "fault %d", i);
+		rig_sleep_ms(20); /* so that it sleeps in the fault */
+		CHECK(atomic_load(&runner->kicks) == before, "left by itself");
+		rig_ops->vcpu_kick(rig->vcpu[0]);
+		CHECK(wait_for_kick(runner, before, &ns) == 0, "kick %d", i);
+		printf("  kick out of a fault: %lu us\n", (unsigned long)(ns / 1000));
+	}
+	CHECK(wait_for_fault(fd) == 0, "the last fault");
+	CHECK(ioctl(fd, UFFDIO_COPY, &copy) == 0, "copy: %s", strerrordesc_np(errno));
+	return 0;
+}
+
+/* A vCPU that waits for a page leaves on a kick (Linux 6.2), waits again when run, and goes on with
+ * the page. */
+static int test_kick_in_fault(struct rig *rig)
+{
+	struct runner runner;
+	int fd, err;
+
+	CHECK(rig_start(rig, 0, GUEST(touch), RIG_LONG) == 0, "start");
+	CHECK(madvise(rig->memory + 0x200000, 4096, MADV_DONTNEED) == 0, "madvise");
+	fd = watch_page(rig);
+	CHECK(fd >= 0, "userfaultfd: %s", strerrordesc_np(errno));
+	err = runner_start(&runner, rig);
+	if (!err)
+		err = kick_out_of_fault(rig, &runner, fd);
+	if (err) { /* whatever happens, let the thread go */
+		close(fd);
+		runner_end(&runner);
+		return err;
+	}
+	pthread_join(runner.thread, NULL);
+	close(fd);
+	CHECK(runner.last == EXIT_HLT, "%s", rig_kind_name(runner.last));
+	return 0;
+}
+
+const struct test_case cases_kick[] = {
+	{ "kicks", test_kicks, NULL },
+	{ "kicks-masked", test_kicks_masked, NULL },
+	{ "kicks-between-exits", test_kicks_between_exits, NULL },
+	{ "kick-in-fault", test_kick_in_fault,
+	  "it reads guest memory itself, and such a wait takes no signal" },
+	{ 0 },
+};

@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* State in and out of an engine: round trips, refusals, and vCPUs that move between two VMs. */
+#include <errno.h>
+#include <string.h>
+
+#include "tests/engine/cases.h"
+#include "wire/vcpu_image.h"
+
+/* Field by field, so that a difference is named. Bytes of unused extended state do not count. */
+static int same_state(const struct vcpu_state *a, const struct vcpu_state *b)
+{
+	uint8_t image[2][VCPU_IMAGE_BYTES_MAX];
+	size_t size[2];
+
+	for (int i = 0; i < GPR_COUNT; i++)
+		CHECK(a->gpr[i] == b->gpr[i], "gpr %d", i);
+	CHECK(a->rip == b->rip && a->rflags == b->rflags, "rip %lx %lx, rflags",
+	      (unsigned long)a->rip, (unsigned long)b->rip);
+	CHECK(a->cr0 == b->cr0 && a->cr2 == b->cr2 && a->cr3 == b->cr3 && a->cr4 == b->cr4 &&
+		      a->cr8 == b->cr8 && a->efer == b->efer && a->xcr0 == b->xcr0,
+	      "control registers: %lx %lx %lx %lx, %lx %lx %lx", (unsigned long)b->cr0,
+	      (unsigned long)b->cr2, (unsigned long)b->cr3, (unsigned long)b->cr4,
+	      (unsigned long)b->cr8, (unsigned long)b->efer, (unsigned long)b->xcr0);
+	for (int i = 0; i < 4; i++)
+		CHECK(a->dr[i] == b->dr[i], "dr%d", i);
+	CHECK(a->dr6 == b->dr6 && a->dr7 == b->dr7, "dr6 %lx, dr7 %lx", (unsigned long)b->dr6,
+	      (unsigned long)b->dr7);
+	for (int i = 0; i < SEG_COUNT; i++)
+		CHECK(!memcmp(&a->segment[i], &b->segment[i], sizeof(a->segment[i])),
+		      "segment %d: base %lx limit %x selector %x attributes %x unusable %u", i,
+		      (unsigned long)b->segment[i].base, b->segment[i].limit,
+		      b->segment[i].selector, b->segment[i].attributes, b->segment[i].unusable);
+	for (int i = 0; i < VCPU_MSR_COUNT; i++)
+		CHECK(a->msr[i] == b->msr[i], "msr %x: %lx %lx", vcpu_msr_index[i],
+		      (unsigned long)a->msr[i], (unsigned long)b->msr[i]);
+	CHECK(!memcmp(a->xsave + 512, b->xsave + 512, 8), "XSTATE_BV: %x %x", a->xsave[512],
+	      b->xsave[512]);
+	for (uint32_t i = 0; i < VCPU_XSAVE_PARTS; i++)
+		for (uint32_t k = 0;
+		     k < vcpu_xsave_parts[i].size && (a->xsave[512 + i / 8] >> i % 8 & 1); k++) {
+			uint32_t at = vcpu_xsave_parts[i].offset + k;
+
+			CHECK(a->xsave[at] == b->xsave[at] || (at >= 28 && at < 32),
+			      "xsave part %u, byte %u: %x %x", i, at, a->xsave[at], b->xsave[at]);
+		}
+	CHECK(vcpu_image_encode(a, image[0], sizeof(image[0]), &size[0]) == 0 &&
+		      vcpu_image_encode(b, image[1], sizeof(image[1]), &size[1]) == 0,
+	      "encode");
+	CHECK(size[0] == size[1] && !memcmp(image[0], image[1], size[0]), "the images differ");
+	return 0;
+}
+
+/* A state with a distinct value in everything that KVM lets be anything. */
+static void fill_state(struct rig *rig, struct vcpu_state *state)
+{
+	rig_state(rig, 2, RIG_LONG, state);
+	for (int i = 0; i < GPR_COUNT; i++)
+		state->gpr[i] = 0x1111111111111111ull * (uint64_t)(i + 1) ^ 0xabcdef;
+	state->rip = 0xffffffff81000123;
+	state->rflags = 0x246;
+	state->cr2 = 0xffff888000001000;
+	state->cr8 = 3;
+	state->cr4 |= 0x80;
+	for (int i = 0; i < 4; i++)
+		state->dr[i] = 0x1000u + (unsigned int)i;
+	state->dr7 = 0x455;
+	state->segment[SEG_GS].base = 0xffff88803e000000;
+	state->segment[SEG_TR].base = 0xfffffe0000003000;
+	state->segment[SEG_TR].limit = 0x206f;
+	state->segment[SEG_TR].selector = 0x40;
+	state->segment[SEG_TR].attributes = 0x8b;
+	state->segment[SEG_LDTR].unusable = 0;
+	state->gdt.base = 0xfffffe0000001000;
+	state->idt.base = 0xfffffe0000000000;
+	state->msr[MSR_STAR] = 0x0023001000000000;
+	state->msr[MSR_LSTAR] = 0xffffffff82000080;
+	state->msr[MSR_CSTAR] = 0xffffffff82000100;
+	state->msr[MSR_SFMASK] = 0x257fd5;
+	state->msr[MSR_KERNEL_GS_BASE] = 0x7ffff7d8a740;
+	state->msr[MSR_SYSENTER_CS] = 0x10;
+	state->msr[MSR_SYSENTER_ESP] = 0xfe003000; /* AMD keeps 32 bits of these two */
+	state->msr[MSR_SYSENTER_EIP] = 0x82000200;
+	state->msr[MSR_PAT] = 0x0407050600070106;
+	state->msr[MSR_MTRR_FIXED] = 0x0606060606060606;
+	state->msr[MSR_MTRR_VARIABLE] = 0x80000006;
+	state->msr[MSR_MTRR_VARIABLE + 1] = 0xff80000800;
+	for (int i = 0; i < 16; i++)
+		memset(state->xsave + 160 + 16 * i, 0x10 + i, 16);
+	state->xsave[512] = 2;
+	if (state->xcr0 & 4) {
+		state->xsave[512] = 6;
+		for (int i = 0; i < 16; i++)
+			memset(state->xsave + 576 + 16 * i, 0x30 + i, 16);
+	}
+}
+
+static int load_and_save(struct rig *rig, const struct vcpu_state *state)
+{
+	struct vcpu_state saved;
+
+	memset(&saved, 0xee, sizeof(saved));
+	saved.lapic = state->lapic;
+	saved.run_state = state->run_state;
+	saved.reserved = 0;
+	CHECK(rig_ops->vcpu_load(rig->vcpu[2], state) == 0, "load");
+	CHECK(rig_ops->vcpu_save(rig->vcpu[2], &saved) == 0, "save");
+	if (state->interrupt_shadow && saved.interrupt_shadow) /* AMD has one bit for both kinds */
+		saved.interrupt_shadow = state->interrupt_shadow;
+	return same_state(state, &saved);
+}
+
+static size_t image_size(const struct vcpu_state *state)
+{
+	uint8_t image[VCPU_IMAGE_BYTES_MAX];
+	size_t size;
+
+	return vcpu_image_encode(state, image, sizeof(image), &size) ? 0 : size;
+}
+
+static int test_state_round_trip(struct rig *rig)
+{
+	struct vcpu_state state;
+
+	CHECK(rig_ops->vcpu_create(rig->engine, 2, &rig->vcpu[2]) == 0, "create");
+	CHECK(rig_ops->vcpu_bind(rig->vcpu[2]) == 0, "bind");
+	vcpu_state_reset(&state, 2);
+	CHECK(load_and_save(rig, &state) == 0, "reset state");
+	state.xsave[25] = 0x3f; /* MXCSR alone: rounding */
+	CHECK(load_and_save(rig, &state) == 0, "MXCSR");
+	fill_state(rig, &state);
+	CHECK(load_and_save(rig, &state) == 0, "full state");
+	printf("  image with a kernel's values in all registers: %zu bytes\n", image_size(&state));
+	state.xsave[512] = state.xsave[513] = 0;
+	vcpu_state_trim_extended(&state);
+	printf("  the same with integers only: %zu bytes\n", image_size(&state));
+	CHECK(image_size(&state) < 700, "two of them do not fit a frame");
+	state.interrupt_injected = 1;
+	state.interrupt_vector = 0x66;
+	CHECK(load_and_save(rig, &state) == 0, "injected interrupt");
+	state.interrupt_injected = state.interrupt_vector = 0;
+	state.interrupt_shadow = 1;
+	CHECK(load_and_save(rig, &state) == 0, "shadow by STI");
+	CHECK(!rig_ops->vcpu_can_interrupt(rig->vcpu[2]), "shadow");
+	state.interrupt_shadow = 0;
+	state.nmi_masked = 1;
+	CHECK(load_and_save(rig, &state) == 0, "masked NMI");
+	CHECK(rig_ops->vcpu_can_interrupt(rig->vcpu[2]), "interrupts are another matter");
+	state.nmi_masked = 0;
+	state.exception_injected = 1;
+	state.exception_vector = 14;
+	state.exception_has_error_code = 1;
+	state.exception_error_code = 2;
+	CHECK(load_and_save(rig, &state) == 0, "injected exception");
+	return 0;
+}
+
+static int test_load_refuses(struct rig *rig)
+{
+	struct vcpu_state state;
+
+	CHECK(rig_ops->vcpu_create(rig->engine, 2, &rig->vcpu[2]) == 0, "create");
+	fill_state(rig, &state);
+	state.rflags = 0;
+	CHECK(rig_ops->vcpu_load(rig->vcpu[2], &state) == -EINVAL, "no x86 state");
+	fill_state(rig, &state);
+	state.xcr0 = CPUID_XCR0_OFFERED;
+	CHECK(cpuid_xcr0(&rig->cpuid) == CPUID_XCR0_OFFERED ||
+		      rig_ops->vcpu_load(rig->vcpu[2], &state) == -EINVAL,
+	      "XCR0 beyond the pod's");
+	return 0;
+}
+
+/* Moves vCPU 0 of *from into *to by way of its image, and prints the image's size if it has a name.
+ */
+static int move(struct rig *from, struct rig *to, const char *name)
+{
+	uint8_t image[VCPU_IMAGE_BYTES_MAX];
+	struct vcpu_state state, arrived;
+	size_t size;
+	int err;
+
+	vcpu_state_reset(&state, 0);
+	err = rig_ops->vcpu_save(from->vcpu[0], &state);
+	CHECK(err == 0, "save: %d", err);
+	CHECK(vcpu_image_encode(&state, image, sizeof(image), &size) == 0, "encode");
+	CHECK(vcpu_image_decode(image, size, &arrived) == 0, "decode");
+	if (name)
+		printf("  image of a vCPU that uses %s: %zu bytes\n", name, size);
+	rig_ops->vcpu_destroy(from->vcpu[0]);
+	from->vcpu[0] = NULL;
+	CHECK(rig_ops->vcpu_create(to->engine, 0, &to->vcpu[0]) == 0, "create");
+	CHECK(rig_ops->vcpu_bind(to->vcpu[0]) == 0, "bind");
+	err = rig_ops->vcpu_load(to->vcpu[0], &arrived);
+	CHECK(err == 0, "load: %d", err);
+	return 0;
+}
+
+/* Runs vCPU 0 until it has said `count` values, or halts. */
+static int run_until_said(struct rig *rig, uint32_t count)
+{
+	while (rig->out_count < count) {
+		CHECK(rig_ops->vcpu_run(rig->vcpu[0], &rig->exit[0]) == 0, "run");
+		if (rig->exit[0].kind == EXIT_HLT)
+			break;
+		CHECK(rig->exit[0].kind == EXIT_IO && rig->exit[0].io.port == PORT_OUT, "%s",
+		      rig_kind_name(rig->exit[0].kind));
+		rig->out[rig->out_count++] = *(const uint32_t *)(const void *)rig->exit[0].io.data;
+	}
+	return 0;
+}
+
+/* The same work undisturbed, and moved between two VMs at every third word it says. */
+static int compare_moved(struct rig *rig, struct rig *other, struct guest guest, const char *name)
+{
+	static uint32_t undisturbed[RIG_OUT_MAX];
+	uint32_t count, moves = 0;
+
+	CHECK(rig_start(rig, 0, guest, RIG_LONG) == 0, "start");
+	CHECK(rig_expect(rig, 0, EXIT_HLT) == 0, "hlt");
+	count = rig->out_count;
+	CHECK(count >= 40, "%u", count);
+	memcpy(undisturbed, rig->out, sizeof(undisturbed));
+	memset(rig->memory, 0, 0x100000);
+	rig->out_count = 0;
+	CHECK(rig_start(rig, 0, guest, RIG_LONG) == 0, "start");
+	for (; rig->exit[0].kind != EXIT_HLT || !moves; moves++) {
+		struct rig *here = moves % 2 ? other : rig, *there = moves % 2 ? rig : other;
+
+		here->exit[0].kind = EXIT_KICKED;
+		CHECK(run_until_said(here, here->out_count + 3) == 0, "run");
+		memcpy(there->out, here->out, sizeof(there->out));
+		there->out_count = here->out_count;
+		if (here->exit[0].kind == EXIT_HLT)
+			break;
+		CHECK(move(here, there, moves == 5 ? name : NULL) == 0, "move %u", moves);
+	}
+	CHECK(moves >= 13, "%u moves", moves);
+	CHECK(rig->out_count == count && !memcmp(rig->out, undisturbed, count * sizeof(uint32_t)),
+	      "after %u moves it says something else", moves);
+	return 0;
+}
+
+static int move_test(struct rig *rig, struct guest guest, const char *name)
+{
+	struct rig other;
+	int err = rig_open(&other, rig->memory);
+
+	if (!err)
+		err = compare_moved(rig, &other, guest, name);
+	rig_close(&other);
+	return err;
+}
+
+static int test_move_integer(struct rig *rig)
+{
+	return move_test(rig, GUEST(work), "integers only");
+}
+
+static int test_move_sse(struct rig *rig)
+{
+	return move_test(rig, GUEST(work_sse), "x87 and SSE");
+}
+
+static int test_move_avx(struct rig *rig)
+{
+	if (!(cpuid_xcr0(&rig->cpuid) & 4) || !(cpuid_find(&rig->cpuid, 7, 0)->ebx & (1u << 5)))
+		return skip(rig, "this host offers no AVX2");
+	return move_test(rig, GUEST(work_avx), "AVX");
+}
+
+/* Saved with an answered IN that KVM has not finished, and with an interrupt that was not yet
+ * delivered. */
+static int test_move_in_the_middle(struct rig *rig)
+{
+	struct rig other;
+	int err;
+
+	CHECK(rig_start(rig, 0, GUEST(real), RIG_REAL) == 0, "start");
+	CHECK(rig_expect(rig, 0, EXIT_IO) == 0, "in");
+	rig->exit[0].io.data[0] = 0x41;
+	err = rig_open(&other, rig->memory);
+	if (!err)
+		err = move(rig, &other, NULL);
+	if (!err)
+		err = rig_expect(&other, 0, EXIT_IO);
+	if (!err && (other.out_count != 1 || other.out[0] != 0x42)) {
+		printf("  the answer was lost: %u %x\n", other.out_count, other.out[0]);
+		err = -1;
+	}
+	rig_close(&other);
+	return err;
+}
+
+static int move_with_interrupt(struct rig *rig, struct rig *other)
+{
+	CHECK(rig_start(rig, 0, GUEST(irq), RIG_LONG) == 0, "start");
+	rig_set_handler(rig, 0x40, RIG_LOAD + 0x10);
+	CHECK(rig_expect(rig, 0, EXIT_IO) == 0, "ask");
+	rig_ops->vcpu_want_window(rig->vcpu[0], true);
+	CHECK(rig_expect(rig, 0, EXIT_WINDOW) == 0, "window");
+	CHECK(rig_ops->vcpu_interrupt(rig->vcpu[0], 0x40) == 0, "interrupt");
+	CHECK(move(rig, other, NULL) == 0, "move");
+	CHECK(!rig_ops->vcpu_can_interrupt(other->vcpu[0]), "one is on its way");
+	CHECK(rig_expect(other, 0, EXIT_IO) == 0, "next ask");
+	SAID(other, 0x40, 2);
+	return 0;
+}
+
+static int test_move_with_interrupt(struct rig *rig)
+{
+	struct rig other;
+	int err = rig_open(&other, rig->memory);
+
+	if (!err)
+		err = move_with_interrupt(rig, &other);
+	rig_close(&other);
+	return err;
+}
+
+const struct test_case cases_state[] = {
+	{ "state-round-trip", test_state_round_trip, NULL },
+	{ "load-refuses", test_load_refuses, NULL },
+	{ "move-integer", test_move_integer, NULL },
+	{ "move-sse", test_move_sse, "it does not emulate SSE" },
+	{ "move-avx", test_move_avx, "it does not emulate AVX" },
+	{ "move-in-the-middle", test_move_in_the_middle, NULL },
+	{ "move-with-interrupt", test_move_with_interrupt, "it never opens an interrupt window" },
+	{ 0 },
+};
