@@ -100,7 +100,6 @@ static void handle_message(struct node *node, const struct control_message *msg)
 	case CONTROL_STATS_REPLY:
 		stats_reply(node, msg);
 		break;
-	case CONTROL_GUEST_END:
 	case CONTROL_END:
 		node_end(node, &msg->end, false);
 		break;

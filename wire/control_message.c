@@ -135,7 +135,6 @@ const char *control_type_name(uint8_t type)
 		[CONTROL_RUN] = "RUN",
 		[CONTROL_STATS_REQUEST] = "STATS_REQUEST",
 		[CONTROL_STATS_REPLY] = "STATS_REPLY",
-		[CONTROL_GUEST_END] = "GUEST_END",
 		[CONTROL_END] = "END",
 	};
 
@@ -420,7 +419,6 @@ static size_t payload_bytes_max(const struct control_message *msg)
 		return sizeof(struct wire_features) + CPUID_LEAVES_MAX * sizeof(struct wire_leaf);
 	case CONTROL_STATS_REPLY:
 		return sizeof(struct wire_stats_reply) + (size_t)msg->stats_reply.text_size;
-	case CONTROL_GUEST_END:
 	case CONTROL_END:
 		return sizeof(struct wire_end) + CONTROL_TEXT_MAX;
 	default:
@@ -463,7 +461,6 @@ static int encode_payload(const struct control_message *msg, uint8_t *out)
 		return put_numbers(out, 1, &msg->stats_request.id);
 	case CONTROL_STATS_REPLY:
 		return encode_stats_reply(&msg->stats_reply, out);
-	case CONTROL_GUEST_END:
 	case CONTROL_END:
 		return encode_end(&msg->end, out);
 	default:
@@ -761,7 +758,6 @@ int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 		return get_numbers(payload, size, 1, &ret_msg->stats_request.id);
 	case CONTROL_STATS_REPLY:
 		return decode_stats_reply(payload, size, &ret_msg->stats_reply);
-	case CONTROL_GUEST_END:
 	case CONTROL_END:
 		return decode_end(payload, size, &ret_msg->end);
 	default:

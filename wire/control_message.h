@@ -21,7 +21,6 @@
  *      FEATURES                node 0      START       what my host can do; what the guest will see
  *      READY                   node 0      RUN         my vCPUs exist and wait; run them
  *      STATS_REQUEST           any         STATS_REPLY JSON of the node
- *      GUEST_END               node 0                  my vCPU saw the guest's end (panic, ...)
  *      END                     all                     the pod ends: why, with what status
  *
  * A START that cannot be met is answered with END. The order of a pod's life is FEATURES, START,
@@ -44,7 +43,7 @@
 #define CONTROL_VCPUS_MAX    64u  /* vCPUs named by one INTERRUPT */
 #define CONTROL_IO_ITEMS_MAX 256u /* items of one string access; more are several requests */
 #define CONTROL_IO_BYTES_MAX (CONTROL_IO_ITEMS_MAX * 8u)
-#define CONTROL_TEXT_MAX     512u /* of END and GUEST_END, with the terminating NUL */
+#define CONTROL_TEXT_MAX     512u /* of END, with the terminating NUL */
 #define CONTROL_ENGINE_MAX   16u  /* an engine's name, likewise */
 
 enum control_type {
@@ -61,8 +60,7 @@ enum control_type {
 	CONTROL_RUN = 11,
 	CONTROL_STATS_REQUEST = 12,
 	CONTROL_STATS_REPLY = 13,
-	CONTROL_GUEST_END = 14,
-	CONTROL_END = 15,
+	CONTROL_END = 14,
 	CONTROL_TYPE_LIMIT,
 };
 
@@ -193,7 +191,7 @@ struct control_stats_reply {
 	const char *text;
 };
 
-/* GUEST_END and END. Fields that say nothing are NODE_NONE (node, vcpu) or 0. */
+/* Fields that say nothing are NODE_NONE (node, vcpu) or 0. */
 struct control_end {
 	uint8_t kind;	/* enum control_end_kind */
 	uint8_t status; /* exit status of the whole */
@@ -221,7 +219,7 @@ struct control_message {
 		struct control_run run;
 		struct control_stats_request stats_request;
 		struct control_stats_reply stats_reply;
-		struct control_end end; /* END and GUEST_END */
+		struct control_end end;
 	};
 };
 

@@ -34,8 +34,7 @@ static void check_ranges(const struct control_message *msg)
 	if (msg->type == CONTROL_IO_REQUEST &&
 	    (size_t)msg->io_request.count * msg->io_request.size > CONTROL_IO_BYTES_MAX)
 		abort();
-	if ((msg->type == CONTROL_END || msg->type == CONTROL_GUEST_END) &&
-	    !wire_text_valid(msg->end.text, CONTROL_TEXT_MAX))
+	if (msg->type == CONTROL_END && !wire_text_valid(msg->end.text, CONTROL_TEXT_MAX))
 		abort();
 }
 

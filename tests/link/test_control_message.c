@@ -92,7 +92,6 @@ static void make(uint8_t type, int variant)
 			(struct control_stats_reply){ 9, variant ? CONTROL_STATS_BYTES_MAX : 0,
 						      text };
 		break;
-	case CONTROL_GUEST_END:
 	case CONTROL_END:
 		in.end = (struct control_end){ .kind = CONTROL_END_PANIC,
 					       .status = 3,
