@@ -287,7 +287,7 @@ static bool config_valid(const struct coh_config *c)
 {
 	return c->node_count && c->node_count <= NODES_MAX && c->self < c->node_count &&
 	       c->actor_count && c->actor_count <= COH_ACTORS_MAX && c->gpn_limit &&
-	       c->gpn_limit < UINT32_MAX && c->capacity && c->window >= c->actor_count &&
+	       c->gpn_limit <= GPN_LIMIT && c->capacity && c->window >= c->actor_count &&
 	       c->window <= COH_WINDOW_MAX && c->broken < COH_BROKEN_COUNT;
 }
 

@@ -40,7 +40,7 @@ struct coh_config {
 	uint16_t self;	      /* this node */
 	uint16_t node_count;  /* nodes 0..node_count-1 are in the pod */
 	uint32_t actor_count; /* who can stall here: local vCPUs, then devices */
-	uint64_t gpn_limit;   /* pages are numbered below this */
+	uint64_t gpn_limit;   /* pages are numbered below this; at most GPN_LIMIT */
 	uint32_t capacity;    /* pages this node may hold at once, in-flight ones included */
 	uint32_t window;      /* outstanding requests of this node, read-ahead included */
 	uint32_t readahead;   /* most pages fetched beyond a sequential stall; 0: off */

@@ -26,6 +26,8 @@
 #include "core/coherence.h"
 #include "core/coherence_broken.h"
 
+_Static_assert(GPN_LIMIT < UINT32_MAX, "struct coh_list and struct coh_page link pages by gpn + 1");
+
 #define COH_WINDOW_MAX	 256u /* so that what one message sets free fits in the action array */
 #define COH_ACTORS_MAX	 (VCPUS_MAX + 64u)
 #define COH_HOLDS	 64u /* remembered grants of an actor: more pages than an instruction needs */

@@ -26,8 +26,14 @@
 /* Shards: independent instances of the page protocol in a node, each with a share of the chunks. */
 #define SHARDS_MAX 16
 
-/* Guest-physical addresses below this limit (64 TiB). */
-#define GPA_LIMIT (1ull << 46)
+/*
+ * Guest-physical addresses of RAM are below this limit: 16 TiB less a chunk. The page protocol's
+ * tables link pages by 32-bit numbers, each plus one so that 0 means none; a pod of 256 nodes that
+ * promise 64 GiB each just fits. A larger guest wants wider links, and 4 bytes more a link and
+ * page.
+ */
+#define GPA_LIMIT ((1ull << 44) - CHUNK_BYTES)
+#define GPN_LIMIT (GPA_LIMIT >> PAGE_SHIFT)
 
 #define POD_NAME_MAX  64
 #define NODE_NAME_MAX 64

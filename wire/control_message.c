@@ -211,7 +211,7 @@ static bool features_valid(const struct control_features *m)
 	return wire_text_valid(m->engine, sizeof(m->engine)) && m->engine[0] != '\0' &&
 	       m->tsc_khz > 0 && m->vcpu_count <= VCPUS_MAX && m->tsc_deadline <= 1 &&
 	       m->tsc_scaling <= 1 && m->walks_write <= 1 &&
-	       m->capacity_pages <= GPA_LIMIT >> PAGE_SHIFT && leaves_valid(&m->offer);
+	       m->capacity_pages <= GPN_LIMIT && leaves_valid(&m->offer);
 }
 
 static bool start_valid(const struct control_start *m)

@@ -61,8 +61,7 @@ int page_message_decode(const uint8_t in[PAGE_MESSAGE_BYTES], struct coh_msg *re
 		.waited_ns = le64toh(wire.waited_ns),
 	};
 	if (msg.type == 0 || msg.type >= COH_MSG_TYPES || wire.src != 0 ||
-	    msg.requester >= NODES_MAX || msg.node >= NODES_MAX ||
-	    msg.gpn >= GPA_LIMIT >> PAGE_SHIFT ||
+	    msg.requester >= NODES_MAX || msg.node >= NODES_MAX || msg.gpn >= GPN_LIMIT ||
 	    ((msg.flags & COH_MSG_DATA) && !carries_data(msg.type)))
 		return -EPROTO;
 	*ret_msg = msg;

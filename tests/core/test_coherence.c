@@ -304,6 +304,29 @@ static void test_two_writers_take_turns(void **state)
 	pod_free(pod);
 }
 
+/* The largest guest that core/limits.h allows: its last page is as good as any. */
+static void test_last_page(void **state)
+{
+	static struct coh_action action[COH_ACTIONS_MIN];
+	struct coh_out out = { .action = action, .capacity = COH_ACTIONS_MIN };
+	struct coh_config config = pod_config();
+	struct coh *coh;
+
+	config.node_count = 1;
+	config.self = 0;
+	config.gpn_limit = GPN_LIMIT;
+	assert_int_equal(coh_create(&config, &coh), 0);
+	assert_int_equal(coh_stall(coh, 0, GPN_LIMIT - 1, COH_WRITE, 1, &out), 0);
+	assert_int_equal(out.count, 2);
+	assert_int_equal(action[0].kind, COH_INSTALL_ZERO);
+	assert_int_equal(action[0].gpn, GPN_LIMIT - 1);
+	assert_int_equal(action[1].kind, COH_WAKE);
+	assert_int_equal(coh_access(coh, GPN_LIMIT - 1), COH_WRITE);
+	coh_destroy(coh);
+	config.gpn_limit = GPN_LIMIT + 1;
+	assert_int_equal(coh_create(&config, &coh), -EINVAL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -320,6 +343,7 @@ int main(void)
 		cmocka_unit_test(test_readahead_refused),
 		cmocka_unit_test(test_hostile),
 		cmocka_unit_test(test_two_writers_take_turns),
+		cmocka_unit_test(test_last_page),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,7 +16,7 @@ static struct coh_msg sample(void)
 		.node = 0xcd,
 		.acks = 0x11223344,
 		.version = 0x55667788,
-		.gpn = 0x123456789,
+		.gpn = 0xfedcba89,
 		.age = 0x1020304050607080,
 		.seq = 0x1122334455667788,
 		.waited_ns = 0x99aabbccddeeff00,
@@ -73,6 +73,7 @@ static void test_refused(void **state)
 	assert_refused(5, 1);		 /* requester 256 and more */
 	assert_refused(7, 1);
 	assert_refused(23, 1); /* gpn */
+	assert_refused(20, 1); /* the first beyond GPN_LIMIT's 32 bits */
 }
 
 int main(void)
