@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An engine against what the architecture says: small guests (guests*.S), each test in a VM of its
- * own, the same for every engine.
+ * own, the same for every engine. --case runs one case only of the system guests (system.h);
+ * --host says whose emulated CPU kvm has below it, so that its known faults are left out.
  *
- *   engine-test [--engine kvm|soft] [--require-all] [--without NAME] [NAME...]
+ *   engine-test [--engine kvm|soft] [--require-all] [--without NAME] [--host qemu|bochs] [--case
+ * CASE] [NAME...]
  *
  * Prints a line for each test and ends with "N passed, N failed, N skipped". A test that the KVM at
  * hand cannot run is skipped with its reason; --require-all, which the rack and the emulated Intel
@@ -22,7 +24,7 @@ static const struct engine_ops *const engines[] = { &engine_kvm };
 #define ENGINE_COUNT (sizeof(engines) / sizeof(engines[0]))
 
 static const struct test_case *const tables[] = {
-	cases_machine, cases_event, cases_state, cases_kick, cases_tsc,
+	cases_machine, cases_event, cases_state, cases_kick, cases_tsc, cases_system,
 };
 #define TABLE_COUNT (sizeof(tables) / sizeof(tables[0]))
 
@@ -90,6 +92,17 @@ static const struct engine_ops *find_engine(const char *name)
 	exit(2);
 }
 
+static enum rig_host find_host(const char *name)
+{
+	static const char *const names[] = { "real", "qemu", "bochs" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strcmp(names[i], name))
+			return (enum rig_host)i;
+	printf("engine-test: no host %s\n", name);
+	exit(2);
+}
+
 static struct options parse_options(int argc, char **argv)
 {
 	struct options options = { .engine = &engine_kvm };
@@ -100,11 +113,15 @@ static struct options parse_options(int argc, char **argv)
 			options.require_all = true;
 		} else if (!strcmp(argv[i], "--without") && i + 1 < argc) {
 			options.without = argv[++i];
+		} else if (!strcmp(argv[i], "--host") && i + 1 < argc) {
+			rig_host = find_host(argv[++i]);
+		} else if (!strcmp(argv[i], "--case") && i + 1 < argc) {
+			rig_only = argv[++i];
 		} else if (!strcmp(argv[i], "--engine") && i + 1 < argc) {
 			options.engine = find_engine(argv[++i]);
 		} else {
 			printf("usage: engine-test [--engine kvm|soft] [--require-all] "
-			       "[--without NAME] [NAME...]\n");
+			       "[--without NAME] [--host qemu|bochs] [--case CASE] [NAME...]\n");
 			exit(2);
 		}
 	}

@@ -3,6 +3,8 @@
 #include "tests/engine/rig.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,6 +15,64 @@
 struct engine_features rig_features;
 bool rig_emulated;
 const struct engine_ops *rig_ops;
+const char *rig_only;
+enum rig_host rig_host;
+
+/* A thread, not a timer's signal: signals are the engine's business. */
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	pthread_t thread;
+	bool started, barked;
+	struct engine_vcpu *vcpu; /* NULL: nothing to watch */
+	struct timespec deadline;
+} watch = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+
+static void *watch_thread(void *unused)
+{
+	sigset_t all;
+
+	(void)unused;
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	pthread_mutex_lock(&watch.lock);
+	for (;;) {
+		if (!watch.vcpu) {
+			pthread_cond_wait(&watch.changed, &watch.lock);
+		} else if (pthread_cond_timedwait(&watch.changed, &watch.lock, &watch.deadline) ==
+				   ETIMEDOUT &&
+			   watch.vcpu) {
+			watch.barked = true;
+			rig_ops->vcpu_kick(watch.vcpu);
+			watch.vcpu = NULL;
+		}
+	}
+	return NULL;
+}
+
+void rig_watch(struct engine_vcpu *vcpu, unsigned int seconds)
+{
+	pthread_mutex_lock(&watch.lock);
+	if (!watch.started)
+		watch.started = pthread_create(&watch.thread, NULL, watch_thread, NULL) == 0;
+	clock_gettime(CLOCK_REALTIME, &watch.deadline);
+	watch.deadline.tv_sec += seconds;
+	watch.vcpu = vcpu;
+	if (vcpu)
+		watch.barked = false;
+	pthread_cond_signal(&watch.changed);
+	pthread_mutex_unlock(&watch.lock);
+}
+
+bool rig_watch_barked(void)
+{
+	bool barked;
+
+	pthread_mutex_lock(&watch.lock);
+	barked = watch.barked;
+	pthread_mutex_unlock(&watch.lock);
+	return barked;
+}
 
 uint64_t rig_now_ns(void)
 {

@@ -51,7 +51,10 @@ struct guest {
 		(struct guest){ guest_##name, guest_##name##_end };                                \
 	})
 
-extern const struct engine_ops *rig_ops;    /* the engine under test */
+extern const struct engine_ops *rig_ops; /* the engine under test */
+enum rig_host { RIG_HOST_REAL, RIG_HOST_QEMU, RIG_HOST_BOCHS };
+extern enum rig_host rig_host; /* the CPU below kvm, where its known faults must be left out */
+extern const char *rig_only;   /* a system guest's case: run just this one, or NULL */
 extern struct engine_features rig_features; /* of this host; filled by main() */
 extern bool rig_emulated;		    /* /dev/kvm only emulates */
 
@@ -67,6 +70,13 @@ extern bool rig_emulated;		    /* /dev/kvm only emulates */
 
 uint64_t rig_now_ns(void); /* CLOCK_MONOTONIC */
 void rig_sleep_ms(unsigned int ms);
+
+/*
+ * Kicks the vCPU if it is still watched after so many seconds; NULL ends the watch. One at a time,
+ * by the thread that runs it. rig_watch_barked(): has it kicked since the watch began?
+ */
+void rig_watch(struct engine_vcpu *vcpu, unsigned int seconds);
+bool rig_watch_barked(void);
 
 /* memory NULL: its own. */
 int rig_open(struct rig *rig, uint8_t *memory);

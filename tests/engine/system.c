@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See system.h: builds a case's machine, runs it, and compares its log with what it must be. */
+#include "tests/engine/system.h"
+
+#include <string.h>
+
+#include "tests/engine/rig.h"
+
+#define ROUNDS_MAX   100000
+#define CASE_SECONDS 20
+
+#define FLAG_RF	  0x10000ull
+#define ERROR_IDT 2u
+#define VECTOR_PF 14u
+
+#define PTE_P  0x1ull
+#define PTE_W  0x2ull
+#define PTE_U  0x4ull
+#define PTE_PS 0x80ull
+
+static void put64(struct rig *rig, uint32_t gpa, uint64_t value)
+{
+	memcpy(rig->memory + gpa, &value, sizeof(value));
+}
+
+static uint64_t get64(const struct rig *rig, uint32_t gpa)
+{
+	uint64_t value;
+
+	memcpy(&value, rig->memory + gpa, sizeof(value));
+	return value;
+}
+
+/* The first 2 MiB by small pages, so that cases can change single ones; then one of 2 MiB. */
+static void map_memory(struct rig *rig, uint32_t pd, uint32_t pt, uint64_t flags)
+{
+	for (uint32_t i = 0; i < 512; i++)
+		put64(rig, pt + 8 * i, ((uint64_t)i << 12) | flags);
+	put64(rig, pd, pt | flags);
+	put64(rig, pd + 8, 0x200000 | PTE_PS | flags);
+}
+
+static void build_page_tables(struct rig *rig)
+{
+	const uint64_t kernel = PTE_P | PTE_W, user = kernel | PTE_U;
+
+	map_memory(rig, SYS_PD, SYS_PT, kernel);
+	map_memory(rig, SYS_PD_USER, SYS_PT_USER, user);
+	put64(rig, SYS_WINDOW_PDE, SYS_PT_WINDOW | user);
+	/* 0xfed00000 lies in the 2 MiB at 0xfec00000. */
+	put64(rig, SYS_PD_MMIO + 8 * 0x1f6, 0xfec00000 | PTE_PS | kernel);
+	put64(rig, SYS_PDPT, SYS_PD | user);
+	put64(rig, SYS_PDPT + 8, SYS_PD_USER | user);
+	put64(rig, SYS_PDPT + 24, SYS_PD_MMIO | user);
+	put64(rig, SYS_PDPT_HIGH + 8 * 510, SYS_PD | kernel);
+	put64(rig, SYS_PML4, SYS_PDPT | user);
+	put64(rig, SYS_PML4 + 8 * 511, SYS_PDPT_HIGH | kernel);
+}
+
+static void build_gdt(struct rig *rig, const struct system_image *image)
+{
+	static const uint64_t flat[][2] = {
+		{ SEL_CODE, 0x00af9b000000ffff },
+		{ SEL_DATA, 0x00cf93000000ffff },
+		{ SEL_USER_32 & ~7, 0x00cffb000000ffff },
+		{ SEL_USER_DATA & ~7, 0x00cff3000000ffff },
+		{ SEL_USER_CODE & ~7, 0x00affb000000ffff },
+		{ SEL_CODE_32, 0x00cf9b000000ffff },
+		{ SEL_TSS, 0x00008b0000002fff | (uint64_t)SYS_TSS << 16 },
+		{ SEL_LDT, 0x000082000000002f | (uint64_t)SYS_LDT << 16 },
+		{ SEL_ABSENT, 0x00cf73000000ffff },
+		{ SEL_EXEC_ONLY, 0x00aff9000000ffff },
+		{ SEL_READ_ONLY, 0x00cff1000000ffff },
+		{ SEL_CONFORMING, 0x00afff000000ffff },
+		{ SEL_CODE_16, 0x000f9b000000ffff },
+		{ SEL_DATA_16, 0x000093000000ffff },
+		{ SEL_ABSENT_CODE, 0x00af1b000000ffff },
+		{ SEL_BASED_32 & ~7, 0x4040f31800000fff },
+	};
+	uint64_t to = image->gate_target;
+
+	for (size_t i = 0; i < sizeof(flat) / sizeof(flat[0]); i++)
+		put64(rig, SYS_GDT + (uint32_t)flat[i][0], flat[i][1]);
+	put64(rig, SYS_GDT + SEL_GATE,
+	      (to & 0xffff) | SEL_CODE << 16 | 0xec00ull << 32 | (to >> 16 & 0xffff) << 48);
+	put64(rig, SYS_GDT + SEL_GATE + 8, to >> 32);
+	/* LDT: user data, user code, kernel data. */
+	put64(rig, SYS_LDT + 8, 0x00cff3000000ffff);
+	put64(rig, SYS_LDT + 16, 0x00affb000000ffff);
+	put64(rig, SYS_LDT + 24, 0x00cf93000000ffff);
+}
+
+static void build_idt(struct rig *rig, const struct system_image *image)
+{
+	for (uint32_t vector = 0; vector < 256; vector++) {
+		uint64_t to = image->stubs + 16 * vector;
+		bool open = vector == 3 || vector == 4 || vector == 0x80;
+
+		put64(rig, SYS_IDT + 16 * vector,
+		      (to & 0xffff) | SEL_CODE << 16 | (open ? 0xee00ull : 0x8e00ull) << 32 |
+			      (to >> 16 & 0xffff) << 48);
+		put64(rig, SYS_IDT + 16 * vector + 8, to >> 32);
+	}
+	put64(rig, SYS_TSS + 4, SYS_STACK_RSP0);
+	put64(rig, SYS_TSS + 36, SYS_STACK_IST1);
+	put64(rig, SYS_TSS + 44, SYS_STACK_IST2);
+	/* I/O bitmap at 0x80: user code may use ports 0x10 and 0x20..0x27 */
+	rig->memory[SYS_TSS + 102] = 0x80;
+	memset(rig->memory + SYS_TSS + 0x80, 0xff, 0x2001);
+	rig->memory[SYS_TSS + 0x80 + 2] = 0xfe;
+	rig->memory[SYS_TSS + 0x80 + 4] = 0;
+}
+
+static void set_segment(struct vcpu_segment_state *segment, uint16_t selector, uint64_t base,
+			uint32_t limit, uint16_t attributes)
+{
+	*segment = (struct vcpu_segment_state){
+		.base = base, .limit = limit, .selector = selector, .attributes = attributes
+	};
+}
+
+static void build_state(struct rig *rig, const struct system_image *image,
+			const struct system_case *test, struct vcpu_state *state)
+{
+	rig_state(rig, 0, RIG_LONG, state);
+	for (int i = SEG_ES; i <= SEG_GS; i++)
+		if (i != SEG_CS)
+			set_segment(&state->segment[i], SEL_DATA, 0, 0xffffffff, 0xc093);
+	set_segment(&state->segment[SEG_CS], SEL_CODE, 0, 0xffffffff, 0xa09b);
+	set_segment(&state->segment[SEG_TR], SEL_TSS, SYS_TSS, 0x2fff, 0x8b);
+	state->gdt = (struct vcpu_table_state){ .base = SYS_GDT, .limit = SEL_END - 1 };
+	state->idt = (struct vcpu_table_state){ .base = SYS_IDT, .limit = 0xfff };
+	state->cr0 = 0x80050033;
+	state->cr3 = SYS_PML4;
+	state->cr4 |= 0x80; /* PGE */
+	state->efer = 0xd01;
+	state->gpr[GPR_RSP] = SYS_STACK;
+	state->rip = test->entry;
+	state->msr[MSR_LSTAR] = image->to_kernel;
+	state->msr[MSR_STAR] = (uint64_t)SEL_CODE << 32 | (uint64_t)SEL_USER_32 << 48;
+}
+
+static bool has(const struct rig *rig, uint32_t leaf, char reg, uint32_t bit)
+{
+	const struct cpuid_leaf *found = cpuid_find(&rig->cpuid, leaf, 0);
+	uint32_t value = !found	      ? 0
+			 : reg == 'b' ? found->ebx
+			 : reg == 'c' ? found->ecx
+				      : found->edx;
+
+	return value >> bit & 1;
+}
+
+/* Which needs does this CPU not meet? */
+static uint64_t missing(const struct rig *rig, uint64_t needs)
+{
+	const struct cpuid_leaf *zero = cpuid_find(&rig->cpuid, 0, 0);
+	bool intel = zero && zero->ecx == 0x6c65746e; /* "ntel" */
+	const struct {
+		uint64_t need;
+		bool met;
+	} table[] = {
+		{ NEED_SMEP, has(rig, 7, 'b', 7) },
+		{ NEED_SMAP, has(rig, 7, 'b', 20) },
+		{ NEED_PCID, has(rig, 1, 'c', 17) },
+		{ NEED_INVPCID, has(rig, 7, 'b', 10) },
+		{ NEED_FSGSBASE, has(rig, 7, 'b', 0) },
+		{ NEED_XSAVE, has(rig, 1, 'c', 26) },
+		{ NEED_AVX, has(rig, 1, 'c', 28) },
+		{ NEED_RDTSCP, has(rig, 0x80000001, 'd', 27) },
+		{ NEED_RDPID, has(rig, 7, 'c', 22) },
+		{ NEED_UMIP, has(rig, 7, 'c', 2) },
+		{ NEED_1G, has(rig, 0x80000001, 'd', 26) },
+		{ NEED_CX16, has(rig, 1, 'c', 13) },
+		{ NEED_DE, has(rig, 1, 'd', 2) },
+		{ NEED_AMD, !intel },
+		{ NEED_INTEL, intel },
+	};
+	uint64_t result = 0;
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+		if ((needs & table[i].need) && !table[i].met)
+			result |= table[i].need;
+	return result;
+}
+
+static int start(struct rig *rig, const struct system_image *image, const struct system_case *test)
+{
+	static struct vcpu_state state;
+
+	memcpy(rig->memory + SYS_IMAGE, image->start, (size_t)(image->end - image->start));
+	CHECK(rig_ops->vcpu_create(rig->engine, 0, &rig->vcpu[0]) == 0, "create");
+	CHECK(rig_ops->vcpu_bind(rig->vcpu[0]) == 0, "bind");
+	build_state(rig, image, test, &state);
+	memset(rig->memory + SYS_PML4, 0, 0x10000);
+	build_page_tables(rig);
+	build_gdt(rig, image);
+	build_idt(rig, image);
+	CHECK(rig_ops->vcpu_load(rig->vcpu[0], &state) == 0, "load");
+	return 0;
+}
+
+/* What the outside is for a case: a pending interrupt, and a page of registers at SYS_MMIO. */
+struct outside {
+	uint8_t device[4096];
+	bool pending;
+	uint8_t vector;
+};
+
+/* 1: goes on; 0: it has ended; -1. */
+static int answer_io(struct rig *rig, struct outside *outside)
+{
+	const struct engine_exit *exit = &rig->exit[0];
+
+	if (!exit->io.write) {
+		memset(exit->io.data, 0x5a, (size_t)exit->io.size * exit->io.count);
+		return 1;
+	}
+	if (exit->io.port == PORT_DONE)
+		return 0;
+	CHECK(exit->io.port == PORT_ASK, "port %x", exit->io.port);
+	if (exit->io.data[0] == 2)
+		return rig_ops->vcpu_nmi(rig->vcpu[0]) ? -1 : 1;
+	outside->pending = true;
+	outside->vector = exit->io.data[0];
+	return 1;
+}
+
+static int answer_mmio(struct rig *rig, struct outside *outside)
+{
+	const struct engine_exit *exit = &rig->exit[0];
+	uint64_t at = exit->mmio.gpa - SYS_MMIO;
+
+	CHECK(at < sizeof(outside->device) && at + exit->mmio.size <= sizeof(outside->device),
+	      "gpa %lx", (unsigned long)exit->mmio.gpa);
+	if (exit->mmio.write)
+		memcpy(outside->device + at, exit->mmio.data, exit->mmio.size);
+	else
+		memcpy(exit->mmio.data, outside->device + at, exit->mmio.size);
+	return 0;
+}
+
+static int inject(struct rig *rig, struct outside *outside)
+{
+	if (outside->pending && rig_ops->vcpu_can_interrupt(rig->vcpu[0])) {
+		CHECK(rig_ops->vcpu_interrupt(rig->vcpu[0], outside->vector) == 0, "interrupt");
+		outside->pending = false;
+	}
+	rig_ops->vcpu_want_window(rig->vcpu[0], outside->pending);
+	return 0;
+}
+
+static void log_shutdown(struct rig *rig)
+{
+	uint32_t next = (uint32_t)get64(rig, SYS_LOG_NEXT);
+
+	if (next > SYS_LOG_MAX)
+		return;
+	put64(rig, SYS_LOG + next, LOG_SHUTDOWN);
+	put64(rig, SYS_LOG_NEXT, next + 16);
+}
+
+static int after_exit(struct rig *rig, struct outside *outside)
+{
+	const struct engine_exit *exit = &rig->exit[0];
+
+	switch (exit->kind) {
+	case EXIT_IO:
+		return answer_io(rig, outside);
+	case EXIT_MMIO:
+		return answer_mmio(rig, outside) ? -1 : 1;
+	case EXIT_HLT:
+		return outside->pending && rig_ops->vcpu_can_interrupt(rig->vcpu[0]);
+	case EXIT_KICKED:
+		CHECK(!rig_watch_barked(), "does not end; rip %lx",
+		      (unsigned long)rig_ops->vcpu_rip(rig->vcpu[0]));
+		return 1;
+	case EXIT_SHUTDOWN:
+		log_shutdown(rig);
+		return 0;
+	case EXIT_FAILED:
+		CHECK(false, "%s (%lu) at rip %lx", exit->fail.reason,
+		      (unsigned long)exit->fail.detail,
+		      (unsigned long)rig_ops->vcpu_rip(rig->vcpu[0]));
+	case EXIT_MSR_READ:
+	case EXIT_MSR_WRITE:
+	case EXIT_WINDOW:
+		return 1;
+	}
+	return -1;
+}
+
+static int run(struct rig *rig)
+{
+	struct outside outside = { 0 };
+	int more = 1;
+
+	rig_watch(rig->vcpu[0], CASE_SECONDS);
+	for (int round = 0; more > 0 && round < ROUNDS_MAX; round++) {
+		more = inject(rig, &outside);
+		if (!more)
+			more = rig_run(rig, 0);
+		if (!more)
+			more = after_exit(rig, &outside);
+	}
+	rig_watch(NULL, 0);
+	CHECK(more <= 0, "exits without end");
+	return more;
+}
+
+static const char *const field_names[EXPECT_FIELDS] = {
+	"vector",  "error code", "rip", "cs",  "rflags (set)",	  "rflags (clear)",
+	"rsp",	   "ss",	 "cr2", "dr6", "handler's frame", "handler's rflags (set)",
+	"(clear)",
+};
+
+/* Which quadword of a LOG_EVENT a field is. */
+static const uint8_t field_at[EXPECT_FIELDS] = { 1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10, 11, 11 };
+
+/*
+ * QEMU 7.2 pushes no RF for faults, and makes the error codes of IDT entries without EXT and, in
+ * 64-bit mode, of the vector times 16 instead of 8.
+ */
+static bool field_matches(const struct expectation *expect, uint32_t field, uint64_t got)
+{
+	uint64_t meant = expect->field[field];
+
+	if (rig_host == RIG_HOST_QEMU && field == EXPECT_FLAGS_SET)
+		meant &= ~FLAG_RF;
+	if (rig_host == RIG_HOST_QEMU && field == EXPECT_ERROR && expect->field[0] != VECTOR_PF &&
+	    (meant & ERROR_IDT))
+		return true;
+	if (field == EXPECT_FLAGS_SET || field == EXPECT_HANDLER_FLAGS_SET)
+		return (got & meant) == meant;
+	if (field == EXPECT_FLAGS_CLEAR || field == EXPECT_HANDLER_FLAGS_CLEAR)
+		return (got & meant) == 0;
+	return got == meant;
+}
+
+static uint32_t record_bytes(uint64_t kind)
+{
+	return kind == LOG_EVENT ? 96 : 16;
+}
+
+/* Compares one record; counts and names the differences. */
+static int compare_record(const struct rig *rig, uint32_t at, const struct expectation *expect)
+{
+	static const char *const kinds[] = { "nothing", "value", "exception", "shutdown" };
+	uint64_t kind = get64(rig, at);
+	int differ = 0;
+
+	if (kind != expect->kind) {
+		printf("    %s %lx instead of %s %lx", kind < 4 ? kinds[kind] : "?",
+		       (unsigned long)get64(rig, at + 8), kinds[expect->kind],
+		       (unsigned long)expect->field[0]);
+		if (kind == LOG_EVENT)
+			printf(" (error %lx, rip %lx, cr2 %lx)", (unsigned long)get64(rig, at + 16),
+			       (unsigned long)get64(rig, at + 24),
+			       (unsigned long)get64(rig, at + 64));
+		printf("\n");
+		return 1;
+	}
+	for (uint32_t i = 0; i < EXPECT_FIELDS; i++) {
+		uint64_t got = get64(rig, at + 8u * field_at[i]);
+
+		if (!(expect->given >> i & 1) || field_matches(expect, i, got))
+			continue;
+		printf("    %s: %lx, not %lx\n", kind == LOG_VALUE ? "value" : field_names[i],
+		       (unsigned long)got, (unsigned long)expect->field[i]);
+		differ++;
+	}
+	return differ;
+}
+
+static int compare(const struct rig *rig, const struct expectation *expect,
+		   const struct expectation *end)
+{
+	uint32_t next = (uint32_t)get64(rig, SYS_LOG_NEXT), at = 0, number = 0;
+
+	for (; at < next && expect < end; expect++, number++) {
+		if (compare_record(rig, SYS_LOG + at, expect)) {
+			printf("    in record %u\n", number);
+			return -1;
+		}
+		at += record_bytes(get64(rig, SYS_LOG + at));
+	}
+	if (at < next) {
+		printf("    too much: kind %lu, %lx, error %lx, rip %lx, cr2 %lx\n",
+		       (unsigned long)get64(rig, SYS_LOG + at),
+		       (unsigned long)get64(rig, SYS_LOG + at + 8),
+		       (unsigned long)get64(rig, SYS_LOG + at + 16),
+		       (unsigned long)get64(rig, SYS_LOG + at + 24),
+		       (unsigned long)get64(rig, SYS_LOG + at + 64));
+		return -1;
+	}
+	if (expect < end)
+		printf("    ended after %u records; next would be %lx\n", number,
+		       (unsigned long)expect->field[0]);
+	return expect < end ? -1 : 0;
+}
+
+/* Prints why a case is left out, if it is. */
+static bool left_out(const struct rig *rig, const struct system_case *test)
+{
+	const char *why = missing(rig, test->needs) ? "not for this CPU"
+			  : (test->needs & NOT_QEMU) && rig_host == RIG_HOST_QEMU
+				  ? "QEMU 7.2 is known to fail it"
+			  : (test->needs & NOT_BOCHS) && rig_host == RIG_HOST_BOCHS
+				  ? "Bochs is known to fail it"
+				  : NULL;
+
+	if (why)
+		printf("  left out: %s: %s\n", test->name, why);
+	return why != NULL;
+}
+
+static int run_case(struct rig *rig, const struct system_image *image,
+		    const struct system_case *test)
+{
+	const struct expectation *end =
+		test + 1 < image->cases_end ? test[1].expect : image->expect_end;
+	int err = start(rig, image, test);
+
+	if (!err)
+		err = run(rig);
+	/* Compared even if it failed: the log shows how far it came. */
+	return compare(rig, test->expect, end) || err ? -1 : 0;
+}
+
+int system_run(struct rig *rig, const struct system_image *image)
+{
+	uint32_t cases = 0, failed = 0;
+
+	for (const struct system_case *test = image->cases; test < image->cases_end; test++) {
+		int err;
+
+		if (rig_only && strcmp(rig_only, test->name) != 0)
+			continue;
+		rig_close(rig);
+		CHECK(rig_open(rig, NULL) == 0, "open");
+		if (left_out(rig, test))
+			continue;
+		err = run_case(rig, image, test);
+		cases++;
+		failed += err != 0;
+		if (err)
+			printf("  FAILED: %s\n", test->name);
+	}
+	printf("  %u cases, %u failed\n", cases, failed);
+	return failed ? -1 : 0;
+}
