@@ -122,6 +122,17 @@ void coh_send_page(struct coh *coh, struct coh_out *out, uint16_t to, const stru
 	coh->stats.page_count++;
 }
 
+bool coh_local_waits(const struct coh *coh, uint64_t gpn, uint32_t types)
+{
+	for (uint32_t i = 0; i < coh->local_count; i++) {
+		const struct coh_msg *msg = &coh->local[(coh->local_head + i) % coh->local_size];
+
+		if (msg->gpn == gpn && (types >> msg->type & 1))
+			return true;
+	}
+	return false;
+}
+
 uint64_t coh_random(struct coh *coh)
 {
 	/* splitmix64: the same numbers on every node that has the same number and history. */
@@ -300,7 +311,9 @@ static int alloc_tables(struct coh *coh)
 {
 	const struct coh_config *c = &coh->config;
 	uint32_t requests = c->node_count * (c->window + COH_PUSHES);
-	uint32_t takings = c->node_count * c->window;
+	/* As many as all nodes can ask for, once for other homes and once for this one: so a home
+	 * that asks for more than there can be takes nothing from this one. */
+	uint32_t takings = 2 * c->node_count * c->window;
 
 	coh->page_bytes = c->gpn_limit * sizeof(*coh->page);
 	coh->page = lazy_alloc(coh->page_bytes);

@@ -196,8 +196,8 @@ int coh_stall(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access wan
 	      struct coh_out *out);
 
 /*
- * A message from a peer. -EPROTO: see above. Mostly before anything was done; a lie that shows late
- * may leave actions behind, so after -EPROTO the caller carries out none and ends the pod.
+ * A message from a peer. -EPROTO: see above. It was judged wholly before anything was done: no
+ * action was made, and the state is as before. No lie that is believed makes a later call fail.
  */
 int coh_message(struct coh *coh, const struct coh_msg *msg, uint64_t now_ns, struct coh_out *out);
 

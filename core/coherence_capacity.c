@@ -131,7 +131,8 @@ static bool can_leave(struct coh *coh, uint64_t gpn, struct need need)
 	if (coh_broken(coh, COH_BROKEN_DROP_REQUESTED) && page->pending && !page->taking &&
 	    page->access == COH_READ && !(page->flags & PAGE_KEEPER))
 		return true;
-	if (page->pending || page->taking || (page->flags & PAGE_PUSHING) || coh_pinned(coh, gpn))
+	if (page->pending || page->taking || (page->flags & PAGE_PUSHING) || coh_pinned(coh, gpn) ||
+	    coh_home_asked_self(coh, gpn))
 		return false;
 	return holds_allow(coh, gpn, need);
 }
@@ -513,7 +514,8 @@ int coh_push_go(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 	struct coh_page *page = coh_page_of(coh, msg->gpn);
 	struct coh_msg done = *msg;
 
-	if (!push || msg->src != push->home || msg->node != push->target)
+	if (!push || msg->src != push->home || msg->node != push->target ||
+	    (msg->src != coh->config.self && coh_home_here(coh, msg->gpn)))
 		return coh_broken(coh, COH_BROKEN_PUSH_UNASKED) ? 0 : -EPROTO;
 	if (list_of(coh, page) != &coh->kept || page->taking ||
 	    (page->access == COH_READ) != !!(msg->flags & COH_MSG_KEEPER))
@@ -533,7 +535,8 @@ int coh_push_no(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 {
 	struct coh_push *push = push_find(coh, msg);
 
-	if (!push || msg->src != push->home)
+	if (!push || msg->src != push->home ||
+	    !coh_chunk_learnable(coh, msg->gpn / CHUNK_PAGES, msg->node, msg->version))
 		return coh_broken(coh, COH_BROKEN_PUSH_UNASKED) ? 0 : -EPROTO;
 	if (msg->type == COH_NOT_HOME)
 		coh_chunk_learn(coh, msg->gpn / CHUNK_PAGES, msg->node, msg->version);
@@ -551,6 +554,7 @@ int coh_push_data(struct coh *coh, const struct coh_msg *msg, struct coh_out *ou
 
 	if (msg->requester != msg->src || !coh->credit[msg->src] || page->taking ||
 	    list_of(coh, page) == &coh->kept || (!kept && page->access != COH_NONE) ||
+	    !coh_home_pushes(coh, msg) ||
 	    !coh_chunk_believable(coh, msg->gpn / CHUNK_PAGES, msg->node, msg->version))
 		return -EPROTO;
 	coh_chunk_learn(coh, msg->gpn / CHUNK_PAGES, msg->node, msg->version);

@@ -36,6 +36,14 @@ static uint16_t registrar_of(const struct coh *coh, uint64_t chunk)
 	return (uint16_t)(chunk % coh->config.node_count);
 }
 
+/* What this node knows as the chunk's registrar; NULL: another is. */
+static const struct coh_registered *registered_here(const struct coh *coh, uint64_t chunk)
+{
+	if (registrar_of(coh, chunk) != coh->config.self)
+		return NULL;
+	return &coh->registered[chunk / coh->config.node_count];
+}
+
 struct coh_directory *coh_directory_new(const struct coh *coh)
 {
 	return calloc(1, sizeof(struct coh_directory) +
@@ -54,6 +62,13 @@ void coh_chunk_ask(struct coh *coh, uint64_t chunk, struct coh_out *out)
 	coh_send(coh, out, registrar_of(coh, chunk), &msg);
 }
 
+bool coh_chunk_learnable(const struct coh *coh, uint64_t chunk, uint16_t node, uint32_t version)
+{
+	const struct coh_chunk *c = &coh->chunk[chunk];
+
+	return node != coh->config.self || c->dir || version <= c->version;
+}
+
 void coh_chunk_learn(struct coh *coh, uint64_t chunk, uint16_t node, uint32_t version)
 {
 	struct coh_chunk *c = &coh->chunk[chunk];
@@ -69,11 +84,15 @@ void coh_chunk_learn(struct coh *coh, uint64_t chunk, uint16_t node, uint32_t ve
 bool coh_chunk_believable(const struct coh *coh, uint64_t chunk, uint16_t node, uint32_t version)
 {
 	const struct coh_chunk *c = &coh->chunk[chunk];
+	const struct coh_registered *reg;
 
 	if (!version)
 		return false;
 	if (coh_broken(coh, COH_BROKEN_STALE_HOME_SERVES))
 		return true;
+	reg = registered_here(coh, chunk);
+	if (reg && (!reg->version || (version == reg->version && node != reg->node)))
+		return false;
 	if (version == c->version)
 		return node == c->home;
 	/* The new home may already serve while we wait for the registrar's word of it. */
@@ -130,10 +149,12 @@ static int chunk_begin(struct coh *coh, uint64_t chunk)
  */
 int coh_chunk_adopt(struct coh *coh, uint64_t chunk, const struct coh_msg *msg, struct coh_out *out)
 {
+	const struct coh_registered *reg = registered_here(coh, chunk);
 	struct coh_chunk *c = &coh->chunk[chunk];
 	int ret;
 
-	if (c->version || !c->asked || msg->version != 1 || c->incoming)
+	if (c->version || !c->asked || msg->version != 1 || c->incoming ||
+	    (reg && (reg->version != 1 || reg->node != coh->config.self)))
 		return 0;
 	ret = chunk_begin(coh, chunk);
 	if (!ret)
@@ -308,19 +329,56 @@ static void move_part_take(struct coh *coh, struct coh_chunk *c, const struct co
 		sharers[msg->acks + 1] = msg->seq;
 }
 
-static bool incoming_whole(const struct coh *coh, const struct coh_chunk *c)
+/*
+ * One page of a directory that comes, as no transaction runs: it names this node as owner or keeper
+ * exactly if it is, and as a sharer if it has a copy. entry NULL: nobody has the page.
+ */
+static bool incoming_page_valid(const struct coh *coh, uint64_t gpn,
+				const struct coh_dir_entry *entry, const uint64_t *sharers)
 {
-	const uint64_t *sharers = c->incoming->sharers;
+	const struct coh_page *page = &coh->page[gpn];
+	bool keeps = page->access == COH_WRITE || (page->flags & PAGE_KEEPER);
+	bool shared = entry && entry->state == DIR_SHARED;
+	bool named = entry && entry->state != DIR_UNTOUCHED && entry->node == coh->config.self;
 
-	for (uint32_t i = 0; i < CHUNK_PAGES; i++, sharers += coh->sharer_words)
-		if (c->incoming->entry[i].state == DIR_SHARED &&
-		    !coh_bit(sharers, c->incoming->entry[i].node))
+	if (keeps != named || page->taking || (shared && !coh_bit(sharers, entry->node)))
+		return false;
+	return page->access == COH_NONE || keeps || (shared && coh_bit(sharers, coh->config.self));
+}
+
+static bool incoming_valid(const struct coh *coh, uint64_t chunk)
+{
+	const struct coh_directory *dir = coh->chunk[chunk].incoming;
+	uint64_t first = chunk * CHUNK_PAGES;
+
+	for (uint32_t i = 0; i < CHUNK_PAGES && first + i < coh->config.gpn_limit; i++)
+		if (!incoming_page_valid(coh, first + i, dir ? &dir->entry[i] : NULL,
+					 dir ? dir->sharers + i * coh->sharer_words : NULL))
 			return false;
 	return true;
 }
 
+/* Whether the registrar, if that is this node, will let the chunk go to its new home. */
+static bool move_registrable(const struct coh *coh, uint64_t chunk, uint16_t from, uint32_t version)
+{
+	const struct coh_registered *reg = registered_here(coh, chunk);
+
+	return !reg || (reg->version && version > reg->version &&
+			(version > reg->version + 1 || reg->node == from));
+}
+
+static bool move_end_valid(const struct coh *coh, const struct coh_msg *msg)
+{
+	uint64_t chunk = msg->gpn / CHUNK_PAGES;
+	const struct coh_chunk *c = &coh->chunk[chunk];
+	uint32_t count = c->incoming ? c->incoming_count : 0;
+
+	return !msg->flags && !(msg->gpn % CHUNK_PAGES) && msg->acks == count &&
+	       incoming_valid(coh, chunk) && move_registrable(coh, chunk, msg->src, msg->version);
+}
+
 /* The last part came: this node is home. */
-static int move_take_over(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+static void move_take_over(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 {
 	uint64_t chunk = msg->gpn / CHUNK_PAGES;
 	struct coh_chunk *c = &coh->chunk[chunk];
@@ -332,8 +390,6 @@ static int move_take_over(struct coh *coh, const struct coh_msg *msg, struct coh
 		.gpn = msg->gpn,
 	};
 
-	if (msg->acks != c->incoming_count || msg->gpn % CHUNK_PAGES || !incoming_whole(coh, c))
-		return -EPROTO;
 	c->dir = c->incoming;
 	c->incoming = NULL;
 	c->home = coh->config.self;
@@ -342,7 +398,6 @@ static int move_take_over(struct coh *coh, const struct coh_msg *msg, struct coh
 	coh_send(coh, out, registrar_of(coh, chunk), &set);
 	/* Requests that wait for HOME_IS can go now; the answer will be older than what we know. */
 	coh_requests_of_chunk(coh, chunk, out);
-	return 0;
 }
 
 int coh_chunk_home_move(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
@@ -353,9 +408,8 @@ int coh_chunk_home_move(struct coh *coh, const struct coh_msg *msg, struct coh_o
 	if (c->dir || msg->requester != msg->src || msg->src == coh->config.self ||
 	    msg->version < 2 || msg->version <= c->version ||
 	    (c->version == msg->version - 1 && c->home != msg->src) ||
-	    (more && !move_part_valid(coh, msg)) || (!more && msg->flags))
-		return -EPROTO;
-	if (c->incoming && c->incoming_from != msg->src)
+	    (c->incoming && c->incoming_from != msg->src) ||
+	    (more ? !move_part_valid(coh, msg) : !move_end_valid(coh, msg)))
 		return -EPROTO;
 	if (!c->incoming) {
 		c->incoming = coh_directory_new(coh);
@@ -364,42 +418,59 @@ int coh_chunk_home_move(struct coh *coh, const struct coh_msg *msg, struct coh_o
 		c->incoming_from = msg->src;
 		c->incoming_count = 0;
 	}
-	if (!more)
-		return move_take_over(coh, msg, out);
-	move_part_take(coh, c, msg);
+	if (more)
+		move_part_take(coh, c, msg);
+	else
+		move_take_over(coh, msg, out);
 	return 0;
+}
+
+/* What the registrar says to the old home of the chunk that it hands on. */
+static bool moved_valid(const struct coh *coh, const struct coh_msg *msg)
+{
+	uint64_t chunk = msg->gpn / CHUNK_PAGES;
+
+	return coh->move.phase == MOVE_WAIT && coh->move.chunk == chunk &&
+	       msg->node == coh->move.to && msg->version == coh->chunk[chunk].version + 1;
+}
+
+static void moved(struct coh *coh, const struct coh_msg *msg)
+{
+	struct coh_chunk *c = coh_chunk_of(coh, msg->gpn);
+
+	coh->move.phase = MOVE_TURN;
+	coh->move.cursor = 0;
+	if (coh_broken(coh, COH_BROKEN_STALE_HOME_SERVES)) {
+		c->dir->moving = false;
+		c->stale = true;
+		coh->move.phase = MOVE_NONE;
+		coh->stats.chunks_homed--;
+		return;
+	}
+	c->home = msg->node;
+	c->version = msg->version;
 }
 
 /* To the registrar: a new home serves. From the registrar to the old home: everyone may know. */
 int coh_chunk_home_set(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 {
 	uint64_t chunk = msg->gpn / CHUNK_PAGES;
-	struct coh_chunk *c = &coh->chunk[chunk];
+	bool to_me = msg->requester == coh->config.self;
 	struct coh_registered *reg;
 
 	if (msg->gpn % CHUNK_PAGES)
 		return -EPROTO;
-	if (msg->requester == coh->config.self && coh->move.phase == MOVE_WAIT &&
-	    coh->move.chunk == chunk && msg->src == registrar_of(coh, chunk)) {
-		if (msg->node != coh->move.to || msg->version != c->version + 1)
+	if (to_me && msg->src == registrar_of(coh, chunk)) {
+		if (!moved_valid(coh, msg))
 			return -EPROTO;
-		coh->move.phase = MOVE_TURN;
-		coh->move.cursor = 0;
-		if (coh_broken(coh, COH_BROKEN_STALE_HOME_SERVES)) {
-			c->dir->moving = false;
-			c->stale = true;
-			coh->move.phase = MOVE_NONE;
-			coh->stats.chunks_homed--;
-			return 0;
-		}
-		c->home = msg->node;
-		c->version = msg->version;
+		moved(coh, msg);
 		return 0;
 	}
 	if (registrar_of(coh, chunk) != coh->config.self || msg->node != msg->src)
 		return -EPROTO;
 	reg = &coh->registered[chunk / coh->config.node_count];
-	if (!reg->version || (reg->version + 1 == msg->version && reg->node != msg->requester))
+	if (!reg->version || (reg->version + 1 == msg->version && reg->node != msg->requester) ||
+	    (to_me && !moved_valid(coh, msg)))
 		return -EPROTO;
 	/* A home handed on at once may be known here before the one it came from. */
 	if (msg->version > reg->version) {

@@ -124,6 +124,7 @@ static void serve(struct coh *coh, const struct coh_msg *msg, uint64_t deferred_
 static void taking_end(struct coh *coh, struct coh_taking *t)
 {
 	heap_remove(coh, t);
+	coh->takings_remote -= t->msg.src != coh->config.self;
 	coh->page[t->msg.gpn].taking = 0;
 	t->next = coh->taking_free;
 	coh->taking_free = (uint32_t)(t - coh->taking) + 1;
@@ -161,6 +162,7 @@ static void taking_put_off(struct coh *coh, const struct coh_msg *msg, uint64_t 
 		.since_ns = coh->now_ns,
 		.deadline = deadline,
 	};
+	coh->takings_remote += msg->src != coh->config.self;
 	coh->page[msg->gpn].taking = index;
 	coh->stats.deferred_count++;
 	coh->heap[coh->heap_count] = index;
@@ -177,6 +179,7 @@ static bool take_valid(const struct coh *coh, const struct coh_msg *msg)
 	if (msg->requester == coh->config.self)
 		return false;
 	if (page->taking ||
+	    (!local && coh->takings_remote >= coh->config.node_count * coh->config.window) ||
 	    !coh_chunk_believable(coh, msg->gpn / CHUNK_PAGES, msg->src, msg->version))
 		return false;
 	if (msg->acks >= coh->config.node_count || (msg->acks && msg->type != COH_FWD_WRITE))
@@ -202,7 +205,7 @@ int coh_take(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 		serve(coh, msg, 0, out);
 		return 0;
 	}
-	if ((msg->flags & COH_MSG_AHEAD) || !coh->taking_free) {
+	if (msg->flags & COH_MSG_AHEAD) {
 		struct coh_msg none = {
 			.type = COH_GRANT_NONE,
 			.flags = COH_MSG_REFUSED,
@@ -212,8 +215,8 @@ int coh_take(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 			.seq = msg->seq,
 		};
 
-		if (!(msg->flags & COH_MSG_AHEAD))
-			return -EPROTO;
+		if (msg->src == coh->config.self)
+			coh_home_refused_self(coh, msg->gpn);
 		coh_send(coh, out, msg->requester, &none);
 		return 0;
 	}

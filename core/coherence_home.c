@@ -127,6 +127,7 @@ static void grant_from_home(struct coh *coh, struct coh_request *r, uint8_t type
 	msg.flags = flags;
 	msg.acks = acks;
 	r->node = coh->config.self;
+	r->acks = acks;
 	coh_send(coh, out, r->requester, &msg);
 }
 
@@ -138,6 +139,7 @@ static void forward(struct coh *coh, struct coh_request *r, uint8_t type, uint16
 	msg.flags = r->flags & COH_MSG_AHEAD;
 	msg.acks = acks;
 	r->node = to;
+	r->acks = acks;
 	coh_send(coh, out, to, &msg);
 }
 
@@ -268,6 +270,77 @@ static int not_ours(struct coh *coh, const struct coh_msg *msg, struct coh_out *
 	return 0;
 }
 
+bool coh_home_here(const struct coh *coh, uint64_t gpn)
+{
+	return is_home(coh, &coh->chunk[gpn / CHUNK_PAGES]);
+}
+
+/* What runs at this home for this node's own request or push. */
+static const struct coh_request *running_for(const struct coh *coh, const struct coh_msg *msg,
+					     uint16_t requester)
+{
+	const struct coh_dir_entry *entry =
+		&coh->chunk[msg->gpn / CHUNK_PAGES].dir->entry[msg->gpn % CHUNK_PAGES];
+	const struct coh_request *r = entry->busy ? &coh->request[entry->busy - 1] : NULL;
+
+	return r && r->requester == requester && r->seq == msg->seq ? r : NULL;
+}
+
+bool coh_home_grants(const struct coh *coh, const struct coh_msg *msg)
+{
+	const struct coh_request *r;
+
+	if (msg->src == coh->config.self || !coh_home_here(coh, msg->gpn))
+		return true;
+	r = running_for(coh, msg, coh->config.self);
+	if (!r || r->node != msg->src || r->type == COH_PUSH_REQ)
+		return false;
+	if (msg->type == COH_GRANT_NONE)
+		return r->flags & COH_MSG_AHEAD;
+	return msg->flags == COH_MSG_DATA && msg->acks == r->acks &&
+	       (msg->type == COH_GRANT_WRITE) == (r->type == COH_WRITE_REQ);
+}
+
+bool coh_home_acks(const struct coh *coh, const struct coh_msg *msg)
+{
+	const struct coh_chunk *chunk = &coh->chunk[msg->gpn / CHUNK_PAGES];
+	uint32_t index = msg->gpn % CHUNK_PAGES;
+	const struct coh_request *r;
+
+	if (msg->src == coh->config.self || !coh_home_here(coh, msg->gpn))
+		return true;
+	r = running_for(coh, msg, coh->config.self);
+	return r && r->type == COH_WRITE_REQ && r->acks && r->node != msg->src &&
+	       coh_bit(chunk->dir->sharers + index * coh->sharer_words, msg->src);
+}
+
+bool coh_home_pushes(const struct coh *coh, const struct coh_msg *msg)
+{
+	const struct coh_request *r;
+
+	if (msg->node != coh->config.self)
+		return true;
+	r = coh_home_here(coh, msg->gpn) ? running_for(coh, msg, msg->src) : NULL;
+	return r && r->type == COH_PUSH_REQ && r->node == coh->config.self &&
+	       (r->flags & COH_MSG_KEEPER) == (msg->flags & COH_MSG_KEEPER);
+}
+
+bool coh_home_asked_self(const struct coh *coh, uint64_t gpn)
+{
+	const struct coh_chunk *chunk = &coh->chunk[gpn / CHUNK_PAGES];
+	uint32_t busy;
+
+	if (!chunk->dir)
+		return false;
+	busy = chunk->dir->entry[gpn % CHUNK_PAGES].busy;
+	return busy && coh->request[busy - 1].node == coh->config.self;
+}
+
+void coh_home_refused_self(struct coh *coh, uint64_t gpn)
+{
+	request_at(coh, coh_entry_of(coh, gpn)->busy)->flags |= COH_MSG_REFUSED;
+}
+
 static bool already_here(struct coh *coh, const struct coh_dir_entry *entry, uint16_t node)
 {
 	const struct coh_request *r = request_at(coh, entry->busy);
@@ -288,7 +361,7 @@ int coh_home_request(struct coh *coh, const struct coh_msg *msg, struct coh_out 
 	int ret;
 
 	if (msg->requester != msg->src ||
-	    ((msg->flags & COH_MSG_AHEAD) && msg->type != COH_READ_REQ))
+	    *request_count(coh, msg->src, msg->type) >= coh->config.window)
 		return -EPROTO;
 	ret = coh_chunk_adopt(coh, msg->gpn / CHUNK_PAGES, msg, out);
 	if (ret)
@@ -296,9 +369,7 @@ int coh_home_request(struct coh *coh, const struct coh_msg *msg, struct coh_out 
 	if (!is_home(coh, chunk))
 		return not_ours(coh, msg, out);
 	entry = coh_entry_of(coh, msg->gpn);
-	if (msg->version > chunk->version ||
-	    *request_count(coh, msg->src, msg->type) >= coh->config.window ||
-	    already_here(coh, entry, msg->src))
+	if (msg->version > chunk->version || already_here(coh, entry, msg->src))
 		return -EPROTO;
 	if ((msg->flags & COH_MSG_AHEAD) &&
 	    (entry->busy || chunk->dir->moving || entry->state == DIR_UNTOUCHED)) {
@@ -410,7 +481,8 @@ static void apply_outcome(struct coh *coh, const struct coh_request *r, uint8_t 
 	}
 }
 
-static bool done_valid(const struct coh_request *r, const struct coh_msg *msg)
+static bool done_valid(const struct coh *coh, const struct coh_request *r,
+		       const struct coh_msg *msg)
 {
 	bool refused = msg->flags & COH_MSG_REFUSED;
 
@@ -418,7 +490,21 @@ static bool done_valid(const struct coh_request *r, const struct coh_msg *msg)
 		return false;
 	if (r->type == COH_PUSH_REQ)
 		return msg->src == (refused ? r->requester : r->node);
+	/* Who asked itself knows what was answered. */
+	if (r->node == coh->config.self && refused != !!(r->flags & COH_MSG_REFUSED))
+		return false;
 	return msg->src == r->requester && (!refused || (r->flags & COH_MSG_AHEAD));
+}
+
+/* What this node was asked in a transaction, and has not done. Then it cannot be over. */
+static bool own_part_open(const struct coh *coh, const struct coh_msg *msg)
+{
+	static const uint32_t parts = 1u << COH_FWD_READ | 1u << COH_FWD_WRITE |
+				      1u << COH_INVALIDATE | 1u << COH_PUSH_GO | 1u << COH_DONE |
+				      1u << COH_GRANT_READ | 1u << COH_GRANT_WRITE;
+
+	return msg->src != coh->config.self &&
+	       (coh->page[msg->gpn].taking || coh_local_waits(coh, msg->gpn, parts));
 }
 
 int coh_home_done(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
@@ -431,7 +517,7 @@ int coh_home_done(struct coh *coh, const struct coh_msg *msg, struct coh_out *ou
 		return -EPROTO;
 	entry = coh_entry_of(coh, msg->gpn);
 	r = request_at(coh, entry->busy);
-	if (!done_valid(r, msg))
+	if (!done_valid(coh, r, msg) || own_part_open(coh, msg))
 		return -EPROTO;
 	if (!(msg->flags & COH_MSG_REFUSED))
 		apply_outcome(coh, r, r->outcome);

@@ -22,7 +22,7 @@ static void release_copies(struct coh *coh, struct coh_out *out)
 
 		index = page->next;
 		if (page->pending || page->taking || (page->flags & PAGE_PUSHING) ||
-		    coh_pinned(coh, gpn))
+		    coh_pinned(coh, gpn) || coh_home_asked_self(coh, gpn))
 			continue;
 		coh_give_up(coh, gpn, out);
 		coh->stats.evict_drop_count++;

@@ -380,6 +380,11 @@ static bool grant_valid(const struct coh *coh, const struct coh_pending *p,
 	if (!p || p->phase != PENDING_SENT || p->seq != msg->seq || p->granted ||
 	    msg->requester != coh->config.self)
 		return false;
+	/* No transaction was begun: only who was asked says so, be it home still or not. */
+	if (msg->type == COH_GRANT_NONE && !(msg->flags & COH_MSG_REFUSED))
+		return p->ahead && !msg->acks && msg->src == p->home;
+	if (!coh_home_grants(coh, msg))
+		return false;
 	if (msg->acks >= coh->config.node_count || (msg->acks && p->want != COH_WRITE) ||
 	    (!coh->config.broken && p->acks_got > msg->acks))
 		return false;
@@ -462,7 +467,7 @@ int coh_ack(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 
 	if (!p || p->phase != PENDING_SENT || p->seq != msg->seq || p->want != COH_WRITE ||
 	    msg->requester != coh->config.self || coh_bit(p->ack_from, msg->src) ||
-	    (p->granted && p->acks_got >= p->acks_needed))
+	    (p->granted && p->acks_got >= p->acks_needed) || !coh_home_acks(coh, msg))
 		return coh_broken(coh, COH_BROKEN_ACK_FORGOTTEN) ? 0 : -EPROTO;
 	coh_bit_set(p->ack_from, msg->src);
 	p->acks_got++;
@@ -479,14 +484,16 @@ int coh_not_home(struct coh *coh, const struct coh_msg *msg, struct coh_out *out
 {
 	uint64_t chunk = msg->gpn / CHUNK_PAGES;
 	struct coh_pending *p = pending_at(coh, msg->gpn);
+	bool news = msg->version > coh->chunk[chunk].version && !coh->chunk[chunk].dir;
+	uint16_t home = news ? msg->node : coh->chunk[chunk].home;
 
 	if (!p || p->phase != PENDING_SENT || p->seq != msg->seq || p->granted || p->acks_got ||
-	    p->home != msg->src)
+	    p->home != msg->src || !coh_chunk_learnable(coh, chunk, msg->node, msg->version))
+		return -EPROTO;
+	/* It sends us back to itself: a correct node never does. */
+	if (home == msg->src && msg->src != coh->config.self)
 		return -EPROTO;
 	coh_chunk_learn(coh, chunk, msg->node, msg->version);
-	/* It sends us back to itself: a correct node never does. */
-	if (coh->chunk[chunk].home == msg->src && msg->src != coh->config.self)
-		return -EPROTO;
 	pending_send(coh, p, out);
 	return 0;
 }

@@ -170,6 +170,7 @@ struct coh_request {
 	uint8_t type;  /* COH_READ_REQ, COH_WRITE_REQ, COH_PUSH_REQ */
 	uint8_t flags;
 	uint8_t outcome;
+	uint32_t acks; /* running: how many were told to drop their copy */
 	uint32_t next;
 };
 
@@ -263,6 +264,7 @@ struct coh {
 
 	struct coh_taking *taking;
 	uint32_t taking_free;
+	uint32_t takings_remote; /* put off, of other homes than this node */
 	uint32_t *heap;
 	uint32_t heap_count;
 
@@ -350,6 +352,8 @@ void coh_send_page(struct coh *coh, struct coh_out *out, uint16_t to, const stru
 /* Whether another unit of work fits into the action array. */
 bool coh_room(const struct coh *coh, const struct coh_out *out);
 void coh_act(struct coh_out *out, enum coh_action_kind kind, uint64_t gpn, enum coh_access access);
+/* A message to this node itself that is not handled yet, about gpn and of a type in `types`. */
+bool coh_local_waits(const struct coh *coh, uint64_t gpn, uint32_t types);
 uint64_t coh_random(struct coh *coh);
 
 /* coherence_actor.c */
@@ -390,6 +394,19 @@ int coh_home_request(struct coh *coh, const struct coh_msg *msg, struct coh_out 
 int coh_home_push(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
 int coh_home_done(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
 int coh_home_hurry(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+/*
+ * Lies that this node can see through because it is the page's home itself. They would else come to
+ * light in the middle of its own work, as a directory that does not fit its pages.
+ */
+bool coh_home_here(const struct coh *coh, uint64_t gpn);
+/* Whether what `src`, another node, says to this node as requester fits what runs here. */
+bool coh_home_grants(const struct coh *coh, const struct coh_msg *msg);
+bool coh_home_acks(const struct coh *coh, const struct coh_msg *msg);
+bool coh_home_pushes(const struct coh *coh, const struct coh_msg *msg);
+/* This node asked itself for the page, and has not answered: its copy must stay. */
+bool coh_home_asked_self(const struct coh *coh, uint64_t gpn);
+/* It answered that it will not: read-ahead. */
+void coh_home_refused_self(struct coh *coh, uint64_t gpn);
 bool coh_home_take_zero(struct coh *coh, uint64_t gpn);
 bool coh_home_yield(struct coh *coh, uint64_t gpn, struct coh_out *out);
 bool coh_home_turn_away(struct coh *coh, uint64_t gpn, struct coh_out *out);
@@ -398,6 +415,8 @@ bool coh_home_turn_away(struct coh *coh, uint64_t gpn, struct coh_out *out);
 void coh_chunk_ask(struct coh *coh, uint64_t chunk, struct coh_out *out);
 int coh_chunk_adopt(struct coh *coh, uint64_t chunk, const struct coh_msg *msg,
 		    struct coh_out *out);
+/* Whether a correct node can say so: nobody but the old home makes this node one. */
+bool coh_chunk_learnable(const struct coh *coh, uint64_t chunk, uint16_t node, uint32_t version);
 void coh_chunk_learn(struct coh *coh, uint64_t chunk, uint16_t node, uint32_t version);
 bool coh_chunk_believable(const struct coh *coh, uint64_t chunk, uint16_t node, uint32_t version);
 struct coh_directory *coh_directory_new(const struct coh *coh);

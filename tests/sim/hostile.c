@@ -3,8 +3,8 @@
  * Hostile peers: see hostile.h. Most messages are answers to what the core sent, with a field or
  * two changed: plain noise would seldom get behind the first check. What must hold:
  *
- *   - coh_message() returns 0 or -EPROTO, and nothing is asserted in the core. A lie can come to
- * light later, when the node itself acts on what it was told: then the pod ends there (`ended`);
+ *   - coh_message() returns 0 or -EPROTO, then without any action, and nothing is asserted in the
+ *     core. No lie that was believed comes to light later, in the node's own work;
  *   - actions can be carried out: no content is installed that did not come, none sent that is not
  * there or may still be written, no access given to nothing, nothing sent to itself or to nobody;
  *   - no more actions than fit, never more pages than promised;
@@ -36,7 +36,6 @@ struct node {
 	uint16_t sent_to[SENT];
 	uint32_t sent_count;
 	bool pinning[ACTORS], pinned[ACTORS], releasing;
-	bool ended; /* an input was refused after others had been acted on */
 	uint64_t pin_page[ACTORS];
 	uint8_t pin_want[ACTORS];
 	struct coh_action action[COH_ACTIONS_MIN];
@@ -268,18 +267,15 @@ static void do_message(struct node *node, struct input *input, struct hostile_co
 	require(ret == 0 || ret == -EPROTO, "coh_message() returns neither 0 nor -EPROTO");
 	count->messages++;
 	count->accepted += !ret;
-	node->ended = ret && out.count;
-	if (!node->ended)
-		finish(node, &out, &msg);
+	require(!ret || !out.count, "a message is refused after it was acted on");
+	finish(node, &out, &msg);
 }
 
-/* The node's own input: it is correct, so an error can only be a lie that was believed. */
+/* The node's own input: it is correct, whatever lies were believed before. */
 static void local_done(struct node *node, int ret, const struct coh_out *out)
 {
-	require(ret == 0 || ret == -EPROTO, "a correct input is refused");
-	node->ended = ret;
-	if (!ret)
-		finish(node, out, NULL);
+	require(!ret, "a correct input is refused");
+	finish(node, out, NULL);
 }
 
 static void do_local(struct node *node, struct input *input)
@@ -355,7 +351,7 @@ void hostile_run(const uint8_t *data, size_t size, struct hostile_count *count)
 		return;
 	config.self = node->self = take(&input) % NODES;
 	if (!coh_create(&config, &node->coh)) {
-		while (input.left && !node->ended) {
+		while (input.left) {
 			uint8_t kind = take(&input) % 16;
 
 			node->now_ns += 10;
