@@ -103,8 +103,10 @@ static_assert(sizeof(struct wire_start) == 32);
 
 struct wire_stats_reply {
 	uint64_t id;
+	uint32_t offset, total;
 	/* char text[] */
 };
+static_assert(sizeof(struct wire_stats_reply) == 16);
 
 struct wire_end {
 	uint64_t rip;
@@ -115,7 +117,7 @@ struct wire_end {
 };
 static_assert(sizeof(struct wire_end) == 16);
 
-static_assert(sizeof(struct wire_stats_reply) + CONTROL_STATS_BYTES_MAX <= CONTROL_PAYLOAD_MAX);
+static_assert(sizeof(struct wire_stats_reply) + CONTROL_STATS_PART_MAX <= CONTROL_PAYLOAD_MAX);
 static_assert(sizeof(struct wire_features) + CPUID_LEAVES_MAX * sizeof(struct wire_leaf) <=
 	      CONTROL_PAYLOAD_MAX);
 
@@ -210,8 +212,8 @@ static bool features_valid(const struct control_features *m)
 {
 	return wire_text_valid(m->engine, sizeof(m->engine)) && m->engine[0] != '\0' &&
 	       m->tsc_khz > 0 && m->vcpu_count <= VCPUS_MAX && m->tsc_deadline <= 1 &&
-	       m->tsc_scaling <= 1 && m->walks_write <= 1 &&
-	       m->capacity_pages <= GPN_LIMIT && leaves_valid(&m->offer);
+	       m->tsc_scaling <= 1 && m->walks_write <= 1 && m->capacity_pages <= GPN_LIMIT &&
+	       leaves_valid(&m->offer);
 }
 
 static bool start_valid(const struct control_start *m)
@@ -220,6 +222,14 @@ static bool start_valid(const struct control_start *m)
 	       m->memory_bytes % PAGE_BYTES == 0 && m->tsc_khz > 0 && m->vcpu_count >= 1 &&
 	       m->vcpu_count <= VCPUS_MAX && m->tsc_deadline <= 1 && m->walks_write <= 1 &&
 	       leaves_valid(&m->cpuid);
+}
+
+static bool stats_reply_valid(const struct control_stats_reply *m)
+{
+	return m->text && m->text_size >= 1 && m->text_size <= CONTROL_STATS_PART_MAX &&
+	       m->total <= CONTROL_STATS_TEXT_MAX && m->offset <= m->total &&
+	       m->text_size <= m->total - m->offset &&
+	       wire_text_span_valid(m->text, m->text_size, true);
 }
 
 static bool end_valid(const struct control_end *m)
@@ -371,13 +381,17 @@ static int encode_start(const struct control_start *m, uint8_t *out)
 
 static int encode_stats_reply(const struct control_stats_reply *m, uint8_t *out)
 {
-	if (m->text_size > CONTROL_STATS_BYTES_MAX || (m->text_size > 0 && !m->text) ||
-	    !wire_text_span_valid(m->text, m->text_size, true))
+	struct wire_stats_reply w = {
+		.id = htole64(m->id),
+		.offset = htole32(m->offset),
+		.total = htole32(m->total),
+	};
+
+	if (!stats_reply_valid(m))
 		return -EINVAL;
-	put_numbers(out, 1, &m->id);
-	if (m->text_size > 0)
-		memcpy(out + sizeof(struct wire_stats_reply), m->text, m->text_size);
-	return (int)(sizeof(struct wire_stats_reply) + m->text_size);
+	memcpy(out, &w, sizeof(w));
+	memcpy(out + sizeof(w), m->text, m->text_size);
+	return (int)(sizeof(w) + m->text_size);
 }
 
 static int encode_end(const struct control_end *m, uint8_t *out)
@@ -478,8 +492,7 @@ int control_message_encode(const struct control_message *msg, uint32_t sequence,
 	};
 	int payload;
 
-	if (msg->type == CONTROL_STATS_REPLY &&
-	    msg->stats_reply.text_size > CONTROL_STATS_BYTES_MAX)
+	if (msg->type == CONTROL_STATS_REPLY && msg->stats_reply.text_size > CONTROL_STATS_PART_MAX)
 		return -EINVAL;
 	if (size < CONTROL_HEADER_BYTES + payload_bytes_max(msg))
 		return -EMSGSIZE;
@@ -693,13 +706,17 @@ static int decode_start(const uint8_t *in, size_t size, struct control_start *m)
 
 static int decode_stats_reply(const uint8_t *in, size_t size, struct control_stats_reply *m)
 {
-	if (size < sizeof(struct wire_stats_reply) ||
-	    size > sizeof(struct wire_stats_reply) + CONTROL_STATS_BYTES_MAX)
+	struct wire_stats_reply w;
+
+	if (size < sizeof(w) || size > sizeof(w) + CONTROL_STATS_PART_MAX)
 		return -EPROTO;
-	get_numbers(in, sizeof(uint64_t), 1, &m->id);
-	m->text = (const char *)in + sizeof(struct wire_stats_reply);
-	m->text_size = (uint32_t)(size - sizeof(struct wire_stats_reply));
-	return wire_text_span_valid(m->text, m->text_size, true) ? 0 : -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	m->id = le64toh(w.id);
+	m->offset = le32toh(w.offset);
+	m->total = le32toh(w.total);
+	m->text = (const char *)in + sizeof(w);
+	m->text_size = (uint32_t)(size - sizeof(w));
+	return stats_reply_valid(m) ? 0 : -EPROTO;
 }
 
 static int decode_end(const uint8_t *in, size_t size, struct control_end *m)

@@ -20,7 +20,7 @@
  *      IO_REQUEST              node 0      IO_REPLY    a vCPU's access to a device
  *      FEATURES                node 0      START       what my host can do; what the guest will see
  *      READY                   node 0      RUN         my vCPUs exist and wait; run them
- *      STATS_REQUEST           any         STATS_REPLY JSON of the node
+ *      STATS_REQUEST           any         STATS_REPLY JSON of the node, in parts
  *      END                     all                     the pod ends: why, with what status
  *
  * A START that cannot be met is answered with END. The order of a pod's life is FEATURES, START,
@@ -35,10 +35,11 @@
 #include "core/limits.h"
 #include "engine/cpuid.h"
 
-#define CONTROL_HEADER_BYTES	16u
-#define CONTROL_STATS_BYTES_MAX 65536u
-#define CONTROL_PAYLOAD_MAX	(CONTROL_STATS_BYTES_MAX + 64u)
-#define CONTROL_FRAME_MAX	(CONTROL_HEADER_BYTES + CONTROL_PAYLOAD_MAX)
+#define CONTROL_HEADER_BYTES   16u
+#define CONTROL_STATS_PART_MAX 65536u	  /* of a node's numbers in one message */
+#define CONTROL_STATS_TEXT_MAX (1u << 20) /* of all of them */
+#define CONTROL_PAYLOAD_MAX    (CONTROL_STATS_PART_MAX + 64u)
+#define CONTROL_FRAME_MAX      (CONTROL_HEADER_BYTES + CONTROL_PAYLOAD_MAX)
 
 #define CONTROL_VCPUS_MAX    64u  /* vCPUs named by one INTERRUPT */
 #define CONTROL_IO_ITEMS_MAX 256u /* items of one string access; more are several requests */
@@ -183,11 +184,15 @@ struct control_stats_request {
 	uint64_t id;
 };
 
-/* Text is JSON, not NUL-terminated. Encoding reads it, decoding leaves it pointing into the input.
+/*
+ * A part of a JSON text, not NUL-terminated; the parts come in order. Encoding reads the text,
+ * decoding leaves it pointing into the input.
  */
 struct control_stats_reply {
 	uint64_t id;
-	uint32_t text_size; /* up to CONTROL_STATS_BYTES_MAX */
+	uint32_t offset; /* of the part in the whole */
+	uint32_t total;	 /* of the whole, at least offset + text_size; to CONTROL_STATS_TEXT_MAX */
+	uint32_t text_size; /* 1..CONTROL_STATS_PART_MAX */
 	const char *text;
 };
 

@@ -36,7 +36,7 @@ static void fill_leaves(struct cpuid_set *set, uint32_t count)
 /* A valid message of each type; `variant` 0 is small, 1 is as large as can be. */
 static void make(uint8_t type, int variant)
 {
-	static char text[CONTROL_STATS_BYTES_MAX];
+	static char text[CONTROL_STATS_PART_MAX];
 
 	memset(&in, 0, sizeof(in));
 	in.type = type;
@@ -88,9 +88,10 @@ static void make(uint8_t type, int variant)
 		break;
 	case CONTROL_STATS_REPLY:
 		memset(text, 'x', sizeof(text));
-		in.stats_reply =
-			(struct control_stats_reply){ 9, variant ? CONTROL_STATS_BYTES_MAX : 0,
-						      text };
+		in.stats_reply = (struct control_stats_reply){ .id = 9, .text = text };
+		in.stats_reply.text_size = variant ? CONTROL_STATS_PART_MAX : 1;
+		in.stats_reply.total = variant ? CONTROL_STATS_TEXT_MAX : 1;
+		in.stats_reply.offset = in.stats_reply.total - in.stats_reply.text_size;
 		break;
 	case CONTROL_END:
 		in.end = (struct control_end){ .kind = CONTROL_END_PANIC,
@@ -195,14 +196,13 @@ static void test_sizes(void **state)
 	for (uint8_t type = 1; type < CONTROL_TYPE_LIMIT; type++) {
 		size_t size;
 
-		make(type, type != CONTROL_STATS_REPLY);
+		make(type, type != CONTROL_STATS_REPLY); /* its frame would have no room for more */
 		size = (size_t)control_message_encode(&in, 0, frame, sizeof(frame) - 1) -
 		       CONTROL_HEADER_BYTES;
 		frame[CONTROL_HEADER_BYTES + size] = 0;
-		if (type != CONTROL_STATS_REPLY)
-			assert_int_equal(control_message_decode(type, frame + CONTROL_HEADER_BYTES,
-								size + 1, &out),
-					 -EPROTO);
+		assert_int_equal(
+			control_message_decode(type, frame + CONTROL_HEADER_BYTES, size + 1, &out),
+			-EPROTO);
 		for (size_t less = 0; less < size; less++)
 			assert_int_equal(control_message_decode(type, frame + CONTROL_HEADER_BYTES,
 								less, &out),
@@ -272,7 +272,11 @@ static void test_rules(void **state)
 	expect_refused(CONTROL_START, 0, 25, 2);
 	expect_refused(CONTROL_START, 0, 31, 1);
 	expect_refused(CONTROL_STATS_REPLY, 1, 100, 0x1b);
-	expect_refused(CONTROL_END, 1, 9, 1); /* node 511 */
+	expect_refused(CONTROL_STATS_REPLY, 0, 8, 1); /* begins where the text ends */
+	expect_refused(CONTROL_STATS_REPLY, 0, 11, 0x80);
+	expect_refused(CONTROL_STATS_REPLY, 0, 12, 0);	  /* longer than the whole */
+	expect_refused(CONTROL_STATS_REPLY, 0, 14, 0x20); /* a whole of 2 MiB */
+	expect_refused(CONTROL_END, 1, 9, 1);		  /* node 511 */
 	expect_refused(CONTROL_END, 1, 14, CONTROL_END_KIND_LIMIT);
 	expect_refused(CONTROL_END, 1, 40, 0); /* a NUL within */
 	expect_refused(CONTROL_END, 1, 40, '\n');
@@ -288,7 +292,7 @@ static void test_encode_refuses(void **state)
 	in.io_request.count = CONTROL_IO_ITEMS_MAX + 1;
 	assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)), -EINVAL);
 	make(CONTROL_STATS_REPLY, 1);
-	in.stats_reply.text_size++;
+	in.stats_reply.total++;
 	assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)), -EINVAL);
 	make(CONTROL_FEATURES, 1);
 	in.features.offer.count = CPUID_LEAVES_MAX + 1;

@@ -753,14 +753,14 @@ static void test_down_once(void **state)
 static void test_last_words(void **state)
 {
 	struct control_message *msg = calloc(1, sizeof(*msg));
-	char *text = calloc(1, CONTROL_STATS_BYTES_MAX);
+	char *text = calloc(1, CONTROL_STATS_PART_MAX);
 	struct node *pod = make_pod(2);
 	struct control_channel *in;
 	pthread_t thread;
 	unsigned count = 0;
 	int error;
 
-	memset(text, ' ', CONTROL_STATS_BYTES_MAX);
+	memset(text, ' ', CONTROL_STATS_PART_MAX);
 	start(&pod[0]);
 	start(&pod[1]);
 	assert_int_equal(finish(&pod[0]), 0);
@@ -770,7 +770,12 @@ static void test_last_words(void **state)
 	for (unsigned i = 0; i < 100; i++)
 		assert_int_equal(control_send(in, msg), 0); /* never read by node 1 */
 	msg->type = CONTROL_STATS_REPLY;
-	msg->stats_reply = (struct control_stats_reply){ 1, CONTROL_STATS_BYTES_MAX, text };
+	msg->stats_reply = (struct control_stats_reply){
+		.id = 1,
+		.total = CONTROL_STATS_PART_MAX,
+		.text_size = CONTROL_STATS_PART_MAX,
+		.text = text,
+	};
 	for (unsigned i = 0; i < 60; i++)
 		assert_int_equal(control_send(mesh_control(pod[1].mesh, 0), msg), 0);
 	msg->type = CONTROL_END;

@@ -452,17 +452,20 @@ static void *sender_main(void *argument)
 {
 	struct sender *sender = argument;
 	struct control_message *msg = calloc(1, sizeof(*msg));
-	char *text = malloc(CONTROL_STATS_BYTES_MAX);
+	char *text = malloc(CONTROL_STATS_PART_MAX);
 	int error;
 
-	memset(text, 'x', CONTROL_STATS_BYTES_MAX);
+	memset(text, 'x', CONTROL_STATS_PART_MAX);
 	for (uint64_t i = 0; i < MESSAGES; i++) {
 		uint64_t id = (uint64_t)sender->number << 32 | i;
 
 		if (i % 100 == 99) {
 			msg->type = CONTROL_STATS_REPLY;
 			msg->stats_reply = (struct control_stats_reply){
-				.id = id, .text_size = (uint32_t)(i * 21), .text = text
+				.id = id,
+				.total = (uint32_t)(i * 21),
+				.text_size = (uint32_t)(i * 21),
+				.text = text,
 			};
 		} else if (i % 3 == 0) {
 			memset(msg, 0, sizeof(*msg));
@@ -579,17 +582,18 @@ static void test_control_many_senders(void **state)
 static void test_control_queue_bound(void **state)
 {
 	struct control_message *msg = calloc(1, sizeof(*msg));
-	char *text = calloc(1, CONTROL_STATS_BYTES_MAX);
+	char *text = calloc(1, CONTROL_STATS_PART_MAX);
 	struct control_channel *channel;
 	int fd[2], error = 0;
 	unsigned count = 0;
 
-	memset(text, ' ', CONTROL_STATS_BYTES_MAX);
+	memset(text, ' ', CONTROL_STATS_PART_MAX);
 	test_tcp_pair(fd, 4096);
 	assert_int_equal(tcp_control_create(fd[0], PEER, &channel), 0);
 	msg->type = CONTROL_STATS_REPLY;
 	msg->stats_reply.text = text;
-	msg->stats_reply.text_size = CONTROL_STATS_BYTES_MAX;
+	msg->stats_reply.text_size = CONTROL_STATS_PART_MAX;
+	msg->stats_reply.total = CONTROL_STATS_PART_MAX;
 	for (; error == 0 && count < 1000; count++)
 		error = control_send(channel, msg);
 	assert_int_equal(error, -ENOBUFS);

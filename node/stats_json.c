@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a node tells of itself (stats_json.h), and its way through control messages.
+ *
+ * A node with the most vCPUs that a pod can have says some 250 KiB, which is more than one frame
+ * should carry: heartbeats go the same way. So the text goes in parts, in order.
+ *
+ * Tested in tests/node/test_stats_json.c.
+ */
+#include "node/stats_json.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void set(json_t *object, const char *key, uint64_t value)
+{
+	json_object_set_new(object, key, json_integer((json_int_t)value));
+}
+
+static json_t *hex_json(uint64_t value)
+{
+	char text[24];
+	snprintf(text, sizeof(text), "0x%" PRIx64, value);
+	return json_string(text);
+}
+
+static json_t *stalls_json(const struct pager_stats *stats)
+{
+	static const char *const names[COH_STALL_KINDS] = { "zero", "read", "write", "upgrade" };
+	json_t *stalls = json_object();
+	for (int k = 0; k < COH_STALL_KINDS; k++)
+		set(stalls, names[k], stats->stall_count[k]);
+	return stalls;
+}
+
+static json_t *hot_json(const struct stats_node *node)
+{
+	json_t *list = json_array();
+	for (uint32_t i = 0; i < node->hot_count; i++) {
+		json_t *entry = json_object();
+		json_object_set_new(entry, "gpa", hex_json(node->hot[i].gpn << PAGE_SHIFT));
+		set(entry, "stalls", node->hot[i].count);
+		json_array_append_new(list, entry);
+	}
+	return list;
+}
+
+static const char *vcpu_state_name(const struct vcpu_stats *stats)
+{
+	if (stats->run_state == VCPU_WAIT_FOR_SIPI)
+		return "waiting";
+	switch (stats->activity) {
+	case VCPU_IN_GUEST:
+		return "running";
+	case VCPU_SLEEPING:
+		return "halted";
+	case VCPU_IN_IO:
+		return "io";
+	case VCPU_ENDED:
+		return "ended";
+	default:
+		return "outside";
+	}
+}
+
+static json_t *vcpu_json(const struct stats_node *node, const struct stats_vcpu *vcpu)
+{
+	static const char *const exits[] = { "io",     "mmio",	 "msr_read", "msr_write", "hlt",
+					     "window", "kicked", "shutdown", "failed" };
+	json_t *entry = json_object(), *counts = json_object();
+	set(entry, "number", vcpu->number);
+	json_object_set_new(entry, "node", json_string(node->name));
+	json_object_set_new(entry, "state", json_string(vcpu_state_name(&vcpu->stats)));
+	set(entry, "stalls", vcpu->stalls);
+	for (int k = 0; k <= EXIT_FAILED; k++)
+		set(counts, exits[k], vcpu->stats.exit_count[k]);
+	json_object_set_new(entry, "exits", counts);
+	json_object_set_new(entry, "rip", hex_json(vcpu->stats.rip));
+	set(entry, "interrupts", vcpu->stats.interrupt_count);
+	set(entry, "ipis", vcpu->stats.ipi_count);
+	return entry;
+}
+
+static void set_pager(json_t *o, const struct pager_stats *stats)
+{
+	set(o, "resident_bytes", (stats->pages_owned + stats->pages_shared) * PAGE_BYTES);
+	set(o, "pages_owned", stats->pages_owned);
+	set(o, "pages_shared", stats->pages_shared);
+	json_object_set_new(o, "stalls", stalls_json(stats));
+	set(o, "stall_p50_ns", pager_stats_quantile_ns(stats, COH_STALL_KINDS, 0.5));
+	set(o, "stall_p99_ns", pager_stats_quantile_ns(stats, COH_STALL_KINDS, 0.99));
+	set(o, "messages", stats->message_count);
+	set(o, "bytes_out", stats->bytes_out);
+	set(o, "bytes_in", stats->bytes_in);
+	set(o, "pages_sent", stats->page_count);
+	set(o, "deferred", stats->deferred_count);
+	set(o, "hold_ns", stats->hold_ns);
+	set(o, "evicted_pushed", stats->evict_push_count);
+	set(o, "evicted_dropped", stats->evict_drop_count);
+	set(o, "readahead", stats->readahead_count);
+	set(o, "chunks_homed", stats->chunks_homed);
+}
+
+char *stats_json(const struct stats_node *node)
+{
+	json_t *o = json_object(), *vcpus = json_array();
+	set(o, "number", node->number);
+	json_object_set_new(o, "name", json_string(node->name));
+	json_object_set_new(o, "address", json_string(node->address));
+	set(o, "vcpus", node->vcpu_count);
+	set(o, "promised_bytes", node->promised_bytes);
+	set_pager(o, &node->pager);
+	set(o, "clock_error_ns", node->clock_error_ns);
+	json_object_set_new(o, "tsc_error_ns", json_integer(node->tsc_error_ns));
+	json_object_set_new(o, "hot_pages", hot_json(node));
+	for (uint32_t i = 0; i < node->vcpu_count; i++)
+		json_array_append_new(vcpus, vcpu_json(node, &node->vcpu[i]));
+	json_object_set_new(o, "vcpu_list", vcpus);
+	char *text = json_dumps(o, JSON_COMPACT | JSON_ENSURE_ASCII);
+	json_decref(o);
+	return text;
+}
+
+void stats_part(const char *text, uint32_t size, uint32_t offset, struct control_stats_reply *part)
+{
+	uint32_t left = size - offset;
+	part->offset = offset;
+	part->total = size;
+	part->text = text + offset;
+	part->text_size = left < CONTROL_STATS_PART_MAX ? left : CONTROL_STATS_PART_MAX;
+}
+
+int stats_text_add(struct stats_text *text, const struct control_stats_reply *part)
+{
+	if (part->offset != text->have || (text->have && part->total != text->total))
+		return -EPROTO;
+	if (!text->text) {
+		text->text = malloc(part->total);
+		if (!text->text)
+			return -ENOMEM;
+		text->total = part->total;
+	}
+	memcpy(text->text + text->have, part->text, part->text_size);
+	text->have += part->text_size;
+	return text->have == text->total;
+}
+
+void stats_text_free(struct stats_text *text)
+{
+	free(text->text);
+	*text = (struct stats_text){ 0 };
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A node's numbers as JSON text, and that text in parts that control messages can carry.
+ *
+ * Pure: everything is in the arguments.
+ */
+#ifndef NODE_STATS_JSON_H
+#define NODE_STATS_JSON_H
+
+#include "node/pager.h"
+#include "node/vcpu.h"
+#include "wire/control_message.h"
+
+#define STATS_HOT_PAGES 8
+
+struct stats_vcpu {
+	uint32_t number;
+	uint64_t stalls;
+	struct vcpu_stats stats;
+};
+
+struct stats_node {
+	uint32_t number;
+	const char *name, *address;
+	uint64_t promised_bytes;
+	struct pager_stats pager;
+	uint64_t clock_error_ns;
+	int64_t tsc_error_ns;
+	struct pager_hot_page hot[STATS_HOT_PAGES];
+	uint32_t hot_count;
+	uint32_t vcpu_count;
+	const struct stats_vcpu *vcpu; /* vcpu_count of them */
+};
+
+/* One JSON object, ASCII, malloc'd; at most CONTROL_STATS_TEXT_MAX bytes. NULL: no memory. */
+char *stats_json(const struct stats_node *node);
+
+/* The part of the text that begins at offset < size, as long as one message carries. */
+void stats_part(const char *text, uint32_t size, uint32_t offset, struct control_stats_reply *part);
+
+/* A text that comes in parts. All zero: nothing came yet. */
+struct stats_text {
+	char *text; /* `total` bytes, no NUL */
+	uint32_t have, total;
+};
+
+/*
+ * The next part, of a valid message. 1: the text is whole; 0: more must come; -EPROTO: it does not
+ * go on where the last one ended; -ENOMEM.
+ */
+int stats_text_add(struct stats_text *text, const struct control_stats_reply *part);
+void stats_text_free(struct stats_text *text); /* and all zero again */
+
+#endif
