@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Are two outcomes of a sequence the same? What is not compared:
+ *
+ *   flags that may be undefined where the sequence ended (diff_flags.c), and RF
+ *   x87's last opcode and its instruction and data pointers
+ *   the present bit of #PF's error code above 2^47: the host's kernel does not tell it
+ *   at CPL 0: selectors, IF and IOPL, the user bit of #PF's error code
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/soft/diff.h"
+
+#define ERROR_PRESENT 1u
+#define ERROR_USER    4u
+#define USER_TOP      (1ull << 47)
+
+struct report {
+	char *text;
+	size_t room;
+};
+
+#define SAY(report, ...)                                                                           \
+	do {                                                                                       \
+		int said = snprintf((report)->text, (report)->room, __VA_ARGS__);                  \
+		size_t moved = said < 0 ? 0 : (size_t)said;                                        \
+		if (moved >= (report)->room)                                                       \
+			moved = (report)->room ? (report)->room - 1 : 0;                           \
+		(report)->text += moved;                                                           \
+		(report)->room -= moved;                                                           \
+	} while (0)
+
+static const char *const gpr_name[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+					  "r8",	 "r9",	"r10", "r11", "r12", "r13", "r14", "r15" };
+
+uint32_t diff_ended_at(const struct diff_case *c, const struct diff_outcome *outcome)
+{
+	uint64_t offset = outcome->state.rip - c->code_va;
+
+	if (outcome->vector == VECTOR_BP)
+		offset--;
+	for (uint32_t i = 0; i < c->insn_count; i++)
+		if (c->offset[i] >= offset)
+			return i;
+	return c->insn_count;
+}
+
+static void compare_word(struct report *r, const char *what, uint64_t native, uint64_t guest)
+{
+	if (native != guest)
+		SAY(r, "  %-6s native %016lx  engine %016lx\n", what, (unsigned long)native,
+		    (unsigned long)guest);
+}
+
+static void compare_end(struct report *r, const struct diff_case *c, const struct diff_outcome *n,
+			const struct diff_outcome *g)
+{
+	uint32_t ignored = 0;
+
+	compare_word(r, "vector", n->vector, g->vector);
+	if (n->vector != g->vector)
+		return;
+	if (n->vector == VECTOR_PF && c->system)
+		ignored |= ERROR_USER;
+	if (n->vector == VECTOR_PF && n->cr2 >= USER_TOP)
+		ignored |= ERROR_PRESENT;
+	compare_word(r, "error", n->error & ~ignored, g->error & ~ignored);
+	if (n->vector == VECTOR_PF)
+		compare_word(r, "cr2", n->cr2, g->cr2);
+}
+
+static void compare_general(struct report *r, const struct diff_case *c,
+			    const struct diff_outcome *n, const struct diff_outcome *g)
+{
+	const struct diff_state *a = &n->state, *b = &g->state;
+	uint64_t ignored = c->undefined[diff_ended_at(c, n)] | FLAG_RF;
+
+	for (int i = 0; i < 16; i++)
+		compare_word(r, gpr_name[i], a->gpr[i], b->gpr[i]);
+	compare_word(r, "rip", a->rip, b->rip);
+	if (c->system)
+		ignored |= FLAG_IF | 0x3000;
+	compare_word(r, "rflags", a->rflags & ~ignored, b->rflags & ~ignored);
+	compare_word(r, "fsbase", a->fs_base, b->fs_base);
+	compare_word(r, "gsbase", a->gs_base, b->gs_base);
+	if (c->system)
+		return;
+	compare_word(r, "cs", a->cs, b->cs);
+	compare_word(r, "ss", a->ss, b->ss);
+	compare_word(r, "ds", a->ds, b->ds);
+	compare_word(r, "es", a->es, b->es);
+}
+
+static void compare_bytes(struct report *r, const char *what, uint32_t number, const uint8_t *n,
+			  const uint8_t *g, uint32_t bytes)
+{
+	if (!memcmp(n, g, bytes))
+		return;
+	SAY(r, "  %s%u native ", what, number);
+	for (uint32_t i = bytes; i-- > 0;)
+		SAY(r, "%02x", n[i]);
+	SAY(r, "  engine ");
+	for (uint32_t i = bytes; i-- > 0;)
+		SAY(r, "%02x", g[i]);
+	SAY(r, "\n");
+}
+
+/* Standard format of xsave (SDM vol. 1, 13.4). */
+static void compare_extended(struct report *r, const uint8_t *n, const uint8_t *g)
+{
+	compare_bytes(r, "fcw", 0, n, g, 2);
+	compare_bytes(r, "fsw", 0, n + 2, g + 2, 2);
+	compare_bytes(r, "ftw", 0, n + 4, g + 4, 1);
+	compare_bytes(r, "mxcsr", 0, n + 24, g + 24, 4);
+	for (uint32_t i = 0; i < 8; i++)
+		compare_bytes(r, "st", i, n + 32 + 16 * i, g + 32 + 16 * i, 10);
+	for (uint32_t i = 0; i < 16; i++) {
+		compare_bytes(r, "xmm", i, n + 160 + 16 * i, g + 160 + 16 * i, 16);
+		compare_bytes(r, "ymmh", i, n + 576 + 16 * i, g + 576 + 16 * i, 16);
+	}
+}
+
+static void compare_memory(struct report *r, const struct diff_case *c,
+			   const struct diff_outcome *n, const struct diff_outcome *g)
+{
+	uint32_t bytes = c->code_bytes, room = diff_code_room(c->code_va);
+
+	for (uint32_t page = 0; page < DIFF_DATA_PAGES; page++) {
+		const uint8_t *a = n->memory[page], *b = g->memory[page];
+		uint32_t i = 0;
+
+		if (!memcmp(a, b, DIFF_PAGE))
+			continue;
+		while (a[i] == b[i])
+			i++;
+		SAY(r, "  [%lx] native %02x  engine %02x\n",
+		    (unsigned long)(diff_pages[page].va + i), a[i], b[i]);
+	}
+	if (bytes > room)
+		bytes = room;
+	if (memcmp(n->code, g->code, bytes))
+		SAY(r, "  code, as it was left, differs\n");
+}
+
+bool diff_equal(const struct diff_case *c, const struct diff_outcome *native,
+		const struct diff_outcome *guest, char *why, size_t why_size)
+{
+	struct report r = { why, why_size };
+
+	why[0] = '\0';
+	if (native->status || guest->status) {
+		if (native->status != guest->status)
+			SAY(&r, "  status native %d  engine %d: %s\n", native->status,
+			    guest->status, guest->detail);
+		return native->status == guest->status;
+	}
+	compare_end(&r, c, native, guest);
+	compare_general(&r, c, native, guest);
+	compare_extended(&r, native->state.xsave, guest->state.xsave);
+	compare_memory(&r, c, native, guest);
+	return why[0] == '\0';
+}

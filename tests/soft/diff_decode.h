@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One instruction as Zydis sees it, for the parts of soft-diff that look into sequences. */
+#ifndef TESTS_SOFT_DIFF_DECODE_H
+#define TESTS_SOFT_DIFF_DECODE_H
+
+#include <Zydis/Zydis.h>
+
+#include "tests/soft/diff.h"
+
+struct diff_insn {
+	ZydisDecodedInstruction insn;
+	ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
+};
+
+static inline bool diff_decode(const uint8_t *code, size_t bytes, struct diff_insn *ret_insn)
+{
+	static ZydisDecoder decoder;
+
+	if (!decoder.stack_width)
+		ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	return ZYAN_SUCCESS(
+		ZydisDecoderDecodeFull(&decoder, code, bytes, &ret_insn->insn, ret_insn->operand));
+}
+
+/* diff_flags.c: flags that may be undefined behind it, and flags it reads. */
+uint32_t diff_insn_undefined(const struct diff_insn *i, uint32_t before);
+uint32_t diff_insn_reads(const struct diff_insn *i);
+
+#endif

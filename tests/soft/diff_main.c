@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * soft-diff: random instruction sequences on this CPU and on an engine must end alike. See diff.h.
+ *
+ *   soft-diff --count 1000000                     so many instructions, of all classes
+ *   soft-diff --class string,x87 --seed 7         others
+ *   soft-diff --regressions tests/soft/regressions
+ *   soft-diff --case 'LINE' --trace               one line of that file, or of a report
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/engine.h"
+#include "tests/soft/diff_decode.h"
+
+#define CODE_END       (DIFF_CODE_VA + (DIFF_CODE_PAGES - 2) * (uint64_t)DIFF_PAGE)
+#define CODE_GAP       64u /* a wild jump is unlikely to go further beyond the end */
+#define BLAME_MAX      256u
+#define LINE_MAX_BYTES 4096u
+
+struct options {
+	const struct engine_ops *engine;
+	uint64_t seed, count, seconds;
+	uint32_t classes; /* a bit each */
+	uint32_t insn_max, shown_max;
+	bool system, trace, list, statistics, tolerant, twice;
+	const char *regressions, *line;
+};
+
+struct blame {
+	const char *mnemonic;
+	uint32_t count;
+};
+
+struct soft_diff {
+	struct options options;
+	struct diff_plan plan;
+	struct diff_forms *forms;
+	struct diff_sides sides;
+	struct diff_case cases[DIFF_BATCH];
+	struct diff_outcome by_native[DIFF_BATCH];
+	struct rng rng;
+	uint64_t code_at; /* where the engine has seen no code yet */
+	uint64_t instructions, sequences, differences, unsupported, endless;
+	uint64_t vectors[32];
+	struct blame blame[BLAME_MAX];
+	uint64_t mnemonic_count[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+};
+
+static const struct option long_options[] = {
+	{ "engine", required_argument, NULL, 'e' },
+	{ "seed", required_argument, NULL, 's' },
+	{ "count", required_argument, NULL, 'n' },
+	{ "seconds", required_argument, NULL, 't' },
+	{ "class", required_argument, NULL, 'c' },
+	{ "length", required_argument, NULL, 'l' },
+	{ "show", required_argument, NULL, 'S' },
+	{ "system", no_argument, NULL, 'k' },
+	{ "twice", no_argument, NULL, 'w' },
+	{ "trace", no_argument, NULL, 'T' },
+	{ "list", no_argument, NULL, 'L' },
+	{ "statistics", no_argument, NULL, 'z' },
+	{ "tolerate-unsupported", no_argument, NULL, 'u' },
+	{ "regressions", required_argument, NULL, 'r' },
+	{ "case", required_argument, NULL, 'C' },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
+};
+
+static const char usage[] =
+	"soft-diff [OPTION...]: random instructions on this CPU and on an engine must do the same\n"
+	"  --engine kvm|soft       the engine (soft)\n"
+	"  --count N               so many instructions, about (100000)\n"
+	"  --seconds N             stop after so long, whatever the count\n"
+	"  --seed N                other sequences (1)\n"
+	"  --class NAME,...        only these classes, and some alu; --list names them\n"
+	"  --length N              instructions of a sequence, at most, about (20)\n"
+	"  --system                the guest runs them at CPL 0\n"
+	"  --twice                 on the CPU both times: the test of the test itself\n"
+	"  --regressions FILE      runs the sequences of that file, and nothing else\n"
+	"  --case 'LINE'           runs one sequence, as reported\n"
+	"  --trace                 shows every sequence and how it ended\n"
+	"  --show N                differences that are shrunk and shown (10)\n"
+	"  --tolerate-unsupported  what the engine says it cannot do is no failure\n"
+	"  --statistics            how often each mnemonic was run\n"
+	"  --list                  the classes and mnemonics there are\n";
+
+/* How often each class comes when all are wanted. */
+static const uint32_t weights[CLASS_COUNT] = {
+	[CLASS_ALU] = 24,   [CLASS_SHIFT] = 8,	[CLASS_BIT] = 5,    [CLASS_MULDIV] = 4,
+	[CLASS_MOV] = 16,   [CLASS_STACK] = 7,	[CLASS_STRING] = 4, [CLASS_FLAGS] = 3,
+	[CLASS_ATOMIC] = 4, [CLASS_BMI] = 5,	[CLASS_SSE] = 12,   [CLASS_AVX] = 14,
+	[CLASS_CRYPTO] = 3, [CLASS_X87] = 7,	[CLASS_MMX] = 5,    [CLASS_STATE] = 2,
+	[CLASS_MISC] = 2,   [CLASS_SYSTEM] = 1, [CLASS_BRANCH] = 9, [CLASS_SMC] = 1,
+	[CLASS_STEP] = 1,
+};
+
+static int read_classes(const char *text, uint32_t *ret_classes)
+{
+	char *copy = strdup(text), *rest = copy, *name;
+
+	*ret_classes = 0;
+	while (copy && (name = strsep(&rest, ","))) {
+		uint32_t i = 0;
+
+		while (i < CLASS_COUNT && strcmp(diff_class_name[i], name) != 0)
+			i++;
+		if (i == CLASS_COUNT) {
+			fprintf(stderr, "soft-diff: there is no class '%s'; --list names them\n",
+				name);
+			free(copy);
+			return -EINVAL;
+		}
+		*ret_classes |= 1u << i;
+	}
+	free(copy);
+	return 0;
+}
+
+static int read_engine(const char *name, const struct engine_ops **ret_engine)
+{
+	static const struct engine_ops *const engines[] = { &engine_kvm };
+
+	for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++)
+		if (!strcmp(engines[i]->name, name)) {
+			*ret_engine = engines[i];
+			return 0;
+		}
+	fprintf(stderr, "soft-diff: there is no engine '%s'\n", name);
+	return -EINVAL;
+}
+
+/* 0; 1: asked for help; -EINVAL. */
+static int read_options(int argc, char **argv, struct options *o)
+{
+	int c, err = 0;
+
+	while (!err && (c = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+		switch (c) {
+		case 'e':
+			err = read_engine(optarg, &o->engine);
+			break;
+		case 's':
+			o->seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'n':
+			o->count = strtoull(optarg, NULL, 0);
+			break;
+		case 't':
+			o->seconds = strtoull(optarg, NULL, 0);
+			break;
+		case 'c':
+			err = read_classes(optarg, &o->classes);
+			break;
+		case 'l':
+			o->insn_max = (uint32_t)strtoul(optarg, NULL, 0);
+			break;
+		case 'S':
+			o->shown_max = (uint32_t)strtoul(optarg, NULL, 0);
+			break;
+		case 'k':
+			o->system = true;
+			break;
+		case 'w':
+			o->twice = true;
+			break;
+		case 'T':
+			o->trace = true;
+			break;
+		case 'L':
+			o->list = true;
+			break;
+		case 'z':
+			o->statistics = true;
+			break;
+		case 'u':
+			o->tolerant = true;
+			break;
+		case 'r':
+			o->regressions = optarg;
+			break;
+		case 'C':
+			o->line = optarg;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return 1;
+		default:
+			fputs(usage, stderr);
+			return -EINVAL;
+		}
+	}
+	if (o->insn_max < 1 || o->insn_max > 60)
+		o->insn_max = 20;
+	return err;
+}
+
+static void make_plan(struct soft_diff *d)
+{
+	d->plan = (struct diff_plan){ .forms = d->forms,
+				      .insn_max = d->options.insn_max,
+				      .avx = diff_guest_has_avx(d->sides.guest) };
+	for (uint32_t i = 0; i < CLASS_COUNT; i++) {
+		if (d->options.classes >> i & 1)
+			d->plan.weight[i] = weights[i];
+		if (d->options.classes >> i & 1 && d->options.classes != UINT32_MAX)
+			d->plan.weight[i] = 20;
+	}
+	if (d->options.system)
+		d->plan.weight[CLASS_SYSTEM] = 0;
+	if (!diff_guest_has_fsgsbase(d->sides.guest))
+		d->plan.weight[CLASS_STATE] = 0;
+	if (d->options.classes != UINT32_MAX)
+		d->plan.weight[CLASS_ALU] += 3;
+}
+
+/* Sequences lie behind each other, now and then across the end of a page or into a hole. */
+static int place(struct soft_diff *d, struct diff_case *c)
+{
+	uint64_t at = d->code_at + rng_below(&d->rng, 16), page_end;
+
+	if (diff_code_room(at) == 0)
+		at = (at | (DIFF_PAGE - 1)) + 1;
+	page_end = (at | (DIFF_PAGE - 1)) + 1;
+	if (rng_chance(&d->rng, 8) && page_end - at > 200)
+		at = page_end - 1 - rng_below(&d->rng, 120);
+	if (diff_code_room(at) < 400 && !(diff_code_room(at) > 16 && rng_chance(&d->rng, 20)))
+		at += diff_code_room(at) + DIFF_PAGE + rng_below(&d->rng, 64);
+	if (at >= CODE_END) {
+		int err = diff_guest_forget(d->sides.guest);
+
+		if (err)
+			return err;
+		at = DIFF_CODE_VA + rng_below(&d->rng, DIFF_PAGE);
+	}
+	c->code_va = at;
+	return 0;
+}
+
+static void add_blame(struct soft_diff *d, const char *mnemonic)
+{
+	for (uint32_t i = 0; i < BLAME_MAX; i++) {
+		if (d->blame[i].mnemonic && strcmp(d->blame[i].mnemonic, mnemonic) != 0)
+			continue;
+		d->blame[i].mnemonic = mnemonic;
+		d->blame[i].count++;
+		return;
+	}
+}
+
+static void show_end(const char *side, const struct diff_case *c, const struct diff_outcome *o)
+{
+	if (o->status)
+		printf("    %s: status %d %s\n", side, o->status, o->detail);
+	else
+		printf("    %s: vector %u error %x cr2 %lx at instruction %u of %u\n", side,
+		       o->vector, o->error, (unsigned long)o->cr2, diff_ended_at(c, o),
+		       c->insn_count);
+}
+
+/* A difference: shrunk, shown and counted. The engine forgets all code on the way. */
+static void report(struct soft_diff *d, const struct diff_case *c, const char *why)
+{
+	struct diff_case *small = diff_allocate(sizeof(*small));
+	char first[sizeof(d->sides.why)];
+
+	d->differences++;
+	if (!small || d->differences > d->options.shown_max) {
+		free(small);
+		return;
+	}
+	*small = *c;
+	snprintf(first, sizeof(first), "%s", why);
+	printf("difference %" PRIu64 ":\n", d->differences);
+	if (diff_shrink(&d->sides, small) == 1) {
+		snprintf(first, sizeof(first), "%s", d->sides.why);
+	} else {
+		*small = *c;
+		printf("  only after what ran before it, not alone:\n");
+	}
+	add_blame(d, diff_mnemonic(small, small->insn_count ? small->insn_count - 1 : 0));
+	printf("  ");
+	diff_print_line(small);
+	diff_print_code(small);
+	fputs(first, stdout);
+	fflush(stdout);
+	d->code_at = DIFF_CODE_VA;
+	if (diff_guest_forget(d->sides.guest))
+		exit(2);
+	free(small);
+}
+
+static void count(struct soft_diff *d, const struct diff_case *c, const struct diff_outcome *o)
+{
+	uint32_t ended = diff_ended_at(c, o);
+
+	d->sequences++;
+	d->instructions += ended + (o->vector != VECTOR_BP);
+	d->vectors[o->vector % 32]++;
+	if (!d->options.statistics)
+		return;
+	for (uint32_t i = 0; i < ended; i++) {
+		struct diff_insn insn;
+
+		if (diff_decode(c->code + c->offset[i], 15, &insn))
+			d->mnemonic_count[insn.insn.mnemonic]++;
+	}
+}
+
+/* Once, and, if the code has not changed itself, perhaps once more: translated already. */
+static int judge(struct soft_diff *d, const struct diff_case *c, const struct diff_outcome *native)
+{
+	struct diff_outcome *guest = &d->sides.by_guest;
+	uint32_t runs = rng_chance(&d->rng, 25) ? 2 : 1;
+	uint32_t room = diff_code_room(c->code_va), at;
+
+	if (memcmp(native->code, c->code, c->code_bytes < room ? c->code_bytes : room) != 0)
+		runs = 1;
+	for (uint32_t run = 0; run < runs; run++) {
+		int err = d->options.twice ? diff_native_run(d->sides.native, c, 1, guest, &at)
+					   : diff_guest_run(d->sides.guest, c, guest);
+
+		if (err)
+			return err;
+		if (d->options.trace)
+			show_end("engine", c, guest);
+		if (guest->status == -ENOTSUP && d->options.tolerant) {
+			d->unsupported++;
+			continue;
+		}
+		if (!diff_equal(c, native, guest, d->sides.why, sizeof(d->sides.why))) {
+			report(d, c, d->sides.why);
+			return 0;
+		}
+	}
+	return 0;
+}
+
+static int run_cases(struct soft_diff *d, uint32_t number)
+{
+	uint32_t at = 0;
+	int err = diff_native_run(d->sides.native, d->cases, number, d->by_native, &at);
+
+	if (err == -EIO) {
+		printf("the native side ended in this sequence:\n  ");
+		diff_print_line(&d->cases[at]);
+		diff_print_code(&d->cases[at]);
+	}
+	if (err)
+		return err;
+	for (uint32_t i = 0; i < number; i++) {
+		const struct diff_case *c = &d->cases[i];
+
+		if (d->options.trace) {
+			diff_print_line(c);
+			diff_print_code(c);
+			show_end("native", c, &d->by_native[i]);
+		}
+		if (d->by_native[i].status) {
+			d->endless++;
+			continue;
+		}
+		count(d, c, &d->by_native[i]);
+		err = judge(d, c, &d->by_native[i]);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* As many sequences as lie behind each other in code that is new to the engine. */
+static int run_random(struct soft_diff *d)
+{
+	time_t end = time(NULL) + (time_t)d->options.seconds;
+
+	d->code_at = DIFF_CODE_VA;
+	while (d->instructions < d->options.count && (!d->options.seconds || time(NULL) < end)) {
+		uint32_t batch = d->options.trace ? 1 : DIFF_BATCH;
+		int err;
+
+		if (d->code_at + batch * (uint64_t)DIFF_CODE_MAX > CODE_END)
+			d->code_at = CODE_END;
+		for (uint32_t i = 0; i < batch; i++) {
+			struct diff_case *c = &d->cases[i];
+
+			c->seed = rng_next(&d->rng);
+			c->system = d->options.system;
+			err = place(d, c);
+			if (err)
+				return err;
+			diff_generate(&d->plan, c);
+			d->code_at = c->code_va + c->code_bytes + CODE_GAP;
+		}
+		err = run_cases(d, batch);
+		if (err)
+			return err;
+		if (d->differences > 50 && d->differences > d->options.shown_max)
+			break;
+	}
+	return 0;
+}
+
+static int run_file(struct soft_diff *d)
+{
+	FILE *file = fopen(d->options.regressions, "re");
+	char line[LINE_MAX_BYTES];
+	int err = file ? 0 : -errno;
+
+	while (!err && fgets(line, sizeof(line), file)) {
+		if (line[0] == '#' || line[0] == '\n')
+			continue;
+		err = diff_read_line(line, &d->cases[0]);
+		if (!err)
+			err = diff_guest_forget(d->sides.guest);
+		if (!err)
+			err = run_cases(d, 1);
+	}
+	if (file)
+		fclose(file);
+	return err;
+}
+
+static int run_line(struct soft_diff *d)
+{
+	int err = diff_read_line(d->options.line, &d->cases[0]);
+
+	return err ? err : run_cases(d, 1);
+}
+
+static void summary(const struct soft_diff *d)
+{
+	printf("%" PRIu64 " instructions in %" PRIu64 " sequences, %" PRIu64 " differences",
+	       d->instructions, d->sequences, d->differences);
+	printf(" (seed %" PRIu64 "; %" PRIu64 " without end, %" PRIu64 " unsupported)\n",
+	       d->options.seed, d->endless, d->unsupported);
+	printf("ended by:");
+	for (uint32_t i = 0; i < 32; i++)
+		if (d->vectors[i])
+			printf(" #%u %" PRIu64, i, d->vectors[i]);
+	printf("\n");
+	for (uint32_t i = 0; i < BLAME_MAX && d->blame[i].mnemonic; i++)
+		printf("differs: %-12s %u\n", d->blame[i].mnemonic, d->blame[i].count);
+	for (uint32_t i = 0; d->options.statistics && i <= ZYDIS_MNEMONIC_MAX_VALUE; i++)
+		if (d->mnemonic_count[i])
+			printf("%-16s %" PRIu64 "\n", ZydisMnemonicGetString((ZydisMnemonic)i),
+			       d->mnemonic_count[i]);
+}
+
+static int run(struct soft_diff *d)
+{
+	char why[256] = "";
+	int err = diff_native_create(&d->sides.native);
+
+	if (err)
+		return err;
+	err = diff_guest_create(d->options.engine, &d->sides.guest, why, sizeof(why));
+	if (err) {
+		fprintf(stderr, "soft-diff: %s\n", why);
+		return err;
+	}
+	d->forms = diff_forms_create(diff_guest_has_avx(d->sides.guest));
+	if (!d->forms)
+		return -ENOMEM;
+	make_plan(d);
+	if (d->options.list) {
+		diff_forms_list(d->forms);
+		return 0;
+	}
+	d->rng.state = d->options.seed;
+	if (d->options.regressions)
+		err = run_file(d);
+	else if (d->options.line)
+		err = run_line(d);
+	else
+		err = run_random(d);
+	summary(d);
+	return err;
+}
+
+int main(int argc, char **argv)
+{
+	struct soft_diff *d = diff_allocate(sizeof(*d));
+	int err;
+
+	if (!d)
+		return 2;
+	d->options = (struct options){ .engine = &engine_kvm,
+				       .seed = 1,
+				       .count = 100000,
+				       .classes = UINT32_MAX,
+				       .insn_max = 20,
+				       .shown_max = 10 };
+	err = read_options(argc, argv, &d->options);
+	if (err) {
+		free(d);
+		return err < 0 ? 2 : 0;
+	}
+	signal(SIGPIPE, SIG_IGN); /* the native side may end */
+	err = run(d);
+	if (err)
+		fprintf(stderr, "soft-diff: %s\n", strerrordesc_np(-err));
+	err = err || d->differences ? 1 : 0;
+	diff_guest_destroy(d->sides.guest);
+	diff_native_destroy(d->sides.native);
+	diff_forms_destroy(d->forms);
+	free(d);
+	return err;
+}

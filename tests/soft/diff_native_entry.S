@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Into a random state and back: see diff_native.c, which owns the variables named here.
+ * struct diff_native_frame: bases of fs and gs, r15..rax without rsp (15 words), and what iretq takes:
+ * rip, cs, rflags, rsp, ss.
+ */
+	.text
+
+/* void diff_native_enter(struct diff_native_frame *frame, const void *xsave, uint64_t mask) */
+	.globl diff_native_enter
+	.type diff_native_enter, @function
+diff_native_enter:
+	push %rbp
+	push %rbx
+	push %r12
+	push %r13
+	push %r14
+	push %r15
+	mov %rsp, diff_native_host_rsp(%rip)
+	mov %edx, %eax
+	xor %edx, %edx
+	xrstor64 (%rsi)
+	mov (%rdi), %rax
+	mov 8(%rdi), %rdx
+	wrfsbase %rax
+	wrgsbase %rdx
+	add $16, %rdi
+	xor %eax, %eax
+	mov %eax, %ds
+	mov %eax, %es
+	mov %rdi, %rsp
+	pop %r15
+	pop %r14
+	pop %r13
+	pop %r12
+	pop %r11
+	pop %r10
+	pop %r9
+	pop %r8
+	pop %rdi
+	pop %rsi
+	pop %rbp
+	pop %rbx
+	pop %rdx
+	pop %rcx
+	pop %rax
+	iretq
+	.size diff_native_enter, . - diff_native_enter
+
+/* Where a signal handler that has seen the end of a sequence returns to, on the host's stack. */
+	.globl diff_native_leave
+	.type diff_native_leave, @function
+diff_native_leave:
+	cld
+	fninit
+	ldmxcsr default_mxcsr(%rip)
+	pop %r15
+	pop %r14
+	pop %r13
+	pop %r12
+	pop %rbx
+	pop %rbp
+	ret
+	.size diff_native_leave, . - diff_native_leave
+
+/*
+ * Every signal's handler. FS is the guest's until it is restored here, so nothing that uses
+ * thread-local storage may run before. AC must not be set in C, either.
+ */
+	.globl diff_native_signal
+	.type diff_native_signal, @function
+diff_native_signal:
+	pushfq
+	andq $~0x40000, (%rsp)
+	popfq
+	sub $8, %rsp
+	rdfsbase %rax
+	mov %rax, diff_native_fs_base(%rip)
+	rdgsbase %rax
+	mov %rax, diff_native_gs_base(%rip)
+	mov diff_native_host_fs_base(%rip), %rax
+	wrfsbase %rax
+	call diff_native_on_signal
+	mov diff_native_fs_base(%rip), %rax
+	wrfsbase %rax
+	mov diff_native_gs_base(%rip), %rax
+	wrgsbase %rax
+	add $8, %rsp
+	ret
+	.size diff_native_signal, . - diff_native_signal
+
+	.section .rodata
+	.balign 4
+default_mxcsr:
+	.long 0x1f80
+
+	.section .note.GNU-stack, "", @progbits

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a sequence that fails to the smallest one that does, and how sequences are written down.
+ * Instructions are replaced by nops rather than removed: what is relative to RIP stays right.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/soft/diff_decode.h"
+
+int diff_try(struct diff_sides *sides, const struct diff_case *c)
+{
+	uint32_t at;
+	int err = diff_native_run(sides->native, c, 1, &sides->by_native, &at);
+
+	if (err)
+		return err;
+	if (sides->by_native.status)
+		return 0;
+	err = diff_guest_forget(sides->guest);
+	if (!err)
+		err = diff_guest_run(sides->guest, c, &sides->by_guest);
+	if (err)
+		return err;
+	return !diff_equal(c, &sides->by_native, &sides->by_guest, sides->why, sizeof(sides->why));
+}
+
+static bool fails(struct diff_sides *sides, struct diff_case *c)
+{
+	diff_analyse(c);
+	return !c->tainted && diff_try(sides, c) == 1;
+}
+
+static bool shorten(struct diff_sides *sides, struct diff_case *c)
+{
+	struct diff_case *shorter = diff_allocate(sizeof(*shorter));
+	bool found = false;
+
+	for (uint32_t n = 0; shorter && n <= c->insn_count && !found; n++) {
+		*shorter = *c;
+		shorter->code_bytes = c->offset[n];
+		found = fails(sides, shorter);
+	}
+	if (found)
+		*c = *shorter;
+	free(shorter);
+	return found;
+}
+
+static bool is_nop(const struct diff_case *c, uint32_t insn)
+{
+	return c->code[c->offset[insn]] == 0x90;
+}
+
+static void blank(struct diff_sides *sides, struct diff_case *c)
+{
+	struct diff_case *blanked = diff_allocate(sizeof(*blanked));
+
+	for (uint32_t n = c->insn_count; blanked && n-- > 0;) {
+		uint32_t bytes = (uint32_t)(c->offset[n + 1] - c->offset[n]);
+
+		*blanked = *c;
+		memset(blanked->code + c->offset[n], 0x90, bytes);
+		if (!is_nop(c, n) && fails(sides, blanked)) {
+			/* Nops are instructions of their own: count down from where they end. */
+			*c = *blanked;
+			while (n < c->insn_count && c->offset[n] > c->offset[n + 1])
+				n++;
+		}
+	}
+	free(blanked);
+}
+
+int diff_shrink(struct diff_sides *sides, struct diff_case *c)
+{
+	if (!shorten(sides, c))
+		return 0;
+	blank(sides, c);
+	return diff_try(sides, c);
+}
+
+void diff_print_code(const struct diff_case *c)
+{
+	ZydisFormatter formatter;
+	struct diff_insn i;
+	char text[128];
+
+	ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+	for (uint32_t n = 0; n < c->insn_count; n++) {
+		uint32_t at = c->offset[n];
+
+		if (is_nop(c, n))
+			continue;
+		if (!diff_decode(c->code + at, c->code_bytes - at, &i)) {
+			printf("    %" PRIx64 "  (does not decode)\n", c->code_va + at);
+			return;
+		}
+		ZydisFormatterFormatInstruction(&formatter, &i.insn, i.operand,
+						i.insn.operand_count_visible, text, sizeof(text),
+						c->code_va + at, NULL);
+		printf("    %" PRIx64 "  %s\n", c->code_va + at, text);
+	}
+}
+
+const char *diff_mnemonic(const struct diff_case *c, uint32_t insn)
+{
+	struct diff_insn i;
+
+	if (insn >= c->insn_count ||
+	    !diff_decode(c->code + c->offset[insn], c->code_bytes - c->offset[insn], &i))
+		return "(none)";
+	return ZydisMnemonicGetString(i.insn.mnemonic);
+}
+
+void diff_print_line(const struct diff_case *c)
+{
+	printf("%" PRIx64 " %" PRIx64 " %c ", c->seed, c->code_va, c->system ? 's' : 'u');
+	for (uint32_t i = 0; i < c->code_bytes; i++)
+		printf("%02x", c->code[i]);
+	printf("\n");
+}
+
+static int read_code(const char *hex, struct diff_case *c)
+{
+	unsigned byte;
+
+	for (c->code_bytes = 0; sscanf(hex, "%2x", &byte) == 1 && hex[0] > ' ' && hex[1] > ' ';
+	     hex += 2) {
+		if (c->code_bytes == DIFF_CODE_MAX - 1)
+			return -EINVAL;
+		c->code[c->code_bytes++] = (uint8_t)byte;
+	}
+	return c->code_bytes ? 0 : -EINVAL;
+}
+
+int diff_read_line(const char *line, struct diff_case *c)
+{
+	char level;
+	int at;
+
+	memset(c, 0, sizeof(*c));
+	if (sscanf(line, "%" SCNx64 " %" SCNx64 " %c %n", &c->seed, &c->code_va, &level, &at) < 3)
+		return -EINVAL;
+	if ((level != 'u' && level != 's') || c->code_va < DIFF_CODE_VA ||
+	    c->code_va >= DIFF_CODE_VA + (DIFF_CODE_PAGES - 2) * DIFF_PAGE ||
+	    diff_code_room(c->code_va) == 0)
+		return -EINVAL;
+	c->system = level == 's';
+	if (read_code(line + at, c))
+		return -EINVAL;
+	diff_state_random(c);
+	diff_analyse(c);
+	return 0;
+}
