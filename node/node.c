@@ -342,11 +342,29 @@ static int start_vcpus(struct node *node)
 	return r;
 }
 
+/* Before anything else, because it shows only when all the work of the start is done. */
+static int check_names(const struct node *node, char *why, size_t why_size)
+{
+	const char *pod = node->config->name, *name = node->config->node[node->self].name;
+	size_t excess = status_socket_excess(pod, name);
+	char dir[64];
+	if (!excess)
+		return 0;
+	status_socket_dir(dir, sizeof(dir));
+	snprintf(why, why_size,
+		 "pod '%s' and node '%s': their names are %zu bytes too long for a socket in %s: "
+		 "give one of them a shorter name",
+		 pod, name, excess, dir);
+	return -ENAMETOOLONG;
+}
+
 /* Everything up to running vCPUs. */
 static int bring_up(struct node *node, char *why, size_t why_size)
 {
 	why[0] = '\0';
-	int r = check(node->options, &node->features, &node->map, why, why_size);
+	int r = check_names(node, why, why_size);
+	if (!r)
+		r = check(node->options, &node->features, &node->map, why, why_size);
 	if (!r && node->config->node_count > 1 && node->features.advice)
 		node_say(node, "advice: %s", node->features.advice);
 	if (!r)

@@ -17,6 +17,8 @@
 #include <string.h>
 
 #define CONFIG_BYTES_MAX (1u << 20)
+/* inih cuts a section's name behind 49 bytes without a word: what has so many may have had more. */
+#define SECTION_MAX 48
 
 struct parse {
 	struct pod_config *config;
@@ -193,6 +195,9 @@ static int on_key(void *context, const char *section, const char *key, const cha
 	struct parse *p = context;
 	if (p->error)
 		return 0;
+	if (strlen(section) > SECTION_MAX)
+		return refuse(p, "[%s...: give the node a name of %zu bytes at most", section,
+			      SECTION_MAX - strlen("node "));
 	if (strcmp(section, "pod") == 0)
 		return set_pod(p, key, value);
 	if (strncmp(section, "node ", 5) == 0)

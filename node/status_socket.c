@@ -6,6 +6,7 @@
 #include "node/status_socket.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -118,21 +119,35 @@ int status_socket_remove_dead(const char *path)
 	return r == -ENOENT ? 0 : r;
 }
 
-static int listen_at(struct status_socket *s, const char *pod, const char *node)
+/* As snprintf(): the length that the path has, or would have. */
+static size_t path_make(const char *pod, const char *node, char *path, size_t size)
 {
-	char dir[256], pod_name[256], node_name[256];
+	char dir[PATH_MAX], pod_name[256], node_name[256];
 	status_socket_dir(dir, sizeof(dir));
-	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-		return -errno;
 	snprintf(pod_name, sizeof(pod_name), "%s", pod);
 	snprintf(node_name, sizeof(node_name), "%s", node);
 	swap_dots(pod_name, '.', '%');
 	swap_dots(node_name, '.', '%');
-	s->address.sun_family = AF_UNIX;
-	int length = snprintf(s->address.sun_path, sizeof(s->address.sun_path), "%.100s/%s.%s.sock",
-			      dir, pod_name, node_name);
-	if (length < 0 || (size_t)length >= sizeof(s->address.sun_path))
+	return (size_t)snprintf(path, size, "%s/%s.%s.sock", dir, pod_name, node_name);
+}
+
+size_t status_socket_excess(const char *pod, const char *node)
+{
+	size_t most = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
+	size_t length = path_make(pod, node, NULL, 0);
+	return length > most ? length - most : 0;
+}
+
+static int listen_at(struct status_socket *s, const char *pod, const char *node)
+{
+	char dir[PATH_MAX];
+	if (status_socket_excess(pod, node))
 		return -ENAMETOOLONG;
+	status_socket_dir(dir, sizeof(dir));
+	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	s->address.sun_family = AF_UNIX;
+	path_make(pod, node, s->address.sun_path, sizeof(s->address.sun_path));
 	int r = status_socket_remove_dead(s->address.sun_path);
 	if (r < 0)
 		return r;

@@ -24,13 +24,19 @@ bool status_socket_name_parse(const char *name, char *pod, char *node, size_t si
  */
 int status_socket_remove_dead(const char *path);
 
+/* How many bytes the path for these names is longer than a socket's can be; 0: it fits. */
+size_t status_socket_excess(const char *pod, const char *node);
+
 struct status_socket;
 
 /* Returns the answer, malloc'd JSON text, or NULL. Called on the socket's own thread; may block a
  * second. */
 typedef char *status_answer_fn(void *context);
 
-/* -EADDRINUSE: a living node of this name is here already. Removes what a dead one left. */
+/*
+ * -EADDRINUSE: a living node of this name is here already. Removes what a dead one left.
+ * -ENAMETOOLONG: status_socket_excess().
+ */
 int status_socket_open(const char *pod, const char *node, status_answer_fn *answer, void *context,
 		       struct status_socket **ret_socket);
 /* Stops the thread, removes the file. NULL is fine. */

@@ -64,6 +64,8 @@ static const struct {
 	  "600" },
 	{ TWO_NODES "[node a]\naddress=10.0.0.3:7700\n", "twice" },
 	{ TWO_NODES "[node c]\naddress=10.0.0.1:7700\nmemory=1G\nvcpus=1\n", "same address" },
+	{ TWO_NODES "[node a-name-that-inih-would-cut-after-forty-four-xx]\nvcpus=1\n",
+	  "43 bytes" },
 };
 
 static void test_refuses_and_names(void **state)

@@ -80,12 +80,32 @@ static void test_names(void **state)
 		assert_false(status_socket_name_parse(bad[i], pod, node, sizeof(pod)));
 }
 
+/* Told before anything is made, and by the byte. */
+static void test_long_names(void **state)
+{
+	struct sockaddr_un address;
+	char name[256] = "", node[256] = "";
+	struct status_socket *s;
+	char dir[64];
+	status_socket_dir(dir, sizeof(dir));
+	size_t fits = sizeof(address.sun_path) - 1 - strlen(dir) - strlen("/.n.sock");
+	memset(name, 'p', fits);
+	assert_int_equal(status_socket_excess(name, "n"), 0);
+	assert_int_equal(status_socket_open(name, "n", answer, "{}", &s), 0);
+	status_socket_close(s);
+	assert_int_equal(status_socket_excess(name, "no"), 1);
+	assert_int_equal(status_socket_open(name, "no", answer, "{}", &s), -ENAMETOOLONG);
+	memset(node, 'n', 60);
+	assert_int_equal(status_socket_excess(name, node), 59);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_answers),
 		cmocka_unit_test(test_replaces_a_dead_one),
 		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_long_names),
 	};
 	snprintf(pod_name, sizeof(pod_name), "test%d", getpid());
 	return cmocka_run_group_tests(tests, NULL, NULL);
