@@ -59,13 +59,21 @@ static int send_frame(struct client *c, enum channel_kind kind, const void *payl
 	return write_all(c->config->line, frame, (size_t)n);
 }
 
-static int send_command(struct client *c)
+/* kind: START or RESIZE. */
+static int send_terminal(struct client *c, enum channel_kind kind, unsigned short rows,
+			 unsigned short columns)
 {
 	struct channel_terminal terminal = { .wanted = c->config->terminal != 0,
-					     .rows = c->config->rows,
-					     .columns = c->config->columns };
+					     .rows = rows,
+					     .columns = columns };
 	uint8_t frame[CHANNEL_FRAME_MAX];
-	ssize_t n;
+	ssize_t n = channel_encode_terminal(kind, &terminal, frame, sizeof(frame));
+
+	return n < 0 ? (int)n : write_all(c->config->line, frame, (size_t)n);
+}
+
+static int send_command(struct client *c)
+{
 	int ret;
 
 	for (char *const *arg = c->config->argv; *arg; arg++) {
@@ -73,8 +81,16 @@ static int send_command(struct client *c)
 		if (ret)
 			return ret;
 	}
-	n = channel_encode_terminal(CHANNEL_START, &terminal, frame, sizeof(frame));
-	return n < 0 ? (int)n : write_all(c->config->line, frame, (size_t)n);
+	return send_terminal(c, CHANNEL_START, c->config->rows, c->config->columns);
+}
+
+/* A line that takes nothing more may still have output for us: not an error. */
+static void resize(struct client *c)
+{
+	unsigned short rows, columns;
+
+	if (!c->config->size(c->config->resized, &rows, &columns))
+		(void)send_terminal(c, CHANNEL_RESIZE, rows, columns);
 }
 
 static int take_greeting(struct client *c)
@@ -166,9 +182,11 @@ int client_run(const struct client_config *config)
 		struct pollfd fds[] = {
 			{ .fd = config->line, .events = POLLIN },
 			{ .fd = c.greeted && c.credit ? c.in : -1, .events = POLLIN },
+			{ .fd = c.greeted && config->size ? config->resized : -1,
+			  .events = POLLIN },
 		};
 		int timeout = c.greeted ? -1 : config->greeting_timeout_ms;
-		int n = poll(fds, 2, timeout);
+		int n = poll(fds, 3, timeout);
 		int ret = 0;
 
 		if (n < 0 && errno != EINTR)
@@ -179,6 +197,9 @@ int client_run(const struct client_config *config)
 			continue;
 		if (fds[0].revents)
 			ret = line_read(&c);
+		/* What is typed after a change of size finds the new size. */
+		if (ret == 0 && c.status < 0 && fds[2].revents)
+			resize(&c);
 		if (ret == 0 && c.status < 0 && fds[1].revents)
 			ret = input_read(&c);
 		if (ret && c.status < 0)

@@ -15,6 +15,12 @@ struct client_config {
 	int terminal; /* ask for a terminal of this size */
 	unsigned short rows;
 	unsigned short columns;
+	/*
+	 * When `resized` becomes readable, `size` takes what it has and tells the terminal's size
+	 * now; negative errno: unknown. NULL: the size stays as it is.
+	 */
+	int (*size)(int resized, unsigned short *ret_rows, unsigned short *ret_columns);
+	int resized;
 	int listen_only;	 /* the line goes one way: nothing is ever sent, argv is NULL */
 	int greeting_timeout_ms; /* -1: wait for the server's greeting as long as it takes */
 };

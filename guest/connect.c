@@ -7,10 +7,11 @@
  *      connect --listen [--timeout SECONDS] FIFO
  *
  * Without a COMMAND the server has its own (the guest's runner). With --tty the command gets a
- * terminal and ours is raw meanwhile. --timeout bounds the wait for the greeting. With --ports
- * there are N servers, at SOCKET1 to SOCKETN, and a free one is taken: SOCKETi.lock is locked while
- * port i is in use, and a port that a client has left without its EXIT rests a few seconds, until
- * its server has surely noticed. Status 255: the line failed; the reason is on stderr.
+ * terminal, of our terminal's size now and later, and ours is raw meanwhile. --timeout bounds the
+ * wait for the greeting. With --ports there are N servers, at SOCKET1 to SOCKETN, and a free one is
+ * taken: SOCKETi.lock is locked while port i is in use, and a port that a client has left without
+ * its EXIT rests a few seconds, until its server has surely noticed. Status 255: the line failed;
+ * the reason is on stderr.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +21,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -161,16 +163,35 @@ static int port_open(const struct options *o, int *ret_lock)
 	return -EBUSY;
 }
 
+static int terminal_size(int resized, unsigned short *ret_rows, unsigned short *ret_columns)
+{
+	struct signalfd_siginfo seen;
+	struct winsize size;
+
+	/* Several changes at once are one: the size is what it is now. */
+	while (resized >= 0 && read(resized, &seen, sizeof(seen)) == (ssize_t)sizeof(seen))
+		;
+	if (ioctl(0, TIOCGWINSZ, &size))
+		return -errno;
+	*ret_rows = size.ws_row;
+	*ret_columns = size.ws_col;
+	return 0;
+}
+
 static void terminal_raw(struct client_config *config)
 {
 	struct termios raw;
-	struct winsize size;
+	sigset_t changes;
 
+	/* Watched before it is looked at for the first time, so that no change is missed. */
+	sigemptyset(&changes);
+	sigaddset(&changes, SIGWINCH);
+	sigprocmask(SIG_BLOCK, &changes, NULL);
+	config->resized = signalfd(-1, &changes, SFD_NONBLOCK | SFD_CLOEXEC);
+	if (config->resized >= 0)
+		config->size = terminal_size;
 	config->terminal = 1;
-	if (ioctl(0, TIOCGWINSZ, &size) == 0) {
-		config->rows = size.ws_row;
-		config->columns = size.ws_col;
-	}
+	(void)terminal_size(-1, &config->rows, &config->columns);
 	if (tcgetattr(0, &terminal_before))
 		return;
 	raw = terminal_before;

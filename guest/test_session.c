@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pty.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -14,7 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -236,7 +239,63 @@ static void a_silent_server_is_given_up(void **state)
 	close(lines[0]);
 }
 
-int main(void)
+static const char *connect_program;
+
+/* A server at a unix socket that runs what its one client asks for. */
+static pid_t server_at(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	pid_t pid;
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct session_config config = { .window = SESSION_WINDOW_MAX };
+
+		config.line = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		_exit(-session_serve(&config));
+	}
+	close(listener);
+	return pid;
+}
+
+static void a_terminal_follows_its_size(void **state)
+{
+	struct winsize size = { .ws_row = 24, .ws_col = 80 };
+	char path[64];
+	pid_t server, client;
+	int status, terminal;
+
+	(void)state;
+	snprintf(path, sizeof(path), "/tmp/test-session-%d.sock", getpid());
+	server = server_at(path);
+	client = forkpty(&terminal, NULL, NULL, &size);
+	assert_true(client >= 0);
+	if (client == 0) {
+		execl(connect_program, connect_program, "--tty", path, "sh", "-c",
+		      "stty size; read line; stty size", NULL);
+		_exit(99);
+	}
+	await_text(terminal, "24 80");
+	size.ws_row = 50;
+	size.ws_col = 132;
+	assert_int_equal(ioctl(terminal, TIOCSWINSZ, &size), 0);
+	assert_int_equal(write(terminal, "\r", 1), 1);
+	await_text(terminal, "50 132");
+	assert_int_equal(waitpid(client, &status, 0), client);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	assert_int_equal(waitpid(server, &status, 0), server);
+	close(terminal);
+	unlink(path);
+}
+
+/* The argument: the program `connect`. */
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(streams_and_status_are_exact),
@@ -246,8 +305,12 @@ int main(void)
 		cmocka_unit_test(a_stranger_is_refused),
 		cmocka_unit_test(more_stdin_than_the_window_is_refused),
 		cmocka_unit_test(a_silent_server_is_given_up),
+		cmocka_unit_test(a_terminal_follows_its_size),
 	};
 
+	if (argc != 2)
+		return 2;
+	connect_program = argv[1];
 	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
