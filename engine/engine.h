@@ -147,6 +147,6 @@ struct engine_ops {
 	uint64_t (*vcpu_rip)(struct engine_vcpu *vcpu); /* for reports */
 };
 
-extern const struct engine_ops engine_kvm;
+extern const struct engine_ops engine_kvm, engine_soft;
 
 #endif

@@ -20,7 +20,7 @@
 
 #define TEST_SECONDS 60
 
-static const struct engine_ops *const engines[] = { &engine_kvm };
+static const struct engine_ops *const engines[] = { &engine_kvm, &engine_soft };
 #define ENGINE_COUNT (sizeof(engines) / sizeof(engines[0]))
 
 static const struct test_case *const tables[] = {

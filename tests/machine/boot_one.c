@@ -4,7 +4,7 @@
  * the vCPU threads without nodes, pages or links. It shows that the PC is one that Linux likes, and
  * is the first thing to try when a guest misbehaves on a pod.
  *
- * usage: boot_one KERNEL INITRD VCPUS MEMORY_MIB [APPEND] [nodeadline]
+ * usage: boot_one [--engine kvm|soft] KERNEL INITRD VCPUS MEMORY_MIB [APPEND] [nodeadline]
  *
  * The console is standard input and output. Ends with 0 when the guest powers off, 2: wrong usage
  * or host, 3: the guest reset, 4: it panicked, 5: a vCPU ended otherwise.
@@ -34,6 +34,8 @@
 #include "node/vcpu.h"
 
 #define VCPUS_HERE_MAX 64u
+
+static const struct engine_ops *ops = &engine_kvm;
 
 struct boot {
 	struct engine *engine;
@@ -231,15 +233,15 @@ static void create_engine(struct boot *boot, uint64_t memory_bytes)
 	if (cpuid_finish(&boot->features.offer, boot->vcpu_count, &cpuid))
 		die("cannot make a CPUID");
 	config.tsc_khz = boot->features.tsc_khz;
-	if (engine_kvm.create(&config, &boot->engine, why, sizeof(why)))
+	if (ops->create(&config, &boot->engine, why, sizeof(why)))
 		die(why);
 	boot->memory = mmap(NULL, memory_bytes, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (boot->memory == MAP_FAILED)
 		die("cannot map guest memory");
 	for (uint32_t i = 0; i < boot->map.count; i++) {
-		if (engine_kvm.add_memory(boot->engine, boot->map.range[i].gpa,
-					  boot->memory + offset, boot->map.range[i].bytes))
+		if (ops->add_memory(boot->engine, boot->map.range[i].gpa, boot->memory + offset,
+				    boot->map.range[i].bytes))
 			die("cannot add guest memory");
 		offset += boot->map.range[i].bytes;
 	}
@@ -272,7 +274,7 @@ static void start_vcpus(struct boot *boot, const struct vcpu_state *bsp)
 {
 	static struct vcpu_state state;
 	struct vcpu_config config = {
-		.engine_ops = &engine_kvm,
+		.engine_ops = ops,
 		.engine = boot->engine,
 		.lapic = { .tsc_khz = boot->features.tsc_khz,
 			   .tsc_deadline = cpuid_has_tsc_deadline(&boot->features.offer) },
@@ -387,14 +389,19 @@ int main(int argc, char **argv)
 	char why[256] = "";
 	uint64_t memory_bytes;
 
+	if (argc > 2 && strcmp(argv[1], "--engine") == 0) {
+		ops = strcmp(argv[2], "soft") == 0 ? &engine_soft : &engine_kvm;
+		argc -= 2;
+		argv += 2;
+	}
 	if (argc < 5)
-		die("usage: boot_one KERNEL INITRD VCPUS MEMORY_MIB [APPEND]");
+		die("usage: boot_one [--engine kvm|soft] KERNEL INITRD VCPUS MEMORY_MIB [APPEND]");
 	boot.vcpu_count = (uint32_t)atoi(argv[3]);
 	memory_bytes = strtoull(argv[4], NULL, 10) << 20;
 	if (boot.vcpu_count < 1 || boot.vcpu_count > VCPUS_HERE_MAX ||
 	    memory_map_build(memory_bytes, &boot.map))
 		die("1 to 64 vCPUs and at least 64 MiB, please");
-	if (engine_kvm.probe(&boot.features, why, sizeof(why)))
+	if (ops->probe(&boot.features, why, sizeof(why)))
 		die(why);
 	if (argc > 6 && strcmp(argv[6], "nodeadline") == 0)
 		hide_tsc_deadline(&boot.features.offer);
@@ -416,7 +423,7 @@ int main(int argc, char **argv)
 		vcpu_join(boot.vcpu[number]);
 	for (uint32_t number = 0; number < boot.vcpu_count; number++)
 		vcpu_destroy(boot.vcpu[number]);
-	engine_kvm.destroy(boot.engine);
+	ops->destroy(boot.engine);
 	pc_destroy(boot.pc);
 	return boot.status;
 }

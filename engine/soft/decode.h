@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A guest instruction as decoded (Zydis), and its host form (encode.c).
+ *
+ * The host form is the instruction itself with its memory operand, if it has one, replaced by
+ * [register]: the guest's address has been translated into that register before.
+ */
+#ifndef ENGINE_SOFT_DECODE_H
+#define ENGINE_SOFT_DECODE_H
+
+#include "engine/soft/soft.h"
+
+#include <Zydis/Zydis.h>
+
+#define INSN_BYTES_MAX 15u
+#define HOST_INSN_MAX  24u
+#define INSN_OPERANDS  10
+
+struct soft_insn {
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand op[INSN_OPERANDS];
+	uint8_t bytes[16];
+	uint8_t length;
+	int8_t memory; /* index of the one explicit memory operand, or -1 */
+	bool memory_write, memory_read;
+	bool high_byte; /* names ah, ch, dh, bh: no REX prefix can be added */
+	uint32_t memory_bytes;
+	uint16_t registers; /* general registers it reads or writes, addresses included */
+	uint16_t registers_write;
+	uint16_t operand_registers;	  /* without those of the memory operand's address */
+	uint32_t flags_read, flags_write; /* FLAGS_HOST; write: those that it always sets */
+	bool flags_change;		  /* changes some flag, perhaps */
+};
+
+enum soft_code_size { CODE_16_REAL, CODE_16, CODE_32, CODE_32_COMPAT, CODE_64 };
+
+/* 0; -EINVAL: no instruction; -ENODATA: it needs more than `size` bytes. */
+int soft_decode(enum soft_code_size code_size, const uint8_t *bytes, uint32_t size,
+		struct soft_insn *ret_insn);
+enum soft_code_size soft_code_size(const struct engine_vcpu *vcpu);
+
+/* Number of a general register 0..15, or -1. */
+int soft_register_number(ZydisRegister reg);
+
+/*
+ * Can the host execute it for the guest, given its memory operand: no system instruction, no
+ * jump, no memory operands that are not written in it?
+ */
+bool soft_insn_is_plain(const struct soft_insn *insn);
+/* x87, MMX, SSE, AVX: what CR0.TS and the like forbid. */
+bool soft_insn_is_vector(const struct soft_insn *insn);
+
+/* Writes the host form; base: register (0..15, not 4, 5, 12, 13) of the operand. The length. */
+uint32_t soft_encode(const struct soft_insn *insn, int base, uint8_t *out);
+
+#endif

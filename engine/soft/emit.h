@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Writing host code: the few instructions that the engine puts between the guest's own. A buffer
+ * that is full stops taking bytes, and says so at the end.
+ */
+#ifndef ENGINE_SOFT_EMIT_H
+#define ENGINE_SOFT_EMIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum host_register { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
+
+struct emit {
+	uint8_t *at, *end;
+	bool full;
+};
+
+static inline void emit8(struct emit *e, uint32_t byte)
+{
+	if (e->at == e->end) {
+		e->full = true;
+		return;
+	}
+	*e->at++ = (uint8_t)byte;
+}
+
+static inline void emit32(struct emit *e, uint32_t value)
+{
+	for (int i = 0; i < 4; i++)
+		emit8(e, value >> (8 * i) & 0xff);
+}
+
+static inline void emit64(struct emit *e, uint64_t value)
+{
+	emit32(e, (uint32_t)value);
+	emit32(e, (uint32_t)(value >> 32));
+}
+
+static inline void emit_bytes(struct emit *e, const uint8_t *bytes, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		emit8(e, bytes[i]);
+}
+
+/* opcode with ModRM of `reg` and gs:[offset] */
+static inline void emit_gs(struct emit *e, bool wide, uint8_t opcode, int reg, uint32_t offset)
+{
+	uint32_t rex = (wide ? 8u : 0) | (reg >= 8 ? 4u : 0);
+
+	emit8(e, 0x65);
+	if (rex)
+		emit8(e, 0x40 | rex);
+	emit8(e, opcode);
+	emit8(e, 0x04 | ((uint32_t)reg & 7) << 3);
+	emit8(e, 0x25);
+	emit32(e, offset);
+}
+
+static inline void emit_load(struct emit *e, int reg, uint32_t offset)
+{
+	emit_gs(e, true, 0x8b, reg, offset);
+}
+
+static inline void emit_store(struct emit *e, int reg, uint32_t offset)
+{
+	emit_gs(e, true, 0x89, reg, offset);
+}
+
+/* mov qword gs:[offset], simm32 */
+static inline void emit_store_constant(struct emit *e, uint32_t value, uint32_t offset)
+{
+	emit_gs(e, true, 0xc7, 0, offset);
+	emit32(e, value);
+}
+
+static inline void emit_store8_constant(struct emit *e, uint8_t value, uint32_t offset)
+{
+	emit_gs(e, false, 0xc6, 0, offset);
+	emit8(e, value);
+}
+
+/* mov to, from (64 bits) */
+static inline void emit_move(struct emit *e, int to, int from)
+{
+	emit8(e, 0x48u | (from >= 8 ? 4u : 0) | (to >= 8 ? 1u : 0));
+	emit8(e, 0x89);
+	emit8(e, 0xc0u | ((uint32_t)from & 7) << 3 | ((uint32_t)to & 7));
+}
+
+/* mov reg, constant, as short as it goes; no flags */
+static inline void emit_constant(struct emit *e, int reg, uint64_t value)
+{
+	uint32_t b = reg >= 8 ? 1 : 0;
+
+	if (value == (uint32_t)value) {
+		if (b)
+			emit8(e, 0x41);
+		emit8(e, 0xb8u | ((uint32_t)reg & 7));
+		emit32(e, (uint32_t)value);
+	} else if ((uint64_t)(int64_t)(int32_t)value == value) {
+		emit8(e, 0x48 | b);
+		emit8(e, 0xc7);
+		emit8(e, 0xc0u | ((uint32_t)reg & 7));
+		emit32(e, (uint32_t)value);
+	} else {
+		emit8(e, 0x48 | b);
+		emit8(e, 0xb8u | ((uint32_t)reg & 7));
+		emit64(e, value);
+	}
+}
+
+static inline void emit_patch32(uint8_t *at, const uint8_t *target)
+{
+	int32_t distance = (int32_t)(target - (at + 4));
+
+	__atomic_store_n((int32_t *)(void *)at, distance, __ATOMIC_RELEASE);
+}
+
+/* jmp target */
+static inline void emit_jump(struct emit *e, const uint8_t *target)
+{
+	emit8(e, 0xe9);
+	emit32(e, (uint32_t)(int32_t)(target - (e->at + 4)));
+}
+
+#endif

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The host form of an instruction: its own bytes, with the memory operand replaced by [register],
+ * and with the prefixes that give it in 64-bit code the operand size that it had in the guest's.
+ *
+ * No general encoder: prefixes, ModRM, REX and VEX are put together anew from what the decoder
+ * found, opcode and immediate are copied. Tested by tests/soft/test_encode.c.
+ */
+#include "engine/soft/decode.h"
+
+#define REX_W 8u
+#define REX_R 4u
+#define REX_X 2u
+#define REX_B 1u
+
+struct writer {
+	uint8_t *out;
+	uint32_t count;
+};
+
+static void put(struct writer *w, uint32_t byte)
+{
+	w->out[w->count++] = (uint8_t)byte;
+}
+
+static void put_prefixes(struct writer *w, const struct soft_insn *insn)
+{
+	const ZydisDecodedInstruction *z = &insn->z;
+	bool code64 = z->machine_mode == ZYDIS_MACHINE_MODE_LONG_64, size_prefix = false;
+
+	for (uint32_t i = 0; i < z->raw.prefix_count; i++) {
+		uint8_t value = z->raw.prefixes[i].value;
+
+		if (value == 0xf0 || value == 0xf2 || value == 0xf3)
+			put(w, value);
+		if (value == 0x66 &&
+		    (code64 || z->raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY))
+			size_prefix = true;
+	}
+	if (!code64 && z->operand_width == 16 && z->opcode_map != ZYDIS_OPCODE_MAP_0F38 &&
+	    z->opcode_map != ZYDIS_OPCODE_MAP_0F3A)
+		size_prefix = true;
+	if (size_prefix)
+		put(w, 0x66);
+}
+
+static void put_opcode(struct writer *w, const struct soft_insn *insn)
+{
+	switch (insn->z.opcode_map) {
+	case ZYDIS_OPCODE_MAP_0F:
+		put(w, 0x0f);
+		break;
+	case ZYDIS_OPCODE_MAP_0F38:
+		put(w, 0x0f);
+		put(w, 0x38);
+		break;
+	case ZYDIS_OPCODE_MAP_0F3A:
+		put(w, 0x0f);
+		put(w, 0x3a);
+		break;
+	case ZYDIS_OPCODE_MAP_0F0F:
+		put(w, 0x0f);
+		put(w, 0x0f);
+		break;
+	default:
+		break;
+	}
+	if (insn->z.opcode_map != ZYDIS_OPCODE_MAP_0F0F)
+		put(w, insn->z.opcode);
+}
+
+static void put_tail(struct writer *w, const struct soft_insn *insn, int base)
+{
+	const ZydisDecodedInstructionRaw *raw = &insn->z.raw;
+	bool has_modrm = insn->z.attributes & ZYDIS_ATTRIB_HAS_MODRM;
+	uint32_t from = insn->length;
+
+	if (has_modrm && insn->memory >= 0)
+		put(w, (uint32_t)(raw->modrm.reg & 7) << 3 | ((uint32_t)base & 7));
+	else if (has_modrm)
+		put(w, (uint32_t)raw->modrm.mod << 6 | (uint32_t)(raw->modrm.reg & 7) << 3 |
+			       (raw->modrm.rm & 7));
+	if (raw->imm[0].size)
+		from = raw->imm[0].offset;
+	if (insn->z.opcode_map == ZYDIS_OPCODE_MAP_0F0F)
+		from = insn->length - 1u;
+	for (uint32_t i = from; i < insn->length; i++)
+		put(w, insn->bytes[i]);
+}
+
+static uint32_t encode_vex(const struct soft_insn *insn, int base, struct writer *w)
+{
+	const ZydisDecodedInstructionRaw *raw = &insn->z.raw;
+	uint32_t r = raw->vex.R, x = raw->vex.X, b = raw->vex.B;
+
+	/* R, X, B and vvvv are inverted, in the prefix and as the decoder has them. */
+	if (insn->memory >= 0) {
+		x = 1;
+		b = base < 8;
+	}
+	put(w, 0xc4);
+	put(w, r << 7 | x << 6 | b << 5 | raw->vex.m_mmmm);
+	put(w, (uint32_t)raw->vex.W << 7 | (uint32_t)(raw->vex.vvvv & 15) << 3 |
+		       (uint32_t)raw->vex.L << 2 | raw->vex.pp);
+	put(w, insn->z.opcode);
+	put_tail(w, insn, base);
+	return w->count;
+}
+
+/* Instructions whose short forms are gone in 64-bit code, or whose form has the address in it. */
+static bool encode_special(const struct soft_insn *insn, int base, struct writer *w)
+{
+	uint8_t opcode = insn->z.opcode;
+	bool code64 = insn->z.machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
+
+	if (insn->z.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+		return false;
+	if (!code64 && opcode >= 0x40 && opcode <= 0x4f) {
+		put_prefixes(w, insn);
+		put(w, 0xff);
+		put(w, (opcode & 8 ? 0xc8u : 0xc0u) | (opcode & 7));
+		return true;
+	}
+	if (opcode >= 0xa0 && opcode <= 0xa3) { /* al, eax, rax <-> moffs */
+		uint32_t rex = (insn->z.raw.rex.W ? REX_W : 0) | (base >= 8 ? REX_B : 0);
+
+		put_prefixes(w, insn);
+		if (rex)
+			put(w, 0x40 | rex);
+		put(w, (opcode & 2 ? 0x88u : 0x8au) | (opcode & 1));
+		put(w, (uint32_t)base & 7);
+		return true;
+	}
+	return false;
+}
+
+uint32_t soft_encode(const struct soft_insn *insn, int base, uint8_t *out)
+{
+	const ZydisDecodedInstructionRaw *raw = &insn->z.raw;
+	struct writer w = { .out = out };
+	uint32_t rex = 0;
+
+	if (insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+		return encode_vex(insn, base, &w);
+	if (encode_special(insn, base, &w))
+		return w.count;
+	put_prefixes(&w, insn);
+	if (insn->z.attributes & ZYDIS_ATTRIB_HAS_REX)
+		rex = 0x40u | (raw->rex.W ? REX_W : 0) | (raw->rex.R ? REX_R : 0) |
+		      (raw->rex.X ? REX_X : 0) | (raw->rex.B ? REX_B : 0);
+	if (insn->memory >= 0) {
+		rex &= ~(REX_X | REX_B);
+		if (base >= 8)
+			rex |= 0x40 | REX_B;
+	}
+	if (rex)
+		put(&w, rex);
+	put_opcode(&w, insn);
+	put_tail(&w, insn, base);
+	return w.count;
+}

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Address translation: page walks (SDM vol. 3, 4.5) and the TLB that translated code looks into.
+ *
+ * The TLB is direct-mapped, one table per view (who accesses). An entry has a tag per kind of
+ * access; a tag that must not match is the page address of the neighbouring index, which can never
+ * be looked up here. So "not present", "must set the dirty bit first", "the page holds translated
+ * code" are all the same to translated code: it does not match, C looks.
+ *
+ * Accessed and dirty bits are set by compare-and-exchange, and only where they are clear: page
+ * tables of a pod stay shared read-only between nodes.
+ *
+ * Process-context identifiers are accepted and every switch forgets: an address translation may
+ * always be forgotten (SDM vol. 3, 4.10.4.2).
+ *
+ * Left out: 32-bit and PAE paging without long mode (no x86-64 system uses them beyond its boot
+ * loader), protection keys, 5-level paging.
+ */
+#include "engine/soft/soft.h"
+
+#include <string.h>
+
+#define PTE_PRESENT  BIT64(0)
+#define PTE_WRITE    BIT64(1)
+#define PTE_USER     BIT64(2)
+#define PTE_ACCESSED BIT64(5)
+#define PTE_DIRTY    BIT64(6)
+#define PTE_LARGE    BIT64(7)
+#define PTE_GLOBAL   BIT64(8)
+#define PTE_NX	     BIT64(63)
+#define PTE_ADDRESS  0x000ffffffffff000ull
+
+#define PF_PRESENT 1u
+#define PF_WRITE   2u
+#define PF_USER	   4u
+#define PF_RSVD	   8u
+#define PF_FETCH   16u
+
+#define LEVELS 4
+
+/* What a walk found: rights are those of all levels together. */
+struct walk {
+	uint64_t gpa;
+	uint64_t leaf;
+	bool write, user, nx, global, dirty;
+};
+
+uint8_t *soft_memory_host(const struct engine *engine, uint64_t gpa)
+{
+	for (uint32_t i = 0; i < engine->memory_count; i++) {
+		const struct soft_memory *memory = &engine->memory[i];
+
+		if (gpa - memory->gpa < memory->bytes)
+			return memory->host + (gpa - memory->gpa);
+	}
+	return NULL;
+}
+
+uint64_t soft_memory_gpa(const struct engine *engine, const uint8_t *host)
+{
+	for (uint32_t i = 0; i < engine->memory_count; i++) {
+		const struct soft_memory *memory = &engine->memory[i];
+		uint64_t offset = (uintptr_t)host - (uintptr_t)memory->host;
+
+		if (offset < memory->bytes)
+			return memory->gpa + offset;
+	}
+	return UINT64_MAX;
+}
+
+static bool is_canonical(uint64_t linear)
+{
+	return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
+}
+
+static uint32_t fault_code(const struct engine_vcpu *vcpu, enum soft_view view,
+			   enum soft_access access, uint32_t code)
+{
+	if (access == ACCESS_WRITE)
+		code |= PF_WRITE;
+	if (access == ACCESS_FETCH &&
+	    ((vcpu->state.efer & EFER_NXE) || (vcpu->state.cr4 & CR4_SMEP)))
+		code |= PF_FETCH;
+	if (view == VIEW_USER)
+		code |= PF_USER;
+	return code;
+}
+
+static uint64_t reserved_bits(const struct engine_vcpu *vcpu, int level, uint64_t pte)
+{
+	uint64_t reserved = PTE_ADDRESS & ~vcpu->physical_mask;
+
+	if (!(vcpu->state.efer & EFER_NXE))
+		reserved |= PTE_NX;
+	if (pte & PTE_LARGE) {
+		if (level == 3)
+			reserved |= PTE_LARGE;
+		else if (level > 0)
+			reserved |= (BIT64(12 + 9 * level) - 1) & ~0x1fffull;
+	}
+	return reserved;
+}
+
+/* Sets bits in an entry at `host`. False: it has changed meanwhile, walk again. */
+static bool set_bits(uint8_t *host, uint64_t pte, uint64_t bits)
+{
+	return (pte & bits) == bits || soft_exchange64(host, pte, pte | bits);
+}
+
+/* May this access be? 0, or the page fault's code without the access's own bits. */
+static uint32_t check_rights(const struct engine_vcpu *vcpu, enum soft_view view,
+			     enum soft_access access, const struct walk *walk)
+{
+	bool bad = false;
+
+	if (access == ACCESS_FETCH)
+		bad = walk->nx;
+	if (view == VIEW_USER) {
+		bad = bad || !walk->user || (access == ACCESS_WRITE && !walk->write);
+	} else {
+		if (access == ACCESS_WRITE && !walk->write && (vcpu->state.cr0 & CR0_WP))
+			bad = true;
+		if (walk->user && access == ACCESS_FETCH && (vcpu->state.cr4 & CR4_SMEP))
+			bad = true;
+		if (walk->user && access != ACCESS_FETCH && view == VIEW_KERNEL &&
+		    (vcpu->state.cr4 & CR4_SMAP))
+			bad = true;
+	}
+	return bad ? PF_PRESENT : 0;
+}
+
+/* One level down. False with *ret_code: the page fault's code. */
+static bool walk_level(struct engine_vcpu *vcpu, uint64_t table, uint64_t linear, int level,
+		       struct walk *walk, uint8_t **ret_host, uint32_t *ret_code)
+{
+	uint64_t gpa = table + ((linear >> (12 + 9 * level)) & 511) * 8, pte;
+	uint8_t *host = soft_memory_host(vcpu->engine, gpa);
+
+	*ret_host = host;
+	*ret_code = 0;
+	if (!host)
+		return false;
+	pte = soft_load64(host);
+	walk->leaf = pte;
+	if (!(pte & PTE_PRESENT))
+		return false;
+	if (pte & reserved_bits(vcpu, level, pte)) {
+		*ret_code = PF_PRESENT | PF_RSVD;
+		return false;
+	}
+	walk->write = walk->write && (pte & PTE_WRITE);
+	walk->user = walk->user && (pte & PTE_USER);
+	walk->nx = walk->nx || (pte & PTE_NX);
+	return true;
+}
+
+/* SOFT_AGAIN here: an entry changed under us. */
+static int walk_once(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
+		     enum soft_access access, struct walk *ret_walk)
+{
+	struct walk walk = { .write = true, .user = true };
+	uint64_t table = vcpu->state.cr3 & PTE_ADDRESS & vcpu->physical_mask;
+	uint8_t *host[LEVELS];
+	uint64_t pte[LEVELS];
+	uint32_t code;
+	int level = LEVELS - 1;
+
+	for (;; level--) {
+		if (!walk_level(vcpu, table, linear, level, &walk, &host[level], &code))
+			return soft_raise_page_fault(vcpu, linear,
+						     fault_code(vcpu, view, access, code));
+		pte[level] = walk.leaf;
+		if (level == 0 || (level < 3 && (walk.leaf & PTE_LARGE)))
+			break;
+		table = walk.leaf & PTE_ADDRESS;
+	}
+	code = check_rights(vcpu, view, access, &walk);
+	if (code)
+		return soft_raise_page_fault(vcpu, linear, fault_code(vcpu, view, access, code));
+	for (int i = LEVELS - 1; i > level; i--)
+		if (!set_bits(host[i], pte[i], PTE_ACCESSED))
+			return SOFT_AGAIN;
+	if (!set_bits(host[level], pte[level],
+		      PTE_ACCESSED | (access == ACCESS_WRITE ? PTE_DIRTY : 0)))
+		return SOFT_AGAIN;
+	walk.dirty = access == ACCESS_WRITE || (walk.leaf & PTE_DIRTY);
+	walk.global = (walk.leaf & PTE_GLOBAL) && (vcpu->state.cr4 & CR4_PGE);
+	walk.gpa = (walk.leaf & PTE_ADDRESS & ~(BIT64(12 + 9 * level) - 1)) |
+		   (linear & (BIT64(12 + 9 * level) - 1));
+	*ret_walk = walk;
+	return SOFT_OK;
+}
+
+static int walk_page(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
+		     enum soft_access access, struct walk *ret_walk)
+{
+	int err;
+
+	vcpu->walk_count++;
+	if (!(vcpu->state.cr0 & CR0_PG)) {
+		*ret_walk = (struct walk){ .gpa = linear & vcpu->physical_mask,
+					   .write = true,
+					   .user = true,
+					   .dirty = true };
+		return SOFT_OK;
+	}
+	if (!soft_long_mode(vcpu)) {
+		vcpu->pending.kind = EXIT_FAILED;
+		vcpu->pending.fail.reason = "paging without long mode is not translated";
+		vcpu->pending.fail.detail = vcpu->state.cr4;
+		return SOFT_EXIT;
+	}
+	if (!is_canonical(linear))
+		return soft_raise_error(vcpu, VECTOR_GP, 0);
+	do {
+		err = walk_once(vcpu, view, linear, access, ret_walk);
+	} while (err == SOFT_AGAIN);
+	return err;
+}
+
+static struct soft_tlb_entry *entry_of(struct engine_vcpu *vcpu, enum soft_view view,
+				       uint64_t linear)
+{
+	return &vcpu->tlb[view][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+}
+
+/* A tag that no address of this index matches. */
+static uint64_t no_tag(uint64_t index)
+{
+	return (index & (TLB_ENTRIES - 1)) << PAGE_SHIFT ^ PAGE_BYTES;
+}
+
+static void fill_entry(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
+		       enum soft_access access, const struct walk *walk, uint8_t *host)
+{
+	struct soft_tlb_entry *entry = entry_of(vcpu, view, linear);
+	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1), none = no_tag(linear >> PAGE_SHIFT);
+
+	vcpu->fill_count++;
+	if (entry->tag_read != page && entry->tag_fetch != page)
+		*entry = (struct soft_tlb_entry){ none, none, 0, none };
+	entry->host = (uintptr_t)host & ~(uint64_t)(PAGE_BYTES - 1);
+	if (!check_rights(vcpu, view, ACCESS_READ, walk))
+		entry->tag_read = page;
+	if (access == ACCESS_FETCH)
+		entry->tag_fetch = page;
+	entry->tag_write = none;
+	if (walk->dirty && !check_rights(vcpu, view, ACCESS_WRITE, walk) &&
+	    soft_code_allow_write(vcpu->engine, walk->gpa))
+		entry->tag_write = page;
+	if (!walk->global && view == VIEW_KERNEL)
+		vcpu->kernel_not_global = true;
+}
+
+int soft_translate(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
+		   enum soft_access access, struct soft_page *ret_page)
+{
+	struct soft_tlb_entry *entry = entry_of(vcpu, view, linear);
+	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1);
+	uint64_t tag = access == ACCESS_READ	? entry->tag_read
+		       : access == ACCESS_WRITE ? entry->tag_write
+						: entry->tag_fetch;
+	struct walk walk = { 0 };
+	int err;
+
+	if (tag == page) {
+		ret_page->host = (uint8_t *)(uintptr_t)entry->host + (linear - page);
+		ret_page->gpa = UINT64_MAX;
+		ret_page->code = false;
+		return SOFT_OK;
+	}
+	err = walk_page(vcpu, view, linear, access, &walk);
+	if (err)
+		return err;
+	ret_page->gpa = walk.gpa;
+	ret_page->host = soft_memory_host(vcpu->engine, walk.gpa);
+	if (ret_page->host)
+		fill_entry(vcpu, view, linear, access, &walk, ret_page->host);
+	ret_page->code = ret_page->host && access == ACCESS_WRITE && entry->tag_write != page;
+	return SOFT_OK;
+}
+
+int soft_tlb_fill(struct engine_vcpu *vcpu, uint64_t linear, enum soft_access access)
+{
+	struct soft_tlb_entry *entry = entry_of(vcpu, vcpu->view, linear);
+	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1);
+	struct soft_page found;
+	int err;
+
+	if ((access == ACCESS_WRITE ? entry->tag_write : entry->tag_read) == page)
+		return SOFT_AGAIN; /* so it crosses into the next page */
+	err = soft_translate(vcpu, vcpu->view, linear, access, &found);
+	if (err)
+		return err;
+	return (access == ACCESS_WRITE ? entry->tag_write : entry->tag_read) == page ? SOFT_OK
+										     : SOFT_AGAIN;
+}
+
+static void clear_view(struct engine_vcpu *vcpu, enum soft_view view)
+{
+	for (uint64_t i = 0; i < TLB_ENTRIES; i++) {
+		struct soft_tlb_entry *entry = &vcpu->tlb[view][i];
+
+		entry->tag_read = entry->tag_write = entry->tag_fetch = no_tag(i);
+	}
+}
+
+void soft_jump_flush(struct engine_vcpu *vcpu, enum soft_view view)
+{
+	/* No code is at address 1, where nothing was entered. */
+	for (uint32_t i = 0; i < JUMP_ENTRIES; i++)
+		vcpu->jump[view][i].rip = 1;
+}
+
+/* A kernel's own table mostly has global pages only, and then survives a switch of CR3. */
+void soft_tlb_flush(struct engine_vcpu *vcpu, bool global_too)
+{
+	clear_view(vcpu, VIEW_USER);
+	clear_view(vcpu, VIEW_KERNEL_USER);
+	soft_jump_flush(vcpu, VIEW_USER);
+	soft_jump_flush(vcpu, VIEW_KERNEL_USER);
+	if (!global_too && !vcpu->kernel_not_global)
+		return;
+	clear_view(vcpu, VIEW_KERNEL);
+	soft_jump_flush(vcpu, VIEW_KERNEL);
+	vcpu->kernel_not_global = false;
+}
+
+void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear)
+{
+	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1), none = no_tag(linear >> PAGE_SHIFT);
+
+	for (int view = 0; view < VIEW_COUNT; view++) {
+		struct soft_tlb_entry *entry = entry_of(vcpu, (enum soft_view)view, linear);
+
+		if (entry->tag_read == page || entry->tag_fetch == page)
+			entry->tag_read = entry->tag_write = entry->tag_fetch = none;
+	}
+	/* Its entry may have been replaced while the jumps into the page are still known. */
+	for (int view = 0; view < VIEW_COUNT; view++)
+		soft_jump_flush(vcpu, (enum soft_view)view);
+}
+
+void soft_tlb_forget_write(struct engine_vcpu *vcpu, const uint8_t *host)
+{
+	uint64_t page = (uintptr_t)host & ~(uint64_t)(PAGE_BYTES - 1);
+
+	for (int view = 0; view < VIEW_COUNT; view++) {
+		for (uint64_t i = 0; i < TLB_ENTRIES; i++) {
+			struct soft_tlb_entry *entry = &vcpu->tlb[view][i];
+
+			if (entry->host == page)
+				entry->tag_write = no_tag(i);
+		}
+	}
+}

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ENGINE_SOFT_PROBE_H
+#define ENGINE_SOFT_PROBE_H
+
+#include <stdint.h>
+
+/* Frequency of the host's TSC: from KVM where there is one, else measured (20 ms). */
+uint32_t soft_host_tsc_khz(void);
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Segment registers and descriptors (SDM vol. 3, 3.4 and 5). Faults are raised in the vCPU. */
+#ifndef ENGINE_SOFT_SEGMENT_H
+#define ENGINE_SOFT_SEGMENT_H
+
+#include "engine/soft/soft.h"
+
+enum soft_segment_use { SEGMENT_BY_JUMP, SEGMENT_BY_RETURN, SEGMENT_BY_GATE };
+
+/* Loads DS, ES, FS, GS or SS as MOV does. */
+int soft_segment_load(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_t selector);
+/* SS with the privilege level that a return goes to. */
+int soft_segment_stack(struct engine_vcpu *vcpu, uint16_t selector, uint8_t cpl,
+		       struct vcpu_segment_state *ret_segment);
+/* A code segment to go to, with the privilege level that it gives. Nothing is changed. */
+int soft_segment_code(struct engine_vcpu *vcpu, uint16_t selector, enum soft_segment_use use,
+		      struct vcpu_segment_state *ret_segment, uint8_t *ret_cpl);
+/* What a null selector leaves in long mode. */
+void soft_segment_null(struct vcpu_segment_state *segment, uint16_t selector);
+/* LLDT, LTR. */
+int soft_segment_system(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_t selector);
+/* Of a selector; false: there is none (LAR, LSL, VERR, VERW then say so). May fault by a page. */
+int soft_segment_descriptor(struct engine_vcpu *vcpu, uint16_t selector, uint64_t *ret_descriptor,
+			    bool *ret_found);
+void soft_segment_decode(uint16_t selector, uint64_t descriptor,
+			 struct vcpu_segment_state *ret_segment);
+/* Sets the base alone (WRFSBASE, MSRs). */
+void soft_segment_set_base(struct engine_vcpu *vcpu, enum vcpu_segment which, uint64_t base);
+
+#endif

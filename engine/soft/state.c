@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * struct vcpu_state <-> a vCPU. Most of it is kept as it is; what guest code works on (registers,
+ * flags, extended state) has its own place while the vCPU runs.
+ *
+ * The extended state that this engine offers (x87, SSE, AVX) lies in both layouts at the same
+ * offsets.
+ */
+#include "engine/soft/soft.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define XSAVE_HEADER 512
+#define XSAVE_PARTS  7ull
+
+static void load_extended(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+{
+	uint64_t used;
+
+	memcpy(&used, state->xsave + XSAVE_HEADER, sizeof(used));
+	memset(vcpu->xsave, 0, sizeof(vcpu->xsave));
+	memcpy(vcpu->xsave, state->xsave, XSAVE_HEADER);
+	memset(vcpu->xsave + 28, 0, 4); /* the mask of MXCSR is the CPU's to say */
+	memcpy(vcpu->xsave + vcpu_xsave_parts[2].offset, state->xsave + vcpu_xsave_parts[2].offset,
+	       vcpu_xsave_parts[2].size);
+	memcpy(vcpu->xsave + XSAVE_HEADER, &used, sizeof(used));
+	vcpu->fpu_live = false;
+}
+
+static void save_extended(struct engine_vcpu *vcpu, struct vcpu_state *state)
+{
+	uint64_t used;
+
+	memcpy(&used, vcpu->xsave + XSAVE_HEADER, sizeof(used));
+	used &= XSAVE_PARTS;
+	memset(state->xsave, 0, sizeof(state->xsave));
+	memcpy(state->xsave, vcpu->xsave, XSAVE_HEADER);
+	memset(state->xsave + 28, 0, 4);
+	memset(state->xsave + 416, 0, 96);
+	if (used & 4)
+		memcpy(state->xsave + vcpu_xsave_parts[2].offset,
+		       vcpu->xsave + vcpu_xsave_parts[2].offset, vcpu_xsave_parts[2].size);
+	memcpy(state->xsave + XSAVE_HEADER, &used, sizeof(used));
+	vcpu_state_trim_extended(state);
+}
+
+int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+{
+	uint64_t used, offered = cpuid_xcr0(&vcpu->engine->cpuid) | 3;
+	const char *why;
+
+	memcpy(&used, state->xsave + XSAVE_HEADER, sizeof(used));
+	if (vcpu_state_check(state, &why) || ((state->xcr0 | used) & ~(offered & XSAVE_PARTS)))
+		return -EINVAL;
+	vcpu->state = *state;
+	memcpy(vcpu->gpr, state->gpr, sizeof(vcpu->gpr));
+	vcpu->rip = state->rip;
+	vcpu->shadow = state->interrupt_shadow != 0;
+	vcpu->debug_pending = vcpu->kick_after = vcpu->iret_done = vcpu->answered = false;
+	vcpu->open = OPEN_NONE;
+	vcpu->exit = NULL;
+	vcpu->has_stashed = false;
+	vcpu->device_count = 0;
+	vcpu->fs_base = state->segment[SEG_FS].base;
+	vcpu->gs_base = state->segment[SEG_GS].base;
+	vcpu->cpl = state->cr0 & CR0_PE ? ATTRIBUTE_DPL(state->segment[SEG_SS].attributes) : 0;
+	if (state->segment[SEG_SS].unusable)
+		vcpu->cpl = state->segment[SEG_CS].selector & 3;
+	load_extended(vcpu, state);
+	soft_tlb_flush(vcpu, true);
+	soft_set_rflags(vcpu, state->rflags);
+	return 0;
+}
+
+int soft_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
+{
+	struct lapic_state lapic = state->lapic;
+	uint8_t run_state = state->run_state;
+	int err = soft_vcpu_finish_exit(vcpu);
+
+	if (err)
+		return err;
+	*state = vcpu->state;
+	state->lapic = lapic;
+	state->run_state = run_state;
+	memcpy(state->gpr, vcpu->gpr, sizeof(vcpu->gpr));
+	state->rip = vcpu->rip;
+	state->rflags = soft_rflags(vcpu);
+	state->interrupt_shadow = vcpu->shadow;
+	if (vcpu->debug_pending) {
+		state->exception_pending = 1;
+		state->exception_vector = VECTOR_DB;
+		state->exception_has_error_code = 0;
+		state->exception_has_payload = 1;
+		state->exception_payload = BIT64(14);
+	}
+	save_extended(vcpu, state);
+	return 0;
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The stepper's parts. Each handler executes the decoded instruction and leaves rip alone unless it
+ * says SOFT_OK: then rip is `next`, unless the handler has set another through soft_jump().
+ */
+#ifndef ENGINE_SOFT_STEP_H
+#define ENGINE_SOFT_STEP_H
+
+#include "engine/soft/decode.h"
+
+struct soft_step {
+	struct soft_insn insn;
+	uint64_t next; /* rip behind the instruction, already wrapped to the mode's width */
+	enum soft_code_size code_size;
+	bool jumped; /* rip is set */
+};
+
+typedef int soft_handler(struct engine_vcpu *vcpu, struct soft_step *step);
+
+/* NULL: not one of this file's. */
+soft_handler *soft_system_handler(ZydisMnemonic mnemonic);
+soft_handler *soft_control_handler(ZydisMnemonic mnemonic);
+soft_handler *soft_string_handler(ZydisMnemonic mnemonic);
+/* By the host's CPU, the operand translated (step_exec.c). */
+int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step);
+/* On vcpu->bounce, which the caller has filled. */
+int soft_execute_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn);
+int soft_step_gather(struct engine_vcpu *vcpu, struct soft_step *step);
+
+/* Operands (step.c). Sizes in bytes. */
+uint64_t soft_mask(uint32_t bytes);
+uint64_t soft_get_register(const struct engine_vcpu *vcpu, ZydisRegister reg);
+void soft_set_register(struct engine_vcpu *vcpu, ZydisRegister reg, uint64_t value);
+/* Writes `bytes` of a register as instructions do: 4 clear the upper half, 1 and 2 keep the rest.
+ */
+void soft_set_gpr(struct engine_vcpu *vcpu, int number, uint32_t bytes, uint64_t value);
+uint64_t soft_effective_address(const struct engine_vcpu *vcpu, const struct soft_step *step,
+				const ZydisDecodedOperandMem *mem);
+/* Linear address of an access there: segment base, limits, canonical form. May fault. */
+int soft_linear(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t offset,
+		uint32_t bytes, bool write, uint64_t *ret_linear);
+int soft_operand_linear(struct engine_vcpu *vcpu, const struct soft_step *step,
+			const ZydisDecodedOperand *op, bool write, uint64_t *ret_linear);
+int soft_get_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int index,
+		     uint64_t *ret_value);
+int soft_set_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int index,
+		     uint64_t value);
+enum vcpu_segment soft_segment_of(ZydisRegister reg);
+
+/* The stack, in the width of the mode. `depth`: bytes below (push) the present top. */
+uint32_t soft_stack_width(const struct engine_vcpu *vcpu);
+int soft_stack_read(struct engine_vcpu *vcpu, uint32_t offset, uint32_t bytes, uint64_t *ret_value);
+int soft_stack_push(struct engine_vcpu *vcpu, uint32_t bytes, uint64_t value);
+void soft_stack_move(struct engine_vcpu *vcpu, int64_t bytes);
+
+/* Goes on at an offset of CS, cut to bytes. May fault. */
+int soft_jump(struct engine_vcpu *vcpu, struct soft_step *step, uint64_t offset, uint32_t bytes);
+
+/* May this level use the port? IOPL, or the bitmap of the TSS. */
+int soft_check_port(struct engine_vcpu *vcpu, uint16_t port, uint32_t bytes);
+
+static inline bool soft_privileged(const struct engine_vcpu *vcpu)
+{
+	return vcpu->cpl == 0;
+}
+
+#endif

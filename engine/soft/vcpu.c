@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Running a vCPU: one turn of the loop after the other, until the caller is asked for something.
+ *
+ *   turn:  told to stop?  ->  the open question's answer  ->  events to deliver  ->  a window to
+ *          report?  ->  guest code, until it needs C
+ *
+ * Kicks. The kicker sets `kicked`, then `stop`, then signals the thread; the runner clears `stop`,
+ * then takes `kicked`. Guest code looks at `stop` when it is entered; a signal that comes later
+ * finds the pc inside (signal.c) and takes the state out there. C code looks at it every turn, and
+ * a signal breaks off its waiting for a page. So no kick is lost, and some come twice.
+ *
+ * The guest's extended state stays in the host's registers until C that might use them is called
+ * (soft_fpu_release()), or run returns.
+ */
+#include "engine/soft/soft.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/soft/block.h"
+#include "engine/soft/host.h"
+#include "engine/soft/step.h"
+
+#define XSAVE_PARTS 7u
+
+static _Thread_local struct engine_vcpu *volatile this_vcpu;
+
+struct engine_vcpu *soft_vcpu_current(void)
+{
+	return this_vcpu;
+}
+
+/* ---- extended state -------------------------------------------------------------------------- */
+
+static void fpu_acquire(struct engine_vcpu *vcpu)
+{
+	if (vcpu->fpu_live)
+		return;
+	vcpu->fpu_live = true;
+	__asm__ volatile("xrstor64 %0" : : "m"(vcpu->xsave), "a"(XSAVE_PARTS), "d"(0) : "memory");
+}
+
+void soft_fpu_release(struct engine_vcpu *vcpu)
+{
+	if (!vcpu->fpu_live)
+		return;
+	__asm__ volatile("xsave64 %0" : "+m"(vcpu->xsave) : "a"(XSAVE_PARTS), "d"(0) : "memory");
+	vcpu->fpu_live = false;
+}
+
+/* The C library expects its own control words. */
+static void fpu_reset(void)
+{
+	static const uint32_t mxcsr = 0x1f80;
+
+	__asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(mxcsr));
+}
+
+uint64_t soft_enter(struct engine_vcpu *vcpu, const void *code)
+{
+	fpu_acquire(vcpu);
+	soft_cache_enter(vcpu->engine)(code);
+	if (SOFT_C_USES_VECTORS)
+		soft_fpu_release(vcpu);
+	return vcpu->reason;
+}
+
+/* ---- modes -------------------------------------------------------------------------------------
+ */
+
+void soft_update_mode(struct engine_vcpu *vcpu)
+{
+	const struct vcpu_state *state = &vcpu->state;
+
+	if (soft_real_mode(vcpu))
+		vcpu->cpl = 0;
+	if (vcpu->cpl == 3)
+		vcpu->view = VIEW_USER;
+	else if ((state->cr4 & CR4_SMAP) && !(vcpu->system_flags & FLAG_AC))
+		vcpu->view = VIEW_KERNEL;
+	else
+		vcpu->view = VIEW_KERNEL_USER;
+	vcpu->slow = !soft_code64(vcpu) || (vcpu->system_flags & FLAG_TF) || (state->dr7 & 0xff) ||
+		     vcpu->cpl == 1 || vcpu->cpl == 2;
+}
+
+void soft_set_rflags(struct engine_vcpu *vcpu, uint64_t rflags)
+{
+	vcpu->flags = rflags & FLAGS_HOST;
+	vcpu->system_flags = (uint32_t)(rflags & FLAGS_SYSTEM);
+	vcpu->interrupts_on = (rflags & FLAG_IF) != 0;
+	soft_update_mode(vcpu);
+}
+
+/* ---- events -------------------------------------------------------------------------------------
+ */
+
+static bool takes_interrupts(const struct engine_vcpu *vcpu)
+{
+	const struct vcpu_state *state = &vcpu->state;
+
+	return vcpu->interrupts_on && !vcpu->shadow && !state->interrupt_injected &&
+	       !state->exception_pending && !state->exception_injected && !state->nmi_injected &&
+	       !vcpu->debug_pending;
+}
+
+bool soft_vcpu_can_interrupt(struct engine_vcpu *vcpu)
+{
+	const struct engine_exit *exit = vcpu->exit;
+	bool faults = exit && (vcpu->open == OPEN_MSR_READ || vcpu->open == OPEN_MSR_WRITE) &&
+		      exit->msr.fault;
+
+	return takes_interrupts(vcpu) && !faults && !vcpu->has_stashed;
+}
+
+int soft_vcpu_interrupt(struct engine_vcpu *vcpu, uint8_t vector)
+{
+	if (!soft_vcpu_can_interrupt(vcpu))
+		return -EBUSY;
+	vcpu->state.interrupt_injected = 1;
+	vcpu->state.interrupt_vector = vector;
+	vcpu->state.interrupt_soft = 0;
+	return 0;
+}
+
+int soft_vcpu_nmi(struct engine_vcpu *vcpu)
+{
+	if (vcpu->state.nmi_pending < 2)
+		vcpu->state.nmi_pending++;
+	return 0;
+}
+
+void soft_vcpu_want_window(struct engine_vcpu *vcpu, bool want)
+{
+	vcpu->window_wanted = want;
+}
+
+static int deliver_exception(struct engine_vcpu *vcpu)
+{
+	struct vcpu_state *state = &vcpu->state;
+	int err;
+
+	vcpu->fault = (struct soft_fault){ .vector = state->exception_vector,
+					   .has_error = state->exception_has_error_code,
+					   .error = state->exception_error_code,
+					   .cr2 = state->cr2 };
+	if (state->exception_has_payload && state->exception_vector == VECTOR_PF)
+		vcpu->fault.cr2 = state->exception_payload;
+	if (state->exception_has_payload && state->exception_vector == VECTOR_DB)
+		vcpu->fault.dr6 = state->exception_payload;
+	err = soft_deliver_fault(vcpu);
+	state->exception_pending = state->exception_injected = 0;
+	state->exception_has_payload = 0;
+	return err;
+}
+
+static int deliver_injected(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event,
+			    uint8_t *flag)
+{
+	int err = soft_deliver(vcpu, vector, event, false, 0, vcpu->rip);
+
+	*flag = 0;
+	return err == SOFT_FAULT ? soft_deliver_fault(vcpu) : err;
+}
+
+static int deliver_nmi(struct engine_vcpu *vcpu)
+{
+	vcpu->state.nmi_pending--;
+	vcpu->state.nmi_masked = 1;
+	vcpu->state.nmi_injected = 1;
+	return SOFT_OK;
+}
+
+static int deliver_events(struct engine_vcpu *vcpu)
+{
+	struct vcpu_state *state = &vcpu->state;
+
+	if (state->exception_pending || state->exception_injected)
+		return deliver_exception(vcpu);
+	if (vcpu->debug_pending) {
+		vcpu->fault = (struct soft_fault){ .vector = VECTOR_DB, .dr6 = BIT64(14) };
+		vcpu->debug_pending = false;
+		return soft_deliver_fault(vcpu);
+	}
+	if (state->nmi_pending && !state->nmi_masked && !state->nmi_injected && !vcpu->shadow)
+		deliver_nmi(vcpu);
+	if (state->nmi_injected)
+		return deliver_injected(vcpu, VECTOR_NMI, EVENT_INTERRUPT, &state->nmi_injected);
+	if (state->interrupt_injected)
+		return deliver_injected(vcpu, state->interrupt_vector,
+					state->interrupt_soft ? EVENT_SOFT : EVENT_INTERRUPT,
+					&state->interrupt_injected);
+	return SOFT_OK;
+}
+
+/* ---- the loop -----------------------------------------------------------------------------------
+ */
+
+/* Asked to leave: for the caller, or for another vCPU's sake. */
+static int obey_stop(struct engine_vcpu *vcpu)
+{
+	atomic_store(&vcpu->stop, 0);
+	if (!atomic_exchange(&vcpu->kicked, 0))
+		return SOFT_OK;
+	vcpu->pending.kind = EXIT_KICKED;
+	return SOFT_EXIT;
+}
+
+static int after_step(struct engine_vcpu *vcpu, int err)
+{
+	if (err == SOFT_FAULT) {
+		vcpu->device_count = 0;
+		err = soft_deliver_fault(vcpu);
+	}
+	if (err == SOFT_OK && vcpu->kick_after) {
+		vcpu->kick_after = false;
+		vcpu->pending.kind = EXIT_KICKED;
+		return SOFT_EXIT;
+	}
+	return err;
+}
+
+/* The instruction of the last exit starts anew, with its answer. */
+static int finish_open(struct engine_vcpu *vcpu)
+{
+	enum soft_open open = vcpu->open;
+	int err;
+
+	if (open != OPEN_MMIO)
+		vcpu->answered = true;
+	err = soft_step(vcpu);
+	vcpu->answered = false;
+	if (err == SOFT_EXIT && vcpu->open == OPEN_MMIO && open == OPEN_MMIO)
+		return err;
+	if (err != SOFT_AGAIN)
+		vcpu->open = OPEN_NONE;
+	return after_step(vcpu, err);
+}
+
+static int turn(struct engine_vcpu *vcpu)
+{
+	int err;
+
+	if (vcpu->open != OPEN_NONE) {
+		err = finish_open(vcpu);
+		if (err == SOFT_EXIT)
+			return err;
+	}
+	if (atomic_load(&vcpu->stop)) {
+		err = obey_stop(vcpu);
+		if (err)
+			return err;
+	}
+	if (vcpu->open != OPEN_NONE)
+		return SOFT_AGAIN;
+	err = deliver_events(vcpu);
+	if (err)
+		return err;
+	if (vcpu->window_wanted && takes_interrupts(vcpu)) {
+		vcpu->pending.kind = EXIT_WINDOW;
+		return SOFT_EXIT;
+	}
+	return after_step(vcpu, soft_step(vcpu));
+}
+
+static void take_answer(struct engine_vcpu *vcpu)
+{
+	const struct engine_exit *exit = vcpu->exit;
+
+	vcpu->exit = NULL;
+	if (!exit)
+		return;
+	if (vcpu->open == OPEN_MMIO)
+		vcpu->device_count++;
+	if (vcpu->open == OPEN_MSR_READ || vcpu->open == OPEN_MSR_WRITE) {
+		vcpu->pending.msr.fault = exit->msr.fault;
+		vcpu->pending.msr.value = exit->msr.value;
+	}
+}
+
+static void begin(struct engine_vcpu *vcpu)
+{
+	this_vcpu = vcpu;
+	soft_signals_thread(vcpu);
+	soft_host_set_gs(vcpu);
+	vcpu->running = true;
+}
+
+static void end(struct engine_vcpu *vcpu)
+{
+	soft_fpu_release(vcpu);
+	fpu_reset();
+	vcpu->running = false;
+	this_vcpu = NULL;
+}
+
+/* An access that a signal breaks off comes back here. */
+static void loop(struct engine_vcpu *vcpu)
+{
+	if (setjmp(vcpu->abandon))
+		vcpu->answered = false;
+	while (turn(vcpu) != SOFT_EXIT)
+		;
+}
+
+int soft_vcpu_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
+{
+	if (vcpu->has_stashed) {
+		vcpu->has_stashed = false;
+		*exit = vcpu->stashed;
+		vcpu->exit = exit;
+		return 0;
+	}
+	take_answer(vcpu);
+	begin(vcpu);
+	loop(vcpu);
+	end(vcpu);
+	*exit = vcpu->pending;
+	vcpu->exit = vcpu->open == OPEN_NONE || exit->kind == EXIT_KICKED ? NULL : exit;
+	return 0;
+}
+
+/* Only the open instruction; false: a kick came in between. */
+static int finish_loop(struct engine_vcpu *vcpu)
+{
+	if (setjmp(vcpu->abandon)) {
+		vcpu->answered = false;
+		return SOFT_AGAIN;
+	}
+	return finish_open(vcpu);
+}
+
+int soft_vcpu_finish_exit(struct engine_vcpu *vcpu)
+{
+	int err;
+
+	if (vcpu->has_stashed)
+		return -EAGAIN;
+	take_answer(vcpu);
+	if (vcpu->open == OPEN_NONE)
+		return 0;
+	begin(vcpu);
+	err = finish_loop(vcpu);
+	end(vcpu);
+	if (err != SOFT_EXIT)
+		return err == SOFT_AGAIN ? -EAGAIN : 0;
+	vcpu->stashed = vcpu->pending;
+	vcpu->has_stashed = true;
+	return -EAGAIN;
+}
+
+/* ---- kicks
+ * ---------------------------------------------------------------------------------------- */
+
+int soft_vcpu_bind(struct engine_vcpu *vcpu)
+{
+	sigset_t kick;
+	int err;
+
+	sigemptyset(&kick);
+	sigaddset(&kick, ENGINE_KICK_SIGNAL);
+	err = pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
+	if (err)
+		return -err;
+	atomic_store(&vcpu->thread, (int)syscall(SYS_gettid));
+	return 0;
+}
+
+void soft_vcpu_kick(struct engine_vcpu *vcpu)
+{
+	int thread;
+
+	if (atomic_exchange(&vcpu->kicked, 1))
+		return;
+	atomic_store(&vcpu->stop, 1);
+	thread = atomic_load(&vcpu->thread);
+	if (thread)
+		syscall(SYS_tgkill, getpid(), thread, ENGINE_KICK_SIGNAL);
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The soft engine: a VM made of a code cache and vCPUs, all in this process. See docs/soft.md.
+ */
+#include "engine/soft/soft.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "engine/soft/block.h"
+#include "engine/soft/probe.h"
+
+#define TSC_TOLERANCE_PPM 250u /* as KVM: below it, nothing is scaled */
+
+static void soft_engine_destroy(struct engine *engine)
+{
+	if (!engine)
+		return;
+	for (uint32_t i = 0; i < VCPUS_MAX; i++)
+		if (engine->vcpu[i])
+			munmap(engine->vcpu[i], sizeof(*engine->vcpu[i]));
+	soft_cache_destroy(engine);
+	pthread_mutex_destroy(&engine->lock);
+	free(engine);
+}
+
+static uint64_t ratio_of(uint32_t guest_khz, uint32_t host_khz)
+{
+	uint64_t difference = guest_khz > host_khz ? guest_khz - host_khz : host_khz - guest_khz;
+
+	if (!guest_khz || difference * 1000000 <= (uint64_t)host_khz * TSC_TOLERANCE_PPM)
+		return 0;
+	return ((uint64_t)guest_khz << 32) / host_khz;
+}
+
+static int soft_engine_create(const struct engine_config *config, struct engine **ret_engine,
+			      char *why, size_t why_size)
+{
+	struct engine *engine = calloc(1, sizeof(*engine));
+	int err = -ENOMEM;
+
+	if (!engine)
+		goto out;
+	pthread_mutex_init(&engine->lock, NULL);
+	engine->cpuid = *config->cpuid;
+	engine->tsc_khz = config->tsc_khz;
+	engine->tsc_ratio = ratio_of(config->tsc_khz, soft_host_tsc_khz());
+	engine->vcpu_max = config->vcpu_max;
+	err = soft_cache_create(engine);
+	if (!err)
+		err = soft_signals_install();
+	if (err)
+		goto out;
+	*ret_engine = engine;
+	return 0;
+out:
+	snprintf(why, why_size, "soft: creating the engine failed: %s", strerrordesc_np(-err));
+	soft_engine_destroy(engine);
+	return err;
+}
+
+static int soft_add_memory(struct engine *engine, uint64_t gpa, void *hva, uint64_t bytes)
+{
+	if (engine->memory_count == MEMORY_RANGES_MAX)
+		return -ENOSPC;
+	engine->memory[engine->memory_count++] =
+		(struct soft_memory){ .gpa = gpa, .bytes = bytes, .host = hva };
+	return soft_code_add_memory(engine, gpa, bytes);
+}
+
+static int soft_vcpu_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu)
+{
+	struct engine_vcpu *vcpu;
+	uint32_t bits = cpuid_physical_bits(&engine->cpuid);
+	void *stack;
+
+	if (number >= VCPUS_MAX || engine->vcpu[number])
+		return -EINVAL;
+	vcpu = mmap(NULL, sizeof(*vcpu), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		    0);
+	if (vcpu == MAP_FAILED)
+		return -errno;
+	stack = mmap(NULL, SIGNAL_STACK_BYTES, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (stack == MAP_FAILED) {
+		munmap(vcpu, sizeof(*vcpu));
+		return -errno;
+	}
+	vcpu->engine = engine;
+	vcpu->number = number;
+	vcpu->signal_stack = stack;
+	vcpu->tsc_ratio = engine->tsc_ratio;
+	vcpu->physical_mask = BIT64(bits) - 1;
+	vcpu->exec = soft_cache_exec(engine, number);
+	cpuid_for_vcpu(&engine->cpuid, number, &vcpu->cpuid);
+	vcpu_state_reset(&vcpu->state, number);
+	soft_tlb_flush(vcpu, true);
+	pthread_mutex_lock(&engine->lock);
+	engine->vcpu[number] = vcpu;
+	pthread_mutex_unlock(&engine->lock);
+	*ret_vcpu = vcpu;
+	return 0;
+}
+
+static void soft_vcpu_destroy(struct engine_vcpu *vcpu)
+{
+	if (!vcpu)
+		return;
+	soft_signals_forget(vcpu);
+	pthread_mutex_lock(&vcpu->engine->lock);
+	vcpu->engine->vcpu[vcpu->number] = NULL;
+	pthread_mutex_unlock(&vcpu->engine->lock);
+	munmap(vcpu->signal_stack, SIGNAL_STACK_BYTES);
+	munmap(vcpu, sizeof(*vcpu));
+}
+
+static int soft_vcpu_set_tsc(struct engine_vcpu *vcpu, const struct engine_tsc *tsc)
+{
+	uint64_t scaled = tsc->host_tsc;
+
+	if (vcpu->tsc_ratio)
+		scaled = (uint64_t)((unsigned __int128)scaled * vcpu->tsc_ratio >> 32);
+	vcpu->tsc_offset = tsc->guest_tsc + vcpu->state.msr[MSR_TSC_ADJUST] - scaled;
+	return 0;
+}
+
+static uint8_t soft_vcpu_tpr(struct engine_vcpu *vcpu)
+{
+	return (uint8_t)(vcpu->state.cr8 & 0xf);
+}
+
+static void soft_vcpu_set_tpr(struct engine_vcpu *vcpu, uint8_t cr8)
+{
+	vcpu->state.cr8 = cr8 & 0xf;
+}
+
+static uint64_t soft_vcpu_rip(struct engine_vcpu *vcpu)
+{
+	return vcpu->rip;
+}
+
+const struct engine_ops engine_soft = {
+	.name = "soft",
+	.probe = soft_probe,
+	.create = soft_engine_create,
+	.destroy = soft_engine_destroy,
+	.add_memory = soft_add_memory,
+	.vcpu_create = soft_vcpu_create,
+	.vcpu_destroy = soft_vcpu_destroy,
+	.vcpu_bind = soft_vcpu_bind,
+	.vcpu_load = soft_vcpu_load,
+	.vcpu_save = soft_vcpu_save,
+	.vcpu_set_tsc = soft_vcpu_set_tsc,
+	.vcpu_run = soft_vcpu_run,
+	.vcpu_kick = soft_vcpu_kick,
+	.vcpu_can_interrupt = soft_vcpu_can_interrupt,
+	.vcpu_interrupt = soft_vcpu_interrupt,
+	.vcpu_nmi = soft_vcpu_nmi,
+	.vcpu_want_window = soft_vcpu_want_window,
+	.vcpu_tpr = soft_vcpu_tpr,
+	.vcpu_set_tpr = soft_vcpu_set_tpr,
+	.vcpu_rip = soft_vcpu_rip,
+};
