@@ -39,8 +39,9 @@
 #define DIFF_XSAVE_BYTES 832u  /* standard format: x87, SSE, header, AVX */
 #define DIFF_BATCH	 64u
 
-#define DIFF_CS 0x33u /* as Linux has them, so that they can be compared */
-#define DIFF_SS 0x2bu
+#define DIFF_CS32 0x07u /* 32-bit code, in an LDT: not every Linux has such a segment */
+#define DIFF_CS	  0x33u /* as Linux has them, so that they can be compared */
+#define DIFF_SS	  0x2bu
 
 #define FLAG_CF		 0x001u
 #define FLAG_PF		 0x004u
@@ -51,6 +52,7 @@
 #define FLAG_IF		 0x200u
 #define FLAG_DF		 0x400u
 #define FLAG_OF		 0x800u
+#define FLAG_NT		 0x4000u
 #define FLAG_RF		 0x10000u
 #define FLAG_AC		 0x40000u
 #define FLAG_ID		 0x200000u
@@ -72,14 +74,18 @@ struct diff_state {
 	_Alignas(64) uint8_t xsave[DIFF_XSAVE_BYTES];
 };
 
+/* Where a sequence runs. MODE_SYSTEM: at CPL 0 in the guest, natively as MODE_USER. */
+enum diff_mode { MODE_USER, MODE_SYSTEM, MODE_COMPAT, MODE_COUNT };
+extern const char diff_mode_letter[MODE_COUNT];
+
 struct diff_case {
 	uint64_t seed;
 	uint64_t code_va;
 	uint32_t code_bytes; /* without the int3 behind it */
 	uint32_t insn_count;
 	uint32_t image; /* contents of the data pages: diff_image() */
-	bool system;	/* at CPL 0 in the guest */
-	bool tainted;	/* an instruction may read an undefined flag: not comparable */
+	enum diff_mode mode;
+	bool tainted; /* an instruction may read an undefined flag: not comparable */
 	uint16_t offset[DIFF_INSN_MAX + 1];    /* of each instruction, and of the end */
 	uint16_t undefined[DIFF_INSN_MAX + 1]; /* flags that may be undefined before each */
 	uint8_t code[DIFF_CODE_MAX];
@@ -103,7 +109,7 @@ const uint8_t (*diff_image(uint32_t number))[DIFF_PAGE];
 /* An address that a memory operand of `bytes` may go to; mostly a good one. */
 struct diff_wish {
 	uint32_t bytes, align;
-	bool write;
+	bool write, low;      /* low: below 4 GiB */
 	uint32_t bad_percent; /* how often it shall fault or cross pages */
 };
 uint64_t diff_target(struct rng *rng, const struct diff_wish *wish);
@@ -161,7 +167,7 @@ struct diff_form {
 
 struct diff_forms;
 /* avx: whether VEX forms are wanted. NULL: no memory. */
-struct diff_forms *diff_forms_create(bool avx);
+struct diff_forms *diff_forms_create(bool avx, bool compat);
 void diff_forms_destroy(struct diff_forms *forms);
 /* A form of that class, mnemonics being equally likely; NULL: the class has none. */
 const struct diff_form *diff_forms_pick(const struct diff_forms *forms, enum diff_class class,
@@ -175,7 +181,7 @@ struct diff_plan {
 	uint32_t insn_max; /* about so many, at most */
 	bool avx;
 };
-/* Fills all of c from its seed, code_va and system. */
+/* Fills all of c from its seed, code_va and mode. */
 void diff_generate(const struct diff_plan *plan, struct diff_case *c);
 
 /* diff_flags.c */
@@ -196,8 +202,10 @@ int diff_native_run(struct diff_native *native, const struct diff_case *cases, u
 /* diff_guest.c: the same on an engine. */
 struct engine_ops;
 struct diff_guest;
-int diff_guest_create(const struct engine_ops *ops, struct diff_guest **ret_guest, char *why,
-		      size_t why_size);
+/* kicks: kicked all the time, its state saved and loaded again after each kick. */
+int diff_guest_create(const struct engine_ops *ops, bool kicks, struct diff_guest **ret_guest,
+		      char *why, size_t why_size);
+uint64_t diff_guest_reloads(const struct diff_guest *guest);
 void diff_guest_destroy(struct diff_guest *guest);
 bool diff_guest_has_avx(const struct diff_guest *guest);
 bool diff_guest_has_fsgsbase(const struct diff_guest *guest);
@@ -227,7 +235,7 @@ int diff_try(struct diff_sides *sides, const struct diff_case *c);
  */
 int diff_shrink(struct diff_sides *sides, struct diff_case *c);
 void diff_print_code(const struct diff_case *c);
-/* "seed address u|s bytes": a line of tests/soft/regressions, and back (-EINVAL). */
+/* "seed address u|s|c bytes": a line of tests/soft/regressions, and back (-EINVAL). */
 void diff_print_line(const struct diff_case *c);
 int diff_read_line(const char *line, struct diff_case *ret_case);
 const char *diff_mnemonic(const struct diff_case *c, uint32_t insn);

@@ -62,7 +62,7 @@ static void compare_end(struct report *r, const struct diff_case *c, const struc
 	compare_word(r, "vector", n->vector, g->vector);
 	if (n->vector != g->vector)
 		return;
-	if (n->vector == VECTOR_PF && c->system)
+	if (n->vector == VECTOR_PF && c->mode == MODE_SYSTEM)
 		ignored |= ERROR_USER;
 	if (n->vector == VECTOR_PF && n->cr2 >= USER_TOP)
 		ignored |= ERROR_PRESENT;
@@ -77,15 +77,15 @@ static void compare_general(struct report *r, const struct diff_case *c,
 	const struct diff_state *a = &n->state, *b = &g->state;
 	uint64_t ignored = c->undefined[diff_ended_at(c, n)] | FLAG_RF;
 
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < (c->mode == MODE_COMPAT ? 8 : 16); i++)
 		compare_word(r, gpr_name[i], a->gpr[i], b->gpr[i]);
 	compare_word(r, "rip", a->rip, b->rip);
-	if (c->system)
+	if (c->mode == MODE_SYSTEM)
 		ignored |= FLAG_IF | 0x3000;
 	compare_word(r, "rflags", a->rflags & ~ignored, b->rflags & ~ignored);
 	compare_word(r, "fsbase", a->fs_base, b->fs_base);
 	compare_word(r, "gsbase", a->gs_base, b->gs_base);
-	if (c->system)
+	if (c->mode == MODE_SYSTEM)
 		return;
 	compare_word(r, "cs", a->cs, b->cs);
 	compare_word(r, "ss", a->ss, b->ss);

@@ -12,14 +12,24 @@ struct diff_insn {
 	ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
 };
 
-static inline bool diff_decode(const uint8_t *code, size_t bytes, struct diff_insn *ret_insn)
+static inline void diff_decoder_init(ZydisDecoder *decoder, bool compat)
 {
-	static ZydisDecoder decoder;
+	if (compat)
+		ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+	else
+		ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+}
 
-	if (!decoder.stack_width)
-		ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+static inline bool diff_decode(enum diff_mode mode, const uint8_t *code, size_t bytes,
+			       struct diff_insn *ret_insn)
+{
+	static ZydisDecoder decoders[2];
+	ZydisDecoder *decoder = &decoders[mode == MODE_COMPAT];
+
+	if (!decoder->stack_width)
+		diff_decoder_init(decoder, mode == MODE_COMPAT);
 	return ZYAN_SUCCESS(
-		ZydisDecoderDecodeFull(&decoder, code, bytes, &ret_insn->insn, ret_insn->operand));
+		ZydisDecoderDecodeFull(decoder, code, bytes, &ret_insn->insn, ret_insn->operand));
 }
 
 /* diff_flags.c: flags that may be undefined behind it, and flags it reads. */

@@ -104,7 +104,7 @@ static uint32_t find_labels(struct diff_case *c, bool label[DIFF_CODE_MAX + 1])
 	c->insn_count = 0;
 	while (at < c->code_bytes && c->insn_count < DIFF_INSN_MAX) {
 		c->offset[c->insn_count++] = (uint16_t)at;
-		if (!diff_decode(c->code + at, c->code_bytes - at, &i)) {
+		if (!diff_decode(c->mode, c->code + at, c->code_bytes - at, &i)) {
 			at = c->code_bytes;
 			break;
 		}
@@ -132,7 +132,8 @@ void diff_analyse(struct diff_case *c)
 		if (label[at])
 			now |= all;
 		c->undefined[n] = (uint16_t)now;
-		if (n == c->insn_count || !diff_decode(c->code + at, c->code_bytes - at, &i))
+		if (n == c->insn_count ||
+		    !diff_decode(c->mode, c->code + at, c->code_bytes - at, &i))
 			break;
 		if (diff_insn_reads(&i) & now)
 			c->tainted = true;

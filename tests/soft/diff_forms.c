@@ -14,9 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <Zydis/Zydis.h>
 
-#include "tests/soft/diff.h"
+#include "tests/soft/diff_decode.h"
 
 #define FORMS_MAX  16384u
 #define GROUPS_MAX 2048u
@@ -38,6 +37,7 @@ struct group {
 
 struct diff_forms {
 	ZydisDecoder decoder;
+	bool compat;
 	uint32_t count, group_count;
 	uint32_t class_first[CLASS_COUNT], class_count[CLASS_COUNT]; /* in groups */
 	struct group group[GROUPS_MAX];
@@ -69,6 +69,7 @@ static const uint16_t denied[] = {
 	/* templates */
 	ZYDIS_MNEMONIC_POPF,
 	ZYDIS_MNEMONIC_POPFQ,
+	ZYDIS_MNEMONIC_POPFD,
 	ZYDIS_MNEMONIC_LDMXCSR,
 	ZYDIS_MNEMONIC_VLDMXCSR,
 	ZYDIS_MNEMONIC_FXSAVE,
@@ -404,7 +405,7 @@ static void describe(struct diff_form *f, const struct probe *p)
 	f->class = (uint8_t)class_of(insn, p->operand);
 	f->modrm = (insn->attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0;
 	f->imm_bytes = (uint8_t)((insn->raw.imm[0].size + insn->raw.imm[1].size) / 8);
-	f->moffs = !f->modrm && insn->raw.disp.size == 64;
+	f->moffs = !f->modrm && insn->raw.disp.size != 0;
 	f->lockable = f->memory && (insn->attributes & ZYDIS_ATTRIB_ACCEPTS_LOCK);
 	f->bit_offset = f->map == 1 && (f->opcode & 0xe7) == 0xa3 && !f->vex;
 	f->string = insn->meta.category == ZYDIS_CATEGORY_STRINGOP;
@@ -489,11 +490,11 @@ static void add_modes(struct diff_forms *forms, struct diff_form f, bool avx)
 		add_opcode(forms, &f, avx);
 }
 
-static bool is_prefix(uint8_t opcode)
+static bool is_prefix(uint8_t opcode, bool compat)
 {
-	return (opcode & 0xf0) == 0x40 || (opcode >= 0x64 && opcode <= 0x67) || opcode == 0xf0 ||
-	       opcode == 0xf2 || opcode == 0xf3 || (opcode & 0xe7) == 0x26 || opcode == 0x0f ||
-	       opcode == 0xc4 || opcode == 0xc5 || opcode == 0x62;
+	return (!compat && (opcode & 0xf0) == 0x40) || (opcode >= 0x64 && opcode <= 0x67) ||
+	       opcode == 0xf0 || opcode == 0xf2 || opcode == 0xf3 || (opcode & 0xe7) == 0x26 ||
+	       opcode == 0x0f || opcode == 0xc4 || opcode == 0xc5 || opcode == 0x62;
 }
 
 static void add_legacy(struct diff_forms *forms)
@@ -509,7 +510,9 @@ static void add_legacy(struct diff_forms *forms)
 			.pp = repeat[i >> 12],
 		};
 
-		if ((f.map == 0 && is_prefix(f.opcode)) ||
+		if (forms->compat && f.w)
+			continue; /* REX does not exist */
+		if ((f.map == 0 && is_prefix(f.opcode, forms->compat)) ||
 		    (f.map == 1 && (f.opcode == 0x38 || f.opcode == 0x3a || f.opcode == 0x0f)))
 			continue;
 		add_modes(forms, f, false);
@@ -563,13 +566,14 @@ static void make_groups(struct diff_forms *forms)
 	}
 }
 
-struct diff_forms *diff_forms_create(bool avx)
+struct diff_forms *diff_forms_create(bool avx, bool compat)
 {
 	struct diff_forms *forms = calloc(1, sizeof(*forms));
 
 	if (!forms)
 		return NULL;
-	ZydisDecoderInit(&forms->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	forms->compat = compat;
+	diff_decoder_init(&forms->decoder, compat);
 	add_legacy(forms);
 	add_vex(forms, avx);
 	qsort(forms->form, forms->count, sizeof(forms->form[0]), by_class);

@@ -11,7 +11,7 @@
 
 #define SEEDS_STEP 0x9e3779b97f4a7c15ull
 
-/* The 64-bit register that contains r, or 16. */
+/* The 64-bit register that contains r, or 16. In 64-bit terms whatever the mode is. */
 static uint32_t enclosing(ZydisRegister r)
 {
 	ZydisRegister whole = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r);
@@ -58,7 +58,7 @@ bool diff_emit(struct diff_gen *g, const uint8_t *bytes, uint32_t count)
 	struct diff_insn i;
 	uint32_t written;
 
-	if (g->failed || !diff_decode(bytes, count, &i) || i.insn.length != count)
+	if (g->failed || !diff_decode(g->c->mode, bytes, count, &i) || i.insn.length != count)
 		return false;
 	written = written_registers(&i);
 	if ((written & g->pinned) || (diff_insn_reads(&i) & g->undefined))
@@ -85,7 +85,12 @@ void diff_emit_load(struct diff_gen *g, uint32_t gpr, uint64_t value)
 	uint8_t bytes[10] = { (uint8_t)(0x48 | gpr >> 3), (uint8_t)(0xb8 | (gpr & 7)) };
 	bool done;
 
-	if (value == (uint32_t)value && rng_chance(&g->rng, 80)) {
+	if (g->c->mode == MODE_COMPAT) {
+		if (value >= DIFF_FAR_VA && value < DIFF_FAR_VA + 4 * DIFF_PAGE)
+			value = diff_pages[1].va + value % DIFF_PAGE;
+		value = (uint32_t)value;
+	}
+	if (value == (uint32_t)value && (g->c->mode == MODE_COMPAT || rng_chance(&g->rng, 80))) {
 		bytes[0] = (uint8_t)(0x40 | gpr >> 3);
 		memcpy(bytes + 2, &value, 4);
 		done = gpr < 8 ? diff_emit(g, bytes + 1, 5) : diff_emit(g, bytes, 6);
@@ -182,12 +187,12 @@ static void begin(struct diff_gen *g, const struct diff_plan *plan, struct diff_
 	g->plan = plan;
 	g->c = c;
 	g->rng.state = c->seed * SEEDS_STEP + salt;
-	g->known = 0xffff;
+	g->known = c->mode == MODE_COMPAT ? 0xff : 0xffff;
 	memcpy(g->value, c->start.gpr, sizeof(g->value));
 	g->favored = 1u << R_RSP;
 	for (int i = 0; i < 4; i++)
 		g->favored |= (uint16_t)(1u << rng_below(&g->rng, 16));
-	g->segments_known = true;
+	g->segments_known = c->mode != MODE_COMPAT;
 }
 
 static void fill(struct diff_gen *g)

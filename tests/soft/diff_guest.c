@@ -7,7 +7,8 @@
  * fault, and the frame has the rest. Sequences run at CPL 3, or at CPL 0 on the same page tables.
  * Guest-physical pages are scattered, so that what crosses a page is not contiguous anywhere.
  *
- * A thread watches that sequences end, and kicks the vCPU if not. It may also kick at random.
+ * A thread watches that sequences end, and kicks the vCPU if not. It may also kick all the time:
+ * then every kick is followed by saving the state and loading it again.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -26,6 +27,7 @@
 #define IDT_GPA	     0x11000u
 #define TSS_GPA	     0x12000u
 #define HANDLERS_GPA 0x13000u
+#define LDT_GPA	     0x14000u
 #define STACK_GPA    0x15000u
 #define STACK_TOP    0x17000u
 #define TABLES_GPA   0x20000u
@@ -42,10 +44,12 @@
 
 #define VECTORS	     32u
 #define HANDLER_STEP 16u
+#define LDT_SELECTOR 0x50u
 #define TR_SELECTOR  0x40u
 #define KERNEL_CS    0x10u
 #define KERNEL_SS    0x18u
 #define TICK_NS	     20000000L
+#define KICK_NS	     50000L
 #define TICKS_MAX    10u
 #define EXITS_MAX    100000u
 
@@ -57,9 +61,10 @@ struct diff_guest {
 	struct cpuid_set cpuid;
 	uint8_t *memory;
 	uint32_t tables_next;
-	bool avx, fsgsbase;
+	bool avx, fsgsbase, kicks;
 	struct vcpu_state base; /* what all sequences start from */
 	struct vcpu_state state;
+	uint64_t reloads;
 	/* The watch thread's: progress is the runner's, the others its own. */
 	pthread_t watch;
 	bool watching;
@@ -136,6 +141,7 @@ static void build_descriptors(struct diff_guest *guest)
 	put64(guest, GDT_GPA + 0x40,
 	      103 | (tss & 0xffffff) << 16 | 0x8bull << 40 | (tss >> 24 & 0xff) << 56);
 	put64(guest, GDT_GPA + 0x48, tss >> 32);
+	put64(guest, LDT_GPA, 0x00cffb000000ffff);
 	put64(guest, TSS_GPA + 4, SYSTEM_VA + STACK_TOP);
 	put64(guest, TSS_GPA + 36, SYSTEM_VA + STACK_TOP);
 	put64(guest, TSS_GPA + 102 - 6, 104ull << 48); /* no I/O bitmap */
@@ -165,6 +171,10 @@ static void build_state(struct diff_guest *guest)
 							  .limit = 103,
 							  .selector = TR_SELECTOR,
 							  .attributes = 0x8b };
+	s->segment[SEG_LDTR] = (struct vcpu_segment_state){ .base = SYSTEM_VA + LDT_GPA,
+							    .limit = 7,
+							    .selector = LDT_SELECTOR,
+							    .attributes = 0x82 };
 	s->cr0 = 0x80050033;
 	s->cr3 = TABLES_GPA;
 	s->cr4 = 0x620 | (guest->fsgsbase ? 1 << 16 : 0) | (guest->avx ? 1 << 18 : 0);
@@ -175,15 +185,17 @@ static void build_state(struct diff_guest *guest)
 static void *watch(void *argument)
 {
 	struct diff_guest *guest = argument;
-	uint32_t seen = 0, same = 0;
+	uint32_t seen = 0, same = 0, ticks_max = guest->kicks ? TICKS_MAX * 200 : TICKS_MAX;
+	struct timespec tick = { 0, guest->kicks ? KICK_NS : TICK_NS };
 
 	while (!atomic_load(&guest->quit)) {
-		struct timespec tick = { 0, TICK_NS };
 		uint32_t now = atomic_load(&guest->progress);
 
 		same = now == seen && (now & 1) ? same + 1 : 0;
 		seen = now;
-		if (same >= TICKS_MAX) {
+		if (guest->kicks && (now & 1))
+			guest->ops->vcpu_kick(guest->vcpu);
+		if (same >= ticks_max) {
 			atomic_store(&guest->expired, true);
 			guest->ops->vcpu_kick(guest->vcpu);
 		}
@@ -252,8 +264,8 @@ static int start(struct diff_guest *guest, char *why, size_t why_size)
 	return err;
 }
 
-int diff_guest_create(const struct engine_ops *ops, struct diff_guest **ret_guest, char *why,
-		      size_t why_size)
+int diff_guest_create(const struct engine_ops *ops, bool kicks, struct diff_guest **ret_guest,
+		      char *why, size_t why_size)
 {
 	struct diff_guest *guest = diff_allocate(sizeof(*guest));
 	int err;
@@ -261,6 +273,7 @@ int diff_guest_create(const struct engine_ops *ops, struct diff_guest **ret_gues
 	if (!guest)
 		return -ENOMEM;
 	guest->ops = ops;
+	guest->kicks = kicks;
 	guest->memory = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (guest->memory == MAP_FAILED) {
@@ -300,6 +313,11 @@ bool diff_guest_has_avx(const struct diff_guest *guest)
 	return guest->avx;
 }
 
+uint64_t diff_guest_reloads(const struct diff_guest *guest)
+{
+	return guest->reloads;
+}
+
 bool diff_guest_has_fsgsbase(const struct diff_guest *guest)
 {
 	return guest->fsgsbase;
@@ -337,19 +355,17 @@ static void fill(struct diff_guest *guest, const struct diff_case *c)
 		memcpy(guest->memory + data_gpa(i), image[i], DIFF_PAGE);
 }
 
-static struct vcpu_segment_state code_segment(bool system)
-{
-	return (struct vcpu_segment_state){ .limit = 0xffffffff,
-					    .selector = system ? KERNEL_CS : DIFF_CS,
-					    .attributes = system ? 0xa09b : 0xa0fb };
-}
-
-static struct vcpu_segment_state stack_segment(bool system)
-{
-	return (struct vcpu_segment_state){ .limit = 0xffffffff,
-					    .selector = system ? KERNEL_SS : DIFF_SS,
-					    .attributes = system ? 0xc093 : 0xc0f3 };
-}
+static const struct vcpu_segment_state code_segment[MODE_COUNT] = {
+	[MODE_USER] = { .limit = 0xffffffff, .selector = DIFF_CS, .attributes = 0xa0fb },
+	[MODE_SYSTEM] = { .limit = 0xffffffff, .selector = KERNEL_CS, .attributes = 0xa09b },
+	[MODE_COMPAT] = { .limit = 0xffffffff, .selector = DIFF_CS32, .attributes = 0xc0fb },
+};
+static const struct vcpu_segment_state user_data = { .limit = 0xffffffff,
+						     .selector = DIFF_SS,
+						     .attributes = 0xc0f3 };
+static const struct vcpu_segment_state system_data = { .limit = 0xffffffff,
+						       .selector = KERNEL_SS,
+						       .attributes = 0xc093 };
 
 static int load(struct diff_guest *guest, const struct diff_case *c)
 {
@@ -361,8 +377,10 @@ static int load(struct diff_guest *guest, const struct diff_case *c)
 	memcpy(s->gpr, from->gpr, sizeof(s->gpr));
 	s->rip = from->rip;
 	s->rflags = from->rflags;
-	s->segment[SEG_CS] = code_segment(c->system);
-	s->segment[SEG_SS] = stack_segment(c->system);
+	s->segment[SEG_CS] = code_segment[c->mode];
+	s->segment[SEG_SS] = c->mode == MODE_SYSTEM ? system_data : user_data;
+	if (c->mode == MODE_COMPAT)
+		s->segment[SEG_DS] = s->segment[SEG_ES] = user_data;
 	s->segment[SEG_FS].base = from->fs_base;
 	s->segment[SEG_GS].base = from->gs_base;
 	memcpy(s->xsave, from->xsave, DIFF_XSAVE_BYTES);
@@ -428,6 +446,14 @@ static void fail(struct diff_outcome *outcome, int status, const char *what, uin
 	snprintf(outcome->detail, sizeof(outcome->detail), "%s (%lx)", what, (unsigned long)detail);
 }
 
+static int reload(struct diff_guest *guest)
+{
+	int err = guest->ops->vcpu_save(guest->vcpu, &guest->state);
+
+	guest->reloads++;
+	return err ? err : guest->ops->vcpu_load(guest->vcpu, &guest->state);
+}
+
 /* Until the HLT of a handler. 0; outcome->status says how it went. */
 static int run(struct diff_guest *guest, struct diff_outcome *outcome)
 {
@@ -448,6 +474,10 @@ static int run(struct diff_guest *guest, struct diff_outcome *outcome)
 			fail(outcome, -ETIME, "does not end", 0);
 			return 0;
 		}
+		if (guest->kicks)
+			err = reload(guest);
+		if (err)
+			return err;
 	}
 	if (guest->exit.kind != EXIT_HLT) {
 		fail(outcome, -EPROTO, "an unexpected exit", guest->exit.kind);

@@ -29,7 +29,8 @@ struct options {
 	uint64_t seed, count, seconds;
 	uint32_t classes; /* a bit each */
 	uint32_t insn_max, shown_max;
-	bool system, trace, list, statistics, tolerant, twice;
+	enum diff_mode mode;
+	bool trace, list, statistics, tolerant, twice, kicks;
 	const char *regressions, *line;
 };
 
@@ -62,6 +63,8 @@ static const struct option long_options[] = {
 	{ "length", required_argument, NULL, 'l' },
 	{ "show", required_argument, NULL, 'S' },
 	{ "system", no_argument, NULL, 'k' },
+	{ "compat", no_argument, NULL, '3' },
+	{ "kicks", no_argument, NULL, 'K' },
 	{ "twice", no_argument, NULL, 'w' },
 	{ "trace", no_argument, NULL, 'T' },
 	{ "list", no_argument, NULL, 'L' },
@@ -83,6 +86,8 @@ static const char usage[] =
 	"  --length N              instructions of a sequence, at most, about (20)\n"
 	"  --system                the guest runs them at CPL 0\n"
 	"  --twice                 on the CPU both times: the test of the test itself\n"
+	"  --kicks                 kicks the vCPU all the time, and reloads its state\n"
+	"  --compat                32-bit code\n"
 	"  --regressions FILE      runs the sequences of that file, and nothing else\n"
 	"  --case 'LINE'           runs one sequence, as reported\n"
 	"  --trace                 shows every sequence and how it ended\n"
@@ -165,7 +170,13 @@ static int read_options(int argc, char **argv, struct options *o)
 			o->shown_max = (uint32_t)strtoul(optarg, NULL, 0);
 			break;
 		case 'k':
-			o->system = true;
+			o->mode = MODE_SYSTEM;
+			break;
+		case '3':
+			o->mode = MODE_COMPAT;
+			break;
+		case 'K':
+			o->kicks = true;
 			break;
 		case 'w':
 			o->twice = true;
@@ -212,8 +223,10 @@ static void make_plan(struct soft_diff *d)
 		if (d->options.classes >> i & 1 && d->options.classes != UINT32_MAX)
 			d->plan.weight[i] = 20;
 	}
-	if (d->options.system)
+	if (d->options.mode == MODE_SYSTEM)
 		d->plan.weight[CLASS_SYSTEM] = 0;
+	if (d->options.mode == MODE_COMPAT)
+		d->plan.weight[CLASS_SMC] = d->plan.weight[CLASS_STATE] = 0;
 	if (!diff_guest_has_fsgsbase(d->sides.guest))
 		d->plan.weight[CLASS_STATE] = 0;
 	if (d->options.classes != UINT32_MAX)
@@ -308,7 +321,7 @@ static void count(struct soft_diff *d, const struct diff_case *c, const struct d
 	for (uint32_t i = 0; i < ended; i++) {
 		struct diff_insn insn;
 
-		if (diff_decode(c->code + c->offset[i], 15, &insn))
+		if (diff_decode(c->mode, c->code + c->offset[i], 15, &insn))
 			d->mnemonic_count[insn.insn.mnemonic]++;
 	}
 }
@@ -390,7 +403,7 @@ static int run_random(struct soft_diff *d)
 			struct diff_case *c = &d->cases[i];
 
 			c->seed = rng_next(&d->rng);
-			c->system = d->options.system;
+			c->mode = d->options.mode;
 			err = place(d, c);
 			if (err)
 				return err;
@@ -439,6 +452,9 @@ static void summary(const struct soft_diff *d)
 	       d->instructions, d->sequences, d->differences);
 	printf(" (seed %" PRIu64 "; %" PRIu64 " without end, %" PRIu64 " unsupported)\n",
 	       d->options.seed, d->endless, d->unsupported);
+	if (d->options.kicks)
+		printf("%" PRIu64 " kicks in the middle of a sequence\n",
+		       diff_guest_reloads(d->sides.guest));
 	printf("ended by:");
 	for (uint32_t i = 0; i < 32; i++)
 		if (d->vectors[i])
@@ -459,12 +475,14 @@ static int run(struct soft_diff *d)
 
 	if (err)
 		return err;
-	err = diff_guest_create(d->options.engine, &d->sides.guest, why, sizeof(why));
+	err = diff_guest_create(d->options.engine, d->options.kicks, &d->sides.guest, why,
+				sizeof(why));
 	if (err) {
 		fprintf(stderr, "soft-diff: %s\n", why);
 		return err;
 	}
-	d->forms = diff_forms_create(diff_guest_has_avx(d->sides.guest));
+	d->forms = diff_forms_create(diff_guest_has_avx(d->sides.guest),
+				     d->options.mode == MODE_COMPAT);
 	if (!d->forms)
 		return -ENOMEM;
 	make_plan(d);

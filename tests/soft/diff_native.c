@@ -12,6 +12,7 @@
  * a sequence from damaging the process it runs in. Parent and child share one mapping of cases and
  * outcomes and a pair of pipes.
  */
+#include <asm/ldt.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -20,6 +21,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <ucontext.h>
@@ -51,6 +53,7 @@ struct diff_native {
 };
 
 struct diff_native_frame {
+	uint64_t ds; /* and es */
 	uint64_t fs_base, gs_base;
 	uint64_t gpr[15]; /* r15..r8, rdi, rsi, rbp, rbx, rdx, rcx, rax */
 	uint64_t rip, cs, rflags, rsp, ss;
@@ -131,7 +134,7 @@ static void leave(ucontext_t *context)
 	child_busy = false;
 	context->uc_mcontext.gregs[REG_RIP] = (long long)(uintptr_t)diff_native_leave;
 	context->uc_mcontext.gregs[REG_RSP] = (long long)diff_native_host_rsp;
-	context->uc_mcontext.gregs[REG_EFL] &= ~(long long)(FLAG_TF | FLAG_DF | FLAG_AC);
+	context->uc_mcontext.gregs[REG_EFL] &= ~(long long)(FLAG_TF | FLAG_DF | FLAG_NT | FLAG_AC);
 	context->uc_mcontext.gregs[REG_CSGSFS] =
 		(context->uc_mcontext.gregs[REG_CSGSFS] & 0xffffffff0000ll) | (long long)DIFF_CS |
 		(long long)DIFF_SS << 48;
@@ -241,6 +244,7 @@ static void run_one(const struct diff_case *c, struct diff_outcome *outcome)
 	struct diff_native_frame frame = {
 		.fs_base = start->fs_base,
 		.gs_base = start->gs_base,
+		.ds = start->ds,
 		.rip = start->rip,
 		.cs = start->cs,
 		.rflags = start->rflags,
@@ -276,6 +280,18 @@ static int handle_signals(void)
 	return setitimer(ITIMER_REAL, &tick, NULL) ? -errno : 0;
 }
 
+/* DIFF_CS32. A kernel without modify_ldt() can do without: its compat sequences end in #GP. */
+static void make_compat_segment(void)
+{
+	struct user_desc desc = { .limit = 0xfffff,
+				  .seg_32bit = 1,
+				  .contents = 2 /* code */,
+				  .limit_in_pages = 1,
+				  .useable = 1 };
+
+	syscall(SYS_modify_ldt, 1, &desc, sizeof(desc));
+}
+
 static void child_main(struct shared *shared, int in, int out)
 {
 	char byte;
@@ -287,6 +303,7 @@ static void child_main(struct shared *shared, int in, int out)
 	if (map_pages() || handle_signals())
 		_exit(99);
 	fill_read_only();
+	make_compat_segment();
 	while (read(in, &byte, 1) == 1) {
 		for (shared->at = 0; shared->at < shared->count; shared->at++)
 			run_one(&shared->cases[shared->at], &shared->outcomes[shared->at]);

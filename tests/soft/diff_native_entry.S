@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Into a random state and back: see diff_native.c, which owns the variables named here.
- * struct diff_native_frame: bases of fs and gs, r15..rax without rsp (15 words), and what iretq takes:
+ * struct diff_native_frame: ds, bases of fs and gs, r15..rax without rsp (15 words), and what iretq takes:
  * rip, cs, rflags, rsp, ss.
  */
 	.text
@@ -21,13 +21,13 @@ diff_native_enter:
 	xor %edx, %edx
 	xrstor64 (%rsi)
 	mov (%rdi), %rax
-	mov 8(%rdi), %rdx
-	wrfsbase %rax
-	wrgsbase %rdx
-	add $16, %rdi
-	xor %eax, %eax
 	mov %eax, %ds
 	mov %eax, %es
+	mov 8(%rdi), %rax
+	mov 16(%rdi), %rdx
+	wrfsbase %rax
+	wrgsbase %rdx
+	add $24, %rdi
 	mov %rdi, %rsp
 	pop %r15
 	pop %r14

@@ -33,13 +33,15 @@ uint32_t diff_any_register(struct diff_gen *g)
 		uint32_t reg = rng_chance(&g->rng, 20) ? 14 + rng_below(&g->rng, 2)
 						       : rng_below(&g->rng, 16);
 
+		if (g->c->mode == MODE_COMPAT)
+			reg &= 7;
 		if (g->pinned >> reg & 1)
 			continue;
 		if ((g->favored >> reg & 1) && rng_chance(&g->rng, 85))
 			continue;
 		return reg;
 	}
-	return 14;
+	return g->c->mode == MODE_COMPAT ? 6 : 14;
 }
 
 /* A register with a known value that may be an index (not rsp) or a base; NONE. */
@@ -82,14 +84,15 @@ static bool choose_mode(struct diff_gen *g, struct memory *m)
 	m->segment = g->segments_known && rng_chance(&g->rng, 12)
 			     ? (rng_chance(&g->rng, 50) ? 0x64 : 0x65)
 			     : 0;
-	m->addr32 = rng_chance(&g->rng, 7);
-	m->rip = m->base == NONE && m->index == NONE && rng_chance(&g->rng, 70);
+	m->addr32 = g->c->mode != MODE_COMPAT && rng_chance(&g->rng, 7);
+	m->rip = g->c->mode != MODE_COMPAT && m->base == NONE && m->index == NONE &&
+		 rng_chance(&g->rng, 70);
 	disp = (int64_t)(m->target - segment_base(g, m->segment));
 	if (m->base != NONE)
 		disp -= (int64_t)g->value[m->base];
 	if (m->index != NONE)
 		disp -= (int64_t)(g->value[m->index] << m->scale);
-	if (m->addr32)
+	if (m->addr32 || g->c->mode == MODE_COMPAT)
 		disp = (int32_t)disp;
 	if (m->rip) /* about: the end of the instruction is not known yet */
 		disp -= (int64_t)(g->c->code_va + g->at);
@@ -107,6 +110,7 @@ static void choose_memory(struct diff_gen *g, const struct diff_form *f, struct 
 	struct diff_wish wish = { .bytes = f->mem_bytes ? f->mem_bytes : 64,
 				  .align = f->align,
 				  .write = f->mem_write,
+				  .low = g->c->mode == MODE_COMPAT,
 				  .bad_percent = 7 };
 	struct memory *m = &e->m;
 
@@ -151,7 +155,7 @@ static void put_prefixes(struct diff_gen *g, const struct diff_form *f, struct e
 		put(e, e->m.segment);
 	if (f->memory && e->m.addr32)
 		put(e, 0x67);
-	if ((f->string || f->moffs) && rng_chance(&g->rng, 4))
+	if (g->c->mode != MODE_COMPAT && (f->string || f->moffs) && rng_chance(&g->rng, 4))
 		put(e, 0x67);
 	if (f->lockable && rng_chance(&g->rng, 30))
 		put(e, 0xf0);
@@ -168,7 +172,7 @@ static void put_rex(struct diff_gen *g, const struct diff_form *f, struct encodi
 {
 	uint32_t rex = (uint32_t)f->w << 3 | (e->reg >> 3) << 2 | x << 1 | b;
 
-	if (rex || rng_chance(&g->rng, 12))
+	if (rex || (g->c->mode != MODE_COMPAT && rng_chance(&g->rng, 12)))
 		put(e, 0x40 | rex);
 	if (f->map)
 		put(e, 0x0f);
@@ -242,7 +246,7 @@ static void put_tail(struct diff_gen *g, const struct diff_form *f, struct encod
 	if (f->moffs) {
 		struct diff_wish wish = { .bytes = 8, .write = f->mem_write, .bad_percent = 10 };
 		uint64_t target = diff_target(&g->rng, &wish);
-		bool addr32 = memchr(e->bytes, 0x67, 3) != NULL;
+		bool addr32 = g->c->mode == MODE_COMPAT || memchr(e->bytes, 0x67, 3) != NULL;
 
 		memcpy(e->bytes + e->count, &target, addr32 ? 4 : 8);
 		e->count += addr32 ? 4 : 8;
@@ -262,7 +266,7 @@ static void choose_registers(struct diff_gen *g, const struct diff_form *f, stru
 		e->rm = f->rm;
 	if (!f->modrm) { /* REX.B may extend the register in the opcode */
 		e->reg = 0;
-		e->rm = rng_chance(&g->rng, 40) ? 8 : 0;
+		e->rm = g->c->mode != MODE_COMPAT && rng_chance(&g->rng, 40) ? 8 : 0;
 	}
 	e->m = (struct memory){ .base = NONE, .index = NONE };
 	if (f->memory)

@@ -94,7 +94,7 @@ void diff_print_code(const struct diff_case *c)
 
 		if (is_nop(c, n))
 			continue;
-		if (!diff_decode(c->code + at, c->code_bytes - at, &i)) {
+		if (!diff_decode(c->mode, c->code + at, c->code_bytes - at, &i)) {
 			printf("    %" PRIx64 "  (does not decode)\n", c->code_va + at);
 			return;
 		}
@@ -110,14 +110,14 @@ const char *diff_mnemonic(const struct diff_case *c, uint32_t insn)
 	struct diff_insn i;
 
 	if (insn >= c->insn_count ||
-	    !diff_decode(c->code + c->offset[insn], c->code_bytes - c->offset[insn], &i))
+	    !diff_decode(c->mode, c->code + c->offset[insn], c->code_bytes - c->offset[insn], &i))
 		return "(none)";
 	return ZydisMnemonicGetString(i.insn.mnemonic);
 }
 
 void diff_print_line(const struct diff_case *c)
 {
-	printf("%" PRIx64 " %" PRIx64 " %c ", c->seed, c->code_va, c->system ? 's' : 'u');
+	printf("%" PRIx64 " %" PRIx64 " %c ", c->seed, c->code_va, diff_mode_letter[c->mode]);
 	for (uint32_t i = 0; i < c->code_bytes; i++)
 		printf("%02x", c->code[i]);
 	printf("\n");
@@ -144,12 +144,13 @@ int diff_read_line(const char *line, struct diff_case *c)
 	memset(c, 0, sizeof(*c));
 	if (sscanf(line, "%" SCNx64 " %" SCNx64 " %c %n", &c->seed, &c->code_va, &level, &at) < 3)
 		return -EINVAL;
-	if ((level != 'u' && level != 's') || c->code_va < DIFF_CODE_VA ||
+	if (c->code_va < DIFF_CODE_VA ||
 	    c->code_va >= DIFF_CODE_VA + (DIFF_CODE_PAGES - 2) * DIFF_PAGE ||
 	    diff_code_room(c->code_va) == 0)
 		return -EINVAL;
-	c->system = level == 's';
-	if (read_code(line + at, c))
+	while (c->mode < MODE_COUNT && diff_mode_letter[c->mode] != level)
+		c->mode++;
+	if (c->mode == MODE_COUNT || read_code(line + at, c))
 		return -EINVAL;
 	diff_state_random(c);
 	diff_analyse(c);

@@ -13,6 +13,8 @@
 #define FAR(page)   (DIFF_FAR_VA + (page)*DIFF_PAGE)
 #define ARENA_PAGES 9u /* holes included */
 
+const char diff_mode_letter[MODE_COUNT] = { 'u', 's', 'c' };
+
 const struct diff_page diff_pages[DIFF_DATA_PAGES] = {
 	{ ARENA(1), true },  { ARENA(2), true }, { ARENA(3), false }, { ARENA(5), true },
 	{ ARENA(6), false }, { ARENA(7), true }, { FAR(1), true },    { FAR(2), true },
@@ -120,7 +122,7 @@ uint64_t diff_target(struct rng *rng, const struct diff_wish *wish)
 		return bad_target(rng, wish);
 	do {
 		page = &diff_pages[rng_below(rng, DIFF_DATA_PAGES)];
-	} while (wish->write && !page->writable);
+	} while ((wish->write && !page->writable) || (wish->low && page->va >= DIFF_FAR_VA));
 	at = rng_below(rng, room + 1);
 	/* Half of all accesses are aligned, and those that must be. */
 	if (wish->align > 1)
@@ -259,6 +261,20 @@ static void random_vectors(struct rng *rng, uint8_t *xsave)
 	}
 }
 
+/* 32 bits; addresses beyond them go elsewhere. */
+static void narrow(struct diff_state *start, struct rng *rng)
+{
+	static const struct diff_wish wish = {
+		.bytes = 512, .write = true, .align = 4, .low = true
+	};
+
+	for (int i = 0; i < 16; i++) {
+		if (start->gpr[i] >= DIFF_FAR_VA && start->gpr[i] < DIFF_FAR_VA + 4 * DIFF_PAGE)
+			start->gpr[i] = diff_target(rng, &wish) + 256;
+		start->gpr[i] = i < 8 ? (uint32_t)start->gpr[i] : 0;
+	}
+}
+
 void diff_state_random(struct diff_case *c)
 {
 	struct rng rng = { .state = c->seed ^ 0x7374617465 };
@@ -269,6 +285,8 @@ void diff_state_random(struct diff_case *c)
 	for (int i = 0; i < 16; i++)
 		start->gpr[i] = random_register(&rng);
 	start->gpr[4] = random_stack(&rng);
+	if (c->mode == MODE_COMPAT)
+		narrow(start, &rng);
 	start->rflags = 2 | FLAG_IF | (rng_next(&rng) & FLAGS_ARITHMETIC);
 	if (rng_chance(&rng, 10))
 		start->rflags |= FLAG_DF;
@@ -276,8 +294,9 @@ void diff_state_random(struct diff_case *c)
 		rng_chance(&rng, 50) ? ARENA(1) + rng_below(&rng, DIFF_PAGE) : rng_next(&rng) >> 20;
 	start->gs_base = rng_chance(&rng, 50) ? ARENA(2) : rng_next(&rng) >> 18;
 	start->rip = c->code_va;
-	start->cs = DIFF_CS;
+	start->cs = c->mode == MODE_COMPAT ? DIFF_CS32 : DIFF_CS;
 	start->ss = DIFF_SS;
+	start->ds = start->es = c->mode == MODE_COMPAT ? DIFF_SS : 0;
 	random_x87(&rng, start->xsave);
 	random_vectors(&rng, start->xsave);
 }

@@ -193,7 +193,10 @@ static bool loop(struct diff_gen *g)
 
 		back = EMIT_TO(g, 1, &label, op, 0);
 	} else {
-		EMIT(g, rex, 0xff, (uint8_t)(0xc8 | (counter & 7)));
+		if (g->c->mode == MODE_COMPAT)
+			EMIT(g, 0xff, (uint8_t)(0xc8 | counter));
+		else
+			EMIT(g, rex, 0xff, (uint8_t)(0xc8 | (counter & 7)));
 		back = EMIT_TO(g, 1, &label, 0x75, 0);
 	}
 	if (!back || label.end - head > 128) {
@@ -286,7 +289,7 @@ static bool jump_away(struct diff_gen *g)
 
 static bool branch(struct diff_gen *g)
 {
-	switch (rng_below(&g->rng, 16)) {
+	switch (rng_below(&g->rng, g->c->mode == MODE_COMPAT ? 13 : 16)) {
 	case 0 ... 5:
 		return jump_if(g);
 	case 6 ... 7:
@@ -413,7 +416,7 @@ static bool load_segment(struct diff_gen *g)
 	uint8_t reg = which[rng_below(&g->rng, 3)];
 	uint16_t value = selector[rng_below(&g->rng, 12)];
 
-	if (g->c->system || (g->pinned & 1))
+	if (g->c->mode != MODE_USER || (g->pinned & 1))
 		return false;
 	if (reg == 2 && rng_chance(&g->rng, 80))
 		value = DIFF_SS;
@@ -452,7 +455,7 @@ static bool gather(struct diff_gen *g)
 	uint8_t mask = (uint8_t)(8 + rng_below(&g->rng, 8)), scale = (uint8_t)rng_below(&g->rng, 4);
 	bool wide = op & 1;
 
-	if (!g->plan->avx)
+	if (!g->plan->avx || g->c->mode == MODE_COMPAT)
 		return false;
 	for (uint32_t i = 0; i < 32; i += 4) {
 		uint32_t value = rng_below(&g->rng, 48) - 24;
