@@ -36,6 +36,14 @@ enum coh_access {
 	COH_WRITE = 2,
 };
 
+/*
+ * For coh_config.hold_ns where nothing else is known. Threads of a host wake within some 60 us:
+ * with 20 us a dozen pages of one instruction were gone before it got on, again and again (seeds
+ * 20194 and 21427 in tests/sim/regressions.txt); at 40 us the longest instruction of 2,000 such
+ * seeds takes a fiftieth of its bound.
+ */
+#define COH_HOLD_NS_DEFAULT 40000u
+
 struct coh_config {
 	uint16_t self;	      /* this node */
 	uint16_t node_count;  /* nodes 0..node_count-1 are in the pod */

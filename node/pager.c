@@ -18,7 +18,6 @@
 #define WINDOW_DEFAULT	    256u
 #define READAHEAD_DEFAULT   128u
 #define ZERO_BATCH_DEFAULT  32u
-#define HOLD_NS_DEFAULT	    20000u
 #define HOLD_NS_MAX_DEFAULT 20000000u
 #define SPIN_NS_DEFAULT	    50000u
 
@@ -43,7 +42,7 @@ static void fill_in(struct pager_config *config)
 	else if (config->zero_batch == UINT32_MAX)
 		config->zero_batch = 1;
 	if (config->hold_ns == 0)
-		config->hold_ns = HOLD_NS_DEFAULT;
+		config->hold_ns = COH_HOLD_NS_DEFAULT;
 	if (config->hold_ns_max == 0)
 		config->hold_ns_max = HOLD_NS_MAX_DEFAULT;
 	if (config->spin_ns_max == 0)

@@ -20,6 +20,7 @@ static const char help[] =
 	"  simulator --report holds          useful work on slow links, by the length of holds\n"
 	"\n"
 	"  --set NAME=VALUE  a value of the plan (--verbose shows them); may be given again\n"
+	"                    (hold_ns=default: as nodes have it)\n"
 	"  --jobs N          processes (2)\n"
 	"  --failures N      stop after N failures (10)\n"
 	"  --verbose         a line for every seed\n"

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/coherence.h"
 #include "tests/sim/rng.h"
 
 #define US 1000ull
@@ -146,7 +147,9 @@ int plan_set(struct plan *plan, const char *setting)
 	if (!equals)
 		return -EINVAL;
 	value = strtoull(equals + 1, &end, 0);
-	if (end == equals + 1 || *end)
+	if (strcmp(setting, "hold_ns=default") == 0)
+		value = COH_HOLD_NS_DEFAULT;
+	else if (end == equals + 1 || *end)
 		return -EINVAL;
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
 		if (strlen(fields[i].name) != (size_t)(equals - setting) ||
