@@ -130,7 +130,7 @@ static int read_classes(const char *text, uint32_t *ret_classes)
 
 static int read_engine(const char *name, const struct engine_ops **ret_engine)
 {
-	static const struct engine_ops *const engines[] = { &engine_kvm };
+	static const struct engine_ops *const engines[] = { &engine_soft, &engine_kvm };
 
 	for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++)
 		if (!strcmp(engines[i]->name, name)) {
@@ -508,7 +508,7 @@ int main(int argc, char **argv)
 
 	if (!d)
 		return 2;
-	d->options = (struct options){ .engine = &engine_kvm,
+	d->options = (struct options){ .engine = &engine_soft,
 				       .seed = 1,
 				       .count = 100000,
 				       .classes = UINT32_MAX,

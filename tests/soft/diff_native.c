@@ -71,7 +71,7 @@ static struct shared *child_shared;
 static uint64_t child_mask; /* XCR0 bits to load */
 static bool child_busy;
 static uint64_t child_last_va = UINT64_MAX;
-static uint32_t child_tick_at = UINT32_MAX;
+static uint64_t child_runs, child_tick_runs; /* of run_one(); at the last tick */
 
 /* The order in which the frame's words are popped. */
 static const uint8_t pop_order[15] = { 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 3, 2, 1, 0 };
@@ -144,8 +144,8 @@ static void leave(ucontext_t *context)
 
 static void on_tick(ucontext_t *context)
 {
-	if (!child_busy || child_tick_at != child_shared->at) {
-		child_tick_at = child_shared->at;
+	if (!child_busy || child_tick_runs != child_runs) {
+		child_tick_runs = child_runs;
 		return;
 	}
 	/* Twice in the same sequence; but not while the stub is loading its state. */
@@ -255,6 +255,7 @@ static void run_one(const struct diff_case *c, struct diff_outcome *outcome)
 	for (int i = 0; i < 15; i++)
 		frame.gpr[i] = start->gpr[pop_order[i]];
 	fill(c);
+	child_runs++;
 	child_busy = true;
 	diff_native_enter(&frame, start->xsave, child_mask);
 	if (outcome->status == 0)
