@@ -116,6 +116,10 @@ static bool is_denied(const ZydisDecodedInstruction *insn)
 	for (size_t i = 0; i < sizeof(denied) / sizeof(denied[0]); i++)
 		if (denied[i] == insn->mnemonic)
 			return true;
+	/* 0F 0D with a register: a nop on Intel, #UD on AMD */
+	if (insn->opcode_map == ZYDIS_OPCODE_MAP_0F && insn->opcode == 0x0d &&
+	    insn->raw.modrm.mod == 3)
+		return true;
 	switch (insn->meta.category) {
 	case ZYDIS_CATEGORY_CALL:
 	case ZYDIS_CATEGORY_COND_BR:

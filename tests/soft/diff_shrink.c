@@ -50,9 +50,14 @@ static bool shorten(struct diff_sides *sides, struct diff_case *c)
 	return found;
 }
 
+/* A nop of any length: operand-size prefixes and 0x90. */
 static bool is_nop(const struct diff_case *c, uint32_t insn)
 {
-	return c->code[c->offset[insn]] == 0x90;
+	uint32_t at = c->offset[insn], last = c->offset[insn + 1] - 1u;
+
+	while (at < last && c->code[at] == 0x66)
+		at++;
+	return at == last && c->code[at] == 0x90;
 }
 
 static void blank(struct diff_sides *sides, struct diff_case *c)
@@ -63,15 +68,32 @@ static void blank(struct diff_sides *sides, struct diff_case *c)
 		uint32_t bytes = (uint32_t)(c->offset[n + 1] - c->offset[n]);
 
 		*blanked = *c;
-		memset(blanked->code + c->offset[n], 0x90, bytes);
-		if (!is_nop(c, n) && fails(sides, blanked)) {
-			/* Nops are instructions of their own: count down from where they end. */
+		memset(blanked->code + c->offset[n], 0x66, bytes);
+		blanked->code[c->offset[n + 1] - 1] = 0x90;
+		if (!is_nop(c, n) && fails(sides, blanked))
 			*c = *blanked;
-			while (n < c->insn_count && c->offset[n] > c->offset[n + 1])
-				n++;
-		}
 	}
 	free(blanked);
+}
+
+/* Nops in front go: the sequence begins later. */
+static void strip(struct diff_sides *sides, struct diff_case *c)
+{
+	struct diff_case *stripped = diff_allocate(sizeof(*stripped));
+	uint32_t n = 0;
+
+	while (n < c->insn_count && is_nop(c, n))
+		n++;
+	if (stripped && n) {
+		*stripped = *c;
+		stripped->code_va += c->offset[n];
+		stripped->code_bytes -= c->offset[n];
+		memmove(stripped->code, c->code + c->offset[n], stripped->code_bytes);
+		stripped->start.rip = stripped->code_va;
+		if (fails(sides, stripped))
+			*c = *stripped;
+	}
+	free(stripped);
 }
 
 int diff_shrink(struct diff_sides *sides, struct diff_case *c)
@@ -79,6 +101,8 @@ int diff_shrink(struct diff_sides *sides, struct diff_case *c)
 	if (!shorten(sides, c))
 		return 0;
 	blank(sides, c);
+	strip(sides, c);
+	diff_analyse(c);
 	return diff_try(sides, c);
 }
 
