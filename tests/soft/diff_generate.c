@@ -53,6 +53,17 @@ static void follow_stack(struct diff_gen *g, const struct diff_insn *i, uint32_t
 	*written &= ~(1u << R_RSP);
 }
 
+/* Selectors are not the same at CPL 0. */
+static bool reads_selector(const struct diff_insn *i)
+{
+	for (int n = 0; n < i->insn.operand_count_visible; n++)
+		if (i->operand[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    (i->operand[n].reg.value == ZYDIS_REGISTER_CS ||
+		     i->operand[n].reg.value == ZYDIS_REGISTER_SS))
+			return true;
+	return false;
+}
+
 bool diff_emit(struct diff_gen *g, const uint8_t *bytes, uint32_t count)
 {
 	struct diff_insn i;
@@ -62,6 +73,8 @@ bool diff_emit(struct diff_gen *g, const uint8_t *bytes, uint32_t count)
 		return false;
 	written = written_registers(&i);
 	if ((written & g->pinned) || (diff_insn_reads(&i) & g->undefined))
+		return false;
+	if (g->c->mode == MODE_SYSTEM && reads_selector(&i))
 		return false;
 	if (g->at + count > DIFF_CODE_MAX - 32 || g->insns + 4 > DIFF_INSN_MAX) {
 		g->failed = true;
