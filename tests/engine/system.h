@@ -10,7 +10,7 @@
  *
  * Physical memory, mapped one to one for the kernel, and once more at USER (user pages):
  *
- *   0x010000 page tables     0x020000 IDT  0x021000 GDT  0x022000 TSS  0x024000 LDT
+ *   0x010000 page tables     0x020000 IDT  0x021000 GDT  0x022000 TSS  0x025000 LDT
  *   0x030000 log             0x050000 user stack's top   0x060000 RSP0's top
  *   0x070000 top of IST 1    0x078000 of IST 2           0x080000 kernel stack's top
  *   0x100000 the image       0x180000 free pages (SYS_DATA), 0x200000..0x3fffff too
@@ -21,21 +21,22 @@
 #ifndef TESTS_ENGINE_SYSTEM_H
 #define TESTS_ENGINE_SYSTEM_H
 
-#define SYS_PML4	0x10000
-#define SYS_PDPT	0x11000 /* of the lower half; entries 0 memory, 1 USER and window, 3 MMIO */
-#define SYS_PD		0x12000
-#define SYS_PT		0x13000
-#define SYS_PD_USER	0x14000
-#define SYS_PT_USER	0x15000
-#define SYS_WINDOW_PDE	(SYS_PD_USER + 8 * 256) /* leads to SYS_PT_WINDOW; the next ones are free */
+#define SYS_PML4       0x10000
+#define SYS_PDPT       0x11000 /* of the lower half; entries 0 memory, 1 USER and window, 3 MMIO */
+#define SYS_PD	       0x12000
+#define SYS_PT	       0x13000
+#define SYS_PD_USER    0x14000
+#define SYS_PT_USER    0x15000
+#define SYS_WINDOW_PDE (SYS_PD_USER + 8 * 256) /* leads to SYS_PT_WINDOW; the next ones are free   \
+						*/
 #define SYS_PT_WINDOW	0x17000
 #define SYS_PD_MMIO	0x18000
 #define SYS_PDPT_HIGH	0x19000
 #define SYS_FREE_TABLES 0x1a000 /* three pages for cases */
 #define SYS_IDT		0x20000
 #define SYS_GDT		0x21000
-#define SYS_TSS		0x22000 /* two pages: the I/O bitmap is in it */
-#define SYS_LDT		0x24000
+#define SYS_TSS		0x22000 /* three pages: the I/O bitmap is in it */
+#define SYS_LDT		0x25000
 #define SYS_LOG_NEXT	0x30000 /* bytes of log in use */
 #define SYS_RESUME	0x30008 /* the next exception returns here instead, once, if not 0 */
 #define SYS_HOOK	0x30010 /* called by the next exception's handler, once, if not 0 */
@@ -55,24 +56,24 @@
 #define KERNEL_HIGH 0xffffffff80000000
 
 /* Selectors. SYSCALL and SYSRET order. */
-#define SEL_CODE       0x08
-#define SEL_DATA       0x10
-#define SEL_USER_32    0x1b
-#define SEL_USER_DATA  0x23
-#define SEL_USER_CODE  0x2b
-#define SEL_CODE_32    0x30
-#define SEL_TSS	       0x38
-#define SEL_LDT	       0x48
-#define SEL_ABSENT     0x58 /* data, not present */
-#define SEL_EXEC_ONLY  0x60 /* code that cannot be read */
-#define SEL_READ_ONLY  0x68 /* data that cannot be written */
-#define SEL_CONFORMING 0x70
-#define SEL_GATE       0x78 /* call gate to gate_target, DPL 3 */
-#define SEL_CODE_16    0x88
-#define SEL_DATA_16    0x90
+#define SEL_CODE	0x08
+#define SEL_DATA	0x10
+#define SEL_USER_32	0x1b
+#define SEL_USER_DATA	0x23
+#define SEL_USER_CODE	0x2b
+#define SEL_CODE_32	0x30
+#define SEL_TSS		0x38
+#define SEL_LDT		0x48
+#define SEL_ABSENT	0x58 /* data, not present */
+#define SEL_EXEC_ONLY	0x60 /* code that cannot be read */
+#define SEL_READ_ONLY	0x68 /* data that cannot be written */
+#define SEL_CONFORMING	0x70
+#define SEL_GATE	0x78 /* call gate to gate_target, DPL 3 */
+#define SEL_CODE_16	0x88
+#define SEL_DATA_16	0x90
 #define SEL_ABSENT_CODE 0x98
-#define SEL_BASED_32   0xa3 /* user data with base USER + SYS_DATA, limit 0xfff */
-#define SEL_END	       0xa8 /* the first behind the limit */
+#define SEL_BASED_32	0xa3 /* user data with base USER + SYS_DATA, limit 0xfff */
+#define SEL_END		0xa8 /* the first behind the limit */
 
 #define PORT_DONE 0x30 /* the case ends */
 
@@ -103,6 +104,7 @@
  */
 #define NOT_QEMU  0x10000
 #define NOT_BOCHS 0x20000
+#define NOT_KVM	  0x40000 /* KVM's own emulator, whatever the CPU */
 
 #define EXPECT_FIELDS 13
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every exception of 64-bit mode, from ring 0 and ring 3: vector, error code, pushed frame, and what
- * the state is behind it (SDM vol. 3, 6.15; APM vol. 2, 8.2). The language: system_guest.h.
+ * the state is behind it (SDM vol. 3, 6.15; APM vol. 2, 8.2). The language: system_guest.inc.
  */
-#include "tests/engine/system_guest.h"
+#include "tests/engine/system_guest.inc"
 
 	IMAGE	exceptions
 gate_target:
@@ -740,7 +740,7 @@ gate_target:
 	REPORT	%rax
 	WANT	0x5a5a5a5a
 	TO_KERNEL
-	movw	$0x2f80, SYS_TSS + 102	/* the bitmap's end lies behind the limit: denied */
+	movw	$0x2ffc, SYS_TSS + 102	/* the bitmap's end lies behind the limit: denied */
 	TO_USER
 	FAULT	13, 0, in $0x20, %al
 	mov	$0x3ff, %edx

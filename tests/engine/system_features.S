@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What CPUID offers works, and the instructions around time, identity, extended state and atomicity do as the manuals
+ * say. The language: system_guest.inc.
+ */
+#include "tests/engine/system_guest.inc"
+
+	IMAGE	features
+gate_target:
+	DONE
+
+/* RDTSC and RDTSCP never go back. */
+	CASE	tsc
+	mov	$2000, %ecx
+	rdtsc
+	shl	$32, %rdx
+	or	%rax, %rdx
+	mov	%rdx, %rbx
+1:	rdtsc
+	shl	$32, %rdx
+	or	%rax, %rdx
+	cmp	%rbx, %rdx
+	jb	2f
+	mov	%rdx, %rbx
+	loop	1b
+2:	REPORT	%rcx
+	WANT	0
+	mov	%cr4, %rax	/* TSD: ring 0 alone */
+	or	$4, %rax
+	mov	%rax, %cr4
+	rdtsc
+	TO_USER
+	FAULT	13, 0, rdtsc
+	DONE
+
+	CASE	tscp, NEED_RDTSCP
+	SET_MSR	0xc0000103, 0x12345
+	rdtscp
+	REPORT	%rcx
+	WANT	0x12345
+	TO_USER
+	rdtscp
+	REPORT	%rcx
+	WANT	0x12345
+	DONE
+
+	CASE	rdpid, NEED_RDPID
+	SET_MSR	0xc0000103, 0x54321
+	TO_USER
+	rdpid	%rax
+	REPORT	%rax
+	WANT	0x54321
+	DONE
+
+	CASE	cx16, NEED_CX16
+	TO_USER
+	mov	$SYS_DATA + USER + 0x10, %edi
+	mov	$1, %eax
+	mov	$2, %edx
+	mov	$3, %ebx
+	mov	$4, %ecx
+	lock cmpxchg16b (%rdi)		/* 0, 0: fails and loads */
+	setz	%sil
+	movzbl	%sil, %esi
+	REPORT	%rsi
+	WANT	0
+	REPORT	%rax
+	WANT	0
+	REPORT	%rdx
+	WANT	0
+	lock cmpxchg16b (%rdi)
+	setz	%sil
+	movzbl	%sil, %esi
+	REPORT	%rsi
+	WANT	1
+	mov	(%rdi), %rax
+	REPORT	%rax
+	WANT	3
+	mov	8(%rdi), %rax
+	REPORT	%rax
+	WANT	4
+	FAULT	13, 0, lock cmpxchg16b 8(%rdi)
+	DONE
+
+	CASE	cx8
+	mov	$SYS_DATA + 0x10, %edi
+	xor	%eax, %eax
+	xor	%edx, %edx
+	mov	$3, %ebx
+	mov	$4, %ecx
+	lock cmpxchg8b (%rdi)
+	setz	%sil
+	movzbl	%sil, %esi
+	REPORT	%rsi
+	WANT	1
+	mov	(%rdi), %rax
+	REPORT	%rax
+	WANT	0x400000003
+	DONE
+
+/* Extended state: XGETBV, XSETBV and what they refuse. */
+	CASE	xsetbv, NEED_XSAVE
+	xor	%ecx, %ecx
+	xgetbv
+	and	$3, %eax
+	REPORT	%rax
+	WANT	3
+	xor	%edx, %edx
+	mov	$3, %eax
+	xsetbv
+	xgetbv
+	REPORT	%rax
+	WANT	3
+	mov	$2, %eax
+	FAULT	13, 0, xsetbv
+	mov	$0x13, %eax
+	FAULT	13, 0, xsetbv
+	xor	%eax, %eax
+	FAULT	13, 0, xsetbv
+	mov	$3, %eax
+	mov	$0x40000000, %edx
+	FAULT	13, 0, xsetbv
+	mov	$5, %ecx
+	xor	%edx, %edx
+	FAULT	13, 0, xsetbv
+	FAULT	13, 0, xgetbv
+	xor	%ecx, %ecx
+	TO_USER
+	FAULT	13, 0, xsetbv
+	xgetbv
+	REPORT	%rax
+	WANT	3
+	TO_KERNEL
+	mov	$1, %eax		/* OSXSAVE in CPUID follows CR4 */
+	cpuid
+	shr	$27, %ecx
+	and	$1, %ecx
+	REPORT	%rcx
+	WANT	1
+	mov	%cr4, %rax
+	and	$~0x40000, %eax
+	mov	%rax, %cr4
+	mov	$1, %eax
+	cpuid
+	shr	$27, %ecx
+	and	$1, %ecx
+	REPORT	%rcx
+	WANT	0
+	DONE
+
+	CASE	avx_off, NEED_AVX
+	xor	%ecx, %ecx
+	xor	%edx, %edx
+	mov	$3, %eax
+	xsetbv
+	FAULT	6, 0, vaddps %xmm1, %xmm0, %xmm0
+	mov	$7, %eax
+	xsetbv
+	vaddps	%xmm1, %xmm0, %xmm0
+	mov	$5, %eax
+	FAULT	13, 0, xsetbv
+	DONE
+
+	CASE	xsave, NEED_XSAVE
+	mov	$SYS_DATA, %ebx
+	mov	$0x1122334455667788, %rax
+	movq	%rax, %xmm3
+	fninit
+	fldpi
+	mov	$3, %eax
+	xor	%edx, %edx
+	xsave	(%rbx)
+	mov	160 + 3 * 16(%rbx), %rax
+	REPORT	%rax
+	WANT	0x1122334455667788
+	mov	512(%rbx), %rax
+	REPORT	%rax
+	WANT	3
+	pxor	%xmm3, %xmm3
+	fninit
+	mov	$2, %eax		/* SSE alone */
+	xrstor	(%rbx)
+	movq	%xmm3, %rax
+	REPORT	%rax
+	WANT	0x1122334455667788
+	fnstsw	%ax
+	and	$0x3800, %eax
+	REPORT	%rax
+	WANT	0
+	mov	$1, %eax
+	xrstor	(%rbx)
+	fnstsw	%ax
+	and	$0x3800, %eax
+	REPORT	%rax
+	WANT	0x3800
+	andq	$~2, 512(%rbx)		/* XSTATE_BV clear: the initial state */
+	mov	$3, %eax
+	xrstor	(%rbx)
+	movq	%xmm3, %rax
+	REPORT	%rax
+	WANT	0
+	DONE
+
+/* What XRSTOR and FXRSTOR refuse. QEMU does not look at MXCSR nor at alignment. */
+	CASE	xrstor_faults, NEED_XSAVE | NOT_QEMU
+	mov	$SYS_DATA, %ebx
+	mov	$3, %eax
+	xor	%edx, %edx
+	movq	$0x4000000, 512(%rbx)	/* parts that XCR0 has not */
+	FAULT	13, 0, xrstor (%rbx)
+	movq	$0, 512(%rbx)
+	movq	$1, 528(%rbx)		/* reserved in the header */
+	FAULT	13, 0, xrstor (%rbx)
+	movq	$0, 528(%rbx)
+	movl	$0x10000, 24(%rbx)	/* MXCSR */
+	mov	$2, %eax
+	FAULT	13, 0, xrstor (%rbx)
+	movl	$0x1f80, 24(%rbx)
+	mov	$8, %ecx
+	FAULT	13, 0, xrstor (%rbx, %rcx)
+	FAULT	13, 0, xsave (%rbx, %rcx)
+	movl	$0x10000, 24(%rbx)
+	FAULT	13, 0, fxrstor (%rbx)
+	DONE
+
+	CASE	ymm_state, NEED_AVX
+	mov	$SYS_DATA, %ebx
+	movl	$0x1234, 0x800(%rbx)
+	vbroadcastss 0x800(%rbx), %ymm5
+	mov	$7, %eax
+	xor	%edx, %edx
+	xsave	(%rbx)
+	vzeroall
+	mov	$4, %eax
+	xrstor	(%rbx)
+	vextractf128 $1, %ymm5, %xmm6
+	vmovd	%xmm6, %eax
+	vmovd	%xmm5, %ecx
+	REPORT	%rax
+	WANT	0x1234
+	REPORT	%rcx
+	WANT	0
+	mov	$7, %eax
+	xrstor	(%rbx)
+	vmovd	%xmm5, %ecx
+	REPORT	%rcx
+	WANT	0x1234
+	paddd	%xmm5, %xmm5		/* legacy SSE keeps the upper half, VEX clears it */
+	vextractf128 $1, %ymm5, %xmm6
+	vmovd	%xmm6, %eax
+	REPORT	%rax
+	WANT	0x1234
+	vpaddd	%xmm5, %xmm5, %xmm5
+	vextractf128 $1, %ymm5, %xmm6
+	vmovd	%xmm6, %eax
+	REPORT	%rax
+	WANT	0
+	DONE
+
+/* A bit of CPUID, and its instruction with a known result. ebp collects what fails. */
+	.macro	IF_OFFERED leaf, reg, bit
+	mov	$\leaf, %eax
+	xor	%ecx, %ecx
+	cpuid
+	bt	$\bit, %\reg
+	jnc	73f
+	.endm
+	.macro	MUST_BE number, reg, value
+	cmp	$\value, %\reg
+	je	73f
+	bts	$\number, %rbp
+73:
+	.endm
+	CASE	offered
+	xor	%ebp, %ebp
+	mov	$0xf0, %edi
+	IF_OFFERED 1, ecx, 23		/* POPCNT */
+	popcnt	%edi, %eax
+	MUST_BE	0, eax, 4
+	IF_OFFERED 0x80000001, ecx, 5	/* LZCNT */
+	lzcnt	%edi, %eax
+	MUST_BE	1, eax, 24
+	IF_OFFERED 7, ebx, 3		/* BMI1 */
+	tzcnt	%edi, %eax
+	blsr	%edi, %ecx
+	add	%ecx, %eax
+	andn	%edi, %edi, %ecx
+	add	%ecx, %eax
+	MUST_BE	2, eax, 0xe4
+	IF_OFFERED 7, ebx, 8		/* BMI2 */
+	mov	$0x3, %edx
+	pdep	%edi, %edi, %eax
+	mulx	%edi, %ecx, %edx
+	shlx	%edi, %edi, %edx
+	rorx	$4, %edi, %edx
+	add	%edx, %eax
+	add	%ecx, %eax
+	MUST_BE	3, eax, 0x2df
+	IF_OFFERED 1, ecx, 22		/* MOVBE */
+	movl	$0x11223344, SYS_DATA
+	movbe	SYS_DATA, %eax
+	MUST_BE	4, eax, 0x44332211
+	IF_OFFERED 1, ecx, 25		/* AES */
+	pxor	%xmm0, %xmm0
+	pxor	%xmm1, %xmm1
+	aesenc	%xmm1, %xmm0
+	movd	%xmm0, %eax
+	MUST_BE	5, eax, 0x63636363
+	IF_OFFERED 1, ecx, 1		/* PCLMULQDQ */
+	movd	%edi, %xmm0
+	pclmulqdq $0, %xmm0, %xmm0
+	movd	%xmm0, %eax
+	MUST_BE	6, eax, 0x5500
+	IF_OFFERED 7, ebx, 29		/* SHA */
+	pxor	%xmm0, %xmm0
+	movd	%edi, %xmm1
+	sha1msg1 %xmm1, %xmm0
+	sha1nexte %xmm1, %xmm0
+	pextrd	$0, %xmm0, %eax
+	MUST_BE	7, eax, 0xf0
+	IF_OFFERED 1, ecx, 12		/* FMA */
+	mov	$3, %eax
+	vcvtsi2sd %eax, %xmm0, %xmm0
+	vmovapd	%xmm0, %xmm1
+	vfmadd231sd %xmm0, %xmm0, %xmm1
+	vcvttsd2si %xmm1, %eax
+	MUST_BE	8, eax, 12
+	IF_OFFERED 1, ecx, 29		/* F16C */
+	mov	$0x3c00, %eax
+	vmovd	%eax, %xmm0
+	vcvtph2ps %xmm0, %xmm0
+	vmovd	%xmm0, %eax
+	MUST_BE	9, eax, 0x3f800000
+	IF_OFFERED 7, ebx, 5		/* AVX2 */
+	vmovd	%edi, %xmm0
+	vpbroadcastd %xmm0, %ymm0
+	vpaddd	%ymm0, %ymm0, %ymm0
+	vextracti128 $1, %ymm0, %xmm0
+	vpextrd	$3, %xmm0, %eax
+	MUST_BE	10, eax, 0x1e0
+	IF_OFFERED 7, ebx, 19		/* ADX */
+	xor	%eax, %eax
+	stc
+	adcx	%edi, %eax
+	adox	%edi, %eax
+	MUST_BE	11, eax, 0x1e1
+	IF_OFFERED 1, ecx, 20		/* SSE4.2 */
+	xor	%eax, %eax
+	crc32l	%edi, %eax
+	MUST_BE	12, eax, 0xc747336e
+	IF_OFFERED 1, ecx, 30		/* RDRAND: it succeeds soon */
+	mov	$100, %ecx
+1:	rdrand	%rax
+	jc	1f
+	loop	1b
+1:	setc	%al
+	movzbl	%al, %eax
+	MUST_BE	13, eax, 1
+	IF_OFFERED 7, ebx, 18		/* RDSEED */
+	mov	$10000, %ecx
+1:	rdseed	%rax
+	jc	1f
+	loop	1b
+1:	setc	%al
+	movzbl	%al, %eax
+	MUST_BE	14, eax, 1
+	IF_OFFERED 7, ebx, 23		/* CLFLUSHOPT */
+	clflushopt SYS_DATA
+	xor	%eax, %eax
+	MUST_BE	15, eax, 0
+	IF_OFFERED 7, ebx, 24		/* CLWB */
+	clwb	SYS_DATA
+	xor	%eax, %eax
+	MUST_BE	16, eax, 0
+	IF_OFFERED 0x80000001, edx, 31	/* 3DNow!: never */
+	xor	%eax, %eax
+	MUST_BE	17, eax, 1
+	IF_OFFERED 0x80000001, ecx, 8	/* PREFETCHW */
+	prefetchw SYS_DATA
+	xor	%eax, %eax
+	MUST_BE	18, eax, 0
+	IF_OFFERED 1, ecx, 9		/* SSSE3 */
+	movd	%edi, %xmm0
+	pabsb	%xmm0, %xmm0
+	movd	%xmm0, %eax
+	MUST_BE	19, eax, 0x10
+	IF_OFFERED 1, ecx, 0		/* SSE3 */
+	mov	$5, %eax
+	cvtsi2sd %eax, %xmm0
+	movddup	%xmm0, %xmm0
+	haddpd	%xmm0, %xmm0
+	cvttsd2si %xmm0, %eax
+	MUST_BE	20, eax, 10
+	IF_OFFERED 1, ecx, 19		/* SSE4.1 */
+	mov	$7, %eax
+	pxor	%xmm0, %xmm0
+	pinsrd	$2, %eax, %xmm0
+	pextrd	$2, %xmm0, %eax
+	MUST_BE	21, eax, 7
+	REPORT	%rbp
+	WANT	0
+	DONE
+
+/* MONITOR, RDPMC's and others that CPUID does not offer. */
+	CASE	hidden
+	mov	$SYS_DATA, %eax
+	xor	%ecx, %ecx
+	xor	%edx, %edx
+	mov	$1, %eax
+	cpuid
+	shr	$3, %ecx
+	and	$1, %ecx
+	REPORT	%rcx
+	WANT	0		/* MONITOR is hidden */
+	mov	$SYS_DATA, %eax
+	xor	%ecx, %ecx
+	xor	%edx, %edx
+	TO_USER
+	FAULT	6, 0, monitor %rax, %ecx, %edx
+	DONE
+
+/* Locked instructions over cache lines and pages add up; XCHG needs no prefix. */
+	CASE	split_locks
+	mov	$SYS_DATA + 0xffd, %ebx
+	mov	$1000, %ecx
+1:	lock incl (%rbx)
+	lock addq $3, 1(%rbx)
+	mov	$1, %eax
+	xchg	%eax, 0x3c(%rbx)
+	lock xadd %eax, 0x40(%rbx)
+	loop	1b
+	mov	(%rbx), %rax
+	REPORT	%rax
+	WANT	0xbbbe8
+	mov	0x3c(%rbx), %eax
+	REPORT	%rax
+	WANT	0x1
+	DONE
+
+/* LOOP, JRCXZ, string instructions with DF, MOVS that overlap. */
+	CASE	strings
+	mov	$SYS_DATA, %edi
+	mov	$0x0807060504030201, %rax
+	mov	%rax, (%rdi)
+	movq	$0, 8(%rdi)
+	lea	1(%rdi), %rdi
+	mov	$SYS_DATA, %esi
+	mov	$7, %ecx
+	rep movsb			/* byte by byte: spreads the first */
+	mov	SYS_DATA, %rax
+	REPORT	%rax
+	WANT	0x0101010101010101
+	mov	$SYS_DATA + 7, %esi
+	mov	$SYS_DATA + 15, %edi
+	mov	$8, %ecx
+	std
+	rep movsb
+	cld
+	mov	SYS_DATA + 8, %rax
+	REPORT	%rax
+	WANT	0x0101010101010101
+	REPORT	%rdi
+	WANT	SYS_DATA + 7
+	mov	$SYS_DATA, %edi
+	mov	$3, %ecx
+	mov	$0xffff1234, %eax
+	rep stosw
+	mov	SYS_DATA, %rax
+	REPORT	%rax
+	WANT	0x0101123412341234
+	mov	$SYS_DATA, %edi
+	mov	$0x100000002, %rcx	/* the address size counts for the counter */
+	xor	%eax, %eax
+	.byte	0x67
+	rep stosb
+	REPORT	%rcx
+	WANT	0
+	REPORT	%rdi
+	WANT	SYS_DATA + 2
+	mov	$SYS_DATA + 0x100, %edi
+	mov	$SYS_DATA, %esi
+	mov	$10000, %ecx		/* over several pages, and onto itself */
+	rep movsb
+	mov	$SYS_DATA, %esi
+	mov	$SYS_DATA + 0x200, %edi
+	mov	$0x100, %ecx
+	repe cmpsb
+	REPORT	%rcx
+	WANT	0
+	DONE
+
+	END_IMAGE features
