@@ -125,6 +125,8 @@ int soft_decode(enum soft_code_size code_size, const uint8_t *bytes, uint32_t si
 	status = ZydisDecoderDecodeFull(&decoder, bytes, size, &insn->z, insn->op);
 	if (status == ZYDIS_STATUS_NO_MORE_DATA)
 		return -ENODATA;
+	if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
+		return -E2BIG;
 	if (ZYAN_FAILED(status))
 		return -EINVAL;
 	insn->length = insn->z.length;

@@ -74,6 +74,23 @@ static int read_gate(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event e
 	return SOFT_OK;
 }
 
+static bool is_canonical(uint64_t linear)
+{
+	return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
+}
+
+/* Pushes a frame, which is in memory's order. A fault is that of the first push: the highest. */
+static int push_frame(struct engine_vcpu *vcpu, enum soft_view view, uint64_t rsp,
+		      const uint64_t *frame, uint32_t count)
+{
+	int err = soft_write(vcpu, view, rsp, frame, 8 * count);
+
+	for (uint32_t i = count; err == SOFT_FAULT && i > 0; i--)
+		if (soft_probe_write(vcpu, view, rsp + 8 * (i - 1), 8) == SOFT_FAULT)
+			return SOFT_FAULT;
+	return err;
+}
+
 /* RSP that the TSS has for this level (0..2) or interrupt stack (1..7). */
 static int read_stack(struct engine_vcpu *vcpu, uint8_t ist, uint8_t cpl, uint64_t *ret_rsp)
 {
@@ -111,8 +128,12 @@ static int deliver_long(struct engine_vcpu *vcpu, uint8_t vector, enum soft_even
 	frame[count++] = flags | (event == EVENT_EXCEPTION ? vcpu->resume_flag : 0);
 	frame[count++] = vcpu->gpr[GPR_RSP];
 	frame[count++] = segment[SEG_SS].selector;
+	if (!is_canonical(rsp - 8) || !is_canonical(rsp - 8ull * count))
+		return soft_raise_error(vcpu, VECTOR_SS, event != EVENT_SOFT);
+	if (!is_canonical(gate.offset))
+		return soft_raise_error(vcpu, VECTOR_GP, event != EVENT_SOFT);
 	rsp -= 8ull * count;
-	err = soft_write(vcpu, cpl == 3 ? VIEW_USER : VIEW_KERNEL, rsp, frame, 8 * count);
+	err = push_frame(vcpu, cpl == 3 ? VIEW_USER : VIEW_KERNEL, rsp, frame, count);
 	if (err)
 		return err;
 	if (cpl != vcpu->cpl)
@@ -181,14 +202,17 @@ static bool is_contributory(uint8_t vector)
 }
 
 /* The second fault while the first is delivered (SDM vol. 3, table 6-5). False: shutdown. */
-static bool combine(const struct soft_fault *first, struct soft_fault *second)
+static bool combine(struct engine_vcpu *vcpu, const struct soft_fault *first)
 {
+	struct soft_fault *second = &vcpu->fault;
 	bool doubled = (is_contributory(first->vector) && is_contributory(second->vector)) ||
 		       (first->vector == VECTOR_PF &&
 			(is_contributory(second->vector) || second->vector == VECTOR_PF));
 
 	if (first->vector == VECTOR_DF)
 		return false;
+	if (second->vector == VECTOR_PF)
+		vcpu->state.cr2 = second->cr2; /* even if it becomes a double fault */
 	if (doubled)
 		*second = (struct soft_fault){ .vector = VECTOR_DF, .has_error = 1 };
 	return true;
@@ -209,16 +233,15 @@ int soft_deliver_fault(struct engine_vcpu *vcpu)
 	struct soft_fault fault = vcpu->fault;
 
 	for (int i = 0; i < FRAMES_MAX; i++) {
-		bool trap = fault.vector == VECTOR_DB && (fault.dr6 & BIT64(14));
 		int err;
 
 		take_payload(vcpu, &fault);
-		vcpu->resume_flag = trap ? 0 : FLAG_RF;
+		vcpu->resume_flag = fault.trap ? 0 : FLAG_RF;
 		err = soft_deliver(vcpu, fault.vector, EVENT_EXCEPTION, fault.has_error,
 				   fault.error, vcpu->rip);
 		if (err != SOFT_FAULT)
 			return err;
-		if (!combine(&fault, &vcpu->fault))
+		if (!combine(vcpu, &fault))
 			break;
 		fault = vcpu->fault;
 	}

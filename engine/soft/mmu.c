@@ -36,13 +36,15 @@
 #define PF_RSVD	   8u
 #define PF_FETCH   16u
 
-#define LEVELS 4
+#define LEVELS	    4
+#define LARGE_SHIFT 21
 
 /* What a walk found: rights are those of all levels together. */
 struct walk {
 	uint64_t gpa;
 	uint64_t leaf;
 	bool write, user, nx, global, dirty;
+	uint8_t level; /* 0: 4 KiB, 1: 2 MiB, 2: 1 GiB */
 };
 
 uint8_t *soft_memory_host(const struct engine *engine, uint64_t gpa)
@@ -183,6 +185,7 @@ static int walk_once(struct engine_vcpu *vcpu, enum soft_view view, uint64_t lin
 	if (!set_bits(host[level], pte[level],
 		      PTE_ACCESSED | (access == ACCESS_WRITE ? PTE_DIRTY : 0)))
 		return SOFT_AGAIN;
+	walk.level = (uint8_t)level;
 	walk.dirty = access == ACCESS_WRITE || (walk.leaf & PTE_DIRTY);
 	walk.global = (walk.leaf & PTE_GLOBAL) && (vcpu->state.cr4 & CR4_PGE);
 	walk.gpa = (walk.leaf & PTE_ADDRESS & ~(BIT64(12 + 9 * level) - 1)) |
@@ -230,6 +233,27 @@ static uint64_t no_tag(uint64_t index)
 	return (index & (TLB_ENTRIES - 1)) << PAGE_SHIFT ^ PAGE_BYTES;
 }
 
+/*
+ * INVLPG of one address forgets the whole page, whatever its size, and the TLB knows 4 KiB pieces
+ * only. So it remembers where pieces of large pages may be.
+ */
+static void note_large(struct engine_vcpu *vcpu, uint64_t linear, uint8_t level)
+{
+	uint64_t hash = linear >> LARGE_SHIFT & (LARGE_HASH - 1);
+
+	if (level == 2)
+		vcpu->huge_seen = true;
+	else if (level == 1)
+		vcpu->large_seen[hash / 64] |= BIT64(hash % 64);
+}
+
+static bool may_be_large(const struct engine_vcpu *vcpu, uint64_t linear)
+{
+	uint64_t hash = linear >> LARGE_SHIFT & (LARGE_HASH - 1);
+
+	return vcpu->large_seen[hash / 64] & BIT64(hash % 64);
+}
+
 static void fill_entry(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
 		       enum soft_access access, const struct walk *walk, uint8_t *host)
 {
@@ -237,6 +261,7 @@ static void fill_entry(struct engine_vcpu *vcpu, enum soft_view view, uint64_t l
 	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1), none = no_tag(linear >> PAGE_SHIFT);
 
 	vcpu->fill_count++;
+	note_large(vcpu, linear, walk->level);
 	if (entry->tag_read != page && entry->tag_fetch != page)
 		*entry = (struct soft_tlb_entry){ none, none, 0, none };
 	entry->host = (uintptr_t)host & ~(uint64_t)(PAGE_BYTES - 1);
@@ -323,13 +348,33 @@ void soft_tlb_flush(struct engine_vcpu *vcpu, bool global_too)
 		return;
 	clear_view(vcpu, VIEW_KERNEL);
 	soft_jump_flush(vcpu, VIEW_KERNEL);
-	vcpu->kernel_not_global = false;
+	vcpu->kernel_not_global = vcpu->huge_seen = false;
+	memset(vcpu->large_seen, 0, sizeof(vcpu->large_seen));
+}
+
+static void flush_large_page(struct engine_vcpu *vcpu, uint64_t linear)
+{
+	for (int view = 0; view < VIEW_COUNT; view++) {
+		for (uint64_t i = 0; i < TLB_ENTRIES; i++) {
+			struct soft_tlb_entry *entry = &vcpu->tlb[view][i];
+
+			if ((entry->tag_read ^ linear) >> LARGE_SHIFT == 0 ||
+			    (entry->tag_fetch ^ linear) >> LARGE_SHIFT == 0)
+				entry->tag_read = entry->tag_write = entry->tag_fetch = no_tag(i);
+		}
+	}
 }
 
 void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear)
 {
 	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1), none = no_tag(linear >> PAGE_SHIFT);
 
+	if (vcpu->huge_seen) {
+		soft_tlb_flush(vcpu, true);
+		return;
+	}
+	if (may_be_large(vcpu, linear))
+		flush_large_page(vcpu, linear);
 	for (int view = 0; view < VIEW_COUNT; view++) {
 		struct soft_tlb_entry *entry = entry_of(vcpu, (enum soft_view)view, linear);
 

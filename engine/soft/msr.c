@@ -132,6 +132,15 @@ static int write_efer(struct engine_vcpu *vcpu, uint64_t value)
 	return SOFT_OK;
 }
 
+/* Eight memory types, of which 2 and 3 do not exist (SDM vol. 3, 11.12.2). */
+static bool is_pat(uint64_t value)
+{
+	for (int i = 0; i < 8; i++, value >>= 8)
+		if ((value & 0xff) > 7 || (value & 0xfe) == 2)
+			return false;
+	return true;
+}
+
 static int write_own(struct engine_vcpu *vcpu, int own, uint64_t value)
 {
 	switch (own) {
@@ -141,6 +150,10 @@ static int write_own(struct engine_vcpu *vcpu, int own, uint64_t value)
 	case MSR_SYSENTER_ESP:
 	case MSR_SYSENTER_EIP:
 		if (!is_canonical(value))
+			return soft_raise_error(vcpu, VECTOR_GP, 0);
+		break;
+	case MSR_PAT:
+		if (!is_pat(value))
 			return soft_raise_error(vcpu, VECTOR_GP, 0);
 		break;
 	case MSR_XSS:

@@ -192,6 +192,20 @@ int soft_segment_load(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_
 	return SOFT_OK;
 }
 
+void soft_segment_leave(struct engine_vcpu *vcpu, uint8_t cpl)
+{
+	static const enum vcpu_segment data[] = { SEG_ES, SEG_DS, SEG_FS, SEG_GS };
+
+	for (size_t i = 0; i < sizeof(data) / sizeof(data[0]); i++) {
+		struct vcpu_segment_state *segment = &vcpu->state.segment[data[i]];
+		bool conforming = (segment->attributes & (TYPE_CODE | TYPE_CONFORM)) ==
+				  (TYPE_CODE | TYPE_CONFORM);
+
+		if (!segment->unusable && !conforming && ATTRIBUTE_DPL(segment->attributes) < cpl)
+			soft_segment_null(segment, 0);
+	}
+}
+
 static uint8_t code_level(const struct engine_vcpu *vcpu, uint16_t selector, uint16_t attributes,
 			  enum soft_segment_use use)
 {

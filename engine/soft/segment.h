@@ -17,6 +17,8 @@ int soft_segment_code(struct engine_vcpu *vcpu, uint16_t selector, enum soft_seg
 		      struct vcpu_segment_state *ret_segment, uint8_t *ret_cpl);
 /* What a null selector leaves in long mode. */
 void soft_segment_null(struct vcpu_segment_state *segment, uint16_t selector);
+/* A return to `cpl`, an outer level, empties the data segments that it may not have. */
+void soft_segment_leave(struct engine_vcpu *vcpu, uint8_t cpl);
 /* LLDT, LTR. */
 int soft_segment_system(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_t selector);
 /* Of a selector; false: there is none (LAR, LSL, VERR, VERW then say so). May fault by a page. */

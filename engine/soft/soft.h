@@ -69,6 +69,7 @@
 #define FLAG_AF		 BIT64(4)
 #define FLAG_ZF		 BIT64(6)
 #define FLAG_SF		 BIT64(7)
+#define DR6_STEP	 (1u << 14)
 #define FLAG_TF		 BIT64(8)
 #define FLAG_IF		 BIT64(9)
 #define FLAG_DF		 BIT64(10)
@@ -150,6 +151,7 @@ struct soft_jump_entry {
 
 struct soft_fault {
 	uint8_t vector, has_error;
+	uint8_t trap; /* the instruction is through: its frame has no RF */
 	uint32_t error;
 	uint64_t cr2; /* of page faults */
 	uint64_t dr6; /* of debug exceptions */
@@ -170,6 +172,7 @@ struct soft_device_access {
 };
 #define DEVICE_ACCESSES_MAX 16u
 #define IO_BYTES	    4096u
+#define LARGE_HASH	    4096u /* bits */
 
 /* What an exit waits for before the vCPU can go on. */
 enum soft_open { OPEN_NONE, OPEN_IO, OPEN_MMIO, OPEN_MSR_READ, OPEN_MSR_WRITE };
@@ -218,10 +221,11 @@ struct engine_vcpu {
 
 	struct soft_fault fault;
 	uint64_t resume_flag; /* RF in the frame of the exception being delivered */
-	bool shadow;	    /* no interrupt before the next instruction is through (STI, MOV SS) */
-	bool debug_pending; /* single step: #DB when the instruction is through */
-	bool iret_done;	    /* RF is as IRET left it, for one instruction */
-	bool kick_after;    /* the instruction wants EXIT_KICKED when it is through */
+	bool shadow;	     /* no interrupt before the next instruction is through (STI, MOV SS) */
+	bool debug_pending;  /* #DB when the instruction is through, with debug_hits */
+	uint32_t debug_hits; /* bits of DR6: single step, data breakpoints */
+	bool iret_done;	     /* RF is as IRET left it, for one instruction */
+	bool kick_after;     /* the instruction wants EXIT_KICKED when it is through */
 
 	enum soft_open open;
 	struct engine_exit *exit; /* of the open question, or NULL */
@@ -235,6 +239,8 @@ struct engine_vcpu {
 	_Atomic uint32_t in_code;   /* between leaving and entering the run loop's safe point */
 	_Atomic uint32_t flush_all; /* others ask to forget every translation of addresses */
 	bool kernel_not_global;	    /* VIEW_KERNEL has entries that a write of CR3 clears */
+	bool huge_seen;		    /* the TLB may have pieces of a 1 GiB page */
+	uint64_t large_seen[LARGE_HASH / 64]; /* or of a 2 MiB page, by its address's hash */
 	uint64_t step_count, fill_count, walk_count;
 
 	jmp_buf abandon; /* in soft_vcpu_run(): where an access broken off by a signal goes */
@@ -278,6 +284,12 @@ struct engine {
 static inline bool soft_long_mode(const struct engine_vcpu *vcpu)
 {
 	return (vcpu->state.efer & EFER_LMA) != 0;
+}
+
+/* In ring 3 (SDM vol. 3, 6.15, #AC). */
+static inline bool soft_checks_alignment(const struct engine_vcpu *vcpu)
+{
+	return (vcpu->system_flags & FLAG_AC) && (vcpu->state.cr0 & CR0_AM);
 }
 
 /* 64-bit code; otherwise the mode is compatibility, protected or real. */

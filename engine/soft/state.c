@@ -57,6 +57,7 @@ int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 	memcpy(vcpu->gpr, state->gpr, sizeof(vcpu->gpr));
 	vcpu->rip = state->rip;
 	vcpu->shadow = state->interrupt_shadow != 0;
+	vcpu->debug_hits = 0;
 	vcpu->debug_pending = vcpu->kick_after = vcpu->iret_done = vcpu->answered = false;
 	vcpu->open = OPEN_NONE;
 	vcpu->exit = NULL;
@@ -93,7 +94,7 @@ int soft_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 		state->exception_vector = VECTOR_DB;
 		state->exception_has_error_code = 0;
 		state->exception_has_payload = 1;
-		state->exception_payload = BIT64(14);
+		state->exception_payload = vcpu->debug_hits;
 	}
 	save_extended(vcpu, state);
 	return 0;

@@ -103,6 +103,17 @@ static int segment_fault(struct engine_vcpu *vcpu, enum vcpu_segment segment)
 	return soft_raise_error(vcpu, segment == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
 }
 
+/* What debug registers and alignment checks say to an access of the instruction itself. */
+static int check_access(struct engine_vcpu *vcpu, uint64_t linear, uint32_t bytes, bool write)
+{
+	if (vcpu->state.dr7 & 0xff)
+		soft_watch_data(vcpu, linear, bytes, write);
+	if (vcpu->cpl == 3 && soft_checks_alignment(vcpu) && bytes <= 8 &&
+	    (linear & (bytes - 1) & 7) && !(bytes & (bytes - 1)))
+		return soft_raise_error(vcpu, VECTOR_AC, 0);
+	return SOFT_OK;
+}
+
 int soft_linear(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t offset,
 		uint32_t bytes, bool write, uint64_t *ret_linear)
 {
@@ -116,7 +127,7 @@ int soft_linear(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t of
 		    (uint64_t)((int64_t)(last << 16) >> 16) != last)
 			return segment_fault(vcpu, segment);
 		*ret_linear = linear;
-		return SOFT_OK;
+		return check_access(vcpu, linear, bytes, write);
 	}
 	offset &= 0xffffffff;
 	if (!soft_real_mode(vcpu)) {
@@ -132,7 +143,7 @@ int soft_linear(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t of
 		return segment_fault(vcpu, segment);
 	}
 	*ret_linear = (state->base + offset) & 0xffffffff;
-	return SOFT_OK;
+	return check_access(vcpu, *ret_linear, bytes, write);
 }
 
 int soft_operand_linear(struct engine_vcpu *vcpu, const struct soft_step *step,
@@ -276,7 +287,7 @@ static int fetch_and_decode(struct engine_vcpu *vcpu, struct soft_step *step)
 			return err;
 		result = soft_decode(step->code_size, bytes, INSN_BYTES_MAX, &step->insn);
 	}
-	if (result == -ENODATA)
+	if (result == -ENODATA || result == -E2BIG)
 		return soft_raise_error(vcpu, VECTOR_GP, 0); /* longer than 15 bytes */
 	return result ? soft_raise(vcpu, VECTOR_UD) : SOFT_OK;
 }
@@ -306,6 +317,12 @@ static int check_vector(struct engine_vcpu *vcpu, const struct soft_insn *insn)
 	return cr0 & CR0_TS ? soft_raise(vcpu, VECTOR_NM) : SOFT_OK;
 }
 
+static bool saves_vectors(ZydisMnemonic mnemonic)
+{
+	return mnemonic == ZYDIS_MNEMONIC_FXSAVE || mnemonic == ZYDIS_MNEMONIC_FXSAVE64 ||
+	       mnemonic == ZYDIS_MNEMONIC_FXRSTOR || mnemonic == ZYDIS_MNEMONIC_FXRSTOR64;
+}
+
 static int execute(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	ZydisMnemonic mnemonic = step->insn.z.mnemonic;
@@ -319,6 +336,8 @@ static int execute(struct engine_vcpu *vcpu, struct soft_step *step)
 		handler = NULL;
 	if (!handler)
 		handler = soft_system_handler(mnemonic);
+	if (!handler && !soft_code64(vcpu))
+		handler = soft_legacy_handler(mnemonic);
 	if (handler)
 		return handler(vcpu, step);
 	if (step->insn.z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
@@ -328,6 +347,8 @@ static int execute(struct engine_vcpu *vcpu, struct soft_step *step)
 		if (err)
 			return err;
 	}
+	if (saves_vectors(mnemonic) && (vcpu->state.cr0 & (CR0_TS | CR0_EM)))
+		return soft_raise(vcpu, VECTOR_NM);
 	if (step->insn.z.meta.category == ZYDIS_CATEGORY_AVX2GATHER)
 		return soft_step_gather(vcpu, step);
 	if (soft_insn_is_plain(&step->insn))
@@ -335,18 +356,37 @@ static int execute(struct engine_vcpu *vcpu, struct soft_step *step)
 	return fail_untranslated(vcpu, step->insn.bytes);
 }
 
+/* Comes before everything else that the instruction could do; RF lets it pass. */
+static int check_breakpoint(struct engine_vcpu *vcpu)
+{
+	uint64_t base = soft_code64(vcpu) ? 0 : vcpu->state.segment[SEG_CS].base;
+	uint32_t hits;
+
+	if (!(vcpu->state.dr7 & 0xff) || (vcpu->system_flags & FLAG_RF))
+		return SOFT_OK;
+	hits = soft_break_code(vcpu, vcpu->rip + base);
+	if (!hits)
+		return SOFT_OK;
+	vcpu->fault = (struct soft_fault){ .vector = VECTOR_DB, .dr6 = hits };
+	return SOFT_FAULT;
+}
+
 int soft_step(struct engine_vcpu *vcpu)
 {
-	bool shadow = vcpu->shadow, trace = vcpu->system_flags & FLAG_TF;
+	bool shadow = vcpu->shadow;
 	struct soft_step step;
 	int err;
 
 	vcpu->step_count++;
 	vcpu->device_seen = 0;
-	err = fetch_and_decode(vcpu, &step);
+	vcpu->debug_hits = 0;
+	err = check_breakpoint(vcpu);
+	if (!err)
+		err = fetch_and_decode(vcpu, &step);
 	if (err)
 		return err;
 	step.jumped = false;
+	step.trap = vcpu->system_flags & FLAG_TF;
 	step.next = vcpu->rip + step.insn.length;
 	if (!soft_code64(vcpu))
 		step.next &= step.code_size == CODE_16_REAL || step.code_size == CODE_16
@@ -367,6 +407,8 @@ int soft_step(struct engine_vcpu *vcpu)
 	if (!vcpu->iret_done)
 		vcpu->system_flags &= (uint32_t)~FLAG_RF;
 	vcpu->iret_done = false;
-	vcpu->debug_pending = trace;
+	if (step.trap)
+		vcpu->debug_hits |= DR6_STEP;
+	vcpu->debug_pending = vcpu->debug_hits != 0;
 	return SOFT_OK;
 }

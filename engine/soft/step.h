@@ -13,6 +13,7 @@ struct soft_step {
 	uint64_t next; /* rip behind the instruction, already wrapped to the mode's width */
 	enum soft_code_size code_size;
 	bool jumped; /* rip is set */
+	bool trap; /* a single step is due when it is through: TF was set; handlers may change it */
 };
 
 typedef int soft_handler(struct engine_vcpu *vcpu, struct soft_step *step);
@@ -21,6 +22,7 @@ typedef int soft_handler(struct engine_vcpu *vcpu, struct soft_step *step);
 soft_handler *soft_system_handler(ZydisMnemonic mnemonic);
 soft_handler *soft_control_handler(ZydisMnemonic mnemonic);
 soft_handler *soft_string_handler(ZydisMnemonic mnemonic);
+soft_handler *soft_legacy_handler(ZydisMnemonic mnemonic); /* not in 64-bit mode */
 /* By the host's CPU, the operand translated (step_exec.c). */
 int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step);
 /* On vcpu->bounce, which the caller has filled. */
@@ -46,6 +48,16 @@ int soft_get_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int
 int soft_set_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int index,
 		     uint64_t value);
 enum vcpu_segment soft_segment_of(ZydisRegister reg);
+
+/* Breakpoints (debug.c): those of this access go into vcpu->debug_hits; those at this code. */
+void soft_watch_data(struct engine_vcpu *vcpu, uint64_t linear, uint32_t bytes, bool write);
+uint32_t soft_break_code(const struct engine_vcpu *vcpu, uint64_t linear);
+
+/* Single steps and breakpoints want repeated instructions item by item. */
+static inline bool soft_traced(const struct engine_vcpu *vcpu)
+{
+	return (vcpu->system_flags & FLAG_TF) || (vcpu->state.dr7 & 0xff);
+}
 
 /* The stack, in the width of the mode. `depth`: bytes below (push) the present top. */
 uint32_t soft_stack_width(const struct engine_vcpu *vcpu);

@@ -221,6 +221,7 @@ static int return_far(struct engine_vcpu *vcpu, struct soft_step *step, uint64_t
 	if (cpl != vcpu->cpl) {
 		vcpu->state.segment[SEG_SS] = stack;
 		vcpu->gpr[GPR_RSP] = rsp + release;
+		soft_segment_leave(vcpu, cpl);
 	} else {
 		soft_stack_move(vcpu, 2 * (int64_t)bytes + (int64_t)release);
 	}
@@ -282,8 +283,10 @@ static int step_pop(struct engine_vcpu *vcpu, struct soft_step *step)
 		enum vcpu_segment which = soft_segment_of(step->insn.op[0].reg.value);
 
 		err = soft_segment_load(vcpu, which, (uint16_t)value);
-		if (!err && which == SEG_SS)
+		if (!err && which == SEG_SS) {
 			vcpu->shadow = true;
+			step->trap = false;
+		}
 	} else {
 		err = soft_set_operand(vcpu, step, 0, value);
 	}
@@ -427,6 +430,7 @@ static int step_int(struct engine_vcpu *vcpu, struct soft_step *step)
 	}
 	err = soft_deliver(vcpu, vector, event, false, 0, step->next);
 	step->jumped = true;
+	step->trap = false; /* the gate has cleared TF */
 	return err;
 }
 
@@ -460,6 +464,8 @@ static int iret_long(struct engine_vcpu *vcpu, struct soft_step *step)
 			return soft_raise_error(vcpu, VECTOR_GP, 0);
 	}
 	mask = writable_flags(vcpu, bytes) | (bytes > 2 ? FLAG_RF : 0);
+	if (cpl != vcpu->cpl)
+		soft_segment_leave(vcpu, cpl);
 	vcpu->state.segment[SEG_CS] = code;
 	vcpu->state.segment[SEG_SS] = stack;
 	vcpu->gpr[GPR_RSP] = value[3];

@@ -109,7 +109,7 @@ static bool in_one_page(uint64_t linear, uint64_t bytes)
 /* Nothing to do, or a legacy mode's limit would have to be looked at item by item. */
 static uint64_t chunk_of(const struct engine_vcpu *vcpu, const struct string *s)
 {
-	if (!soft_code64(vcpu))
+	if (!soft_code64(vcpu) || soft_traced(vcpu))
 		return s->count ? 1 : 0;
 	return s->count < ITEMS_MAX ? s->count : ITEMS_MAX;
 }
@@ -266,7 +266,7 @@ static int compare_items(struct engine_vcpu *vcpu, struct soft_step *step, bool 
 	uint64_t done = 0, from, to, left, right;
 	int err = SOFT_OK;
 
-	while (done < s.count && done < 64) {
+	while (done < s.count && done < (soft_traced(vcpu) ? 1 : 64)) {
 		left = right = 0;
 		if (scan)
 			left = vcpu->gpr[GPR_RAX] & soft_mask(s.item);
@@ -337,11 +337,11 @@ static int port_string(struct engine_vcpu *vcpu, struct soft_step *step, bool wr
 
 	if (vcpu->answered)
 		return finish_port_string(vcpu, step, write, vcpu->pending.io.count);
-	if (!items) {
+	err = soft_check_port(vcpu, (uint16_t)vcpu->gpr[GPR_RDX], s.item);
+	if (!err && !items) {
 		finish(vcpu, step, &s, 0);
 		return SOFT_OK;
 	}
-	err = soft_check_port(vcpu, (uint16_t)vcpu->gpr[GPR_RDX], s.item);
 	if (!err)
 		err = write ? source_linear(vcpu, &s, &linear)
 			    : target_linear(vcpu, &s, true, &linear);

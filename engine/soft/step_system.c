@@ -23,10 +23,21 @@ static int not_privileged(struct engine_vcpu *vcpu)
 	return soft_raise_error(vcpu, VECTOR_GP, 0);
 }
 
+static bool is_canonical(uint64_t value)
+{
+	return (uint64_t)((int64_t)(value << 16) >> 16) == value;
+}
+
 static int step_undefined(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	(void)step;
 	return soft_raise(vcpu, VECTOR_UD);
+}
+
+/* Privilege counts first, as AMD's CPUs have it. */
+static int step_sysexit(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	return vcpu->cpl ? not_privileged(vcpu) : step_undefined(vcpu, step);
 }
 
 static int step_nothing(struct engine_vcpu *vcpu, struct soft_step *step)
@@ -272,8 +283,10 @@ static int move_segment(struct engine_vcpu *vcpu, struct soft_step *step)
 	err = soft_get_operand(vcpu, step, 1, &value);
 	if (!err)
 		err = soft_segment_load(vcpu, which, (uint16_t)value);
-	if (!err && which == SEG_SS)
+	if (!err && which == SEG_SS) {
 		vcpu->shadow = true;
+		step->trap = false;
+	}
 	return err;
 }
 
@@ -369,6 +382,8 @@ static int step_load_table(struct engine_vcpu *vcpu, struct soft_step *step)
 	if (err)
 		return err;
 	table.limit = (uint16_t)limit;
+	if (soft_code64(vcpu) && !is_canonical(table.base))
+		return not_privileged(vcpu);
 	if (!soft_code64(vcpu) && step->insn.z.operand_width == 16)
 		table.base &= 0xffffff;
 	if (step->insn.z.mnemonic == ZYDIS_MNEMONIC_LGDT)
@@ -537,7 +552,8 @@ static int step_invpcid(struct engine_vcpu *vcpu, struct soft_step *step)
 		err = soft_read(vcpu, vcpu->view, linear, descriptor, 16);
 	if (err)
 		return err;
-	if (type > 3 || (type < 2 && descriptor[0] >> 12))
+	if (type > 3 || (type < 2 && descriptor[0] >> 12) ||
+	    (type == 0 && !is_canonical(descriptor[1])))
 		return not_privileged(vcpu);
 	if (type == 0)
 		soft_tlb_flush_page(vcpu, descriptor[1]);
@@ -740,6 +756,7 @@ static int step_syscall(struct engine_vcpu *vcpu, struct soft_step *step)
 	flat_segment(&state->segment[SEG_SS], (uint16_t)(selector + 8), 0xc093);
 	vcpu->cpl = 0;
 	soft_set_rflags(vcpu, flags & ~state->msr[MSR_SFMASK] & ~FLAG_RF);
+	step->trap = vcpu->system_flags & FLAG_TF; /* as it is now, not as it was */
 	step->jumped = true;
 	return SOFT_OK;
 }
@@ -763,6 +780,7 @@ static int step_sysret(struct engine_vcpu *vcpu, struct soft_step *step)
 	flat_segment(&state->segment[SEG_SS], (uint16_t)(selector + 8), 0xc0f3);
 	vcpu->cpl = 3;
 	soft_set_rflags(vcpu, vcpu->gpr[11] & mask);
+	step->trap = vcpu->system_flags & FLAG_TF;
 	step->jumped = true;
 	return SOFT_OK;
 }
@@ -974,7 +992,7 @@ static const struct {
 	{ ZYDIS_MNEMONIC_MONITORX, step_undefined },
 	{ ZYDIS_MNEMONIC_MWAITX, step_undefined },
 	{ ZYDIS_MNEMONIC_SYSENTER, step_undefined },
-	{ ZYDIS_MNEMONIC_SYSEXIT, step_undefined },
+	{ ZYDIS_MNEMONIC_SYSEXIT, step_sysexit },
 	{ ZYDIS_MNEMONIC_RSM, step_undefined },
 	{ ZYDIS_MNEMONIC_GETSEC, step_undefined },
 	{ ZYDIS_MNEMONIC_RDPMC, step_undefined },

@@ -85,7 +85,8 @@ void soft_update_mode(struct engine_vcpu *vcpu)
 	else
 		vcpu->view = VIEW_KERNEL_USER;
 	vcpu->slow = !soft_code64(vcpu) || (vcpu->system_flags & FLAG_TF) || (state->dr7 & 0xff) ||
-		     vcpu->cpl == 1 || vcpu->cpl == 2;
+		     vcpu->cpl == 1 || vcpu->cpl == 2 ||
+		     (vcpu->cpl == 3 && soft_checks_alignment(vcpu));
 }
 
 void soft_set_rflags(struct engine_vcpu *vcpu, uint64_t rflags)
@@ -146,6 +147,7 @@ static int deliver_exception(struct engine_vcpu *vcpu)
 
 	vcpu->fault = (struct soft_fault){ .vector = state->exception_vector,
 					   .has_error = state->exception_has_error_code,
+					   .trap = state->exception_vector == VECTOR_DB,
 					   .error = state->exception_error_code,
 					   .cr2 = state->cr2 };
 	if (state->exception_has_payload && state->exception_vector == VECTOR_PF)
@@ -182,7 +184,9 @@ static int deliver_events(struct engine_vcpu *vcpu)
 	if (state->exception_pending || state->exception_injected)
 		return deliver_exception(vcpu);
 	if (vcpu->debug_pending) {
-		vcpu->fault = (struct soft_fault){ .vector = VECTOR_DB, .dr6 = BIT64(14) };
+		vcpu->fault = (struct soft_fault){ .vector = VECTOR_DB,
+						   .trap = 1,
+						   .dr6 = vcpu->debug_hits };
 		vcpu->debug_pending = false;
 		return soft_deliver_fault(vcpu);
 	}

@@ -21,14 +21,15 @@
 #ifndef TESTS_ENGINE_SYSTEM_H
 #define TESTS_ENGINE_SYSTEM_H
 
-#define SYS_PML4       0x10000
-#define SYS_PDPT       0x11000 /* of the lower half; entries 0 memory, 1 USER and window, 3 MMIO */
-#define SYS_PD	       0x12000
-#define SYS_PT	       0x13000
-#define SYS_PD_USER    0x14000
-#define SYS_PT_USER    0x15000
-#define SYS_WINDOW_PDE (SYS_PD_USER + 8 * 256) /* leads to SYS_PT_WINDOW; the next ones are free   \
-						*/
+#define SYS_PML4    0x10000
+#define SYS_PDPT    0x11000 /* of the lower half; entries 0 memory, 1 USER and window, 3 MMIO */
+#define SYS_PD	    0x12000
+#define SYS_PT	    0x13000
+#define SYS_PD_USER 0x14000
+#define SYS_PT_USER 0x15000
+#define SYS_WINDOW_PDE                                                                             \
+	(SYS_PD_USER + 8 * 256) /* leads to SYS_PT_WINDOW; the next ones are free                  \
+				 */
 #define SYS_PT_WINDOW	0x17000
 #define SYS_PD_MMIO	0x18000
 #define SYS_PDPT_HIGH	0x19000
@@ -105,6 +106,7 @@
 #define NOT_QEMU  0x10000
 #define NOT_BOCHS 0x20000
 #define NOT_KVM	  0x40000 /* KVM's own emulator, whatever the CPU */
+#define NOT_SOFT  0x80000
 
 #define EXPECT_FIELDS 13
 

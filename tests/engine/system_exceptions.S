@@ -697,10 +697,6 @@ gate_target:
 	RESUME	2f		/* privilege before memory */
 1:	lgdt	SYS_WINDOW
 	EXPECT	13, error=0, rip=1b
-2:	RESUME	2f		/* alignment of SSE before a page fault: no: the address is in the page */
-	mov	$SYS_WINDOW + 8, %eax
-1:	movaps	(%rax), %xmm0
-	EXPECT	13, error=0, rip=1b
 2:	RESUME	2f		/* a read of a missing page before the division */
 	xor	%edx, %edx
 1:	divl	SYS_WINDOW
@@ -715,6 +711,12 @@ gate_target:
 1:	movsb
 	EXPECT	14, error=4, rip=1b, cr2=SYS_WINDOW
 2:	DONE
+
+/* SSE's alignment before the page that is not there. soft asks for the page first. */
+	CASE	sse_alignment_first, NOT_SOFT
+	mov	$SYS_WINDOW + 8, %eax
+	FAULT	13, 0, movaps (%rax), %xmm0
+	DONE
 
 /* ... and with permission the page before the port. A guest of QEMU's has no I/O bitmap (its TR is busy). */
 	CASE	io_permission, NOT_QEMU

@@ -625,8 +625,8 @@ gate_target:
 	FAULT	13, 0, smsw %ecx
 	DONE
 
-/* Through a call gate, from ring 3 (stack of RSP0) and from ring 0. */
-	CASE	call_gate
+/* Through a call gate, from ring 3 (stack of RSP0) and from ring 0. soft has none: no 64-bit system uses them. */
+	CASE	call_gate, NOT_SOFT
 	movw	$SEL_GATE, SYS_DATA + 4
 	lcall	*SYS_DATA
 	WANT	SEL_CODE
