@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The code cache: one region of host code per engine.
+ * The code cache: one region of host code per engine, shared by its vCPUs, with a second one that
+ * holds what is known about each block.
  *
- *   stubs (stubs.S) | the stepper's buffers, one per vCPU | blocks
+ *   stubs (stubs.S) | the stepper's buffers, one per vCPU | blocks, in the order they were made
+ *
+ * Blocks are found by a hash of (gpa, rip, mode), by C; translated code goes from one to the next
+ * by linked jumps within a page, and by the vCPU's jump table else. An invalid block stays where it
+ * is: its first instruction becomes a jump to its way out, so that nothing that leads to it has to
+ * be found. Space is reclaimed all at once, with all vCPUs paused.
  */
 #include "engine/soft/block.h"
 
@@ -11,14 +17,30 @@
 #include <string.h>
 #include <sys/mman.h>
 
-extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_check[],
-	soft_stub_enter_end[], soft_stub_exit[], soft_stub_left[], soft_stubs_end[];
+#include "engine/soft/decode.h"
+#include "engine/soft/emit.h"
 
-#define CACHE_BYTES (128u << 20)
-#define STUBS_BYTES 1024u
+extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_check[],
+	soft_stub_enter_end[], soft_stub_exit[], soft_stub_lookup[], soft_stub_left[],
+	soft_stubs_end[];
+
+#define CACHE_BYTES	(128u << 20)
+#define NOTES_BYTES	(128u << 20)
+#define ORDER_BYTES	(16u << 20)
+#define STUBS_BYTES	1024u
+#define BLOCKS_OFFSET	(STUBS_BYTES + VCPUS_MAX * SOFT_EXEC_BYTES)
+#define BLOCK_CODE_MAX	32768u
+#define BLOCK_RECORDS	(4u * BLOCK_INSNS_MAX + 8u)
+#define BUCKETS		65536u
+#define FETCH_BYTES	240u
 
 struct soft_cache {
-	uint8_t *base;
+	uint8_t *base, *next; /* next: where the next block goes */
+	uint8_t *notes, *notes_next;
+	struct soft_block **order; /* every block, by address */
+	_Atomic uint32_t count;
+	uint64_t generation; /* counts emptyings */
+	struct soft_block *bucket[BUCKETS];
 };
 
 static const uint8_t *stub(const struct engine *engine, const uint8_t *in_blob)
@@ -31,6 +53,16 @@ const uint8_t *soft_cache_exit(const struct engine *engine)
 	return stub(engine, soft_stub_exit);
 }
 
+const uint8_t *soft_cache_lookup(const struct engine *engine)
+{
+	return stub(engine, soft_stub_lookup);
+}
+
+const uint8_t *soft_cache_left(const struct engine *engine)
+{
+	return stub(engine, soft_stub_left);
+}
+
 soft_enter_fn *soft_cache_enter(const struct engine *engine)
 {
 	return (soft_enter_fn *)(uintptr_t)stub(engine, soft_stub_enter);
@@ -41,13 +73,18 @@ uint8_t *soft_cache_exec(const struct engine *engine, uint32_t slot)
 	return engine->cache->base + STUBS_BYTES + slot * SOFT_EXEC_BYTES;
 }
 
+uint64_t soft_cache_generation(const struct engine *engine)
+{
+	return engine->cache->generation;
+}
+
 enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc)
 {
 	uint64_t offset = pc - (uintptr_t)engine->cache->base;
 
 	if (offset >= CACHE_BYTES)
 		return PLACE_OUTSIDE;
-	if (offset >= STUBS_BYTES + VCPUS_MAX * SOFT_EXEC_BYTES)
+	if (offset >= BLOCKS_OFFSET)
 		return PLACE_BLOCK;
 	if (offset >= STUBS_BYTES)
 		return PLACE_EXEC;
@@ -57,34 +94,290 @@ enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc)
 	return PLACE_STUB;
 }
 
-const uint8_t *soft_cache_left(const struct engine *engine)
+static void empty(struct soft_cache *cache)
 {
-	return stub(engine, soft_stub_left);
+	memset(cache->bucket, 0, sizeof(cache->bucket));
+	cache->next = cache->base + BLOCKS_OFFSET;
+	cache->notes_next = cache->notes;
+	atomic_store(&cache->count, 0);
+	cache->generation++;
+}
+
+static void *map(size_t bytes, int protection)
+{
+	void *base = mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			  0);
+
+	return base == MAP_FAILED ? NULL : base;
 }
 
 int soft_cache_create(struct engine *engine)
 {
 	struct soft_cache *cache = calloc(1, sizeof(*cache));
-	void *base;
 
 	if (!cache)
 		return -ENOMEM;
-	base = mmap(NULL, CACHE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (base == MAP_FAILED) {
-		free(cache);
-		return -errno;
-	}
-	cache->base = base;
-	memcpy(base, soft_stubs_begin, (size_t)(soft_stubs_end - soft_stubs_begin));
 	engine->cache = cache;
+	cache->base = map(CACHE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC);
+	cache->notes = map(NOTES_BYTES, PROT_READ | PROT_WRITE);
+	cache->order = map(ORDER_BYTES, PROT_READ | PROT_WRITE);
+	if (!cache->base || !cache->notes || !cache->order)
+		return -ENOMEM;
+	memcpy(cache->base, soft_stubs_begin, (size_t)(soft_stubs_end - soft_stubs_begin));
+	empty(cache);
 	return 0;
 }
 
 void soft_cache_destroy(struct engine *engine)
 {
-	if (!engine->cache)
+	struct soft_cache *cache = engine->cache;
+
+	if (!cache)
 		return;
-	munmap(engine->cache->base, CACHE_BYTES);
-	free(engine->cache);
+	if (cache->base)
+		munmap(cache->base, CACHE_BYTES);
+	if (cache->notes)
+		munmap(cache->notes, NOTES_BYTES);
+	if (cache->order)
+		munmap(cache->order, ORDER_BYTES);
+	free(cache);
+	engine->cache = NULL;
+}
+
+/* ---- finding -------------------------------------------------------------------------------- */
+
+static struct soft_block **bucket_of(struct soft_cache *cache, uint64_t gpa, uint64_t rip,
+				     uint8_t mode)
+{
+	uint64_t hash = (gpa ^ (rip >> 12) * 0x9e3779b1u ^ (uint64_t)mode << 9) * 0x9e3779b97f4a7c15ull;
+
+	return &cache->bucket[hash >> 48 & (BUCKETS - 1)];
+}
+
+static struct soft_block *find(struct soft_cache *cache, uint64_t gpa, uint64_t rip, uint8_t mode)
+{
+	struct soft_block *block =
+		__atomic_load_n(bucket_of(cache, gpa, rip, mode), __ATOMIC_ACQUIRE);
+
+	while (block && (block->rip != rip || block->gpa != gpa || block->mode != mode ||
+			 !block->valid))
+		block = __atomic_load_n(&block->hash_next, __ATOMIC_ACQUIRE);
+	return block;
+}
+
+const struct soft_record *soft_record_find(const struct engine *engine, uint64_t pc,
+					   const struct soft_block **ret_block)
+{
+	const struct soft_cache *cache = engine->cache;
+	uint32_t low = 0, high = atomic_load(&cache->count);
+	const struct soft_block *block;
+	uint64_t offset;
+
+	while (high - low > 1) {
+		uint32_t middle = (low + high) / 2;
+
+		if ((uintptr_t)cache->order[middle]->code <= pc)
+			low = middle;
+		else
+			high = middle;
+	}
+	if (low == high)
+		return NULL;
+	block = cache->order[low];
+	offset = pc - (uintptr_t)block->code;
+	*ret_block = block;
+	if (offset >= block->code_bytes)
+		return NULL;
+	low = 0;
+	high = block->record_count;
+	while (high - low > 1) {
+		uint32_t middle = (low + high) / 2;
+
+		if (block->record[middle].start <= offset)
+			low = middle;
+		else
+			high = middle;
+	}
+	return &block->record[low];
+}
+
+/* ---- making ----------------------------------------------------------------------------------- */
+
+uint8_t soft_mode(const struct engine_vcpu *vcpu)
+{
+	return (uint8_t)(vcpu->view | (vcpu->no_vector ? MODE_NO_VECTOR : 0) |
+			 (vcpu->no_avx ? MODE_NO_AVX : 0));
+}
+
+static bool is_full(const struct soft_cache *cache)
+{
+	size_t notes = sizeof(struct soft_block) + BLOCK_RECORDS * sizeof(struct soft_record);
+
+	return (size_t)(cache->base + CACHE_BYTES - cache->next) < BLOCK_CODE_MAX + 64 ||
+	       (size_t)(cache->notes + NOTES_BYTES - cache->notes_next) < notes + 64 ||
+	       atomic_load(&cache->count) >= ORDER_BYTES / sizeof(struct soft_block *);
+}
+
+static void make_room(struct engine_vcpu *vcpu)
+{
+	struct engine *engine = vcpu->engine;
+
+	if (!is_full(engine->cache))
+		return;
+	soft_pause_others(vcpu, UINT64_MAX);
+	pthread_mutex_lock(&engine->lock);
+	if (is_full(engine->cache)) {
+		empty(engine->cache);
+		soft_code_forget_all(engine);
+		for (uint32_t i = 0; i < VCPUS_MAX; i++)
+			for (int view = 0; engine->vcpu[i] && view < VIEW_COUNT; view++)
+				soft_jump_flush(engine->vcpu[i], (enum soft_view)view);
+	}
+	pthread_mutex_unlock(&engine->lock);
+	soft_resume_others(vcpu);
+}
+
+/* Decodes up to the block's end, or the page's. The number of instructions; 0: step this one. */
+static uint32_t decode_block(struct engine_vcpu *vcpu, const uint8_t *bytes, uint32_t size,
+			     uint8_t mode)
+{
+	uint32_t count = 0, offset = 0;
+
+	while (count < BLOCK_INSNS_MAX && offset < size) {
+		struct soft_insn *insn = &vcpu->insns[count];
+
+		if (soft_decode(CODE_64, bytes + offset, size - offset, insn))
+			break;
+		count++;
+		offset += insn->length;
+		if (soft_insn_ends_block(insn, mode))
+			break;
+	}
+	return count;
+}
+
+/* Lock held. */
+static struct soft_block *translate(struct engine_vcpu *vcpu, uint64_t gpa, uint32_t count,
+				    uint8_t mode)
+{
+	struct soft_cache *cache = vcpu->engine->cache;
+	struct soft_block *block = (struct soft_block *)(void *)cache->notes_next;
+	struct soft_translation t = { .vcpu = vcpu,
+				      .insn = vcpu->insns,
+				      .count = count,
+				      .rip = vcpu->rip,
+				      .mode = mode,
+				      .at = cache->next,
+				      .end = cache->next + BLOCK_CODE_MAX,
+				      .record = block->record,
+				      .record_max = BLOCK_RECORDS };
+	uint32_t guest_bytes = 0;
+
+	if (!soft_translate_block(&t))
+		return NULL;
+	for (uint32_t i = 0; i < count; i++)
+		guest_bytes += vcpu->insns[i].length;
+	*block = (struct soft_block){ .rip = vcpu->rip,
+				      .gpa = gpa,
+				      .code = cache->next,
+				      .stale = t.stale,
+				      .code_bytes = t.code_bytes,
+				      .guest_bytes = (uint16_t)guest_bytes,
+				      .record_count = (uint16_t)t.record_count,
+				      .mode = mode,
+				      .valid = true };
+	return block;
+}
+
+/* Lock held. */
+static void publish(struct soft_cache *cache, struct soft_block *block)
+{
+	struct soft_block **bucket = bucket_of(cache, block->gpa, block->rip, block->mode);
+	uint32_t count = atomic_load(&cache->count);
+	size_t notes = sizeof(*block) + block->record_count * sizeof(block->record[0]);
+
+	cache->next += (block->code_bytes + 15) & ~15u;
+	cache->notes_next += (notes + 15) & ~(size_t)15;
+	cache->order[count] = block;
+	atomic_store(&cache->count, count + 1);
+	block->hash_next = *bucket;
+	__atomic_store_n(bucket, block, __ATOMIC_RELEASE);
+}
+
+static int make(struct engine_vcpu *vcpu, const struct soft_page *page, uint8_t mode,
+		struct soft_block **ret_block)
+{
+	struct engine *engine = vcpu->engine;
+	uint64_t gpa = soft_memory_gpa(engine, page->host);
+	uint32_t room = PAGE_BYTES - (uint32_t)(vcpu->rip & (PAGE_BYTES - 1)), version, count;
+	uint32_t size = room < FETCH_BYTES ? room : FETCH_BYTES;
+	uint8_t bytes[FETCH_BYTES];
+	struct soft_block *block;
+	bool known = false;
+
+	soft_fpu_release(vcpu);
+	make_room(vcpu);
+	if (soft_code_begin(vcpu, gpa, &version))
+		return SOFT_AGAIN;
+	soft_copy(bytes, page->host, size);
+	count = decode_block(vcpu, bytes, size, mode);
+	if (count == 0)
+		return SOFT_AGAIN;
+	pthread_mutex_lock(&engine->lock);
+	block = is_full(engine->cache) ? NULL : translate(vcpu, gpa, count, mode);
+	if (block)
+		known = soft_code_insert(engine, block, version);
+	if (known)
+		publish(engine->cache, block);
+	pthread_mutex_unlock(&engine->lock);
+	*ret_block = block;
+	vcpu->translate_count++;
+	return known ? SOFT_OK : SOFT_AGAIN;
+}
+
+int soft_block_get(struct engine_vcpu *vcpu, bool slot, struct soft_block **ret_block)
+{
+	uint8_t mode = (uint8_t)(soft_mode(vcpu) | (slot ? MODE_SLOT : 0));
+	struct soft_page page;
+	struct soft_block *block;
+	int err = soft_translate(vcpu, vcpu->view, vcpu->rip, ACCESS_FETCH, &page);
+
+	if (err)
+		return err;
+	if (!page.host)
+		return SOFT_AGAIN;
+	block = find(vcpu->engine->cache, soft_memory_gpa(vcpu->engine, page.host), vcpu->rip, mode);
+	if (block) {
+		*ret_block = block;
+		return SOFT_OK;
+	}
+	return make(vcpu, &page, mode, ret_block);
+}
+
+void soft_block_link(struct engine_vcpu *vcpu, uint8_t *site, const struct soft_block *block,
+		     uint64_t generation)
+{
+	struct engine *engine = vcpu->engine;
+
+	pthread_mutex_lock(&engine->lock);
+	if (engine->cache->generation == generation)
+		emit_patch32(site + 1, block->code);
+	pthread_mutex_unlock(&engine->lock);
+}
+
+void soft_block_invalidate(struct engine *engine, struct soft_block *block)
+{
+	struct soft_block **link =
+		bucket_of(engine->cache, block->gpa, block->rip, block->mode);
+	uint64_t first;
+	int32_t distance = (int32_t)(block->stale - (block->code + 5));
+
+	block->valid = false;
+	while (*link && *link != block)
+		link = &(*link)->hash_next;
+	if (*link)
+		__atomic_store_n(link, block->hash_next, __ATOMIC_RELEASE);
+	memcpy(&first, block->code, sizeof(first));
+	first = (first & ~0xffffffffffull) | 0xe9 | (uint64_t)(uint32_t)distance << 8;
+	__atomic_store_n((uint64_t *)(void *)block->code, first, __ATOMIC_SEQ_CST);
 }

@@ -15,6 +15,7 @@
 #define INSN_BYTES_MAX 15u
 #define HOST_INSN_MAX  24u
 #define INSN_OPERANDS  10
+#define BLOCK_INSNS_MAX 48u
 
 struct soft_insn {
 	ZydisDecodedInstruction z;

@@ -69,22 +69,31 @@ static void put_opcode(struct writer *w, const struct soft_insn *insn)
 		put(w, insn->z.opcode);
 }
 
+/* Where the immediate begins: behind ModRM, SIB and displacement, or as the decoder says. */
+static uint32_t tail_offset(const struct soft_insn *insn)
+{
+	const ZydisDecodedInstructionRaw *raw = &insn->z.raw;
+
+	if (raw->disp.size)
+		return raw->disp.offset + raw->disp.size / 8u;
+	if (raw->sib.offset)
+		return raw->sib.offset + 1u;
+	if (insn->z.attributes & ZYDIS_ATTRIB_HAS_MODRM)
+		return raw->modrm.offset ? raw->modrm.offset + 1u : insn->length;
+	return raw->imm[0].size ? raw->imm[0].offset : insn->length;
+}
+
 static void put_tail(struct writer *w, const struct soft_insn *insn, int base)
 {
 	const ZydisDecodedInstructionRaw *raw = &insn->z.raw;
 	bool has_modrm = insn->z.attributes & ZYDIS_ATTRIB_HAS_MODRM;
-	uint32_t from = insn->length;
 
 	if (has_modrm && insn->memory >= 0)
 		put(w, (uint32_t)(raw->modrm.reg & 7) << 3 | ((uint32_t)base & 7));
 	else if (has_modrm)
 		put(w, (uint32_t)raw->modrm.mod << 6 | (uint32_t)(raw->modrm.reg & 7) << 3 |
 			       (raw->modrm.rm & 7));
-	if (raw->imm[0].size)
-		from = raw->imm[0].offset;
-	if (insn->z.opcode_map == ZYDIS_OPCODE_MAP_0F0F)
-		from = insn->length - 1u;
-	for (uint32_t i = from; i < insn->length; i++)
+	for (uint32_t i = tail_offset(insn); i < insn->length; i++)
 		put(w, insn->bytes[i]);
 }
 

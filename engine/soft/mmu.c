@@ -271,7 +271,7 @@ static void fill_entry(struct engine_vcpu *vcpu, enum soft_view view, uint64_t l
 		entry->tag_fetch = page;
 	entry->tag_write = none;
 	if (walk->dirty && !check_rights(vcpu, view, ACCESS_WRITE, walk) &&
-	    soft_code_allow_write(vcpu->engine, walk->gpa))
+	    soft_code_allow_write(vcpu, walk->gpa))
 		entry->tag_write = page;
 	if (!walk->global && view == VIEW_KERNEL)
 		vcpu->kernel_not_global = true;

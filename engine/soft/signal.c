@@ -111,8 +111,11 @@ static uint8_t vector_of(int number, const siginfo_t *info)
 		return VECTOR_UD;
 	case SIGTRAP:
 		return VECTOR_DB;
+	case SIGSEGV:
+		/* The CPU itself refused (alignment): no address was missing. */
+		return info->si_code == SI_KERNEL ? VECTOR_GP : FAULT_OF_ENGINE;
 	default:
-		return VECTOR_GP;
+		return FAULT_OF_ENGINE;
 	}
 }
 
@@ -125,6 +128,13 @@ static void on_fault(int number, siginfo_t *info, void *context)
 	uint8_t vector = vector_of(number, info);
 
 	if (vcpu && vcpu->running) {
+		if (number == SIGTRAP && vcpu->tracing) {
+			vcpu->tracing = false;
+			regs[REG_EFL] &= ~(greg_t)FLAG_TF;
+			if (soft_cache_place(vcpu->engine, pc) == PLACE_BLOCK)
+				soft_translated_stop(vcpu, context);
+			return;
+		}
 		/* #MF and #XM are one signal: an unmasked x87 exception is in its status word. */
 		if (vector == VECTOR_XM && uc->uc_mcontext.fpregs &&
 		    (uc->uc_mcontext.fpregs->swd & 0x80))

@@ -157,9 +157,11 @@ struct soft_fault {
 	uint64_t dr6; /* of debug exceptions */
 };
 
+struct soft_code_page;
 struct soft_memory {
 	uint64_t gpa, bytes;
 	uint8_t *host;
+	struct soft_code_page *pages; /* code_page.c: one per page */
 };
 #define MEMORY_RANGES_MAX 8u
 
@@ -236,12 +238,17 @@ struct engine_vcpu {
 	bool answered; /* the instruction of the open question starts anew, with its answer */
 	uint8_t io_data[IO_BYTES];
 
-	_Atomic uint32_t in_code;   /* between leaving and entering the run loop's safe point */
-	_Atomic uint32_t flush_all; /* others ask to forget every translation of addresses */
+	_Atomic uint32_t in_run, pause, parked; /* pause.c */
+	uint64_t unsettled; /* host address that rip and flags follow from, if C is left now; or 0 */
+	bool slot_pending;  /* the guest's flags are in the slot, if C is left now */
+	bool stepped; /* an instruction was stepped since translated code was left */
+	bool tracing; /* the host steps to the next place where the guest's state is known */
+	bool no_vector, no_avx;	  /* such instructions have to ask C first */
+	struct soft_insn *insns; /* for the translator */
 	bool kernel_not_global;	    /* VIEW_KERNEL has entries that a write of CR3 clears */
 	bool huge_seen;		    /* the TLB may have pieces of a 1 GiB page */
 	uint64_t large_seen[LARGE_HASH / 64]; /* or of a 2 MiB page, by its address's hash */
-	uint64_t step_count, fill_count, walk_count;
+	uint64_t step_count, fill_count, walk_count, translate_count;
 
 	jmp_buf abandon; /* in soft_vcpu_run(): where an access broken off by a signal goes */
 	void *signal_stack;
@@ -279,6 +286,7 @@ struct engine {
 	pthread_mutex_t lock; /* vcpu[], and what block.c and code_page.c say */
 	struct engine_vcpu *vcpu[VCPUS_MAX];
 	struct soft_cache *cache;
+	struct engine_vcpu *_Atomic pauser; /* pause.c */
 };
 
 static inline bool soft_long_mode(const struct engine_vcpu *vcpu)
@@ -388,9 +396,10 @@ int soft_deliver_fault(struct engine_vcpu *vcpu);
 /* This vCPU has written there: translated code of these bytes is gone. */
 void soft_code_written(struct engine_vcpu *vcpu, uint64_t gpa, uint64_t bytes);
 void soft_page_lost(struct engine *engine, uint64_t gpa, uint64_t bytes);
-int soft_code_add_memory(struct engine *engine, uint64_t gpa, uint64_t bytes);
+int soft_code_add_memory(struct engine *engine, uint32_t range);
+void soft_code_remove_memory(struct engine *engine);
 /* A vCPU is about to get a writable TLB entry: false if the page holds translated code. */
-bool soft_code_allow_write(struct engine *engine, uint64_t gpa);
+bool soft_code_allow_write(struct engine_vcpu *vcpu, uint64_t gpa);
 
 /* signal.c */
 int soft_signals_install(void);
@@ -398,6 +407,9 @@ void soft_signals_thread(struct engine_vcpu *vcpu); /* the calling thread uses i
 
 void soft_signals_forget(struct engine_vcpu *vcpu);
 #define SIGNAL_STACK_BYTES 65536u
+
+/* A fault of the host's that no guest instruction explains: not a vector. */
+#define FAULT_OF_ENGINE 255u
 
 /* translate_state.c: both are given the signal's context, with the pc in a block. */
 void soft_translated_stop(struct engine_vcpu *vcpu, void *context);

@@ -378,6 +378,7 @@ int soft_step(struct engine_vcpu *vcpu)
 	int err;
 
 	vcpu->step_count++;
+	vcpu->stepped = true;
 	vcpu->device_seen = 0;
 	vcpu->debug_hits = 0;
 	err = check_breakpoint(vcpu);

@@ -27,6 +27,8 @@ soft_handler *soft_legacy_handler(ZydisMnemonic mnemonic); /* not in 64-bit mode
 int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step);
 /* On vcpu->bounce, which the caller has filled. */
 int soft_execute_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn);
+/* After SOFT_REASON_FAULT. */
+int soft_fault_from_host(struct engine_vcpu *vcpu);
 int soft_step_gather(struct engine_vcpu *vcpu, struct soft_step *step);
 
 /* Operands (step.c). Sizes in bytes. */

@@ -32,10 +32,16 @@ static int choose_base(const struct soft_insn *insn)
 	return -1;
 }
 
-static int fault_from_host(struct engine_vcpu *vcpu)
+int soft_fault_from_host(struct engine_vcpu *vcpu)
 {
 	uint8_t vector = (uint8_t)vcpu->argument;
 
+	if (vector == FAULT_OF_ENGINE) {
+		vcpu->pending.kind = EXIT_FAILED;
+		vcpu->pending.fail.reason = "guest memory is not accessible on this host";
+		vcpu->pending.fail.detail = vcpu->rip;
+		return SOFT_EXIT;
+	}
 	if (vector == VECTOR_GP || vector == VECTOR_SS)
 		return soft_raise_error(vcpu, vector, 0);
 	if (vector == VECTOR_XM && !(vcpu->state.cr4 & CR4_OSXMMEXCPT))
@@ -67,7 +73,7 @@ static int execute_here(struct engine_vcpu *vcpu, const struct soft_insn *insn, 
 	case SOFT_REASON_EXEC:
 		return SOFT_OK;
 	case SOFT_REASON_FAULT:
-		return fault_from_host(vcpu);
+		return soft_fault_from_host(vcpu);
 	default:
 		return SOFT_AGAIN;
 	}

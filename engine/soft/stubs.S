@@ -10,7 +10,7 @@
  * before the entry take effect.
  *
  * exit: the guest's registers are saved (r14 and r15 live in memory anyway), C's come back, and
- * enter() returns. The reason has been stored by who jumped here.
+ * enter() returns. The reason has been stored by who jumped here. lookup: exit, rip being in r14.
  */
 #include "engine/soft/layout.h"
 
@@ -19,7 +19,7 @@
 	.section .rodata
 	.balign	16
 	.globl	soft_stubs_begin, soft_stub_enter, soft_stub_enter_check, soft_stub_enter_end
-	.globl	soft_stub_exit, soft_stub_left, soft_stubs_end
+	.globl	soft_stub_exit, soft_stub_lookup, soft_stub_left, soft_stubs_end
 soft_stubs_begin:
 
 soft_stub_enter:
@@ -54,6 +54,9 @@ soft_stub_enter_check:
 soft_stub_enter_end:
 
 	.balign	16
+soft_stub_lookup:
+	mov	%r14, %gs:VCPU_RIP
+	movq	$SOFT_REASON_LOOKUP, %gs:VCPU_REASON
 soft_stub_exit:
 	mov	%rax, GPR(0)
 	mov	%rcx, GPR(1)

@@ -72,6 +72,21 @@ uint64_t soft_enter(struct engine_vcpu *vcpu, const void *code)
 /* ---- modes -------------------------------------------------------------------------------------
  */
 
+/* Blocks are translated for these; the jump tables only know the view. */
+static void set_vector_modes(struct engine_vcpu *vcpu)
+{
+	const struct vcpu_state *state = &vcpu->state;
+	bool no_vector = (state->cr0 & (CR0_TS | CR0_EM)) || !(state->cr4 & CR4_OSFXSR);
+	bool no_avx = !(state->cr4 & CR4_OSXSAVE) || (state->xcr0 & 6) != 6;
+
+	if (no_vector == vcpu->no_vector && no_avx == vcpu->no_avx)
+		return;
+	vcpu->no_vector = no_vector;
+	vcpu->no_avx = no_avx;
+	for (int view = 0; view < VIEW_COUNT; view++)
+		soft_jump_flush(vcpu, (enum soft_view)view);
+}
+
 void soft_update_mode(struct engine_vcpu *vcpu)
 {
 	const struct vcpu_state *state = &vcpu->state;
@@ -84,6 +99,7 @@ void soft_update_mode(struct engine_vcpu *vcpu)
 		vcpu->view = VIEW_KERNEL;
 	else
 		vcpu->view = VIEW_KERNEL_USER;
+	set_vector_modes(vcpu);
 	vcpu->slow = !soft_code64(vcpu) || (vcpu->system_flags & FLAG_TF) || (state->dr7 & 0xff) ||
 		     vcpu->cpl == 1 || vcpu->cpl == 2 ||
 		     (vcpu->cpl == 3 && soft_checks_alignment(vcpu));
@@ -208,6 +224,7 @@ static int deliver_events(struct engine_vcpu *vcpu)
 static int obey_stop(struct engine_vcpu *vcpu)
 {
 	atomic_store(&vcpu->stop, 0);
+	soft_safe_point(vcpu);
 	if (!atomic_exchange(&vcpu->kicked, 0))
 		return SOFT_OK;
 	vcpu->pending.kind = EXIT_KICKED;
@@ -245,6 +262,103 @@ static int finish_open(struct engine_vcpu *vcpu)
 	return after_step(vcpu, err);
 }
 
+/* A TLB miss. SOFT_OK: try again at vcpu->target. */
+static int fill(struct engine_vcpu *vcpu, enum soft_access access)
+{
+	int err;
+
+	vcpu->unsettled = vcpu->target;
+	err = soft_tlb_fill(vcpu, vcpu->argument, access);
+	if (err)
+		soft_settle(vcpu, vcpu->target);
+	vcpu->unsettled = 0;
+	return err == SOFT_AGAIN ? soft_step(vcpu) : err;
+}
+
+static void remember_jump(struct engine_vcpu *vcpu, const struct soft_block *block)
+{
+	struct soft_jump_entry *entry =
+		&vcpu->jump[vcpu->view][block->rip & (JUMP_ENTRIES - 1)];
+
+	entry->rip = block->rip;
+	entry->code = (uintptr_t)block->code;
+}
+
+/*
+ * Where to go on after code was left for another block. *ret_code stays NULL if there is nothing to
+ * enter: then the result says what is next.
+ */
+static int next_block(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t **ret_code)
+{
+	bool slot = reason == SOFT_REASON_LOOKUP || reason == SOFT_REASON_LINK_SLOT;
+	bool link = reason == SOFT_REASON_LINK || reason == SOFT_REASON_LINK_SLOT;
+	uint8_t *site = (uint8_t *)(uintptr_t)vcpu->argument;
+	uint64_t generation = soft_cache_generation(vcpu->engine);
+	struct soft_block *block;
+	int err;
+
+	vcpu->slot_pending = slot;
+	err = soft_block_get(vcpu, slot, &block);
+	if (err && slot)
+		soft_flags_from_slot(vcpu);
+	vcpu->slot_pending = false;
+	if (err)
+		return err == SOFT_AGAIN ? soft_step(vcpu) : err;
+	if (link)
+		soft_block_link(vcpu, site, block, generation);
+	else if (slot)
+		remember_jump(vcpu, block);
+	*ret_code = block->code;
+	return SOFT_OK;
+}
+
+/* What guest code was left for. *ret_code: where to enter it again, or NULL. */
+static int serve(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t **ret_code)
+{
+	int err;
+
+	*ret_code = NULL;
+	switch (reason) {
+	case SOFT_REASON_READ:
+	case SOFT_REASON_WRITE:
+		err = fill(vcpu, reason == SOFT_REASON_WRITE ? ACCESS_WRITE : ACCESS_READ);
+		if (!err && !vcpu->stepped)
+			*ret_code = (const uint8_t *)(uintptr_t)vcpu->target;
+		return err;
+	case SOFT_REASON_LOOKUP:
+	case SOFT_REASON_LINK:
+	case SOFT_REASON_LINK_SLOT:
+	case SOFT_REASON_STALE:
+		return next_block(vcpu, reason, ret_code);
+	case SOFT_REASON_STEP_SLOT:
+		soft_flags_from_slot(vcpu);
+		return soft_step(vcpu);
+	case SOFT_REASON_STEP:
+		return soft_step(vcpu);
+	case SOFT_REASON_STOP:
+		soft_settle(vcpu, vcpu->target);
+		return SOFT_OK;
+	case SOFT_REASON_FAULT:
+		return soft_fault_from_host(vcpu);
+	default:
+		return SOFT_OK;
+	}
+}
+
+static int run_guest(struct engine_vcpu *vcpu)
+{
+	const uint8_t *code = NULL;
+	int err;
+
+	if (vcpu->slow || vcpu->shadow || (vcpu->system_flags & FLAG_RF))
+		return soft_step(vcpu);
+	vcpu->stepped = false;
+	err = next_block(vcpu, SOFT_REASON_STALE, &code);
+	while (!err && code)
+		err = serve(vcpu, soft_enter(vcpu, code), &code);
+	return err;
+}
+
 static int turn(struct engine_vcpu *vcpu)
 {
 	int err;
@@ -268,7 +382,7 @@ static int turn(struct engine_vcpu *vcpu)
 		vcpu->pending.kind = EXIT_WINDOW;
 		return SOFT_EXIT;
 	}
-	return after_step(vcpu, soft_step(vcpu));
+	return after_step(vcpu, run_guest(vcpu));
 }
 
 static void take_answer(struct engine_vcpu *vcpu)
@@ -292,6 +406,8 @@ static void begin(struct engine_vcpu *vcpu)
 	soft_signals_thread(vcpu);
 	soft_host_set_gs(vcpu);
 	vcpu->running = true;
+	atomic_store(&vcpu->in_run, 1);
+	soft_safe_point(vcpu);
 }
 
 static void end(struct engine_vcpu *vcpu)
@@ -299,14 +415,28 @@ static void end(struct engine_vcpu *vcpu)
 	soft_fpu_release(vcpu);
 	fpu_reset();
 	vcpu->running = false;
+	atomic_store(&vcpu->in_run, 0);
 	this_vcpu = NULL;
+}
+
+/* C was left in the middle of something that translated code waits for. */
+static void settle_abandoned(struct engine_vcpu *vcpu)
+{
+	if (vcpu->unsettled)
+		soft_settle(vcpu, vcpu->unsettled);
+	vcpu->unsettled = 0;
+	if (vcpu->slot_pending)
+		soft_flags_from_slot(vcpu);
+	vcpu->slot_pending = false;
 }
 
 /* An access that a signal breaks off comes back here. */
 static void loop(struct engine_vcpu *vcpu)
 {
-	if (setjmp(vcpu->abandon))
+	if (setjmp(vcpu->abandon)) {
 		vcpu->answered = false;
+		settle_abandoned(vcpu);
+	}
 	while (turn(vcpu) != SOFT_EXIT)
 		;
 }

@@ -11,18 +11,32 @@
 #include <sys/mman.h>
 
 #include "engine/soft/block.h"
+#include "engine/soft/decode.h"
 #include "engine/soft/probe.h"
 
 #define TSC_TOLERANCE_PPM 250u /* as KVM: below it, nothing is scaled */
+
+static void soft_vcpu_destroy(struct engine_vcpu *vcpu)
+{
+	if (!vcpu)
+		return;
+	soft_signals_forget(vcpu);
+	pthread_mutex_lock(&vcpu->engine->lock);
+	vcpu->engine->vcpu[vcpu->number] = NULL;
+	pthread_mutex_unlock(&vcpu->engine->lock);
+	free(vcpu->insns);
+	munmap(vcpu->signal_stack, SIGNAL_STACK_BYTES);
+	munmap(vcpu, sizeof(*vcpu));
+}
 
 static void soft_engine_destroy(struct engine *engine)
 {
 	if (!engine)
 		return;
 	for (uint32_t i = 0; i < VCPUS_MAX; i++)
-		if (engine->vcpu[i])
-			munmap(engine->vcpu[i], sizeof(*engine->vcpu[i]));
+		soft_vcpu_destroy(engine->vcpu[i]);
 	soft_cache_destroy(engine);
+	soft_code_remove_memory(engine);
 	pthread_mutex_destroy(&engine->lock);
 	free(engine);
 }
@@ -68,14 +82,14 @@ static int soft_add_memory(struct engine *engine, uint64_t gpa, void *hva, uint6
 		return -ENOSPC;
 	engine->memory[engine->memory_count++] =
 		(struct soft_memory){ .gpa = gpa, .bytes = bytes, .host = hva };
-	return soft_code_add_memory(engine, gpa, bytes);
+	return soft_code_add_memory(engine, engine->memory_count - 1);
 }
 
 static int soft_vcpu_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu)
 {
 	struct engine_vcpu *vcpu;
 	uint32_t bits = cpuid_physical_bits(&engine->cpuid);
-	void *stack;
+	void *stack, *insns;
 
 	if (number >= VCPUS_MAX || engine->vcpu[number])
 		return -EINVAL;
@@ -89,6 +103,13 @@ static int soft_vcpu_create(struct engine *engine, uint32_t number, struct engin
 		munmap(vcpu, sizeof(*vcpu));
 		return -errno;
 	}
+	insns = calloc(BLOCK_INSNS_MAX, sizeof(struct soft_insn));
+	if (!insns) {
+		munmap(stack, SIGNAL_STACK_BYTES);
+		munmap(vcpu, sizeof(*vcpu));
+		return -ENOMEM;
+	}
+	vcpu->insns = insns;
 	vcpu->engine = engine;
 	vcpu->number = number;
 	vcpu->signal_stack = stack;
@@ -103,18 +124,6 @@ static int soft_vcpu_create(struct engine *engine, uint32_t number, struct engin
 	pthread_mutex_unlock(&engine->lock);
 	*ret_vcpu = vcpu;
 	return 0;
-}
-
-static void soft_vcpu_destroy(struct engine_vcpu *vcpu)
-{
-	if (!vcpu)
-		return;
-	soft_signals_forget(vcpu);
-	pthread_mutex_lock(&vcpu->engine->lock);
-	vcpu->engine->vcpu[vcpu->number] = NULL;
-	pthread_mutex_unlock(&vcpu->engine->lock);
-	munmap(vcpu->signal_stack, SIGNAL_STACK_BYTES);
-	munmap(vcpu, sizeof(*vcpu));
 }
 
 static int soft_vcpu_set_tsc(struct engine_vcpu *vcpu, const struct engine_tsc *tsc)

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Instructions that do not end a block: copied, with their operand looked up; LEA, PUSH, POP, LEAVE.
+ */
+#include "engine/soft/translate.h"
+
+static bool is_nothing(const struct soft_insn *insn)
+{
+	switch (insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_NOP:
+	case ZYDIS_MNEMONIC_ENDBR32:
+	case ZYDIS_MNEMONIC_ENDBR64:
+	case ZYDIS_MNEMONIC_PREFETCH:
+	case ZYDIS_MNEMONIC_PREFETCHNTA:
+	case ZYDIS_MNEMONIC_PREFETCHT0:
+	case ZYDIS_MNEMONIC_PREFETCHT1:
+	case ZYDIS_MNEMONIC_PREFETCHT2:
+	case ZYDIS_MNEMONIC_PREFETCHW:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool names(uint16_t registers, int number)
+{
+	return registers >> number & 1;
+}
+
+static bool is_general(const ZydisDecodedOperand *op)
+{
+	return op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->size == 64 &&
+	       soft_register_number(op->reg.value) >= 0;
+}
+
+static enum tr_kind push_kind(const struct soft_insn *insn)
+{
+	const ZydisDecodedOperand *op = &insn->op[0];
+
+	if (insn->z.operand_width != 64)
+		return KIND_STEP;
+	if (is_general(op) || op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+		return KIND_PUSH;
+	return op->type == ZYDIS_OPERAND_TYPE_MEMORY && insn->memory == 0 ? KIND_PUSH : KIND_STEP;
+}
+
+static enum tr_kind plain_kind(const struct soft_insn *insn, uint8_t mode)
+{
+	bool avx = insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+
+	if (!soft_insn_is_plain(insn))
+		return KIND_STEP;
+	if ((mode & (MODE_NO_VECTOR | MODE_NO_AVX)) && soft_insn_is_vector(insn) &&
+	    (avx || (mode & MODE_NO_VECTOR)))
+		return KIND_STEP;
+	/* Its operand's address takes one of the two. */
+	if (insn->memory >= 0 && names(insn->operand_registers, R14) &&
+	    names(insn->operand_registers, R15))
+		return KIND_STEP;
+	return KIND_PLAIN;
+}
+
+enum tr_kind tr_kind(const struct soft_insn *insn, uint8_t mode)
+{
+	if (tr_is_jump(insn))
+		return KIND_JUMP;
+	if (is_nothing(insn))
+		return KIND_NOTHING;
+	switch (insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_LEA:
+		return insn->z.operand_width >= 32 ? KIND_LEA : KIND_STEP;
+	case ZYDIS_MNEMONIC_PUSH:
+		return push_kind(insn);
+	case ZYDIS_MNEMONIC_POP:
+		return insn->z.operand_width == 64 && is_general(&insn->op[0]) ? KIND_POP :
+										 KIND_STEP;
+	case ZYDIS_MNEMONIC_LEAVE:
+		return insn->z.operand_width == 64 ? KIND_LEAVE : KIND_STEP;
+	default:
+		return plain_kind(insn, mode);
+	}
+}
+
+/* Flags that this one reads, or leaves as they are for a later one, are needed in the register. */
+static void need_flags(struct tr *tr, const struct soft_insn *insn)
+{
+	uint32_t kept = tr->live_after & ~insn->flags_write;
+
+	if (tr->flags != FLAGS_IN_SLOT || !(insn->flags_read || (insn->flags_change && kept)))
+		return;
+	tr_record(tr, tr->rip);
+	tr_restore_flags(tr);
+	tr->flags = FLAGS_IN_HOST;
+}
+
+static void load_high(struct tr *tr, uint16_t registers)
+{
+	if (names(registers, R14))
+		emit_load(&tr->e, R14, VCPU_GPR + 8 * R14);
+	if (names(registers, R15))
+		emit_load(&tr->e, R15, VCPU_GPR + 8 * R15);
+}
+
+static void store_high(struct tr *tr, uint16_t registers)
+{
+	if (names(registers, R14))
+		emit_store(&tr->e, R14, VCPU_GPR + 8 * R14);
+	if (names(registers, R15))
+		emit_store(&tr->e, R15, VCPU_GPR + 8 * R15);
+}
+
+static void translate_registers(struct tr *tr, const struct soft_insn *insn)
+{
+	need_flags(tr, insn);
+	tr_record(tr, tr->rip);
+	load_high(tr, insn->registers);
+	tr_clean(tr);
+	emit_bytes(&tr->e, insn->bytes, insn->length);
+	store_high(tr, insn->registers_write);
+	if (insn->flags_change)
+		tr->flags = FLAGS_IN_HOST;
+}
+
+/* The operand's address in a register without REX prefix; that register's value waits in r15. */
+static int swap_in(struct tr *tr, const struct soft_insn *insn)
+{
+	static const uint8_t candidates[] = { RSI, RDI, RBX, RCX, RDX, RAX };
+	int base = RSI;
+
+	for (size_t i = 0; i < sizeof(candidates); i++) {
+		if (!names(insn->operand_registers, candidates[i])) {
+			base = candidates[i];
+			break;
+		}
+	}
+	emit_move(&tr->e, R15, base);
+	tr_clean(tr);
+	emit_move(&tr->e, base, R14);
+	tr_record(tr, tr->rip)->swapped = (uint8_t)base;
+	return base;
+}
+
+static void translate_memory(struct tr *tr, const struct soft_insn *insn)
+{
+	uint8_t bytes[HOST_INSN_MAX];
+	int base = R14;
+
+	tr_operand(tr, insn, insn->memory_write);
+	if (insn->high_byte) {
+		base = swap_in(tr, insn);
+	} else if (names(insn->operand_registers, R14)) {
+		emit_move(&tr->e, R15, R14);
+		emit_load(&tr->e, R14, VCPU_GPR + 8 * R14);
+		base = R15;
+	} else if (names(insn->operand_registers, R15)) {
+		emit_load(&tr->e, R15, VCPU_GPR + 8 * R15);
+	}
+	tr_clean(tr);
+	emit_bytes(&tr->e, bytes, soft_encode(insn, base, bytes));
+	if (insn->high_byte)
+		emit_move(&tr->e, base, R15);
+	else
+		store_high(tr, insn->registers_write);
+	if (insn->flags_change)
+		tr->flags = FLAGS_IN_HOST;
+}
+
+static void translate_lea(struct tr *tr, const struct soft_insn *insn)
+{
+	const ZydisDecodedOperandMem *mem = &insn->op[1].mem;
+	int to = soft_register_number(insn->op[0].reg.value);
+	bool constant = soft_register_number(mem->base) < 0 && soft_register_number(mem->index) < 0;
+
+	tr_record(tr, tr->rip);
+	if (constant && insn->z.operand_width == 64) {
+		tr_effective(tr, insn, to);
+	} else if (constant) {
+		tr_effective(tr, insn, R14);
+		tr_clean(tr);
+		/* mov to32, r14d */
+		emit8(&tr->e, to >= 8 ? 0x45 : 0x44);
+		emit8(&tr->e, 0x89);
+		emit8(&tr->e, 0xf0u | ((uint32_t)to & 7));
+	} else {
+		load_high(tr, insn->registers);
+		tr_clean(tr);
+		emit_bytes(&tr->e, insn->bytes, insn->length);
+	}
+	if (to >= R14)
+		emit_store(&tr->e, to, VCPU_GPR + 8 * (uint32_t)to);
+}
+
+/* lea rsp, [rsp + 8] or [rsp - 8] */
+static void emit_move_stack(struct tr *tr, int bytes)
+{
+	emit8(&tr->e, 0x48);
+	emit8(&tr->e, 0x8d);
+	emit8(&tr->e, 0x64);
+	emit8(&tr->e, 0x24);
+	emit8(&tr->e, (uint32_t)bytes & 0xff);
+}
+
+/* mov [r14], reg or mov reg, [r14] */
+static void emit_at_r14(struct tr *tr, uint8_t opcode, int reg)
+{
+	emit8(&tr->e, 0x49u | (reg >= 8 ? 4u : 0));
+	emit8(&tr->e, opcode);
+	emit8(&tr->e, 0x06u | ((uint32_t)reg & 7) << 3);
+}
+
+static void translate_push(struct tr *tr, const struct soft_insn *insn)
+{
+	const ZydisDecodedOperand *op = &insn->op[0];
+	int reg = R15;
+
+	if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+		tr_operand(tr, insn, false);
+		emit_at_r14(tr, 0x8b, R15);
+		emit_store(&tr->e, R15, VCPU_SCRATCH);
+	}
+	tr_stack(tr, RSP, -8, true);
+	if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+		emit_load(&tr->e, R15, VCPU_SCRATCH);
+	} else if (op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		emit_constant(&tr->e, R15, op->imm.value.u);
+	} else {
+		reg = soft_register_number(op->reg.value);
+		if (reg >= R14) {
+			emit_load(&tr->e, R15, VCPU_GPR + 8 * (uint32_t)reg);
+			reg = R15;
+		}
+	}
+	tr_clean(tr);
+	emit_at_r14(tr, 0x89, reg);
+	emit_move_stack(tr, -8);
+}
+
+static void translate_pop(struct tr *tr, const struct soft_insn *insn)
+{
+	int reg = soft_register_number(insn->op[0].reg.value);
+
+	tr_stack(tr, RSP, 0, false);
+	if (reg >= R14) {
+		emit_at_r14(tr, 0x8b, R15);
+		emit_store(&tr->e, R15, VCPU_GPR + 8 * (uint32_t)reg);
+	} else {
+		emit_at_r14(tr, 0x8b, reg);
+	}
+	if (reg != RSP)
+		emit_move_stack(tr, 8);
+}
+
+static void translate_leave(struct tr *tr)
+{
+	static const uint8_t lea_rsp_rbp_8[] = { 0x48, 0x8d, 0x65, 0x08 };
+
+	tr_stack(tr, RBP, 0, false);
+	emit_at_r14(tr, 0x8b, R14);
+	tr_clean(tr);
+	emit_bytes(&tr->e, lea_rsp_rbp_8, sizeof(lea_rsp_rbp_8));
+	emit_move(&tr->e, RBP, R14);
+}
+
+void tr_insn(struct tr *tr, const struct soft_insn *insn, enum tr_kind kind)
+{
+	switch (kind) {
+	case KIND_LEA:
+		translate_lea(tr, insn);
+		break;
+	case KIND_PUSH:
+		translate_push(tr, insn);
+		break;
+	case KIND_POP:
+		translate_pop(tr, insn);
+		break;
+	case KIND_LEAVE:
+		translate_leave(tr);
+		break;
+	case KIND_PLAIN:
+		if (insn->memory >= 0)
+			translate_memory(tr, insn);
+		else
+			translate_registers(tr, insn);
+		break;
+	default:
+		break;
+	}
+}

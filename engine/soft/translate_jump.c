@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The end of a block: jumps, calls, returns, and leaving to C.
+ *
+ * Within the page: a jump that is linked to the target's block once that is known; it takes the
+ * flags along where they are. To another page (whose translation may change) or to a computed
+ * address: the vCPU's jump table, rip in r14, flags in the slot:
+ *
+ *      mov r15d, r14d ; and ; shl ; cmp r14, gs:[r15 + rip] ; jne lookup ; jmp gs:[r15 + code]
+ */
+#include "engine/soft/translate.h"
+
+static bool is_near_branch(const struct soft_insn *insn)
+{
+	return insn->z.meta.branch_type == ZYDIS_BRANCH_TYPE_SHORT ||
+	       insn->z.meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
+}
+
+static bool is_register_or_memory(const struct soft_insn *insn)
+{
+	const ZydisDecodedOperand *op = &insn->op[0];
+
+	if (op->size != 64)
+		return false;
+	if (op->type == ZYDIS_OPERAND_TYPE_REGISTER)
+		return op->reg.value != ZYDIS_REGISTER_RSP;
+	return op->type == ZYDIS_OPERAND_TYPE_MEMORY && insn->memory == 0;
+}
+
+bool tr_is_jump(const struct soft_insn *insn)
+{
+	switch (insn->z.meta.category) {
+	case ZYDIS_CATEGORY_COND_BR:
+		return insn->z.address_width == 64 &&
+		       (insn->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT ?
+				insn->z.opcode >> 4 == 7 || insn->z.opcode >> 2 == 0xe0 >> 2 :
+				insn->z.opcode_map == ZYDIS_OPCODE_MAP_0F &&
+					insn->z.opcode >> 4 == 8);
+	case ZYDIS_CATEGORY_UNCOND_BR:
+	case ZYDIS_CATEGORY_CALL:
+		if (insn->z.mnemonic != ZYDIS_MNEMONIC_JMP &&
+		    insn->z.mnemonic != ZYDIS_MNEMONIC_CALL)
+			return false;
+		return insn->z.operand_width == 64 && is_near_branch(insn) && (insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+						is_register_or_memory(insn));
+	case ZYDIS_CATEGORY_RET:
+		return insn->z.mnemonic == ZYDIS_MNEMONIC_RET && is_near_branch(insn) &&
+		       insn->z.operand_width == 64;
+	default:
+		return false;
+	}
+}
+
+static bool in_same_page(const struct tr *tr, uint64_t rip)
+{
+	return (rip ^ tr->t->rip) < PAGE_BYTES;
+}
+
+static void save_flags_for_exit(struct tr *tr, uint64_t rip)
+{
+	uint64_t here = tr->rip;
+
+	if (tr->flags != FLAGS_IN_HOST)
+		return;
+	tr->rip = rip;
+	tr_save_flags(tr);
+	tr->rip = here;
+}
+
+void tr_exit_indirect(struct tr *tr)
+{
+	static const uint8_t move_and[] = { 0x45, 0x89, 0xf7, 0x41, 0x81, 0xe7 };
+	static const uint8_t shift[] = { 0x41, 0xc1, 0xe7, 0x04 };
+	uint32_t table = (uint32_t)(offsetof(struct engine_vcpu, jump) +
+				    (tr->t->mode & MODE_VIEW) * JUMP_ENTRIES *
+					    sizeof(struct soft_jump_entry));
+	struct emit *e = &tr->e;
+
+	_Static_assert(sizeof(struct soft_jump_entry) == 16, "the shift above");
+	emit_bytes(e, move_and, sizeof(move_and));
+	emit32(e, JUMP_ENTRIES - 1);
+	emit_bytes(e, shift, sizeof(shift));
+	emit8(e, 0x65); /* cmp r14, gs:[r15 + rip] */
+	emit8(e, 0x4d);
+	emit8(e, 0x3b);
+	emit8(e, 0xb7);
+	emit32(e, table);
+	emit8(e, 0x0f); /* jne lookup */
+	emit8(e, 0x85);
+	emit32(e, (uint32_t)(int32_t)(soft_cache_lookup(tr->t->vcpu->engine) - (e->at + 4)));
+	tr_clean(tr);
+	emit8(e, 0x65); /* jmp gs:[r15 + code] */
+	emit8(e, 0x41);
+	emit8(e, 0xff);
+	emit8(e, 0xa7);
+	emit32(e, table + 8);
+}
+
+void tr_exit(struct tr *tr, uint64_t rip)
+{
+	struct emit *e = &tr->e;
+	struct cold *cold;
+
+	if (!in_same_page(tr, rip)) {
+		save_flags_for_exit(tr, rip);
+		tr_record(tr, rip);
+		emit_constant(e, R14, rip);
+		tr_exit_indirect(tr);
+		return;
+	}
+	/* The distance lies within 8 bytes, so that it changes at once for all who execute it. */
+	tr_record(tr, rip);
+	while (((uintptr_t)e->at + 1) % 4)
+		emit8(e, 0x90);
+	tr_clean(tr);
+	emit8(e, 0xe9);
+	emit32(e, 0);
+	cold = tr_cold(tr, e->at - 4,
+		       tr->flags == FLAGS_IN_SLOT ? SOFT_REASON_LINK_SLOT : SOFT_REASON_LINK);
+	cold->rip = rip;
+}
+
+void tr_exit_step(struct tr *tr, uint64_t rip)
+{
+	struct emit *e = &tr->e;
+
+	tr_record(tr, rip);
+	emit_constant(e, R14, rip);
+	emit_store(e, R14, VCPU_RIP);
+	emit_store_constant(
+		e, tr->flags == FLAGS_IN_SLOT ? SOFT_REASON_STEP_SLOT : SOFT_REASON_STEP,
+		VCPU_REASON);
+	tr_clean(tr);
+	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
+}
+
+/* Jcc, LOOP and JRCXZ: a short form of the host's own, to the way out of the taken branch. */
+static void translate_conditional(struct tr *tr, const struct soft_insn *insn)
+{
+	uint64_t target = tr->next + insn->op[0].imm.value.u;
+	struct emit *e = &tr->e;
+	enum flags_place flags;
+	uint8_t *site;
+
+	if (tr->flags == FLAGS_IN_SLOT && insn->flags_read) {
+		tr_record(tr, tr->rip);
+		tr_restore_flags(tr);
+		tr->flags = FLAGS_IN_HOST;
+	}
+	tr_record(tr, tr->rip);
+	if (insn->z.opcode >= 0xe0 && insn->z.opcode <= 0xe3 &&
+	    insn->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
+		/* loop +2; jmp +5; jmp taken */
+		emit8(e, insn->z.opcode);
+		emit8(e, 2);
+		tr_record(tr, tr->next);
+		emit8(e, 0xeb);
+		emit8(e, 5);
+		tr_record(tr, target);
+		emit8(e, 0xe9);
+	} else {
+		emit8(e, 0x0f);
+		emit8(e, 0x80u | (insn->z.opcode & 15));
+	}
+	emit32(e, 0);
+	site = e->at - 4;
+	flags = tr->flags;
+	tr_exit(tr, tr->next);
+	tr->flags = flags;
+	emit_patch32(site, e->at);
+	tr_exit(tr, target);
+}
+
+/* mov [r14], r15 ; lea rsp, [rsp - 8]: the return address */
+static void emit_push_return(struct tr *tr)
+{
+	static const uint8_t push[] = { 0x4d, 0x89, 0x3e, 0x48, 0x8d, 0x64, 0x24, 0xf8 };
+
+	tr_stack(tr, RSP, -8, true);
+	emit_constant(&tr->e, R15, tr->next);
+	tr_clean(tr);
+	emit_bytes(&tr->e, push, sizeof(push));
+}
+
+/* r14 := the target; only r14, r15 and flags are used, the record is open. */
+static void load_target(struct tr *tr, const struct soft_insn *insn)
+{
+	const ZydisDecodedOperand *op = &insn->op[0];
+	int reg;
+
+	if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+		tr_operand(tr, insn, false);
+		emit8(&tr->e, 0x4d); /* mov r14, [r14] */
+		emit8(&tr->e, 0x8b);
+		emit8(&tr->e, 0x36);
+		return;
+	}
+	tr_record(tr, tr->rip);
+	reg = soft_register_number(op->reg.value);
+	if (reg >= R14)
+		emit_load(&tr->e, R14, VCPU_GPR + 8 * (uint32_t)reg);
+	else
+		emit_move(&tr->e, R14, reg);
+}
+
+static void end_in_r14(struct tr *tr)
+{
+	tr_record(tr, 0)->rip_in_r14 = 1;
+	tr_exit_indirect(tr);
+}
+
+static void translate_call(struct tr *tr, const struct soft_insn *insn)
+{
+	if (insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		emit_push_return(tr);
+		tr_exit(tr, tr->next + insn->op[0].imm.value.u);
+		return;
+	}
+	save_flags_for_exit(tr, tr->rip);
+	load_target(tr, insn);
+	emit_store(&tr->e, R14, VCPU_SCRATCH);
+	tr_clean(tr);
+	emit_push_return(tr);
+	emit_load(&tr->e, R14, VCPU_SCRATCH);
+	end_in_r14(tr);
+}
+
+static void translate_jmp(struct tr *tr, const struct soft_insn *insn)
+{
+	if (insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		tr_exit(tr, tr->next + insn->op[0].imm.value.u);
+		return;
+	}
+	save_flags_for_exit(tr, tr->rip);
+	load_target(tr, insn);
+	end_in_r14(tr);
+}
+
+static void translate_ret(struct tr *tr, const struct soft_insn *insn)
+{
+	uint32_t release = 8;
+
+	if (insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+		release += (uint32_t)insn->op[0].imm.value.u;
+	save_flags_for_exit(tr, tr->rip);
+	tr_stack(tr, RSP, 0, false);
+	emit8(&tr->e, 0x4d); /* mov r14, [r14] */
+	emit8(&tr->e, 0x8b);
+	emit8(&tr->e, 0x36);
+	tr_clean(tr);
+	emit8(&tr->e, 0x48); /* lea rsp, [rsp + release] */
+	emit8(&tr->e, 0x8d);
+	emit8(&tr->e, 0xa4);
+	emit8(&tr->e, 0x24);
+	emit32(&tr->e, release);
+	end_in_r14(tr);
+}
+
+void tr_jump(struct tr *tr, const struct soft_insn *insn)
+{
+	switch (insn->z.meta.category) {
+	case ZYDIS_CATEGORY_COND_BR:
+		translate_conditional(tr, insn);
+		break;
+	case ZYDIS_CATEGORY_CALL:
+		translate_call(tr, insn);
+		break;
+	case ZYDIS_CATEGORY_RET:
+		translate_ret(tr, insn);
+		break;
+	default:
+		translate_jmp(tr, insn);
+		break;
+	}
+}

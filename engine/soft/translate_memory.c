@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory operands: the address, and the look into the TLB.
+ *
+ *      lea   r14, [operand]            (and the base of FS or GS)
+ *      mov   r15d, r14d
+ *      shr   r15d, 7                   32 bytes an entry
+ *      and   r15d, 1023 * 32
+ *      sub   r14, gs:[r15 + tag]       offset in the page, if it is the page
+ *      cmp   r14, 4096 - size          so an access across pages goes to C as well
+ *      ja    miss
+ *      add   r14, gs:[r15 + host]
+ *
+ * r14 and r15 are the guest's own only in memory; an address that names them loads them first.
+ */
+#include "engine/soft/translate.h"
+
+static uint32_t tag_offset(const struct tr *tr, bool write)
+{
+	uint32_t view = tr->t->mode & MODE_VIEW;
+	size_t entry = offsetof(struct engine_vcpu, tlb) +
+		       view * TLB_ENTRIES * sizeof(struct soft_tlb_entry);
+
+	return (uint32_t)(entry + (write ? offsetof(struct soft_tlb_entry, tag_write) :
+					   offsetof(struct soft_tlb_entry, tag_read)));
+}
+
+static uint32_t host_offset(const struct tr *tr)
+{
+	return tag_offset(tr, false) + (uint32_t)offsetof(struct soft_tlb_entry, host);
+}
+
+/* lea `to`, [base + index * scale + displacement], as the instruction has it. */
+static void emit_lea(struct tr *tr, const struct soft_insn *insn, int to, bool wide)
+{
+	const ZydisDecodedInstructionRaw *raw = &insn->z.raw;
+	uint32_t rex = 0x40u | (wide ? 8u : 0) | (to >= 8 ? 4u : 0), x, b;
+
+	if (insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+		x = !raw->vex.X;
+		b = !raw->vex.B;
+	} else {
+		x = raw->rex.X;
+		b = raw->rex.B;
+	}
+	emit8(&tr->e, rex | x << 1 | b);
+	emit8(&tr->e, 0x8d);
+	emit8(&tr->e, (uint32_t)raw->modrm.mod << 6 | ((uint32_t)to & 7) << 3 |
+			      (raw->modrm.rm & 7));
+	if (raw->modrm.mod != 3 && (raw->modrm.rm & 7) == 4)
+		emit8(&tr->e, insn->bytes[raw->sib.offset]);
+	for (uint32_t i = 0; i < raw->disp.size / 8u; i++)
+		emit8(&tr->e, insn->bytes[raw->disp.offset + i]);
+}
+
+static const ZydisDecodedOperandMem *mem_of(const struct soft_insn *insn)
+{
+	for (int i = 0; i < insn->z.operand_count && i < INSN_OPERANDS; i++)
+		if (insn->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			return &insn->op[i].mem;
+	return NULL;
+}
+
+void tr_effective(struct tr *tr, const struct soft_insn *insn, int to)
+{
+	const ZydisDecodedOperandMem *mem = mem_of(insn);
+	bool wide = insn->z.address_width == 64;
+	int base = soft_register_number(mem->base), index = soft_register_number(mem->index);
+	uint64_t constant = mem->disp.has_displacement ? (uint64_t)mem->disp.value : 0;
+
+	if (mem->base == ZYDIS_REGISTER_RIP || mem->base == ZYDIS_REGISTER_EIP)
+		constant += tr->next;
+	if (base < 0 && index < 0) {
+		emit_constant(&tr->e, to, wide ? constant : (uint32_t)constant);
+		return;
+	}
+	if (base == R14 || index == R14)
+		emit_load(&tr->e, R14, VCPU_GPR + 8 * R14);
+	if (base == R15 || index == R15)
+		emit_load(&tr->e, R15, VCPU_GPR + 8 * R15);
+	emit_lea(tr, insn, to, wide);
+}
+
+void tr_address(struct tr *tr, const struct soft_insn *insn)
+{
+	ZydisRegister segment = mem_of(insn)->segment;
+
+	tr_effective(tr, insn, R14);
+	if (segment == ZYDIS_REGISTER_FS)
+		emit_gs(&tr->e, true, 0x03, R14, offsetof(struct engine_vcpu, fs_base));
+	if (segment == ZYDIS_REGISTER_GS)
+		emit_gs(&tr->e, true, 0x03, R14, offsetof(struct engine_vcpu, gs_base));
+}
+
+/* op r14, gs:[r15 + offset] */
+static void emit_indexed(struct emit *e, uint8_t opcode, uint32_t offset)
+{
+	emit8(e, 0x65);
+	emit8(e, 0x4d);
+	emit8(e, opcode);
+	emit8(e, 0xb7);
+	emit32(e, offset);
+}
+
+void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn *insn,
+	      uint8_t *retry)
+{
+	static const uint8_t move_shift_and[] = { 0x45, 0x89, 0xf7, 0x41, 0xc1, 0xef,
+						  0x07, 0x41, 0x81, 0xe7 };
+	struct emit *e = &tr->e;
+	struct cold *cold;
+
+	_Static_assert(sizeof(struct soft_tlb_entry) == 32, "the shift above");
+	emit_bytes(e, move_shift_and, sizeof(move_shift_and));
+	emit32(e, (TLB_ENTRIES - 1) * 32);
+	emit_indexed(e, 0x2b, tag_offset(tr, write));
+	emit8(e, 0x49);
+	emit8(e, 0x81);
+	emit8(e, 0xfe);
+	emit32(e, PAGE_BYTES - bytes);
+	emit8(e, 0x0f);
+	emit8(e, 0x87);
+	emit32(e, 0);
+	cold = tr_cold(tr, e->at - 4, write ? SOFT_REASON_WRITE : SOFT_REASON_READ);
+	cold->insn = insn;
+	cold->retry = retry;
+	emit_indexed(e, 0x03, host_offset(tr));
+}
+
+/* lea r14, [rsp or rbp + offset] */
+static void emit_stack_address(struct emit *e, int base, int32_t offset)
+{
+	emit8(e, 0x4c);
+	emit8(e, 0x8d);
+	emit8(e, 0xb0u | (uint32_t)base);
+	if (base == RSP)
+		emit8(e, 0x24);
+	emit32(e, (uint32_t)offset);
+}
+
+void tr_stack(struct tr *tr, int base, int32_t offset, bool write)
+{
+	uint8_t *retry;
+
+	if (tr->flags == FLAGS_IN_HOST && tr->live_before)
+		tr_save_flags(tr);
+	tr_record(tr, tr->rip);
+	retry = tr->e.at;
+	emit_stack_address(&tr->e, base, offset);
+	tr_check(tr, 8, write, NULL, retry);
+	tr->cold[tr->cold_count ? tr->cold_count - 1 : 0].stack_base = base;
+	tr->cold[tr->cold_count ? tr->cold_count - 1 : 0].stack_offset = offset;
+	tr_clean(tr);
+}
+
+/* bt [memory], register: the operand is the word that has the bit. r14 += its distance. */
+static void add_bit_distance(struct tr *tr, const struct soft_insn *insn, bool subtract)
+{
+	int reg = soft_register_number(insn->op[1].reg.value);
+	uint32_t bytes = insn->memory_bytes, shift = bytes == 8 ? 6 : bytes == 4 ? 5 : 4;
+	struct emit *e = &tr->e;
+
+	if (reg == R14 || reg == R15)
+		emit_load(e, R15, VCPU_GPR + 8 * (uint32_t)reg);
+	else
+		emit_move(e, R15, reg);
+	if (bytes == 4) { /* movsxd r15, r15d */
+		emit8(e, 0x4d);
+		emit8(e, 0x63);
+		emit8(e, 0xff);
+	} else if (bytes == 2) { /* movsx r15, r15w */
+		emit8(e, 0x4d);
+		emit8(e, 0x0f);
+		emit8(e, 0xbf);
+		emit8(e, 0xff);
+	}
+	emit8(e, 0x49); /* sar r15, shift */
+	emit8(e, 0xc1);
+	emit8(e, 0xff);
+	emit8(e, shift);
+	emit8(e, 0x49); /* shl r15, log2(bytes) */
+	emit8(e, 0xc1);
+	emit8(e, 0xe7);
+	emit8(e, shift - 3);
+	emit8(e, 0x4d); /* add or sub r14, r15 */
+	emit8(e, subtract ? 0x29 : 0x01);
+	emit8(e, 0xfe);
+}
+
+static bool has_bit_distance(const struct soft_insn *insn)
+{
+	switch (insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+		return insn->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
+	default:
+		return false;
+	}
+}
+
+static void emit_miss(struct tr *tr, const struct cold *cold)
+{
+	struct emit *e = &tr->e;
+
+	tr->next = cold->rip + (cold->insn ? cold->insn->length : 0);
+	if (cold->insn)
+		tr_address(tr, cold->insn);
+	else
+		emit_stack_address(e, cold->stack_base, cold->stack_offset);
+	if (cold->insn && has_bit_distance(cold->insn))
+		add_bit_distance(tr, cold->insn, false);
+	emit_store(e, R14, VCPU_ARGUMENT);
+	/* lea r14, [rip + retry] */
+	emit8(e, 0x4c);
+	emit8(e, 0x8d);
+	emit8(e, 0x35);
+	emit32(e, (uint32_t)(int32_t)(cold->retry - (e->at + 4)));
+	emit_store(e, R14, VCPU_TARGET);
+	emit_store_constant(e, cold->reason, VCPU_REASON);
+	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
+}
+
+static void emit_unlinked(struct tr *tr, const struct cold *cold)
+{
+	struct emit *e = &tr->e;
+
+	emit_constant(e, R14, cold->rip);
+	emit_store(e, R14, VCPU_RIP);
+	emit8(e, 0x4c);
+	emit8(e, 0x8d);
+	emit8(e, 0x35);
+	emit32(e, (uint32_t)(int32_t)(cold->site - 1 - (e->at + 4)));
+	emit_store(e, R14, VCPU_ARGUMENT);
+	emit_store_constant(e, cold->reason, VCPU_REASON);
+	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
+}
+
+/* The block's own way out once it is invalid. */
+static void emit_stale(struct tr *tr)
+{
+	struct emit *e = &tr->e;
+	bool slot = tr->t->mode & MODE_SLOT;
+
+	tr->flags = slot ? FLAGS_IN_SLOT : FLAGS_IN_HOST;
+	tr_record(tr, tr->t->rip);
+	tr->t->stale = e->at;
+	emit_constant(e, R14, tr->t->rip);
+	emit_store(e, R14, VCPU_RIP);
+	emit_store_constant(e, slot ? SOFT_REASON_LOOKUP : SOFT_REASON_STALE, VCPU_REASON);
+	tr_clean(tr);
+	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
+}
+
+void tr_emit_cold(struct tr *tr)
+{
+	for (uint32_t i = 0; i < tr->cold_count; i++) {
+		const struct cold *cold = &tr->cold[i];
+		bool miss = cold->reason == SOFT_REASON_READ || cold->reason == SOFT_REASON_WRITE;
+		struct soft_record *record;
+
+		tr->flags = cold->slot ? FLAGS_IN_SLOT : FLAGS_IN_HOST;
+		record = tr_record(tr, cold->rip);
+		emit_patch32(cold->site, tr->e.at);
+		if (miss)
+			emit_miss(tr, cold);
+		else
+			emit_unlinked(tr, cold);
+		record->clean = (uint16_t)(tr->e.at - 1 - tr->start);
+	}
+	emit_stale(tr);
+}
+
+void tr_operand(struct tr *tr, const struct soft_insn *insn, bool write)
+{
+	uint32_t kept = tr->live_after & ~insn->flags_write;
+	bool needs = insn->flags_read || (insn->flags_change && kept);
+	uint8_t *retry;
+
+	if (tr->flags == FLAGS_IN_HOST && tr->live_before)
+		tr_save_flags(tr);
+	tr_record(tr, tr->rip);
+	retry = tr->e.at;
+	tr_address(tr, insn);
+	if (has_bit_distance(insn))
+		add_bit_distance(tr, insn, false);
+	tr_check(tr, insn->memory_bytes, write, insn, retry);
+	if (has_bit_distance(insn))
+		add_bit_distance(tr, insn, true);
+	tr_clean(tr);
+	if (needs && tr->flags == FLAGS_IN_SLOT) {
+		tr_restore_flags(tr);
+		tr_record(tr, tr->rip);
+	}
+}
