@@ -533,7 +533,8 @@ static void set_signals(void)
 
 static int install_timer_handler(void)
 {
-	struct sigaction action = { .sa_handler = on_timer, .sa_flags = SA_RESTART };
+	/* The soft engine runs guest code with the guest's stack pointer. */
+	struct sigaction action = { .sa_handler = on_timer, .sa_flags = SA_RESTART | SA_ONSTACK };
 
 	sigemptyset(&action.sa_mask);
 	return sigaction(TIMER_SIGNAL, &action, NULL) < 0 ? -errno : 0;

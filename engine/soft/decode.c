@@ -104,6 +104,70 @@ static void add_flags(struct soft_insn *insn)
 	}
 }
 
+bool soft_insn_is_bit_string(const struct soft_insn *insn)
+{
+	switch (insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+		return insn->memory >= 0 && insn->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
+	default:
+		return false;
+	}
+}
+
+/* Vector instructions without VEX want 16-byte operands aligned, but for these. */
+static bool is_unaligned(ZydisMnemonic mnemonic)
+{
+	switch (mnemonic) {
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM:
+	case ZYDIS_MNEMONIC_SHA1MSG1:
+	case ZYDIS_MNEMONIC_SHA1MSG2:
+	case ZYDIS_MNEMONIC_SHA1NEXTE:
+	case ZYDIS_MNEMONIC_SHA1RNDS4:
+	case ZYDIS_MNEMONIC_SHA256MSG1:
+	case ZYDIS_MNEMONIC_SHA256MSG2:
+	case ZYDIS_MNEMONIC_SHA256RNDS2:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static uint32_t alignment_of(const struct soft_insn *insn)
+{
+	switch (insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_CMPXCHG16B:
+	case ZYDIS_MNEMONIC_FXSAVE:
+	case ZYDIS_MNEMONIC_FXSAVE64:
+	case ZYDIS_MNEMONIC_FXRSTOR:
+	case ZYDIS_MNEMONIC_FXRSTOR64:
+		return 16;
+	case ZYDIS_MNEMONIC_VMOVAPS:
+	case ZYDIS_MNEMONIC_VMOVAPD:
+	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVNTDQ:
+	case ZYDIS_MNEMONIC_VMOVNTDQA:
+	case ZYDIS_MNEMONIC_VMOVNTPS:
+	case ZYDIS_MNEMONIC_VMOVNTPD:
+		return insn->memory_bytes;
+	default:
+		break;
+	}
+	if (insn->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || insn->memory_bytes != 16 ||
+	    !soft_insn_is_vector(insn) || is_unaligned(insn->z.mnemonic))
+		return 1;
+	return 16;
+}
+
 int soft_decode(enum soft_code_size code_size, const uint8_t *bytes, uint32_t size,
 		struct soft_insn *ret_insn)
 {
@@ -145,6 +209,7 @@ int soft_decode(enum soft_code_size code_size, const uint8_t *bytes, uint32_t si
 			add_memory(insn, i);
 	}
 	add_flags(insn);
+	insn->alignment = insn->memory >= 0 ? alignment_of(insn) : 1;
 	return 0;
 }
 

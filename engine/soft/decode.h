@@ -30,6 +30,7 @@ struct soft_insn {
 	uint16_t registers_write;
 	uint16_t operand_registers;	  /* without those of the memory operand's address */
 	uint32_t flags_read, flags_write; /* FLAGS_HOST; write: those that it always sets */
+	uint32_t alignment;		  /* of the memory operand, else #GP; or 1 */
 	bool flags_change;		  /* changes some flag, perhaps */
 };
 
@@ -50,6 +51,9 @@ int soft_register_number(ZydisRegister reg);
 bool soft_insn_is_plain(const struct soft_insn *insn);
 /* x87, MMX, SSE, AVX: what CR0.TS and the like forbid. */
 bool soft_insn_is_vector(const struct soft_insn *insn);
+
+/* Does its operand's address depend on a bit number in a register (BT and the like)? */
+bool soft_insn_is_bit_string(const struct soft_insn *insn);
 
 /* Writes the host form; base: register (0..15, not 4, 5, 12, 13) of the operand. The length. */
 uint32_t soft_encode(const struct soft_insn *insn, int base, uint8_t *out);

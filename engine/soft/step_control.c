@@ -345,6 +345,13 @@ static int step_enter(struct engine_vcpu *vcpu, struct soft_step *step)
 	}
 	if (!err && level)
 		err = soft_stack_push(vcpu, bytes, frame);
+	/* The new top of the stack has to be writable as well (SDM vol. 2, ENTER). */
+	if (!err)
+		err = soft_linear(vcpu, SEG_SS,
+				  (vcpu->gpr[GPR_RSP] - size) & soft_mask(soft_stack_width(vcpu)),
+				  bytes, true, &linear);
+	if (!err)
+		err = soft_probe_write(vcpu, vcpu->view, linear, bytes);
 	if (err) {
 		vcpu->gpr[GPR_RSP] = rsp;
 		return err;

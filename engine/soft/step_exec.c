@@ -84,19 +84,6 @@ int soft_execute_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn)
 	return execute_here(vcpu, insn, vcpu->bounce);
 }
 
-static bool is_bit_string(const struct soft_insn *insn)
-{
-	switch (insn->z.mnemonic) {
-	case ZYDIS_MNEMONIC_BT:
-	case ZYDIS_MNEMONIC_BTS:
-	case ZYDIS_MNEMONIC_BTR:
-	case ZYDIS_MNEMONIC_BTC:
-		return insn->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
-	default:
-		return false;
-	}
-}
-
 /* Bytes from the operand's address to the word with the bit (SDM vol. 2, BT). */
 static int64_t bit_distance(const struct engine_vcpu *vcpu, const struct soft_insn *insn)
 {
@@ -149,12 +136,15 @@ int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 
 	if (insn->memory < 0)
 		return execute_here(vcpu, insn, NULL);
-	distance = is_bit_string(insn) ? bit_distance(vcpu, insn) : 0;
+	distance = soft_insn_is_bit_string(insn) ? bit_distance(vcpu, insn) : 0;
 	err = soft_linear(vcpu, soft_segment_of(insn->op[insn->memory].mem.segment),
 			  (soft_effective_address(vcpu, step, &insn->op[insn->memory].mem) +
 			   (uint64_t)distance) &
 				  soft_mask(insn->z.address_width / 8u),
 			  insn->memory_bytes, insn->memory_write, &linear);
+	/* The CPU looks at this before it looks for the page. */
+	if (!err && (linear & (insn->alignment - 1)))
+		err = soft_raise_error(vcpu, VECTOR_GP, 0);
 	if (!err)
 		err = soft_translate(vcpu, vcpu->view, linear,
 				     insn->memory_write ? ACCESS_WRITE : ACCESS_READ, &page);

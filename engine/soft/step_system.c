@@ -47,6 +47,16 @@ static int step_nothing(struct engine_vcpu *vcpu, struct soft_step *step)
 	return SOFT_OK;
 }
 
+/* Nothing is cached that a flush would matter to, but the address has to be there. */
+static int step_flush_line(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	struct soft_page page;
+	uint64_t linear;
+	int err = soft_operand_linear(vcpu, step, &step->insn.op[0], false, &linear);
+
+	return err ? err : soft_translate(vcpu, vcpu->view, linear, ACCESS_READ, &page);
+}
+
 static int step_privileged_nothing(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	(void)step;
@@ -969,9 +979,9 @@ static const struct {
 	{ ZYDIS_MNEMONIC_XRSTOR64, step_xsave },
 	{ ZYDIS_MNEMONIC_WBINVD, step_privileged_nothing },
 	{ ZYDIS_MNEMONIC_INVD, step_privileged_nothing },
-	{ ZYDIS_MNEMONIC_CLFLUSH, step_nothing },
-	{ ZYDIS_MNEMONIC_CLFLUSHOPT, step_nothing },
-	{ ZYDIS_MNEMONIC_CLWB, step_nothing },
+	{ ZYDIS_MNEMONIC_CLFLUSH, step_flush_line },
+	{ ZYDIS_MNEMONIC_CLFLUSHOPT, step_flush_line },
+	{ ZYDIS_MNEMONIC_CLWB, step_flush_line },
 	{ ZYDIS_MNEMONIC_CLDEMOTE, step_nothing },
 	{ ZYDIS_MNEMONIC_SERIALIZE, step_nothing },
 	{ ZYDIS_MNEMONIC_NOP, step_nothing },

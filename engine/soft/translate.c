@@ -77,7 +77,7 @@ static void find_live(const struct soft_translation *t, uint32_t *live)
 		const struct soft_insn *insn = &t->insn[i];
 
 		live[i] = now;
-		if (tr_kind(insn, t->mode) == KIND_STEP)
+		if (t->vcpu->engine->exact_flags || tr_kind(insn, t->mode) == KIND_STEP)
 			now = FLAGS_ARITHMETIC;
 		else
 			now = (now & ~insn->flags_write) | insn->flags_read;
@@ -121,6 +121,8 @@ bool soft_translate_block(struct soft_translation *t)
 		tr.next += insn->length;
 		tr.live_after = live[i];
 		tr.live_before = (live[i] & ~insn->flags_write) | insn->flags_read;
+		if (t->vcpu->engine->exact_flags)
+			tr.live_before = FLAGS_ARITHMETIC;
 		translate_one(&tr, insn, i == t->count - 1);
 	}
 	tr_emit_cold(&tr);

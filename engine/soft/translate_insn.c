@@ -53,6 +53,8 @@ static enum tr_kind plain_kind(const struct soft_insn *insn, uint8_t mode)
 	if ((mode & (MODE_NO_VECTOR | MODE_NO_AVX)) && soft_insn_is_vector(insn) &&
 	    (avx || (mode & MODE_NO_VECTOR)))
 		return KIND_STEP;
+	if (soft_insn_is_bit_string(insn) && insn->z.address_width != 64)
+		return KIND_STEP;
 	/* Its operand's address takes one of the two. */
 	if (insn->memory >= 0 && names(insn->operand_registers, R14) &&
 	    names(insn->operand_registers, R15))

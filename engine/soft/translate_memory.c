@@ -187,19 +187,6 @@ static void add_bit_distance(struct tr *tr, const struct soft_insn *insn, bool s
 	emit8(e, 0xfe);
 }
 
-static bool has_bit_distance(const struct soft_insn *insn)
-{
-	switch (insn->z.mnemonic) {
-	case ZYDIS_MNEMONIC_BT:
-	case ZYDIS_MNEMONIC_BTS:
-	case ZYDIS_MNEMONIC_BTR:
-	case ZYDIS_MNEMONIC_BTC:
-		return insn->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
-	default:
-		return false;
-	}
-}
-
 static void emit_miss(struct tr *tr, const struct cold *cold)
 {
 	struct emit *e = &tr->e;
@@ -209,7 +196,7 @@ static void emit_miss(struct tr *tr, const struct cold *cold)
 		tr_address(tr, cold->insn);
 	else
 		emit_stack_address(e, cold->stack_base, cold->stack_offset);
-	if (cold->insn && has_bit_distance(cold->insn))
+	if (cold->insn && soft_insn_is_bit_string(cold->insn))
 		add_bit_distance(tr, cold->insn, false);
 	emit_store(e, R14, VCPU_ARGUMENT);
 	/* lea r14, [rip + retry] */
@@ -283,10 +270,10 @@ void tr_operand(struct tr *tr, const struct soft_insn *insn, bool write)
 	tr_record(tr, tr->rip);
 	retry = tr->e.at;
 	tr_address(tr, insn);
-	if (has_bit_distance(insn))
+	if (soft_insn_is_bit_string(insn))
 		add_bit_distance(tr, insn, false);
 	tr_check(tr, insn->memory_bytes, write, insn, retry);
-	if (has_bit_distance(insn))
+	if (soft_insn_is_bit_string(insn))
 		add_bit_distance(tr, insn, true);
 	tr_clean(tr);
 	if (needs && tr->flags == FLAGS_IN_SLOT) {

@@ -272,7 +272,8 @@ static int fill(struct engine_vcpu *vcpu, enum soft_access access)
 	if (err)
 		soft_settle(vcpu, vcpu->target);
 	vcpu->unsettled = 0;
-	return err == SOFT_AGAIN ? soft_step(vcpu) : err;
+	/* The stepper knows what comes before a page fault (alignment), and does the rest. */
+	return err == SOFT_AGAIN || err == SOFT_FAULT ? soft_step(vcpu) : err;
 }
 
 static void remember_jump(struct engine_vcpu *vcpu, const struct soft_block *block)
