@@ -113,6 +113,15 @@ struct engine_ops {
 	/* Guest memory at gpa is host memory at hva. Ranges never overlap; stay until destroy. */
 	int (*add_memory)(struct engine *engine, uint64_t gpa, void *hva, uint64_t bytes);
 
+	/*
+	 * The node no longer has these pages in the way it had: another node, or a device of this
+	 * one, is about to write them. What the engine has made of their contents is void. After
+	 * this node's access has been taken away (or before the device's write is announced as
+	 * done), before anyone is told that it has. Any thread; never waits for guest memory. NULL:
+	 * this engine makes nothing of contents.
+	 */
+	void (*page_lost)(struct engine *engine, uint64_t gpa, uint64_t bytes);
+
 	int (*vcpu_create)(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu);
 	void (*vcpu_destroy)(struct engine_vcpu *vcpu);
 	/* Before the first run, by the thread that will run it: kicks go to that thread. */

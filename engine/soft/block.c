@@ -24,15 +24,15 @@ extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_chec
 	soft_stub_enter_end[], soft_stub_exit[], soft_stub_lookup[], soft_stub_left[],
 	soft_stubs_end[];
 
-#define CACHE_BYTES	(128u << 20)
-#define NOTES_BYTES	(128u << 20)
-#define ORDER_BYTES	(16u << 20)
-#define STUBS_BYTES	1024u
-#define BLOCKS_OFFSET	(STUBS_BYTES + VCPUS_MAX * SOFT_EXEC_BYTES)
-#define BLOCK_CODE_MAX	32768u
-#define BLOCK_RECORDS	(4u * BLOCK_INSNS_MAX + 8u)
-#define BUCKETS		65536u
-#define FETCH_BYTES	240u
+#define CACHE_BYTES    (128u << 20)
+#define NOTES_BYTES    (128u << 20)
+#define ORDER_BYTES    (16u << 20)
+#define STUBS_BYTES    1024u
+#define BLOCKS_OFFSET  (STUBS_BYTES + VCPUS_MAX * SOFT_EXEC_BYTES)
+#define BLOCK_CODE_MAX 32768u
+#define BLOCK_RECORDS  (4u * BLOCK_INSNS_MAX + 8u)
+#define BUCKETS	       65536u
+#define FETCH_BYTES    240u
 
 struct soft_cache {
 	uint8_t *base, *next; /* next: where the next block goes */
@@ -105,8 +105,8 @@ static void empty(struct soft_cache *cache)
 
 static void *map(size_t bytes, int protection)
 {
-	void *base = mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-			  0);
+	void *base =
+		mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return base == MAP_FAILED ? NULL : base;
 }
@@ -149,7 +149,8 @@ void soft_cache_destroy(struct engine *engine)
 static struct soft_block **bucket_of(struct soft_cache *cache, uint64_t gpa, uint64_t rip,
 				     uint8_t mode)
 {
-	uint64_t hash = (gpa ^ (rip >> 12) * 0x9e3779b1u ^ (uint64_t)mode << 9) * 0x9e3779b97f4a7c15ull;
+	uint64_t hash =
+		(gpa ^ (rip >> 12) * 0x9e3779b1u ^ (uint64_t)mode << 9) * 0x9e3779b97f4a7c15ull;
 
 	return &cache->bucket[hash >> 48 & (BUCKETS - 1)];
 }
@@ -159,8 +160,8 @@ static struct soft_block *find(struct soft_cache *cache, uint64_t gpa, uint64_t 
 	struct soft_block *block =
 		__atomic_load_n(bucket_of(cache, gpa, rip, mode), __ATOMIC_ACQUIRE);
 
-	while (block && (block->rip != rip || block->gpa != gpa || block->mode != mode ||
-			 !block->valid))
+	while (block &&
+	       (block->rip != rip || block->gpa != gpa || block->mode != mode || !block->valid))
 		block = __atomic_load_n(&block->hash_next, __ATOMIC_ACQUIRE);
 	return block;
 }
@@ -201,7 +202,8 @@ const struct soft_record *soft_record_find(const struct engine *engine, uint64_t
 	return &block->record[low];
 }
 
-/* ---- making ----------------------------------------------------------------------------------- */
+/* ---- making -----------------------------------------------------------------------------------
+ */
 
 uint8_t soft_mode(const struct engine_vcpu *vcpu)
 {
@@ -346,7 +348,8 @@ int soft_block_get(struct engine_vcpu *vcpu, bool slot, struct soft_block **ret_
 		return err;
 	if (!page.host)
 		return SOFT_AGAIN;
-	block = find(vcpu->engine->cache, soft_memory_gpa(vcpu->engine, page.host), vcpu->rip, mode);
+	block = find(vcpu->engine->cache, soft_memory_gpa(vcpu->engine, page.host), vcpu->rip,
+		     mode);
 	if (block) {
 		*ret_block = block;
 		return SOFT_OK;
@@ -367,8 +370,7 @@ void soft_block_link(struct engine_vcpu *vcpu, uint8_t *site, const struct soft_
 
 void soft_block_invalidate(struct engine *engine, struct soft_block *block)
 {
-	struct soft_block **link =
-		bucket_of(engine->cache, block->gpa, block->rip, block->mode);
+	struct soft_block **link = bucket_of(engine->cache, block->gpa, block->rip, block->mode);
 	uint64_t first;
 	int32_t distance = (int32_t)(block->stale - (block->code + 5));
 

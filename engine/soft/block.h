@@ -2,7 +2,8 @@
 /*
  * The code cache: stubs, the stepper's buffers, blocks of translated code. See block.c.
  *
- * A block is a run of guest instructions at one virtual and physical address, translated for a mode:
+ * A block is a run of guest instructions at one virtual and physical address, translated for a
+ * mode:
  *
  *   code:  nop (5 bytes, where an invalid block gets its jump away)
  *          host code of the instructions, and of the ways out
@@ -19,8 +20,8 @@
 
 /* What a block is translated for, besides its address. The view is in the low two bits. */
 #define MODE_VIEW      3u
-#define MODE_SLOT      4u  /* is entered with its flags in the slot */
-#define MODE_NO_VECTOR 8u  /* vector instructions have to ask C first (CR0.TS, ...) */
+#define MODE_SLOT      4u /* is entered with its flags in the slot */
+#define MODE_NO_VECTOR 8u /* vector instructions have to ask C first (CR0.TS, ...) */
 #define MODE_NO_AVX    16u
 
 /*

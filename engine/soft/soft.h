@@ -239,11 +239,12 @@ struct engine_vcpu {
 	uint8_t io_data[IO_BYTES];
 
 	_Atomic uint32_t in_run, pause, parked; /* pause.c */
-	uint64_t unsettled; /* host address that rip and flags follow from, if C is left now; or 0 */
-	bool slot_pending;  /* the guest's flags are in the slot, if C is left now */
-	bool stepped; /* an instruction was stepped since translated code was left */
-	bool tracing; /* the host steps to the next place where the guest's state is known */
-	bool no_vector, no_avx;	  /* such instructions have to ask C first */
+	uint64_t
+		unsettled; /* host address that rip and flags follow from, if C is left now; or 0 */
+	bool slot_pending; /* the guest's flags are in the slot, if C is left now */
+	bool stepped;	   /* an instruction was stepped since translated code was left */
+	bool tracing;	   /* the host steps to the next place where the guest's state is known */
+	bool no_vector, no_avx;	 /* such instructions have to ask C first */
 	struct soft_insn *insns; /* for the translator */
 	bool kernel_not_global;	    /* VIEW_KERNEL has entries that a write of CR3 clears */
 	bool huge_seen;		    /* the TLB may have pieces of a 1 GiB page */

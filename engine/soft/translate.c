@@ -14,8 +14,8 @@
  *
  * Exactness. An instruction changes the guest's state in its last host instruction, or can be
  * repeated from its start; records say for every host address which it is. So a fault, a wait for a
- * page, or a kick at any host instruction finds the guest's exact state. The one liberty: flags that
- * will be set again before they are read may be wrong meanwhile.
+ * page, or a kick at any host instruction finds the guest's exact state. The one liberty: flags
+ * that will be set again before they are read may be wrong meanwhile.
  */
 #include "engine/soft/translate.h"
 
@@ -58,8 +58,9 @@ struct cold *tr_cold(struct tr *tr, uint8_t *site, uint8_t reason)
 		tr->failed = true;
 	else
 		tr->cold_count++;
-	*cold = (struct cold){ .site = site, .reason = reason, .rip = tr->rip,
-				.slot = tr->flags == FLAGS_IN_SLOT };
+	*cold = (struct cold){
+		.site = site, .reason = reason, .rip = tr->rip, .slot = tr->flags == FLAGS_IN_SLOT
+	};
 	return cold;
 }
 

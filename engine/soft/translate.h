@@ -20,8 +20,8 @@ enum flags_place { FLAGS_IN_HOST, FLAGS_IN_SLOT };
 
 /* A way out that is emitted behind the block's code. */
 struct cold {
-	uint8_t *site;	/* rel32 to be pointed at it */
-	uint8_t *retry; /* TLB miss: where to try again */
+	uint8_t *site;		      /* rel32 to be pointed at it */
+	uint8_t *retry;		      /* TLB miss: where to try again */
 	const struct soft_insn *insn; /* whose address is computed anew; NULL: the stack */
 	int stack_base;
 	int32_t stack_offset;
@@ -33,9 +33,9 @@ struct cold {
 struct tr {
 	struct soft_translation *t;
 	struct emit e;
-	uint8_t *start; /* of the block */
-	uint64_t rip;	/* of the present instruction */
-	uint64_t next;	/* behind it */
+	uint8_t *start;			  /* of the block */
+	uint64_t rip;			  /* of the present instruction */
+	uint64_t next;			  /* behind it */
 	uint32_t live_before, live_after; /* arithmetic flags that will be read, around it */
 	enum flags_place flags;
 	struct cold cold[COLD_MAX];
@@ -62,7 +62,8 @@ void tr_effective(struct tr *tr, const struct soft_insn *insn, int to);
 /* r14: linear -> host address of an access; flags and r15 are used. */
 void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn *insn,
 	      uint8_t *retry);
-/* r14 := host address of 8 bytes at rsp or rbp + offset, checked. Opens the instruction's record. */
+/* r14 := host address of 8 bytes at rsp or rbp + offset, checked. Opens the instruction's record.
+ */
 void tr_stack(struct tr *tr, int base, int32_t offset, bool write);
 /* The same for the instruction's operand. Flags that the operation reads or keeps are in place. */
 void tr_operand(struct tr *tr, const struct soft_insn *insn, bool write);

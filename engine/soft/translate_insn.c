@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Instructions that do not end a block: copied, with their operand looked up; LEA, PUSH, POP, LEAVE.
+ * Instructions that do not end a block: copied, with their operand looked up; LEA, PUSH, POP,
+ * LEAVE.
  */
 #include "engine/soft/translate.h"
 
@@ -74,8 +75,8 @@ enum tr_kind tr_kind(const struct soft_insn *insn, uint8_t mode)
 	case ZYDIS_MNEMONIC_PUSH:
 		return push_kind(insn);
 	case ZYDIS_MNEMONIC_POP:
-		return insn->z.operand_width == 64 && is_general(&insn->op[0]) ? KIND_POP :
-										 KIND_STEP;
+		return insn->z.operand_width == 64 && is_general(&insn->op[0]) ? KIND_POP
+									       : KIND_STEP;
 	case ZYDIS_MNEMONIC_LEAVE:
 		return insn->z.operand_width == 64 ? KIND_LEAVE : KIND_STEP;
 	default:

@@ -32,17 +32,18 @@ bool tr_is_jump(const struct soft_insn *insn)
 	switch (insn->z.meta.category) {
 	case ZYDIS_CATEGORY_COND_BR:
 		return insn->z.address_width == 64 &&
-		       (insn->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT ?
-				insn->z.opcode >> 4 == 7 || insn->z.opcode >> 2 == 0xe0 >> 2 :
-				insn->z.opcode_map == ZYDIS_OPCODE_MAP_0F &&
-					insn->z.opcode >> 4 == 8);
+		       (insn->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT
+				? insn->z.opcode >> 4 == 7 || insn->z.opcode >> 2 == 0xe0 >> 2
+				: insn->z.opcode_map == ZYDIS_OPCODE_MAP_0F &&
+					  insn->z.opcode >> 4 == 8);
 	case ZYDIS_CATEGORY_UNCOND_BR:
 	case ZYDIS_CATEGORY_CALL:
 		if (insn->z.mnemonic != ZYDIS_MNEMONIC_JMP &&
 		    insn->z.mnemonic != ZYDIS_MNEMONIC_CALL)
 			return false;
-		return insn->z.operand_width == 64 && is_near_branch(insn) && (insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ||
-						is_register_or_memory(insn));
+		return insn->z.operand_width == 64 && is_near_branch(insn) &&
+		       (insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+			is_register_or_memory(insn));
 	case ZYDIS_CATEGORY_RET:
 		return insn->z.mnemonic == ZYDIS_MNEMONIC_RET && is_near_branch(insn) &&
 		       insn->z.operand_width == 64;
@@ -127,9 +128,9 @@ void tr_exit_step(struct tr *tr, uint64_t rip)
 	tr_record(tr, rip);
 	emit_constant(e, R14, rip);
 	emit_store(e, R14, VCPU_RIP);
-	emit_store_constant(
-		e, tr->flags == FLAGS_IN_SLOT ? SOFT_REASON_STEP_SLOT : SOFT_REASON_STEP,
-		VCPU_REASON);
+	emit_store_constant(e,
+			    tr->flags == FLAGS_IN_SLOT ? SOFT_REASON_STEP_SLOT : SOFT_REASON_STEP,
+			    VCPU_REASON);
 	tr_clean(tr);
 	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
 }

@@ -21,8 +21,8 @@ static uint32_t tag_offset(const struct tr *tr, bool write)
 	size_t entry = offsetof(struct engine_vcpu, tlb) +
 		       view * TLB_ENTRIES * sizeof(struct soft_tlb_entry);
 
-	return (uint32_t)(entry + (write ? offsetof(struct soft_tlb_entry, tag_write) :
-					   offsetof(struct soft_tlb_entry, tag_read)));
+	return (uint32_t)(entry + (write ? offsetof(struct soft_tlb_entry, tag_write)
+					 : offsetof(struct soft_tlb_entry, tag_read)));
 }
 
 static uint32_t host_offset(const struct tr *tr)
@@ -45,8 +45,8 @@ static void emit_lea(struct tr *tr, const struct soft_insn *insn, int to, bool w
 	}
 	emit8(&tr->e, rex | x << 1 | b);
 	emit8(&tr->e, 0x8d);
-	emit8(&tr->e, (uint32_t)raw->modrm.mod << 6 | ((uint32_t)to & 7) << 3 |
-			      (raw->modrm.rm & 7));
+	emit8(&tr->e,
+	      (uint32_t)raw->modrm.mod << 6 | ((uint32_t)to & 7) << 3 | (raw->modrm.rm & 7));
 	if (raw->modrm.mod != 3 && (raw->modrm.rm & 7) == 4)
 		emit8(&tr->e, insn->bytes[raw->sib.offset]);
 	for (uint32_t i = 0; i < raw->disp.size / 8u; i++)
@@ -105,8 +105,8 @@ static void emit_indexed(struct emit *e, uint8_t opcode, uint32_t offset)
 void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn *insn,
 	      uint8_t *retry)
 {
-	static const uint8_t move_shift_and[] = { 0x45, 0x89, 0xf7, 0x41, 0xc1, 0xef,
-						  0x07, 0x41, 0x81, 0xe7 };
+	static const uint8_t move_shift_and[] = { 0x45, 0x89, 0xf7, 0x41, 0xc1,
+						  0xef, 0x07, 0x41, 0x81, 0xe7 };
 	struct emit *e = &tr->e;
 	struct cold *cold;
 

@@ -12,8 +12,8 @@
 
 void soft_flags_from_slot(struct engine_vcpu *vcpu)
 {
-	uint64_t flags = (vcpu->slot >> 8 & (FLAGS_ARITHMETIC & 0xff)) |
-			 (vcpu->slot & 1 ? FLAG_OF : 0);
+	uint64_t flags =
+		(vcpu->slot >> 8 & (FLAGS_ARITHMETIC & 0xff)) | (vcpu->slot & 1 ? FLAG_OF : 0);
 
 	vcpu->flags = (vcpu->flags & ~FLAGS_ARITHMETIC) | flags;
 }

@@ -278,8 +278,7 @@ static int fill(struct engine_vcpu *vcpu, enum soft_access access)
 
 static void remember_jump(struct engine_vcpu *vcpu, const struct soft_block *block)
 {
-	struct soft_jump_entry *entry =
-		&vcpu->jump[vcpu->view][block->rip & (JUMP_ENTRIES - 1)];
+	struct soft_jump_entry *entry = &vcpu->jump[vcpu->view][block->rip & (JUMP_ENTRIES - 1)];
 
 	entry->rip = block->rip;
 	entry->code = (uintptr_t)block->code;
@@ -505,6 +504,20 @@ int soft_vcpu_bind(struct engine_vcpu *vcpu)
 	return 0;
 }
 
+/*
+ * Called by a signal handler of the very thread (a timer's), our signal would come at once, find
+ * the pc in that handler, and change nothing. Blocked, it comes when the handler returns, which
+ * restores the mask.
+ */
+static void wait_for_handler(void)
+{
+	sigset_t kick;
+
+	sigemptyset(&kick);
+	sigaddset(&kick, ENGINE_KICK_SIGNAL);
+	pthread_sigmask(SIG_BLOCK, &kick, NULL);
+}
+
 void soft_vcpu_kick(struct engine_vcpu *vcpu)
 {
 	int thread;
@@ -513,6 +526,8 @@ void soft_vcpu_kick(struct engine_vcpu *vcpu)
 		return;
 	atomic_store(&vcpu->stop, 1);
 	thread = atomic_load(&vcpu->thread);
+	if (this_vcpu == vcpu)
+		wait_for_handler();
 	if (thread)
 		syscall(SYS_tgkill, getpid(), thread, ENGINE_KICK_SIGNAL);
 }

@@ -158,6 +158,7 @@ const struct engine_ops engine_soft = {
 	.create = soft_engine_create,
 	.destroy = soft_engine_destroy,
 	.add_memory = soft_add_memory,
+	.page_lost = soft_page_lost,
 	.vcpu_create = soft_vcpu_create,
 	.vcpu_destroy = soft_vcpu_destroy,
 	.vcpu_bind = soft_vcpu_bind,
