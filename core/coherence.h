@@ -54,7 +54,13 @@ struct coh_config {
 	uint32_t readahead;   /* most pages fetched beyond a sequential stall; 0: off */
 	uint32_t zero_batch; /* most untouched pages granted locally at a sequential first touch; 1:
 				off */
-	uint64_t hold_ns;    /* running time that an actor gets with a fresh grant, to begin with */
+	/*
+	 * Read-ahead may go on into the next chunk: it is this shard's, too, as there is one only;
+	 * but never into the chunk of gap_gpn, where guest memory has a hole (0: it has none).
+	 */
+	bool neighbours;
+	uint64_t gap_gpn;
+	uint64_t hold_ns; /* running time that an actor gets with a fresh grant, to begin with */
 	uint64_t hold_ns_max; /* bound of the adaptive hold */
 	uint32_t
 		broken; /* tests only: which deliberate defect to have (enum coh_broken), 0: none */

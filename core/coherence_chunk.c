@@ -59,6 +59,7 @@ void coh_chunk_ask(struct coh *coh, uint64_t chunk, struct coh_out *out)
 	if (coh->chunk[chunk].asked)
 		return;
 	coh->chunk[chunk].asked = true;
+	coh->asked_count++;
 	coh_send(coh, out, registrar_of(coh, chunk), &msg);
 }
 
@@ -179,6 +180,7 @@ int coh_chunk_home_is(struct coh *coh, const struct coh_msg *msg, struct coh_out
 			return -ENOMEM;
 	}
 	c->asked = false;
+	coh->asked_count--;
 	coh_chunk_learn(coh, chunk, msg->node, msg->version);
 	coh_requests_of_chunk(coh, chunk, out);
 	return 0;

@@ -71,6 +71,6 @@ int coh_release_all(struct coh *coh, uint64_t now_ns, struct coh_out *out)
 bool coh_released(const struct coh *coh)
 {
 	return coh->releasing && !coh->used && !coh->stats.chunks_homed && !coh->pending_count &&
-	       !coh->move.phase && !coh->push_count && !coh->room_asked && !coh->room_count &&
-	       coh->release_cursor >= coh->chunk_count;
+	       !coh->asked_count && !coh->move.phase && !coh->push_count && !coh->room_asked &&
+	       !coh->room_count && coh->release_cursor >= coh->chunk_count;
 }

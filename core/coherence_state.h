@@ -291,6 +291,7 @@ struct coh {
 	uint64_t random;
 	uint64_t leaving_nodes[NODES_MAX / 64];
 
+	uint32_t asked_count; /* chunks whose registrar was asked and has not answered */
 	bool releasing;
 	uint64_t release_cursor; /* next chunk to hand on */
 	struct coh_move move;

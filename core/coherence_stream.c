@@ -6,11 +6,14 @@
  * stream has asked for already) makes the stream longer, any other starts a new one in place of the
  * oldest. What a stream fetches doubles with its length up to the configured bound. Reads ask for
  * the following pages, one request each; a first touch takes following untouched pages of a chunk
- * that is homed here, without a message. Nothing ever reaches beyond the chunk: the next may be
- * another shard's.
+ * that is homed here, without a message.
  *
  * A long stream of reads goes on by itself as its pages come, up to a few times as far beyond the
  * last stall: otherwise the link would be idle from the last page of a batch to the stall after it.
+ * It goes on into the next chunk, too, if that is this shard's and is homed elsewhere; it asks who
+ * is home there while it reads the chunk before. Else the link would be idle at every chunk's end
+ * for three round trips: the home, the first page, and the second, which shows the stream again.
+ * Where this chunk is homed here it does not ask: who asks first becomes home.
  *
  * A page taken in a batch is owned and uses memory, so the first touch of a lone page takes one
  * page.
@@ -18,6 +21,11 @@
  * Tested in tests/core/test_coherence.c.
  */
 #include "core/coherence_state.h"
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
@@ -49,6 +57,39 @@ static struct coh_stream *stream_find(struct coh *coh, uint32_t actor, uint64_t 
 	return &streams[0];
 }
 
+/* How far read-ahead may go. */
+static uint64_t stream_end(struct coh *coh, const struct coh_stream *s, uint64_t gpn,
+			   struct coh_out *out)
+{
+	uint64_t next = gpn / CHUNK_PAGES + 1;
+	uint64_t end = next * CHUNK_PAGES;
+
+	if (coh->config.neighbours && s->run >= COH_LONG_RUN && next < coh->chunk_count &&
+	    !coh->chunk[next - 1].dir && end != coh->config.gap_gpn) {
+		if (!coh->chunk[next].version)
+			coh_chunk_ask(coh, next, out);
+		else if (!coh->chunk[next].dir)
+			end += CHUNK_PAGES;
+	}
+	return end < coh->config.gpn_limit ? end : coh->config.gpn_limit;
+}
+
+static void read_ahead(struct coh *coh, struct coh_stream *s, uint32_t actor, uint64_t gpn,
+		       struct coh_out *out)
+{
+	uint32_t most = coh->config.readahead;
+	uint64_t last = stream_end(coh, s, gpn, out);
+	uint64_t end = min_u64(gpn + 1 + min_u32(most, 1u << min_u32(s->run, 16)), last);
+
+	while (s->ahead < end && coh_request_ahead(coh, s->ahead, out))
+		s->ahead++;
+	s->limit = s->ahead;
+	if (s->run >= COH_LONG_RUN) {
+		s->limit = min_u64(gpn + 1 + (uint64_t)COH_LONG_AHEAD * most, last);
+		coh->stream_actor = actor + 1;
+	}
+}
+
 static void take_zero_batch(struct coh *coh, struct coh_stream *s, uint64_t end,
 			    struct coh_out *out)
 {
@@ -74,39 +115,22 @@ void coh_stream_follow(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_a
 		       struct coh_out *out)
 {
 	struct coh_stream *s = stream_find(coh, actor, gpn);
-	uint64_t chunk_end = (gpn / CHUNK_PAGES + 1) * CHUNK_PAGES;
+	uint64_t chunk_end = min_u64((gpn / CHUNK_PAGES + 1) * CHUNK_PAGES, coh->config.gpn_limit);
 	struct coh_chunk *chunk = coh_chunk_of(coh, gpn);
-	bool untouched;
-	uint64_t end;
-	uint32_t most;
+	uint32_t most = min_u32(coh->config.zero_batch - 1, COH_BATCH_MAX);
 
-	if (chunk_end > coh->config.gpn_limit)
-		chunk_end = coh->config.gpn_limit;
-	if (!s->run || s->ahead >= chunk_end || !chunk->version)
+	if (!s->run || !chunk->version)
 		return;
-	untouched = chunk->dir && coh_entry_of(coh, s->ahead)->state == DIR_UNTOUCHED;
-	if (untouched)
-		most = min_u32(coh->config.zero_batch - 1, COH_BATCH_MAX);
-	else
-		most = want == COH_READ ? coh->config.readahead : 0;
-	if (!most)
-		return;
-	end = gpn + 1 + min_u32(most, 1u << min_u32(s->run, 16));
-	if (end > chunk_end)
-		end = chunk_end;
-	if (untouched) {
-		take_zero_batch(coh, s, end, out);
+	if (chunk->dir && s->ahead < chunk_end &&
+	    coh_entry_of(coh, s->ahead)->state == DIR_UNTOUCHED) {
+		uint64_t end = gpn + 1 + min_u32(most, 1u << min_u32(s->run, 16));
+
+		if (most)
+			take_zero_batch(coh, s, min_u64(end, chunk_end), out);
 		return;
 	}
-	while (s->ahead < end && coh_request_ahead(coh, s->ahead, out))
-		s->ahead++;
-	s->limit = s->ahead;
-	if (s->run >= COH_LONG_RUN) {
-		s->limit = gpn + 1 + (uint64_t)COH_LONG_AHEAD * most;
-		if (s->limit > chunk_end)
-			s->limit = chunk_end;
-		coh->stream_actor = actor + 1;
-	}
+	if (want == COH_READ && coh->config.readahead)
+		read_ahead(coh, s, actor, gpn, out);
 }
 
 /* One unit of work: what the window and the slots allow, a few at a time. */

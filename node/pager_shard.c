@@ -728,6 +728,8 @@ static uint32_t capacity_of(const struct shard *shard)
 static int create_core(struct shard *shard, uint32_t actor_count)
 {
 	const struct pager_config *config = &shard->pager->config;
+	uint32_t ranges = guest_memory_range_count(config->memory);
+	struct guest_memory_range low = guest_memory_range(config->memory, 0);
 	struct coh_config core = {
 		.self = config->self,
 		.node_count = config->node_count,
@@ -737,6 +739,8 @@ static int create_core(struct shard *shard, uint32_t actor_count)
 		.window = config->window,
 		.readahead = config->readahead,
 		.zero_batch = config->zero_batch,
+		.neighbours = shard->pager->shard_count == 1 && ranges <= 2,
+		.gap_gpn = ranges == 2 ? (low.gpa + low.size) >> PAGE_SHIFT : 0,
 		.hold_ns = config->hold_ns,
 		.hold_ns_max = config->hold_ns_max,
 		.broken = config->broken,

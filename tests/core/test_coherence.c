@@ -219,6 +219,42 @@ static void test_readahead(void **state)
 	pod_free(pod);
 }
 
+/* A long read-ahead asks for the next chunk's home in time and goes on there; not into a gap. */
+static void read_two_chunks(bool gap, uint32_t *ret_stalls)
+{
+	struct coh_config config = pod_config();
+	struct pod *pod;
+	uint32_t before;
+
+	config.readahead = 8;
+	config.neighbours = true;
+	config.gap_gpn = gap ? CHUNK_PAGES : 0;
+	config.capacity = 2 * CHUNK_PAGES + 100;
+	pod = pod_new(3, &config);
+	for (uint64_t gpn = 0; gpn < 2 * CHUNK_PAGES; gpn++)
+		pod_write(pod, 0, 0, gpn, gpn + 1);
+	pod_run(pod, 10000000);
+	for (uint64_t gpn = 0; gpn < CHUNK_PAGES; gpn++)
+		assert_int_equal(pod_read(pod, 2, 0, gpn), gpn + 1);
+	/* Chunk 1's registrar is node 1, and nobody has stalled in that chunk yet. */
+	assert_int_equal(pod_count(pod, COH_HOME_GET), gap ? 2 : 3);
+	before = pod->node[2].wakes;
+	for (uint64_t gpn = CHUNK_PAGES; gpn < 2 * CHUNK_PAGES; gpn++)
+		assert_int_equal(pod_read(pod, 2, 0, gpn), gpn + 1);
+	*ret_stalls = pod->node[2].wakes - before;
+	pod_check(pod);
+	pod_free(pod);
+}
+
+static void test_readahead_crosses_chunks(void **state)
+{
+	uint32_t stalls, stalls_at_gap;
+
+	read_two_chunks(false, &stalls);
+	read_two_chunks(true, &stalls_at_gap);
+	assert_true(stalls < stalls_at_gap);
+}
+
 /* Read-ahead of a page that somebody is busy with is refused, and an actor that waits for it asks
  * again. */
 static void test_readahead_refused(void **state)
@@ -341,6 +377,7 @@ int main(void)
 		cmocka_unit_test(test_zero_batch_only_when_sequential),
 		cmocka_unit_test(test_readahead),
 		cmocka_unit_test(test_readahead_refused),
+		cmocka_unit_test(test_readahead_crosses_chunks),
 		cmocka_unit_test(test_hostile),
 		cmocka_unit_test(test_two_writers_take_turns),
 		cmocka_unit_test(test_last_page),

@@ -233,6 +233,7 @@ static void run_setup(struct run *r, uint64_t seed)
 	config.gpn_limit = POD_PAGES;
 	config.window = r->actors + (uint32_t)rnd(r, 20);
 	config.readahead = rnd(r, 2) ? 1 + (uint32_t)rnd(r, 16) : 0;
+	config.neighbours = rnd(r, 2);
 	config.zero_batch = rnd(r, 2) ? 1 + (uint32_t)rnd(r, 32) : 1;
 	config.hold_ns = 500ull << rnd(r, 6);
 	config.hold_ns_max = config.hold_ns << rnd(r, 6);

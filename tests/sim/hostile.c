@@ -342,6 +342,7 @@ void hostile_run(const uint8_t *data, size_t size, struct hostile_count *count)
 		.capacity = CAPACITY,
 		.window = 5,
 		.readahead = 2,
+		.neighbours = true,
 		.zero_batch = 2,
 		.hold_ns = 1000,
 		.hold_ns_max = 50000,
