@@ -22,6 +22,7 @@ extern const struct test_case cases_event[];   /* interrupts, NMI, SIPI, shutdow
 extern const struct test_case cases_state[];   /* load, save, move */
 extern const struct test_case cases_kick[];
 extern const struct test_case cases_tsc[];
+extern const struct test_case cases_smp[];    /* two vCPUs */
 extern const struct test_case cases_system[]; /* exceptions, paging, privilege, ...: system.h */
 
 /* `reason` is static. */

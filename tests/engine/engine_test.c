@@ -2,10 +2,11 @@
 /*
  * An engine against what the architecture says: small guests (guests*.S), each test in a VM of its
  * own, the same for every engine. --case runs one case only of the system guests (system.h);
- * --host says whose emulated CPU kvm has below it, so that its known faults are left out.
+ * --host says whose emulated CPU kvm has below it, so that its known faults are left out;
+ * --rounds makes those of the two-vCPU tests longer that can be (cases_smp.c).
  *
- *   engine-test [--engine kvm|soft] [--require-all] [--without NAME] [--host qemu|bochs] [--case
- * CASE] [NAME...]
+ *   engine-test [--engine kvm|soft] [--require-all] [--without NAME] [--host qemu|bochs]
+ *               [--case CASE] [--rounds N] [NAME...]
  *
  * Prints a line for each test and ends with "N passed, N failed, N skipped". A test that the KVM at
  * hand cannot run is skipped with its reason; --require-all, which the rack and the emulated Intel
@@ -24,7 +25,7 @@ static const struct engine_ops *const engines[] = { &engine_kvm, &engine_soft };
 #define ENGINE_COUNT (sizeof(engines) / sizeof(engines[0]))
 
 static const struct test_case *const tables[] = {
-	cases_machine, cases_event, cases_state, cases_kick, cases_tsc, cases_system,
+	cases_machine, cases_event, cases_state, cases_kick, cases_tsc, cases_smp, cases_system,
 };
 #define TABLE_COUNT (sizeof(tables) / sizeof(tables[0]))
 
@@ -115,13 +116,15 @@ static struct options parse_options(int argc, char **argv)
 			options.without = argv[++i];
 		} else if (!strcmp(argv[i], "--host") && i + 1 < argc) {
 			rig_host = find_host(argv[++i]);
+		} else if (!strcmp(argv[i], "--rounds") && i + 1 < argc) {
+			rig_rounds = strtoull(argv[++i], NULL, 0);
 		} else if (!strcmp(argv[i], "--case") && i + 1 < argc) {
 			rig_only = argv[++i];
 		} else if (!strcmp(argv[i], "--engine") && i + 1 < argc) {
 			options.engine = find_engine(argv[++i]);
 		} else {
 			printf("usage: engine-test [--engine kvm|soft] [--require-all] "
-			       "[--without NAME] [--host qemu|bochs] [--case CASE] [NAME...]\n");
+			       "[--without NAME] [--host qemu|bochs] [--case CASE] [--rounds N] [NAME...]\n");
 			exit(2);
 		}
 	}

@@ -269,8 +269,8 @@ gate_target:
 	mov	%eax, %ss
 	DONE
 
-/* IRET with 32-bit operands, in 64-bit mode too pops five. */
-	CASE	iretl
+/* IRET with 32-bit operands, in 64-bit mode too pops five (Bochs: three). */
+	CASE	iretl, NOT_BOCHS
 	sub	$20, %rsp
 	movl	$ADDR(1f), (%rsp)
 	movl	$SEL_CODE, 4(%rsp)
@@ -622,6 +622,13 @@ gate_target:
 	FAULT	13, 0, sidt (%rax)
 	FAULT	13, 0, sldt %ecx
 	FAULT	13, 0, str %ecx
+	DONE
+
+	CASE	umip_smsw, NEED_UMIP | NOT_BOCHS
+	mov	%cr4, %rax
+	or	$0x800, %eax
+	mov	%rax, %cr4
+	TO_USER
 	FAULT	13, 0, smsw %ecx
 	DONE
 

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two vCPUs at once, each in a thread: code that the other one changes, locked instructions, the
+ * order of stores (SDM vol. 3, 8.1 and 8.2). The guests judge themselves and leave what they found.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "tests/engine/cases.h"
+
+#define WORD(n)	     (0x30000u + 64u * (n))
+#define ROUNDS	     WORD(0)
+#define FAILED	     WORD(1)
+#define SITE	     WORD(2)
+#define TRAPS	     WORD(8)
+#define CALLS	     WORD(9)
+#define A	     WORD(10)
+#define B	     WORD(11)
+#define SPLIT	     0x31ffdu
+#define BREAKPOINT   3
+#define HANDLER_AT   0x10
+#define POKE_ROUNDS  20000u
+#define SHORT_ROUNDS 100000u
+
+/* Emulated hosts are slow, and their CPUs wait for each other's time slices. */
+static uint64_t rounds_of(uint64_t rounds)
+{
+	return rig_host == RIG_HOST_REAL ? rounds : rounds / 10;
+}
+
+static uint64_t word(const struct rig *rig, uint32_t gpa)
+{
+	uint64_t value;
+
+	memcpy(&value, rig->memory + gpa, sizeof(value));
+	return value;
+}
+
+static void set_word(struct rig *rig, uint32_t gpa, uint64_t value)
+{
+	memcpy(rig->memory + gpa, &value, sizeof(value));
+}
+
+struct second {
+	struct rig *rig;
+	struct guest guest;
+	_Atomic int ready, stop;
+	enum engine_exit_kind last;
+	int err;
+};
+
+static void *run_second(void *arg)
+{
+	struct second *second = arg;
+	struct rig *rig = second->rig;
+
+	second->err = rig_start(rig, 1, second->guest, RIG_LONG);
+	atomic_store(&second->ready, 1);
+	while (!second->err && !atomic_load(&second->stop)) {
+		second->err = rig_ops->vcpu_run(rig->vcpu[1], &rig->exit[1]);
+		second->last = rig->exit[1].kind;
+		if (second->last != EXIT_KICKED)
+			break;
+	}
+	return NULL;
+}
+
+static int run_both(struct rig *rig, struct guest guest, uint64_t rounds)
+{
+	struct second second = { .rig = rig, .guest = guest };
+	pthread_t thread;
+	int err;
+
+	CHECK(rig_start(rig, 0, guest, RIG_LONG) == 0, "start");
+	CHECK(rig_ops->vcpu_create(rig->engine, 1, &rig->vcpu[1]) == 0, "second vCPU");
+	set_word(rig, ROUNDS, rounds);
+	CHECK(pthread_create(&thread, NULL, run_second, &second) == 0, "thread");
+	while (!atomic_load(&second.ready)) /* it loads the guest as well */
+		sched_yield();
+	err = rig_expect(rig, 0, EXIT_HLT);
+	if (err) {
+		atomic_store(&second.stop, 1);
+		rig_ops->vcpu_kick(rig->vcpu[1]);
+	}
+	pthread_join(thread, NULL);
+	CHECK(err == 0 && second.err == 0, "run: %d", second.err);
+	CHECK(second.last == EXIT_HLT, "%s", rig_kind_name(second.last));
+	CHECK(word(rig, FAILED) == 0, "failure %lu: %lx, not %lx", (unsigned long)word(rig, FAILED),
+	      (unsigned long)word(rig, A), (unsigned long)word(rig, B));
+	return 0;
+}
+
+static int poke(struct rig *rig, uint64_t site)
+{
+	uint64_t rounds = rig_rounds ? rig_rounds : rounds_of(POKE_ROUNDS);
+
+	rig_set_handler(rig, BREAKPOINT, RIG_LOAD + HANDLER_AT);
+	set_word(rig, SITE, site);
+	if (run_both(rig, GUEST(poke), rounds))
+		return -1;
+	printf("  %lu patches, %lu calls, %lu breakpoints\n", (unsigned long)rounds,
+	       (unsigned long)word(rig, CALLS), (unsigned long)word(rig, TRAPS));
+	return 0;
+}
+
+static int test_poke_far(struct rig *rig)
+{
+	extern const uint8_t guest_poke_far[];
+
+	return poke(rig, RIG_LOAD + (uint64_t)(guest_poke_far - GUEST(poke).start));
+}
+
+static int test_poke_near(struct rig *rig)
+{
+	extern const uint8_t guest_poke_near[];
+
+	return poke(rig, RIG_LOAD + (uint64_t)(guest_poke_near - GUEST(poke).start));
+}
+
+static int test_code_neighbours(struct rig *rig)
+{
+	return run_both(rig, GUEST(neighbours), rounds_of(POKE_ROUNDS));
+}
+
+static int test_locked(struct rig *rig)
+{
+	const uint64_t rounds = rounds_of(SHORT_ROUNDS);
+
+	if (run_both(rig, GUEST(locked), rounds))
+		return -1;
+	CHECK(word(rig, A) == 2 * rounds && word(rig, B) == 2 * rounds &&
+		      word(rig, B + 8) == 2 * rounds && word(rig, B + 16) == 6 * rounds,
+	      "%lu %lu %lu %lu", (unsigned long)word(rig, A), (unsigned long)word(rig, B),
+	      (unsigned long)word(rig, B + 8), (unsigned long)word(rig, B + 16));
+	CHECK(word(rig, CALLS) == 2 * rounds && word(rig, SPLIT) == 4 * rounds, "%lu %lu",
+	      (unsigned long)word(rig, CALLS), (unsigned long)word(rig, SPLIT));
+	return 0;
+}
+
+static int test_locked_split(struct rig *rig)
+{
+	const uint64_t rounds = rounds_of(POKE_ROUNDS);
+
+	if (run_both(rig, GUEST(locked_split), rounds))
+		return -1;
+	CHECK((uint32_t)word(rig, SPLIT) == 2 * rounds, "%lu", (unsigned long)word(rig, SPLIT));
+	CHECK(word(rig, SPLIT + 0x1000 - 2) == 2 * rounds, "%lu",
+	      (unsigned long)word(rig, SPLIT + 0x1000 - 2));
+	return 0;
+}
+
+static int test_order(struct rig *rig)
+{
+	return run_both(rig, GUEST(order), rounds_of(10 * SHORT_ROUNDS));
+}
+
+static int test_store_buffer(struct rig *rig)
+{
+	return run_both(rig, GUEST(store_buffer), rounds_of(POKE_ROUNDS));
+}
+
+#define ONE_THREAD "it runs one vCPU at a time, slowly"
+
+const struct test_case cases_smp[] = {
+	{ "poke-far", test_poke_far, ONE_THREAD },
+	{ "poke-near", test_poke_near, ONE_THREAD },
+	{ "code-neighbours", test_code_neighbours, ONE_THREAD },
+	{ "locked", test_locked, ONE_THREAD },
+	{ "locked-split", test_locked_split, ONE_THREAD },
+	{ "order", test_order, ONE_THREAD },
+	{ "store-buffer", test_store_buffer, ONE_THREAD },
+	{ 0 },
+};

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two vCPUs of cases_smp.c that run the same guest: the first one's stack is at RIG_STACK. They share the words below,
+ * a cache line each, and end with HLT. No interrupts: who has to be told something looks at memory.
+ */
+#define LOAD	0x1000
+#define STACK	0x80000
+#define WORD(n)	(0x30000 + 64 * (n))
+#define ROUNDS	WORD(0)		/* given by the test */
+#define FAILED	WORD(1)		/* what went wrong, or 0 */
+#define SITE	WORD(2)		/* given: the function that is patched */
+#define SEQ	WORD(3)
+#define ACK	WORD(4)
+#define GEN	WORD(5)
+#define CHANGING WORD(6)
+#define DONE	WORD(7)
+#define TRAPS	WORD(8)		/* breakpoints hit */
+#define CALLS	WORD(9)
+#define A	WORD(10)
+#define B	WORD(11)
+#define SPLIT	(0x31ffd)	/* over the edge of two pages */
+#define TRAPPED	0x79b9b9b9
+
+	.macro	GUEST name
+	.balign	16
+	.globl	guest_\name
+guest_\name:
+77:
+	.endm
+
+	.macro	END name
+	.globl	guest_\name\()_end
+guest_\name\()_end:
+	.endm
+
+	.macro	IF_SECOND label
+	cmp	$STACK, %rsp
+	jne	\label
+	.endm
+
+	.section .rodata
+
+/*
+ * Patching as kernels do it: a breakpoint over the first byte, the tail, the first byte; after each step the other vCPU
+ * has executed a serialising instruction. The other one calls the function all the time: it sees the old value, the
+ * new one or the breakpoint, and once the patch is through only the new one.
+ */
+	GUEST	poke
+	jmp	1f
+	.org	guest_poke + 0x10	/* handler of #BP: as if the function had returned TRAPPED */
+	addq	$4, (%rsp)
+	mov	$TRAPPED, %eax
+	lock incq TRAPS
+	iretq
+	.macro	SYNC
+	lock incq SEQ
+	mov	SEQ, %rax
+79:	pause
+	cmp	%rax, ACK
+	jne	79b
+	.endm
+1:	IF_SECOND 5f
+	mov	ROUNDS, %r12
+	mov	SITE, %rbx
+	xor	%r13d, %r13d
+2:	inc	%r13
+	movq	$1, CHANGING
+	movb	$0xcc, (%rbx)
+	SYNC
+	mov	%r13d, 1(%rbx)
+	SYNC
+	movb	$0xb8, (%rbx)
+	SYNC
+	mov	%r13, GEN
+	movq	$0, CHANGING
+	cmpq	$0, FAILED
+	jne	3f
+	dec	%r12
+	jnz	2b
+3:	movq	$1, DONE
+	hlt
+5:	mov	SEQ, %r14
+	xor	%eax, %eax
+	cpuid
+	mov	%r14, ACK
+	mov	GEN, %r12
+	mov	CHANGING, %r13
+	mov	SITE, %rbx
+	call	*%rbx
+	mov	CHANGING, %r8
+	mov	GEN, %r9
+	incq	CALLS
+	or	%r13, %r8
+	jnz	6f
+	cmp	%r12, %r9
+	jne	6f
+	cmp	%r12d, %eax		/* stable: nothing but the new one */
+	je	7f
+	movq	$1, FAILED
+	mov	%rax, A
+	mov	%r12, B
+	jmp	7f
+6:	cmp	%r12d, %eax
+	je	7f
+	cmp	$TRAPPED, %eax
+	je	7f
+	inc	%r12d
+	cmp	%r12d, %eax
+	je	7f
+	movq	$2, FAILED
+	mov	%rax, A
+	mov	%r12, B
+7:	cmpq	$0, DONE
+	je	5b
+	hlt
+	.balign	16
+	.globl	guest_poke_near, guest_poke_far
+guest_poke_near:			/* in the page of both loops */
+	mov	$0, %eax
+	ret
+	.org	guest_poke + 0x1000
+guest_poke_far:				/* in a page of its own */
+	mov	$0, %eax
+	ret
+	END	poke
+
+/*
+ * Each vCPU has a function of its own in one page and writes new values into it, calls it, and wants the value that it
+ * wrote: stores into code from two sides at once.
+ */
+	GUEST	neighbours
+	mov	$guest_neighbours_first - guest_neighbours + LOAD, %ebx
+	IF_SECOND 1f
+	jmp	2f
+1:	add	$16, %rbx
+2:	mov	ROUNDS, %r12
+3:	mov	%r12d, 1(%rbx)
+	call	*%rbx
+	cmp	%r12d, %eax
+	jne	4f
+	dec	%r12
+	jnz	3b
+	hlt
+4:	movq	$3, FAILED
+	mov	%rax, A
+	mov	%r12, B
+	hlt
+	.balign	16
+guest_neighbours_first:
+	mov	$0, %eax
+	ret
+	.balign	16
+	mov	$0, %eax
+	ret
+	END	neighbours
+
+/* Locked instructions of both add up, in a line, over lines and over pages; so does what a lock guards. */
+	GUEST	locked
+	mov	ROUNDS, %r12
+1:	lock incq A
+	lock addl $1, B
+	mov	$1, %eax
+	lock xadd %rax, B + 8
+2:	mov	B + 16, %rax
+	lea	3(%rax), %rcx
+	lock cmpxchg %rcx, B + 16
+	jne	2b
+3:	mov	$1, %eax
+	xchg	%eax, GEN
+	test	%eax, %eax
+	jz	4f
+	pause
+	jmp	3b
+4:	incq	CALLS			/* guarded */
+	addq	$2, SPLIT
+	movl	$0, GEN
+	dec	%r12
+	jnz	1b
+	hlt
+	END	locked
+
+/* The same over the edge of two pages, at once. */
+	GUEST	locked_split
+	mov	ROUNDS, %r12
+1:	lock incl SPLIT
+	lock addq $1, SPLIT + 0x1000 - 2
+	dec	%r12
+	jnz	1b
+	hlt
+	END	locked_split
+
+/*
+ * Total store order: the second vCPU never sees B's round without A's. And of two that each write and, behind MFENCE
+ * or a locked instruction, read the other's, one sees what the other wrote.
+ */
+	GUEST	order
+	IF_SECOND 2f
+	xor	%eax, %eax
+	mov	ROUNDS, %r12
+1:	inc	%rax
+	mov	%rax, A
+	mov	%rax, B
+	dec	%r12
+	jnz	1b
+	movq	$1, DONE
+	hlt
+2:	mov	B, %rax
+	mov	A, %rcx
+	cmp	%rax, %rcx
+	jb	3f
+	cmpq	$0, DONE
+	je	2b
+	hlt
+3:	movq	$4, FAILED
+	hlt
+	END	order
+
+	.macro	STORE_BUFFER mine, other, seen
+	mov	ROUNDS, %r12
+1:	lock incq SEQ			/* both begin a round together */
+	mov	ROUNDS, %rax
+	sub	%r12, %rax
+	lea	2(, %rax, 2), %rax
+2:	cmp	%rax, SEQ
+	jb	2b
+	movq	$1, \mine
+	mfence
+	mov	\other, %rcx
+	mov	%rcx, \seen
+	lock incq ACK			/* and end it together */
+3:	cmp	%rax, ACK
+	jb	3b
+	.endm
+	GUEST	store_buffer
+	IF_SECOND 5f
+	STORE_BUFFER A, B, GEN
+	mov	GEN, %rcx
+	or	CHANGING, %rcx
+	jz	9f
+	movq	$0, A
+	movq	$0, B
+	lock incq CALLS			/* cleared: the next round may begin */
+	dec	%r12
+	jnz	1b
+	hlt
+5:	STORE_BUFFER B, A, CHANGING
+	mov	ROUNDS, %rax
+	sub	%r12, %rax
+6:	cmp	%rax, CALLS
+	jbe	6b
+	dec	%r12
+	jnz	1b
+	hlt
+9:	movq	$5, FAILED
+	lock addq $0x10000000, CALLS
+	hlt
+	END	store_buffer
+
+	.section .note.GNU-stack, "", @progbits
