@@ -100,6 +100,8 @@ void soft_code_forget_all(struct engine *engine);
 /* pause.c: all other vCPUs (or those of the mask, by number modulo 64) wait at a safe point. */
 void soft_pause_others(struct engine_vcpu *vcpu, uint64_t mask);
 void soft_resume_others(struct engine_vcpu *vcpu);
+/* A signal has broken off what the vCPU did: the others go on if it had paused them. */
+void soft_pause_abandoned(struct engine_vcpu *vcpu);
 /* Waits here while someone wants it. Holding no lock and no host address of guest memory. */
 void soft_safe_point(struct engine_vcpu *vcpu);
 

@@ -213,6 +213,14 @@ int soft_decode(enum soft_code_size code_size, const uint8_t *bytes, uint32_t si
 	return 0;
 }
 
+bool soft_insn_saves_vectors(const struct soft_insn *insn)
+{
+	return insn->z.mnemonic == ZYDIS_MNEMONIC_FXSAVE ||
+	       insn->z.mnemonic == ZYDIS_MNEMONIC_FXSAVE64 ||
+	       insn->z.mnemonic == ZYDIS_MNEMONIC_FXRSTOR ||
+	       insn->z.mnemonic == ZYDIS_MNEMONIC_FXRSTOR64;
+}
+
 bool soft_insn_is_vector(const struct soft_insn *insn)
 {
 	switch (insn->z.meta.isa_set) {
@@ -224,6 +232,8 @@ bool soft_insn_is_vector(const struct soft_insn *insn)
 	default:
 		break;
 	}
+	if (soft_insn_saves_vectors(insn))
+		return true;
 	if (insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return insn->z.meta.category != ZYDIS_CATEGORY_BMI1 &&
 		       insn->z.meta.category != ZYDIS_CATEGORY_BMI2;

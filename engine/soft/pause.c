@@ -62,6 +62,12 @@ void soft_pause_others(struct engine_vcpu *vcpu, uint64_t mask)
 	}
 }
 
+void soft_pause_abandoned(struct engine_vcpu *vcpu)
+{
+	if (atomic_load(&vcpu->engine->pauser) == vcpu)
+		soft_resume_others(vcpu);
+}
+
 void soft_resume_others(struct engine_vcpu *vcpu)
 {
 	struct engine *engine = vcpu->engine;

@@ -307,6 +307,8 @@ static int check_vector(struct engine_vcpu *vcpu, const struct soft_insn *insn)
 			return soft_raise(vcpu, VECTOR_NM);
 		return SOFT_OK;
 	}
+	if (soft_insn_saves_vectors(insn))
+		return cr0 & (CR0_TS | CR0_EM) ? soft_raise(vcpu, VECTOR_NM) : SOFT_OK;
 	if (insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
 		if (!(cr4 & CR4_OSXSAVE) || (vcpu->state.xcr0 & 6) != 6)
 			return soft_raise(vcpu, VECTOR_UD);
@@ -315,12 +317,6 @@ static int check_vector(struct engine_vcpu *vcpu, const struct soft_insn *insn)
 		return soft_raise(vcpu, VECTOR_UD);
 	}
 	return cr0 & CR0_TS ? soft_raise(vcpu, VECTOR_NM) : SOFT_OK;
-}
-
-static bool saves_vectors(ZydisMnemonic mnemonic)
-{
-	return mnemonic == ZYDIS_MNEMONIC_FXSAVE || mnemonic == ZYDIS_MNEMONIC_FXSAVE64 ||
-	       mnemonic == ZYDIS_MNEMONIC_FXRSTOR || mnemonic == ZYDIS_MNEMONIC_FXRSTOR64;
 }
 
 static int execute(struct engine_vcpu *vcpu, struct soft_step *step)
@@ -347,8 +343,6 @@ static int execute(struct engine_vcpu *vcpu, struct soft_step *step)
 		if (err)
 			return err;
 	}
-	if (saves_vectors(mnemonic) && (vcpu->state.cr0 & (CR0_TS | CR0_EM)))
-		return soft_raise(vcpu, VECTOR_NM);
 	if (step->insn.z.meta.category == ZYDIS_CATEGORY_AVX2GATHER)
 		return soft_step_gather(vcpu, step);
 	if (soft_insn_is_plain(&step->insn))

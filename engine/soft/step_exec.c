@@ -10,7 +10,7 @@
  * the registers go back to what they were, and the instruction starts anew with the answer.
  *
  * Left out: masked vector moves whose enabled elements lie in one page and the others in a page
- * that is not there; LOCK across pages is not atomic towards other vCPUs.
+ * that is not there; LOCK across pages is not atomic towards other nodes.
  */
 #include "engine/soft/step.h"
 
@@ -126,6 +126,32 @@ static int execute_on_copy(struct engine_vcpu *vcpu, const struct soft_insn *ins
 	return err;
 }
 
+static bool is_locked(const struct soft_insn *insn)
+{
+	return (insn->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) ||
+	       insn->z.mnemonic == ZYDIS_MNEMONIC_XCHG;
+}
+
+/*
+ * A locked instruction on two pages: the other vCPUs of this node stand still meanwhile, as they do
+ * for a CPU's bus lock. The pages are fetched before that, so that they seldom do for long. Both
+ * may still be taken by another node in between: towards other nodes it is not atomic.
+ */
+static int execute_split_lock(struct engine_vcpu *vcpu, const struct soft_insn *insn,
+			      uint64_t linear, int64_t distance)
+{
+	int err = soft_probe_write(vcpu, vcpu->view, linear, insn->memory_bytes);
+
+	if (!err)
+		err = soft_read(vcpu, vcpu->view, linear, vcpu->bounce, insn->memory_bytes);
+	if (err)
+		return err;
+	soft_pause_others(vcpu, UINT64_MAX);
+	err = execute_on_copy(vcpu, insn, linear, distance);
+	soft_resume_others(vcpu);
+	return err;
+}
+
 int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	const struct soft_insn *insn = &step->insn;
@@ -154,6 +180,8 @@ int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 	if (!page.host || (linear & (PAGE_BYTES - 1)) + insn->memory_bytes > PAGE_BYTES) {
 		if (insn->memory_bytes > OPERAND_MAX)
 			return soft_raise(vcpu, VECTOR_UD);
+		if (page.host && is_locked(insn))
+			return execute_split_lock(vcpu, insn, linear, distance);
 		return execute_on_copy(vcpu, insn, linear, distance);
 	}
 	err = execute_here(vcpu, insn, page.host - distance);

@@ -422,6 +422,7 @@ static void end(struct engine_vcpu *vcpu)
 /* C was left in the middle of something that translated code waits for. */
 static void settle_abandoned(struct engine_vcpu *vcpu)
 {
+	soft_pause_abandoned(vcpu);
 	if (vcpu->unsettled)
 		soft_settle(vcpu, vcpu->unsettled);
 	vcpu->unsettled = 0;
@@ -463,6 +464,7 @@ static int finish_loop(struct engine_vcpu *vcpu)
 {
 	if (setjmp(vcpu->abandon)) {
 		vcpu->answered = false;
+		soft_pause_abandoned(vcpu);
 		return SOFT_AGAIN;
 	}
 	return finish_open(vcpu);

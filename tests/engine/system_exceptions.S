@@ -321,8 +321,8 @@ gate_target:
 	FAULT	13, 0, movb (, %rbp), %al
 	DONE
 
-/* A jump to where nothing can be is the jump's own fault; QEMU goes there first. */
-	CASE	jump_not_canonical, NOT_QEMU
+/* A jump to where nothing can be is the jump's own fault; QEMU and soft go there first. */
+	CASE	jump_not_canonical, NOT_QEMU | NOT_SOFT
 	mov	$0x800000000000, %rbx
 	FAULT	13, 0, jmp *%rbx
 	RESUME	2f
@@ -712,8 +712,8 @@ gate_target:
 	EXPECT	14, error=4, rip=1b, cr2=SYS_WINDOW
 2:	DONE
 
-/* SSE's alignment before the page that is not there. soft asks for the page first. */
-	CASE	sse_alignment_first, NOT_SOFT
+/* SSE's alignment before the page that is not there. */
+	CASE	sse_alignment_first
 	mov	$SYS_WINDOW + 8, %eax
 	FAULT	13, 0, movaps (%rax), %xmm0
 	DONE
