@@ -13,7 +13,7 @@
  * outcomes are counted too: a weak outcome that is seen shows that the test could have seen a
  * forbidden one.
  *
- * Accesses are single instructions in inline assembly, because the compiler is not under test.
+ * What the roles do is in tests/litmus_programs.h, which other tests share.
  */
 #include <cpuid.h>
 #include <getopt.h>
@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "tests/guest/cpus.h"
+#include "tests/litmus_programs.h"
 
 #define BATCH	      256u /* rounds between two judgements: results cost pages, too */
 #define ROUND_THREADS 4u
@@ -29,29 +30,6 @@
 #define WORDS	      8u
 
 /* ---- single instructions ---- */
-
-static inline void put(uint64_t *p, uint64_t value)
-{
-	__asm__ volatile("movq %1, %0" : "=m"(*p) : "r"(value) : "memory");
-}
-
-static inline uint64_t get(const uint64_t *p)
-{
-	uint64_t value;
-	__asm__ volatile("movq %1, %0" : "=r"(value) : "m"(*p) : "memory");
-	return value;
-}
-
-static inline void fence(void)
-{
-	__asm__ volatile("mfence" : : : "memory");
-}
-
-static inline uint64_t swap(uint64_t *p, uint64_t value)
-{
-	__asm__ volatile("xchgq %0, %1" : "+r"(value), "+m"(*p) : : "memory");
-	return value;
-}
 
 static inline uint64_t add(uint64_t *p, uint64_t value)
 {
@@ -83,15 +61,11 @@ static inline bool compare_swap_pair(uint64_t *p, uint64_t *low, uint64_t *high,
 
 /* ---- what a run consists of ---- */
 
-struct place {
-	uint64_t *x, *y;
-};
-
 struct round_test {
 	const char *name;
 	unsigned int threads;
-	/* Thread t's accesses in round r, what it read into out[]. */
-	void (*act)(const struct place *place, unsigned int t, uint64_t r, uint64_t out[2]);
+	litmus_act *act;
+	unsigned int values; /* stored in round r: r; or with two writers 2r and 2r + 1 */
 	/* The outcome's number, from all threads' out[]. */
 	unsigned int (*judge)(uint64_t out[ROUND_THREADS][2], uint64_t r);
 	const char
@@ -108,7 +82,7 @@ struct options {
 struct round_run {
 	const struct round_test *test;
 	const struct options *options;
-	struct place place;
+	uint64_t *x, *y;
 	uint64_t ticks;	   /* to run for */
 	uint64_t *arrived; /* a page: threads that came, over all rounds */
 	uint64_t *last;	   /* in the barrier's page: the round after which to end; 0: not known */
@@ -133,48 +107,12 @@ static bool is_stale(uint64_t value, uint64_t r)
 	return value != r && value != r - 1;
 }
 
-static void sb_act(const struct place *p, unsigned int t, uint64_t r, uint64_t out[2])
-{
-	uint64_t *mine = t ? p->y : p->x, *other = t ? p->x : p->y;
-	put(mine, r);
-	out[0] = get(other);
-	out[1] = get(mine);
-}
-
-static void sb_fence_act(const struct place *p, unsigned int t, uint64_t r, uint64_t out[2])
-{
-	uint64_t *mine = t ? p->y : p->x, *other = t ? p->x : p->y;
-	put(mine, r);
-	fence();
-	out[0] = get(other);
-	out[1] = get(mine);
-}
-
-static void sb_swap_act(const struct place *p, unsigned int t, uint64_t r, uint64_t out[2])
-{
-	uint64_t *mine = t ? p->y : p->x, *other = t ? p->x : p->y;
-	swap(mine, r);
-	out[0] = get(other);
-	out[1] = get(mine);
-}
-
 /* 4: a thread did not see its own store, or something from an earlier round. */
 static unsigned int sb_judge(uint64_t out[ROUND_THREADS][2], uint64_t r)
 {
 	if (out[0][1] != r || out[1][1] != r || is_stale(out[0][0], r) || is_stale(out[1][0], r))
 		return 4;
 	return (out[0][0] < r) + 2 * (out[1][0] < r);
-}
-
-static void mp_act(const struct place *p, unsigned int t, uint64_t r, uint64_t out[2])
-{
-	if (t == 0) {
-		put(p->x, r);
-		put(p->y, r);
-	} else {
-		out[0] = get(p->y);
-		out[1] = get(p->x);
-	}
 }
 
 static unsigned int mp_judge(uint64_t out[ROUND_THREADS][2], uint64_t r)
@@ -185,28 +123,11 @@ static unsigned int mp_judge(uint64_t out[ROUND_THREADS][2], uint64_t r)
 	return flag + 2u * data;
 }
 
-static void lb_act(const struct place *p, unsigned int t, uint64_t r, uint64_t out[2])
-{
-	uint64_t *mine = t ? p->y : p->x, *other = t ? p->x : p->y;
-	out[0] = get(other);
-	put(mine, r);
-}
-
 static unsigned int lb_judge(uint64_t out[ROUND_THREADS][2], uint64_t r)
 {
 	if (is_stale(out[0][0], r) || is_stale(out[1][0], r))
 		return 4;
 	return (out[0][0] == r) + 2 * (out[1][0] == r);
-}
-
-static void iriw_act(const struct place *p, unsigned int t, uint64_t r, uint64_t out[2])
-{
-	if (t < 2) {
-		put(t ? p->y : p->x, r);
-	} else {
-		out[0] = get(t == 2 ? p->x : p->y);
-		out[1] = get(t == 2 ? p->y : p->x);
-	}
 }
 
 /* Who has seen the store to x before that to y, and who the reverse: never both. */
@@ -221,16 +142,6 @@ static unsigned int iriw_judge(uint64_t out[ROUND_THREADS][2], uint64_t r)
 }
 
 /* One location: its readings never go back. */
-static void corr_act(const struct place *p, unsigned int t, uint64_t r, uint64_t out[2])
-{
-	if (t == 0) {
-		put(p->x, r);
-	} else {
-		out[0] = get(p->x);
-		out[1] = get(p->x);
-	}
-}
-
 static unsigned int corr_judge(uint64_t out[ROUND_THREADS][2], uint64_t r)
 {
 	if (is_stale(out[1][0], r) || is_stale(out[1][1], r))
@@ -239,16 +150,6 @@ static unsigned int corr_judge(uint64_t out[ROUND_THREADS][2], uint64_t r)
 }
 
 /* One location, two writers: both readers see the stores in one order. */
-static void co_act(const struct place *p, unsigned int t, uint64_t r, uint64_t out[2])
-{
-	if (t < 2) {
-		put(p->x, 2 * r + t);
-	} else {
-		out[0] = get(p->x);
-		out[1] = get(p->x);
-	}
-}
-
 static unsigned int co_judge(uint64_t out[ROUND_THREADS][2], uint64_t r)
 {
 	unsigned int order[2] = { 0, 0 };
@@ -265,40 +166,45 @@ static unsigned int co_judge(uint64_t out[ROUND_THREADS][2], uint64_t r)
 	return order[0] || order[1] ? 2 : 0;
 }
 
+/* y may be from any round before: role 1 does not store in all. */
+static unsigned int wrc_judge(uint64_t out[ROUND_THREADS][2], uint64_t r)
+{
+	bool flag = out[2][0] == r, data = out[2][1] == r;
+	if (is_stale(out[1][0], r) || out[2][0] > r || is_stale(out[2][1], r))
+		return 4;
+	return flag + 2u * data;
+}
+
+#define ROUND(name, threads, act, values, judge, ...)                                              \
+	{                                                                                          \
+		name, threads, act, values, judge,                                                 \
+		{                                                                                  \
+			__VA_ARGS__                                                                \
+		}                                                                                  \
+	}
+
 static const struct round_test round_tests[] = {
-	{ "SB", 2, sb_act, sb_judge, { "both new", "1st old", "2nd old", "~both old", "!lost" } },
-	{ "SB+mfence",
-	  2,
-	  sb_fence_act,
-	  sb_judge,
-	  { "both new", "1st old", "2nd old", "!both old", "!lost" } },
-	{ "SB+xchg",
-	  2,
-	  sb_swap_act,
-	  sb_judge,
-	  { "both new", "1st old", "2nd old", "!both old", "!lost" } },
-	{ "MP",
-	  2,
-	  mp_act,
-	  mp_judge,
-	  { "both old", "!flag only", "data only", "both new", "!stale" } },
-	{ "LB", 2, lb_act, lb_judge, { "both old", "1st new", "2nd new", "!both new", "!stale" } },
-	{ "IRIW",
-	  4,
-	  iriw_act,
-	  iriw_judge,
-	  { "no order", "x first", "y first", "!they differ", "!stale" } },
-	{ "CoRR",
-	  2,
-	  corr_act,
-	  corr_judge,
-	  { "both old", "!went back", "turned", "both new", "!stale" } },
-	{ "Co2W",
-	  4,
-	  co_act,
-	  co_judge,
-	  { "none turned", "same turn", "one turned", "!they differ", "!went back" } },
+	ROUND("SB", 2, litmus_sb, 1, sb_judge, "both new", "1st old", "2nd old", "~both old",
+	      "!lost"),
+	ROUND("SB+mfence", 2, litmus_sb_fence, 1, sb_judge, "both new", "1st old", "2nd old",
+	      "!both old", "!lost"),
+	ROUND("SB+xchg", 2, litmus_sb_swap, 1, sb_judge, "both new", "1st old", "2nd old",
+	      "!both old", "!lost"),
+	ROUND("MP", 2, litmus_mp, 1, mp_judge, "both old", "!flag only", "data only", "both new",
+	      "!stale"),
+	ROUND("LB", 2, litmus_lb, 1, lb_judge, "both old", "1st new", "2nd new", "!both new",
+	      "!stale"),
+	ROUND("WRC", 3, litmus_wrc, 1, wrc_judge, "both old", "!flag only", "data only", "both new",
+	      "!stale"),
+	ROUND("IRIW", 4, litmus_iriw, 1, iriw_judge, "no order", "x first", "y first",
+	      "!they differ", "!stale"),
+	ROUND("CoRR", 2, litmus_corr, 1, corr_judge, "both old", "!went back", "turned", "both new",
+	      "!stale"),
+	ROUND("CoWW", 4, litmus_coww, 2, co_judge, "none turned", "same turn", "one turned",
+	      "!they differ", "!went back"),
 };
+
+#undef ROUND
 
 #define ROUND_TESTS (sizeof(round_tests) / sizeof(round_tests[0]))
 
@@ -307,7 +213,7 @@ static void meet(struct round_run *run, uint64_t r)
 {
 	unsigned int spins = 0;
 	add(run->arrived, 1);
-	while (get(run->arrived) < r * run->test->threads)
+	while (litmus_get(run->arrived) < r * run->test->threads)
 		cpus_relax(&spins);
 }
 
@@ -341,21 +247,24 @@ static void wait_a_little(uint64_t *seed, uint64_t round_ticks)
 static void round_work(void *context, unsigned int t)
 {
 	struct round_run *run = context;
+	struct litmus_cell cell = { .x = run->x, .y = run->y };
 	uint64_t seed = 0x9e3779b97f4a7c15ull * (t + 1), then = tsc_read(), ticks = 1000;
 	uint64_t deadline = then + run->ticks;
 	for (uint64_t r = 1;; r++) {
 		if (t == 0 && (r >= run->options->rounds || tsc_read() >= deadline))
-			put(run->last, r);
+			litmus_put(run->last, r);
 		meet(run, r);
 		if (t == 0 && r > 1 && (r - 1) % BATCH == 0)
 			judge_rounds(run, r - BATCH, r - 1);
 		wait_a_little(&seed, ticks);
-		run->test->act(&run->place, t, r, run->result[t][r % (2 * BATCH)]);
+		cell.one = run->test->values * r;
+		cell.two = cell.one + 1;
+		run->test->act(&cell, t, run->result[t][r % (2 * BATCH)]);
 		uint64_t now = tsc_read();
 		/* A quick round's time: slow ones were somebody else's use of the CPU. */
 		ticks = now - then < ticks ? now - then : ticks + ticks / 64 + 1;
 		then = now;
-		if (get(run->last) == r)
+		if (litmus_get(run->last) == r)
 			return;
 	}
 }
@@ -383,15 +292,15 @@ static bool round_test_run(const struct round_test *test, const struct options *
 	uint8_t *pages = pages_new(3 + ROUND_THREADS * 2);
 	run.arrived = (uint64_t *)pages;
 	run.last = run.arrived + 8;
-	run.place.x = (uint64_t *)(pages + GUEST_PAGE);
-	run.place.y = (uint64_t *)(pages + (apart ? 2 * GUEST_PAGE : GUEST_PAGE + 64));
+	run.x = (uint64_t *)(pages + GUEST_PAGE);
+	run.y = (uint64_t *)(pages + (apart ? 2 * GUEST_PAGE : GUEST_PAGE + 64));
 	_Static_assert(sizeof(uint64_t[2 * BATCH][2]) == 2 * GUEST_PAGE,
 		       "results fill their pages");
 	for (unsigned int t = 0; t < ROUND_THREADS; t++)
 		run.result[t] = (void *)(pages + (3 + 2 * t) * GUEST_PAGE);
 	run.ticks = ticks;
 	cpus_run(test->threads, rotation, round_work, &run);
-	uint64_t last = get(run.last);
+	uint64_t last = litmus_get(run.last);
 	judge_rounds(&run, (last - 1) / BATCH * BATCH + 1, last);
 	return print_outcomes(&run, apart ? "two pages" : "one page", options->as_sc);
 }
@@ -439,21 +348,21 @@ static uint64_t inc_turn(struct long_run *run, unsigned int t, uint64_t n)
 {
 	uint64_t *counter = variable(run, 0);
 	__asm__ volatile("lock incq %0" : "+m"(*counter) : : "cc", "memory");
-	return get(counter) < n + 1;
+	return litmus_get(counter) < n + 1;
 }
 
 static uint64_t cmpxchg_turn(struct long_run *run, unsigned int t, uint64_t n)
 {
 	uint64_t *counter = variable(run, 0), old;
 	do
-		old = get(counter);
+		old = litmus_get(counter);
 	while (!compare_swap(counter, old, old + 1));
 	return old < n;
 }
 
 static uint64_t counter_judge(const struct long_run *run, uint64_t sum)
 {
-	return get(variable(run, 0)) != sum;
+	return litmus_get(variable(run, 0)) != sum;
 }
 
 /* The second half is the first times a constant, always: half an update would be seen. */
@@ -461,7 +370,7 @@ static uint64_t counter_judge(const struct long_run *run, uint64_t sum)
 
 static uint64_t cmpxchg16b_turn(struct long_run *run, unsigned int t, uint64_t n)
 {
-	uint64_t *pair = variable(run, 0), low = get(pair), high = low * PAIR_FACTOR;
+	uint64_t *pair = variable(run, 0), low = litmus_get(pair), high = low * PAIR_FACTOR;
 	while (!compare_swap_pair(pair, &low, &high, low + 1, (low + 1) * PAIR_FACTOR))
 		if (high != low * PAIR_FACTOR)
 			return 1;
@@ -478,26 +387,26 @@ static uint64_t cmpxchg16b_judge(const struct long_run *run, uint64_t sum)
 static uint64_t locked_turn(struct long_run *run)
 {
 	uint64_t *first = variable(run, 2), *second = variable(run, 3);
-	uint64_t a = get(first), b = get(second);
-	put(first, a + 1);
-	put(second, b + 1);
+	uint64_t a = litmus_get(first), b = litmus_get(second);
+	litmus_put(first, a + 1);
+	litmus_put(second, b + 1);
 	return a != b;
 }
 
 static uint64_t locked_judge(const struct long_run *run, uint64_t sum)
 {
-	return get(variable(run, 2)) != sum || get(variable(run, 3)) != sum;
+	return litmus_get(variable(run, 2)) != sum || litmus_get(variable(run, 3)) != sum;
 }
 
 static uint64_t spinlock_turn(struct long_run *run, unsigned int t, uint64_t n)
 {
 	unsigned int spins = 0;
 	uint64_t *lock = variable(run, 0);
-	while (swap(lock, 1))
-		while (get(lock))
+	while (litmus_swap(lock, 1))
+		while (litmus_get(lock))
 			cpus_relax(&spins);
 	uint64_t wrong = locked_turn(run);
-	put(lock, 0);
+	litmus_put(lock, 0);
 	return wrong;
 }
 
@@ -505,10 +414,10 @@ static uint64_t ticket_turn(struct long_run *run, unsigned int t, uint64_t n)
 {
 	unsigned int spins = 0;
 	uint64_t *next = variable(run, 0), *serving = variable(run, 1), ticket = add(next, 1);
-	while (get(serving) != ticket)
+	while (litmus_get(serving) != ticket)
 		cpus_relax(&spins);
 	uint64_t wrong = locked_turn(run);
-	put(serving, ticket + 1);
+	litmus_put(serving, ticket + 1);
 	return wrong;
 }
 
@@ -518,13 +427,13 @@ static uint64_t peterson_turn(struct long_run *run, unsigned int t, uint64_t n)
 	unsigned int spins = 0;
 	uint64_t *mine = variable(run, 4 + t), *other = variable(run, 5 - t);
 	uint64_t *turn = variable(run, 0);
-	put(mine, 1);
-	put(turn, 1 - t);
-	fence();
-	while (get(other) && get(turn) == 1 - t)
+	litmus_put(mine, 1);
+	litmus_put(turn, 1 - t);
+	litmus_fence();
+	while (litmus_get(other) && litmus_get(turn) == 1 - t)
 		cpus_relax(&spins);
 	uint64_t wrong = locked_turn(run);
-	put(mine, 0);
+	litmus_put(mine, 0);
 	return wrong;
 }
 
@@ -534,11 +443,11 @@ static uint64_t stream_turn(struct long_run *run, unsigned int t, uint64_t n)
 	uint64_t wrong = 0, last = 0;
 	if (t == 0) {
 		for (unsigned int i = 0; i < WORDS; i++)
-			put(variable(run, i), n + 1);
+			litmus_put(variable(run, i), n + 1);
 		return 0;
 	}
 	for (unsigned int i = WORDS; i-- > 0;) {
-		uint64_t value = get(variable(run, i));
+		uint64_t value = litmus_get(variable(run, i));
 		wrong += value < last;
 		last = value;
 	}

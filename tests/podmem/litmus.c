@@ -7,8 +7,8 @@
  * together at a barrier in the shared memory itself, walk the array with random pauses, and pages
  * are taken from them in the middle of it. In the timed layout every run also has its moment by the
  * clock (the test's nodes are processes of one machine), with a random offset, so that its stalls
- * overlap. How often runs overlapped is counted: outcomes that others cannot have. Accesses are
- * plain mov (volatile, relaxed): what is tested is the pod's memory under the CPU's own order.
+ * overlap. How often runs overlapped is counted: outcomes that others cannot have. What the roles
+ * do is in tests/litmus_programs.h: what is tested is the pod's memory under the CPU's own order.
  * Forbidden outcomes: Sewell et al., "x86-TSO", CACM 2010.
  */
 #include "tests/podmem/podmem.h"
@@ -18,6 +18,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "tests/litmus_programs.h"
+
 #define BARRIER_SECONDS 10u
 #define COUNTERS	8u
 #define SLOT_NS		300000u /* a run's time in the timed layout */
@@ -26,14 +28,20 @@
 struct litmus_kind {
 	const char *name;
 	uint32_t roles;
+	litmus_act *act; /* NULL: count() */
 };
 
 static const struct litmus_kind kinds[LITMUS_TESTS] = {
-	[LITMUS_SB] = { "SB", 2 },     [LITMUS_SB_FENCE] = { "SB+mfence", 2 },
-	[LITMUS_LB] = { "LB", 2 },     [LITMUS_MP] = { "MP", 2 },
-	[LITMUS_WRC] = { "WRC", 3 },   [LITMUS_IRIW] = { "IRIW", 4 },
-	[LITMUS_CORR] = { "CoRR", 2 }, [LITMUS_COWW] = { "CoWW", 4 },
-	[LITMUS_INC] = { "INC", 4 },   [LITMUS_LOCK] = { "LOCK", 4 },
+	[LITMUS_SB] = { "SB", 2, litmus_sb },
+	[LITMUS_SB_FENCE] = { "SB+mfence", 2, litmus_sb_fence },
+	[LITMUS_LB] = { "LB", 2, litmus_lb },
+	[LITMUS_MP] = { "MP", 2, litmus_mp },
+	[LITMUS_WRC] = { "WRC", 3, litmus_wrc },
+	[LITMUS_IRIW] = { "IRIW", 4, litmus_iriw },
+	[LITMUS_CORR] = { "CoRR", 2, litmus_corr },
+	[LITMUS_COWW] = { "CoWW", 4, litmus_coww },
+	[LITMUS_INC] = { "INC", 4, NULL },
+	[LITMUS_LOCK] = { "LOCK", 4, NULL },
 };
 
 const char *litmus_name(uint32_t test)
@@ -63,8 +71,8 @@ static uint64_t area(const struct guest_memory *memory, uint32_t index)
 	return guest_memory_top(memory) / 8 * index;
 }
 
-static volatile uint64_t *variable(struct guest_memory *memory, const struct litmus_batch *batch,
-				   uint32_t run, uint32_t v)
+static uint64_t *variable(struct guest_memory *memory, const struct litmus_batch *batch,
+			  uint32_t run, uint32_t v)
 {
 	uint64_t gpa;
 
@@ -94,21 +102,7 @@ static volatile uint64_t *counter(struct guest_memory *memory, uint32_t test, ui
 						layout * (CHUNK_BYTES / 16) + index * stride);
 }
 
-/* --- accesses --- */
-
-static inline void put(volatile uint64_t *at, uint64_t value)
-{
-	__atomic_store_n(at, value, __ATOMIC_RELAXED);
-	__asm__ volatile("" ::: "memory");
-}
-
-static inline uint64_t get(volatile uint64_t *at)
-{
-	uint64_t value = __atomic_load_n(at, __ATOMIC_RELAXED);
-
-	__asm__ volatile("" ::: "memory");
-	return value;
-}
+/* --- values and times --- */
 
 /* Values are id * 4 + v. */
 static uint8_t meaning(const struct litmus_batch *batch, uint64_t value)
@@ -116,13 +110,6 @@ static uint8_t meaning(const struct litmus_batch *batch, uint64_t value)
 	if (value >> 2 == batch->id)
 		return (value & 3) == 3 ? LITMUS_CORRUPT : (uint8_t)(value & 3);
 	return value >> 2 < batch->id ? 0 : LITMUS_CORRUPT;
-}
-
-/* Busy, so that the CPU's store buffer is as in a real program. */
-static void spin(uint32_t turns)
-{
-	for (uint32_t i = 0; i < turns; i++)
-		__asm__ volatile("pause");
 }
 
 /* Mostly none, sometimes microseconds' worth. */
@@ -166,94 +153,6 @@ static bool barrier(struct guest_memory *memory, const struct litmus_batch *batc
 }
 
 /* --- the roles --- */
-
-/* x and y of one run, and the values to store. */
-struct cell {
-	volatile uint64_t *x, *y;
-	uint64_t one, two;
-};
-
-/* `between` is how long to wait between the two accesses: mostly not at all. */
-static void run_pair(uint32_t test, uint32_t role, const struct cell *c, uint32_t between,
-		     uint64_t r[2])
-{
-	volatile uint64_t *mine = role == 0 ? c->x : c->y, *other = role == 0 ? c->y : c->x;
-
-	switch (test) {
-	case LITMUS_SB:
-		put(mine, c->one);
-		r[0] = get(other);
-		break;
-	case LITMUS_SB_FENCE:
-		put(mine, c->one);
-		__asm__ volatile("mfence" ::: "memory");
-		r[0] = get(other);
-		break;
-	case LITMUS_LB:
-		r[0] = get(mine);
-		spin(between);
-		put(other, c->one);
-		break;
-	case LITMUS_MP:
-		if (role == 0) {
-			put(c->x, c->one);
-			spin(between);
-			put(c->y, c->one);
-		} else {
-			r[0] = get(c->y);
-			spin(between);
-			r[1] = get(c->x);
-		}
-		break;
-	case LITMUS_CORR:
-		if (role == 0) {
-			put(c->x, c->one);
-		} else {
-			r[0] = get(c->x);
-			spin(between);
-			r[1] = get(c->x);
-		}
-		break;
-	}
-}
-
-static void run_many(uint32_t test, uint32_t role, const struct cell *c, uint32_t between,
-		     uint64_t r[2])
-{
-	switch (test) {
-	case LITMUS_WRC:
-		if (role == 0) {
-			put(c->x, c->one);
-		} else if (role == 1) {
-			r[0] = get(c->x);
-			if (r[0] == c->one)
-				put(c->y, c->one);
-		} else {
-			r[0] = get(c->y);
-			spin(between);
-			r[1] = get(c->x);
-		}
-		break;
-	case LITMUS_IRIW:
-		if (role < 2) {
-			put(role == 0 ? c->x : c->y, c->one);
-		} else {
-			r[0] = get(role == 2 ? c->x : c->y);
-			spin(between);
-			r[1] = get(role == 2 ? c->y : c->x);
-		}
-		break;
-	case LITMUS_COWW:
-		if (role < 2) {
-			put(c->x, role == 0 ? c->one : c->two);
-		} else {
-			r[0] = get(c->x);
-			spin(between);
-			r[1] = get(c->x);
-		}
-		break;
-	}
-}
 
 /* Whether another role was here since this one's last turn, or had the lock. */
 static bool count(struct guest_memory *memory, const struct litmus_batch *batch, uint32_t run,
@@ -308,20 +207,21 @@ bool litmus_run(struct guest_memory *memory, const struct litmus_batch *batch, u
 		return false;
 	for (uint32_t run = 0; run < batch->runs; run++) {
 		uint64_t r[2] = { 0, 0 };
-		struct cell cell = { variable(memory, batch, run, 0),
-				     variable(memory, batch, run, 1), batch->id * 4 + 1,
-				     batch->id * 4 + 2 };
+		struct litmus_cell cell = { .x = variable(memory, batch, run, 0),
+					    .y = variable(memory, batch, run, 1),
+					    .one = batch->id * 4 + 1,
+					    .two = batch->id * 4 + 2 };
 
 		if (batch->layout == LAYOUT_TIMED)
 			await_moment(batch, run, &random);
 		else
-			spin(pick_turns(&random));
-		if (batch->test == LITMUS_INC || batch->test == LITMUS_LOCK)
-			r[0] = count(memory, batch, run, last) ? cell.one : 0;
-		else if (kinds[batch->test].roles == 2)
-			run_pair(batch->test, role, &cell, pick_turns(&random) & ~15u, r);
+			litmus_pause(pick_turns(&random));
+		/* Between two accesses mostly not at all. */
+		cell.between = pick_turns(&random) & ~15u;
+		if (kinds[batch->test].act)
+			kinds[batch->test].act(&cell, role, r);
 		else
-			run_many(batch->test, role, &cell, pick_turns(&random) & ~15u, r);
+			r[0] = count(memory, batch, run, last) ? cell.one : 0;
 		ret_result->reg[run][0] = meaning(batch, r[0]);
 		ret_result->reg[run][1] = meaning(batch, r[1]);
 	}
