@@ -166,6 +166,7 @@ static int settle(struct coh *coh, struct coh_out *out)
 			coh_parked_pump(coh, out);
 			continue;
 		}
+		coh_parked_hurry(coh, out);
 		coh_release_pump(coh, out);
 		if (coh_room(coh, out))
 			coh_move_pump(coh, out);
@@ -205,6 +206,7 @@ static int stall_or_pin(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_
 	    (want != COH_READ && want != COH_WRITE) || coh->wait[actor].pinned)
 		return -EINVAL;
 	coh_request(coh, actor, gpn, want, pin, out);
+	coh_refetch(coh, actor, out);
 	coh_stream_follow(coh, actor, gpn, want, out);
 	return settle(coh, out);
 }

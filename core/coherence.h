@@ -60,6 +60,7 @@ struct coh_config {
 	 */
 	bool neighbours;
 	uint64_t gap_gpn;
+	uint32_t refetch; /* most lost pages fetched back together at a stall; 0: off */
 	uint64_t hold_ns; /* running time that an actor gets with a fresh grant, to begin with */
 	uint64_t hold_ns_max; /* bound of the adaptive hold */
 	uint32_t
@@ -191,6 +192,7 @@ struct coh_stats {
 	uint64_t message_count;	  /* sent to other nodes */
 	uint64_t page_count;	  /* page contents sent to other nodes */
 	uint64_t readahead_count; /* pages that read-ahead brought */
+	uint64_t refetch_count;	  /* lost pages fetched back before anybody stalled on them */
 	uint64_t deferred_count;  /* takings put off by a hold */
 	uint64_t evict_push_count, evict_drop_count;
 	uint32_t pages_owned, pages_shared, pages_reserved;

@@ -41,6 +41,13 @@
 
 #include "core/coherence_state.h"
 
+/*
+ * A page that an actor stalled on after it had lost it is fetched back so many times, when it is
+ * lost again, together with the stall on another one: then only a stall tells that it is still
+ * wanted.
+ */
+#define BACK_TURNS 7
+
 /* An actor's hold grows to this many times what it pays for one. */
 #define HOLD_COSTS 3
 
@@ -210,6 +217,8 @@ static struct coh_hold *hold_get(struct coh *coh, uint32_t actor, uint64_t gpn)
 	}
 	if (hold->state == HOLD_LINKED)
 		hold_unlink(coh, hold);
+	if (hold->gpn != gpn)
+		hold->again = hold->want = 0;
 	hold->gpn = gpn;
 	hold_link(coh, hold);
 	return hold;
@@ -240,6 +249,8 @@ void coh_actor_stall(struct coh *coh, uint32_t actor, uint64_t gpn)
 	}
 	/* Taken before the actor was done with it, it seems: that costs, and makes the hold longer.
 	 */
+	if (hold && hold->state == HOLD_LOST)
+		hold->again = BACK_TURNS;
 	wait->lost = hold && hold->state == HOLD_LOST &&
 		     run - hold->run_ns < hold_of(coh->actors, actor);
 	/* Who waits for more of a page than it holds must not keep it from those who are before it.
@@ -267,12 +278,45 @@ void coh_actor_run(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_acces
 		wait->lost = false;
 	}
 	hold = hold_get(coh, actor, gpn);
-	hold->want = (uint8_t)want;
+	if (!coh->config.refetch || hold->want < want || coh->page[gpn].access < hold->want)
+		hold->want = (uint8_t)want;
 	hold->run_ns = LOAD(a->run_ns);
 	hold->pinned = wait->pin;
 	if (wait->pin)
 		wait->pinned = (uint32_t)(hold - coh->hold) + 1;
 	STORE(a->run_since, max_u64(coh->now_ns, 1));
+}
+
+enum coh_access coh_want_back(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want)
+{
+	const struct coh_hold *hold = coh->config.refetch ? hold_find(coh, actor, gpn) : NULL;
+
+	return hold && hold->state == HOLD_LOST && hold->want > want ? hold->want : want;
+}
+
+void coh_actor_refetched(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access access)
+{
+	struct coh_hold *hold = hold_get(coh, actor, gpn);
+
+	hold->want = (uint8_t)access;
+	hold->run_ns = running_time(coh, actor);
+	hold->pinned = false;
+}
+
+void coh_refetch(struct coh *coh, uint32_t actor, struct coh_out *out)
+{
+	struct coh_hold *ring = coh->hold + actor * COH_HOLDS;
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < COH_HOLDS && count < coh->config.refetch; i++) {
+		if (ring[i].state != HOLD_LOST || !ring[i].again ||
+		    coh->page[ring[i].gpn].pending || coh->page[ring[i].gpn].access >= ring[i].want)
+			continue;
+		if (!coh_request_back(coh, actor, ring[i].gpn, ring[i].want, out))
+			return;
+		ring[i].again--;
+		count++;
+	}
 }
 
 void coh_hold_unpin(struct coh *coh, uint32_t actor)

@@ -109,30 +109,34 @@ void coh_requests_of_chunk(struct coh *coh, uint64_t chunk, struct coh_out *out)
 	}
 }
 
-static void wait_join(struct coh *coh, struct coh_pending *p, uint32_t actor, struct coh_out *out)
+/* An older actor depends on the request: its age counts from here on. */
+static void pending_hurry(struct coh *coh, struct coh_pending *p, uint64_t age, struct coh_out *out)
 {
-	struct coh_wait *wait = &coh->wait[actor];
-	uint64_t age = coh_actor_age(coh, actor);
+	struct coh_msg msg = {
+		.type = COH_HURRY,
+		.requester = coh->config.self,
+		.version = coh->chunk[p->gpn / CHUNK_PAGES].version,
+		.gpn = p->gpn,
+		.age = age,
+		.seq = p->seq,
+	};
 
-	wait->state = WAIT_PENDING;
-	wait->next = p->waiters;
-	p->waiters = actor + 1;
 	if (age >= p->age)
 		return;
 	p->age = age;
 	/* A read-ahead request never waits for anybody, so there is nobody to hurry. */
-	if (p->phase == PENDING_SENT && !p->ahead) {
-		struct coh_msg msg = {
-			.type = COH_HURRY,
-			.requester = coh->config.self,
-			.version = coh->chunk[p->gpn / CHUNK_PAGES].version,
-			.gpn = p->gpn,
-			.age = age,
-			.seq = p->seq,
-		};
-
+	if (p->phase == PENDING_SENT && !p->ahead)
 		coh_send(coh, out, p->home, &msg);
-	}
+}
+
+static void wait_join(struct coh *coh, struct coh_pending *p, uint32_t actor, struct coh_out *out)
+{
+	struct coh_wait *wait = &coh->wait[actor];
+
+	wait->state = WAIT_PENDING;
+	wait->next = p->waiters;
+	p->waiters = actor + 1;
+	pending_hurry(coh, p, coh_actor_age(coh, actor), out);
 }
 
 static void wait_leave(struct coh *coh, uint32_t actor)
@@ -232,6 +236,7 @@ static void pending_again(struct coh *coh, struct coh_pending *p, struct coh_out
 			age = coh_actor_age(coh, i - 1);
 	}
 	p->ahead = false;
+	p->back_for = 0;
 	if (want != COH_NONE)
 		pending_start(coh, p, want, age, out);
 	else
@@ -260,7 +265,7 @@ static bool stall_start(struct coh *coh, uint32_t actor, struct coh_out *out)
 	p = pending_new(coh, wait->gpn);
 	p->age = coh_actor_age(coh, actor);
 	wait_join(coh, p, actor, out);
-	pending_start(coh, p, wait->want, p->age, out);
+	pending_start(coh, p, coh_want_back(coh, actor, wait->gpn, wait->want), p->age, out);
 	return true;
 }
 
@@ -302,6 +307,24 @@ bool coh_request_ahead(struct coh *coh, uint64_t gpn, struct coh_out *out)
 	return true;
 }
 
+bool coh_request_back(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
+		      struct coh_out *out)
+{
+	struct coh_page *page = coh_page_of(coh, gpn);
+	struct coh_pending *p;
+
+	if (page->access >= want || page->pending)
+		return true;
+	if (coh->pending_count + coh->config.actor_count >= coh->config.window)
+		return false;
+	if (page->access == COH_NONE && !coh_slot_spare(coh, out))
+		return false;
+	p = pending_new(coh, gpn);
+	p->back_for = actor + 1;
+	pending_start(coh, p, want, coh_actor_age(coh, actor), out);
+	return true;
+}
+
 static uint32_t oldest_parked(const struct coh *coh)
 {
 	uint32_t best = 0;
@@ -313,6 +336,21 @@ static uint32_t oldest_parked(const struct coh *coh)
 			best = i + 1;
 	}
 	return best;
+}
+
+void coh_parked_hurry(struct coh *coh, struct coh_out *out)
+{
+	uint64_t age;
+
+	if (!coh->parked_count)
+		return;
+	age = coh_actor_age(coh, oldest_parked(coh) - 1);
+	for (uint32_t i = 0; i < coh->config.window; i++) {
+		struct coh_pending *p = &coh->pending[i];
+
+		if (p->phase != PENDING_FREE && !p->waiters)
+			pending_hurry(coh, p, age, out);
+	}
 }
 
 void coh_parked_pump(struct coh *coh, struct coh_out *out)
@@ -357,6 +395,10 @@ static void request_complete(struct coh *coh, struct coh_pending *p, struct coh_
 		coh_latency_sample(coh, took > p->waited_ns ? took - p->waited_ns : 0);
 	if (p->ahead)
 		coh->stats.readahead_count++;
+	if (p->back_for && !p->waiters) {
+		coh_actor_refetched(coh, p->back_for - 1, p->gpn, p->want);
+		coh->stats.refetch_count++;
+	}
 	coh_satisfy(coh, p->gpn, out);
 	if (!(coh_broken(coh, COH_BROKEN_DONE_EARLY) && p->granted))
 		request_done(coh, p, 0, out);

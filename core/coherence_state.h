@@ -85,6 +85,7 @@ struct coh_pending {
 	bool data;    /* page content came */
 	bool remote;  /* it took a message from another node */
 	bool upgrade;
+	uint32_t back_for; /* fetched back for this actor, plus one */
 	uint32_t acks_needed, acks_got;
 	uint64_t ack_from[NODES_MAX / 64];
 	uint32_t waiters; /* actors */
@@ -123,6 +124,7 @@ struct coh_hold {
 	uint32_t prev, next;
 	uint8_t state;
 	uint8_t want;
+	uint8_t again; /* times that it is fetched back without a stall, when lost */
 	bool pinned;
 };
 
@@ -365,6 +367,12 @@ uint64_t coh_actor_age(const struct coh *coh, uint32_t actor);
 void coh_latency_sample(struct coh *coh, uint64_t latency_ns);
 uint64_t coh_hold_longest(const struct coh *coh);
 void coh_hold_unpin(struct coh *coh, uint32_t actor);
+/* What to ask for: a page that was written before it was lost will be written again. */
+enum coh_access coh_want_back(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want);
+/* A lost page came back without a stall. */
+void coh_actor_refetched(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access access);
+/* Asks for the pages that this actor has lost and will want again. */
+void coh_refetch(struct coh *coh, uint32_t actor, struct coh_out *out);
 void coh_holds_lose(struct coh *coh, uint64_t gpn, enum coh_access after);
 /* The page leaves because this node needs its slot: no one took it from the actors. */
 void coh_holds_forget(struct coh *coh, uint64_t gpn);
@@ -377,8 +385,16 @@ bool coh_pinned(const struct coh *coh, uint64_t gpn);
 int coh_request(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want, bool pin,
 		struct coh_out *out);
 bool coh_request_ahead(struct coh *coh, uint64_t gpn, struct coh_out *out);
+/* The same for a page that `actor` had: with its age, so that it is waited for. */
+bool coh_request_back(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
+		      struct coh_out *out);
 void coh_requests_of_chunk(struct coh *coh, uint64_t chunk, struct coh_out *out);
 void coh_satisfy(struct coh *coh, uint64_t gpn, struct coh_out *out);
+/*
+ * Requests that nobody waits on (fetched back, or left by their actor) may fill the window and wait
+ * for holds themselves: whoever is parked waits for those holds, too, and lends them its age.
+ */
+void coh_parked_hurry(struct coh *coh, struct coh_out *out);
 void coh_parked_pump(struct coh *coh, struct coh_out *out);
 int coh_grant(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
 int coh_ack(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);

@@ -532,8 +532,15 @@ int cpuid_finish(const struct cpuid_set *common, uint32_t vcpu_count, struct cpu
 					  .ebx = 0x4b4d564b,
 					  .ecx = 0x564b4d56,
 					  .edx = 0x4d });
-	append(&pod,
-	       (struct cpuid_leaf){ .function = 0x40000001, .eax = KVM_FEATURE_NOP_IO_DELAY });
+	/*
+	 * Without PV_UNHALT Linux' spinlocks under a hypervisor write at every try
+	 * (virt_spin_lock()), which here moves a page at every try. With it and the hint that vCPUs
+	 * are not preempted it takes the native queued locks, and never uses the hypercall
+	 * (kvm_spinlock_init()).
+	 */
+	append(&pod, (struct cpuid_leaf){ .function = 0x40000001,
+					  .eax = KVM_FEATURE_NOP_IO_DELAY | BIT(7),
+					  .edx = BIT(0) });
 	sort(&pod);
 	*ret_pod = pod;
 	return 0;

@@ -25,7 +25,8 @@
 #include "node/status_socket.h"
 
 #define LINK_SECONDS	  60
-#define HOLD_WALKS_NS_MAX 80000000ull
+#define HOLD_WALKS_NS_MAX 10000000ull
+#define REFETCH_WALKS	  48u
 
 void node_say(struct node *node, const char *format, ...)
 {
@@ -199,6 +200,7 @@ static int create_memory(struct node *node)
 		 * that.
 		 */
 		.hold_ns_max = node->start.walks_write ? HOLD_WALKS_NS_MAX : 0,
+		.refetch = node->start.walks_write ? REFETCH_WALKS : 0,
 		.spin = config->spin ? PAGER_SPIN_AUTO : PAGER_SPIN_OFF,
 		.now_ns = pager_now,
 		.failed = on_pager_failed,
@@ -293,7 +295,9 @@ static int load_guest(struct node *node, char *why, size_t why_size)
 {
 	const struct node_guest *guest = node->options->guest;
 	char cmdline[LOADER_CMDLINE_MAX + 1];
+	bool late = node->start.walks_write && node->config->node_count > 1;
 	struct loader_cmdline_config line = { .tsc_khz = node->start.tsc_khz,
+					      .boot_cpus = late ? node_vcpu_count(node) : 0,
 					      .quiet = guest->quiet,
 					      .extra = guest->append };
 	if (loader_cmdline(&line, cmdline, sizeof(cmdline)) < 0) {

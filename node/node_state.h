@@ -127,7 +127,7 @@ void guest_io_deliver(struct node *node, const struct control_message *msg);
 
 /* stats.c */
 int stats_create(struct node *node);
-char *stats_pod(void *node);	    /* the pod's; asks the others, waits a second at most */
+char *stats_pod(void *node); /* the pod's; asks the others, waits a second at most */
 void stats_reply(struct node *node, const struct control_message *msg); /* control thread */
 
 #endif

@@ -42,6 +42,7 @@ struct pager_config {
 
 	/* 0: the default of pager.c (readahead, zero_batch: UINT32_MAX turns them off). */
 	uint32_t window, readahead, zero_batch;
+	uint32_t refetch; /* lost pages fetched back together, 0: off (struct coh_config) */
 	uint64_t hold_ns, hold_ns_max;
 	uint32_t spin_ns_max;
 	enum pager_spin spin;

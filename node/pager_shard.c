@@ -741,6 +741,7 @@ static int create_core(struct shard *shard, uint32_t actor_count)
 		.zero_batch = config->zero_batch,
 		.neighbours = shard->pager->shard_count == 1 && ranges <= 2,
 		.gap_gpn = ranges == 2 ? (low.gpa + low.size) >> PAGE_SHIFT : 0,
+		.refetch = config->refetch,
 		.hold_ns = config->hold_ns,
 		.hold_ns_max = config->hold_ns_max,
 		.broken = config->broken,

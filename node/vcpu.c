@@ -36,6 +36,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/timer_pace.h"
+
 #define NS_PER_S 1000000000ull
 
 #define TIMER_SIGNAL (SIGRTMIN + 3)
@@ -57,6 +59,8 @@ struct vcpu {
 	timer_t timer;
 	bool timer_exists;
 	uint64_t timer_armed_ns; /* pod clock; UINT64_MAX: not armed */
+	uint64_t timer_late_ns;	 /* pod clock: an expired timer is looked at again then; 0: none */
+	struct timer_pace pace;
 
 	pthread_t thread;
 	bool started;
@@ -165,6 +169,15 @@ void vcpu_stats(const struct vcpu *vcpu, struct vcpu_stats *ret_stats)
 	ret_stats->rip = atomic_load(&vcpu->rip);
 }
 
+/* Of this thread: time in stalls and in sleep does not count. */
+static uint64_t running_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
 /* ---- waiting ----------------------------------------------------------------------------------
  */
 
@@ -196,6 +209,7 @@ static void sleep_until(struct vcpu *vcpu, uint64_t deadline_ns)
 	/* Any return is fine: the caller looks at everything again. */
 	syscall(SYS_futex, &vcpu->activity, FUTEX_WAIT_PRIVATE, VCPU_SLEEPING, &timeout, NULL, 0);
 	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
+	timer_pace_restart(&vcpu->pace, now_of(vcpu), running_ns());
 	if (vcpu->config.ops->idle)
 		vcpu->config.ops->idle(vcpu->config.ctx, vcpu->config.number, false);
 	count(&vcpu->sleep_ns, now_of(vcpu) - now_ns);
@@ -207,6 +221,8 @@ static int arm_timer(struct vcpu *vcpu, uint64_t now_ns)
 	uint64_t deadline_ns = lapic_deadline(&vcpu->state.lapic);
 	struct itimerspec spec = { 0 };
 
+	if (deadline_ns < vcpu->timer_late_ns)
+		deadline_ns = vcpu->timer_late_ns;
 	if (vcpu->timer_armed_ns <= now_ns)
 		vcpu->timer_armed_ns = UINT64_MAX; /* it has gone off */
 	if (deadline_ns >= vcpu->timer_armed_ns)
@@ -453,6 +469,25 @@ static bool run_once(struct vcpu *vcpu, uint64_t now_ns, struct vcpu_end *ret_en
 	return handle_exit(vcpu, ret_end);
 }
 
+/* The timer's interrupt, unless the vCPU was stalled so much that it is to run first. */
+static void tick(struct vcpu *vcpu, uint64_t now_ns)
+{
+	struct lapic_state *lapic = &vcpu->state.lapic;
+	uint64_t deadline_ns = lapic_deadline(lapic), wait_ns = 0;
+
+	vcpu->timer_late_ns = 0;
+	if (deadline_ns > now_ns)
+		return;
+	if (vcpu->state.run_state == VCPU_RUNNABLE)
+		wait_ns = timer_pace_wait(&vcpu->pace, deadline_ns, now_ns, running_ns());
+	if (wait_ns) {
+		vcpu->timer_late_ns = now_ns + wait_ns;
+		return;
+	}
+	timer_pace_restart(&vcpu->pace, now_ns, running_ns());
+	lapic_tick(&vcpu->config.lapic, lapic, now_ns);
+}
+
 /* Takes in what has come from outside since. False: the thread ends. */
 static bool take_events(struct vcpu *vcpu, uint64_t now_ns, struct vcpu_end *ret_end)
 {
@@ -460,7 +495,7 @@ static bool take_events(struct vcpu *vcpu, uint64_t now_ns, struct vcpu_end *ret
 	int error;
 
 	lapic_inbox_drain(&vcpu->inbox, lapic);
-	lapic_tick(&vcpu->config.lapic, lapic, now_ns);
+	tick(vcpu, now_ns);
 	error = resync_tsc(vcpu);
 	if (error)
 		return fail(ret_end, "cannot set the TSC", error);

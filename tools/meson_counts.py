@@ -1,8 +1,5 @@
 #!/usr/bin/env python3
-"""Counts a meson test log: prints 'PASSED FAILED NAMES-OF-FAILED'. A missing log counts as one failure.
-
-With --names: the names of failed tests, one a line, as meson takes them.
-"""
+"""Counts a meson test log: prints 'PASSED FAILED NAMES-OF-FAILED'. A missing log counts as one failure."""
 import json
 import sys
 
@@ -17,7 +14,4 @@ try:
                 failed.append(f"{test['name'].split(' / ')[-1].split(':')[-1].strip()} ({test['result']})")
 except OSError:
     failed.append("no-test-log")
-if sys.argv[1] == "--names":
-    print("\n".join(name.rsplit(" (", 1)[0] for name in failed))
-else:
-    print(passed, len(failed), ", ".join(failed))
+print(passed, len(failed), ", ".join(failed))

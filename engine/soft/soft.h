@@ -246,8 +246,8 @@ struct engine_vcpu {
 	bool tracing;	   /* the host steps to the next place where the guest's state is known */
 	bool no_vector, no_avx;	 /* such instructions have to ask C first */
 	struct soft_insn *insns; /* for the translator */
-	bool kernel_not_global;	    /* VIEW_KERNEL has entries that a write of CR3 clears */
-	bool huge_seen;		    /* the TLB may have pieces of a 1 GiB page */
+	bool kernel_not_global;	 /* VIEW_KERNEL has entries that a write of CR3 clears */
+	bool huge_seen;		 /* the TLB may have pieces of a 1 GiB page */
 	uint64_t large_seen[LARGE_HASH / 64]; /* or of a 2 MiB page, by its address's hash */
 	uint64_t step_count, fill_count, walk_count, translate_count;
 

@@ -243,9 +243,77 @@ static void test_hold_follows_latency(void **state)
 	pod_free(pod);
 }
 
+/* Actor 0 of this node writes pages 7, 8, 9, one after the other, long after any hold. */
+static void write_three(struct pod *pod, uint32_t node)
+{
+	for (uint64_t gpn = 7; gpn <= 9; gpn++) {
+		pod_run(pod, 100 * HOLD_NS);
+		pod_write(pod, node, 0, gpn, 1);
+	}
+	pod_run(pod, 100 * HOLD_NS);
+}
+
+static struct pod *refetching_pod(uint32_t refetch)
+{
+	struct coh_config config = pod_config();
+	struct pod *pod;
+
+	config.hold_ns = config.hold_ns_max = HOLD_NS;
+	config.refetch = refetch;
+	pod = pod_new(2, &config);
+	write_three(pod, 0);
+	write_three(pod, 1); /* 0 has lost them */
+	write_three(pod, 0); /* and wanted them back */
+	write_three(pod, 1);
+	return pod;
+}
+
+/* One stall brings what was lost, and was wanted back before, with the access it had. */
+static void test_lost_come_back_together(void **state)
+{
+	struct pod *pod = refetching_pod(8);
+
+	pod_read(pod, 0, 0, 8);
+	for (uint64_t gpn = 7; gpn <= 9; gpn++) {
+		assert_int_equal(pod->node[0].access[gpn], COH_WRITE);
+		assert_int_equal(pod->node[1].access[gpn], COH_NONE);
+	}
+	pod_free(pod);
+
+	pod = refetching_pod(0);
+	pod_read(pod, 0, 0, 8);
+	assert_int_equal(pod->node[0].access[8], COH_READ);
+	assert_int_equal(pod->node[0].access[7], COH_NONE);
+	pod_free(pod);
+
+	pod = refetching_pod(1);
+	pod_read(pod, 0, 0, 8);
+	assert_int_equal(pod->node[0].access[7] + pod->node[0].access[9], COH_WRITE);
+	pod_free(pod);
+}
+
+/* A page that is not stalled on for long is no longer fetched. */
+static void test_unwanted_stay_away(void **state)
+{
+	struct pod *pod = refetching_pod(8);
+	uint32_t turns = 0;
+
+	for (; turns < 100; turns++) {
+		pod_write(pod, 0, 0, 8, 1);
+		if (pod->node[0].access[7] == COH_NONE)
+			break;
+		write_three(pod, 1);
+	}
+	assert_in_range(turns, 2, 20);
+	assert_int_equal(pod->node[0].access[8], COH_WRITE);
+	pod_free(pod);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_lost_come_back_together),
+		cmocka_unit_test(test_unwanted_stay_away),
 		cmocka_unit_test(test_fresh_grant_is_held),
 		cmocka_unit_test(test_hold_is_running_time),
 		cmocka_unit_test(test_reading_hold_lets_readers_in),

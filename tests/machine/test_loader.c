@@ -302,6 +302,11 @@ static void test_cmdline(void **state)
 	assert_non_null(strstr(line, " reboot=p,panic_w "));
 	assert_null(strstr(line, "quiet"));
 	assert_string_equal(line + strlen(line) - 11, " single x=y");
+	assert_null(strstr(line, "maxcpus"));
+	config.boot_cpus = 3;
+	assert_int_equal(loader_cmdline(&config, line, sizeof(line)), 0);
+	assert_non_null(strstr(line, " maxcpus=3 eagre.online=1 "));
+	config.boot_cpus = 0;
 	config.quiet = true;
 	config.extra = "";
 	assert_int_equal(loader_cmdline(&config, line, sizeof(line)), 0);
