@@ -56,6 +56,8 @@
 #define XSAVE_MIN   576u /* legacy area and header */
 
 #define KVM_FEATURE_NOP_IO_DELAY BIT(1)
+#define KVM_FEATURE_PV_UNHALT	 BIT(7)
+#define KVM_HINTS_REALTIME	 BIT(0)
 
 struct feature_mask {
 	uint32_t function, index;
@@ -539,8 +541,8 @@ int cpuid_finish(const struct cpuid_set *common, uint32_t vcpu_count, struct cpu
 	 * (kvm_spinlock_init()).
 	 */
 	append(&pod, (struct cpuid_leaf){ .function = 0x40000001,
-					  .eax = KVM_FEATURE_NOP_IO_DELAY | BIT(7),
-					  .edx = BIT(0) });
+					  .eax = KVM_FEATURE_NOP_IO_DELAY | KVM_FEATURE_PV_UNHALT,
+					  .edx = KVM_HINTS_REALTIME });
 	sort(&pod);
 	*ret_pod = pod;
 	return 0;
