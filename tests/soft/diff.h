@@ -85,6 +85,8 @@ struct diff_case {
 	uint32_t insn_count;
 	uint32_t image; /* contents of the data pages: diff_image() */
 	enum diff_mode mode;
+	bool exact;   /* flags that nobody will read are to be right at a fault, too */
+	bool strings; /* a repeated string instruction may write over itself: then CPUs differ */
 	bool tainted; /* an instruction may read an undefined flag: not comparable */
 	uint16_t offset[DIFF_INSN_MAX + 1];    /* of each instruction, and of the end */
 	uint16_t undefined[DIFF_INSN_MAX + 1]; /* flags that may be undefined before each */

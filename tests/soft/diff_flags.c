@@ -102,12 +102,15 @@ static uint32_t find_labels(struct diff_case *c, bool label[DIFF_CODE_MAX + 1])
 	struct diff_insn i;
 
 	c->insn_count = 0;
+	c->strings = false;
 	while (at < c->code_bytes && c->insn_count < DIFF_INSN_MAX) {
 		c->offset[c->insn_count++] = (uint16_t)at;
 		if (!diff_decode(c->mode, c->code + at, c->code_bytes - at, &i)) {
 			at = c->code_bytes;
 			break;
 		}
+		if (i.insn.meta.category == ZYDIS_CATEGORY_STRINGOP)
+			c->strings = true;
 		if (points_to(c, at, &i, &to))
 			label[to] = true;
 		at += i.insn.length;

@@ -459,7 +459,10 @@ static bool is_form(const struct diff_forms *forms, struct diff_form *f, bool av
 	    is_redundant(forms, f, &p))
 		return false;
 	/* In 32-bit code VEX.W of general registers is ignored, or #UD. */
-	if (forms->compat && f->w && has_gpr(&p))
+	if (forms->compat && f->w &&
+	    (has_gpr(&p) || p.insn.meta.category == ZYDIS_CATEGORY_CONVERT ||
+	     p.insn.mnemonic == ZYDIS_MNEMONIC_VMOVD || p.insn.mnemonic == ZYDIS_MNEMONIC_VPINSRD ||
+	     p.insn.mnemonic == ZYDIS_MNEMONIC_VPEXTRD))
 		return false;
 	describe(f, &p);
 	return f->modrm || (!f->memory && !f->reg && !f->rm);
@@ -511,7 +514,7 @@ static bool is_prefix(uint8_t opcode, bool compat)
 {
 	return (!compat && (opcode & 0xf0) == 0x40) || (opcode >= 0x64 && opcode <= 0x67) ||
 	       opcode == 0xf0 || opcode == 0xf2 || opcode == 0xf3 || (opcode & 0xe7) == 0x26 ||
-	       opcode == 0x0f || opcode == 0xc4 || opcode == 0xc5 || opcode == 0x62;
+	       opcode == 0x0f || opcode == 0xc4 || opcode == 0xc5 || (!compat && opcode == 0x62);
 }
 
 static void add_legacy(struct diff_forms *forms)

@@ -144,7 +144,8 @@ static void put_idle_prefix(struct diff_gen *g, const struct diff_form *f, struc
 {
 	static const uint8_t idle[] = { 0x26, 0x2e, 0x36, 0x3e };
 
-	if (f->memory && !e->m.segment && rng_chance(&g->rng, 2))
+	/* In 32-bit code segments are writable or not, and all may be. */
+	if (f->memory && !e->m.segment && g->c->mode != MODE_COMPAT && rng_chance(&g->rng, 2))
 		put(e, idle[rng_below(&g->rng, sizeof(idle))]);
 }
 

@@ -316,6 +316,8 @@ static bool load_flags(struct diff_gen *g)
 
 	if (rng_chance(&g->rng, 50))
 		flags &= ~FLAG_DF;
+	if (g->c->mode == MODE_SYSTEM) /* where these count */
+		flags = (flags & ~0x3000u) | FLAG_IF;
 	if (!(g->known >> R_RSP & 1))
 		return false;
 	if (!EMIT(g, 0x68, B4(flags)))
@@ -387,14 +389,16 @@ static bool xsave_image(struct diff_gen *g)
 {
 	uint32_t at = image_target(g, DIFF_XSAVE_BYTES, 64);
 	uint8_t rex = rng_chance(&g->rng, 50) ? 0x48 : 0x40;
+	uint32_t parts = rng_below(&g->rng, 8);
 
 	if (!g->plan->avx || (g->pinned & 5))
 		return false;
 	for (uint32_t i = 0; i < 64; i += 8)
 		EMIT(g, 0x48, 0xc7, 0x04, 0x25, B4(at + 512 + i), B4(0));
-	diff_emit_load(g, R_RAX, rng_below(&g->rng, 8));
+	diff_emit_load(g, R_RAX, parts);
 	diff_emit_load(g, R_RDX, 0);
 	EMIT(g, rex, 0x0f, 0xae, 0x24, 0x25, B4(at));
+	store(g, at + 512, parts); /* which of them are "in use" depends on the CPU */
 	clear_pointers(g, at, 8, 24);
 	EMIT(g, 0x66, 0xc7, 0x04, 0x25, B4(at + 6), 0, 0);
 	store(g, at + 28, 0xffff); /* MXCSR's mask */
