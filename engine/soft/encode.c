@@ -37,8 +37,9 @@ static void put_prefixes(struct writer *w, const struct soft_insn *insn)
 		    (code64 || z->raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY))
 			size_prefix = true;
 	}
-	if (!code64 && z->operand_width == 16 && z->opcode_map != ZYDIS_OPCODE_MAP_0F38 &&
-	    z->opcode_map != ZYDIS_OPCODE_MAP_0F3A)
+	if (!code64 && z->operand_width == 16 &&
+	    ((z->opcode_map != ZYDIS_OPCODE_MAP_0F38 && z->opcode_map != ZYDIS_OPCODE_MAP_0F3A) ||
+	     z->mnemonic == ZYDIS_MNEMONIC_MOVBE || z->mnemonic == ZYDIS_MNEMONIC_CRC32))
 		size_prefix = true;
 	if (size_prefix)
 		put(w, 0x66);
@@ -65,7 +66,10 @@ static void put_opcode(struct writer *w, const struct soft_insn *insn)
 	default:
 		break;
 	}
-	if (insn->z.opcode_map != ZYDIS_OPCODE_MAP_0F0F)
+	/* 82 is 80 once more, and gone in 64-bit code. */
+	if (insn->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && insn->z.opcode == 0x82)
+		put(w, 0x80);
+	else if (insn->z.opcode_map != ZYDIS_OPCODE_MAP_0F0F)
 		put(w, insn->z.opcode);
 }
 
@@ -83,6 +87,15 @@ static uint32_t tail_offset(const struct soft_insn *insn)
 	return raw->imm[0].size ? raw->imm[0].offset : insn->length;
 }
 
+/* A register in the immediate, of which 32-bit code has eight (VBLENDVPS and its like). */
+static bool names_register(const struct soft_insn *insn)
+{
+	return insn->z.machine_mode != ZYDIS_MACHINE_MODE_LONG_64 &&
+	       insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+	       insn->z.opcode_map == ZYDIS_OPCODE_MAP_0F3A && insn->z.opcode >= 0x4a &&
+	       insn->z.opcode <= 0x4c;
+}
+
 static void put_tail(struct writer *w, const struct soft_insn *insn, int base)
 {
 	const ZydisDecodedInstructionRaw *raw = &insn->z.raw;
@@ -95,6 +108,8 @@ static void put_tail(struct writer *w, const struct soft_insn *insn, int base)
 			       (raw->modrm.rm & 7));
 	for (uint32_t i = tail_offset(insn); i < insn->length; i++)
 		put(w, insn->bytes[i]);
+	if (names_register(insn))
+		w->out[w->count - 1] &= 0x7f;
 }
 
 static uint32_t encode_vex(const struct soft_insn *insn, int base, struct writer *w)

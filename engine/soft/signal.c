@@ -100,13 +100,11 @@ static void on_kick(int number, siginfo_t *info, void *context)
 	errno = saved_errno;
 }
 
-static uint8_t vector_of(int number, const siginfo_t *info)
+static uint8_t vector_of(int number, const siginfo_t *info, const greg_t *regs)
 {
 	switch (number) {
-	case SIGFPE:
-		if (info->si_code == FPE_INTDIV || info->si_code == FPE_INTOVF)
-			return VECTOR_DE;
-		return VECTOR_XM;
+	case SIGFPE: /* #DE, #MF or #XM: Linux has the vector in the signal's frame */
+		return (uint8_t)regs[REG_TRAPNO];
 	case SIGILL:
 		return VECTOR_UD;
 	case SIGTRAP:
@@ -122,10 +120,9 @@ static uint8_t vector_of(int number, const siginfo_t *info)
 static void on_fault(int number, siginfo_t *info, void *context)
 {
 	struct engine_vcpu *vcpu = soft_vcpu_current();
-	ucontext_t *uc = context;
-	greg_t *regs = uc->uc_mcontext.gregs;
+	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
 	uint64_t pc = (uint64_t)regs[REG_RIP];
-	uint8_t vector = vector_of(number, info);
+	uint8_t vector = vector_of(number, info, regs);
 
 	if (vcpu && vcpu->running) {
 		if (number == SIGTRAP && vcpu->tracing) {
@@ -135,15 +132,14 @@ static void on_fault(int number, siginfo_t *info, void *context)
 				soft_translated_stop(vcpu, context);
 			return;
 		}
-		/* #MF and #XM are one signal: an unmasked x87 exception is in its status word. */
-		if (vector == VECTOR_XM && uc->uc_mcontext.fpregs &&
-		    (uc->uc_mcontext.fpregs->swd & 0x80))
-			vector = VECTOR_MF;
 		switch (soft_cache_place(vcpu->engine, pc)) {
 		case PLACE_BLOCK:
 			soft_translated_fault(vcpu, context, vector);
 			return;
 		case PLACE_EXEC:
+			vcpu->host_fault = (uintptr_t)info->si_addr;
+			if (vector == FAULT_OF_ENGINE && soft_in_fault_pages(vcpu, info->si_addr))
+				vector = VECTOR_PF;
 			leave(vcpu, regs, SOFT_REASON_FAULT, vector);
 			return;
 		default:

@@ -256,6 +256,8 @@ struct engine_vcpu {
 	const uint8_t *exec_insn; /* where in exec the guest's instruction is */
 	uint8_t *exec;		  /* code buffer for the stepper */
 	bool bounce_device;
+	uint8_t *fault_pages; /* step_fault.c */
+	uint64_t host_fault;  /* where the host's own page fault was, in the stepper's code */
 	_Alignas(64) uint8_t bounce[2048];
 	_Alignas(64) uint8_t xsave[4096]; /* the host's layout, standard format */
 	_Alignas(64) struct soft_tlb_entry tlb[VIEW_COUNT][TLB_ENTRIES];
@@ -382,6 +384,10 @@ uint64_t soft_load64(const void *host);
 bool soft_exchange64(void *host, uint64_t expected, uint64_t value);
 void soft_copy(void *to, const void *from, size_t bytes);
 bool soft_in_access(uint64_t pc); /* is this pc in one of the three? */
+
+/* step_fault.c */
+bool soft_in_fault_pages(const struct engine_vcpu *vcpu, const void *host);
+void soft_fault_pages_free(struct engine_vcpu *vcpu);
 
 /* exception.c */
 int soft_raise(struct engine_vcpu *vcpu, uint8_t vector);

@@ -25,6 +25,20 @@ soft_handler *soft_string_handler(ZydisMnemonic mnemonic);
 soft_handler *soft_legacy_handler(ZydisMnemonic mnemonic); /* not in 64-bit mode */
 /* By the host's CPU, the operand translated (step_exec.c). */
 int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step);
+/*
+ * Executes it with gpr, flags and extended state of the vCPU, its operand (or NULL) at host; base:
+ * the register that addresses it, or -1.
+ */
+int soft_execute_at(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint8_t *host,
+		    int base);
+/* Its operand is not there: is it for the host's CPU to say which fault comes (step_fault.c)? */
+bool soft_fault_is_hosts(const struct soft_insn *insn);
+/* vcpu->fault is what its address gives, if it comes to that. */
+int soft_step_absent(struct engine_vcpu *vcpu, const struct soft_insn *insn);
+int soft_step_fault(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint64_t linear);
+/* maskmovq, maskmovdqu */
+bool soft_insn_is_masked_store(const struct soft_insn *insn);
+int soft_step_masked(struct engine_vcpu *vcpu, struct soft_step *step);
 /* On vcpu->bounce, which the caller has filled. */
 int soft_execute_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn);
 /* After SOFT_REASON_FAULT. */

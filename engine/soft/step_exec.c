@@ -9,8 +9,7 @@
  * Everything that can fault is tried before; if a device still has to be asked after the execution,
  * the registers go back to what they were, and the instruction starts anew with the answer.
  *
- * Left out: masked vector moves whose enabled elements lie in one page and the others in a page
- * that is not there; LOCK across pages is not atomic towards other nodes.
+ * Left out: LOCK across pages is not atomic towards other nodes.
  */
 #include "engine/soft/step.h"
 
@@ -44,18 +43,20 @@ int soft_fault_from_host(struct engine_vcpu *vcpu)
 	}
 	if (vector == VECTOR_GP || vector == VECTOR_SS)
 		return soft_raise_error(vcpu, vector, 0);
+	if (vector == VECTOR_PF) /* the host's: soft_step_fault() makes the guest's of it */
+		return soft_raise_page_fault(vcpu, vcpu->host_fault, 0);
 	if (vector == VECTOR_XM && !(vcpu->state.cr4 & CR4_OSXMMEXCPT))
 		vector = VECTOR_UD;
 	return soft_raise(vcpu, vector);
 }
 
-/* Runs it with gpr, flags and extended state of the vCPU; host: the operand, or NULL. */
-static int execute_here(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint8_t *host)
+int soft_execute_at(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint8_t *host, int base)
 {
 	struct emit e = { .at = vcpu->exec, .end = vcpu->exec + SOFT_EXEC_BYTES };
-	int base = host ? choose_base(insn) : 0;
 	uint8_t bytes[HOST_INSN_MAX];
 
+	if (base < 0)
+		base = host ? choose_base(insn) : 0;
 	emit_load(&e, R14, VCPU_GPR + 8 * R14);
 	emit_load(&e, R15, VCPU_GPR + 8 * R15);
 	if (host)
@@ -77,6 +78,11 @@ static int execute_here(struct engine_vcpu *vcpu, const struct soft_insn *insn, 
 	default:
 		return SOFT_AGAIN;
 	}
+}
+
+static int execute_here(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint8_t *host)
+{
+	return soft_execute_at(vcpu, insn, host, -1);
 }
 
 int soft_execute_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn)
@@ -152,10 +158,33 @@ static int execute_split_lock(struct engine_vcpu *vcpu, const struct soft_insn *
 	return err;
 }
 
+/* On its operand in memory at `linear`, and `distance` bytes before what it is told. */
+static int execute_on_memory(struct engine_vcpu *vcpu, const struct soft_insn *insn,
+			     uint64_t linear, int64_t distance)
+{
+	struct soft_page page;
+	int err = soft_translate(vcpu, vcpu->view, linear,
+				 insn->memory_write ? ACCESS_WRITE : ACCESS_READ, &page);
+
+	if (err)
+		return err;
+	vcpu->bounce_device = !page.host;
+	if (!page.host || (linear & (PAGE_BYTES - 1)) + insn->memory_bytes > PAGE_BYTES) {
+		if (insn->memory_bytes > OPERAND_MAX)
+			return soft_raise(vcpu, VECTOR_UD);
+		if (page.host && is_locked(insn))
+			return execute_split_lock(vcpu, insn, linear, distance);
+		return execute_on_copy(vcpu, insn, linear, distance);
+	}
+	err = execute_here(vcpu, insn, page.host - distance);
+	if (page.code && !err)
+		soft_code_written(vcpu, page.gpa, insn->memory_bytes);
+	return err;
+}
+
 int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	const struct soft_insn *insn = &step->insn;
-	struct soft_page page;
 	int64_t distance;
 	uint64_t linear;
 	int err;
@@ -171,22 +200,13 @@ int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 	/* The CPU looks at this before it looks for the page. */
 	if (!err && (linear & (insn->alignment - 1)))
 		err = soft_raise_error(vcpu, VECTOR_GP, 0);
-	if (!err)
-		err = soft_translate(vcpu, vcpu->view, linear,
-				     insn->memory_write ? ACCESS_WRITE : ACCESS_READ, &page);
+	if (err == SOFT_FAULT && soft_fault_is_hosts(insn))
+		return soft_step_absent(vcpu, insn);
 	if (err)
 		return err;
-	vcpu->bounce_device = !page.host;
-	if (!page.host || (linear & (PAGE_BYTES - 1)) + insn->memory_bytes > PAGE_BYTES) {
-		if (insn->memory_bytes > OPERAND_MAX)
-			return soft_raise(vcpu, VECTOR_UD);
-		if (page.host && is_locked(insn))
-			return execute_split_lock(vcpu, insn, linear, distance);
-		return execute_on_copy(vcpu, insn, linear, distance);
-	}
-	err = execute_here(vcpu, insn, page.host - distance);
-	if (page.code && !err)
-		soft_code_written(vcpu, page.gpa, insn->memory_bytes);
+	err = execute_on_memory(vcpu, insn, linear, distance);
+	if (err == SOFT_FAULT && vcpu->fault.vector == VECTOR_PF && soft_fault_is_hosts(insn))
+		err = soft_step_fault(vcpu, insn, linear);
 	return err;
 }
 
@@ -228,21 +248,21 @@ static int gather_one(struct engine_vcpu *vcpu, const struct soft_step *step, ui
 	uint64_t index = vector_get(vcpu, mem->index, i * index_bytes, index_bytes), linear,
 		 zero = 0;
 	uint64_t value = 0;
-	int err;
+	int err = SOFT_OK;
 
 	if (index_bytes == 4)
 		index = (uint64_t)(int64_t)(int32_t)index;
 	plain.index = ZYDIS_REGISTER_NONE;
-	err = soft_linear(vcpu, soft_segment_of(mem->segment),
-			  (soft_effective_address(vcpu, step, &plain) + index * mem->scale) &
-				  soft_mask(step->insn.z.address_width / 8u),
-			  bytes, false, &linear);
-	if (!err && (vector_get(vcpu, op[2].reg.value, i * bytes, bytes) >> (8 * bytes - 1) & 1)) {
-		err = soft_read(vcpu, vcpu->view, linear, &value, bytes);
+	if (vector_get(vcpu, op[2].reg.value, i * bytes, bytes) >> (8 * bytes - 1) & 1) {
+		err = soft_linear(
+			vcpu, soft_segment_of(mem->segment),
+			(soft_effective_address(vcpu, step, &plain) + index * mem->scale) &
+				soft_mask(step->insn.z.address_width / 8u),
+			bytes, false, &linear);
+		if (!err)
+			err = soft_read(vcpu, vcpu->view, linear, &value, bytes);
 		if (!err)
 			soft_copy(vector_byte(vcpu, op[0].reg.value, i * bytes), &value, bytes);
-	} else {
-		err = SOFT_OK;
 	}
 	if (!err)
 		soft_copy(vector_byte(vcpu, op[2].reg.value, i * bytes), &zero, bytes);

@@ -983,6 +983,8 @@ static const struct {
 	{ ZYDIS_MNEMONIC_CLFLUSHOPT, step_flush_line },
 	{ ZYDIS_MNEMONIC_CLWB, step_flush_line },
 	{ ZYDIS_MNEMONIC_CLDEMOTE, step_nothing },
+	{ ZYDIS_MNEMONIC_RDSSPD, step_nothing }, /* no shadow stacks: a hint */
+	{ ZYDIS_MNEMONIC_RDSSPQ, step_nothing },
 	{ ZYDIS_MNEMONIC_SERIALIZE, step_nothing },
 	{ ZYDIS_MNEMONIC_NOP, step_nothing },
 	{ ZYDIS_MNEMONIC_ENDBR32, step_nothing },

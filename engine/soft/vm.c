@@ -25,6 +25,7 @@ static void soft_vcpu_destroy(struct engine_vcpu *vcpu)
 	vcpu->engine->vcpu[vcpu->number] = NULL;
 	pthread_mutex_unlock(&vcpu->engine->lock);
 	free(vcpu->insns);
+	soft_fault_pages_free(vcpu);
 	munmap(vcpu->signal_stack, SIGNAL_STACK_BYTES);
 	munmap(vcpu, sizeof(*vcpu));
 }
