@@ -170,115 +170,164 @@ enum handshake_verdict handshake_judge(const struct handshake *mine, const struc
 	return HANDSHAKE_OK;
 }
 
-static void explain_numbers(enum handshake_role role, const struct handshake *mine,
-			    const struct handshake *theirs, const char *peer, char *text,
-			    size_t size)
-{
-	static const char remedy[] = "start each node on its own host, with the same configuration";
+/*
+ * The words for each verdict, to the side that dialled and to the one that listened. {fields} are
+ * filled in once; what stands for them is not looked at again.
+ */
+static const char version_text[] =
+	"{peer} runs Eagre protocol {their version}, this is {my version}: install the same version "
+	"on all nodes";
+static const char pod_text[] =
+	"{peer} belongs to pod \"{their pod}\", this node to pod \"{my pod}\": give each pod addresses "
+	"of its own, and all nodes of a pod the same configuration";
+static const char config_text[] =
+	"{peer} was started with another configuration of pod \"{my pod}\" (digest {their digest}, "
+	"here {my digest}): copy one file to all nodes";
+static const char shards_text[] =
+	"{peer} has {their shards} shards, this node {my shards}: set the same number on all nodes";
+static const char capabilities_text[] =
+	"{peer} was built or started with other capabilities ({their capabilities}, here "
+	"{my capabilities}): run the same program in the same way on all nodes";
+static const char limits_text[] =
+	"{peer} ({their build}) was built with other limits than this node ({my build}): install "
+	"the same build on all nodes";
 
-	if (role == HANDSHAKE_DIALLER)
-		snprintf(text, size, "%s says it is node %u: addresses are mixed up; %s", peer,
-			 theirs->node, remedy);
+static const struct verdict_text {
+	const char *listener, *dialler;
+} verdict_texts[HANDSHAKE_VERDICT_LIMIT] = {
+	[HANDSHAKE_VERSION] = { version_text, version_text },
+	[HANDSHAKE_POD] = { pod_text, pod_text },
+	[HANDSHAKE_WRONG_NODE] = {
+		"{peer} says it is node {their node} and wants node {their peer}, but this is node "
+		"{my node}: addresses are mixed up; start each node on its own host, with the same "
+		"configuration",
+		"{peer} says it is node {their node}: addresses are mixed up; start each node on its "
+		"own host, with the same configuration",
+	},
+	[HANDSHAKE_UNKNOWN_NODE] = {
+		"{peer} says it is node {their node}, which is {known}: give all nodes the same "
+		"configuration, and start each once",
+		"{peer} has no other node {my node} in its configuration: give all nodes the same "
+		"configuration, and start each once",
+	},
+	[HANDSHAKE_CONFIG] = { config_text, config_text },
+	[HANDSHAKE_SHARDS] = { shards_text, shards_text },
+	[HANDSHAKE_CAPABILITIES] = { capabilities_text, capabilities_text },
+	[HANDSHAKE_LIMITS] = { limits_text, limits_text },
+	[HANDSHAKE_DUPLICATE] = {
+		"{peer} is linked already, and a second process says it is node {their node}: start "
+		"each node once",
+		"{peer} is linked with another process that says it is node {my node}: start each "
+		"node once",
+	},
+	[HANDSHAKE_RUNNING] = {
+		"{peer} wants to join, but the pod is complete and running: end this pod first",
+		"{peer} says that its pod is complete and running: end that pod first",
+	},
+};
+
+#define FIELD_MAX 64u
+
+enum number_form { DECIMAL, HEX, DIGEST };
+
+static void put_number(char value[FIELD_MAX], enum number_form form, uint64_t number)
+{
+	unsigned long long n = number;
+
+	if (form == DECIMAL)
+		snprintf(value, FIELD_MAX, "%llu", n);
+	else if (form == HEX)
+		snprintf(value, FIELD_MAX, "%#llx", n);
 	else
-		snprintf(text, size,
-			 "%s says it is node %u and wants node %u, but this is node %u: addresses "
-			 "are mixed up; %s",
-			 peer, theirs->node, theirs->peer, mine->node, remedy);
+		snprintf(value, FIELD_MAX, "%016llx", n);
 }
 
-static void explain_unknown(enum handshake_role role, const struct handshake *mine,
-			    const struct handshake *theirs, const char *peer, char *text,
-			    size_t size)
+/* A field of one side's hello, in value; NULL: there is none of this name. */
+static const char *side_field(const struct handshake *hello, const char *name, size_t length,
+			      char value[FIELD_MAX])
 {
-	static const char remedy[] = "give all nodes the same configuration, and start each once";
+	const struct {
+		const char *name, *text;
+		uint64_t number;
+		enum number_form form;
+	} fields[] = {
+		{ "version", NULL, hello->version, DECIMAL },
+		{ "node", NULL, hello->node, DECIMAL },
+		{ "peer", NULL, hello->peer, DECIMAL },
+		{ "shards", NULL, hello->shard_count, DECIMAL },
+		{ "digest", NULL, hello->config_digest, DIGEST },
+		{ "capabilities", NULL, hello->capabilities, HEX },
+		{ "pod", hello->pod_name, 0, DECIMAL },
+		{ "build", hello->build, 0, DECIMAL },
+	};
 
-	if (role == HANDSHAKE_DIALLER)
-		snprintf(text, size, "%s has no other node %u in its configuration: %s", peer,
-			 mine->node, remedy);
-	else
-		snprintf(text, size, "%s says it is node %u, which is %s: %s", peer, theirs->node,
-			 theirs->node == mine->node ? "this node's own number"
-						    : "not in this node's configuration",
-			 remedy);
+	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+		if (strlen(fields[i].name) != length || strncmp(fields[i].name, name, length) != 0)
+			continue;
+		if (fields[i].text)
+			return fields[i].text;
+		put_number(value, fields[i].form, fields[i].number);
+		return value;
+	}
+	return NULL;
 }
 
-static void explain_late(enum handshake_verdict verdict, enum handshake_role role,
-			 const struct handshake *mine, const struct handshake *theirs,
-			 const char *peer, char *text, size_t size)
+struct sides {
+	const struct handshake *mine, *theirs;
+	const char *peer;
+};
+
+/* What stands for the field `name`, without its braces. An unknown one is our own bug. */
+static const char *field_text(const struct sides *sides, const char *name, size_t length,
+			      char value[FIELD_MAX])
 {
-	if (role == HANDSHAKE_DIALLER && verdict == HANDSHAKE_DUPLICATE)
-		snprintf(text, size,
-			 "%s is linked with another process that says it is node %u: start each "
-			 "node once",
-			 peer, mine->node);
-	else if (role == HANDSHAKE_DIALLER)
-		snprintf(text, size,
-			 "%s says that its pod is complete and running: end that pod first", peer);
-	else if (verdict == HANDSHAKE_DUPLICATE)
-		snprintf(text, size,
-			 "%s is linked already, and a second process says it is node %u: start "
-			 "each node once",
-			 peer, theirs->node);
-	else
-		snprintf(text, size,
-			 "%s wants to join, but the pod is complete and running: end this pod "
-			 "first",
-			 peer);
+	const char *text = NULL;
+
+	if (length == 4 && strncmp(name, "peer", 4) == 0)
+		text = sides->peer;
+	else if (length == 5 && strncmp(name, "known", 5) == 0)
+		text = sides->theirs->node == sides->mine->node
+			       ? "this node's own number"
+			       : "not in this node's configuration";
+	else if (strncmp(name, "their ", 6) == 0)
+		text = side_field(sides->theirs, name + 6, length - 6, value);
+	else if (strncmp(name, "my ", 3) == 0)
+		text = side_field(sides->mine, name + 3, length - 3, value);
+	assert(text);
+	return text;
 }
 
 void handshake_explain(enum handshake_verdict verdict, enum handshake_role my_role,
 		       const struct handshake *mine, const struct handshake *theirs,
 		       const char *peer, char *text, size_t size)
 {
-	switch (verdict) {
-	case HANDSHAKE_VERSION:
-		snprintf(text, size,
-			 "%s runs Eagre protocol %u, this is %u: install the same version on all "
-			 "nodes",
-			 peer, theirs->version, mine->version);
-		break;
-	case HANDSHAKE_POD:
-		snprintf(text, size,
-			 "%s belongs to pod \"%s\", this node to pod \"%s\": give each pod "
-			 "addresses of its own, and all nodes of a pod the same configuration",
-			 peer, theirs->pod_name, mine->pod_name);
-		break;
-	case HANDSHAKE_WRONG_NODE:
-		explain_numbers(my_role, mine, theirs, peer, text, size);
-		break;
-	case HANDSHAKE_UNKNOWN_NODE:
-		explain_unknown(my_role, mine, theirs, peer, text, size);
-		break;
-	case HANDSHAKE_CONFIG:
-		snprintf(text, size,
-			 "%s was started with another configuration of pod \"%s\" (digest %016llx, "
-			 "here %016llx): copy one file to all nodes",
-			 peer, mine->pod_name, (unsigned long long)theirs->config_digest,
-			 (unsigned long long)mine->config_digest);
-		break;
-	case HANDSHAKE_SHARDS:
-		snprintf(text, size,
-			 "%s has %u shards, this node %u: set the same number on all nodes", peer,
-			 theirs->shard_count, mine->shard_count);
-		break;
-	case HANDSHAKE_CAPABILITIES:
-		snprintf(text, size,
-			 "%s was built or started with other capabilities (%#x, here %#x): run the "
-			 "same program in the same way on all nodes",
-			 peer, theirs->capabilities, mine->capabilities);
-		break;
-	case HANDSHAKE_LIMITS:
-		snprintf(text, size,
-			 "%s (%s) was built with other limits than this node (%s): install the "
-			 "same build on all nodes",
-			 peer, theirs->build, mine->build);
-		break;
-	case HANDSHAKE_DUPLICATE:
-	case HANDSHAKE_RUNNING:
-		explain_late(verdict, my_role, mine, theirs, peer, text, size);
-		break;
-	default:
+	const struct sides sides = { mine, theirs, peer };
+	const struct verdict_text *words =
+		(unsigned)verdict < HANDSHAKE_VERDICT_LIMIT ? &verdict_texts[verdict] : NULL;
+	const char *from = !words			  ? NULL
+			   : my_role == HANDSHAKE_DIALLER ? words->dialler
+							  : words->listener;
+	size_t filled = 0;
+
+	if (!from) {
 		snprintf(text, size, "%s refused for reason %d", peer, (int)verdict);
-		break;
+		return;
+	}
+	while (*from && filled + 1 < size) {
+		size_t plain = strcspn(from, "{");
+		char value[FIELD_MAX];
+		const char *field = "";
+
+		if (from[plain] == '{') {
+			size_t length = strcspn(from + plain, "}") - 1;
+
+			field = field_text(&sides, from + plain + 1, length, value);
+			filled += (size_t)snprintf(text + filled, size - filled, "%.*s%s",
+						   (int)plain, from, field);
+			from += plain + length + 2;
+		} else {
+			filled += (size_t)snprintf(text + filled, size - filled, "%s", from);
+			from += plain;
+		}
 	}
 }

@@ -165,6 +165,21 @@ static void test_explain(void **state)
 				assert_string_not_equal(text[role][v], text[role][w]);
 		}
 	}
+	handshake_explain(HANDSHAKE_WRONG_NODE, HANDSHAKE_LISTENER, &mine, &theirs, "x", text[0][0],
+			  512);
+	assert_string_equal(text[0][0],
+			    "x says it is node 2 and wants node 1, but this is node 1: addresses "
+			    "are mixed up; start each node on its own host, with the same "
+			    "configuration");
+	/* A name is not looked at for fields, and a small buffer is not overrun. */
+	snprintf(theirs.pod_name, sizeof(theirs.pod_name), "{my pod}{");
+	handshake_explain(HANDSHAKE_POD, HANDSHAKE_DIALLER, &mine, &theirs, "x", text[0][0], 512);
+	assert_non_null(
+		strstr(text[0][0], "x belongs to pod \"{my pod}{\", this node to pod \"tide"));
+	memset(text[0][0], '#', 512);
+	handshake_explain(HANDSHAKE_POD, HANDSHAKE_DIALLER, &mine, &theirs, "x", text[0][0], 20);
+	assert_int_equal(strlen(text[0][0]), 19);
+	assert_int_equal(text[0][0][20], '#');
 	handshake_explain((enum handshake_verdict)99, HANDSHAKE_DIALLER, &mine, &theirs, "x",
 			  text[0][0], 512);
 	assert_string_equal(text[0][0], "x refused for reason 99");
