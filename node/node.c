@@ -196,8 +196,9 @@ static int create_memory(struct node *node)
 		.capacity_bytes = config->node[node->self].memory,
 		/*
 		 * Where page-table walks count as writes, page tables bounce with every walk, a
-		 * dozen pages at once: holds must be able to grow until the work between is worth
-		 * that.
+		 * dozen pages at once: they are fetched back together, and holds may grow to a few
+		 * stalls. Longer ones make every hand-over between two nodes as long
+		 * (docs/rack.md).
 		 */
 		.hold_ns_max = node->start.walks_write ? HOLD_WALKS_NS_MAX : 0,
 		.refetch = node->start.walks_write ? REFETCH_WALKS : 0,
