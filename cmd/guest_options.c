@@ -27,7 +27,8 @@ void guest_options_usage(FILE *to)
 	      "  --log FILE       what the kernel says on its console, where the console is not shown\n"
 	      "  --no-console     do not connect the guest's console to this terminal\n"
 	      "  -- COMMAND...    run this in the guest, print its output, exit with its status\n"
-	      "  --engine ENGINE  auto or kvm\n",
+	      "  --engine ENGINE  kvm (hardware virtualization), soft (translation), or auto: the best\n"
+	      "                   that this host has; all nodes of a pod need the same\n",
 	      to);
 }
 
@@ -146,10 +147,30 @@ int guest_options_open(const struct guest_options *options, struct node_guest *r
 	return 0;
 }
 
-const struct engine_ops *engine_named(const char *name)
+static const struct engine_ops *best_engine(char *ret_note, size_t note_size)
 {
-	if (!name || strcmp(name, "auto") == 0 || strcmp(name, engine_kvm.name) == 0)
-		return &engine_kvm;
-	complain("there is no engine '%s'; there are auto and kvm", name);
+	struct engine_features *features = malloc(sizeof(*features));
+	char why[512] = "no memory";
+	int r = features ? engine_kvm.probe(features, why, sizeof(why)) : -ENOMEM;
+
+	free(features);
+	if (r == 0)
+		snprintf(ret_note, note_size, "engine kvm: this host has hardware virtualization");
+	else
+		snprintf(ret_note, note_size, "engine soft, not kvm: %s", why);
+	return r == 0 ? &engine_kvm : &engine_soft;
+}
+
+const struct engine_ops *engine_choose(const char *name, char *ret_note, size_t note_size)
+{
+	static const struct engine_ops *const engines[] = { &engine_kvm, &engine_soft };
+
+	ret_note[0] = '\0';
+	if (!name || strcmp(name, "auto") == 0)
+		return best_engine(ret_note, note_size);
+	for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++)
+		if (strcmp(name, engines[i]->name) == 0)
+			return engines[i];
+	complain("there is no engine '%s'; there are auto, kvm and soft", name);
 	return NULL;
 }

@@ -46,7 +46,10 @@ void guest_options_take(struct guest_options *options, int option, const char *v
  */
 int guest_options_open(const struct guest_options *options, struct node_guest *ret_guest);
 
-/* The engine of that name ("auto" or NULL: the best there is), or NULL after complaining. */
-const struct engine_ops *engine_named(const char *name);
+/*
+ * The engine of that name, or NULL after complaining. "auto" or NULL: kvm where this host has it
+ * and it runs a guest, else soft; ret_note then is one line with which, and why, else it is empty.
+ */
+const struct engine_ops *engine_choose(const char *name, char *ret_note, size_t note_size);
 
 #endif

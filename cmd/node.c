@@ -112,9 +112,11 @@ int cmd_node(int argc, char **argv)
 	struct node_options options = {
 		.config = config,
 		.self = pod_config_find(config, command.name),
-		.engine = engine_named(command.guest.engine),
 		.say = command.quiet ? print_nothing : print_progress,
 	};
+	char note[600];
+	options.engine = engine_choose(command.guest.engine, note, sizeof(note));
+	options.engine_note = note;
 	status = STATUS_FAILED;
 	if (!options.engine)
 		goto out;

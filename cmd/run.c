@@ -33,6 +33,8 @@ struct run_command {
 	uint32_t nodes, vcpus;
 	uint64_t memory;
 	bool quiet;
+	const struct engine_ops *engine; /* of all nodes */
+	char engine_note[600];
 	struct guest_options guest;
 };
 
@@ -192,7 +194,8 @@ static struct node_options options_of(const struct run_command *command,
 	return (struct node_options){
 		.config = config,
 		.self = self,
-		.engine = engine_named(command->guest.engine),
+		.engine = command->engine,
+		.engine_note = command->engine_note,
 		.guest = self == 0 ? guest : NULL,
 		.say = command->quiet || self != 0 ? say_nothing : print_progress,
 	};
@@ -278,7 +281,9 @@ int cmd_run(int argc, char **argv)
 	int status = parse(argc, argv, &command);
 	if (status >= 0)
 		return status;
-	if (!engine_named(command.guest.engine) || guest_options_open(&command.guest, &guest) < 0)
+	command.engine = engine_choose(command.guest.engine, command.engine_note,
+				       sizeof(command.engine_note));
+	if (!command.engine || guest_options_open(&command.guest, &guest) < 0)
 		return STATUS_FAILED;
 	struct pod_config *config = make_config(&command);
 	if (!config)

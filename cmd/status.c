@@ -116,10 +116,10 @@ static const char *text(const json_t *object, const char *key)
 
 static void print_nodes(const json_t *nodes)
 {
-	printf("%-3s %-12s %-21s %5s %9s %9s %8s %8s %9s %9s %9s %9s %8s %8s %10s %8s %9s\n", "no",
-	       "node", "address", "vcpus", "resident", "promised", "owned", "shared", "st.zero",
-	       "st.read", "st.write", "st.upgr", "p50 us", "p99 us", "messages", "MiB out",
-	       "clock ns");
+	printf("%-3s %-12s %-21s %-6s %5s %9s %9s %8s %8s %9s %9s %9s %9s %8s %8s %10s %8s %9s\n",
+	       "no", "node", "address", "engine", "vcpus", "resident", "promised", "owned",
+	       "shared", "st.zero", "st.read", "st.write", "st.upgr", "p50 us", "p99 us",
+	       "messages", "MiB out", "clock ns");
 	size_t i;
 	json_t *n;
 	json_array_foreach(nodes, i, n)
@@ -130,12 +130,13 @@ static void print_nodes(const json_t *nodes)
 			       text(n, "error"));
 			continue;
 		}
-		printf("%-3zu %-12s %-21s %5lld %8lldM %8lldM %8lld %8lld %9lld %9lld %9lld %9lld %8.1f %8.1f "
+		printf("%-3zu %-12s %-21s %-6s %5lld %8lldM %8lldM %8lld %8lld %9lld %9lld %9lld %9lld %8.1f %8.1f "
 		       "%10lld %8.1f %9lld\n",
-		       i, text(n, "name"), text(n, "address"), number(n, "vcpus"),
-		       number(n, "resident_bytes") >> 20, number(n, "promised_bytes") >> 20,
-		       number(n, "pages_owned"), number(n, "pages_shared"), number(stalls, "zero"),
-		       number(stalls, "read"), number(stalls, "write"), number(stalls, "upgrade"),
+		       i, text(n, "name"), text(n, "address"), text(n, "engine"),
+		       number(n, "vcpus"), number(n, "resident_bytes") >> 20,
+		       number(n, "promised_bytes") >> 20, number(n, "pages_owned"),
+		       number(n, "pages_shared"), number(stalls, "zero"), number(stalls, "read"),
+		       number(stalls, "write"), number(stalls, "upgrade"),
 		       (double)number(n, "stall_p50_ns") / 1e3,
 		       (double)number(n, "stall_p99_ns") / 1e3, number(n, "messages"),
 		       (double)number(n, "bytes_out") / (1 << 20), number(n, "clock_error_ns"));
@@ -145,9 +146,9 @@ static void print_nodes(const json_t *nodes)
 static void print_pod(const json_t *answer)
 {
 	const json_t *vcpus = json_object_get(answer, "vcpus");
-	printf("pod %s: %s, up %lld s, guest memory %lld MiB, %zu nodes, %zu vCPUs\n\n",
+	printf("pod %s: %s, up %lld s, engine %s, guest memory %lld MiB, %zu nodes, %zu vCPUs\n\n",
 	       text(answer, "pod"), text(answer, "state"), number(answer, "uptime_s"),
-	       number(answer, "memory_bytes") >> 20,
+	       text(answer, "engine"), number(answer, "memory_bytes") >> 20,
 	       json_array_size(json_object_get(answer, "nodes")), json_array_size(vcpus));
 	print_nodes(json_object_get(answer, "nodes"));
 	printf("\n%-5s %-12s %-10s %10s\n", "vcpu", "node", "state", "stalls");

@@ -110,6 +110,14 @@ static void on_pager_failed(void *ctx, uint16_t peer, int error, const char *cau
 		control_page_link_failed(node, peer, cause);
 }
 
+/* The pager runs before the engine exists: an engine that is not complete has no code yet. */
+static void on_pages_lost(void *ctx, uint64_t gpa, uint64_t bytes)
+{
+	struct node *node = ctx;
+	if (atomic_load_explicit(&node->engine_complete, memory_order_acquire))
+		node->options->engine->page_lost(node->engine, gpa, bytes);
+}
+
 static uint64_t pager_now(void *ctx)
 {
 	return node_now_ns(ctx);
@@ -205,6 +213,7 @@ static int create_memory(struct node *node)
 		.spin = config->spin ? PAGER_SPIN_AUTO : PAGER_SPIN_OFF,
 		.now_ns = pager_now,
 		.failed = on_pager_failed,
+		.lost = node->options->engine->page_lost ? on_pages_lost : NULL,
 		.arg = node,
 	};
 	r = pager_create(&pager, &node->pager);
@@ -229,6 +238,7 @@ static int create_vcpus(struct node *node, char *why, size_t why_size)
 			node->engine, node->map.range[i].gpa,
 			guest_memory_hva(node->memory, node->map.range[i].gpa),
 			node->map.range[i].bytes);
+	atomic_store_explicit(&node->engine_complete, r == 0, memory_order_release);
 	/* Without scaling the guest's TSC runs as the host's does, whatever its rate is said to be.
 	 */
 	node_clock_tsc_start(node->clock, node->start.epoch_ns, node->start.tsc_khz,
@@ -261,7 +271,10 @@ static int create_vcpus(struct node *node, char *why, size_t why_size)
 static int loader_write(void *ctx, uint64_t gpa, const void *data, size_t bytes)
 {
 	struct node *node = ctx;
-	return memory_write(node->loader_port, gpa, data, bytes);
+	int r = memory_write(node->loader_port, gpa, data, bytes);
+	if (!r && node->options->engine->page_lost)
+		node->options->engine->page_lost(node->engine, gpa, bytes);
+	return r;
 }
 
 static size_t on_console_input(void *ctx, unsigned int port, const uint8_t *data, size_t size)
@@ -370,6 +383,8 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 	int r = check_names(node, why, why_size);
 	if (!r)
 		r = check(node->options, &node->features, &node->map, why, why_size);
+	if (!r && node->options->engine_note[0])
+		node_say(node, "%s", node->options->engine_note);
 	if (!r && node->config->node_count > 1 && node->features.advice)
 		node_say(node, "advice: %s", node->features.advice);
 	if (!r)

@@ -41,6 +41,7 @@ struct node_options {
 	const struct pod_config *config;
 	uint16_t self;
 	const struct engine_ops *engine;
+	const char *engine_note; /* why this engine: said when the host has been checked; or "" */
 	const struct node_guest *guest;		      /* node 0; NULL on the others */
 	void (*say)(void *context, const char *line); /* progress, one line without newline */
 	void *context;

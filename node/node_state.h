@@ -42,6 +42,7 @@ struct node {
 	struct pager *pager;
 	struct memory_port *loader_port;
 	struct engine *engine;
+	atomic_bool engine_complete;  /* it has all of its memory; no vCPU has run before */
 	struct vcpu *vcpu[VCPUS_MAX]; /* local ones, in order: config->node[self].vcpu_count */
 	struct control_thread *control;
 	struct guest_io *io;

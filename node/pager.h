@@ -55,6 +55,12 @@ struct pager_config {
 	 * Must not call back into the pager.
 	 */
 	void (*failed)(void *arg, uint16_t node, int error, const char *cause);
+	/*
+	 * This node no longer has these pages, and nobody has been told yet: what was made of their
+	 * contents is void (engine_ops.page_lost). From a shard's thread, so it must not wait for
+	 * guest memory. May be NULL.
+	 */
+	void (*lost)(void *arg, uint64_t gpa, uint64_t bytes);
 	void *arg;
 };
 

@@ -75,6 +75,9 @@ int plan_settle(struct plan *plan)
 	}
 	if (error < 0)
 		plan->failed_node = NODE_NONE;
+	else if (plan->lost && (op == PLAN_DROP || op == PLAN_TAKE))
+		plan->lost(plan->lost_arg, plan->gpn << PAGE_SHIFT,
+			   (uint64_t)plan->count << PAGE_SHIFT);
 	return error;
 }
 

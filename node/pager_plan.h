@@ -70,6 +70,10 @@ struct plan {
 	uint64_t pages_sent;
 
 	uint16_t failed_node; /* whom the last error is about, NODE_NONE: memory */
+
+	/* After each run that was dropped or taken, before a message tells of it; or NULL. */
+	void (*lost)(void *arg, uint64_t gpa, uint64_t bytes);
+	void *lost_arg;
 };
 
 int plan_init(struct plan *plan, struct guest_memory *memory, uint32_t shard, uint16_t node_count);

@@ -777,6 +777,8 @@ int shard_init(struct shard *shard, struct pager *pager, uint32_t index)
 	    !shard->cached_actor)
 		return -ENOMEM;
 	error = plan_init(&shard->plan, pager->config.memory, index, pager->config.node_count);
+	shard->plan.lost = pager->config.lost;
+	shard->plan.lost_arg = pager->config.arg;
 	if (error == 0)
 		error = pager_queue_init(&shard->queue, pager->actors.port_count);
 	if (error == 0)

@@ -106,7 +106,8 @@ static int check_peer(struct node *node, uint16_t peer, const struct control_fea
 	const char *name = node->config->node[peer].name;
 	if (strcmp(f->engine, node->options->engine->name) != 0) {
 		snprintf(why, why_size,
-			 "node %u (%s) runs engine '%s', this one '%s': use one engine in a pod",
+			 "node %u (%s) runs engine '%s', this one '%s': give all nodes the same "
+			 "--engine; soft runs everywhere",
 			 peer, name, f->engine, node->options->engine->name);
 		return -EINVAL;
 	}

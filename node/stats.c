@@ -69,6 +69,7 @@ static char *stats_own(struct node *node)
 		.number = node->self,
 		.name = config->name,
 		.address = config->address,
+		.engine = node->options->engine->name,
 		.promised_bytes = config->memory,
 		.clock_error_ns = node_clock_error_ns(node->clock),
 		.tsc_error_ns = node_clock_tsc_error_ns(node->clock),

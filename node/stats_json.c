@@ -111,6 +111,7 @@ char *stats_json(const struct stats_node *node)
 	set(o, "number", node->number);
 	json_object_set_new(o, "name", json_string(node->name));
 	json_object_set_new(o, "address", json_string(node->address));
+	json_object_set_new(o, "engine", json_string(node->engine));
 	set(o, "vcpus", node->vcpu_count);
 	set(o, "promised_bytes", node->promised_bytes);
 	set_pager(o, &node->pager);

@@ -21,7 +21,7 @@ struct stats_vcpu {
 
 struct stats_node {
 	uint32_t number;
-	const char *name, *address;
+	const char *name, *address, *engine;
 	uint64_t promised_bytes;
 	struct pager_stats pager;
 	uint64_t clock_error_ns;

@@ -134,10 +134,9 @@ int kvm_open_checked(char *why, size_t why_size)
 		bool device = access("/dev/kvm", F_OK) == 0;
 
 		snprintf(why, why_size,
-			 "%s (the CPU has neither svm nor vmx): use the rack (./run does) or "
-			 "another host",
-			 device ? "/dev/kvm only emulates here, there is no hardware virtualization"
-				: "no hardware virtualization");
+			 "no hardware virtualization (the CPU has neither svm nor vmx%s): take "
+			 "--engine soft, or another host",
+			 device ? "; /dev/kvm only emulates" : "");
 		return -ENODEV;
 	}
 	err = check_kernel(why, why_size);

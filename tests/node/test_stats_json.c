@@ -19,6 +19,7 @@ static char *largest(void)
 	static struct stats_node node = { .number = NODES_MAX - 1,
 					  .name = LONG_NAME,
 					  .address = "host.example:65535",
+					  .engine = "soft",
 					  .promised_bytes = GPA_LIMIT,
 					  .clock_error_ns = INT64_MAX,
 					  .tsc_error_ns = INT64_MIN,

@@ -21,7 +21,7 @@ def check_node(i, node):
     check(f"{where}: {node.get('error')}", "error" not in node)
     for key in NODE_NUMBERS:
         check(f"{where}: {key} is {node.get(key)!r}", isinstance(node.get(key), int) and node[key] >= 0)
-    for key in ("name", "address"):
+    for key in ("name", "address", "engine"):
         check(f"{where}: {key} is {node.get(key)!r}", isinstance(node.get(key), str) and node[key])
     stalls = node.get("stalls", {})
     for kind in ("zero", "read", "write", "upgrade"):
