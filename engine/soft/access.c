@@ -4,8 +4,10 @@
  *
  * A page may be on another node: then the access blocks in the host's kernel. The functions of the
  * section soft_access are the only ones that may block so. A signal that finds the pc there (a
- * kick) breaks the access off: it goes to vcpu->abandon, and the instruction starts anew some time.
- * So callers hold no lock, and do nothing before their last access that may not be done twice.
+ * kick) breaks the access off: it goes to vcpu->abandon, and the instruction starts anew some time,
+ * its registers as they were (soft_step_abandoned()). So callers hold no lock, and do nothing
+ * before their last access that may not be done twice, or set vcpu->committing for it: then the
+ * access is not broken off, and the kick waits for it.
  *
  * Memory that is a device's is asked for by an exit. The instruction then starts anew as well, with
  * the answers so far in vcpu->device[]; it asks for the same things in the same order.
@@ -30,6 +32,11 @@ bool soft_in_access(uint64_t pc)
 ACCESS_SECTION uint64_t soft_load64(const void *host)
 {
 	return *(const volatile uint64_t *)host;
+}
+
+ACCESS_SECTION uint8_t soft_load8(const void *host)
+{
+	return *(const volatile uint8_t *)host;
 }
 
 ACCESS_SECTION bool soft_exchange64(void *host, uint64_t expected, uint64_t value)

@@ -8,7 +8,7 @@
  *   pc in a block         the state before its instruction is known (translate.h): taken out
  *   pc on the way in      nothing has happened yet: left at once
  *   pc in the stepper's   before or at the guest's instruction: left, it starts anew
- *   pc in an access       of C to guest memory: broken off (access.c)
+ *   pc in an access       of C to guest memory: broken off (access.c), if that may still be
  *   elsewhere             `stop` is set and will be seen
  */
 #include "engine/soft/soft.h"
@@ -88,7 +88,7 @@ static void on_kick(int number, siginfo_t *info, void *context)
 			leave(vcpu, regs, SOFT_REASON_STOP, 0);
 		break;
 	case PLACE_OUTSIDE:
-		if (!soft_in_access(pc))
+		if (!soft_in_access(pc) || vcpu->committing)
 			break;
 		regs[REG_RSP] = ((regs[REG_RSP] - 256) & ~15ll) - 8;
 		regs[REG_RDI] = (greg_t)(uintptr_t)vcpu;

@@ -251,6 +251,15 @@ struct engine_vcpu {
 	uint64_t large_seen[LARGE_HASH / 64]; /* or of a 2 MiB page, by its address's hash */
 	uint64_t step_count, fill_count, walk_count, translate_count;
 
+	/*
+	 * While the stepper is at an instruction: what to go back to if a signal breaks it off. And
+	 * from executing an instruction on a copy to writing that back it must not be broken off.
+	 */
+	bool stepping, committing;
+	struct {
+		uint64_t gpr[GPR_COUNT], rip, flags;
+		bool shadow;
+	} undo;
 	jmp_buf abandon; /* in soft_vcpu_run(): where an access broken off by a signal goes */
 	void *signal_stack;
 	const uint8_t *exec_insn; /* where in exec the guest's instruction is */
@@ -381,6 +390,7 @@ int soft_probe_write(struct engine_vcpu *vcpu, enum soft_view view, uint64_t lin
 int soft_fetch(struct engine_vcpu *vcpu, uint64_t linear, uint8_t *bytes, uint32_t *size);
 /* Plain accesses to host memory that may wait for a page. */
 uint64_t soft_load64(const void *host);
+uint8_t soft_load8(const void *host);
 bool soft_exchange64(void *host, uint64_t expected, uint64_t value);
 void soft_copy(void *to, const void *from, size_t bytes);
 bool soft_in_access(uint64_t pc); /* is this pc in one of the three? */
@@ -434,5 +444,7 @@ uint64_t soft_tsc(const struct engine_vcpu *vcpu);
 
 /* step.c: one instruction at vcpu->rip */
 int soft_step(struct engine_vcpu *vcpu);
+/* A signal has broken it off: registers as before, if it was at an instruction. */
+void soft_step_abandoned(struct engine_vcpu *vcpu);
 
 #endif

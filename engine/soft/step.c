@@ -367,7 +367,7 @@ static int check_breakpoint(struct engine_vcpu *vcpu)
 	return SOFT_FAULT;
 }
 
-int soft_step(struct engine_vcpu *vcpu)
+static int step_once(struct engine_vcpu *vcpu)
 {
 	bool shadow = vcpu->shadow;
 	struct soft_step step;
@@ -408,4 +408,30 @@ int soft_step(struct engine_vcpu *vcpu)
 		vcpu->debug_hits |= DR6_STEP;
 	vcpu->debug_pending = vcpu->debug_hits != 0;
 	return SOFT_OK;
+}
+
+int soft_step(struct engine_vcpu *vcpu)
+{
+	int err;
+
+	memcpy(vcpu->undo.gpr, vcpu->gpr, sizeof(vcpu->undo.gpr));
+	vcpu->undo.rip = vcpu->rip;
+	vcpu->undo.flags = vcpu->flags;
+	vcpu->undo.shadow = vcpu->shadow;
+	atomic_signal_fence(memory_order_seq_cst);
+	vcpu->stepping = true;
+	err = step_once(vcpu);
+	vcpu->stepping = false;
+	return err;
+}
+
+void soft_step_abandoned(struct engine_vcpu *vcpu)
+{
+	if (!vcpu->stepping)
+		return;
+	memcpy(vcpu->gpr, vcpu->undo.gpr, sizeof(vcpu->undo.gpr));
+	vcpu->rip = vcpu->undo.rip;
+	vcpu->flags = vcpu->undo.flags;
+	vcpu->shadow = vcpu->undo.shadow;
+	vcpu->stepping = vcpu->committing = false;
 }

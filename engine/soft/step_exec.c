@@ -122,9 +122,11 @@ static int execute_on_copy(struct engine_vcpu *vcpu, const struct soft_insn *ins
 		return err;
 	soft_copy(undo.gpr, vcpu->gpr, sizeof(undo.gpr));
 	undo.flags = vcpu->flags;
+	vcpu->committing = true;
 	err = execute_here(vcpu, insn, copy - distance);
 	if (!err && insn->memory_write)
 		err = soft_write(vcpu, vcpu->view, linear, copy, bytes);
+	vcpu->committing = false;
 	if (err) {
 		soft_copy(vcpu->gpr, undo.gpr, sizeof(undo.gpr));
 		vcpu->flags = undo.flags;

@@ -119,7 +119,14 @@ static int move_one(struct engine_vcpu *vcpu, const struct string *s, uint64_t f
 	uint64_t value = 0;
 	int err = soft_read(vcpu, vcpu->view, from, &value, s->item);
 
-	return err ? err : soft_write(vcpu, vcpu->view, to, &value, s->item);
+	if (!err)
+		err = soft_probe_write(vcpu, vcpu->view, to, s->item);
+	if (err)
+		return err;
+	vcpu->committing = true; /* it may overwrite its own source */
+	err = soft_write(vcpu, vcpu->view, to, &value, s->item);
+	vcpu->committing = false;
+	return err;
 }
 
 static void copy_items(const struct string *s, uint8_t *to, const uint8_t *from, uint64_t items)
@@ -133,6 +140,12 @@ static void copy_items(const struct string *s, uint8_t *to, const uint8_t *from,
 	}
 	for (uint64_t i = 0; i < items; i++)
 		soft_copy(to + i * s->item, from + i * s->item, s->item);
+}
+
+/* May it start anew after it has been broken off? Not if it overwrites its own source. */
+static bool overlap(const uint8_t *to, const uint8_t *from, uint64_t bytes)
+{
+	return (uintptr_t)to - (uintptr_t)from < bytes || (uintptr_t)from - (uintptr_t)to < bytes;
 }
 
 static int step_movs(struct engine_vcpu *vcpu, struct soft_step *step)
@@ -162,7 +175,13 @@ static int step_movs(struct engine_vcpu *vcpu, struct soft_step *step)
 			items = 1;
 			err = move_one(vcpu, &s, from, to);
 		} else if (!err) {
+			if (overlap(target.host, source.host, items * s.item)) {
+				(void)soft_load8(source.host); /* here it may wait for the pages */
+				(void)soft_load8(target.host);
+				vcpu->committing = true;
+			}
 			copy_items(&s, target.host, source.host, items);
+			vcpu->committing = false;
 			if (target.code)
 				soft_code_written(vcpu, target.gpa, items * s.item);
 		}

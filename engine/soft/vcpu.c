@@ -196,6 +196,7 @@ static int deliver_nmi(struct engine_vcpu *vcpu)
 static int deliver_events(struct engine_vcpu *vcpu)
 {
 	struct vcpu_state *state = &vcpu->state;
+	int err;
 
 	if (state->exception_pending || state->exception_injected)
 		return deliver_exception(vcpu);
@@ -203,8 +204,9 @@ static int deliver_events(struct engine_vcpu *vcpu)
 		vcpu->fault = (struct soft_fault){ .vector = VECTOR_DB,
 						   .trap = 1,
 						   .dr6 = vcpu->debug_hits };
+		err = soft_deliver_fault(vcpu);
 		vcpu->debug_pending = false;
-		return soft_deliver_fault(vcpu);
+		return err;
 	}
 	if (state->nmi_pending && !state->nmi_masked && !state->nmi_injected && !vcpu->shadow)
 		deliver_nmi(vcpu);
@@ -423,6 +425,7 @@ static void end(struct engine_vcpu *vcpu)
 static void settle_abandoned(struct engine_vcpu *vcpu)
 {
 	soft_pause_abandoned(vcpu);
+	soft_step_abandoned(vcpu);
 	if (vcpu->unsettled)
 		soft_settle(vcpu, vcpu->unsettled);
 	vcpu->unsettled = 0;
@@ -464,7 +467,7 @@ static int finish_loop(struct engine_vcpu *vcpu)
 {
 	if (setjmp(vcpu->abandon)) {
 		vcpu->answered = false;
-		soft_pause_abandoned(vcpu);
+		settle_abandoned(vcpu);
 		return SOFT_AGAIN;
 	}
 	return finish_open(vcpu);

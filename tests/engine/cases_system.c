@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The system guests, an image a concept: see system.h. */
+/* The system guests, an image a concept: see system.h. Each as it is, and shaken. */
 #include "tests/engine/cases.h"
 #include "tests/engine/system.h"
 
@@ -7,7 +7,11 @@
 	extern const struct system_image system_##name;                                            \
 	static int test_##name(struct rig *rig)                                                    \
 	{                                                                                          \
-		return system_run(rig, &system_##name);                                            \
+		return system_run(rig, &system_##name, false);                                     \
+	}                                                                                          \
+	static int shaken_##name(struct rig *rig)                                                  \
+	{                                                                                          \
+		return system_run(rig, &system_##name, true);                                      \
 	}
 
 SYSTEM_CASE(exceptions)
@@ -18,6 +22,7 @@ SYSTEM_CASE(interrupts)
 SYSTEM_CASE(paging)
 SYSTEM_CASE(code)
 SYSTEM_CASE(features)
+SYSTEM_CASE(stress)
 
 #define FEW "its emulator knows only part of 64-bit mode"
 
@@ -30,5 +35,15 @@ const struct test_case cases_system[] = {
 	{ "system-paging", test_paging, FEW },
 	{ "system-code", test_code, FEW },
 	{ "system-features", test_features, FEW },
+	{ "system-stress", test_stress, FEW },
+	{ "shaken-exceptions", shaken_exceptions, FEW },
+	{ "shaken-privilege", shaken_privilege, FEW },
+	{ "shaken-compat", shaken_compat, FEW },
+	{ "shaken-debug", shaken_debug, FEW },
+	{ "shaken-interrupts", shaken_interrupts, FEW },
+	{ "shaken-paging", shaken_paging, FEW },
+	{ "shaken-code", shaken_code, FEW },
+	{ "shaken-features", shaken_features, FEW },
+	{ "shaken-stress", shaken_stress, FEW },
 	{ 0 },
 };

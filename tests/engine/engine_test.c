@@ -19,7 +19,8 @@
 
 #include "tests/engine/cases.h"
 
-#define TEST_SECONDS 60
+#define TEST_SECONDS	  60
+#define LONG_TEST_SECONDS 900 /* with --rounds */
 
 static const struct engine_ops *const engines[] = { &engine_kvm, &engine_soft };
 #define ENGINE_COUNT (sizeof(engines) / sizeof(engines[0]))
@@ -42,6 +43,19 @@ static void on_alarm(int signal_number)
 	_exit(1);
 }
 
+/* On the engine's signal stack: under soft the other one is the guest's. */
+static void catch_alarm(void)
+{
+	struct sigaction action = { .sa_handler = on_alarm, .sa_flags = SA_ONSTACK };
+
+	sigaction(SIGALRM, &action, NULL);
+}
+
+static unsigned int seconds_of_test(void)
+{
+	return rig_rounds ? LONG_TEST_SECONDS : TEST_SECONDS;
+}
+
 static int run_case(const struct test_case *test)
 {
 	static struct rig rig;
@@ -50,7 +64,7 @@ static int run_case(const struct test_case *test)
 	int result;
 
 	running = test->name;
-	alarm(TEST_SECONDS);
+	alarm(seconds_of_test());
 	result = rig_emulated && test->emulated ? SKIPPED : rig_open(&rig, NULL);
 	if (!result)
 		result = test->run(&rig);
@@ -169,7 +183,7 @@ int main(int argc, char **argv)
 	char why[256] = "";
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	signal(SIGALRM, on_alarm);
+	catch_alarm();
 	running = "probe";
 	rig_ops = options.engine;
 	alarm(TEST_SECONDS);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tests/engine/rig.h"
+#include "tests/engine/shake.h"
 
 #define ROUNDS_MAX   100000
 #define CASE_SECONDS 20
@@ -292,22 +293,44 @@ static int after_exit(struct rig *rig, struct outside *outside)
 	return -1;
 }
 
-static int run(struct rig *rig)
+static bool can_move(const struct engine_exit *exit)
+{
+	return exit->kind == EXIT_KICKED || exit->kind == EXIT_IO || exit->kind == EXIT_MMIO ||
+	       exit->kind == EXIT_MSR_READ || exit->kind == EXIT_MSR_WRITE;
+}
+
+/* shake: NULL, or it is moved at every exit. */
+static int run(struct rig *rig, struct shake *shake)
 {
 	struct outside outside = { 0 };
 	int more = 1;
 
-	rig_watch(rig->vcpu[0], CASE_SECONDS);
 	for (int round = 0; more > 0 && round < ROUNDS_MAX; round++) {
+		rig_watch(rig->vcpu[0], CASE_SECONDS);
 		more = inject(rig, &outside);
 		if (!more)
 			more = rig_run(rig, 0);
 		if (!more)
 			more = after_exit(rig, &outside);
+		if (more > 0 && shake && can_move(&rig->exit[0]))
+			more = shake_move(shake, rig) ? -1 : 1;
 	}
 	rig_watch(NULL, 0);
 	CHECK(more <= 0, "exits without end");
 	return more;
+}
+
+static int run_shaken(struct rig *rig, uint32_t *moves)
+{
+	struct shake shake;
+	int err = shake_begin(&shake, rig);
+
+	if (err)
+		return err;
+	err = run(rig, &shake);
+	shake_end(&shake);
+	*moves += shake.moves;
+	return err;
 }
 
 static const char *const field_names[EXPECT_FIELDS] = {
@@ -420,21 +443,21 @@ static const char *why_left_out(const struct rig *rig, const struct system_case 
 }
 
 static int run_case(struct rig *rig, const struct system_image *image,
-		    const struct system_case *test)
+		    const struct system_case *test, bool shaken, uint32_t *moves)
 {
 	const struct expectation *end =
 		test + 1 < image->cases_end ? test[1].expect : image->expect_end;
 	int err = start(rig, image, test);
 
 	if (!err)
-		err = run(rig);
+		err = shaken ? run_shaken(rig, moves) : run(rig, NULL);
 	/* Compared even if it failed: the log shows how far it came. */
 	return compare(rig, test->expect, end) || err ? -1 : 0;
 }
 
-int system_run(struct rig *rig, const struct system_image *image)
+int system_run(struct rig *rig, const struct system_image *image, bool shaken)
 {
-	uint32_t cases = 0, failed = 0;
+	uint32_t cases = 0, failed = 0, moves = 0;
 
 	for (const struct system_case *test = image->cases; test < image->cases_end; test++) {
 		int err;
@@ -447,12 +470,13 @@ int system_run(struct rig *rig, const struct system_image *image)
 			printf("  left out: %s: %s\n", test->name, why_left_out(rig, test));
 			continue;
 		}
-		err = run_case(rig, image, test);
+		err = run_case(rig, image, test, shaken, &moves);
 		cases++;
 		failed += err != 0;
 		if (err)
 			printf("  FAILED: %s\n", test->name);
 	}
-	printf("  %u cases, %u failed\n", cases, failed);
+	printf("  %u cases, %u failed", cases, failed);
+	printf(shaken ? ", moved %u times\n" : "\n", moves);
 	return failed ? -1 : 0;
 }

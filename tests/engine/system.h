@@ -111,6 +111,7 @@
 #define EXPECT_FIELDS 13
 
 #ifndef __ASSEMBLER__
+#include <stdbool.h>
 #include <stdint.h>
 
 /* One EXPECT, WANT or EXPECT_SHUTDOWN: the bits of `given` are the fields that count. */
@@ -152,8 +153,11 @@ struct system_image {
 };
 
 struct rig;
-/* Runs every case of the image, each in a machine of its own. 0, or -1 with messages. */
-int system_run(struct rig *rig, const struct system_image *image);
+/*
+ * Runs every case of the image, each in a machine of its own. 0, or -1 with messages. Shaken: the
+ * vCPU is kicked all the time, and moved at every exit (shake.h).
+ */
+int system_run(struct rig *rig, const struct system_image *image, bool shaken);
 #endif
 
 #endif

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A vCPU that is kicked again and again at random, and then moved into a new one by way of its
+ * image: whatever it was doing must go on as if nothing had been. One at a time.
+ */
+#ifndef TESTS_ENGINE_SHAKE_H
+#define TESTS_ENGINE_SHAKE_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "tests/engine/rig.h"
+
+struct shake {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	struct engine_vcpu *vcpu; /* under lock; NULL while it is moved */
+	_Atomic int stop;
+	uint32_t moves;
+};
+
+/* Begins to kick rig->vcpu[0]. */
+int shake_begin(struct shake *shake, struct rig *rig);
+void shake_end(struct shake *shake);
+/* After an exit that is answered: moves it, unless its instruction has yet another question. */
+int shake_move(struct shake *shake, struct rig *rig);
+
+#endif

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Instructions that are not done in one go, often: over the edge of two pages, onto their own source, on devices. Run
+ * shaken, each is broken off somewhere, and must not be done twice or by half. The language: system_guest.inc.
+ */
+#include "tests/engine/system_guest.inc"
+
+#define EDGE (SYS_DATA + 0x8ffd)
+
+	IMAGE	stress
+gate_target:
+	DONE
+
+/* A buffer rotated by a byte, by REP MOVSB down onto itself, many times. 17 * 256 bytes. */
+	CASE	rotate
+	mov	$4352, %ecx
+	xor	%eax, %eax
+1:	mov	%al, SYS_DATA(%rax)
+	inc	%eax
+	loop	1b
+	mov	$600, %ebp
+2:	mov	SYS_DATA, %bl
+	mov	$SYS_DATA, %edi
+	mov	$SYS_DATA + 1, %esi
+	mov	$4351, %ecx
+	rep movsb
+	mov	%bl, (%rdi)
+	dec	%ebp
+	jnz	2b
+	xor	%eax, %eax
+	mov	$4352, %ecx
+3:	lea	600(%rax), %edx		/* byte i is i + 600 now */
+	cmp	%dl, SYS_DATA(%rax)
+	jne	4f
+	inc	%eax
+	loop	3b
+4:	REPORT	%rcx
+	WANT	0
+	DONE
+
+/* The same by quadwords, whose source they overwrite in part. */
+	CASE	rotate_wide
+	mov	$4352, %ecx
+	xor	%eax, %eax
+1:	mov	%al, SYS_DATA(%rax)
+	inc	%eax
+	loop	1b
+	mov	$600, %ebp
+2:	mov	SYS_DATA, %bl
+	mov	$SYS_DATA, %edi
+	mov	$SYS_DATA + 1, %esi
+	mov	$543, %ecx
+	rep movsq
+	mov	$7, %ecx
+	rep movsb
+	mov	%bl, (%rdi)
+	dec	%ebp
+	jnz	2b
+	xor	%eax, %eax
+	mov	$4352, %ecx
+3:	lea	600(%rax), %edx
+	cmp	%dl, SYS_DATA(%rax)
+	jne	4f
+	inc	%eax
+	loop	3b
+4:	REPORT	%rcx
+	WANT	0
+	DONE
+
+	CASE	edges
+	mov	$20000, %r12d
+	mov	$EDGE, %ebx
+	movq	$0, (%rbx)
+	movq	$0, 0x1000(%rbx)
+	movq	$0, 0x2000(%rbx)
+	xor	%r13d, %r13d
+	xor	%r14d, %r14d
+1:	incq	(%rbx)
+	lock addq $3, 0x1000(%rbx)
+	mov	$5, %eax
+	lock xadd %rax, 0x2000(%rbx)
+	add	%rax, %r13
+	stc
+	adcq	$0, (%rbx)
+	mov	%r12, %rax
+	xchg	%rax, 0x3000(%rbx)
+	add	%rax, %r14
+	dec	%r12
+	jnz	1b
+	mov	(%rbx), %rax
+	REPORT	%rax
+	WANT	40000
+	mov	0x1000(%rbx), %rax
+	REPORT	%rax
+	WANT	60000
+	mov	0x2000(%rbx), %rax
+	REPORT	%rax
+	WANT	100000
+	REPORT	%r13
+	WANT	5 * 20000 / 2 * 19999
+	REPORT	%r14
+	WANT	20000 / 2 * 20001 - 1
+	DONE
+
+/* The stack over an edge: what moves rsp must not move it twice. */
+	CASE	stack_edges
+	mov	$20000, %r12d
+	mov	$EDGE + 8, %esp
+	xor	%r13d, %r13d
+1:	push	%r12
+	popq	EDGE + 0x1000
+	pushq	EDGE + 0x1000
+	call	2f
+	add	(%rsp), %r13
+	pop	%rax
+	enter	$24, $0
+	leave
+	push	%rsp
+	pop	%rsp
+	dec	%r12
+	jnz	1b
+	mov	%rsp, %rbx
+	mov	$SYS_STACK, %esp
+	REPORT	%rbx
+	WANT	EDGE + 8
+	REPORT	%r13
+	WANT	20000 / 2 * 20001
+	DONE
+2:	pushfq
+	popfq
+	ret	$0
+
+/* x87 and vectors: loaded and stored over an edge; the stack of x87 is as deep as before. */
+	CASE	fpu_edges
+	mov	$10000, %r12d
+	fninit
+	fldz
+1:	fld1
+	faddp
+	fstpt	EDGE - 4
+	fldt	EDGE - 4
+	movq	%r12, %xmm1
+	movups	%xmm1, EDGE + 0x1000 - 8
+	paddq	%xmm1, %xmm2
+	movups	EDGE + 0x1000 - 8, %xmm3
+	paddq	%xmm3, %xmm4
+	dec	%r12
+	jnz	1b
+	fistpl	SYS_DATA
+	mov	SYS_DATA, %eax
+	REPORT	%rax
+	WANT	10000
+	fnstsw	%ax
+	and	$0x3800, %eax
+	REPORT	%rax
+	WANT	0
+	movq	%xmm2, %rax
+	REPORT	%rax
+	WANT	10000 / 2 * 10001
+	movq	%xmm4, %rax
+	REPORT	%rax
+	WANT	10000 / 2 * 10001
+	DONE
+
+/* Read-modify-writes and strings on a device's registers. */
+	CASE	devices
+	mov	$SYS_MMIO, %ebx
+	mov	$300, %r12d
+	movl	$0, (%rbx)
+	movl	$0, 8(%rbx)
+1:	incl	(%rbx)
+	lock addl $3, 8(%rbx)
+	mov	%r12d, 16(%rbx)
+	push	16(%rbx)
+	pop	24(%rbx)
+	mov	$SYS_MMIO + 24, %esi
+	mov	$SYS_DATA, %edi
+	movsl
+	mov	SYS_DATA, %eax
+	cmp	%eax, %r12d
+	jne	2f
+	dec	%r12
+	jnz	1b
+2:	REPORT	%r12
+	WANT	0
+	mov	(%rbx), %eax
+	REPORT	%rax
+	WANT	300
+	mov	8(%rbx), %eax
+	REPORT	%rax
+	WANT	900
+	DONE
+
+/* System calls: to ring 0 and back, 2000 times. */
+	CASE	system_calls
+	mov	$2000, %r12d
+	SET_MSR	0xc0000082, ADDR(10f), 0
+	xor	%r13d, %r13d
+	TO_USER
+1:	syscall
+	dec	%r12
+	jnz	1b
+	syscall
+	.set	WORLD, 0
+10:	inc	%r13
+	test	%r12, %r12
+	jz	11f
+	sysretq
+11:	mov	$SYS_STACK, %esp
+	REPORT	%r13
+	WANT	2001
+	DONE
+
+/* Page faults that a handler mends, in a loop. */
+	CASE	faults
+	mov	$400, %r12d
+	xor	%r13d, %r13d
+1:	movl	$0, SYS_LOG_NEXT
+	HOOK	9f
+	mov	SYS_WINDOW + 0x1008, %eax
+	add	%rax, %r13
+	movq	$0, SYS_PT_WINDOW + 8
+	invlpg	SYS_WINDOW + 0x1000
+	movl	$0, SYS_LOG_NEXT
+	dec	%r12
+	jnz	1b
+	REPORT	%r13
+	WANT	400 * 7
+	DONE
+9:	movq	$SYS_DATA + 3, SYS_PT_WINDOW + 8
+	movl	$7, SYS_DATA + 8
+	ret
+
+	END_IMAGE stress
