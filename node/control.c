@@ -6,6 +6,9 @@
  * It never waits for anything but its epoll: whatever might wait (a device, a full console) is done
  * by another thread. So a node whose control thread is silent is a node that does not run.
  *
+ * What a peer says is judged twice, by its form (wire/) and by who says it (control_rules.h); a lie
+ * ends the link. A peer that never stops talking gets its turn like all others.
+ *
  * A failed page channel is not believed at once: a node that ends because of a third one closes all
  * its links, and its own last word (END, on the control channel) tells the real reason. It gets
  * LAST_WORDS_NS.
@@ -19,6 +22,7 @@
 #include <unistd.h>
 
 #include "core/heartbeat.h"
+#include "node/control_rules.h"
 #include "node/node_state.h"
 
 #define LAST_WORDS_NS	 400000000ull
@@ -26,14 +30,18 @@
 #define PING_INTERVAL_NS 100000000ull  /* and from then on */
 #define RESYNC_NS	 1000000000ull /* how often the guest's TSC is held against the pod clock */
 #define RESYNC_STEP_NS	 20000000ull   /* and while it is being corrected */
+#define MESH_POLL_NS	 1000000000ull /* strangers that fell silent are dropped by then */
 #define EVENTS_MAX	 64
+#define MESSAGES_MAX	 64 /* of one peer in a row: nobody can keep this thread from the others */
 
 struct control_thread {
 	struct node *node;
 	pthread_t thread;
 	int epoll_fd, wake_fd;
 	struct heartbeat heartbeat;
-	uint64_t ping_ns, ping_id, resync_ns;
+	uint64_t ping_ns, resync_ns, mesh_ns;
+	struct control_pings pings;
+	bool unread[NODES_MAX]; /* a peer's channel has more than was read */
 
 	pthread_mutex_t lock;	       /* guards the rest */
 	uint64_t failed_ns[NODES_MAX]; /* when a page channel failed; 0: not */
@@ -55,6 +63,8 @@ static void handle_ping(struct node *node, const struct control_message *msg)
 
 static void handle_pong(struct node *node, const struct control_clock_pong *pong)
 {
+	if (!control_pings_answer(&node->control->pings, pong))
+		return;
 	struct clock_sample sample = { .sent_ns = pong->sent_ns,
 				       .received_ns = node_clock_local_ns(),
 				       .pod_received_ns = pong->peer_received_ns,
@@ -71,8 +81,7 @@ static void handle_message(struct node *node, const struct control_message *msg)
 		handle_ping(node, msg);
 		break;
 	case CONTROL_CLOCK_PONG:
-		if (msg->src == 0)
-			handle_pong(node, &msg->clock_pong);
+		handle_pong(node, &msg->clock_pong);
 		break;
 	case CONTROL_INTERRUPT:
 		if (atomic_load(&node->vcpus_exist))
@@ -87,7 +96,7 @@ static void handle_message(struct node *node, const struct control_message *msg)
 			devices_request(node->devices, msg);
 		break;
 	case CONTROL_IO_REPLY:
-		if (msg->src == 0 && node->io)
+		if (node->io)
 			guest_io_reply(node, msg);
 		break;
 	case CONTROL_FEATURES:
@@ -106,18 +115,33 @@ static void handle_message(struct node *node, const struct control_message *msg)
 	}
 }
 
-/* Edge-triggered: until the channel has no more. */
+/*
+ * Edge-triggered: until the channel has no more, or the peer has had its turn; then it is
+ * remembered as unread.
+ */
 static void read_channel(struct control_thread *c, uint16_t peer)
 {
 	struct control_channel *channel = mesh_control(c->node->mesh, peer);
 	static _Thread_local struct control_message msg; /* large */
-	int r = control_flush(channel);
-	if (r == 0 || r == -EAGAIN) {
-		while ((r = control_receive(channel, &msg)) == 0) {
-			heartbeat_heard(&c->heartbeat, peer, node_clock_local_ns());
-			handle_message(c->node, &msg);
+	int sent = control_flush(channel), r = 0;
+	c->unread[peer] = false;
+	for (uint32_t i = 0; r == 0; i++) {
+		if (i == MESSAGES_MAX) {
+			c->unread[peer] = true;
+			return;
 		}
+		r = control_receive(channel, &msg);
+		if (r < 0)
+			break;
+		heartbeat_heard(&c->heartbeat, peer, node_clock_local_ns());
+		if (!control_rules_allow(c->node->config, c->node->self, &msg))
+			r = -EPROTO;
+		else
+			handle_message(c->node, &msg);
 	}
+	/* What sending says comes second: the peer's last words may be there to be read. */
+	if (r == -EAGAIN && sent < 0)
+		r = sent;
 	if (r != -EAGAIN) {
 		heartbeat_forget(&c->heartbeat, peer);
 		mesh_down(c->node->mesh, peer, r, NULL);
@@ -178,8 +202,7 @@ static uint64_t keep_clock(struct control_thread *c, uint64_t now)
 		return UINT64_MAX;
 	if (now >= c->ping_ns) {
 		struct control_message ping = { .type = CONTROL_CLOCK_PING };
-		ping.clock_ping.id = c->ping_id++;
-		ping.clock_ping.sent_ns = node_clock_local_ns();
+		ping.clock_ping = control_pings_new(&c->pings, node_clock_local_ns());
 		node_send(node, 0, &ping);
 		c->ping_ns =
 			now + (node_clock_ready(node->clock) ? PING_INTERVAL_NS : PING_START_NS);
@@ -211,7 +234,14 @@ static int wait_ms(struct control_thread *c)
 	uint64_t now = node_clock_local_ns();
 	beat(c, now);
 	resync_vcpus(c, now);
-	uint64_t next = least(heartbeat_deadline(&c->heartbeat), c->resync_ns);
+	if (now >= c->mesh_ns) {
+		c->mesh_ns = now + MESH_POLL_NS;
+		mesh_poll(c->node->mesh);
+	}
+	uint64_t next = least(least(heartbeat_deadline(&c->heartbeat), c->resync_ns), c->mesh_ns);
+	for (uint32_t n = 0; n < c->node->config->node_count; n++)
+		if (c->unread[n])
+			return 0;
 	next = least(next, least(keep_clock(c, now), judge_failed(c, now)));
 	now = node_clock_local_ns();
 	if (next <= now)
@@ -227,6 +257,9 @@ static void *control_main(void *arg)
 	pthread_setname_np(pthread_self(), "control");
 	for (;;) {
 		int count = epoll_wait(c->epoll_fd, events, EVENTS_MAX, wait_ms(c));
+		for (uint32_t n = 0; n < c->node->config->node_count; n++)
+			if (c->unread[n])
+				read_channel(c, (uint16_t)n);
 		for (int i = 0; i < count; i++) {
 			uint32_t what = events[i].data.u32;
 			eventfd_t value;
