@@ -35,9 +35,9 @@ extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_chec
 #define FETCH_BYTES    240u
 
 struct soft_cache {
-	uint8_t *base, *next; /* next: where the next block goes */
-	uint8_t *notes, *notes_next;
-	struct soft_block **order; /* every block, by address */
+	uint8_t *base, *next;			 /* next: where the next block goes */
+	uint8_t *notes, *notes_next, *notes_end; /* decoded instructions grow down from the end */
+	struct soft_block **order;		 /* every block, by address */
 	_Atomic uint32_t count;
 	uint64_t generation; /* counts emptyings */
 	struct soft_block *bucket[BUCKETS];
@@ -99,6 +99,7 @@ static void empty(struct soft_cache *cache)
 	memset(cache->bucket, 0, sizeof(cache->bucket));
 	cache->next = cache->base + BLOCKS_OFFSET;
 	cache->notes_next = cache->notes;
+	cache->notes_end = cache->notes + NOTES_BYTES;
 	atomic_store(&cache->count, 0);
 	cache->generation++;
 }
@@ -216,7 +217,8 @@ static bool is_full(const struct soft_cache *cache)
 	size_t notes = sizeof(struct soft_block) + BLOCK_RECORDS * sizeof(struct soft_record);
 
 	return (size_t)(cache->base + CACHE_BYTES - cache->next) < BLOCK_CODE_MAX + 64 ||
-	       (size_t)(cache->notes + NOTES_BYTES - cache->notes_next) < notes + 64 ||
+	       (size_t)(cache->notes_end - cache->notes_next) <
+		       notes + sizeof(struct soft_insn) + 64 ||
 	       atomic_load(&cache->count) >= ORDER_BYTES / sizeof(struct soft_block *);
 }
 
@@ -239,54 +241,100 @@ static void make_room(struct engine_vcpu *vcpu)
 	soft_resume_others(vcpu);
 }
 
-/* Decodes up to the block's end, or the page's. The number of instructions; 0: step this one. */
-static uint32_t decode_block(struct engine_vcpu *vcpu, const uint8_t *bytes, uint32_t size,
-			     uint8_t mode)
+/* What is about to become a block. */
+struct source {
+	uint64_t gpa, gpa_behind;
+	uint32_t version[2], count;
+	uint8_t mode;
+	bool crossing_next;
+};
+
+/* Decodes up to the block's end, or the page's. 0 instructions: the first reaches into the next. */
+static void decode_block(struct engine_vcpu *vcpu, const uint8_t *bytes, uint32_t size,
+			 struct source *source)
 {
-	uint32_t count = 0, offset = 0;
+	uint32_t offset = 0;
 
-	while (count < BLOCK_INSNS_MAX && offset < size) {
-		struct soft_insn *insn = &vcpu->insns[count];
+	while (source->count < BLOCK_INSNS_MAX && offset < size) {
+		struct soft_insn *insn = &vcpu->insns[source->count];
+		int err = soft_decode(CODE_64, bytes + offset, size - offset, insn);
 
-		if (soft_decode(CODE_64, bytes + offset, size - offset, insn))
+		source->crossing_next =
+			err == -ENODATA && ((vcpu->rip + size) & (PAGE_BYTES - 1)) == 0;
+		if (err)
 			break;
-		count++;
+		source->count++;
 		offset += insn->length;
-		if (soft_insn_ends_block(insn, mode))
+		if (soft_insn_ends_block(insn, source->mode))
 			break;
 	}
-	return count;
+}
+
+/* An instruction across pages is a block of its own. False: step it. */
+static bool decode_crossing(struct engine_vcpu *vcpu, uint8_t *bytes, uint32_t size,
+			    struct source *source)
+{
+	struct soft_page behind;
+
+	if (soft_translate(vcpu, vcpu->view, vcpu->rip + size, ACCESS_FETCH, &behind) ||
+	    !behind.host)
+		return false;
+	source->gpa_behind = soft_memory_gpa(vcpu->engine, behind.host);
+	if (soft_code_begin(vcpu, source->gpa_behind, &source->version[1]))
+		return false;
+	soft_copy(bytes + size, behind.host, INSN_BYTES_MAX - size);
+	if (soft_decode(CODE_64, bytes, INSN_BYTES_MAX, vcpu->insns) || vcpu->insns->length <= size)
+		return false;
+	source->count = 1;
+	source->crossing_next = false;
+	return true;
+}
+
+/* What C has to step is kept decoded, with the operands that it has, at the end of the notes. */
+static const struct soft_insn *keep(struct soft_cache *cache, const struct soft_insn *insn)
+{
+	uint32_t operands = insn->z.operand_count < 3 ? 3 : insn->z.operand_count;
+	size_t bytes = offsetof(struct soft_insn, op) + operands * sizeof(insn->op[0]);
+
+	if (operands > INSN_OPERANDS)
+		return NULL;
+	cache->notes_end -= (bytes + 15) & ~(size_t)15;
+	memcpy(cache->notes_end, insn, bytes);
+	return (const struct soft_insn *)(const void *)cache->notes_end;
 }
 
 /* Lock held. */
-static struct soft_block *translate(struct engine_vcpu *vcpu, uint64_t gpa, uint32_t count,
-				    uint8_t mode)
+static struct soft_block *translate(struct engine_vcpu *vcpu, const struct source *source)
 {
 	struct soft_cache *cache = vcpu->engine->cache;
 	struct soft_block *block = (struct soft_block *)(void *)cache->notes_next;
 	struct soft_translation t = { .vcpu = vcpu,
 				      .insn = vcpu->insns,
-				      .count = count,
+				      .count = source->count,
 				      .rip = vcpu->rip,
-				      .mode = mode,
+				      .mode = source->mode,
+				      .crossing_next = source->crossing_next,
 				      .at = cache->next,
 				      .end = cache->next + BLOCK_CODE_MAX,
 				      .record = block->record,
 				      .record_max = BLOCK_RECORDS };
 	uint32_t guest_bytes = 0;
 
+	if (soft_insn_is_stepped(&vcpu->insns[source->count - 1], source->mode))
+		t.known = keep(cache, &vcpu->insns[source->count - 1]);
 	if (!soft_translate_block(&t))
 		return NULL;
-	for (uint32_t i = 0; i < count; i++)
+	for (uint32_t i = 0; i < source->count; i++)
 		guest_bytes += vcpu->insns[i].length;
 	*block = (struct soft_block){ .rip = vcpu->rip,
-				      .gpa = gpa,
+				      .gpa = source->gpa,
+				      .gpa_behind = source->gpa_behind,
 				      .code = cache->next,
 				      .stale = t.stale,
 				      .code_bytes = t.code_bytes,
 				      .guest_bytes = (uint16_t)guest_bytes,
 				      .record_count = (uint16_t)t.record_count,
-				      .mode = mode,
+				      .mode = source->mode,
 				      .valid = true };
 	return block;
 }
@@ -310,8 +358,8 @@ static int make(struct engine_vcpu *vcpu, const struct soft_page *page, uint8_t 
 		struct soft_block **ret_block)
 {
 	struct engine *engine = vcpu->engine;
-	uint64_t gpa = soft_memory_gpa(engine, page->host);
-	uint32_t room = PAGE_BYTES - (uint32_t)(vcpu->rip & (PAGE_BYTES - 1)), version, count;
+	struct source source = { .gpa = soft_memory_gpa(engine, page->host), .mode = mode };
+	uint32_t room = PAGE_BYTES - (uint32_t)(vcpu->rip & (PAGE_BYTES - 1));
 	uint32_t size = room < FETCH_BYTES ? room : FETCH_BYTES;
 	uint8_t bytes[FETCH_BYTES];
 	struct soft_block *block;
@@ -319,22 +367,33 @@ static int make(struct engine_vcpu *vcpu, const struct soft_page *page, uint8_t 
 
 	soft_fpu_release(vcpu);
 	make_room(vcpu);
-	if (soft_code_begin(vcpu, gpa, &version))
+	if (soft_code_begin(vcpu, source.gpa, &source.version[0]))
 		return SOFT_AGAIN;
 	soft_copy(bytes, page->host, size);
-	count = decode_block(vcpu, bytes, size, mode);
-	if (count == 0)
+	decode_block(vcpu, bytes, size, &source);
+	if (source.count == 0 &&
+	    (!source.crossing_next || !decode_crossing(vcpu, bytes, size, &source)))
 		return SOFT_AGAIN;
 	pthread_mutex_lock(&engine->lock);
-	block = is_full(engine->cache) ? NULL : translate(vcpu, gpa, count, mode);
+	block = is_full(engine->cache) ? NULL : translate(vcpu, &source);
 	if (block)
-		known = soft_code_insert(engine, block, version);
+		known = soft_code_insert(engine, block, source.version);
 	if (known)
 		publish(engine->cache, block);
 	pthread_mutex_unlock(&engine->lock);
 	*ret_block = block;
 	vcpu->translate_count++;
 	return known ? SOFT_OK : SOFT_AGAIN;
+}
+
+/* Is the page that it reaches into still the same? */
+static bool is_behind(struct engine_vcpu *vcpu, const struct soft_block *block)
+{
+	uint64_t next = (vcpu->rip | (PAGE_BYTES - 1)) + 1;
+	struct soft_page page;
+
+	return !soft_translate(vcpu, vcpu->view, next, ACCESS_FETCH, &page) && page.host &&
+	       soft_memory_gpa(vcpu->engine, page.host) == block->gpa_behind;
 }
 
 int soft_block_get(struct engine_vcpu *vcpu, bool slot, struct soft_block **ret_block)
@@ -352,7 +411,7 @@ int soft_block_get(struct engine_vcpu *vcpu, bool slot, struct soft_block **ret_
 		     mode);
 	if (block) {
 		*ret_block = block;
-		return SOFT_OK;
+		return !block->gpa_behind || is_behind(vcpu, block) ? SOFT_OK : SOFT_AGAIN;
 	}
 	return make(vcpu, &page, mode, ret_block);
 }
@@ -374,6 +433,8 @@ void soft_block_invalidate(struct engine *engine, struct soft_block *block)
 	uint64_t first;
 	int32_t distance = (int32_t)(block->stale - (block->code + 5));
 
+	if (!block->valid)
+		return;
 	block->valid = false;
 	while (*link && *link != block)
 		link = &(*link)->hash_next;

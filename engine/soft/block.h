@@ -35,7 +35,7 @@ struct soft_record {
 	uint8_t slot;	       /* flags are in the slot, else in the host's register */
 	uint8_t rip_in_r14;    /* rip is in r14 */
 	uint8_t swapped;       /* that register's value is in r15; NOT_SWAPPED */
-	uint8_t reserved;
+	uint8_t shadow;	       /* no interrupt may come before this instruction */
 };
 #define NOT_SWAPPED 0xffu
 
@@ -43,6 +43,9 @@ struct soft_block {
 	uint64_t rip, gpa;
 	uint8_t *code, *stale;
 	struct soft_block *hash_next, *page_next;
+	/* Its one instruction reaches into this page (then another list knows it, too); or 0. */
+	uint64_t gpa_behind;
+	struct soft_block *behind_next;
 	uint32_t code_bytes;
 	uint16_t guest_bytes, record_count;
 	uint8_t mode;
@@ -93,7 +96,7 @@ const struct soft_record *soft_record_find(const struct engine *engine, uint64_t
 /* From now on no vCPU writes the page without asking; its version, to be given to insert. */
 int soft_code_begin(struct engine_vcpu *vcpu, uint64_t gpa, uint32_t *ret_version);
 /* Lock held. Makes it known; false: the page has been written since. */
-bool soft_code_insert(struct engine *engine, struct soft_block *block, uint32_t version);
+bool soft_code_insert(struct engine *engine, struct soft_block *block, const uint32_t version[2]);
 /* Every block is gone (the cache was emptied). All other vCPUs are paused. */
 void soft_code_forget_all(struct engine *engine);
 
@@ -116,11 +119,15 @@ struct soft_translation {
 	uint8_t *at, *end;
 	struct soft_record *record;
 	uint32_t record_max;
+	const struct soft_insn *known; /* a lasting copy of the last instruction, or NULL */
+	bool crossing_next; /* the instruction behind the block reaches into the next page */
 	/* results */
 	uint32_t code_bytes, record_count;
 	uint8_t *stale;
 };
 bool soft_translate_block(struct soft_translation *translation);
+/* Is it left to C? */
+bool soft_insn_is_stepped(const struct soft_insn *insn, uint8_t mode);
 /* Must the instruction be the block's last? */
 bool soft_insn_ends_block(const struct soft_insn *insn, uint8_t mode);
 

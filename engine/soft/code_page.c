@@ -17,7 +17,7 @@
  * A page that is written again and again (data beside code, a page put to another use) becomes
  * plain: its blocks go, and it is fast to write until code is translated from it again.
  *
- * Blocks that lie on two pages do not exist: an instruction across pages is stepped.
+ * An instruction across pages is a block of its own, known to both.
  */
 #include "engine/soft/block.h"
 
@@ -31,6 +31,7 @@ enum state { PAGE_PLAIN, PAGE_MARKING, PAGE_CODE };
 
 struct soft_code_page {
 	struct soft_block *blocks;
+	struct soft_block *behind; /* of the page before, with an instruction that reaches here */
 	_Atomic uint64_t writers;
 	_Atomic uint32_t version;
 	_Atomic uint8_t state;
@@ -119,12 +120,26 @@ int soft_code_begin(struct engine_vcpu *vcpu, uint64_t gpa, uint32_t *ret_versio
 	return 0;
 }
 
-bool soft_code_insert(struct engine *engine, struct soft_block *block, uint32_t version)
+static bool is_current(struct soft_code_page *page, uint32_t version)
 {
-	struct soft_code_page *page = page_of(engine, block->gpa);
+	return page && atomic_load(&page->version) == version &&
+	       atomic_load(&page->state) == PAGE_CODE;
+}
 
-	if (atomic_load(&page->version) != version || atomic_load(&page->state) != PAGE_CODE)
+bool soft_code_insert(struct engine *engine, struct soft_block *block, const uint32_t version[2])
+{
+	struct soft_code_page *page = page_of(engine, block->gpa), *behind = NULL;
+
+	if (!is_current(page, version[0]))
 		return false;
+	if (block->gpa_behind) {
+		behind = page_of(engine, block->gpa_behind);
+		if (!is_current(behind, version[1]))
+			return false;
+		block->behind_next = behind->behind;
+		behind->behind = block;
+		behind->writes = 0;
+	}
 	block->page_next = page->blocks;
 	page->blocks = block;
 	page->writes = 0;
@@ -145,6 +160,10 @@ static void drop_blocks(struct engine *engine, struct soft_code_page *page, uint
 			link = &block->page_next;
 		}
 	}
+	/* These stay in the list of their first page, invalid. */
+	for (block = page->behind; block; block = block->behind_next)
+		soft_block_invalidate(engine, block);
+	page->behind = NULL;
 }
 
 static void make_plain(struct engine *engine, struct soft_code_page *page, uint64_t gpa)
@@ -195,5 +214,7 @@ void soft_code_forget_all(struct engine *engine)
 
 			if (page->blocks)
 				page->blocks = NULL;
+			if (page->behind)
+				page->behind = NULL;
 		}
 }

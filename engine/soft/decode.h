@@ -19,7 +19,6 @@
 
 struct soft_insn {
 	ZydisDecodedInstruction z;
-	ZydisDecodedOperand op[INSN_OPERANDS];
 	uint8_t bytes[16];
 	uint8_t length;
 	int8_t memory; /* index of the one explicit memory operand, or -1 */
@@ -28,10 +27,11 @@ struct soft_insn {
 	uint32_t memory_bytes;
 	uint16_t registers; /* general registers it reads or writes, addresses included */
 	uint16_t registers_write;
-	uint16_t operand_registers;	  /* without those of the memory operand's address */
-	uint32_t flags_read, flags_write; /* FLAGS_HOST; write: those that it always sets */
-	uint32_t alignment;		  /* of the memory operand, else #GP; or 1 */
-	bool flags_change;		  /* changes some flag, perhaps */
+	uint16_t operand_registers;	       /* without those of the memory operand's address */
+	uint32_t flags_read, flags_write;      /* FLAGS_HOST; write: those that it always sets */
+	uint32_t alignment;		       /* of the memory operand, else #GP; or 1 */
+	bool flags_change;		       /* changes some flag, perhaps */
+	ZydisDecodedOperand op[INSN_OPERANDS]; /* the last: copies keep only those there are */
 };
 
 enum soft_code_size { CODE_16_REAL, CODE_16, CODE_32, CODE_32_COMPAT, CODE_64 };

@@ -182,6 +182,8 @@ enum soft_open { OPEN_NONE, OPEN_IO, OPEN_MMIO, OPEN_MSR_READ, OPEN_MSR_WRITE };
 struct soft_cache;
 struct soft_block;
 
+struct soft_insn;
+
 struct engine_vcpu {
 	/* layout.h has these offsets. */
 	uint64_t gpr[GPR_COUNT];
@@ -198,7 +200,8 @@ struct engine_vcpu {
 	uint64_t small_stack[34];
 
 	/* What generated code reads and writes besides. */
-	uint8_t interrupts_on; /* RFLAGS.IF */
+	uint32_t interrupts_on; /* RFLAGS.IF: FLAG_IF or 0 */
+	uint64_t small_stack_top;
 	uint8_t window_wanted; /* and something has to happen when it is set */
 	uint8_t cpl;
 	uint8_t view;
@@ -326,8 +329,7 @@ static inline bool soft_real_mode(const struct engine_vcpu *vcpu)
 
 static inline uint64_t soft_rflags(const struct engine_vcpu *vcpu)
 {
-	return (vcpu->flags & FLAGS_HOST) | vcpu->system_flags | 2 |
-	       (vcpu->interrupts_on ? FLAG_IF : 0);
+	return (vcpu->flags & FLAGS_HOST) | vcpu->system_flags | 2 | vcpu->interrupts_on;
 }
 
 /* All of it; the modes that follow from it too. */
@@ -444,6 +446,8 @@ uint64_t soft_tsc(const struct engine_vcpu *vcpu);
 
 /* step.c: one instruction at vcpu->rip */
 int soft_step(struct engine_vcpu *vcpu);
+/* The same, decoded before, in 64-bit code that is not slow (see `slow`). */
+int soft_step_known(struct engine_vcpu *vcpu, const struct soft_insn *insn);
 /* A signal has broken it off: registers as before, if it was at an instruction. */
 void soft_step_abandoned(struct engine_vcpu *vcpu);
 

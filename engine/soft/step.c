@@ -95,7 +95,7 @@ uint64_t soft_effective_address(const struct engine_vcpu *vcpu, const struct sof
 		address += soft_get_register(vcpu, mem->base);
 	if (mem->index != ZYDIS_REGISTER_NONE)
 		address += soft_get_register(vcpu, mem->index) * mem->scale;
-	return address & soft_mask(step->insn.z.address_width / 8u);
+	return address & soft_mask(step->insn->z.address_width / 8u);
 }
 
 static int segment_fault(struct engine_vcpu *vcpu, enum vcpu_segment segment)
@@ -157,7 +157,7 @@ int soft_operand_linear(struct engine_vcpu *vcpu, const struct soft_step *step,
 int soft_get_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int index,
 		     uint64_t *ret_value)
 {
-	const ZydisDecodedOperand *op = &step->insn.op[index];
+	const ZydisDecodedOperand *op = &step->insn->op[index];
 	uint64_t linear, value = 0;
 	int err;
 
@@ -181,7 +181,7 @@ int soft_get_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int
 int soft_set_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int index,
 		     uint64_t value)
 {
-	const ZydisDecodedOperand *op = &step->insn.op[index];
+	const ZydisDecodedOperand *op = &step->insn->op[index];
 	uint64_t linear;
 	int err;
 
@@ -262,7 +262,8 @@ static int fail_untranslated(struct engine_vcpu *vcpu, const uint8_t *bytes)
 	return SOFT_EXIT;
 }
 
-static int fetch_and_decode(struct engine_vcpu *vcpu, struct soft_step *step)
+static int fetch_and_decode(struct engine_vcpu *vcpu, struct soft_step *step,
+			    struct soft_insn *insn)
 {
 	uint64_t linear = vcpu->rip + (soft_code64(vcpu) ? 0 : vcpu->state.segment[SEG_CS].base);
 	uint8_t bytes[16] = { 0 };
@@ -279,13 +280,13 @@ static int fetch_and_decode(struct engine_vcpu *vcpu, struct soft_step *step)
 		return err;
 	soft_fpu_release(vcpu);
 	step->code_size = soft_code_size(vcpu);
-	result = soft_decode(step->code_size, bytes, size, &step->insn);
+	result = soft_decode(step->code_size, bytes, size, insn);
 	if (result == -ENODATA && size < INSN_BYTES_MAX) {
 		more = INSN_BYTES_MAX - size;
 		err = soft_fetch(vcpu, linear + size, bytes + size, &more);
 		if (err)
 			return err;
-		result = soft_decode(step->code_size, bytes, INSN_BYTES_MAX, &step->insn);
+		result = soft_decode(step->code_size, bytes, INSN_BYTES_MAX, insn);
 	}
 	if (result == -ENODATA || result == -E2BIG)
 		return soft_raise_error(vcpu, VECTOR_GP, 0); /* longer than 15 bytes */
@@ -321,14 +322,14 @@ static int check_vector(struct engine_vcpu *vcpu, const struct soft_insn *insn)
 
 static int execute(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	ZydisMnemonic mnemonic = step->insn.z.mnemonic;
+	ZydisMnemonic mnemonic = step->insn->z.mnemonic;
 	soft_handler *handler = soft_control_handler(mnemonic);
 	int err;
 
 	if (!handler)
 		handler = soft_string_handler(mnemonic);
 	/* MOVSD and CMPSD are names of vector instructions as well. */
-	if (handler && soft_insn_is_vector(&step->insn))
+	if (handler && soft_insn_is_vector(step->insn))
 		handler = NULL;
 	if (!handler)
 		handler = soft_system_handler(mnemonic);
@@ -336,20 +337,20 @@ static int execute(struct engine_vcpu *vcpu, struct soft_step *step)
 		handler = soft_legacy_handler(mnemonic);
 	if (handler)
 		return handler(vcpu, step);
-	if (step->insn.z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
+	if (step->insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
 		return soft_raise(vcpu, VECTOR_UD);
-	if (soft_insn_is_vector(&step->insn)) {
-		err = check_vector(vcpu, &step->insn);
+	if (soft_insn_is_vector(step->insn)) {
+		err = check_vector(vcpu, step->insn);
 		if (err)
 			return err;
 	}
-	if (step->insn.z.meta.category == ZYDIS_CATEGORY_AVX2GATHER)
+	if (step->insn->z.meta.category == ZYDIS_CATEGORY_AVX2GATHER)
 		return soft_step_gather(vcpu, step);
-	if (soft_insn_is_masked_store(&step->insn))
+	if (soft_insn_is_masked_store(step->insn))
 		return soft_step_masked(vcpu, step);
-	if (soft_insn_is_plain(&step->insn))
+	if (soft_insn_is_plain(step->insn))
 		return soft_step_plain(vcpu, step);
-	return fail_untranslated(vcpu, step->insn.bytes);
+	return fail_untranslated(vcpu, step->insn->bytes);
 }
 
 /* Comes before everything else that the instruction could do; RF lets it pass. */
@@ -367,60 +368,78 @@ static int check_breakpoint(struct engine_vcpu *vcpu)
 	return SOFT_FAULT;
 }
 
-static int step_once(struct engine_vcpu *vcpu)
+/* A decoded instruction at vcpu->rip. */
+static int step_decoded(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	bool shadow = vcpu->shadow;
-	struct soft_step step;
 	int err;
 
-	vcpu->step_count++;
-	vcpu->stepped = true;
-	vcpu->device_seen = 0;
-	vcpu->debug_hits = 0;
-	err = check_breakpoint(vcpu);
-	if (!err)
-		err = fetch_and_decode(vcpu, &step);
-	if (err)
-		return err;
-	step.jumped = false;
-	step.trap = vcpu->system_flags & FLAG_TF;
-	step.next = vcpu->rip + step.insn.length;
+	step->jumped = false;
+	step->trap = vcpu->system_flags & FLAG_TF;
+	step->next = vcpu->rip + step->insn->length;
 	if (!soft_code64(vcpu))
-		step.next &= step.code_size == CODE_16_REAL || step.code_size == CODE_16
-				     ? 0xffff
-				     : 0xffffffff;
-	if (step.insn.z.attributes & ZYDIS_ATTRIB_HAS_LOCK && step.insn.memory < 0)
+		step->next &= step->code_size == CODE_16_REAL || step->code_size == CODE_16
+				      ? 0xffff
+				      : 0xffffffff;
+	if (step->insn->z.attributes & ZYDIS_ATTRIB_HAS_LOCK && step->insn->memory < 0)
 		return soft_raise(vcpu, VECTOR_UD);
 	vcpu->shadow = false;
-	err = execute(vcpu, &step);
+	err = execute(vcpu, step);
 	if (err) {
 		if (err == SOFT_AGAIN || (err == SOFT_EXIT && vcpu->open == OPEN_MMIO))
 			vcpu->shadow = shadow;
 		return err;
 	}
-	if (!step.jumped)
-		vcpu->rip = step.next;
+	if (!step->jumped)
+		vcpu->rip = step->next;
 	vcpu->device_count = 0;
 	if (!vcpu->iret_done)
 		vcpu->system_flags &= (uint32_t)~FLAG_RF;
 	vcpu->iret_done = false;
-	if (step.trap)
+	if (step->trap)
 		vcpu->debug_hits |= DR6_STEP;
 	vcpu->debug_pending = vcpu->debug_hits != 0;
 	return SOFT_OK;
 }
 
-int soft_step(struct engine_vcpu *vcpu)
+/* Remembers what soft_step_abandoned() puts back. */
+static void begin_step(struct engine_vcpu *vcpu)
 {
-	int err;
-
+	vcpu->step_count++;
+	vcpu->stepped = true;
+	vcpu->device_seen = 0;
+	vcpu->debug_hits = 0;
 	memcpy(vcpu->undo.gpr, vcpu->gpr, sizeof(vcpu->undo.gpr));
 	vcpu->undo.rip = vcpu->rip;
 	vcpu->undo.flags = vcpu->flags;
 	vcpu->undo.shadow = vcpu->shadow;
 	atomic_signal_fence(memory_order_seq_cst);
 	vcpu->stepping = true;
-	err = step_once(vcpu);
+}
+
+int soft_step(struct engine_vcpu *vcpu)
+{
+	struct soft_insn insn;
+	struct soft_step step = { .insn = &insn };
+	int err;
+
+	begin_step(vcpu);
+	err = check_breakpoint(vcpu);
+	if (!err)
+		err = fetch_and_decode(vcpu, &step, &insn);
+	if (!err)
+		err = step_decoded(vcpu, &step);
+	vcpu->stepping = false;
+	return err;
+}
+
+int soft_step_known(struct engine_vcpu *vcpu, const struct soft_insn *insn)
+{
+	struct soft_step step = { .insn = insn, .code_size = CODE_64 };
+	int err;
+
+	begin_step(vcpu);
+	err = step_decoded(vcpu, &step);
 	vcpu->stepping = false;
 	return err;
 }

@@ -9,7 +9,7 @@
 #include "engine/soft/decode.h"
 
 struct soft_step {
-	struct soft_insn insn;
+	const struct soft_insn *insn;
 	uint64_t next; /* rip behind the instruction, already wrapped to the mode's width */
 	enum soft_code_size code_size;
 	bool jumped; /* rip is set */

@@ -12,7 +12,7 @@
 
 static uint32_t operand_bytes(const struct soft_step *step)
 {
-	return step->insn.z.operand_width / 8u;
+	return step->insn->z.operand_width / 8u;
 }
 
 static bool condition(const struct engine_vcpu *vcpu, uint8_t code)
@@ -53,22 +53,22 @@ static int jump_relative(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	uint32_t bytes = soft_code64(vcpu) ? 8 : operand_bytes(step);
 
-	return soft_jump(vcpu, step, step->next + step->insn.op[0].imm.value.u, bytes);
+	return soft_jump(vcpu, step, step->next + step->insn->op[0].imm.value.u, bytes);
 }
 
 static int step_jcc(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	return condition(vcpu, step->insn.z.opcode) ? jump_relative(vcpu, step) : SOFT_OK;
+	return condition(vcpu, step->insn->z.opcode) ? jump_relative(vcpu, step) : SOFT_OK;
 }
 
 static int step_loop(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	uint32_t bytes = step->insn.z.address_width / 8u;
+	uint32_t bytes = step->insn->z.address_width / 8u;
 	uint64_t count = vcpu->gpr[GPR_RCX] & soft_mask(bytes);
 	bool zero = vcpu->flags & FLAG_ZF, taken;
 	int err = SOFT_OK;
 
-	switch (step->insn.z.mnemonic) {
+	switch (step->insn->z.mnemonic) {
 	case ZYDIS_MNEMONIC_LOOP:
 		taken = --count & soft_mask(bytes);
 		break;
@@ -92,7 +92,7 @@ static int step_loop(struct engine_vcpu *vcpu, struct soft_step *step)
 static int far_operand(struct engine_vcpu *vcpu, struct soft_step *step, uint16_t *ret_selector,
 		       uint64_t *ret_offset)
 {
-	const ZydisDecodedOperand *op = &step->insn.op[0];
+	const ZydisDecodedOperand *op = &step->insn->op[0];
 	uint32_t bytes = operand_bytes(step);
 	uint64_t linear, selector = 0;
 	int err;
@@ -146,7 +146,7 @@ static int go_far(struct engine_vcpu *vcpu, struct soft_step *step, uint16_t sel
 
 static bool is_far(const struct soft_step *step)
 {
-	return step->insn.z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+	return step->insn->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
 }
 
 static int step_jmp(struct engine_vcpu *vcpu, struct soft_step *step)
@@ -159,7 +159,7 @@ static int step_jmp(struct engine_vcpu *vcpu, struct soft_step *step)
 		err = far_operand(vcpu, step, &selector, &target);
 		return err ? err : go_far(vcpu, step, selector, target, false);
 	}
-	if (step->insn.op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+	if (step->insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
 		return jump_relative(vcpu, step);
 	err = soft_get_operand(vcpu, step, 0, &target);
 	return err ? err : soft_jump(vcpu, step, target, operand_bytes(step));
@@ -176,8 +176,8 @@ static int step_call(struct engine_vcpu *vcpu, struct soft_step *step)
 		err = far_operand(vcpu, step, &selector, &target);
 		return err ? err : go_far(vcpu, step, selector, target, true);
 	}
-	if (step->insn.op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		target = step->next + step->insn.op[0].imm.value.u;
+	if (step->insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		target = step->next + step->insn->op[0].imm.value.u;
 	} else {
 		err = soft_get_operand(vcpu, step, 0, &target);
 		if (err)
@@ -239,8 +239,8 @@ static int step_ret(struct engine_vcpu *vcpu, struct soft_step *step)
 	uint64_t release = 0, target;
 	int err;
 
-	if (step->insn.op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-		release = step->insn.op[0].imm.value.u;
+	if (step->insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+		release = step->insn->op[0].imm.value.u;
 	if (is_far(step))
 		return return_far(vcpu, step, release);
 	err = soft_stack_read(vcpu, 0, bytes, &target);
@@ -279,8 +279,8 @@ static int step_pop(struct engine_vcpu *vcpu, struct soft_step *step)
 	/* The stack pointer moves first: an operand that is addressed by it, or is it, sees that.
 	 */
 	soft_stack_move(vcpu, bytes);
-	if (is_segment(&step->insn.op[0])) {
-		enum vcpu_segment which = soft_segment_of(step->insn.op[0].reg.value);
+	if (is_segment(&step->insn->op[0])) {
+		enum vcpu_segment which = soft_segment_of(step->insn->op[0].reg.value);
 
 		err = soft_segment_load(vcpu, which, (uint16_t)value);
 		if (!err && which == SEG_SS) {
@@ -328,7 +328,7 @@ static int step_popa(struct engine_vcpu *vcpu, struct soft_step *step)
 static int step_enter(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	uint32_t bytes = operand_bytes(step);
-	uint64_t size = step->insn.op[0].imm.value.u, level = step->insn.op[1].imm.value.u & 31;
+	uint64_t size = step->insn->op[0].imm.value.u, level = step->insn->op[1].imm.value.u & 31;
 	uint64_t rsp = vcpu->gpr[GPR_RSP], frame, value, linear;
 	int err = soft_stack_push(vcpu, bytes, vcpu->gpr[GPR_RBP]);
 
@@ -418,9 +418,9 @@ static int step_int(struct engine_vcpu *vcpu, struct soft_step *step)
 	enum soft_event event = EVENT_SOFT;
 	int err;
 
-	switch (step->insn.z.mnemonic) {
+	switch (step->insn->z.mnemonic) {
 	case ZYDIS_MNEMONIC_INT:
-		vector = (uint8_t)step->insn.op[0].imm.value.u;
+		vector = (uint8_t)step->insn->op[0].imm.value.u;
 		break;
 	case ZYDIS_MNEMONIC_INT1:
 		vector = VECTOR_DB;

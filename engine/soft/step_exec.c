@@ -186,7 +186,7 @@ static int execute_on_memory(struct engine_vcpu *vcpu, const struct soft_insn *i
 
 int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	const struct soft_insn *insn = &step->insn;
+	const struct soft_insn *insn = step->insn;
 	int64_t distance;
 	uint64_t linear;
 	int err;
@@ -244,7 +244,7 @@ static bool indexes_are_wide(ZydisMnemonic mnemonic)
 static int gather_one(struct engine_vcpu *vcpu, const struct soft_step *step, uint32_t i,
 		      uint32_t bytes, uint32_t index_bytes)
 {
-	const ZydisDecodedOperand *op = step->insn.op;
+	const ZydisDecodedOperand *op = step->insn->op;
 	const ZydisDecodedOperandMem *mem = &op[1].mem;
 	ZydisDecodedOperandMem plain = *mem;
 	uint64_t index = vector_get(vcpu, mem->index, i * index_bytes, index_bytes), linear,
@@ -259,7 +259,7 @@ static int gather_one(struct engine_vcpu *vcpu, const struct soft_step *step, ui
 		err = soft_linear(
 			vcpu, soft_segment_of(mem->segment),
 			(soft_effective_address(vcpu, step, &plain) + index * mem->scale) &
-				soft_mask(step->insn.z.address_width / 8u),
+				soft_mask(step->insn->z.address_width / 8u),
 			bytes, false, &linear);
 		if (!err)
 			err = soft_read(vcpu, vcpu->view, linear, &value, bytes);
@@ -273,14 +273,14 @@ static int gather_one(struct engine_vcpu *vcpu, const struct soft_step *step, ui
 
 int soft_step_gather(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	const ZydisDecodedOperand *op = step->insn.op;
+	const ZydisDecodedOperand *op = step->insn->op;
 	uint32_t bytes, index_bytes, count;
 	uint64_t zero = 0;
 
-	index_bytes = indexes_are_wide(step->insn.z.mnemonic) ? 8 : 4;
-	bytes = step->insn.z.raw.vex.W ? 8 : 4;
+	index_bytes = indexes_are_wide(step->insn->z.mnemonic) ? 8 : 4;
+	bytes = step->insn->z.raw.vex.W ? 8 : 4;
 	/* As many as both registers hold. */
-	count = (step->insn.z.raw.vex.L ? 32u : 16u) / (bytes > index_bytes ? bytes : index_bytes);
+	count = (step->insn->z.raw.vex.L ? 32u : 16u) / (bytes > index_bytes ? bytes : index_bytes);
 	soft_fpu_release(vcpu);
 	vcpu->xsave[512] |= 6;
 	for (uint32_t i = 0; i < count; i++) {

@@ -156,7 +156,7 @@ int soft_step_absent(struct engine_vcpu *vcpu, const struct soft_insn *insn)
 static int masked_linear(struct engine_vcpu *vcpu, struct soft_step *step, uint32_t bytes,
 			 uint64_t *ret_linear)
 {
-	const struct soft_insn *insn = &step->insn;
+	const struct soft_insn *insn = step->insn;
 
 	for (int i = 0; i < insn->z.operand_count && i < INSN_OPERANDS; i++)
 		if (insn->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
@@ -175,7 +175,7 @@ bool soft_insn_is_masked_store(const struct soft_insn *insn)
 
 int soft_step_masked(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	uint32_t bytes = step->insn.z.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16;
+	uint32_t bytes = step->insn->z.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16;
 	uint8_t *zeros = vcpu->bounce, *ones = vcpu->bounce + 64;
 	uint64_t linear;
 	int err;
@@ -184,13 +184,13 @@ int soft_step_masked(struct engine_vcpu *vcpu, struct soft_step *step)
 		zeros[i] = 0;
 		ones[i] = 0xff;
 	}
-	err = soft_execute_at(vcpu, &step->insn, zeros, GPR_RDI);
+	err = soft_execute_at(vcpu, step->insn, zeros, GPR_RDI);
 	if (!err)
 		err = masked_linear(vcpu, step, bytes, &linear);
 	if (!err) /* all of it must be writable: that is how AMD's do it, and Intel's may */
 		err = soft_probe_write(vcpu, vcpu->view, linear, bytes);
 	if (!err)
-		err = soft_execute_at(vcpu, &step->insn, ones, GPR_RDI);
+		err = soft_execute_at(vcpu, step->insn, ones, GPR_RDI);
 	for (uint32_t i = 0; i < bytes && !err; i++)
 		if (zeros[i] == ones[i])
 			err = soft_write(vcpu, vcpu->view, linear + i, &zeros[i], 1);

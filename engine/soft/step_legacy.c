@@ -21,7 +21,7 @@ static void set_al(struct engine_vcpu *vcpu, uint8_t al)
 /* DAA, DAS */
 static int step_decimal(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	bool add = step->insn.z.mnemonic == ZYDIS_MNEMONIC_DAA;
+	bool add = step->insn->z.mnemonic == ZYDIS_MNEMONIC_DAA;
 	uint8_t old = (uint8_t)vcpu->gpr[GPR_RAX], al = old;
 	bool carry = vcpu->flags & FLAG_CF, low = (old & 15) > 9 || (vcpu->flags & FLAG_AF);
 	bool high = old > 0x99 || carry;
@@ -45,7 +45,7 @@ static int step_ascii(struct engine_vcpu *vcpu, struct soft_step *step)
 	uint16_t ax = (uint16_t)vcpu->gpr[GPR_RAX];
 	bool adjust = (ax & 15) > 9 || (vcpu->flags & FLAG_AF);
 
-	if (adjust && step->insn.z.mnemonic == ZYDIS_MNEMONIC_AAA)
+	if (adjust && step->insn->z.mnemonic == ZYDIS_MNEMONIC_AAA)
 		ax = (uint16_t)(ax + 0x106);
 	else if (adjust)
 		ax = (uint16_t)(ax - 0x106);
@@ -57,10 +57,10 @@ static int step_ascii(struct engine_vcpu *vcpu, struct soft_step *step)
 /* AAM, AAD */
 static int step_ascii_base(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	uint8_t base = (uint8_t)step->insn.op[0].imm.value.u;
+	uint8_t base = (uint8_t)step->insn->op[0].imm.value.u;
 	uint8_t al = (uint8_t)vcpu->gpr[GPR_RAX], ah = (uint8_t)(vcpu->gpr[GPR_RAX] >> 8);
 
-	if (step->insn.z.mnemonic == ZYDIS_MNEMONIC_AAD) {
+	if (step->insn->z.mnemonic == ZYDIS_MNEMONIC_AAD) {
 		al = (uint8_t)(al + ah * base);
 		ah = 0;
 	} else {
@@ -88,8 +88,8 @@ static int64_t sign_extend(uint64_t value, uint32_t bytes)
 
 static int step_bound(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	const ZydisDecodedOperand *op = step->insn.op;
-	uint32_t bytes = step->insn.z.operand_width / 8u;
+	const ZydisDecodedOperand *op = step->insn->op;
+	uint32_t bytes = step->insn->z.operand_width / 8u;
 	uint64_t linear, lower = 0, upper = 0;
 	int64_t index = sign_extend(soft_get_register(vcpu, op[0].reg.value), bytes);
 	int err = soft_operand_linear(vcpu, step, &op[1], false, &linear);

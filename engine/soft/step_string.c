@@ -25,7 +25,7 @@ struct string {
 
 static struct string describe(const struct engine_vcpu *vcpu, const struct soft_step *step)
 {
-	const struct soft_insn *insn = &step->insn;
+	const struct soft_insn *insn = step->insn;
 	uint64_t attributes = insn->z.attributes;
 	struct string s = { .source_segment = SEG_DS };
 

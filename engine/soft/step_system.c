@@ -52,7 +52,7 @@ static int step_flush_line(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	struct soft_page page;
 	uint64_t linear;
-	int err = soft_operand_linear(vcpu, step, &step->insn.op[0], false, &linear);
+	int err = soft_operand_linear(vcpu, step, &step->insn->op[0], false, &linear);
 
 	return err ? err : soft_translate(vcpu, vcpu->view, linear, ACCESS_READ, &page);
 }
@@ -65,21 +65,21 @@ static int step_privileged_nothing(struct engine_vcpu *vcpu, struct soft_step *s
 
 static int step_lea(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	soft_set_register(vcpu, step->insn.op[0].reg.value,
-			  soft_effective_address(vcpu, step, &step->insn.op[1].mem));
+	soft_set_register(vcpu, step->insn->op[0].reg.value,
+			  soft_effective_address(vcpu, step, &step->insn->op[1].mem));
 	return SOFT_OK;
 }
 
 static int step_xlat(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	uint32_t width = step->insn.z.address_width / 8u;
+	uint32_t width = step->insn->z.address_width / 8u;
 	enum vcpu_segment segment = SEG_DS;
 	uint64_t linear, value = 0;
 	int err;
 
-	for (int i = 0; i < step->insn.z.operand_count && i < INSN_OPERANDS; i++)
-		if (step->insn.op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
-			segment = soft_segment_of(step->insn.op[i].mem.segment);
+	for (int i = 0; i < step->insn->z.operand_count && i < INSN_OPERANDS; i++)
+		if (step->insn->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			segment = soft_segment_of(step->insn->op[i].mem.segment);
 	err = soft_linear(vcpu, segment,
 			  (vcpu->gpr[GPR_RBX] + (vcpu->gpr[GPR_RAX] & 0xff)) & soft_mask(width), 1,
 			  false, &linear);
@@ -114,7 +114,7 @@ static int step_sti(struct engine_vcpu *vcpu, struct soft_step *step)
 		return not_privileged(vcpu);
 	if (!vcpu->interrupts_on)
 		vcpu->shadow = true;
-	vcpu->interrupts_on = 1;
+	vcpu->interrupts_on = (uint32_t)FLAG_IF;
 	return SOFT_OK;
 }
 
@@ -122,7 +122,7 @@ static int step_ac(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	if (vcpu->cpl || !(vcpu->state.cr4 & CR4_SMAP))
 		return soft_raise(vcpu, VECTOR_UD);
-	if (step->insn.z.mnemonic == ZYDIS_MNEMONIC_STAC)
+	if (step->insn->z.mnemonic == ZYDIS_MNEMONIC_STAC)
 		vcpu->system_flags |= FLAG_AC;
 	else
 		vcpu->system_flags &= (uint32_t)~FLAG_AC;
@@ -248,7 +248,7 @@ static int debug_number(const struct engine_vcpu *vcpu, ZydisRegister reg)
 
 static int step_debug(struct engine_vcpu *vcpu, struct soft_step *step, bool write)
 {
-	const ZydisDecodedOperand *op = step->insn.op;
+	const ZydisDecodedOperand *op = step->insn->op;
 	int number = debug_number(vcpu, op[write ? 0 : 1].reg.value);
 	struct vcpu_state *state = &vcpu->state;
 	uint64_t value;
@@ -279,7 +279,7 @@ static int step_debug(struct engine_vcpu *vcpu, struct soft_step *step, bool wri
 
 static int move_segment(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	const ZydisDecodedOperand *op = step->insn.op;
+	const ZydisDecodedOperand *op = step->insn->op;
 	enum vcpu_segment which;
 	uint64_t value;
 	int err;
@@ -317,7 +317,7 @@ static bool is_segment(ZydisRegister reg)
 
 static int step_mov(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	const ZydisDecodedOperand *op = step->insn.op;
+	const ZydisDecodedOperand *op = step->insn->op;
 	ZydisRegister to = op[0].type == ZYDIS_OPERAND_TYPE_REGISTER ? op[0].reg.value : 0;
 	ZydisRegister from = op[1].type == ZYDIS_OPERAND_TYPE_REGISTER ? op[1].reg.value : 0;
 	uint64_t value = 0;
@@ -384,7 +384,7 @@ static int step_load_table(struct engine_vcpu *vcpu, struct soft_step *step)
 
 	if (vcpu->cpl)
 		return not_privileged(vcpu);
-	err = soft_operand_linear(vcpu, step, &step->insn.op[0], false, &linear);
+	err = soft_operand_linear(vcpu, step, &step->insn->op[0], false, &linear);
 	if (!err)
 		err = soft_read(vcpu, vcpu->view, linear, &limit, 2);
 	if (!err)
@@ -394,9 +394,9 @@ static int step_load_table(struct engine_vcpu *vcpu, struct soft_step *step)
 	table.limit = (uint16_t)limit;
 	if (soft_code64(vcpu) && !is_canonical(table.base))
 		return not_privileged(vcpu);
-	if (!soft_code64(vcpu) && step->insn.z.operand_width == 16)
+	if (!soft_code64(vcpu) && step->insn->z.operand_width == 16)
 		table.base &= 0xffffff;
-	if (step->insn.z.mnemonic == ZYDIS_MNEMONIC_LGDT)
+	if (step->insn->z.mnemonic == ZYDIS_MNEMONIC_LGDT)
 		vcpu->state.gdt = table;
 	else
 		vcpu->state.idt = table;
@@ -406,7 +406,7 @@ static int step_load_table(struct engine_vcpu *vcpu, struct soft_step *step)
 static int step_store_table(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	const struct vcpu_table_state *table =
-		step->insn.z.mnemonic == ZYDIS_MNEMONIC_SGDT ? &vcpu->state.gdt : &vcpu->state.idt;
+		step->insn->z.mnemonic == ZYDIS_MNEMONIC_SGDT ? &vcpu->state.gdt : &vcpu->state.idt;
 	uint8_t image[10];
 	uint64_t linear;
 	int err;
@@ -415,7 +415,7 @@ static int step_store_table(struct engine_vcpu *vcpu, struct soft_step *step)
 		return not_privileged(vcpu);
 	memcpy(image, &table->limit, 2);
 	memcpy(image + 2, &table->base, 8);
-	err = soft_operand_linear(vcpu, step, &step->insn.op[0], true, &linear);
+	err = soft_operand_linear(vcpu, step, &step->insn->op[0], true, &linear);
 	if (!err)
 		err = soft_write(vcpu, vcpu->view, linear, image, soft_code64(vcpu) ? 10 : 6);
 	return err;
@@ -434,13 +434,13 @@ static int step_load_selector(struct engine_vcpu *vcpu, struct soft_step *step)
 	if (err)
 		return err;
 	return soft_segment_system(vcpu,
-				   step->insn.z.mnemonic == ZYDIS_MNEMONIC_LTR ? SEG_TR : SEG_LDTR,
+				   step->insn->z.mnemonic == ZYDIS_MNEMONIC_LTR ? SEG_TR : SEG_LDTR,
 				   (uint16_t)value);
 }
 
 static int step_store_selector(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	enum vcpu_segment which = step->insn.z.mnemonic == ZYDIS_MNEMONIC_STR ? SEG_TR : SEG_LDTR;
+	enum vcpu_segment which = step->insn->z.mnemonic == ZYDIS_MNEMONIC_STR ? SEG_TR : SEG_LDTR;
 
 	if (soft_real_mode(vcpu))
 		return soft_raise(vcpu, VECTOR_UD);
@@ -452,12 +452,12 @@ static int step_store_selector(struct engine_vcpu *vcpu, struct soft_step *step)
 /* LDS, LES, LFS, LGS, LSS */
 static int step_load_far(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	uint32_t bytes = step->insn.z.operand_width / 8u;
+	uint32_t bytes = step->insn->z.operand_width / 8u;
 	enum vcpu_segment which = SEG_DS;
 	uint64_t linear, offset = 0, selector = 0;
 	int err;
 
-	switch (step->insn.z.mnemonic) {
+	switch (step->insn->z.mnemonic) {
 	case ZYDIS_MNEMONIC_LES:
 		which = SEG_ES;
 		break;
@@ -473,7 +473,7 @@ static int step_load_far(struct engine_vcpu *vcpu, struct soft_step *step)
 	default:
 		break;
 	}
-	err = soft_operand_linear(vcpu, step, &step->insn.op[1], false, &linear);
+	err = soft_operand_linear(vcpu, step, &step->insn->op[1], false, &linear);
 	if (!err)
 		err = soft_read(vcpu, vcpu->view, linear, &offset, bytes);
 	if (!err)
@@ -481,7 +481,7 @@ static int step_load_far(struct engine_vcpu *vcpu, struct soft_step *step)
 	if (!err)
 		err = soft_segment_load(vcpu, which, (uint16_t)selector);
 	if (!err)
-		soft_set_register(vcpu, step->insn.op[0].reg.value, offset);
+		soft_set_register(vcpu, step->insn->op[0].reg.value, offset);
 	return err;
 }
 
@@ -511,7 +511,7 @@ static bool descriptor_visible(const struct engine_vcpu *vcpu, ZydisMnemonic mne
 /* LAR, LSL, VERR, VERW: ZF says whether there is an answer. */
 static int step_look_at_selector(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	ZydisMnemonic mnemonic = step->insn.z.mnemonic;
+	ZydisMnemonic mnemonic = step->insn->z.mnemonic;
 	bool verify = mnemonic == ZYDIS_MNEMONIC_VERR || mnemonic == ZYDIS_MNEMONIC_VERW, found;
 	struct vcpu_segment_state segment;
 	uint64_t selector, descriptor = 0;
@@ -528,9 +528,9 @@ static int step_look_at_selector(struct engine_vcpu *vcpu, struct soft_step *ste
 	found = found && descriptor_visible(vcpu, mnemonic, (uint16_t)selector, &segment);
 	vcpu->flags = (vcpu->flags & ~FLAG_ZF) | (found ? FLAG_ZF : 0);
 	if (found && mnemonic == ZYDIS_MNEMONIC_LAR)
-		soft_set_register(vcpu, step->insn.op[0].reg.value, descriptor >> 32 & 0x00ffff00);
+		soft_set_register(vcpu, step->insn->op[0].reg.value, descriptor >> 32 & 0x00ffff00);
 	if (found && mnemonic == ZYDIS_MNEMONIC_LSL)
-		soft_set_register(vcpu, step->insn.op[0].reg.value, segment.limit);
+		soft_set_register(vcpu, step->insn->op[0].reg.value, segment.limit);
 	return SOFT_OK;
 }
 
@@ -539,7 +539,7 @@ static int step_look_at_selector(struct engine_vcpu *vcpu, struct soft_step *ste
 
 static int step_invlpg(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	const ZydisDecodedOperand *op = &step->insn.op[0];
+	const ZydisDecodedOperand *op = &step->insn->op[0];
 
 	if (vcpu->cpl)
 		return not_privileged(vcpu);
@@ -556,8 +556,8 @@ static int step_invpcid(struct engine_vcpu *vcpu, struct soft_step *step)
 
 	if (vcpu->cpl)
 		return not_privileged(vcpu);
-	type = soft_get_register(vcpu, step->insn.op[0].reg.value);
-	err = soft_operand_linear(vcpu, step, &step->insn.op[1], false, &linear);
+	type = soft_get_register(vcpu, step->insn->op[0].reg.value);
+	err = soft_operand_linear(vcpu, step, &step->insn->op[1], false, &linear);
 	if (!err)
 		err = soft_read(vcpu, vcpu->view, linear, descriptor, 16);
 	if (err)
@@ -658,14 +658,15 @@ static int step_rdtsc(struct engine_vcpu *vcpu, struct soft_step *step)
 	if (vcpu->cpl && (vcpu->state.cr4 & CR4_TSD))
 		return not_privileged(vcpu);
 	set_pair(vcpu, soft_tsc(vcpu));
-	if (step->insn.z.mnemonic == ZYDIS_MNEMONIC_RDTSCP)
+	if (step->insn->z.mnemonic == ZYDIS_MNEMONIC_RDTSCP)
 		vcpu->gpr[GPR_RCX] = (uint32_t)vcpu->state.msr[MSR_TSC_AUX];
 	return SOFT_OK;
 }
 
 static int step_rdpid(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	soft_set_register(vcpu, step->insn.op[0].reg.value, (uint32_t)vcpu->state.msr[MSR_TSC_AUX]);
+	soft_set_register(vcpu, step->insn->op[0].reg.value,
+			  (uint32_t)vcpu->state.msr[MSR_TSC_AUX]);
 	return SOFT_OK;
 }
 
@@ -721,8 +722,8 @@ static int step_swapgs(struct engine_vcpu *vcpu, struct soft_step *step)
 
 static int step_base(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	ZydisMnemonic mnemonic = step->insn.z.mnemonic;
-	ZydisRegister reg = step->insn.op[0].reg.value;
+	ZydisMnemonic mnemonic = step->insn->z.mnemonic;
+	ZydisRegister reg = step->insn->op[0].reg.value;
 	enum vcpu_segment which =
 		mnemonic == ZYDIS_MNEMONIC_RDFSBASE || mnemonic == ZYDIS_MNEMONIC_WRFSBASE ? SEG_FS
 											   : SEG_GS;
@@ -775,7 +776,7 @@ static int step_sysret(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	struct vcpu_state *state = &vcpu->state;
 	uint16_t selector = (uint16_t)(state->msr[MSR_STAR] >> 48 | 3);
-	bool wide = step->insn.z.raw.rex.W;
+	bool wide = step->insn->z.raw.rex.W;
 	uint64_t mask = 0x3c7fd7 & ~(FLAG_RF | FLAG_VM | 2);
 
 	if (!(state->efer & EFER_SCE) || !soft_long_mode(vcpu))
@@ -822,8 +823,8 @@ int soft_check_port(struct engine_vcpu *vcpu, uint16_t port, uint32_t bytes)
 
 static int step_port(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	const ZydisDecodedOperand *op = step->insn.op;
-	bool write = step->insn.z.mnemonic == ZYDIS_MNEMONIC_OUT;
+	const ZydisDecodedOperand *op = step->insn->op;
+	bool write = step->insn->z.mnemonic == ZYDIS_MNEMONIC_OUT;
 	const ZydisDecodedOperand *data = &op[write ? 1 : 0], *port = &op[write ? 0 : 1];
 	uint32_t bytes = data->size / 8u;
 	uint64_t value = 0;
@@ -872,10 +873,10 @@ static int step_hlt(struct engine_vcpu *vcpu, struct soft_step *step)
  */
 static int step_xsave(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	ZydisMnemonic mnemonic = step->insn.z.mnemonic;
+	ZydisMnemonic mnemonic = step->insn->z.mnemonic;
 	bool restore = mnemonic == ZYDIS_MNEMONIC_XRSTOR || mnemonic == ZYDIS_MNEMONIC_XRSTOR64;
 	bool compacted = mnemonic == ZYDIS_MNEMONIC_XSAVEC || mnemonic == ZYDIS_MNEMONIC_XSAVEC64;
-	bool wide = step->insn.z.raw.rex.W;
+	bool wide = step->insn->z.raw.rex.W;
 	uint64_t rdx = vcpu->gpr[GPR_RDX], rax = vcpu->gpr[GPR_RAX], linear;
 	uint64_t parts = ((uint32_t)rax | rdx << 32) & vcpu->state.xcr0;
 	uint32_t bytes = xsave_bytes(vcpu, vcpu->state.xcr0, false);
@@ -886,8 +887,8 @@ static int step_xsave(struct engine_vcpu *vcpu, struct soft_step *step)
 		return soft_raise(vcpu, VECTOR_UD);
 	if (vcpu->state.cr0 & CR0_TS)
 		return soft_raise(vcpu, VECTOR_NM);
-	err = soft_linear(vcpu, soft_segment_of(step->insn.op[0].mem.segment),
-			  soft_effective_address(vcpu, step, &step->insn.op[0].mem), bytes,
+	err = soft_linear(vcpu, soft_segment_of(step->insn->op[0].mem.segment),
+			  soft_effective_address(vcpu, step, &step->insn->op[0].mem), bytes,
 			  !restore, &linear);
 	if (!err && (linear & 63))
 		err = not_privileged(vcpu);

@@ -40,6 +40,7 @@ struct soft_record *tr_record(struct tr *tr, uint64_t rip)
 					.start = offset,
 					.clean = offset,
 					.slot = tr->flags == FLAGS_IN_SLOT,
+					.shadow = rip == tr->shadow_rip,
 					.swapped = NOT_SWAPPED };
 	return record;
 }
@@ -62,6 +63,11 @@ struct cold *tr_cold(struct tr *tr, uint8_t *site, uint8_t reason)
 		.site = site, .reason = reason, .rip = tr->rip, .slot = tr->flags == FLAGS_IN_SLOT
 	};
 	return cold;
+}
+
+bool soft_insn_is_stepped(const struct soft_insn *insn, uint8_t mode)
+{
+	return tr_kind(insn, mode) == KIND_STEP;
 }
 
 bool soft_insn_ends_block(const struct soft_insn *insn, uint8_t mode)
@@ -89,7 +95,8 @@ static void translate_one(struct tr *tr, const struct soft_insn *insn, bool last
 {
 	enum tr_kind kind = tr_kind(insn, tr->t->mode);
 
-	if (kind == KIND_STEP) {
+	if (kind == KIND_STEP || (kind == KIND_STI && last)) {
+		tr->known_offered = kind == KIND_STEP;
 		tr_exit_step(tr, tr->rip);
 	} else if (kind == KIND_JUMP) {
 		tr_jump(tr, insn);

@@ -40,6 +40,8 @@ struct tr {
 	enum flags_place flags;
 	struct cold cold[COLD_MAX];
 	uint32_t cold_count;
+	bool known_offered;  /* the way out to C is for the block's last instruction */
+	uint64_t shadow_rip; /* no interrupt comes before this instruction (STI); or 0 */
 	bool failed;
 };
 
@@ -77,6 +79,9 @@ enum tr_kind {
 	KIND_PUSH,
 	KIND_POP,
 	KIND_LEAVE,
+	KIND_CLI,
+	KIND_STI,
+	KIND_PUSHF,
 	KIND_PLAIN,
 };
 enum tr_kind tr_kind(const struct soft_insn *insn, uint8_t mode);
@@ -89,7 +94,7 @@ void tr_jump(struct tr *tr, const struct soft_insn *insn);
 void tr_exit(struct tr *tr, uint64_t rip);
 /* rip is in r14. */
 void tr_exit_indirect(struct tr *tr);
-/* Leaves to C, which steps the instruction there. */
+/* Leaves to C, which steps the instruction there: the block's last (known_offered), or another. */
 void tr_exit_step(struct tr *tr, uint64_t rip);
 void tr_emit_cold(struct tr *tr);
 

@@ -77,6 +77,12 @@ enum tr_kind tr_kind(const struct soft_insn *insn, uint8_t mode)
 	case ZYDIS_MNEMONIC_POP:
 		return insn->z.operand_width == 64 && is_general(&insn->op[0]) ? KIND_POP
 									       : KIND_STEP;
+	case ZYDIS_MNEMONIC_CLI:
+		return (mode & MODE_VIEW) != VIEW_USER ? KIND_CLI : KIND_STEP;
+	case ZYDIS_MNEMONIC_STI:
+		return (mode & MODE_VIEW) != VIEW_USER ? KIND_STI : KIND_STEP;
+	case ZYDIS_MNEMONIC_PUSHFQ:
+		return KIND_PUSHF;
 	case ZYDIS_MNEMONIC_LEAVE:
 		return insn->z.operand_width == 64 ? KIND_LEAVE : KIND_STEP;
 	default:
@@ -264,9 +270,78 @@ static void translate_leave(struct tr *tr)
 	emit_move(&tr->e, RBP, R14);
 }
 
+static void translate_cli(struct tr *tr)
+{
+	tr_record(tr, tr->rip);
+	emit_gs(&tr->e, false, 0xc7, 0, offsetof(struct engine_vcpu, interrupts_on));
+	emit32(&tr->e, 0);
+}
+
+/* If an interrupt waits for this, C does it. Else: on from now, but not before the next one. */
+static void translate_sti(struct tr *tr)
+{
+	if (tr->flags == FLAGS_IN_HOST && tr->live_before)
+		tr_save_flags(tr);
+	tr_record(tr, tr->rip);
+	/* cmp byte gs:[window_wanted], 0 ; jne */
+	emit_gs(&tr->e, false, 0x80, 7, offsetof(struct engine_vcpu, window_wanted));
+	emit8(&tr->e, 0);
+	emit8(&tr->e, 0x0f);
+	emit8(&tr->e, 0x85);
+	emit32(&tr->e, 0);
+	tr_cold(tr, tr->e.at - 4,
+		tr->flags == FLAGS_IN_SLOT ? SOFT_REASON_STEP_SLOT : SOFT_REASON_STEP);
+	tr_clean(tr);
+	emit_gs(&tr->e, false, 0xc7, 0, offsetof(struct engine_vcpu, interrupts_on));
+	emit32(&tr->e, (uint32_t)FLAG_IF);
+	tr->shadow_rip = tr->next;
+	tr_record(tr, tr->next);
+}
+
+/* The host's flags by way of a stack of the vCPU's own, then the rest of RFLAGS. */
+static void translate_pushf(struct tr *tr, const struct soft_insn *insn)
+{
+	struct emit *e = &tr->e;
+
+	need_flags(tr, insn);
+	tr_record(tr, tr->rip);
+	emit_store(e, RSP, VCPU_SCRATCH);
+	emit_load(e, RSP, offsetof(struct engine_vcpu, small_stack_top));
+	emit8(e, 0x9c); /* pushfq */
+	emit8(e, 0x41); /* pop r15 */
+	emit8(e, 0x5f);
+	emit_load(e, RSP, VCPU_SCRATCH);
+	emit_store(e, R15, VCPU_SCRATCH + 8);
+	tr->live_before = tr->live_after;
+	tr_stack(tr, RSP, -8, true);
+	emit_load(e, R15, VCPU_SCRATCH + 8);
+	emit8(e, 0x41); /* and r15d, FLAGS_HOST */
+	emit8(e, 0x81);
+	emit8(e, 0xe7);
+	emit32(e, (uint32_t)FLAGS_HOST);
+	emit8(e, 0x41); /* or r15d, 2 */
+	emit8(e, 0x83);
+	emit8(e, 0xcf);
+	emit8(e, 2);
+	emit_gs(e, false, 0x0b, R15, offsetof(struct engine_vcpu, system_flags));
+	emit_gs(e, false, 0x0b, R15, offsetof(struct engine_vcpu, interrupts_on));
+	tr_clean(tr);
+	emit_at_r14(tr, 0x89, R15);
+	emit_move_stack(tr, -8);
+}
+
 void tr_insn(struct tr *tr, const struct soft_insn *insn, enum tr_kind kind)
 {
 	switch (kind) {
+	case KIND_CLI:
+		translate_cli(tr);
+		break;
+	case KIND_STI:
+		translate_sti(tr);
+		break;
+	case KIND_PUSHF:
+		translate_pushf(tr, insn);
+		break;
 	case KIND_LEA:
 		translate_lea(tr, insn);
 		break;

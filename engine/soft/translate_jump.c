@@ -102,7 +102,7 @@ void tr_exit(struct tr *tr, uint64_t rip)
 	struct emit *e = &tr->e;
 	struct cold *cold;
 
-	if (!in_same_page(tr, rip)) {
+	if (!in_same_page(tr, rip) || (rip == tr->next && tr->t->crossing_next)) {
 		save_flags_for_exit(tr, rip);
 		tr_record(tr, rip);
 		emit_constant(e, R14, rip);
@@ -128,6 +128,8 @@ void tr_exit_step(struct tr *tr, uint64_t rip)
 	tr_record(tr, rip);
 	emit_constant(e, R14, rip);
 	emit_store(e, R14, VCPU_RIP);
+	emit_constant(e, R14, tr->known_offered ? (uintptr_t)tr->t->known : 0);
+	emit_store(e, R14, VCPU_ARGUMENT);
 	emit_store_constant(e,
 			    tr->flags == FLAGS_IN_SLOT ? SOFT_REASON_STEP_SLOT : SOFT_REASON_STEP,
 			    VCPU_REASON);

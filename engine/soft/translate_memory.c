@@ -215,11 +215,15 @@ static void emit_unlinked(struct tr *tr, const struct cold *cold)
 
 	emit_constant(e, R14, cold->rip);
 	emit_store(e, R14, VCPU_RIP);
-	emit8(e, 0x4c);
-	emit8(e, 0x8d);
-	emit8(e, 0x35);
-	emit32(e, (uint32_t)(int32_t)(cold->site - 1 - (e->at + 4)));
-	emit_store(e, R14, VCPU_ARGUMENT);
+	if (cold->reason == SOFT_REASON_STEP || cold->reason == SOFT_REASON_STEP_SLOT) {
+		emit_store_constant(e, 0, VCPU_ARGUMENT);
+	} else {
+		emit8(e, 0x4c);
+		emit8(e, 0x8d);
+		emit8(e, 0x35);
+		emit32(e, (uint32_t)(int32_t)(cold->site - 1 - (e->at + 4)));
+		emit_store(e, R14, VCPU_ARGUMENT);
+	}
 	emit_store_constant(e, cold->reason, VCPU_REASON);
 	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
 }

@@ -26,6 +26,7 @@ void soft_settle(struct engine_vcpu *vcpu, uint64_t host)
 	if (!record)
 		return;
 	vcpu->rip = record->rip;
+	vcpu->shadow = record->shadow;
 	if (record->slot)
 		soft_flags_from_slot(vcpu);
 }
@@ -41,6 +42,7 @@ static void take_registers(struct engine_vcpu *vcpu, const greg_t *regs,
 		vcpu->gpr[i] = (uint64_t)regs[order[i]];
 	if (record->swapped != NOT_SWAPPED)
 		vcpu->gpr[record->swapped] = (uint64_t)regs[REG_R15];
+	vcpu->shadow = record->shadow;
 	vcpu->rip = record->rip_in_r14 ? (uint64_t)regs[REG_R14] : record->rip;
 	vcpu->flags = (uint64_t)regs[REG_EFL] & FLAGS_HOST;
 	if (record->slot)

@@ -109,7 +109,7 @@ void soft_set_rflags(struct engine_vcpu *vcpu, uint64_t rflags)
 {
 	vcpu->flags = rflags & FLAGS_HOST;
 	vcpu->system_flags = (uint32_t)(rflags & FLAGS_SYSTEM);
-	vcpu->interrupts_on = (rflags & FLAG_IF) != 0;
+	vcpu->interrupts_on = (uint32_t)(rflags & FLAG_IF);
 	soft_update_mode(vcpu);
 }
 
@@ -306,12 +306,20 @@ static int next_block(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t *
 	vcpu->slot_pending = false;
 	if (err)
 		return err == SOFT_AGAIN ? soft_step(vcpu) : err;
-	if (link)
+	if (link && !block->gpa_behind)
 		soft_block_link(vcpu, site, block, generation);
-	else if (slot)
+	else if (slot && !link)
 		remember_jump(vcpu, block);
 	*ret_code = block->code;
 	return SOFT_OK;
+}
+
+/* The instruction at a block's end, which has been decoded if there was room to keep that. */
+static int step_known(struct engine_vcpu *vcpu)
+{
+	const struct soft_insn *insn = (const struct soft_insn *)(uintptr_t)vcpu->argument;
+
+	return insn ? soft_step_known(vcpu, insn) : soft_step(vcpu);
 }
 
 /* What guest code was left for. *ret_code: where to enter it again, or NULL. */
@@ -334,9 +342,9 @@ static int serve(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t **ret_
 		return next_block(vcpu, reason, ret_code);
 	case SOFT_REASON_STEP_SLOT:
 		soft_flags_from_slot(vcpu);
-		return soft_step(vcpu);
+		return step_known(vcpu);
 	case SOFT_REASON_STEP:
-		return soft_step(vcpu);
+		return step_known(vcpu);
 	case SOFT_REASON_STOP:
 		soft_settle(vcpu, vcpu->target);
 		return SOFT_OK;
