@@ -368,6 +368,15 @@ static void peer_failed(struct shard *shard, uint16_t node, int error, const cha
 	shard_fail(shard, node, error, cause);
 }
 
+/* Another shard's page, or none at all: the core would be asked about memory it has not. */
+static bool is_ours(const struct shard *shard, const struct coh_msg *msg)
+{
+	if (msg->type == COH_ROOM_GET || msg->type == COH_ROOM_IS || msg->type == COH_ROOM_PUT)
+		return msg->gpn == 0; /* about no page */
+	return guest_memory_is_ram(shard->plan.memory, msg->gpn << PAGE_SHIFT, PAGE_BYTES) &&
+	       guest_memory_shard(shard->plan.memory, msg->gpn) == shard->index;
+}
+
 static void take_frame(struct shard *shard, uint16_t node)
 {
 	const struct page_frame *frame = &shard->frame;
@@ -387,11 +396,8 @@ static void take_frame(struct shard *shard, uint16_t node)
 			else
 				data = frame->page[page++];
 		}
-		/* Another shard's page, or none at all: the core would be asked about memory it has
-		 * not. */
-		if (!guest_memory_is_ram(shard->plan.memory, msg.gpn << PAGE_SHIFT, PAGE_BYTES) ||
-		    guest_memory_shard(shard->plan.memory, msg.gpn) != shard->index)
-			error = msg.gpn == 0 ? error : -EPROTO;
+		if (!is_ours(shard, &msg))
+			error = -EPROTO;
 		if (error == 0)
 			error = coh_message(shard->coh, &msg, now_ns, &out);
 		if (error == -EPROTO)

@@ -318,7 +318,7 @@ static void a_dead_link_is_named(void **state)
 	pod_destroy(&pod);
 }
 
-static void nonsense_is_named(void **state)
+static void send_nonsense(uint32_t shard, uint64_t gpn)
 {
 	struct pod pod;
 	struct page_channel *channel;
@@ -326,17 +326,22 @@ static void nonsense_is_named(void **state)
 
 	pod_create(&pod, &two);
 	pager_stop(pod.node[1].pager);
-	channel = pod.node[1].channel[0][0];
-	/* A page of the other shard. */
+	channel = pod.node[1].channel[shard][0];
 	frame.message_count = 1;
-	frame.message[0] = (struct coh_msg){ .type = COH_READ_REQ,
-					     .requester = 1,
-					     .gpn = 2 * MIB >> PAGE_SHIFT };
+	frame.message[0] = (struct coh_msg){ .type = COH_HOME_GET, .requester = 1, .gpn = gpn };
 	assert_int_equal(channel->ops->send(channel, &frame), 0);
 	wait_for_failure(&pod.node[0]);
 	assert_int_equal(pod.node[0].failure.node, 1);
 	assert_int_equal(pod.node[0].failure.error, -EPROTO);
 	pod_destroy(&pod);
+}
+
+static void nonsense_is_named(void **state)
+{
+	/* Pages of the other shard, and one that is no RAM. Node 0 is registrar of chunk 0. */
+	send_nonsense(0, 2 * MIB >> PAGE_SHIFT);
+	send_nonsense(1, 0);
+	send_nonsense(0, 16 * MIB >> PAGE_SHIFT);
 }
 
 static void bad_configs_are_refused(void **state)
