@@ -184,24 +184,33 @@ static int execute_on_memory(struct engine_vcpu *vcpu, const struct soft_insn *i
 	return err;
 }
 
+static bool is_misaligned(const struct engine_vcpu *vcpu, const struct soft_insn *insn,
+			  enum vcpu_segment segment, uint64_t offset)
+{
+	if (!soft_code64(vcpu) || segment == SEG_FS || segment == SEG_GS)
+		offset += vcpu->state.segment[segment].base;
+	return offset & (insn->alignment - 1);
+}
+
 int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	const struct soft_insn *insn = step->insn;
+	uint64_t offset, linear;
+	enum vcpu_segment segment;
 	int64_t distance;
-	uint64_t linear;
 	int err;
 
 	if (insn->memory < 0)
 		return execute_here(vcpu, insn, NULL);
 	distance = soft_insn_is_bit_string(insn) ? bit_distance(vcpu, insn) : 0;
-	err = soft_linear(vcpu, soft_segment_of(insn->op[insn->memory].mem.segment),
-			  (soft_effective_address(vcpu, step, &insn->op[insn->memory].mem) +
-			   (uint64_t)distance) &
-				  soft_mask(insn->z.address_width / 8u),
-			  insn->memory_bytes, insn->memory_write, &linear);
-	/* The CPU looks at this before it looks for the page. */
-	if (!err && (linear & (insn->alignment - 1)))
-		err = soft_raise_error(vcpu, VECTOR_GP, 0);
+	segment = soft_segment_of(insn->op[insn->memory].mem.segment);
+	offset = (soft_effective_address(vcpu, step, &insn->op[insn->memory].mem) +
+		  (uint64_t)distance) &
+		 soft_mask(insn->z.address_width / 8u);
+	/* The CPU looks at this before it looks for the page, or at the rest of the address. */
+	if (is_misaligned(vcpu, insn, segment, offset))
+		return soft_raise_error(vcpu, VECTOR_GP, 0);
+	err = soft_linear(vcpu, segment, offset, insn->memory_bytes, insn->memory_write, &linear);
 	if (err == SOFT_FAULT && soft_fault_is_hosts(insn))
 		return soft_step_absent(vcpu, insn);
 	if (err)

@@ -205,6 +205,7 @@ static int deliver_events(struct engine_vcpu *vcpu)
 						   .trap = 1,
 						   .dr6 = vcpu->debug_hits };
 		err = soft_deliver_fault(vcpu);
+		/* Not before: a signal may break the delivery off, and the trap is still due. */
 		vcpu->debug_pending = false;
 		return err;
 	}

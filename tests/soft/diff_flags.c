@@ -95,6 +95,15 @@ static bool points_to(const struct diff_case *c, uint32_t at, const struct diff_
 	return true;
 }
 
+/* To where a register points that random code has set: into the code itself, too. */
+static bool writes_anywhere(const struct diff_insn *i)
+{
+	return i->insn.meta.category == ZYDIS_CATEGORY_STRINGOP ||
+	       i->insn.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ||
+	       i->insn.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+	       i->insn.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+}
+
 /* Instructions, places to which control may come, and the union of what may be undefined. */
 static uint32_t find_labels(struct diff_case *c, bool label[DIFF_CODE_MAX + 1])
 {
@@ -109,7 +118,7 @@ static uint32_t find_labels(struct diff_case *c, bool label[DIFF_CODE_MAX + 1])
 			at = c->code_bytes;
 			break;
 		}
-		if (i.insn.meta.category == ZYDIS_CATEGORY_STRINGOP)
+		if (writes_anywhere(&i))
 			c->strings = true;
 		if (points_to(c, at, &i, &to))
 			label[to] = true;

@@ -191,7 +191,7 @@ const uint8_t (*diff_image(uint32_t number))[DIFF_PAGE]
 static uint64_t random_register(struct rng *rng)
 {
 	static const struct diff_wish wish = { .bytes = 64, .write = true, .bad_percent = 5 };
-	uint64_t pointer = diff_target(rng, &wish);
+	uint64_t pointer = diff_target(rng, &wish), number;
 
 	switch (rng_below(rng, 10)) {
 	case 0 ... 4:
@@ -201,7 +201,9 @@ static uint64_t random_register(struct rng *rng)
 	case 6:
 		return rng_below(rng, 256);
 	default:
-		return diff_number(rng);
+		number = diff_number(rng);
+		/* Nobody is to point at code by chance. */
+		return number - DIFF_CODE_VA < DIFF_CODE_PAGES * DIFF_PAGE ? ~number : number;
 	}
 }
 
