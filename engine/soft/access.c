@@ -67,6 +67,11 @@ ACCESS_SECTION void soft_copy(void *to, const void *from, size_t bytes)
 	}
 }
 
+ACCESS_SECTION void soft_fill(void *to, uint64_t value, size_t words)
+{
+	__asm__ volatile("rep stosq" : "+D"(to), "+c"(words) : "a"(value) : "memory");
+}
+
 /* One access of at most 8 bytes to a device. SOFT_EXIT: it has not happened yet. */
 static int device_access(struct engine_vcpu *vcpu, uint64_t gpa, void *data, uint32_t size,
 			 bool write)

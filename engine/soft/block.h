@@ -33,10 +33,15 @@ struct soft_record {
 	uint64_t rip;
 	uint16_t start, clean; /* offsets into the block's code */
 	uint8_t slot;	       /* flags are in the slot, else in the host's register */
-	uint8_t rip_in_r14;    /* rip is in r14 */
-	uint8_t swapped;       /* that register's value is in r15; NOT_SWAPPED */
-	uint8_t shadow;	       /* no interrupt may come before this instruction */
+	/*
+	 * Where a computed jump goes is in r14, and rip is the jump's own: if it turns out that it
+	 * cannot go there (not canonical), what it did to the stack is undone.
+	 */
+	uint8_t computed; /* enum soft_computed */
+	uint8_t swapped;  /* that register's value is in r15; NOT_SWAPPED */
+	uint8_t shadow;	  /* no interrupt may come before this instruction */
 };
+enum soft_computed { NOT_COMPUTED, COMPUTED_JUMP, COMPUTED_CALL, COMPUTED_RETURN };
 #define NOT_SWAPPED 0xffu
 
 struct soft_block {
@@ -133,6 +138,10 @@ bool soft_insn_ends_block(const struct soft_insn *insn, uint8_t mode);
 
 /* translate_state.c: takes rip and flags from a host address where code was to be tried again. */
 void soft_settle(struct engine_vcpu *vcpu, uint64_t host);
+/* Back to before a jump to vcpu->rip, if that is not canonical; host: a place in the jump's code.
+ */
+bool soft_undo_jump(struct engine_vcpu *vcpu, uint64_t host);
 void soft_flags_from_slot(struct engine_vcpu *vcpu);
+void soft_flags_to_slot(struct engine_vcpu *vcpu);
 
 #endif

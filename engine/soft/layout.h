@@ -36,6 +36,7 @@
 #define SOFT_REASON_STEP_SLOT 9 /* as STEP, flags in the slot */
 #define SOFT_REASON_LINK_SLOT 10
 #define SOFT_REASON_STALE     11 /* this block is no longer valid: argument: the block */
-#define SOFT_REASON_HELPER    12 /* argument: struct soft_helper; rip set */
+#define SOFT_REASON_READ_ODD  13 /* the same; more than a page fault may come of it */
+#define SOFT_REASON_WRITE_ODD 14
 
 #endif

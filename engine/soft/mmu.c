@@ -254,6 +254,8 @@ static bool may_be_large(const struct engine_vcpu *vcpu, uint64_t linear)
 	return vcpu->large_seen[hash / 64] & BIT64(hash % 64);
 }
 
+static uint64_t fetched_hash(uint64_t linear);
+
 static void fill_entry(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
 		       enum soft_access access, const struct walk *walk, uint8_t *host)
 {
@@ -261,6 +263,9 @@ static void fill_entry(struct engine_vcpu *vcpu, enum soft_view view, uint64_t l
 	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1), none = no_tag(linear >> PAGE_SHIFT);
 
 	vcpu->fill_count++;
+	vcpu->tlb_used[view] |= BIT64((linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)) / TLB_GROUP);
+	if (access == ACCESS_FETCH)
+		vcpu->fetched[fetched_hash(linear) / 64] |= BIT64(fetched_hash(linear) % 64);
 	note_large(vcpu, linear, walk->level);
 	if (entry->tag_read != page && entry->tag_fetch != page)
 		*entry = (struct soft_tlb_entry){ none, none, 0, none };
@@ -321,20 +326,56 @@ int soft_tlb_fill(struct engine_vcpu *vcpu, uint64_t linear, enum soft_access ac
 										     : SOFT_AGAIN;
 }
 
+static void clear_entries(struct soft_tlb_entry *entry, uint64_t first)
+{
+	for (uint64_t i = first; i < first + TLB_GROUP; i++)
+		entry[i].tag_read = entry[i].tag_write = entry[i].tag_fetch = no_tag(i);
+}
+
 static void clear_view(struct engine_vcpu *vcpu, enum soft_view view)
 {
-	for (uint64_t i = 0; i < TLB_ENTRIES; i++) {
-		struct soft_tlb_entry *entry = &vcpu->tlb[view][i];
+	for (uint64_t used = vcpu->tlb_used[view]; used; used &= used - 1)
+		clear_entries(vcpu->tlb[view], (uint64_t)__builtin_ctzll(used) * TLB_GROUP);
+	vcpu->tlb_used[view] = 0;
+}
 
-		entry->tag_read = entry->tag_write = entry->tag_fetch = no_tag(i);
-	}
+void soft_tlb_create(struct engine_vcpu *vcpu)
+{
+	for (int view = 0; view < VIEW_COUNT; view++)
+		vcpu->tlb_used[view] = vcpu->jump_used[view] = UINT64_MAX;
+	soft_tlb_flush(vcpu, true);
+	vcpu->kernel_not_global = true;
+	soft_tlb_flush(vcpu, true);
 }
 
 void soft_jump_flush(struct engine_vcpu *vcpu, enum soft_view view)
 {
 	/* No code is at address 1, where nothing was entered. */
-	for (uint32_t i = 0; i < JUMP_ENTRIES; i++)
-		vcpu->jump[view][i].rip = 1;
+	for (uint64_t used = vcpu->jump_used[view]; used; used &= used - 1)
+		for (uint64_t i = 0; i < TLB_GROUP; i++)
+			vcpu->jump[view][(uint64_t)__builtin_ctzll(used) * TLB_GROUP + i].rip = 1;
+	vcpu->jump_used[view] = 0;
+}
+
+void soft_jump_remember(struct engine_vcpu *vcpu, uint64_t rip, const uint8_t *code)
+{
+	uint64_t index = rip & (JUMP_ENTRIES - 1);
+
+	vcpu->jump[vcpu->view][index] =
+		(struct soft_jump_entry){ .rip = rip, .code = (uintptr_t)code };
+	vcpu->jump_used[vcpu->view] |= BIT64(index / TLB_GROUP);
+}
+
+static uint64_t fetched_hash(uint64_t linear)
+{
+	return (linear >> PAGE_SHIFT ^ linear >> (PAGE_SHIFT + 10)) & (FETCHED_BITS - 1);
+}
+
+static bool was_fetched(const struct engine_vcpu *vcpu, uint64_t linear)
+{
+	uint64_t hash = fetched_hash(linear);
+
+	return vcpu->fetched[hash / 64] & BIT64(hash % 64);
 }
 
 /* A kernel's own table mostly has global pages only, and then survives a switch of CR3. */
@@ -349,6 +390,7 @@ void soft_tlb_flush(struct engine_vcpu *vcpu, bool global_too)
 	clear_view(vcpu, VIEW_KERNEL);
 	soft_jump_flush(vcpu, VIEW_KERNEL);
 	vcpu->kernel_not_global = vcpu->huge_seen = false;
+	memset(vcpu->fetched, 0, sizeof(vcpu->fetched));
 	memset(vcpu->large_seen, 0, sizeof(vcpu->large_seen));
 }
 
@@ -357,6 +399,11 @@ static void flush_large_page(struct engine_vcpu *vcpu, uint64_t linear)
 	for (int view = 0; view < VIEW_COUNT; view++) {
 		for (uint64_t i = 0; i < TLB_ENTRIES; i++) {
 			struct soft_tlb_entry *entry = &vcpu->tlb[view][i];
+
+			if (i % TLB_GROUP == 0 && !(vcpu->tlb_used[view] >> i / TLB_GROUP & 1)) {
+				i += TLB_GROUP - 1;
+				continue;
+			}
 
 			if ((entry->tag_read ^ linear) >> LARGE_SHIFT == 0 ||
 			    (entry->tag_fetch ^ linear) >> LARGE_SHIFT == 0)
@@ -382,7 +429,7 @@ void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear)
 			entry->tag_read = entry->tag_write = entry->tag_fetch = none;
 	}
 	/* Its entry may have been replaced while the jumps into the page are still known. */
-	for (int view = 0; view < VIEW_COUNT; view++)
+	for (int view = 0; was_fetched(vcpu, linear) && view < VIEW_COUNT; view++)
 		soft_jump_flush(vcpu, (enum soft_view)view);
 }
 
@@ -393,6 +440,11 @@ void soft_tlb_forget_write(struct engine_vcpu *vcpu, const uint8_t *host)
 	for (int view = 0; view < VIEW_COUNT; view++) {
 		for (uint64_t i = 0; i < TLB_ENTRIES; i++) {
 			struct soft_tlb_entry *entry = &vcpu->tlb[view][i];
+
+			if (i % TLB_GROUP == 0 && !(vcpu->tlb_used[view] >> i / TLB_GROUP & 1)) {
+				i += TLB_GROUP - 1;
+				continue;
+			}
 
 			if (entry->host == page)
 				entry->tag_write = no_tag(i);

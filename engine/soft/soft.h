@@ -141,13 +141,17 @@ enum soft_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 struct soft_tlb_entry {
 	uint64_t tag_read, tag_write, host, tag_fetch;
 };
-#define TLB_ENTRIES 1024u
+#define TLB_ENTRIES 4096u
+#define TLB_GROUP   64u /* entries; a bit each in tlb_used and jump_used says which are not empty */
 
 /* Where indirect jumps go: guest rip -> host code of the same view, for flags in the slot. */
 struct soft_jump_entry {
 	uint64_t rip, code;
 };
-#define JUMP_ENTRIES 2048u
+#define JUMP_ENTRIES 4096u
+
+_Static_assert(TLB_ENTRIES == 64 * TLB_GROUP && JUMP_ENTRIES == 64 * TLB_GROUP, "a word each");
+#define FETCHED_BITS 1024u
 
 struct soft_fault {
 	uint8_t vector, has_error;
@@ -249,8 +253,10 @@ struct engine_vcpu {
 	bool tracing;	   /* the host steps to the next place where the guest's state is known */
 	bool no_vector, no_avx;	 /* such instructions have to ask C first */
 	struct soft_insn *insns; /* for the translator */
-	bool kernel_not_global;	 /* VIEW_KERNEL has entries that a write of CR3 clears */
-	bool huge_seen;		 /* the TLB may have pieces of a 1 GiB page */
+	uint64_t tlb_used[VIEW_COUNT], jump_used[VIEW_COUNT];
+	uint64_t fetched[FETCHED_BITS / 64]; /* pages code was fetched from, by a hash */
+	bool kernel_not_global; /* VIEW_KERNEL has entries that a write of CR3 clears */
+	bool huge_seen;		/* the TLB may have pieces of a 1 GiB page */
 	uint64_t large_seen[LARGE_HASH / 64]; /* or of a 2 MiB page, by its address's hash */
 	uint64_t step_count, fill_count, walk_count, translate_count;
 
@@ -371,9 +377,11 @@ int soft_translate(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linea
 		   enum soft_access access, struct soft_page *ret_page);
 /* Makes the access possible in translated code. SOFT_AGAIN: this access has to be stepped. */
 int soft_tlb_fill(struct engine_vcpu *vcpu, uint64_t linear, enum soft_access access);
+void soft_tlb_create(struct engine_vcpu *vcpu);
 void soft_tlb_flush(struct engine_vcpu *vcpu, bool global_too);
 void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear);
 /* No vCPU writes there without asking any more; only this vCPU's entries. */
+void soft_jump_remember(struct engine_vcpu *vcpu, uint64_t rip, const uint8_t *code);
 /* Indirect jumps of this view forget where they went. */
 void soft_jump_flush(struct engine_vcpu *vcpu, enum soft_view view);
 void soft_tlb_forget_write(struct engine_vcpu *vcpu, const uint8_t *host);
@@ -395,6 +403,7 @@ uint64_t soft_load64(const void *host);
 uint8_t soft_load8(const void *host);
 bool soft_exchange64(void *host, uint64_t expected, uint64_t value);
 void soft_copy(void *to, const void *from, size_t bytes);
+void soft_fill(void *to, uint64_t value, size_t words);
 bool soft_in_access(uint64_t pc); /* is this pc in one of the three? */
 
 /* step_fault.c */

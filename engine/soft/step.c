@@ -402,6 +402,12 @@ static int step_decoded(struct engine_vcpu *vcpu, struct soft_step *step)
 	return SOFT_OK;
 }
 
+void soft_step_commit(struct engine_vcpu *vcpu)
+{
+	memcpy(vcpu->undo.gpr, vcpu->gpr, sizeof(vcpu->undo.gpr));
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
 /* Remembers what soft_step_abandoned() puts back. */
 static void begin_step(struct engine_vcpu *vcpu)
 {

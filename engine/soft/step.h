@@ -45,6 +45,9 @@ int soft_execute_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn);
 int soft_fault_from_host(struct engine_vcpu *vcpu);
 int soft_step_gather(struct engine_vcpu *vcpu, struct soft_step *step);
 
+/* What has been done of a repeated instruction stays done if an access is broken off. */
+void soft_step_commit(struct engine_vcpu *vcpu);
+
 /* Operands (step.c). Sizes in bytes. */
 uint64_t soft_mask(uint32_t bytes);
 uint64_t soft_get_register(const struct engine_vcpu *vcpu, ZydisRegister reg);

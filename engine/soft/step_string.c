@@ -12,7 +12,8 @@
 
 #include <string.h>
 
-#define ITEMS_MAX 4096u
+#define ITEMS_MAX  4096u
+#define CHUNKS_MAX 64
 
 struct string {
 	uint32_t item;	  /* bytes */
@@ -114,6 +115,21 @@ static uint64_t chunk_of(const struct engine_vcpu *vcpu, const struct string *s)
 	return s->count < ITEMS_MAX ? s->count : ITEMS_MAX;
 }
 
+static int in_chunks(struct engine_vcpu *vcpu, struct soft_step *step, soft_handler *chunk)
+{
+	int err = chunk(vcpu, step);
+
+	for (int i = 0; i < CHUNKS_MAX && !err && step->jumped; i++) {
+		if (vcpu->slow || atomic_load_explicit(&vcpu->stop, memory_order_relaxed))
+			break;
+		step->jumped = false;
+		vcpu->device_count = vcpu->device_seen = 0;
+		soft_step_commit(vcpu);
+		err = chunk(vcpu, step);
+	}
+	return err;
+}
+
 static int move_one(struct engine_vcpu *vcpu, const struct string *s, uint64_t from, uint64_t to)
 {
 	uint64_t value = 0;
@@ -148,7 +164,7 @@ static bool overlap(const uint8_t *to, const uint8_t *from, uint64_t bytes)
 	return (uintptr_t)to - (uintptr_t)from < bytes || (uintptr_t)from - (uintptr_t)to < bytes;
 }
 
-static int step_movs(struct engine_vcpu *vcpu, struct soft_step *step)
+static int move_chunk(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	struct string s = describe(vcpu, step);
 	uint64_t items = chunk_of(vcpu, &s), from, to;
@@ -196,20 +212,16 @@ static int step_movs(struct engine_vcpu *vcpu, struct soft_step *step)
 
 static void store_items(const struct string *s, uint8_t *to, uint64_t value, uint64_t items)
 {
-	uint64_t pattern[8];
 	uint64_t bytes = items * s->item;
 
 	for (uint32_t i = s->item; i < 8; i *= 2)
 		value = (value & soft_mask(i)) | value << (8 * i);
-	for (int i = 0; i < 8; i++)
-		pattern[i] = value;
-	for (; bytes >= sizeof(pattern); bytes -= sizeof(pattern), to += sizeof(pattern))
-		soft_copy(to, pattern, sizeof(pattern));
-	if (bytes)
-		soft_copy(to, pattern, bytes);
+	soft_fill(to, value, bytes / 8);
+	if (bytes % 8)
+		soft_copy(to + (bytes & ~7ull), &value, bytes % 8);
 }
 
-static int step_stos(struct engine_vcpu *vcpu, struct soft_step *step)
+static int store_chunk(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	struct string s = describe(vcpu, step);
 	uint64_t items = chunk_of(vcpu, &s), to, value = vcpu->gpr[GPR_RAX];
@@ -239,6 +251,17 @@ static int step_stos(struct engine_vcpu *vcpu, struct soft_step *step)
 	advance(vcpu, &s, GPR_RDI, items);
 	finish(vcpu, step, &s, items);
 	return SOFT_OK;
+}
+
+/* One chunk after the other, while nothing else is due: each is complete in itself. */
+static int step_movs(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	return in_chunks(vcpu, step, move_chunk);
+}
+
+static int step_stos(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	return in_chunks(vcpu, step, store_chunk);
 }
 
 static int step_lods(struct engine_vcpu *vcpu, struct soft_step *step)

@@ -27,7 +27,8 @@ struct cold {
 	int32_t stack_offset;
 	uint64_t rip;
 	uint8_t reason;
-	bool slot; /* flags are in the slot there */
+	uint8_t computed; /* of a failed lookup's record */
+	bool slot;	  /* flags are in the slot there */
 };
 
 struct tr {
@@ -82,6 +83,7 @@ enum tr_kind {
 	KIND_CLI,
 	KIND_STI,
 	KIND_PUSHF,
+	KIND_SWAPGS,
 	KIND_PLAIN,
 };
 enum tr_kind tr_kind(const struct soft_insn *insn, uint8_t mode);
@@ -92,8 +94,8 @@ bool tr_is_jump(const struct soft_insn *insn);
 void tr_jump(struct tr *tr, const struct soft_insn *insn);
 /* Goes on at another address. */
 void tr_exit(struct tr *tr, uint64_t rip);
-/* rip is in r14. */
-void tr_exit_indirect(struct tr *tr);
+/* rip is in r14; computed: by the instruction, so it may be anything. */
+void tr_exit_indirect(struct tr *tr, bool computed);
 /* Leaves to C, which steps the instruction there: the block's last (known_offered), or another. */
 void tr_exit_step(struct tr *tr, uint64_t rip);
 void tr_emit_cold(struct tr *tr);

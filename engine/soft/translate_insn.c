@@ -83,6 +83,8 @@ enum tr_kind tr_kind(const struct soft_insn *insn, uint8_t mode)
 		return (mode & MODE_VIEW) != VIEW_USER ? KIND_STI : KIND_STEP;
 	case ZYDIS_MNEMONIC_PUSHFQ:
 		return KIND_PUSHF;
+	case ZYDIS_MNEMONIC_SWAPGS:
+		return (mode & MODE_VIEW) != VIEW_USER ? KIND_SWAPGS : KIND_STEP;
 	case ZYDIS_MNEMONIC_LEAVE:
 		return insn->z.operand_width == 64 ? KIND_LEAVE : KIND_STEP;
 	default:
@@ -330,6 +332,20 @@ static void translate_pushf(struct tr *tr, const struct soft_insn *insn)
 	emit_move_stack(tr, -8);
 }
 
+static void translate_swapgs(struct tr *tr)
+{
+	uint32_t gs = offsetof(struct engine_vcpu, state.segment[SEG_GS].base);
+	uint32_t kernel = offsetof(struct engine_vcpu, state.msr[MSR_KERNEL_GS_BASE]);
+
+	tr_record(tr, tr->rip);
+	emit_load(&tr->e, R14, kernel);
+	emit_load(&tr->e, R15, gs);
+	tr_clean(tr);
+	emit_store(&tr->e, R14, gs);
+	emit_store(&tr->e, R14, offsetof(struct engine_vcpu, gs_base));
+	emit_store(&tr->e, R15, kernel);
+}
+
 void tr_insn(struct tr *tr, const struct soft_insn *insn, enum tr_kind kind)
 {
 	switch (kind) {
@@ -338,6 +354,9 @@ void tr_insn(struct tr *tr, const struct soft_insn *insn, enum tr_kind kind)
 		break;
 	case KIND_STI:
 		translate_sti(tr);
+		break;
+	case KIND_SWAPGS:
+		translate_swapgs(tr);
 		break;
 	case KIND_PUSHF:
 		translate_pushf(tr, insn);

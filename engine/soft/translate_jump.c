@@ -46,6 +46,7 @@ bool tr_is_jump(const struct soft_insn *insn)
 			is_register_or_memory(insn));
 	case ZYDIS_CATEGORY_RET:
 		return insn->z.mnemonic == ZYDIS_MNEMONIC_RET && is_near_branch(insn) &&
+		       insn->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE &&
 		       insn->z.operand_width == 64;
 	default:
 		return false;
@@ -68,7 +69,7 @@ static void save_flags_for_exit(struct tr *tr, uint64_t rip)
 	tr->rip = here;
 }
 
-void tr_exit_indirect(struct tr *tr)
+void tr_exit_indirect(struct tr *tr, bool computed)
 {
 	static const uint8_t move_and[] = { 0x45, 0x89, 0xf7, 0x41, 0x81, 0xe7 };
 	static const uint8_t shift[] = { 0x41, 0xc1, 0xe7, 0x04 };
@@ -89,6 +90,9 @@ void tr_exit_indirect(struct tr *tr)
 	emit8(e, 0x0f); /* jne lookup */
 	emit8(e, 0x85);
 	emit32(e, (uint32_t)(int32_t)(soft_cache_lookup(tr->t->vcpu->engine) - (e->at + 4)));
+	if (computed)
+		tr_cold(tr, e->at - 4, SOFT_REASON_LOOKUP)->computed =
+			tr->t->record[tr->t->record_count - 1].computed;
 	tr_clean(tr);
 	emit8(e, 0x65); /* jmp gs:[r15 + code] */
 	emit8(e, 0x41);
@@ -106,7 +110,7 @@ void tr_exit(struct tr *tr, uint64_t rip)
 		save_flags_for_exit(tr, rip);
 		tr_record(tr, rip);
 		emit_constant(e, R14, rip);
-		tr_exit_indirect(tr);
+		tr_exit_indirect(tr, false);
 		return;
 	}
 	/* The distance lies within 8 bytes, so that it changes at once for all who execute it. */
@@ -206,10 +210,10 @@ static void load_target(struct tr *tr, const struct soft_insn *insn)
 		emit_move(&tr->e, R14, reg);
 }
 
-static void end_in_r14(struct tr *tr)
+static void end_computed(struct tr *tr, enum soft_computed computed)
 {
-	tr_record(tr, 0)->rip_in_r14 = 1;
-	tr_exit_indirect(tr);
+	tr_record(tr, tr->rip)->computed = (uint8_t)computed;
+	tr_exit_indirect(tr, true);
 }
 
 static void translate_call(struct tr *tr, const struct soft_insn *insn)
@@ -225,7 +229,7 @@ static void translate_call(struct tr *tr, const struct soft_insn *insn)
 	tr_clean(tr);
 	emit_push_return(tr);
 	emit_load(&tr->e, R14, VCPU_SCRATCH);
-	end_in_r14(tr);
+	end_computed(tr, COMPUTED_CALL);
 }
 
 static void translate_jmp(struct tr *tr, const struct soft_insn *insn)
@@ -236,27 +240,23 @@ static void translate_jmp(struct tr *tr, const struct soft_insn *insn)
 	}
 	save_flags_for_exit(tr, tr->rip);
 	load_target(tr, insn);
-	end_in_r14(tr);
+	end_computed(tr, COMPUTED_JUMP);
 }
 
-static void translate_ret(struct tr *tr, const struct soft_insn *insn)
+static void translate_ret(struct tr *tr)
 {
-	uint32_t release = 8;
-
-	if (insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-		release += (uint32_t)insn->op[0].imm.value.u;
 	save_flags_for_exit(tr, tr->rip);
 	tr_stack(tr, RSP, 0, false);
 	emit8(&tr->e, 0x4d); /* mov r14, [r14] */
 	emit8(&tr->e, 0x8b);
 	emit8(&tr->e, 0x36);
 	tr_clean(tr);
-	emit8(&tr->e, 0x48); /* lea rsp, [rsp + release] */
+	emit8(&tr->e, 0x48); /* lea rsp, [rsp + 8] */
 	emit8(&tr->e, 0x8d);
-	emit8(&tr->e, 0xa4);
+	emit8(&tr->e, 0x64);
 	emit8(&tr->e, 0x24);
-	emit32(&tr->e, release);
-	end_in_r14(tr);
+	emit8(&tr->e, 8);
+	end_computed(tr, COMPUTED_RETURN);
 }
 
 void tr_jump(struct tr *tr, const struct soft_insn *insn)
@@ -269,7 +269,7 @@ void tr_jump(struct tr *tr, const struct soft_insn *insn)
 		translate_call(tr, insn);
 		break;
 	case ZYDIS_CATEGORY_RET:
-		translate_ret(tr, insn);
+		translate_ret(tr);
 		break;
 	default:
 		translate_jmp(tr, insn);

@@ -102,6 +102,12 @@ static void emit_indexed(struct emit *e, uint8_t opcode, uint32_t offset)
 	emit32(e, offset);
 }
 
+/* The stepper knows what comes before such an operand's page fault (alignment, masks). */
+static bool is_odd(const struct soft_insn *insn)
+{
+	return insn && (insn->memory_bytes > 8 || insn->alignment > 1 || soft_insn_is_vector(insn));
+}
+
 void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn *insn,
 	      uint8_t *retry)
 {
@@ -121,7 +127,10 @@ void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn 
 	emit8(e, 0x0f);
 	emit8(e, 0x87);
 	emit32(e, 0);
-	cold = tr_cold(tr, e->at - 4, write ? SOFT_REASON_WRITE : SOFT_REASON_READ);
+	if (is_odd(insn))
+		cold = tr_cold(tr, e->at - 4, write ? SOFT_REASON_WRITE_ODD : SOFT_REASON_READ_ODD);
+	else
+		cold = tr_cold(tr, e->at - 4, write ? SOFT_REASON_WRITE : SOFT_REASON_READ);
 	cold->insn = insn;
 	cold->retry = retry;
 	emit_indexed(e, 0x03, host_offset(tr));
@@ -209,9 +218,27 @@ static void emit_miss(struct tr *tr, const struct cold *cold)
 	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
 }
 
+/* lea r15, [rip + the jump], for soft_undo_jump(); r14 stays. */
+static void emit_lookup(struct tr *tr, const struct cold *cold)
+{
+	struct emit *e = &tr->e;
+
+	emit8(e, 0x4c);
+	emit8(e, 0x8d);
+	emit8(e, 0x3d);
+	emit32(e, (uint32_t)(int32_t)(cold->site - (e->at + 4)));
+	emit_store(e, R15, VCPU_ARGUMENT);
+	emit_jump(e, soft_cache_lookup(tr->t->vcpu->engine));
+}
+
 static void emit_unlinked(struct tr *tr, const struct cold *cold)
 {
 	struct emit *e = &tr->e;
+
+	if (cold->reason == SOFT_REASON_LOOKUP) {
+		emit_lookup(tr, cold);
+		return;
+	}
 
 	emit_constant(e, R14, cold->rip);
 	emit_store(e, R14, VCPU_RIP);
@@ -248,11 +275,13 @@ void tr_emit_cold(struct tr *tr)
 {
 	for (uint32_t i = 0; i < tr->cold_count; i++) {
 		const struct cold *cold = &tr->cold[i];
-		bool miss = cold->reason == SOFT_REASON_READ || cold->reason == SOFT_REASON_WRITE;
+		bool miss = cold->retry != NULL;
 		struct soft_record *record;
 
 		tr->flags = cold->slot ? FLAGS_IN_SLOT : FLAGS_IN_HOST;
 		record = tr_record(tr, cold->rip);
+		if (cold->reason == SOFT_REASON_LOOKUP)
+			record->computed = cold->computed;
 		emit_patch32(cold->site, tr->e.at);
 		if (miss)
 			emit_miss(tr, cold);

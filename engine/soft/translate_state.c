@@ -18,6 +18,39 @@ void soft_flags_from_slot(struct engine_vcpu *vcpu)
 	vcpu->flags = (vcpu->flags & ~FLAGS_ARITHMETIC) | flags;
 }
 
+void soft_flags_to_slot(struct engine_vcpu *vcpu)
+{
+	vcpu->slot = (vcpu->flags & FLAGS_ARITHMETIC & 0xff) << 8 | (vcpu->flags & FLAG_OF ? 1 : 0);
+}
+
+static bool is_canonical(uint64_t linear)
+{
+	return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
+}
+
+static void undo_jump(struct engine_vcpu *vcpu, const struct soft_record *record)
+{
+	vcpu->rip = record->rip;
+	if (record->computed == COMPUTED_CALL)
+		vcpu->gpr[GPR_RSP] += 8;
+	if (record->computed == COMPUTED_RETURN)
+		vcpu->gpr[GPR_RSP] -= 8;
+}
+
+bool soft_undo_jump(struct engine_vcpu *vcpu, uint64_t host)
+{
+	const struct soft_block *block;
+	const struct soft_record *record;
+
+	if (is_canonical(vcpu->rip))
+		return false;
+	record = soft_record_find(vcpu->engine, host, &block);
+	if (!record || !record->computed)
+		return false;
+	undo_jump(vcpu, record);
+	return true;
+}
+
 void soft_settle(struct engine_vcpu *vcpu, uint64_t host)
 {
 	const struct soft_block *block;
@@ -43,10 +76,12 @@ static void take_registers(struct engine_vcpu *vcpu, const greg_t *regs,
 	if (record->swapped != NOT_SWAPPED)
 		vcpu->gpr[record->swapped] = (uint64_t)regs[REG_R15];
 	vcpu->shadow = record->shadow;
-	vcpu->rip = record->rip_in_r14 ? (uint64_t)regs[REG_R14] : record->rip;
+	vcpu->rip = record->computed ? (uint64_t)regs[REG_R14] : record->rip;
 	vcpu->flags = (uint64_t)regs[REG_EFL] & FLAGS_HOST;
 	if (record->slot)
 		soft_flags_from_slot(vcpu);
+	if (record->computed && !is_canonical(vcpu->rip))
+		undo_jump(vcpu, record);
 }
 
 /* True: the state has been taken, and the thread will leave guest code. */

@@ -266,7 +266,7 @@ static int finish_open(struct engine_vcpu *vcpu)
 }
 
 /* A TLB miss. SOFT_OK: try again at vcpu->target. */
-static int fill(struct engine_vcpu *vcpu, enum soft_access access)
+static int fill(struct engine_vcpu *vcpu, enum soft_access access, bool odd)
 {
 	int err;
 
@@ -275,16 +275,10 @@ static int fill(struct engine_vcpu *vcpu, enum soft_access access)
 	if (err)
 		soft_settle(vcpu, vcpu->target);
 	vcpu->unsettled = 0;
-	/* The stepper knows what comes before a page fault (alignment), and does the rest. */
-	return err == SOFT_AGAIN || err == SOFT_FAULT ? soft_step(vcpu) : err;
-}
-
-static void remember_jump(struct engine_vcpu *vcpu, const struct soft_block *block)
-{
-	struct soft_jump_entry *entry = &vcpu->jump[vcpu->view][block->rip & (JUMP_ENTRIES - 1)];
-
-	entry->rip = block->rip;
-	entry->code = (uintptr_t)block->code;
+	/* Faults that the stepper judges: odd operands, #SS or #GP. */
+	if (err == SOFT_FAULT && (odd || vcpu->fault.vector != VECTOR_PF))
+		err = SOFT_AGAIN;
+	return err == SOFT_AGAIN ? soft_step(vcpu) : err;
 }
 
 /*
@@ -300,6 +294,10 @@ static int next_block(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t *
 	struct soft_block *block;
 	int err;
 
+	if (reason == SOFT_REASON_LOOKUP && soft_undo_jump(vcpu, vcpu->argument)) {
+		soft_flags_from_slot(vcpu);
+		return soft_step(vcpu);
+	}
 	vcpu->slot_pending = slot;
 	err = soft_block_get(vcpu, slot, &block);
 	if (err && slot)
@@ -310,7 +308,7 @@ static int next_block(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t *
 	if (link && !block->gpa_behind)
 		soft_block_link(vcpu, site, block, generation);
 	else if (slot && !link)
-		remember_jump(vcpu, block);
+		soft_jump_remember(vcpu, block->rip, block->code);
 	*ret_code = block->code;
 	return SOFT_OK;
 }
@@ -332,7 +330,13 @@ static int serve(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t **ret_
 	switch (reason) {
 	case SOFT_REASON_READ:
 	case SOFT_REASON_WRITE:
-		err = fill(vcpu, reason == SOFT_REASON_WRITE ? ACCESS_WRITE : ACCESS_READ);
+	case SOFT_REASON_READ_ODD:
+	case SOFT_REASON_WRITE_ODD:
+		err = fill(vcpu,
+			   reason == SOFT_REASON_WRITE || reason == SOFT_REASON_WRITE_ODD
+				   ? ACCESS_WRITE
+				   : ACCESS_READ,
+			   reason == SOFT_REASON_READ_ODD || reason == SOFT_REASON_WRITE_ODD);
 		if (!err && !vcpu->stepped)
 			*ret_code = (const uint8_t *)(uintptr_t)vcpu->target;
 		return err;
@@ -356,17 +360,44 @@ static int serve(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t **ret_
 	}
 }
 
+/* Nothing has come up that only a whole turn sees. */
+static bool goes_on(const struct engine_vcpu *vcpu)
+{
+	return !atomic_load_explicit(&vcpu->stop, memory_order_relaxed) && !vcpu->slow &&
+	       !vcpu->shadow && !vcpu->debug_pending && !vcpu->kick_after &&
+	       !(vcpu->system_flags & FLAG_RF) &&
+	       !(vcpu->state.nmi_pending && !vcpu->state.nmi_masked) &&
+	       !(vcpu->window_wanted && vcpu->interrupts_on);
+}
+
+/* From C into translated code at vcpu->rip, with the flags in the slot. */
+static int find_code(struct engine_vcpu *vcpu, const uint8_t **ret_code)
+{
+	const struct soft_jump_entry *entry =
+		&vcpu->jump[vcpu->view][vcpu->rip & (JUMP_ENTRIES - 1)];
+
+	vcpu->argument = 0;
+	soft_flags_to_slot(vcpu);
+	if (entry->rip != vcpu->rip)
+		return next_block(vcpu, SOFT_REASON_LOOKUP, ret_code);
+	*ret_code = (const uint8_t *)(uintptr_t)entry->code;
+	return SOFT_OK;
+}
+
 static int run_guest(struct engine_vcpu *vcpu)
 {
-	const uint8_t *code = NULL;
-	int err;
+	const uint8_t *code;
+	int err = SOFT_OK;
 
 	if (vcpu->slow || vcpu->shadow || (vcpu->system_flags & FLAG_RF))
 		return soft_step(vcpu);
-	vcpu->stepped = false;
-	err = next_block(vcpu, SOFT_REASON_STALE, &code);
-	while (!err && code)
-		err = serve(vcpu, soft_enter(vcpu, code), &code);
+	while (!err && goes_on(vcpu)) {
+		code = NULL;
+		vcpu->stepped = false;
+		err = find_code(vcpu, &code);
+		while (!err && code)
+			err = serve(vcpu, soft_enter(vcpu, code), &code);
+	}
 	return err;
 }
 

@@ -121,7 +121,7 @@ static int soft_vcpu_create(struct engine *engine, uint32_t number, struct engin
 	vcpu->exec = soft_cache_exec(engine, number);
 	cpuid_for_vcpu(&engine->cpuid, number, &vcpu->cpuid);
 	vcpu_state_reset(&vcpu->state, number);
-	soft_tlb_flush(vcpu, true);
+	soft_tlb_create(vcpu);
 	pthread_mutex_lock(&engine->lock);
 	engine->vcpu[number] = vcpu;
 	pthread_mutex_unlock(&engine->lock);
