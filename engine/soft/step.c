@@ -297,7 +297,8 @@ static int fetch_and_decode(struct engine_vcpu *vcpu, struct soft_step *step,
 static int check_vector(struct engine_vcpu *vcpu, const struct soft_insn *insn)
 {
 	uint64_t cr0 = vcpu->state.cr0, cr4 = vcpu->state.cr4;
-	bool x87 = insn->z.meta.isa_set == ZYDIS_ISA_SET_X87 ||
+	bool x87 = insn->z.meta.category == ZYDIS_CATEGORY_X87_ALU ||
+		   insn->z.meta.isa_set == ZYDIS_ISA_SET_X87 ||
 		   insn->z.meta.isa_set == ZYDIS_ISA_SET_FCMOV ||
 		   insn->z.meta.isa_set == ZYDIS_ISA_SET_SSE3X87;
 

@@ -209,8 +209,10 @@ int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 		 soft_mask(insn->z.address_width / 8u);
 	/* The CPU looks at this before it looks for the page, or at the rest of the address. */
 	if (is_misaligned(vcpu, insn, segment, offset))
-		return soft_raise_error(vcpu, VECTOR_GP, 0);
-	err = soft_linear(vcpu, segment, offset, insn->memory_bytes, insn->memory_write, &linear);
+		err = soft_raise_error(vcpu, VECTOR_GP, 0);
+	else
+		err = soft_linear(vcpu, segment, offset, insn->memory_bytes, insn->memory_write,
+				  &linear);
 	if (err == SOFT_FAULT && soft_fault_is_hosts(insn))
 		return soft_step_absent(vcpu, insn);
 	if (err)
