@@ -300,34 +300,58 @@ static void translate_sti(struct tr *tr)
 	tr_record(tr, tr->next);
 }
 
-/* The host's flags by way of a stack of the vCPU's own, then the rest of RFLAGS. */
-static void translate_pushf(struct tr *tr, const struct soft_insn *insn)
+static void emit_and_r15(struct emit *e, uint32_t mask)
+{
+	emit8(e, 0x41);
+	emit8(e, 0x81);
+	emit8(e, 0xe7);
+	emit32(e, mask);
+}
+
+/* shl (/4) or shr (/5) r15d, count */
+static void emit_shift_r15(struct emit *e, uint32_t extension, uint32_t count)
+{
+	emit8(e, 0x41);
+	emit8(e, 0xc1);
+	emit8(e, 0xc7 | extension << 3);
+	emit8(e, count);
+}
+
+/*
+ * All flags are read, so they go to the slot before the check, which may then be left at any time.
+ * DF is in the host's flags alone, and comes by way of a stack of the vCPU's own; meanwhile rsp is
+ * not the guest's, so a kick has to wait for the store.
+ */
+static void translate_pushf(struct tr *tr)
 {
 	struct emit *e = &tr->e;
 
-	need_flags(tr, insn);
-	tr_record(tr, tr->rip);
+	tr->live_before = FLAGS_ARITHMETIC;
+	tr_stack(tr, RSP, -8, true);
 	emit_store(e, RSP, VCPU_SCRATCH);
 	emit_load(e, RSP, offsetof(struct engine_vcpu, small_stack_top));
 	emit8(e, 0x9c); /* pushfq */
 	emit8(e, 0x41); /* pop r15 */
 	emit8(e, 0x5f);
 	emit_load(e, RSP, VCPU_SCRATCH);
-	emit_store(e, R15, VCPU_SCRATCH + 8);
-	tr->live_before = tr->live_after;
-	tr_stack(tr, RSP, -8, true);
-	emit_load(e, R15, VCPU_SCRATCH + 8);
-	emit8(e, 0x41); /* and r15d, FLAGS_HOST */
-	emit8(e, 0x81);
-	emit8(e, 0xe7);
-	emit32(e, (uint32_t)FLAGS_HOST);
+	emit_and_r15(e, (uint32_t)FLAG_DF);
 	emit8(e, 0x41); /* or r15d, 2 */
 	emit8(e, 0x83);
 	emit8(e, 0xcf);
 	emit8(e, 2);
 	emit_gs(e, false, 0x0b, R15, offsetof(struct engine_vcpu, system_flags));
 	emit_gs(e, false, 0x0b, R15, offsetof(struct engine_vcpu, interrupts_on));
-	tr_clean(tr);
+	emit_store(e, R15, VCPU_SCRATCH + 8);
+	/* The slot has OF in al and the others in ah. */
+	emit_gs(e, false, 0x8b, R15, VCPU_SLOT);
+	emit_and_r15(e, 1);
+	emit_shift_r15(e, 4, 11);
+	emit_gs(e, false, 0x09, R15, VCPU_SCRATCH + 8);
+	emit_gs(e, false, 0x8b, R15, VCPU_SLOT);
+	emit_shift_r15(e, 5, 8);
+	emit_and_r15(e, FLAGS_ARITHMETIC & 0xff);
+	emit_gs(e, true, 0x0b, R15, VCPU_SCRATCH + 8);
+	tr_record(tr, tr->rip);
 	emit_at_r14(tr, 0x89, R15);
 	emit_move_stack(tr, -8);
 }
@@ -359,7 +383,7 @@ void tr_insn(struct tr *tr, const struct soft_insn *insn, enum tr_kind kind)
 		translate_swapgs(tr);
 		break;
 	case KIND_PUSHF:
-		translate_pushf(tr, insn);
+		translate_pushf(tr);
 		break;
 	case KIND_LEA:
 		translate_lea(tr, insn);

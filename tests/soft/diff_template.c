@@ -549,7 +549,7 @@ static bool step(struct diff_gen *g)
 	if (rng_chance(&g->rng, 30))
 		return branch(g);
 	diff_emit_random(g);
-	return true;
+	return EMIT(g, 0x90); /* so that the step is not into another template */
 }
 
 bool diff_template(struct diff_gen *g, enum diff_class class)
