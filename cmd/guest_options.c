@@ -154,6 +154,9 @@ static const struct engine_ops *best_engine(char *ret_note, size_t note_size)
 	int r = features ? engine_kvm.probe(features, why, sizeof(why)) : -ENOMEM;
 
 	free(features);
+	/* The remedies behind the last colon are for who wants kvm. */
+	if (r < 0 && strrchr(why, ':'))
+		*strrchr(why, ':') = '\0';
 	if (r == 0)
 		snprintf(ret_note, note_size, "engine kvm: this host has hardware virtualization");
 	else
