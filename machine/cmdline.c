@@ -71,8 +71,8 @@ int loader_cmdline(const struct loader_cmdline_config *config, char *ret_line, s
 	snprintf(frequency, sizeof(frequency), "tsc_early_khz=%u", config->tsc_khz);
 	add(&line, frequency);
 	/*
-	 * The others come up when the guest's init says so (eagre.online, guest/init): where page
-	 * tables cannot be shared between nodes, booting is several times faster on one node alone.
+	 * The others come up when the guest's init says so (eagre.online, guest/init): booting is
+	 * several times faster on one node alone, and much more where page tables cannot be shared.
 	 */
 	if (config->boot_cpus) {
 		snprintf(late, sizeof(late), "maxcpus=%u eagre.online=1", config->boot_cpus);

@@ -26,7 +26,7 @@
 #include "node/node_state.h"
 
 #define LAST_WORDS_NS	 400000000ull
-#define PING_START_NS	 10000000ull   /* until the clock is good */
+#define PING_START_NS	 2000000ull    /* until the clock is good */
 #define PING_INTERVAL_NS 100000000ull  /* and from then on */
 #define RESYNC_NS	 1000000000ull /* how often the guest's TSC is held against the pod clock */
 #define RESYNC_STEP_NS	 20000000ull   /* and while it is being corrected */
@@ -69,7 +69,13 @@ static void handle_pong(struct node *node, const struct control_clock_pong *pong
 				       .received_ns = node_clock_local_ns(),
 				       .pod_received_ns = pong->peer_received_ns,
 				       .pod_sent_ns = pong->peer_sent_ns };
+	bool ready = node_clock_ready(node->clock);
 	node_clock_pong(node->clock, &sample);
+	if (ready || !node_clock_ready(node->clock))
+		return;
+	pthread_mutex_lock(&node->lock);
+	pthread_cond_broadcast(&node->changed); /* start.c waits for it */
+	pthread_mutex_unlock(&node->lock);
 }
 
 static void handle_message(struct node *node, const struct control_message *msg)

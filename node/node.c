@@ -309,7 +309,7 @@ static int load_guest(struct node *node, char *why, size_t why_size)
 {
 	const struct node_guest *guest = node->options->guest;
 	char cmdline[LOADER_CMDLINE_MAX + 1];
-	bool late = node->start.walks_write && node->config->node_count > 1;
+	bool late = node->config->node_count > 1;
 	struct loader_cmdline_config line = { .tsc_khz = node->start.tsc_khz,
 					      .boot_cpus = late ? node_vcpu_count(node) : 0,
 					      .quiet = guest->quiet,
