@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Host forms of instructions (engine/soft/encode.c): what is put in front, in the middle, behind.
+ */
+#include "tests/test.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/soft/decode.h"
+
+struct form {
+	enum soft_code_size size;
+	int base;
+	const char *guest, *host; /* bytes as hexadecimal text */
+};
+
+static const struct form forms[] = {
+	/* mov rax, [rbx + rcx * 4 + 0x10] */
+	{ CODE_64, 14, "488b448b10", "498b06" },
+	{ CODE_64, 15, "488b448b10", "498b07" },
+	{ CODE_64, 6, "488b448b10", "488b06" },
+	/* mov [r13 + 0], r12b: the base's REX bit goes, the register's stays */
+	{ CODE_64, 6, "45886500", "448826" },
+	/* mov eax, [rip + 0x1000] */
+	{ CODE_64, 14, "8b0500100000", "418b06" },
+	/* lock add dword ptr fs:[0x10], 5: no segment any more */
+	{ CODE_64, 14, "64f08304251000000005", "f041830605" },
+	/* mov word ptr [rax], 0x1234 */
+	{ CODE_64, 14, "66c7003412", "6641c7063412" },
+	/* movabs al, [0x1122334455667788] */
+	{ CODE_64, 14, "a08877665544332211", "418a06" },
+	/* pshufd xmm1, [rax + 0x20], 0x1b: a mandatory prefix, and an immediate */
+	{ CODE_64, 14, "660f7048201b", "66410f700e1b" },
+	/* vaddps ymm1, ymm2, [rax]: the two-byte prefix becomes three */
+	{ CODE_64, 14, "c5ec5808", "c4c16c580e" },
+	/* vblendvps xmm1, xmm2, [r9 + r10], xmm4: a register in the immediate */
+	{ CODE_64, 14, "c483694a0c1140", "c4c3694a0e40" },
+	/* and 16 and 32-bit code: inc ax; inc eax; mov ax, [bx]; mov eax, [ebx] */
+	{ CODE_16_REAL, 14, "40", "66ffc0" },
+	{ CODE_32, 14, "40", "ffc0" },
+	{ CODE_16_REAL, 6, "8b07", "668b06" },
+	{ CODE_32, 6, "8b03", "8b06" },
+	{ CODE_32, 6, "668b03", "668b06" },
+	{ CODE_16_REAL, 6, "66678b03", "8b06" },
+};
+
+static uint32_t from_text(const char *text, uint8_t *bytes)
+{
+	uint32_t count = 0;
+	unsigned int byte;
+
+	for (; sscanf(text, "%2x", &byte) == 1; text += 2)
+		bytes[count++] = (uint8_t)byte;
+	return count;
+}
+
+static void test_forms(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+		uint8_t guest[32] = { 0 }, wanted[32] = { 0 }, host[HOST_INSN_MAX] = { 0 };
+		uint32_t size = from_text(forms[i].guest, guest), length;
+		struct soft_insn insn;
+
+		assert_int_equal(soft_decode(forms[i].size, guest, size, &insn), 0);
+		assert_int_equal(insn.length, size);
+		length = soft_encode(&insn, forms[i].base, host);
+		assert_int_equal(length, from_text(forms[i].host, wanted));
+		assert_memory_equal(host, wanted, length);
+	}
+}
+
+static struct soft_insn decode(const char *text)
+{
+	uint8_t bytes[32] = { 0 };
+	struct soft_insn insn;
+
+	assert_int_equal(soft_decode(CODE_64, bytes, from_text(text, bytes), &insn), 0);
+	return insn;
+}
+
+static void test_what_is_plain(void **state)
+{
+	static const char *const plain[] = { "4801d8", "48833805", "f3480f2ac0", "f00fb10b",
+					     "d9ee" };
+	static const char *const other[] = { "f4",     "0fa2", "e800000000", "50",
+					     "a4",     "8ed8", "0f22d8",     "0f05",
+					     "0f01d0", "48cf", "0fae20",     "d7" };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++) {
+		struct soft_insn insn = decode(plain[i]);
+
+		assert_true(soft_insn_is_plain(&insn));
+	}
+	for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++) {
+		struct soft_insn insn = decode(other[i]);
+
+		assert_false(soft_insn_is_plain(&insn));
+	}
+}
+
+static void test_flags(void **state)
+{
+	struct soft_insn adc = decode("4811d8"), inc = decode("48ffc0"), shift = decode("48d3e0");
+
+	(void)state;
+	assert_int_equal(adc.flags_read, FLAG_CF);
+	assert_int_equal(adc.flags_write, FLAGS_ARITHMETIC);
+	assert_int_equal(inc.flags_write, FLAGS_ARITHMETIC & ~FLAG_CF);
+	/* By cl, which may be 0: then all flags stay. */
+	assert_int_equal(shift.flags_write, 0);
+	assert_int_equal(shift.flags_read, FLAGS_ARITHMETIC);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_forms),
+					    cmocka_unit_test(test_what_is_plain),
+					    cmocka_unit_test(test_flags) };
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
