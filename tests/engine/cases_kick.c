@@ -26,6 +26,9 @@ struct runner {
 	_Atomic uint32_t kicks, exits;
 	_Atomic int ready, stop;
 	enum engine_exit_kind last;
+	uint32_t said; /* by the last OUT */
+	bool saves;
+	struct vcpu_state kicked; /* as it was at the last kick, if it saves */
 };
 
 static void *run_thread(void *arg)
@@ -39,18 +42,24 @@ static void *run_thread(void *arg)
 		if (rig_ops->vcpu_run(rig->vcpu[0], &rig->exit[0]))
 			break;
 		runner->last = rig->exit[0].kind;
-		if (runner->last == EXIT_KICKED)
+		if (runner->last == EXIT_KICKED) {
+			if (runner->saves)
+				rig_ops->vcpu_save(rig->vcpu[0], &runner->kicked);
 			atomic_fetch_add(&runner->kicks, 1);
-		else if (runner->last != EXIT_IO)
+		} else if (runner->last == EXIT_IO) {
+			memcpy(&runner->said, rig->exit[0].io.data, 4);
+		} else {
 			break;
+		}
 		atomic_fetch_add(&runner->exits, 1);
 	}
 	return NULL;
 }
 
-static int runner_start(struct runner *runner, struct rig *rig)
+static int runner_start(struct runner *runner, struct rig *rig, bool saves)
 {
 	memset(runner, 0, sizeof(*runner));
+	runner->saves = saves;
 	runner->rig = rig;
 	CHECK(pthread_create(&runner->thread, NULL, run_thread, runner) == 0, "thread");
 	while (!atomic_load(&runner->ready))
@@ -88,7 +97,7 @@ static int kick_guest(struct rig *rig, struct guest guest)
 	CHECK(rig_start(rig, 0, guest, RIG_LONG) == 0, "start");
 	rig_ops->vcpu_kick(rig->vcpu[0]); /* before it ever ran */
 	CHECK(rig_expect(rig, 0, EXIT_KICKED) == 0, "kicked before the run");
-	CHECK(runner_start(&runner, rig) == 0, "runner");
+	CHECK(runner_start(&runner, rig, false) == 0, "runner");
 	for (; !err && rounds < KICKS && rig_now_ns() < end; rounds++) {
 		uint32_t before = atomic_load(&runner.kicks);
 
@@ -177,43 +186,75 @@ static int wait_for_fault(int fd)
 	return 0;
 }
 
-static int kick_out_of_fault(struct rig *rig, struct runner *runner, int fd)
+/* A guest that needs the page at 2 MiB; what that has; and what it says then. */
+struct touch {
+	const char *name;
+	struct guest guest;
+	const uint8_t *at; /* the instruction that needs it */
+	uint64_t page[3];
+	uint32_t said;
+};
+
+static int give_page(const struct touch *touch, struct rig *rig, int fd)
 {
-	static uint8_t page[4096] __attribute__((aligned(4096))) = { 0xef, 0xbe, 0xad, 0xde };
+	static uint8_t page[4096] __attribute__((aligned(4096)));
 	struct uffdio_copy copy = { .dst = (uintptr_t)rig->memory + 0x200000,
 				    .src = (uintptr_t)page,
 				    .len = 4096 };
+
+	memcpy(page, touch->page, sizeof(touch->page));
+	CHECK(ioctl(fd, UFFDIO_COPY, &copy) == 0, "copy: %s", strerrordesc_np(errno));
+	return 0;
+}
+
+/* The instruction has not begun: all kicks out of it leave the same state behind, at its rip. */
+static int check_kicked(const struct touch *touch, const struct vcpu_state *state,
+			const struct vcpu_state *first)
+{
+	uint64_t at = RIG_LOAD + (uint64_t)(touch->at - touch->guest.start);
+
+	CHECK(state->rip == at, "rip %lx, not %lx", (unsigned long)state->rip, (unsigned long)at);
+	CHECK(!memcmp(state->gpr, first->gpr, sizeof(state->gpr)) && state->rflags == first->rflags,
+	      "registers");
+	CHECK(!memcmp(state->xsave, first->xsave, 512), "x87 and SSE registers");
+	return 0;
+}
+
+static int kick_out_of_fault(const struct touch *touch, struct runner *runner, int fd)
+{
+	struct rig *rig = runner->rig;
+	struct vcpu_state first;
 	uint64_t ns;
 
 	for (int i = 0; i < 3; i++) {
 		uint32_t before = atomic_load(&runner->kicks);
 
 		CHECK(wait_for_fault(fd) == 0, "fault %d", i);
-		rig_sleep_ms(20); /* so that it sleeps in the fault */
+		rig_sleep_ms(5); /* so that it sleeps in the fault */
 		CHECK(atomic_load(&runner->kicks) == before, "left by itself");
 		rig_ops->vcpu_kick(rig->vcpu[0]);
 		CHECK(wait_for_kick(runner, before, &ns) == 0, "kick %d", i);
-		printf("  kick out of a fault: %lu us\n", (unsigned long)(ns / 1000));
+		if (i == 0)
+			first = runner->kicked;
+		CHECK(check_kicked(touch, &runner->kicked, &first) == 0, "kick %d", i);
 	}
+	printf("  kick out of a fault: %lu us\n", (unsigned long)(ns / 1000));
 	CHECK(wait_for_fault(fd) == 0, "the last fault");
-	CHECK(ioctl(fd, UFFDIO_COPY, &copy) == 0, "copy: %s", strerrordesc_np(errno));
-	return 0;
+	return give_page(touch, rig, fd);
 }
 
-/* A vCPU that waits for a page leaves on a kick (Linux 6.2), waits again when run, and goes on with
- * the page. */
-static int test_kick_in_fault(struct rig *rig)
+static int touch_page(struct rig *rig, const struct touch *touch)
 {
 	struct runner runner;
 	int fd, err;
 
-	CHECK(rig_start(rig, 0, GUEST(touch), RIG_LONG) == 0, "start");
+	CHECK(rig_start(rig, 0, touch->guest, RIG_LONG) == 0, "start");
 	CHECK(madvise(rig->memory + 0x200000, 4096, MADV_DONTNEED) == 0, "madvise");
 	fd = watch_page(rig);
 	CHECK(fd >= 0, "userfaultfd: %s", strerrordesc_np(errno));
-	err = runner_start(&runner, rig);
+	err = runner_start(&runner, rig, true);
 	if (!err)
-		err = kick_out_of_fault(rig, &runner, fd);
+		err = kick_out_of_fault(touch, &runner, fd);
 	if (err) { /* whatever happens, let the thread go */
 		close(fd);
 		runner_end(&runner);
@@ -222,6 +263,42 @@ static int test_kick_in_fault(struct rig *rig)
 	pthread_join(runner.thread, NULL);
 	close(fd);
 	CHECK(runner.last == EXIT_HLT, "%s", rig_kind_name(runner.last));
+	CHECK(runner.said == touch->said, "it says %x, not %x", runner.said, touch->said);
+	return 0;
+}
+
+/* A vCPU that waits for a page leaves on a kick (Linux 6.2), waits again when run, and goes on with
+ * the page. */
+#define TOUCH(tag, value, ...)                                                                     \
+	{                                                                                          \
+		.name = #tag, .guest = GUEST(touch_##tag), .at = guest_touch_##tag##_at,           \
+		.page = { __VA_ARGS__ }, .said = (value)                                           \
+	}
+static int test_kick_in_fault(struct rig *rig)
+{
+	extern const uint8_t guest_touch_read_at[], guest_touch_locked_at[], guest_touch_edge_at[],
+		guest_touch_push_at[], guest_touch_call_at[], guest_touch_pop_memory_at[],
+		guest_touch_strings_at[], guest_touch_x87_at[], guest_touch_table_at[],
+		guest_touch_table_locked_at[], guest_touch_descriptor_at[];
+	const struct touch touches[] = {
+		TOUCH(read, 0xdeadbeef, 0xdeadbeef),
+		TOUCH(locked, 0x201, 0x100),
+		TOUCH(edge, 0x101, 0x100),
+		TOUCH(push, 0x200077, 0),
+		TOUCH(call, 0x200000, 0),
+		TOUCH(pop_memory, RIG_STACK + 0x55, 0),
+		TOUCH(strings, 0x60008 + 0x1000, 0x1000),
+		TOUCH(x87, 0x3000, 0, 0x3ff0000000000000),
+		TOUCH(table, 1, 0x83),
+		TOUCH(table_locked, 12, 0x83),
+		TOUCH(descriptor, 16, 0, 0x00af9b000000ffff, 0x00cf93000000ffff),
+	};
+
+	for (size_t i = 0; i < sizeof(touches) / sizeof(touches[0]); i++) {
+		rig_close(rig);
+		CHECK(rig_open(rig, NULL) == 0, "open");
+		CHECK(touch_page(rig, &touches[i]) == 0, "%s", touches[i].name);
+	}
 	return 0;
 }
 

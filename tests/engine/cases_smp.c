@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two vCPUs at once, each in a thread: code that the other one changes, locked instructions, the
- * order of stores (SDM vol. 3, 8.1 and 8.2). The guests judge themselves and leave what they found.
+ * Two vCPUs at once, each in a thread: code that the other one (or the outside) changes, locked
+ * instructions, the order of stores (SDM vol. 3, 8.1 and 8.2). The guests judge themselves and
+ * leave what they found.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -172,6 +173,34 @@ static int test_store_buffer(struct rig *rig)
 	return run_both(rig, GUEST(store_buffer), rounds_of(POKE_ROUNDS));
 }
 
+static void write_outside(struct rig *rig, uint64_t gpa, uint32_t value)
+{
+	memcpy(rig->memory + gpa, &value, sizeof(value));
+	if (rig_ops->page_lost)
+		rig_ops->page_lost(rig->engine, gpa, sizeof(value));
+}
+
+/* Code that a device or another node writes: the engine is told, and executes the new one. */
+static int test_code_outside(struct rig *rig)
+{
+	extern const uint8_t guest_outside_near[], guest_outside_far[];
+	const uint8_t *const function[] = { guest_outside_near, guest_outside_far };
+	struct engine_exit *exit = &rig->exit[0];
+
+	CHECK(rig_start(rig, 0, GUEST(outside), RIG_LONG) == 0, "start");
+	for (uint32_t i = 0; i < 2000; i++) {
+		uint64_t gpa = RIG_LOAD + (uint64_t)(function[i % 2] - GUEST(outside).start);
+		uint32_t said;
+
+		write_outside(rig, gpa + 1, i);
+		CHECK(rig_ops->vcpu_run(rig->vcpu[0], exit) == 0 && exit->kind == EXIT_IO, "%s",
+		      rig_kind_name(exit->kind));
+		memcpy(&said, exit->io.data, sizeof(said));
+		CHECK(said == i, "%x, not %x", said, i);
+	}
+	return 0;
+}
+
 #define ONE_THREAD "it runs one vCPU at a time, slowly"
 
 const struct test_case cases_smp[] = {
@@ -180,6 +209,7 @@ const struct test_case cases_smp[] = {
 	{ "code-neighbours", test_code_neighbours, ONE_THREAD },
 	{ "locked", test_locked, ONE_THREAD },
 	{ "locked-split", test_locked_split, ONE_THREAD },
+	{ "code-outside", test_code_outside, NULL },
 	{ "order", test_order, ONE_THREAD },
 	{ "store-buffer", test_store_buffer, ONE_THREAD },
 	{ 0 },

@@ -353,12 +353,133 @@ guest_\name\()_end:
 1:	jmp	1b
 	END	spin_masked
 
-/* Reads the page at 2 MiB. */
-	GUEST	touch
+/*
+ * Need the page at 2 MiB, each in its own way, at guest_touch_NAME_at. Then they say something that depends on it, and
+ * would not if the instruction had been done by half, or twice.
+ */
+	.macro	NEEDS name
+	.globl	guest_touch_\name\()_at
+guest_touch_\name\()_at:
+	.endm
+
+	GUEST	touch_read
+	NEEDS	read
 	mov	0x200000, %eax
 	out	%eax, $OUT
 	hlt
-	END	touch
+	END	touch_read
+
+	GUEST	touch_locked
+	mov	$1, %eax
+	NEEDS	locked
+	lock xadd %eax, 0x200000
+	add	0x200000, %eax
+	out	%eax, $OUT
+	hlt
+	END	touch_locked
+
+	GUEST	touch_edge		/* its second half */
+	movw	$0xffff, 0x1ffffe
+	NEEDS	edge
+	incl	0x1ffffe
+	mov	0x200000, %eax
+	out	%eax, $OUT
+	hlt
+	END	touch_edge
+
+	GUEST	touch_push
+	mov	$0x200008, %esp
+	mov	$0x77, %ecx
+	NEEDS	push
+	push	%rcx
+	mov	%esp, %eax
+	add	0x200000, %eax
+	out	%eax, $OUT
+	hlt
+	END	touch_push
+
+	GUEST	touch_call
+	mov	$0x200008, %esp
+	NEEDS	call
+	call	1f
+1:	mov	%esp, %eax
+	pop	%rcx
+	lea	1b(%rip), %rdx
+	sub	%ecx, %edx
+	add	%edx, %eax
+	out	%eax, $OUT
+	hlt
+	END	touch_call
+
+	GUEST	touch_pop_memory
+	push	$0x55
+	NEEDS	pop_memory
+	pop	0x200010
+	mov	%esp, %eax
+	add	0x200010, %eax
+	out	%eax, $OUT
+	hlt
+	END	touch_pop_memory
+
+	GUEST	touch_strings		/* four bytes before the page, four in it */
+	movl	$0x04030201, 0x1ffffc
+	mov	$0x1ffffc, %esi
+	mov	$0x60000, %edi
+	mov	$8, %ecx
+	NEEDS	strings
+	rep movsb
+	mov	0x60004, %eax
+	add	%edi, %eax
+	add	%ecx, %eax
+	out	%eax, $OUT
+	hlt
+	END	touch_strings
+
+	GUEST	touch_x87
+	fninit
+	fldpi
+	fld1
+	NEEDS	x87
+	faddl	0x200008
+	fnstsw	%ax
+	and	$0x3800, %eax
+	out	%eax, $OUT
+	hlt
+	END	touch_x87
+
+	GUEST	touch_table		/* the page is a page directory: 1 GiB leads there */
+	movq	$0x200003, 0x11008
+	NEEDS	table
+	mov	0x40001000, %eax
+	cmp	%eax, 0x1000
+	setz	%al
+	movzbl	%al, %eax
+	out	%eax, $OUT
+	hlt
+	END	touch_table
+
+	GUEST	touch_table_locked
+	movq	$0x200003, 0x11008
+	movl	$5, 0x60000
+	mov	$7, %ecx
+	NEEDS	table_locked
+	lock xadd %ecx, 0x40060000
+	mov	0x60000, %eax
+	out	%eax, $OUT
+	hlt
+	END	touch_table_locked
+
+	GUEST	touch_descriptor	/* the page is the GDT */
+	lgdt	1f(%rip)
+	mov	$16, %eax
+	NEEDS	descriptor
+	mov	%eax, %es
+	mov	%es, %eax
+	out	%eax, $OUT
+	hlt
+1:	.word	23
+	.quad	0x200000
+	END	touch_descriptor
 
 /* Says its TSC for ever, high half first (recorded with the low half's write). */
 	GUEST	tsc

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Two vCPUs of cases_smp.c that run the same guest: the first one's stack is at RIG_STACK. They share the words below,
- * a cache line each, and end with HLT. No interrupts: who has to be told something looks at memory.
+ * a cache line each, and end with HLT. Who has to be told something looks at memory: no interrupt is ever sent, but they
+ * are on, since a guest that spins with them off keeps Bochs from its host's own.
  */
 #define LOAD	0x1000
 #define STACK	0x80000
@@ -59,7 +60,8 @@ guest_\name\()_end:
 	cmp	%rax, ACK
 	jne	79b
 	.endm
-1:	IF_SECOND 5f
+1:	sti
+	IF_SECOND 5f
 	mov	ROUNDS, %r12
 	mov	SITE, %rbx
 	xor	%r13d, %r13d
@@ -129,6 +131,7 @@ guest_poke_far:				/* in a page of its own */
  * wrote: stores into code from two sides at once.
  */
 	GUEST	neighbours
+	sti
 	mov	$guest_neighbours_first - guest_neighbours + LOAD, %ebx
 	IF_SECOND 1f
 	jmp	2f
@@ -156,6 +159,7 @@ guest_neighbours_first:
 
 /* Locked instructions of both add up, in a line, over lines and over pages; so does what a lock guards. */
 	GUEST	locked
+	sti
 	mov	ROUNDS, %r12
 1:	lock incq A
 	lock addl $1, B
@@ -181,6 +185,7 @@ guest_neighbours_first:
 
 /* The same over the edge of two pages, at once. */
 	GUEST	locked_split
+	sti
 	mov	ROUNDS, %r12
 1:	lock incl SPLIT
 	lock addq $1, SPLIT + 0x1000 - 2
@@ -194,6 +199,7 @@ guest_neighbours_first:
  * or a locked instruction, read the other's, one sees what the other wrote.
  */
 	GUEST	order
+	sti
 	IF_SECOND 2f
 	xor	%eax, %eax
 	mov	ROUNDS, %r12
@@ -232,6 +238,7 @@ guest_neighbours_first:
 	jb	3b
 	.endm
 	GUEST	store_buffer
+	sti
 	IF_SECOND 5f
 	STORE_BUFFER A, B, GEN
 	mov	GEN, %rcx
@@ -255,5 +262,23 @@ guest_neighbours_first:
 	lock addq $0x10000000, CALLS
 	hlt
 	END	store_buffer
+
+/* Calls two functions for ever, one in its own page, and says what they return. The test changes them meanwhile. */
+	GUEST	outside
+1:	call	guest_outside_near
+	out	%eax, $0x10
+	call	guest_outside_far
+	out	%eax, $0x10
+	jmp	1b
+	.balign	16
+	.globl	guest_outside_near, guest_outside_far
+guest_outside_near:
+	mov	$0, %eax
+	ret
+	.org	guest_outside + 0x1000
+guest_outside_far:
+	mov	$0, %eax
+	ret
+	END	outside
 
 	.section .note.GNU-stack, "", @progbits
