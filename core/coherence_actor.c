@@ -48,6 +48,13 @@
  */
 #define BACK_TURNS 7
 
+/*
+ * An actor that first read a page and then stalled on it once more to write it asks for write
+ * access at once, the next so many times that it has lost the page: by turns, pages are read,
+ * changed and lost. Whether it writes then is not seen, so only a stall renews it.
+ */
+#define RAISE_TURNS 3
+
 /* An actor's hold grows to this many times what it pays for one. */
 #define HOLD_COSTS 3
 
@@ -218,7 +225,7 @@ static struct coh_hold *hold_get(struct coh *coh, uint32_t actor, uint64_t gpn)
 	if (hold->state == HOLD_LINKED)
 		hold_unlink(coh, hold);
 	if (hold->gpn != gpn)
-		hold->again = hold->want = 0;
+		hold->again = hold->raise = hold->want = 0;
 	hold->gpn = gpn;
 	hold_link(coh, hold);
 	return hold;
@@ -253,6 +260,8 @@ void coh_actor_stall(struct coh *coh, uint32_t actor, uint64_t gpn)
 		hold->again = BACK_TURNS;
 	wait->lost = hold && hold->state == HOLD_LOST &&
 		     run - hold->run_ns < hold_of(coh->actors, actor);
+	if (hold && hold->state == HOLD_LINKED && coh_access(coh, gpn) == COH_READ)
+		hold->raise = RAISE_TURNS;
 	/* Who waits for more of a page than it holds must not keep it from those who are before it.
 	 */
 	if (hold && hold->state == HOLD_LINKED && !hold->pinned)
@@ -289,9 +298,16 @@ void coh_actor_run(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_acces
 
 enum coh_access coh_want_back(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want)
 {
-	const struct coh_hold *hold = coh->config.refetch ? hold_find(coh, actor, gpn) : NULL;
+	struct coh_hold *hold = hold_find(coh, actor, gpn);
 
-	return hold && hold->state == HOLD_LOST && hold->want > want ? hold->want : want;
+	if (!hold || hold->state != HOLD_LOST || want == COH_WRITE)
+		return want;
+	if (coh->config.refetch)
+		return hold->want > want ? hold->want : want;
+	if (!hold->raise)
+		return want;
+	hold->raise--;
+	return COH_WRITE;
 }
 
 void coh_actor_refetched(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access access)

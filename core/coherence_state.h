@@ -124,6 +124,7 @@ struct coh_hold {
 	uint32_t prev, next;
 	uint8_t state;
 	uint8_t want;
+	uint8_t raise; /* times that a read stall asks for write access, when lost */
 	uint8_t again; /* times that it is fetched back without a stall, when lost */
 	bool pinned;
 };

@@ -309,9 +309,31 @@ static void test_unwanted_stay_away(void **state)
 	pod_free(pod);
 }
 
+/* Who read a page and then wrote it asks for both at once, the next times that it comes back. */
+static void test_read_to_write(void **state)
+{
+	struct pod *pod = hold_pod(2);
+
+	pod_write(pod, 1, 0, 7, 1);
+	for (uint32_t turn = 0; turn < 6; turn++) {
+		pod_run(pod, 100 * HOLD_NS);
+		pod_read(pod, 0, 0, 7);
+		assert_int_equal(pod->node[0].access[7],
+				 turn >= 1 && turn <= 3 ? COH_WRITE : COH_READ);
+		if (turn == 0) {
+			pod_run(pod, 100 * HOLD_NS);
+			pod_write(pod, 0, 0, 7, 2);
+		}
+		pod_run(pod, 100 * HOLD_NS);
+		pod_write(pod, 1, 0, 7, 3);
+	}
+	pod_free(pod);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_read_to_write),
 		cmocka_unit_test(test_lost_come_back_together),
 		cmocka_unit_test(test_unwanted_stay_away),
 		cmocka_unit_test(test_fresh_grant_is_held),
