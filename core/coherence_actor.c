@@ -210,12 +210,16 @@ static struct coh_hold *hold_find(struct coh *coh, uint32_t actor, uint64_t gpn)
 	return NULL;
 }
 
-/* An entry for (actor, gpn), linked to its page: the one it has, or the oldest of the ring. */
+/* An entry for (actor, gpn), linked to its page: the one it has or had, or the oldest of the ring.
+ */
 static struct coh_hold *hold_get(struct coh *coh, uint32_t actor, uint64_t gpn)
 {
 	struct coh_wait *wait = &coh->wait[actor];
-	struct coh_hold *hold = hold_find(coh, actor, gpn);
+	struct coh_hold *hold = NULL;
 
+	for (uint32_t i = 0; i < COH_HOLDS && !hold; i++)
+		if (coh->hold[actor * COH_HOLDS + i].gpn == gpn)
+			hold = &coh->hold[actor * COH_HOLDS + i];
 	if (!hold) {
 		if (coh->hold[actor * COH_HOLDS + wait->hold_next].pinned)
 			wait->hold_next = (wait->hold_next + 1) % COH_HOLDS;
