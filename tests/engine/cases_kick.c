@@ -149,7 +149,7 @@ static int test_kicks_between_exits(struct rig *rig)
 			continue;
 		}
 		CHECK(rig->exit[0].kind == EXIT_IO, "%s", rig_kind_name(rig->exit[0].kind));
-		rig->out[rig->out_count++] = *(const uint32_t *)(const void *)rig->exit[0].io.data;
+		memcpy(&rig->out[rig->out_count++], rig->exit[0].io.data, 4);
 	}
 	CHECK(seen >= count / 2, "%u kicks", seen);
 	CHECK(rig->out_count == count && !memcmp(rig->out, undisturbed, count * sizeof(uint32_t)),

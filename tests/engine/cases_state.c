@@ -204,7 +204,7 @@ static int run_until_said(struct rig *rig, uint32_t count)
 			break;
 		CHECK(rig->exit[0].kind == EXIT_IO && rig->exit[0].io.port == PORT_OUT, "%s",
 		      rig_kind_name(rig->exit[0].kind));
-		rig->out[rig->out_count++] = *(const uint32_t *)(const void *)rig->exit[0].io.data;
+		memcpy(&rig->out[rig->out_count++], rig->exit[0].io.data, 4);
 	}
 	return 0;
 }

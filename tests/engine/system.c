@@ -302,10 +302,12 @@ static bool can_move(const struct engine_exit *exit)
 /* shake: NULL, or it is moved at every exit. */
 static int run(struct rig *rig, struct shake *shake)
 {
+	uint64_t end = rig_now_ns() + CASE_SECONDS * 1000000000ull;
 	struct outside outside = { 0 };
 	int more = 1;
 
 	for (int round = 0; more > 0 && round < ROUNDS_MAX; round++) {
+		CHECK(rig_now_ns() < end, "does not end");
 		rig_watch(rig->vcpu[0], CASE_SECONDS);
 		more = inject(rig, &outside);
 		if (!more)
