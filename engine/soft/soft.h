@@ -243,7 +243,7 @@ struct engine_vcpu {
 	struct soft_device_access device[DEVICE_ACCESSES_MAX];
 	uint32_t device_count, device_seen;
 	bool answered; /* the instruction of the open question starts anew, with its answer */
-	uint8_t io_data[IO_BYTES];
+	_Alignas(16) uint8_t io_data[IO_BYTES];
 
 	_Atomic uint32_t in_run, pause, parked; /* pause.c */
 	uint64_t
