@@ -22,7 +22,7 @@
 #define SPLIT	     0x31ffdu
 #define BREAKPOINT   3
 #define HANDLER_AT   0x10
-#define POKE_ROUNDS  2000u
+#define POKE_ROUNDS  1000u
 #define SHORT_ROUNDS 100000u
 
 /* Emulated hosts are slow, and their CPUs wait for each other's time slices. */
