@@ -230,6 +230,12 @@ static void compare_memory(struct report *r, const struct diff_case *c,
 		SAY(r, "  code, as it was left, differs\n");
 }
 
+/* AMD's MXCSR.MM, from a random image: no guest is offered it, and the engine goes by that. */
+static bool misalignment_masked(const struct diff_outcome *outcome)
+{
+	return outcome->state.xsave[26] & 2;
+}
+
 bool diff_equal(const struct diff_case *c, const struct diff_outcome *native,
 		const struct diff_outcome *guest, char *why, size_t why_size)
 {
@@ -242,6 +248,8 @@ bool diff_equal(const struct diff_case *c, const struct diff_outcome *native,
 			    guest->status, guest->detail);
 		return native->status == guest->status;
 	}
+	if (misalignment_masked(native))
+		return true;
 	compare_end(&r, c, native, guest);
 	if (looseness(c, native) == LOOSE_BRANCH)
 		return why[0] == '\0';

@@ -26,7 +26,7 @@
 
 struct options {
 	const struct engine_ops *engine;
-	uint64_t seed, count, seconds;
+	uint64_t seed, count, seconds, repeat;
 	uint32_t classes; /* a bit each */
 	uint32_t insn_max, shown_max;
 	enum diff_mode mode;
@@ -67,6 +67,7 @@ static const struct option long_options[] = {
 	{ "kicks", no_argument, NULL, 'K' },
 	{ "exact-flags", no_argument, NULL, 'x' },
 	{ "verbose", no_argument, NULL, 'v' },
+	{ "repeat", required_argument, NULL, 'R' },
 	{ "twice", no_argument, NULL, 'w' },
 	{ "trace", no_argument, NULL, 'T' },
 	{ "list", no_argument, NULL, 'L' },
@@ -93,6 +94,7 @@ static const char usage[] =
 	"  --compat                32-bit code\n"
 	"  --regressions FILE      runs the sequences of that file, and nothing else\n"
 	"  --case 'LINE'           runs one sequence, as reported\n"
+	"  --repeat N              so often, with --case (1)\n"
 	"  --trace                 shows every sequence and how it ended\n"
 	"  --show N                differences that are shrunk and shown (10)\n"
 	"  --verbose               shows them as they were before, too\n"
@@ -184,6 +186,9 @@ static int read_options(int argc, char **argv, struct options *o)
 			break;
 		case 'x':
 			o->exact = true;
+			break;
+		case 'R':
+			o->repeat = strtoull(optarg, NULL, 0);
 			break;
 		case 'v':
 			o->verbose = true;
@@ -462,7 +467,9 @@ static int run_line(struct soft_diff *d)
 	int err = diff_read_line(d->options.line, &d->cases[0]);
 
 	d->cases[0].exact = d->options.exact;
-	return err ? err : run_cases(d, 1);
+	for (uint64_t i = 0; i < d->options.repeat && !err && !d->differences; i++)
+		err = run_cases(d, 1);
+	return err;
 }
 
 static void summary(const struct soft_diff *d)
@@ -530,6 +537,7 @@ int main(int argc, char **argv)
 	d->options = (struct options){ .engine = &engine_soft,
 				       .seed = 1,
 				       .count = 100000,
+				       .repeat = 1,
 				       .classes = UINT32_MAX,
 				       .insn_max = 20,
 				       .shown_max = 10 };
