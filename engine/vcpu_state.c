@@ -28,7 +28,7 @@
 #define MTRR_WRITE_BACK	  0x806ull
 #define MISC_ENABLE_RESET 0x1801ull /* fast strings; no branch trace store, no PEBS */
 #define MXCSR_RESET	  0x1f80u
-#define MXCSR_VALID	  0xffffu
+#define MXCSR_VALID	  0x2ffffu /* AMD has bit 17: misaligned operands do not fault (APM vol. 1) */
 #define XCR0_X87	  0x1ull
 #define XCR0_SSE	  0x2ull
 #define XCR0_AVX	  0x4ull
