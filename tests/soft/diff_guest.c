@@ -50,7 +50,7 @@
 #define KERNEL_SS    0x18u
 #define TICK_NS	     20000000L
 #define KICK_NS	     50000L
-#define TICKS_MAX    10u
+#define TICKS_MAX    150u /* three seconds: the machine may be busy */
 #define EXITS_MAX    100000u
 
 struct diff_guest {
@@ -185,7 +185,7 @@ static void build_state(struct diff_guest *guest)
 static void *watch(void *argument)
 {
 	struct diff_guest *guest = argument;
-	uint32_t seen = 0, same = 0, ticks_max = guest->kicks ? TICKS_MAX * 200 : TICKS_MAX;
+	uint32_t seen = 0, same = 0, ticks_max = guest->kicks ? TICKS_MAX * 400 : TICKS_MAX;
 	struct timespec tick = { 0, guest->kicks ? KICK_NS : TICK_NS };
 
 	while (!atomic_load(&guest->quit)) {
@@ -333,6 +333,8 @@ static void copy_code(struct diff_guest *guest, uint64_t va, uint8_t *buffer, ui
 		uint32_t now = DIFF_PAGE - in_page < bytes ? DIFF_PAGE - in_page : bytes;
 		uint8_t *at = guest->memory + code_gpa(page) + in_page;
 
+		if (to_guest && guest->ops->page_lost)
+			guest->ops->page_lost(guest->engine, code_gpa(page) + in_page, now);
 		if (to_guest)
 			memcpy(at, buffer, now);
 		else
