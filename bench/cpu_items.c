@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cpu_items: runs items of the CPU benchmark (contract: cpu_items.h) on the CPU it finds itself on.
+ *
+ *   cpu_items MS ITEM[,ITEM...]
+ *
+ * The same static program runs natively and as a guest's first process; there it powers the machine
+ * off at the end. Each item runs in a process of its own: prepared, then unit after unit until MS
+ * milliseconds are over. The first unit is counted apart: it pays for page faults and, in a
+ * translator, for translation. Lines on standard output:
+ *
+ *   cpu: init NS                             the guest's clock since its start
+ *   cpu: begin ITEM
+ *   cpu: end ITEM UNITS MEDIAN FIRST TOTAL CHECKSUM    ns; MEDIAN without the first unit if it can
+ * be cpu: failed ITEM WHY cpu: done
+ *
+ * Who started it compares TOTAL with its own clock between the lines begin and end.
+ */
+#include "bench/cpu_items.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/reboot.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define UNITS_MAX 4096u
+
+const char *cpu_items_path;
+static const char *running = "-";
+
+void cpu_die(const char *what)
+{
+	printf("cpu: failed %s %s\n", running, what);
+	fflush(stdout);
+	_exit(1);
+}
+
+void *cpu_memory(size_t bytes)
+{
+	void *memory =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		cpu_die("no memory");
+	return memory;
+}
+
+uint64_t cpu_random(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+uint64_t cpu_mix(uint64_t sum, uint64_t value)
+{
+	sum = (sum ^ value) * 0x9e3779b97f4a7c15ull;
+	return sum ^ sum >> 29;
+}
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The line must have left a slow console before the clock starts. */
+static void say(const char *line)
+{
+	fputs(line, stdout);
+	fflush(stdout);
+	if (isatty(STDOUT_FILENO))
+		tcdrain(STDOUT_FILENO);
+}
+
+static void run_units(const struct cpu_item *item, uint64_t budget_ns)
+{
+	static uint64_t ns[UNITS_MAX];
+	uint64_t start = clock_ns(CLOCK_MONOTONIC), now = start, sum = 0;
+	uint32_t count = 0;
+	char line[200];
+
+	while (count < UNITS_MAX && (count == 0 || now - start < budget_ns)) {
+		uint64_t before = now, got = item->unit();
+
+		if (count && got != sum)
+			cpu_die("units differ in their checksum");
+		sum = got;
+		now = clock_ns(CLOCK_MONOTONIC);
+		ns[count++] = now - before;
+	}
+	uint64_t first = ns[0];
+	uint32_t skip = count > 1;
+
+	qsort(ns + skip, count - skip, sizeof(ns[0]), by_value);
+	snprintf(line, sizeof(line), "cpu: end %s %u %llu %llu %llu %llx\n", item->name, count,
+		 (unsigned long long)ns[skip + (count - skip) / 2], (unsigned long long)first,
+		 (unsigned long long)(now - start), (unsigned long long)sum);
+	say(line);
+}
+
+static void run_item(const struct cpu_item *item, uint64_t budget_ns)
+{
+	char line[80];
+	pid_t child = fork();
+
+	if (child < 0)
+		cpu_die("fork");
+	if (child > 0) {
+		waitpid(child, NULL, 0);
+		return;
+	}
+	running = item->name;
+	if (item->prepare)
+		item->prepare();
+	snprintf(line, sizeof(line), "cpu: begin %s\n", item->name);
+	say(line);
+	run_units(item, budget_ns);
+	_exit(0);
+}
+
+static const struct cpu_item *find_item(const char *name)
+{
+	const struct cpu_item *const tables[] = { cpu_compute_items, cpu_library_items,
+						  cpu_kernel_items };
+
+	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+		for (const struct cpu_item *item = tables[i]; item->name; item++) {
+			if (strcmp(item->name, name) == 0)
+				return item;
+		}
+	}
+	return NULL;
+}
+
+static void run_items(uint64_t budget_ns, char *names)
+{
+	char *rest = NULL;
+
+	for (char *name = strtok_r(names, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
+		const struct cpu_item *item = find_item(name);
+
+		if (item)
+			run_item(item, budget_ns);
+		else
+			printf("cpu: failed %s there is no such item\n", name);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	bool first_process = getpid() == 1;
+	char line[80];
+
+	if (argc == 2 && strcmp(argv[1], CPU_ITEMS_NOTHING) == 0)
+		return 0;
+	cpu_items_path = argv[0];
+	snprintf(line, sizeof(line), "cpu: init %llu\n",
+		 (unsigned long long)clock_ns(CLOCK_BOOTTIME));
+	say(line);
+	if (argc == 3)
+		run_items(strtoull(argv[1], NULL, 10) * 1000000, argv[2]);
+	else
+		say("cpu: failed - usage: cpu_items MS ITEM[,ITEM...]\n");
+	say("cpu: done\n");
+	if (first_process)
+		reboot(RB_POWER_OFF);
+	return 0;
+}
