@@ -419,7 +419,7 @@ gate_target:
 	xor	%ecx, %ecx
 	xor	%edx, %edx
 	TO_USER
-	FAULT	6, 0, monitor %rax, %ecx, %edx
+	FAULT	6, 0, .byte 0x0f, 0x01, 0xc8	/* monitor: not every assembler takes its operands */
 	DONE
 
 /* Locked instructions over cache lines and pages add up; XCHG needs no prefix. */

@@ -90,7 +90,7 @@ static void test_emulating_device_is_refused(void **unused)
 	if (virtualizes())
 		skip();
 	assert_true(probe_in_child(as_it_is, &verdict));
-	assert_says(&verdict, -ENODEV, "hardware virtualization", "rack");
+	assert_says(&verdict, -ENODEV, "hardware virtualization", "--engine soft");
 }
 
 static int hide_device(void)
