@@ -42,7 +42,7 @@ void cpu_text(char *text, size_t bytes);
 uint64_t cpu_random(uint64_t *state);
 /* Mixes `value` into a checksum. */
 uint64_t cpu_mix(uint64_t sum, uint64_t value);
-/* Work for one thread, about 20 ms natively: integer, calls, memory. */
+/* Work for one thread, about 12 ms natively: integer, calls, memory. */
 uint64_t cpu_mixed_work(void);
 
 #endif
