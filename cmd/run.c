@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -165,8 +166,12 @@ static struct pod_config *make_config(const struct run_command *command)
 	uint64_t promise =
 		(memory / MEMORY_SHARE_PERCENT * 100 / command->nodes / CHUNK_BYTES + 2) *
 		CHUNK_BYTES;
-	fprintf(file, "[pod]\nname = local%d\nmemory = %llu\n", getpid(),
-		(unsigned long long)memory);
+	/* A node that spins takes the core from another's vCPU where there are not enough. */
+	cpu_set_t cores;
+	bool spin = sched_getaffinity(0, sizeof(cores), &cores) == 0 &&
+		    2 * command->nodes <= (uint32_t)CPU_COUNT(&cores);
+	fprintf(file, "[pod]\nname = local%d\nmemory = %llu\nspin = %s\n", getpid(),
+		(unsigned long long)memory, spin ? "auto" : "off");
 	for (uint32_t i = 0; i < command->nodes; i++)
 		fprintf(file, "[node node%u]\naddress = 127.0.0.1:%u\nmemory = %llu\nvcpus = %u\n",
 			i, port[i], (unsigned long long)promise,
