@@ -239,6 +239,8 @@ static void create_engine(struct boot *boot, uint64_t memory_bytes)
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (boot->memory == MAP_FAILED)
 		die("cannot map guest memory");
+	/* As QEMU does it; where there are no huge pages, small ones do. */
+	madvise(boot->memory, memory_bytes, MADV_HUGEPAGE);
 	for (uint32_t i = 0; i < boot->map.count; i++) {
 		if (ops->add_memory(boot->engine, boot->map.range[i].gpa, boot->memory + offset,
 				    boot->map.range[i].bytes))
