@@ -228,6 +228,8 @@ static struct coh_hold *hold_get(struct coh *coh, uint32_t actor, uint64_t gpn)
 	}
 	if (hold->state == HOLD_LINKED)
 		hold_unlink(coh, hold);
+	if (hold->state == HOLD_FREE)
+		hold->again = hold->want = 0;
 	if (hold->gpn != gpn)
 		hold->again = hold->raise = hold->want = 0;
 	hold->gpn = gpn;
