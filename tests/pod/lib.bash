@@ -31,10 +31,12 @@ begin() { # NAME BUILD-DIR
 	mark=pod-test-$1-$$
 	marked=(env "EAGRE_TEST_MARK=$mark")
 	rm -rf "$logs"
-	mkdir -p "$logs/tmp"
-	chmod 1777 "$logs/tmp"
-	export TMPDIR=$logs/tmp
-	trap 'end_all; rm -rf "$logs/tmp"' EXIT
+	mkdir -p "$logs"
+	# Short: there are unix sockets in it, wherever the build directory is.
+	TMPDIR=$(mktemp -d /tmp/eagre-test.XXXXXX) || exit 1
+	export TMPDIR
+	chmod 1777 "$TMPDIR"
+	trap 'end_all; rm -rf "$TMPDIR"' EXIT
 	trap 'exit 130' INT TERM HUP
 }
 
