@@ -138,7 +138,9 @@ int cmd_node(int argc, char **argv)
 	int r = node_run(&options, &result);
 	if (result.line[0])
 		complain("%s", result.line);
-	status = r < 0 ? STATUS_FAILED : result.status;
+	/* The node's threads live until the process ends, and the configuration with them. */
+	fflush(NULL);
+	_exit(r < 0 ? STATUS_FAILED : result.status);
 out:
 	free(config);
 	return status;
