@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* When a stalled vCPU's timer interrupt may come: idea, invariant and bounds are in timer_pace.h.
+ */
 #include "core/timer_pace.h"
 
 void timer_pace_restart(struct timer_pace *pace, uint64_t now_ns, uint64_t run_ns)

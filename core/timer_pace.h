@@ -11,7 +11,7 @@
  * know that. A vCPU in HLT gets its timer in time.
  *
  *      |--ran--|====stalled====|-ran-|==stalled==|--ran--| interrupt
- *      ^ the last one                ^ the timer expires ^ ran >= min(stalled, 10 ms)
+ *      ^ the last one                ^ the timer expires ^ ran >= min(stalled, 40 ms)
  *
  * One thread per struct. Tested in tests/core/test_timer_pace.c.
  */
