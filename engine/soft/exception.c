@@ -74,11 +74,6 @@ static int read_gate(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event e
 	return SOFT_OK;
 }
 
-static bool is_canonical(uint64_t linear)
-{
-	return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
-}
-
 /* Pushes a frame, which is in memory's order. A fault is that of the first push: the highest. */
 static int push_frame(struct engine_vcpu *vcpu, enum soft_view view, uint64_t rsp,
 		      const uint64_t *frame, uint32_t count)
@@ -128,9 +123,9 @@ static int deliver_long(struct engine_vcpu *vcpu, uint8_t vector, enum soft_even
 	frame[count++] = flags | (event == EVENT_EXCEPTION ? vcpu->resume_flag : 0);
 	frame[count++] = vcpu->gpr[GPR_RSP];
 	frame[count++] = segment[SEG_SS].selector;
-	if (!is_canonical(rsp - 8) || !is_canonical(rsp - 8ull * count))
+	if (!soft_is_canonical(rsp - 8) || !soft_is_canonical(rsp - 8ull * count))
 		return soft_raise_error(vcpu, VECTOR_SS, event != EVENT_SOFT);
-	if (!is_canonical(gate.offset))
+	if (!soft_is_canonical(gate.offset))
 		return soft_raise_error(vcpu, VECTOR_GP, event != EVENT_SOFT);
 	rsp -= 8ull * count;
 	err = push_frame(vcpu, cpl == 3 ? VIEW_USER : VIEW_KERNEL, rsp, frame, count);

@@ -70,11 +70,6 @@ uint64_t soft_memory_gpa(const struct engine *engine, const uint8_t *host)
 	return UINT64_MAX;
 }
 
-static bool is_canonical(uint64_t linear)
-{
-	return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
-}
-
 static uint32_t fault_code(const struct engine_vcpu *vcpu, enum soft_view view,
 			   enum soft_access access, uint32_t code)
 {
@@ -213,7 +208,7 @@ static int walk_page(struct engine_vcpu *vcpu, enum soft_view view, uint64_t lin
 		vcpu->pending.fail.detail = vcpu->state.cr4;
 		return SOFT_EXIT;
 	}
-	if (!is_canonical(linear))
+	if (!soft_is_canonical(linear))
 		return soft_raise_error(vcpu, VECTOR_GP, 0);
 	do {
 		err = walk_once(vcpu, view, linear, access, ret_walk);

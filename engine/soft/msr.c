@@ -63,11 +63,6 @@ static int own_index(uint32_t index)
 	return -1;
 }
 
-static bool is_canonical(uint64_t value)
-{
-	return (uint64_t)((int64_t)(value << 16) >> 16) == value;
-}
-
 static int ask(struct engine_vcpu *vcpu, uint32_t index, bool write, uint64_t value)
 {
 	vcpu->open = write ? OPEN_MSR_WRITE : OPEN_MSR_READ;
@@ -149,7 +144,7 @@ static int write_own(struct engine_vcpu *vcpu, int own, uint64_t value)
 	case MSR_KERNEL_GS_BASE:
 	case MSR_SYSENTER_ESP:
 	case MSR_SYSENTER_EIP:
-		if (!is_canonical(value))
+		if (!soft_is_canonical(value))
 			return soft_raise_error(vcpu, VECTOR_GP, 0);
 		break;
 	case MSR_PAT:
@@ -190,7 +185,7 @@ int soft_msr_write(struct engine_vcpu *vcpu, uint32_t index, uint64_t value)
 		return write_efer(vcpu, value);
 	case INDEX_FS_BASE:
 	case INDEX_GS_BASE:
-		if (!is_canonical(value))
+		if (!soft_is_canonical(value))
 			return soft_raise_error(vcpu, VECTOR_GP, 0);
 		soft_segment_set_base(vcpu, index == INDEX_FS_BASE ? SEG_FS : SEG_GS, value);
 		return SOFT_OK;

@@ -2,14 +2,40 @@
 /*
  * The soft engine's insides: what its files share. docs/soft.md has the architecture.
  *
- *   vm.c           the engine: creating, memory, the ops table      vcpu.c       running, exits,
- * events state.c        struct vcpu_state <-> vCPU                       probe.c      can this host
- * do it mmu.c          page walks, TLB                                  access.c     guest memory
- * for C exception.c    faults, interrupts and their delivery            segment.c    descriptors
- *   step*.c        one instruction by C                             encode.c     instructions
- * re-encoded translate*.c   blocks of instructions into host code            block.c      the code
- * cache code_page.c    guest pages that hold translated code            signal.c     what the
- * host's CPU reports msr.c          model-specific registers
+ *   vm.c             the engine: creating, memory, the ops table
+ *   vcpu.c           running, exits, events
+ *   state.c          struct vcpu_state <-> vCPU
+ *   probe.c          can this host do it
+ *   signal.c         what the host's CPU reports; kicks
+ *   pause.c          holding other vCPUs for a moment
+ *
+ *   mmu.c            page walks, TLB
+ *   access.c         guest memory for C
+ *   segment.c        segment registers and descriptors
+ *   exception.c      faults, interrupts and their delivery
+ *   msr.c            the values of model-specific registers
+ *   debug.c          breakpoints
+ *
+ *   decode.c         Zydis
+ *   encode.c         instructions re-encoded for the host
+ *   step.c           one instruction by C; its handlers are in
+ *   step_control.c     jumps, calls, the stack, INT and IRET
+ *   step_exec.c        what the host's CPU executes
+ *   step_fault.c       which of its faults comes first
+ *   step_string.c      MOVS and its kin, INS, OUTS
+ *   step_legacy.c      what 64-bit mode has no more
+ *   step_system.c      the table of system instructions; the small ones
+ *   step_registers.c   control and debug registers
+ *   step_descriptor.c  descriptor tables and selectors
+ *   step_msr.c         RDMSR, WRMSR, CPUID, RDTSC
+ *   step_syscall.c     SYSCALL, SYSRET, SWAPGS, bases of FS and GS
+ *   step_port.c        IN, OUT, HLT
+ *   step_xsave.c       XSAVE and its family, XCR0
+ *
+ *   translate*.c     blocks of instructions into host code
+ *   block.c          the code cache
+ *   code_page.c      guest pages that hold translated code
+ *   stubs.S          into host code and out of it
  *
  * Threads: a vCPU belongs to the thread that runs it. Others touch `stop`, `kicked` and what
  * `struct engine` guards by its lock. Nobody holds that lock while touching guest memory.
@@ -310,6 +336,11 @@ struct engine {
 	struct soft_cache *cache;
 	struct engine_vcpu *_Atomic pauser; /* pause.c */
 };
+
+static inline bool soft_is_canonical(uint64_t linear)
+{
+	return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
+}
 
 static inline bool soft_long_mode(const struct engine_vcpu *vcpu)
 {

@@ -123,8 +123,7 @@ int soft_linear(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t of
 	if (soft_code64(vcpu)) {
 		linear = offset + (segment == SEG_FS || segment == SEG_GS ? state->base : 0);
 		last = linear + (bytes ? bytes - 1 : 0);
-		if ((uint64_t)((int64_t)(linear << 16) >> 16) != linear ||
-		    (uint64_t)((int64_t)(last << 16) >> 16) != last)
+		if (!soft_is_canonical(linear) || !soft_is_canonical(last))
 			return segment_fault(vcpu, segment);
 		*ret_linear = linear;
 		return check_access(vcpu, linear, bytes, write);
@@ -241,7 +240,7 @@ int soft_jump(struct engine_vcpu *vcpu, struct soft_step *step, uint64_t offset,
 {
 	offset &= soft_mask(bytes);
 	if (soft_code64(vcpu)) {
-		if ((uint64_t)((int64_t)(offset << 16) >> 16) != offset)
+		if (!soft_is_canonical(offset))
 			return soft_raise_error(vcpu, VECTOR_GP, 0);
 	} else if (offset > vcpu->state.segment[SEG_CS].limit) {
 		return soft_raise_error(vcpu, VECTOR_GP, 0);

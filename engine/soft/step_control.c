@@ -467,7 +467,7 @@ static int iret_long(struct engine_vcpu *vcpu, struct soft_step *step)
 			return err;
 	}
 	if (code.attributes & ATTRIBUTE_LONG) {
-		if ((uint64_t)((int64_t)(value[0] << 16) >> 16) != value[0])
+		if (!soft_is_canonical(value[0]))
 			return soft_raise_error(vcpu, VECTOR_GP, 0);
 	}
 	mask = writable_flags(vcpu, bytes) | (bytes > 2 ? FLAG_RF : 0);

@@ -23,11 +23,6 @@ void soft_flags_to_slot(struct engine_vcpu *vcpu)
 	vcpu->slot = (vcpu->flags & FLAGS_ARITHMETIC & 0xff) << 8 | (vcpu->flags & FLAG_OF ? 1 : 0);
 }
 
-static bool is_canonical(uint64_t linear)
-{
-	return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
-}
-
 static void undo_jump(struct engine_vcpu *vcpu, const struct soft_record *record)
 {
 	vcpu->rip = record->rip;
@@ -42,7 +37,7 @@ bool soft_undo_jump(struct engine_vcpu *vcpu, uint64_t host)
 	const struct soft_block *block;
 	const struct soft_record *record;
 
-	if (is_canonical(vcpu->rip))
+	if (soft_is_canonical(vcpu->rip))
 		return false;
 	record = soft_record_find(vcpu->engine, host, &block);
 	if (!record || !record->computed)
@@ -80,7 +75,7 @@ static void take_registers(struct engine_vcpu *vcpu, const greg_t *regs,
 	vcpu->flags = (uint64_t)regs[REG_EFL] & FLAGS_HOST;
 	if (record->slot)
 		soft_flags_from_slot(vcpu);
-	if (record->computed && !is_canonical(vcpu->rip))
+	if (record->computed && !soft_is_canonical(vcpu->rip))
 		undo_jump(vcpu, record);
 }
 
