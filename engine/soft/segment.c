@@ -81,6 +81,16 @@ static int need_descriptor(struct engine_vcpu *vcpu, uint16_t selector, uint64_t
 	return found ? SOFT_OK : soft_raise_error(vcpu, VECTOR_GP, selector & 0xfffcu);
 }
 
+static int need_segment(struct engine_vcpu *vcpu, uint16_t selector, uint64_t *ret_descriptor,
+			struct vcpu_segment_state *ret_segment)
+{
+	int err = need_descriptor(vcpu, selector, ret_descriptor);
+
+	if (!err)
+		soft_segment_decode(selector, *ret_descriptor, ret_segment);
+	return err;
+}
+
 static int mark(struct engine_vcpu *vcpu, uint16_t selector, uint64_t descriptor, uint64_t bit)
 {
 	uint64_t changed = descriptor | bit;
@@ -125,11 +135,10 @@ int soft_segment_stack(struct engine_vcpu *vcpu, uint16_t selector, uint8_t cpl,
 {
 	uint64_t descriptor = 0;
 	uint16_t attributes;
-	int err = need_descriptor(vcpu, selector, &descriptor);
+	int err = need_segment(vcpu, selector, &descriptor, ret_segment);
 
 	if (err)
 		return err;
-	soft_segment_decode(selector, descriptor, ret_segment);
 	attributes = ret_segment->attributes;
 	if ((selector & 3) != cpl || ATTRIBUTE_DPL(attributes) != cpl ||
 	    !(attributes & ATTRIBUTE_S) || (attributes & TYPE_CODE) ||
@@ -146,11 +155,10 @@ static int load_data(struct engine_vcpu *vcpu, uint16_t selector,
 {
 	uint64_t descriptor = 0;
 	uint16_t attributes;
-	int err = need_descriptor(vcpu, selector, &descriptor);
+	int err = need_segment(vcpu, selector, &descriptor, ret_segment);
 
 	if (err)
 		return err;
-	soft_segment_decode(selector, descriptor, ret_segment);
 	attributes = ret_segment->attributes;
 	if (!(attributes & ATTRIBUTE_S) ||
 	    ((attributes & TYPE_CODE) && !(attributes & TYPE_WRITABLE)))
@@ -241,11 +249,10 @@ int soft_segment_code(struct engine_vcpu *vcpu, uint16_t selector, enum soft_seg
 {
 	struct vcpu_segment_state segment;
 	uint64_t descriptor = 0;
-	int err = need_descriptor(vcpu, selector, &descriptor);
+	int err = need_segment(vcpu, selector, &descriptor, &segment);
 
 	if (err)
 		return err;
-	soft_segment_decode(selector, descriptor, &segment);
 	if (!code_allowed(vcpu, selector, segment.attributes, use))
 		return soft_raise_error(vcpu, VECTOR_GP, selector & 0xfffcu);
 	if (!(segment.attributes & ATTRIBUTE_PRESENT))
