@@ -19,7 +19,10 @@
  *   decode.c         Zydis
  *   encode.c         instructions re-encoded for the host
  *   step.c           one instruction by C; its handlers are in
- *   step_control.c     jumps, calls, the stack, INT and IRET
+ *   step_control.c     near jumps, calls and returns; their table
+ *   step_far.c         far ones
+ *   step_stack.c       PUSH, POP and their kin
+ *   step_interrupt.c   INT, IRET
  *   step_exec.c        what the host's CPU executes
  *   step_fault.c       which of its faults comes first
  *   step_string.c      MOVS and its kin, INS, OUTS

@@ -321,8 +321,8 @@ gate_target:
 	FAULT	13, 0, movb (, %rbp), %al
 	DONE
 
-/* A jump to where nothing can be is the jump's own fault; QEMU and soft go there first. */
-	CASE	jump_not_canonical, NOT_QEMU | NOT_SOFT
+/* A jump to where nothing can be is the jump's own fault; QEMU goes there first. */
+	CASE	jump_not_canonical, NOT_QEMU
 	mov	$0x800000000000, %rbx
 	FAULT	13, 0, jmp *%rbx
 	RESUME	2f
