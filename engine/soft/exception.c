@@ -5,17 +5,17 @@
  * Delivery reads and checks everything first, writes the frame, and changes registers last: an
  * access that waits for a page may break it off anywhere, and it starts anew.
  *
- * Left out: delivery in protected mode without long mode, task gates, virtual-8086 mode.
+ * Protected mode without long mode is in exception_protected.c.
  */
 #include "engine/soft/soft.h"
 
+#include "engine/soft/new_stack.h"
 #include "engine/soft/segment.h"
 
 #define GATE_PRESENT   0x80u
 #define GATE_INTERRUPT 14u
 #define GATE_TRAP      15u
 #define ERROR_EXTERNAL 1u
-#define ERROR_IDT      2u
 #define FRAMES_MAX     3 /* a fault, a double fault, shutdown */
 
 int soft_raise(struct engine_vcpu *vcpu, uint8_t vector)
@@ -47,7 +47,7 @@ struct gate {
 static int read_gate(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event,
 		     struct gate *ret_gate)
 {
-	uint32_t error = vector * 8u + ERROR_IDT + (event != EVENT_SOFT ? ERROR_EXTERNAL : 0);
+	uint32_t error = vector * 8u + ERROR_IDT;
 	const struct vcpu_table_state *idt = &vcpu->state.idt;
 	uint64_t low = 0, high = 0;
 	int err;
@@ -86,17 +86,6 @@ static int push_frame(struct engine_vcpu *vcpu, enum soft_view view, uint64_t rs
 	return err;
 }
 
-/* RSP that the TSS has for this level (0..2) or interrupt stack (1..7). */
-static int read_stack(struct engine_vcpu *vcpu, uint8_t ist, uint8_t cpl, uint64_t *ret_rsp)
-{
-	const struct vcpu_segment_state *tr = &vcpu->state.segment[SEG_TR];
-	uint32_t offset = ist ? 28 + 8u * ist : 4 + 8u * cpl;
-
-	if (offset + 7 > tr->limit)
-		return soft_raise_error(vcpu, VECTOR_TS, tr->selector & 0xfffcu);
-	return soft_read(vcpu, VIEW_KERNEL, tr->base + offset, ret_rsp, 8);
-}
-
 static int deliver_long(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event,
 			bool has_error, uint32_t error, uint64_t return_rip)
 {
@@ -112,7 +101,7 @@ static int deliver_long(struct engine_vcpu *vcpu, uint8_t vector, enum soft_even
 	if (err)
 		return err;
 	if (gate.ist || cpl != vcpu->cpl)
-		err = read_stack(vcpu, gate.ist, cpl, &rsp);
+		err = soft_tss_rsp(vcpu, gate.ist, cpl, &rsp);
 	if (err)
 		return err;
 	rsp &= ~15ull;
@@ -124,9 +113,9 @@ static int deliver_long(struct engine_vcpu *vcpu, uint8_t vector, enum soft_even
 	frame[count++] = vcpu->gpr[GPR_RSP];
 	frame[count++] = segment[SEG_SS].selector;
 	if (!soft_is_canonical(rsp - 8) || !soft_is_canonical(rsp - 8ull * count))
-		return soft_raise_error(vcpu, VECTOR_SS, event != EVENT_SOFT);
+		return soft_raise_error(vcpu, VECTOR_SS, 0);
 	if (!soft_is_canonical(gate.offset))
-		return soft_raise_error(vcpu, VECTOR_GP, event != EVENT_SOFT);
+		return soft_raise_error(vcpu, VECTOR_GP, 0);
 	rsp -= 8ull * count;
 	err = push_frame(vcpu, cpl == 3 ? VIEW_USER : VIEW_KERNEL, rsp, frame, count);
 	if (err)
@@ -169,6 +158,12 @@ static int deliver_real(struct engine_vcpu *vcpu, uint8_t vector, uint64_t retur
 	return SOFT_OK;
 }
 
+/* Its error code is a selector, or an entry of the IDT, and EXT (SDM vol. 3, 6.13). */
+static bool is_selectors(uint8_t vector)
+{
+	return vector >= VECTOR_TS && vector <= VECTOR_GP;
+}
+
 int soft_deliver(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event, bool has_error,
 		 uint32_t error, uint64_t return_rip)
 {
@@ -179,11 +174,10 @@ int soft_deliver(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event
 	} else if (soft_real_mode(vcpu)) {
 		err = deliver_real(vcpu, vector, return_rip);
 	} else {
-		vcpu->pending.kind = EXIT_FAILED;
-		vcpu->pending.fail.reason = "interrupts in protected mode without long mode";
-		vcpu->pending.fail.detail = vector;
-		return SOFT_EXIT;
+		err = soft_deliver_protected(vcpu, vector, event, has_error, error, return_rip);
 	}
+	if (err == SOFT_FAULT && event != EVENT_SOFT && is_selectors(vcpu->fault.vector))
+		vcpu->fault.error |= ERROR_EXTERNAL;
 	if (err)
 		return err;
 	vcpu->shadow = false;
@@ -193,7 +187,7 @@ int soft_deliver(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event
 
 static bool is_contributory(uint8_t vector)
 {
-	return vector == VECTOR_DE || (vector >= VECTOR_TS && vector <= VECTOR_GP);
+	return vector == VECTOR_DE || is_selectors(vector);
 }
 
 /* The second fault while the first is delivered (SDM vol. 3, table 6-5). False: shutdown. */

@@ -13,39 +13,14 @@
  * Process-context identifiers are accepted and every switch forgets: an address translation may
  * always be forgotten (SDM vol. 3, 4.10.4.2).
  *
- * Left out: 32-bit and PAE paging without long mode (no x86-64 system uses them beyond its boot
- * loader), protection keys, 5-level paging.
+ * Paging without long mode is in mmu_legacy.c. Left out: protection keys, 5-level paging.
  */
-#include "engine/soft/soft.h"
+#include "engine/soft/mmu.h"
 
 #include <string.h>
 
-#define PTE_PRESENT  BIT64(0)
-#define PTE_WRITE    BIT64(1)
-#define PTE_USER     BIT64(2)
-#define PTE_ACCESSED BIT64(5)
-#define PTE_DIRTY    BIT64(6)
-#define PTE_LARGE    BIT64(7)
-#define PTE_GLOBAL   BIT64(8)
-#define PTE_NX	     BIT64(63)
-#define PTE_ADDRESS  0x000ffffffffff000ull
-
-#define PF_PRESENT 1u
-#define PF_WRITE   2u
-#define PF_USER	   4u
-#define PF_RSVD	   8u
-#define PF_FETCH   16u
-
 #define LEVELS	    4
 #define LARGE_SHIFT 21
-
-/* What a walk found: rights are those of all levels together. */
-struct walk {
-	uint64_t gpa;
-	uint64_t leaf;
-	bool write, user, nx, global, dirty;
-	uint8_t level; /* 0: 4 KiB, 1: 2 MiB, 2: 1 GiB */
-};
 
 uint8_t *soft_memory_host(const struct engine *engine, uint64_t gpa)
 {
@@ -70,13 +45,14 @@ uint64_t soft_memory_gpa(const struct engine *engine, const uint8_t *host)
 	return UINT64_MAX;
 }
 
-static uint32_t fault_code(const struct engine_vcpu *vcpu, enum soft_view view,
-			   enum soft_access access, uint32_t code)
+uint32_t soft_walk_fault(const struct engine_vcpu *vcpu, enum soft_view view,
+			 enum soft_access access, uint32_t code)
 {
 	if (access == ACCESS_WRITE)
 		code |= PF_WRITE;
 	if (access == ACCESS_FETCH &&
-	    ((vcpu->state.efer & EFER_NXE) || (vcpu->state.cr4 & CR4_SMEP)))
+	    (((vcpu->state.efer & EFER_NXE) && (vcpu->state.cr4 & CR4_PAE)) ||
+	     (vcpu->state.cr4 & CR4_SMEP)))
 		code |= PF_FETCH;
 	if (view == VIEW_USER)
 		code |= PF_USER;
@@ -104,9 +80,8 @@ static bool set_bits(uint8_t *host, uint64_t pte, uint64_t bits)
 	return (pte & bits) == bits || soft_exchange64(host, pte, pte | bits);
 }
 
-/* May this access be? 0, or the page fault's code without the access's own bits. */
-static uint32_t check_rights(const struct engine_vcpu *vcpu, enum soft_view view,
-			     enum soft_access access, const struct walk *walk)
+uint32_t soft_walk_rights(const struct engine_vcpu *vcpu, enum soft_view view,
+			  enum soft_access access, const struct soft_walk *walk)
 {
 	bool bad = false;
 
@@ -128,7 +103,7 @@ static uint32_t check_rights(const struct engine_vcpu *vcpu, enum soft_view view
 
 /* One level down. False with *ret_code: the page fault's code. */
 static bool walk_level(struct engine_vcpu *vcpu, uint64_t table, uint64_t linear, int level,
-		       struct walk *walk, uint8_t **ret_host, uint32_t *ret_code)
+		       struct soft_walk *walk, uint8_t **ret_host, uint32_t *ret_code)
 {
 	uint64_t gpa = table + ((linear >> (12 + 9 * level)) & 511) * 8, pte;
 	uint8_t *host = soft_memory_host(vcpu->engine, gpa);
@@ -153,9 +128,9 @@ static bool walk_level(struct engine_vcpu *vcpu, uint64_t table, uint64_t linear
 
 /* SOFT_AGAIN here: an entry changed under us. */
 static int walk_once(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
-		     enum soft_access access, struct walk *ret_walk)
+		     enum soft_access access, struct soft_walk *ret_walk)
 {
-	struct walk walk = { .write = true, .user = true };
+	struct soft_walk walk = { .write = true, .user = true };
 	uint64_t table = vcpu->state.cr3 & PTE_ADDRESS & vcpu->physical_mask;
 	uint8_t *host[LEVELS];
 	uint64_t pte[LEVELS];
@@ -165,15 +140,16 @@ static int walk_once(struct engine_vcpu *vcpu, enum soft_view view, uint64_t lin
 	for (;; level--) {
 		if (!walk_level(vcpu, table, linear, level, &walk, &host[level], &code))
 			return soft_raise_page_fault(vcpu, linear,
-						     fault_code(vcpu, view, access, code));
+						     soft_walk_fault(vcpu, view, access, code));
 		pte[level] = walk.leaf;
 		if (level == 0 || (level < 3 && (walk.leaf & PTE_LARGE)))
 			break;
 		table = walk.leaf & PTE_ADDRESS;
 	}
-	code = check_rights(vcpu, view, access, &walk);
+	code = soft_walk_rights(vcpu, view, access, &walk);
 	if (code)
-		return soft_raise_page_fault(vcpu, linear, fault_code(vcpu, view, access, code));
+		return soft_raise_page_fault(vcpu, linear,
+					     soft_walk_fault(vcpu, view, access, code));
 	for (int i = LEVELS - 1; i > level; i--)
 		if (!set_bits(host[i], pte[i], PTE_ACCESSED))
 			return SOFT_AGAIN;
@@ -190,28 +166,23 @@ static int walk_once(struct engine_vcpu *vcpu, enum soft_view view, uint64_t lin
 }
 
 static int walk_page(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
-		     enum soft_access access, struct walk *ret_walk)
+		     enum soft_access access, struct soft_walk *ret_walk)
 {
 	int err;
 
 	vcpu->walk_count++;
 	if (!(vcpu->state.cr0 & CR0_PG)) {
-		*ret_walk = (struct walk){ .gpa = linear & vcpu->physical_mask,
-					   .write = true,
-					   .user = true,
-					   .dirty = true };
+		*ret_walk = (struct soft_walk){ .gpa = linear & vcpu->physical_mask,
+						.write = true,
+						.user = true,
+						.dirty = true };
 		return SOFT_OK;
 	}
-	if (!soft_long_mode(vcpu)) {
-		vcpu->pending.kind = EXIT_FAILED;
-		vcpu->pending.fail.reason = "paging without long mode is not translated";
-		vcpu->pending.fail.detail = vcpu->state.cr4;
-		return SOFT_EXIT;
-	}
-	if (!soft_is_canonical(linear))
+	if (soft_long_mode(vcpu) && !soft_is_canonical(linear))
 		return soft_raise_error(vcpu, VECTOR_GP, 0);
 	do {
-		err = walk_once(vcpu, view, linear, access, ret_walk);
+		err = soft_long_mode(vcpu) ? walk_once(vcpu, view, linear, access, ret_walk)
+					   : soft_walk_legacy(vcpu, view, linear, access, ret_walk);
 	} while (err == SOFT_AGAIN);
 	return err;
 }
@@ -252,7 +223,7 @@ static bool may_be_large(const struct engine_vcpu *vcpu, uint64_t linear)
 static uint64_t fetched_hash(uint64_t linear);
 
 static void fill_entry(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
-		       enum soft_access access, const struct walk *walk, uint8_t *host)
+		       enum soft_access access, const struct soft_walk *walk, uint8_t *host)
 {
 	struct soft_tlb_entry *entry = entry_of(vcpu, view, linear);
 	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1), none = no_tag(linear >> PAGE_SHIFT);
@@ -265,12 +236,12 @@ static void fill_entry(struct engine_vcpu *vcpu, enum soft_view view, uint64_t l
 	if (entry->tag_read != page && entry->tag_fetch != page)
 		*entry = (struct soft_tlb_entry){ none, none, 0, none };
 	entry->host = (uintptr_t)host & ~(uint64_t)(PAGE_BYTES - 1);
-	if (!check_rights(vcpu, view, ACCESS_READ, walk))
+	if (!soft_walk_rights(vcpu, view, ACCESS_READ, walk))
 		entry->tag_read = page;
 	if (access == ACCESS_FETCH)
 		entry->tag_fetch = page;
 	entry->tag_write = none;
-	if (walk->dirty && !check_rights(vcpu, view, ACCESS_WRITE, walk) &&
+	if (walk->dirty && !soft_walk_rights(vcpu, view, ACCESS_WRITE, walk) &&
 	    soft_code_allow_write(vcpu, walk->gpa))
 		entry->tag_write = page;
 	if (!walk->global && view == VIEW_KERNEL)
@@ -285,7 +256,7 @@ int soft_translate(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linea
 	uint64_t tag = access == ACCESS_READ	? entry->tag_read
 		       : access == ACCESS_WRITE ? entry->tag_write
 						: entry->tag_fetch;
-	struct walk walk = { 0 };
+	struct soft_walk walk = { 0 };
 	int err;
 
 	if (tag == page) {

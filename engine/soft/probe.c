@@ -25,7 +25,6 @@
 #define L1_ECX_PCID    BIT(17)
 #define L1_ECX_XSAVE   BIT(26)
 #define L1_ECX_OSXSAVE BIT(27)
-#define L1_EDX_SEP     BIT(11)
 #define L7_EBX_DONE    (BIT(0) | BIT(1) | BIT(7) | BIT(10) | BIT(20)) /* FSGSBASE .. SMAP */
 #define L7_EBX_NOT     (BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
 #define L7_ECX_DONE    (BIT(2) | BIT(22)) /* UMIP, RDPID */
@@ -34,7 +33,6 @@
 #define XSAVE_KEPT     7u     /* XSAVEOPT, XSAVEC, XGETBV with ECX 1 */
 #define X1_ECX_LAHF    BIT(0)
 #define X8_EBX_KEPT    BIT(2)
-#define AMD_EBX	       0x68747541u
 #define XCR0_SOFT      7u
 #define MEASURE_NS     20000000ll
 
@@ -59,13 +57,11 @@ static void read_leaf(struct cpuid_leaf *leaf)
 	__cpuid_count(leaf->function, leaf->index, leaf->eax, leaf->ebx, leaf->ecx, leaf->edx);
 }
 
-static void restrict_leaf(struct cpuid_leaf *leaf, bool amd)
+static void restrict_leaf(struct cpuid_leaf *leaf)
 {
 	switch (leaf->function) {
 	case 0x1:
 		leaf->ecx |= L1_ECX_PCID;
-		if (!amd)
-			leaf->edx &= ~L1_EDX_SEP;
 		break;
 	case 0x7:
 		if (leaf->index) {
@@ -93,16 +89,13 @@ static void restrict_leaf(struct cpuid_leaf *leaf, bool amd)
 static int read_offer(struct cpuid_set *ret_offer)
 {
 	struct cpuid_leaf raw[WANTED_COUNT] = { 0 };
-	bool amd = false;
 
 	for (size_t i = 0; i < WANTED_COUNT; i++) {
 		raw[i].function = wanted[i].function;
 		raw[i].index = wanted[i].index;
 		raw[i].index_matters = wanted[i].index_matters;
 		read_leaf(&raw[i]);
-		if (i == 0)
-			amd = raw[i].ebx == AMD_EBX;
-		restrict_leaf(&raw[i], amd);
+		restrict_leaf(&raw[i]);
 	}
 	return cpuid_offer(raw, WANTED_COUNT, true, ret_offer);
 }

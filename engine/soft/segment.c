@@ -2,8 +2,7 @@
 /*
  * Loading segment registers: real mode, descriptors, and what long mode has left of them.
  *
- * Left out: call gates, task switches, expand-down limits, setting the accessed bit where the
- * descriptor table is read-only to the guest.
+ * Left out: setting the accessed bit where the descriptor table is read-only to the guest.
  */
 #include "engine/soft/segment.h"
 
@@ -13,7 +12,9 @@
 #define TYPE_CONFORM	    4u
 #define TYPE_WRITABLE	    2u
 #define TYPE_ACCESSED	    1u
+#define TYPE_EXPAND_DOWN    4u
 #define TYPE_LDT	    2u
+#define TYPE_TSS_16	    1u /* not in long mode */
 #define TYPE_TSS	    9u
 #define TYPE_TSS_BUSY	    11u
 #define DESCRIPTOR_ACCESSED BIT64(40)
@@ -47,6 +48,30 @@ void soft_segment_null(struct vcpu_segment_state *segment, uint16_t selector)
 	};
 }
 
+bool soft_segment_allows(const struct vcpu_segment_state *segment, uint64_t offset, uint32_t bytes,
+			 bool write)
+{
+	uint64_t last = offset + (bytes ? bytes - 1 : 0);
+	bool code = segment->attributes & TYPE_CODE, second = segment->attributes & TYPE_WRITABLE;
+
+	if (segment->unusable || (write && (code || !second)) || (!write && code && !second))
+		return false;
+	if (!code && (segment->attributes & TYPE_EXPAND_DOWN))
+		return offset > segment->limit &&
+		       last <= (segment->attributes & ATTRIBUTE_BIG ? 0xffffffff : 0xffff);
+	return last <= segment->limit;
+}
+
+int soft_segment_reaches(struct engine_vcpu *vcpu, const struct vcpu_segment_state *code,
+			 uint64_t offset)
+{
+	bool wide = soft_long_mode(vcpu) && (code->attributes & ATTRIBUTE_LONG);
+
+	if (wide ? soft_is_canonical(offset) : offset <= code->limit)
+		return SOFT_OK;
+	return soft_raise_error(vcpu, VECTOR_GP, 0);
+}
+
 static uint64_t table_address(const struct engine_vcpu *vcpu, uint16_t selector, uint32_t bytes)
 {
 	const struct vcpu_segment_state *ldt = &vcpu->state.segment[SEG_LDTR];
@@ -70,25 +95,28 @@ int soft_segment_descriptor(struct engine_vcpu *vcpu, uint16_t selector, uint64_
 	return soft_read(vcpu, VIEW_KERNEL, address, ret_descriptor, 8);
 }
 
-/* The descriptor or #GP(selector). */
-static int need_descriptor(struct engine_vcpu *vcpu, uint16_t selector, uint64_t *ret_descriptor)
+int soft_segment_descriptor_high(struct engine_vcpu *vcpu, uint16_t selector, uint64_t *ret_high)
+{
+	uint64_t address = table_address(vcpu, selector, 16);
+
+	if (address == UINT64_MAX)
+		return soft_raise_error(vcpu, VECTOR_GP, selector & 0xfffcu);
+	return soft_read(vcpu, VIEW_KERNEL, address + 8, ret_high, 8);
+}
+
+/* The segment, or `bad` with the selector if there is none. */
+static int need_segment(struct engine_vcpu *vcpu, uint16_t selector, enum soft_vector bad,
+			uint64_t *ret_descriptor, struct vcpu_segment_state *ret_segment)
 {
 	bool found;
 	int err = soft_segment_descriptor(vcpu, selector, ret_descriptor, &found);
 
 	if (err)
 		return err;
-	return found ? SOFT_OK : soft_raise_error(vcpu, VECTOR_GP, selector & 0xfffcu);
-}
-
-static int need_segment(struct engine_vcpu *vcpu, uint16_t selector, uint64_t *ret_descriptor,
-			struct vcpu_segment_state *ret_segment)
-{
-	int err = need_descriptor(vcpu, selector, ret_descriptor);
-
-	if (!err)
-		soft_segment_decode(selector, *ret_descriptor, ret_segment);
-	return err;
+	if (!found)
+		return soft_raise_error(vcpu, bad, selector & 0xfffcu);
+	soft_segment_decode(selector, *ret_descriptor, ret_segment);
+	return SOFT_OK;
 }
 
 static int mark(struct engine_vcpu *vcpu, uint16_t selector, uint64_t descriptor, uint64_t bit)
@@ -130,12 +158,12 @@ static int load_real(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_t
 	return SOFT_OK;
 }
 
-int soft_segment_stack(struct engine_vcpu *vcpu, uint16_t selector, uint8_t cpl,
-		       struct vcpu_segment_state *ret_segment)
+static int stack_segment(struct engine_vcpu *vcpu, uint16_t selector, uint8_t cpl,
+			 enum soft_vector bad, struct vcpu_segment_state *ret_segment)
 {
 	uint64_t descriptor = 0;
 	uint16_t attributes;
-	int err = need_segment(vcpu, selector, &descriptor, ret_segment);
+	int err = need_segment(vcpu, selector, bad, &descriptor, ret_segment);
 
 	if (err)
 		return err;
@@ -143,11 +171,23 @@ int soft_segment_stack(struct engine_vcpu *vcpu, uint16_t selector, uint8_t cpl,
 	if ((selector & 3) != cpl || ATTRIBUTE_DPL(attributes) != cpl ||
 	    !(attributes & ATTRIBUTE_S) || (attributes & TYPE_CODE) ||
 	    !(attributes & TYPE_WRITABLE))
-		return soft_raise_error(vcpu, VECTOR_GP, selector & 0xfffcu);
+		return soft_raise_error(vcpu, bad, selector & 0xfffcu);
 	if (!(attributes & ATTRIBUTE_PRESENT))
 		return soft_raise_error(vcpu, VECTOR_SS, selector & 0xfffcu);
 	ret_segment->attributes |= TYPE_ACCESSED;
 	return mark(vcpu, selector, descriptor, DESCRIPTOR_ACCESSED);
+}
+
+int soft_segment_stack(struct engine_vcpu *vcpu, uint16_t selector, uint8_t cpl,
+		       struct vcpu_segment_state *ret_segment)
+{
+	return stack_segment(vcpu, selector, cpl, VECTOR_GP, ret_segment);
+}
+
+int soft_segment_inner_stack(struct engine_vcpu *vcpu, uint16_t selector, uint8_t cpl,
+			     struct vcpu_segment_state *ret_segment)
+{
+	return stack_segment(vcpu, selector, cpl, VECTOR_TS, ret_segment);
 }
 
 static int load_data(struct engine_vcpu *vcpu, uint16_t selector,
@@ -155,7 +195,7 @@ static int load_data(struct engine_vcpu *vcpu, uint16_t selector,
 {
 	uint64_t descriptor = 0;
 	uint16_t attributes;
-	int err = need_segment(vcpu, selector, &descriptor, ret_segment);
+	int err = need_segment(vcpu, selector, VECTOR_GP, &descriptor, ret_segment);
 
 	if (err)
 		return err;
@@ -234,6 +274,8 @@ static bool code_allowed(const struct engine_vcpu *vcpu, uint16_t selector, uint
 	if (!(attributes & ATTRIBUTE_S) || !(attributes & TYPE_CODE))
 		return false;
 	switch (use) {
+	case SEGMENT_BY_GATE_JUMP:
+		return attributes & TYPE_CONFORM ? dpl <= vcpu->cpl : dpl == vcpu->cpl;
 	case SEGMENT_BY_JUMP:
 		return attributes & TYPE_CONFORM ? dpl <= vcpu->cpl
 						 : dpl == vcpu->cpl && rpl <= vcpu->cpl;
@@ -249,7 +291,7 @@ int soft_segment_code(struct engine_vcpu *vcpu, uint16_t selector, enum soft_seg
 {
 	struct vcpu_segment_state segment;
 	uint64_t descriptor = 0;
-	int err = need_segment(vcpu, selector, &descriptor, &segment);
+	int err = need_segment(vcpu, selector, VECTOR_GP, &descriptor, &segment);
 
 	if (err)
 		return err;
@@ -260,7 +302,7 @@ int soft_segment_code(struct engine_vcpu *vcpu, uint16_t selector, enum soft_seg
 	if ((segment.attributes & ATTRIBUTE_LONG) && (segment.attributes & ATTRIBUTE_BIG) &&
 	    soft_long_mode(vcpu))
 		return soft_raise_error(vcpu, VECTOR_GP, selector & 0xfffcu);
-	if (use == SEGMENT_BY_GATE && soft_long_mode(vcpu) &&
+	if ((use == SEGMENT_BY_GATE || use == SEGMENT_BY_GATE_JUMP) && soft_long_mode(vcpu) &&
 	    !(segment.attributes & ATTRIBUTE_LONG))
 		return soft_raise_error(vcpu, VECTOR_GP, selector & 0xfffcu);
 	*ret_cpl = code_level(vcpu, selector, segment.attributes, use);
@@ -296,7 +338,8 @@ int soft_segment_system(struct engine_vcpu *vcpu, enum vcpu_segment which, uint1
 	soft_segment_decode(selector, descriptor, &segment);
 	segment.base |= high << 32;
 	type = segment.attributes & 0x1f;
-	if (type != (which == SEG_TR ? TYPE_TSS : TYPE_LDT))
+	if (type != (which == SEG_TR ? TYPE_TSS : TYPE_LDT) &&
+	    !(which == SEG_TR && type == TYPE_TSS_16 && !wide))
 		return soft_raise_error(vcpu, VECTOR_GP, selector & 0xfffcu);
 	if (!(segment.attributes & ATTRIBUTE_PRESENT))
 		return soft_raise_error(vcpu, VECTOR_NP, selector & 0xfffcu);

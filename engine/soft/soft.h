@@ -10,9 +10,12 @@
  *   pause.c          holding other vCPUs for a moment
  *
  *   mmu.c            page walks, TLB
+ *   mmu_legacy.c     page walks without long mode
  *   access.c         guest memory for C
  *   segment.c        segment registers and descriptors
  *   exception.c      faults, interrupts and their delivery
+ *   exception_protected.c  the same in protected mode without long mode
+ *   new_stack.c      the stack of the level that a gate leads to
  *   msr.c            the values of model-specific registers
  *   debug.c          breakpoints
  *
@@ -31,7 +34,7 @@
  *   step_registers.c   control and debug registers
  *   step_descriptor.c  descriptor tables and selectors
  *   step_msr.c         RDMSR, WRMSR, CPUID, RDTSC
- *   step_syscall.c     SYSCALL, SYSRET, SWAPGS, bases of FS and GS
+ *   step_syscall.c     SYSCALL, SYSENTER and back, SWAPGS, bases of FS and GS
  *   step_port.c        IN, OUT, HLT
  *   step_xsave.c       XSAVE and its family, XCR0
  *
@@ -76,6 +79,7 @@
 
 #define CR4_TSD	       BIT64(2)
 #define CR4_DE	       BIT64(3)
+#define CR4_PSE	       BIT64(4)
 #define CR4_PAE	       BIT64(5)
 #define CR4_PGE	       BIT64(7)
 #define CR4_OSFXSR     BIT64(9)
@@ -123,6 +127,9 @@
 #define ATTRIBUTE_LONG	  0x2000u
 #define ATTRIBUTE_BIG	  0x4000u
 #define ATTRIBUTE_GRAN	  0x8000u
+
+/* Of error codes that name a selector. */
+#define ERROR_IDT 2u
 
 enum soft_vector {
 	VECTOR_DE = 0,
@@ -452,6 +459,11 @@ enum soft_event { EVENT_EXCEPTION, EVENT_INTERRUPT, EVENT_SOFT };
 /* Goes through the IDT. SOFT_FAULT: the delivery itself faulted. */
 int soft_deliver(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event, bool has_error,
 		 uint32_t error, uint64_t return_rip);
+/* exception_protected.c: the same, without long mode. */
+int soft_deliver_protected(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event,
+			   bool has_error, uint32_t error, uint64_t return_rip);
+/* A gate or selector asks for a task switch: SOFT_EXIT, failed. */
+int soft_no_task_switch(struct engine_vcpu *vcpu, uint16_t selector);
 /* Delivers vcpu->fault, and what comes of it. SOFT_EXIT: triple fault. */
 int soft_deliver_fault(struct engine_vcpu *vcpu);
 

@@ -14,6 +14,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/soft/segment.h"
+
 uint64_t soft_mask(uint32_t bytes)
 {
 	return bytes >= 8 ? UINT64_MAX : BIT64(8 * bytes) - 1;
@@ -129,18 +131,9 @@ int soft_linear(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t of
 		return check_access(vcpu, linear, bytes, write);
 	}
 	offset &= 0xffffffff;
-	if (!soft_real_mode(vcpu)) {
-		bool code = state->attributes & 8, second = state->attributes & 2;
-
-		if (state->unusable || (write && (code || !second)) || (!write && code && !second))
-			return segment_fault(vcpu, segment);
-		if (code || !(state->attributes & 4)) {
-			if (offset + (bytes ? bytes - 1 : 0) > state->limit)
-				return segment_fault(vcpu, segment);
-		}
-	} else if (offset + (bytes ? bytes - 1 : 0) > state->limit) {
+	if (soft_real_mode(vcpu) ? offset + (bytes ? bytes - 1 : 0) > state->limit
+				 : !soft_segment_allows(state, offset, bytes, write))
 		return segment_fault(vcpu, segment);
-	}
 	*ret_linear = (state->base + offset) & 0xffffffff;
 	return check_access(vcpu, *ret_linear, bytes, write);
 }
@@ -238,13 +231,12 @@ int soft_stack_push(struct engine_vcpu *vcpu, uint32_t bytes, uint64_t value)
 
 int soft_jump(struct engine_vcpu *vcpu, struct soft_step *step, uint64_t offset, uint32_t bytes)
 {
+	int err;
+
 	offset &= soft_mask(bytes);
-	if (soft_code64(vcpu)) {
-		if (!soft_is_canonical(offset))
-			return soft_raise_error(vcpu, VECTOR_GP, 0);
-	} else if (offset > vcpu->state.segment[SEG_CS].limit) {
-		return soft_raise_error(vcpu, VECTOR_GP, 0);
-	}
+	err = soft_segment_reaches(vcpu, &vcpu->state.segment[SEG_CS], offset);
+	if (err)
+		return err;
 	vcpu->rip = offset;
 	step->jumped = true;
 	return SOFT_OK;

@@ -26,6 +26,10 @@ soft_handler soft_step_popf;
 /* The flags that POPF and IRET may change at this level. */
 uint64_t soft_writable_flags(const struct engine_vcpu *vcpu, uint32_t bytes);
 
+/* SS and RSP of the outer level that a return goes to. */
+void soft_stack_outer(struct engine_vcpu *vcpu, const struct vcpu_segment_state *segment,
+		      uint64_t rsp);
+
 /* step_interrupt.c */
 soft_handler soft_step_int;
 soft_handler soft_step_iret;

@@ -119,6 +119,16 @@ int soft_step_load_far(struct engine_vcpu *vcpu, struct soft_step *step)
 	return err;
 }
 
+/* System descriptors that LAR, or LSL, knows: a bit for each type. */
+static uint32_t system_types(const struct engine_vcpu *vcpu, bool lar)
+{
+	uint32_t types = 1u << 2 | 1u << 9 | 1u << 11 | (lar ? 1u << 12 : 0);
+
+	if (!soft_long_mode(vcpu)) /* 16-bit TSSs and gates, task gates */
+		types |= 1u << 1 | 1u << 3 | (lar ? 1u << 4 | 1u << 5 : 0);
+	return types;
+}
+
 /* Can this level see the descriptor for what the instruction asks? */
 static bool descriptor_visible(const struct engine_vcpu *vcpu, ZydisMnemonic mnemonic,
 			       uint16_t selector, const struct vcpu_segment_state *segment)
@@ -126,6 +136,7 @@ static bool descriptor_visible(const struct engine_vcpu *vcpu, ZydisMnemonic mne
 	uint16_t a = segment->attributes;
 	bool code = (a & ATTRIBUTE_S) && (a & 8), conforming = code && (a & 4);
 	uint8_t dpl = ATTRIBUTE_DPL(a), type = a & 0xf;
+	uint32_t types = system_types(vcpu, mnemonic == ZYDIS_MNEMONIC_LAR);
 
 	if (!conforming && (dpl < vcpu->cpl || dpl < (selector & 3)))
 		return false;
@@ -138,8 +149,7 @@ static bool descriptor_visible(const struct engine_vcpu *vcpu, ZydisMnemonic mne
 	}
 	if (mnemonic == ZYDIS_MNEMONIC_VERR || mnemonic == ZYDIS_MNEMONIC_VERW)
 		return false;
-	return type == 2 || type == 9 || type == 11 ||
-	       (mnemonic == ZYDIS_MNEMONIC_LAR && type == 12);
+	return types >> type & 1;
 }
 
 /* LAR, LSL, VERR, VERW: ZF says whether there is an answer. */

@@ -2,7 +2,7 @@
 /*
  * The stepper: INT and its kin, and IRET.
  *
- * Left out: task gates and nested tasks, virtual-8086 mode.
+ * Left out: nested tasks, virtual-8086 mode.
  */
 #include "engine/soft/step_control.h"
 
@@ -62,10 +62,9 @@ static int iret_long(struct engine_vcpu *vcpu, struct soft_step *step)
 		if (err)
 			return err;
 	}
-	if (code.attributes & ATTRIBUTE_LONG) {
-		if (!soft_is_canonical(value[0]))
-			return soft_raise_error(vcpu, VECTOR_GP, 0);
-	}
+	err = soft_segment_reaches(vcpu, &code, value[0]);
+	if (err)
+		return err;
 	mask = soft_writable_flags(vcpu, bytes) | (bytes > 2 ? FLAG_RF : 0);
 	if (cpl != vcpu->cpl)
 		soft_segment_leave(vcpu, cpl);
@@ -78,6 +77,14 @@ static int iret_long(struct engine_vcpu *vcpu, struct soft_step *step)
 	soft_set_rflags(vcpu, (soft_rflags(vcpu) & ~mask) | (value[2] & mask));
 	step->jumped = true;
 	return SOFT_OK;
+}
+
+static int fail_virtual_8086(struct engine_vcpu *vcpu)
+{
+	vcpu->pending.kind = EXIT_FAILED;
+	vcpu->pending.fail.reason = "virtual-8086 mode is not there";
+	vcpu->pending.fail.detail = 0;
+	return SOFT_EXIT;
 }
 
 static int iret_real(struct engine_vcpu *vcpu, struct soft_step *step)
@@ -100,20 +107,57 @@ static int iret_real(struct engine_vcpu *vcpu, struct soft_step *step)
 	return SOFT_OK;
 }
 
+static int iret_protected(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	uint32_t bytes = soft_operand_bytes(step);
+	uint64_t value[5], mask = soft_writable_flags(vcpu, bytes) | (bytes > 2 ? FLAG_RF : 0);
+	struct vcpu_segment_state code, stack;
+	uint8_t cpl;
+	int err = SOFT_OK;
+
+	if (vcpu->system_flags & FLAG_NT)
+		return soft_no_task_switch(vcpu, vcpu->state.segment[SEG_TR].selector);
+	for (uint32_t i = 0; i < 3 && !err; i++)
+		err = soft_stack_read(vcpu, i * bytes, bytes, &value[i]);
+	if (!err && (value[2] & FLAG_VM) && !vcpu->cpl)
+		return fail_virtual_8086(vcpu);
+	if (!err)
+		err = soft_segment_code(vcpu, (uint16_t)value[1], SEGMENT_BY_RETURN, &code, &cpl);
+	if (!err)
+		err = soft_segment_reaches(vcpu, &code, value[0]);
+	if (err)
+		return err;
+	for (uint32_t i = 3; i < 5 && !err && cpl != vcpu->cpl; i++)
+		err = soft_stack_read(vcpu, i * bytes, bytes, &value[i]);
+	if (!err && cpl != vcpu->cpl)
+		err = soft_segment_stack(vcpu, (uint16_t)value[4], cpl, &stack);
+	if (err)
+		return err;
+	if (cpl != vcpu->cpl) {
+		soft_stack_outer(vcpu, &stack, value[3]);
+		soft_segment_leave(vcpu, cpl);
+	} else {
+		soft_stack_move(vcpu, 3 * (int64_t)bytes);
+	}
+	vcpu->state.segment[SEG_CS] = code;
+	vcpu->rip = value[0];
+	vcpu->cpl = cpl;
+	vcpu->iret_done = true;
+	soft_set_rflags(vcpu, (soft_rflags(vcpu) & ~mask) | (value[2] & mask));
+	step->jumped = true;
+	return SOFT_OK;
+}
+
 int soft_step_iret(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	int err;
 
-	if (soft_long_mode(vcpu)) {
+	if (soft_long_mode(vcpu))
 		err = iret_long(vcpu, step);
-	} else if (soft_real_mode(vcpu)) {
+	else if (soft_real_mode(vcpu))
 		err = iret_real(vcpu, step);
-	} else {
-		vcpu->pending.kind = EXIT_FAILED;
-		vcpu->pending.fail.reason = "IRET in protected mode without long mode";
-		vcpu->pending.fail.detail = 0;
-		return SOFT_EXIT;
-	}
+	else
+		err = iret_protected(vcpu, step);
 	if (!err)
 		vcpu->state.nmi_masked = 0;
 	return err;

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define TSS_32_BIT 8u /* of the type: those of 16 bits have no bitmap */
+
 int soft_check_port(struct engine_vcpu *vcpu, uint16_t port, uint32_t bytes)
 {
 	const struct vcpu_segment_state *tr = &vcpu->state.segment[SEG_TR];
@@ -12,7 +14,7 @@ int soft_check_port(struct engine_vcpu *vcpu, uint16_t port, uint32_t bytes)
 
 	if (vcpu->cpl <= (vcpu->system_flags & FLAG_IOPL) >> 12)
 		return SOFT_OK;
-	if (tr->limit < 103)
+	if (tr->limit < 103 || !(tr->attributes & TSS_32_BIT))
 		return soft_not_privileged(vcpu);
 	err = soft_read(vcpu, VIEW_KERNEL, tr->base + 102, &offset, 2);
 	if (err)
@@ -64,6 +66,9 @@ int soft_step_hlt(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	if (vcpu->cpl)
 		return soft_not_privileged(vcpu);
+	/* A single step's trap comes behind it, and ends it at once (SDM vol. 2, HLT). */
+	if (step->trap)
+		return SOFT_OK;
 	vcpu->rip = step->next;
 	vcpu->pending.kind = EXIT_HLT;
 	return SOFT_EXIT;

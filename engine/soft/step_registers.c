@@ -19,9 +19,10 @@ static int set_cr0(struct engine_vcpu *vcpu, uint64_t value)
 	if (value >> 32 || ((value & CR0_PG) && !(value & CR0_PE)) ||
 	    ((value & CR0_NW) && !(value & CR0_CD)))
 		return soft_not_privileged(vcpu);
-	if (!(value & CR0_PG) && soft_code64(vcpu))
+	if (!(value & CR0_PG) && (soft_code64(vcpu) || (state->cr4 & CR4_PCIDE)))
 		return soft_not_privileged(vcpu);
-	if ((value & CR0_PG) && (state->efer & EFER_LME) && !(state->cr4 & CR4_PAE))
+	if ((value & ~state->cr0 & CR0_PG) && (state->efer & EFER_LME) &&
+	    (!(state->cr4 & CR4_PAE) || (state->segment[SEG_CS].attributes & ATTRIBUTE_LONG)))
 		return soft_not_privileged(vcpu);
 	value = (value & CR0_KNOWN) | CR0_ET;
 	changed = value ^ state->cr0;
@@ -57,7 +58,7 @@ static int set_cr4(struct engine_vcpu *vcpu, uint64_t value)
 	if ((changed & value & CR4_PCIDE) && (!soft_long_mode(vcpu) || (vcpu->state.cr3 & 0xfff)))
 		return soft_not_privileged(vcpu);
 	vcpu->state.cr4 = value;
-	if (changed & (CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP))
+	if (changed & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP))
 		soft_tlb_flush(vcpu, true);
 	soft_update_mode(vcpu);
 	return SOFT_OK;

@@ -161,3 +161,13 @@ int soft_step_popf(struct engine_vcpu *vcpu, struct soft_step *step)
 	soft_set_rflags(vcpu, (soft_rflags(vcpu) & ~mask & ~FLAG_RF) | (value & mask));
 	return SOFT_OK;
 }
+
+/* A 16-bit stack leaves what is above SP as it was (CPUs show the kernel's bits there). */
+void soft_stack_outer(struct engine_vcpu *vcpu, const struct vcpu_segment_state *segment,
+		      uint64_t rsp)
+{
+	bool small = !soft_long_mode(vcpu) && !(segment->attributes & ATTRIBUTE_BIG);
+
+	vcpu->state.segment[SEG_SS] = *segment;
+	soft_set_gpr(vcpu, GPR_RSP, soft_long_mode(vcpu) ? 8 : small ? 2 : 4, rsp);
+}

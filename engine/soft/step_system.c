@@ -229,7 +229,7 @@ static const struct {
 	{ ZYDIS_MNEMONIC_MWAIT, step_undefined },
 	{ ZYDIS_MNEMONIC_MONITORX, step_undefined },
 	{ ZYDIS_MNEMONIC_MWAITX, step_undefined },
-	{ ZYDIS_MNEMONIC_SYSENTER, step_undefined },
+	{ ZYDIS_MNEMONIC_SYSENTER, soft_step_sysenter },
 	{ ZYDIS_MNEMONIC_SYSEXIT, soft_step_sysexit },
 	{ ZYDIS_MNEMONIC_RSM, step_undefined },
 	{ ZYDIS_MNEMONIC_GETSEC, step_undefined },

@@ -56,6 +56,7 @@ soft_handler soft_step_swapgs;
 soft_handler soft_step_base;
 soft_handler soft_step_syscall;
 soft_handler soft_step_sysret;
+soft_handler soft_step_sysenter;
 soft_handler soft_step_sysexit;
 
 /* step_port.c: ports, HLT */
