@@ -22,6 +22,8 @@ SYSTEM_CASE(interrupts)
 SYSTEM_CASE(paging)
 SYSTEM_CASE(code)
 SYSTEM_CASE(features)
+SYSTEM_CASE(protected)
+SYSTEM_CASE(paging_32)
 SYSTEM_CASE(stress)
 
 #define FEW "its emulator knows only part of 64-bit mode"
@@ -35,6 +37,8 @@ const struct test_case cases_system[] = {
 	{ "system-paging", test_paging, FEW },
 	{ "system-code", test_code, FEW },
 	{ "system-features", test_features, FEW },
+	{ "system-protected", test_protected, FEW },
+	{ "system-paging-32", test_paging_32, FEW },
 	{ "system-stress", test_stress, FEW },
 	{ "shaken-exceptions", shaken_exceptions, FEW },
 	{ "shaken-privilege", shaken_privilege, FEW },
@@ -44,6 +48,8 @@ const struct test_case cases_system[] = {
 	{ "shaken-paging", shaken_paging, FEW },
 	{ "shaken-code", shaken_code, FEW },
 	{ "shaken-features", shaken_features, FEW },
+	{ "shaken-protected", shaken_protected, FEW },
+	{ "shaken-paging-32", shaken_paging_32, FEW },
 	{ "shaken-stress", shaken_stress, FEW },
 	{ 0 },
 };

@@ -2,11 +2,13 @@
 /*
  * An engine against what the architecture says: small guests (guests*.S), each test in a VM of its
  * own, the same for every engine. --case runs one case only of the system guests (system.h);
+ * --vendor lets the guest's CPUID name another vendor, whose behaviour soft then has;
  * --host says whose emulated CPU kvm has below it, so that its known faults are left out;
  * --rounds makes those of the two-vCPU tests longer that can be (cases_smp.c).
  *
  *   engine-test [--engine kvm|soft] [--require-all] [--without NAME] [--host qemu|bochs]
- *               [--case CASE] [--rounds N] [NAME...]
+ *               [--case CASE] [--rounds N]
+ *               [--vendor amd|intel] [NAME...]
  *
  * Prints a line for each test and ends with "N passed, N failed, N skipped". A test that the KVM at
  * hand cannot run is skipped with its reason; --require-all, which the rack and the emulated Intel
@@ -94,6 +96,7 @@ struct options {
 	const struct engine_ops *engine;
 	bool require_all;
 	const char *without; /* or NULL */
+	const char *vendor;  /* "amd", "intel", or NULL: the host's */
 	char **names;
 	int name_count; /* 0: all */
 };
@@ -134,17 +137,34 @@ static struct options parse_options(int argc, char **argv)
 			rig_rounds = strtoull(argv[++i], NULL, 0);
 		} else if (!strcmp(argv[i], "--case") && i + 1 < argc) {
 			rig_only = argv[++i];
+		} else if (!strcmp(argv[i], "--vendor") && i + 1 < argc) {
+			options.vendor = argv[++i];
 		} else if (!strcmp(argv[i], "--engine") && i + 1 < argc) {
 			options.engine = find_engine(argv[++i]);
 		} else {
 			printf("usage: engine-test [--engine kvm|soft] [--require-all] "
-			       "[--without NAME] [--host qemu|bochs] [--case CASE] [--rounds N] [NAME...]\n");
+			       "[--without NAME] [--host qemu|bochs] [--case CASE] [--rounds N] "
+			       "[--vendor amd|intel] [NAME...]\n");
 			exit(2);
 		}
 	}
 	options.names = argv + i;
 	options.name_count = argc - i;
 	return options;
+}
+
+/* Leaf 0 has "AuthenticAMD" or "GenuineIntel" in EBX, EDX, ECX. */
+static void set_vendor(struct cpuid_set *offer, const char *vendor)
+{
+	const char *name = !strcmp(vendor, "intel") ? "GenuineIntel" : "AuthenticAMD";
+
+	for (uint32_t i = 0; i < offer->count; i++) {
+		if (offer->leaf[i].function)
+			continue;
+		memcpy(&offer->leaf[i].ebx, name, 4);
+		memcpy(&offer->leaf[i].edx, name + 4, 4);
+		memcpy(&offer->leaf[i].ecx, name + 8, 4);
+	}
 }
 
 static bool wanted(const struct options *options, const char *name)
@@ -191,6 +211,8 @@ int main(int argc, char **argv)
 		printf("FAILED  probe: %s\n0 passed, 1 failed, 0 skipped\n", why);
 		return 1;
 	}
+	if (options.vendor)
+		set_vendor(&rig_features.offer, options.vendor);
 	rig_emulated = rig_ops == &engine_kvm && !cpu_virtualizes();
 	for (size_t i = 0; i < TABLE_COUNT; i++)
 		run_table(tables[i], &options, &totals);

@@ -42,7 +42,15 @@
 
 	IMAGE	compat
 gate_target:
-	DONE
+	mov	%rsp, %rax
+	REPORT	%rax
+	mov	(%rsp), %rax
+	REPORT	%rax
+	mov	8(%rsp), %rax
+	REPORT	%rax
+	mov	16(%rsp), %rax
+	REPORT	%rax
+	lretq
 
 	CASE	system_calls
 	mov	$0x1122334455667788, %rbx
@@ -121,10 +129,43 @@ gate_target:
 1:	mov	%rsp, %rbp
 	REPORT	%rbp
 	WANT	SYS_STACK
-	mov	$ADDR(2f) + USER, %edx
-	mov	$SYS_STACK_USER + USER, %ecx
-	DONE
-2:
+	mov	%cs, %eax
+	REPORT	%rax
+	WANT	SEL_CODE
+	mov	%ss, %eax
+	REPORT	%rax
+	WANT	SEL_DATA
+	mov	$ADDR(1f) + USER, %edx
+	mov	$SYS_STACK_USER + USER - 16, %ecx
+	sysexit
+	.set	WORLD, USER
+	.code32
+1:	mov	%esp, %eax
+	REPORT32
+	WANT	SYS_STACK_USER + USER - 16
+	mov	%cs, %eax
+	REPORT32
+	WANT	SEL_USER_32
+	mov	%ss, %eax
+	REPORT32
+	WANT	SEL_USER_DATA
+	DONE32
+	EXPECT_DONE
+
+/* A call gate leads from 32-bit code in ring 3 to 64-bit code in ring 0, and LRETQ back. */
+	CASE	call_gate
+	TO_COMPAT
+	mov	$-1, %ebx
+	lcall	$SEL_GATE + 3, $0
+1:	WANT	SYS_STACK_RSP0 - 32
+	WANT	ADDR(1b)
+	WANT	SEL_USER_32
+	WANT	SYS_STACK_USER + USER
+	mov	%esp, %eax
+	REPORT32
+	WANT	SYS_STACK_USER + USER
+	DONE32
+	EXPECT_DONE
 
 /* What 64-bit mode has no more. */
 	CASE	old_instructions

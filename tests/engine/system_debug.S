@@ -275,4 +275,12 @@ gate_target:
 	WANT	0x400
 	DONE
 
+/* The trap behind HLT ends it. KVM goes to sleep with the trap pending. */
+	CASE	hlt_step, NOT_KVM
+	SET_TF
+	hlt
+1:	STEPPED	1b
+	CLEAR_TF_STEPPED
+	DONE
+
 	END_IMAGE debug

@@ -632,8 +632,8 @@ gate_target:
 	FAULT	13, 0, smsw %ecx
 	DONE
 
-/* Through a call gate, from ring 3 (stack of RSP0) and from ring 0. soft has none: no 64-bit system uses them. */
-	CASE	call_gate, NOT_SOFT
+/* Through a call gate, from ring 3 (stack of RSP0) and from ring 0. */
+	CASE	call_gate
 	movw	$SEL_GATE, SYS_DATA + 4
 	lcall	*SYS_DATA
 	WANT	SEL_CODE
@@ -653,6 +653,143 @@ gate_target:
 	mov	%cs, %eax
 	REPORT	%rax
 	WANT	SEL_USER_CODE
+	DONE
+
+/* SS is null in the gate's ring, whatever it was; and a jump through a gate leaves the stack alone. */
+	CASE	call_gate_stack
+	movl	$ADDR(2f), %eax
+	mov	%ax, SYS_GDT + SEL_GATE
+	shr	$16, %eax
+	mov	%ax, SYS_GDT + SEL_GATE + 6
+	movw	$SEL_GATE, SYS_DATA + 4
+	movw	$SEL_GATE + 3, SYS_DATA + 12
+	xor	%ebx, %ebx
+	ljmpl	*SYS_DATA
+2:	mov	%ss, %eax
+	mov	%rsp, %rcx
+	test	%ebx, %ebx
+	jnz	3f
+	REPORT	%rax
+	WANT	SEL_DATA
+	REPORT	%rcx
+	WANT	SYS_STACK
+	TO_USER
+	mov	$1, %ebx
+	lcall	*SYS_DATA + USER + 8
+	.set	WORLD, 0
+3:	REPORT	%rax
+	WANT	0
+	REPORT	%rcx
+	WANT	SYS_STACK_RSP0 - 32
+	mov	24(%rsp), %rax
+	REPORT	%rax
+	WANT	SEL_USER_DATA
+	mov	16(%rsp), %rax
+	REPORT	%rax
+	WANT	SYS_STACK_USER + USER
+	DONE
+
+/* What is wrong with a gate, with its selector; and what with its target, with that. */
+	CASE	call_gate_faults
+	movw	$SEL_GATE + 3, SYS_DATA + 4
+	andb	$0x9f, SYS_GDT + SEL_GATE + 5	/* DPL 0 */
+	FAULT	13, SEL_GATE, lcall *SYS_DATA
+	FAULT	13, SEL_GATE, ljmpl *SYS_DATA
+	orb	$0x60, SYS_GDT + SEL_GATE + 5
+	andb	$0x7f, SYS_GDT + SEL_GATE + 5
+	FAULT	11, SEL_GATE, lcall *SYS_DATA
+	orb	$0x80, SYS_GDT + SEL_GATE + 5
+	movw	$0, SYS_GDT + SEL_GATE + 2
+	FAULT	13, 0, lcall *SYS_DATA
+	movw	$SEL_DATA, SYS_GDT + SEL_GATE + 2
+	FAULT	13, SEL_DATA, lcall *SYS_DATA
+	movw	$SEL_CODE_32, SYS_GDT + SEL_GATE + 2
+	FAULT	13, SEL_CODE_32, lcall *SYS_DATA
+	movw	$SEL_ABSENT_CODE, SYS_GDT + SEL_GATE + 2
+	FAULT	11, SEL_ABSENT_CODE, lcall *SYS_DATA
+	movw	$SEL_USER_CODE, SYS_GDT + SEL_GATE + 2
+	FAULT	13, (SEL_USER_CODE-3), lcall *SYS_DATA
+	movw	$SEL_TSS, SYS_DATA + 4
+	FAULT	13, SEL_TSS, lcall *SYS_DATA
+	movw	$SEL_LDT, SYS_DATA + 4
+	FAULT	13, SEL_LDT, ljmpl *SYS_DATA
+	movw	$SEL_CODE, SYS_GDT + SEL_GATE + 2
+	movw	$SEL_GATE + 3, SYS_DATA + 4
+	TO_USER
+	FAULT	13, SEL_CODE, ljmpl *SYS_DATA + USER
+	DONE
+
+/* ... that QEMU does not look for: the type in the upper half, a target that is not canonical. */
+	CASE	call_gate_odd, NOT_QEMU
+	movw	$SEL_GATE, SYS_DATA + 4
+	movb	$1, SYS_GDT + SEL_GATE + 13
+	FAULT	13, SEL_GATE, lcall *SYS_DATA
+	movb	$0, SYS_GDT + SEL_GATE + 13
+	movw	$0x8000, SYS_GDT + SEL_GATE + 8
+	FAULT	13, 0, lcall *SYS_DATA
+	DONE
+
+/* The stack of the inner ring is not there, or cannot be. */
+	CASE	call_gate_stack_faults
+	movw	$SEL_GATE + 3, SYS_DATA + 4
+	movb	$1, SYS_IDT + 12 * 16 + 4
+	movb	$1, SYS_IDT + 14 * 16 + 4
+	movq	$SYS_WINDOW + 0x1000, SYS_TSS + 4
+	TO_USER
+	PAGE_FAULT 2, (SYS_WINDOW+0xff8), lcall *SYS_DATA + USER
+	DONE
+
+	CASE	call_gate_stack_not_canonical, NOT_QEMU
+	movw	$SEL_GATE + 3, SYS_DATA + 4
+	movb	$1, SYS_IDT + 12 * 16 + 4
+	movw	$0x8000, SYS_TSS + 10
+	TO_USER
+	RESUME	2f
+1:	lcall	*SYS_DATA + USER
+	EXPECT	12, rip=1b, cs=SEL_USER_CODE, rsp=(SYS_STACK_USER+USER)
+2:	DONE
+
+/* SYSRET to what is not canonical: Intel's faults itself; AMD's goes there, and ring 3 faults. */
+	CASE	sysret_not_canonical_amd, NEED_AMD
+	movb	$1, SYS_IDT + 13 * 16 + 4
+	mov	$0x800000000000, %rcx
+	mov	$2, %r11d
+	mov	$SYS_STACK_USER + USER, %esp
+	HOOK	1f
+	sysretq
+	EXPECT	13, error=0, cs=SEL_USER_CODE, rip=(image_start+0x800000000000-LOAD), hrsp=SYS_STACK_IST1
+1:	DONE
+
+	CASE	sysret_not_canonical_intel, NEED_INTEL
+	mov	$0x800000000000, %rcx
+	mov	$2, %r11d
+	FAULT	13, 0, sysretq
+	DONE
+
+/* SYSEXIT, to 64-bit and to 32-bit code; and where it and SYSENTER have no selector. */
+	CASE	sysexit_intel, NEED_INTEL
+	SET_MSR	0x174, 0
+	FAULT	13, 0, sysenter
+	FAULT	13, 0, sysexitq
+	SET_MSR	0x174, SEL_CODE		/* 32-bit: SEL_USER_32 and SEL_USER_DATA; 64-bit: SEL_USER_CODE */
+	mov	$SYS_STACK_USER + USER, %ecx
+	mov	$0x800000000000, %rdx
+	FAULT	13, 0, sysexitq
+	xchg	%rcx, %rdx
+	FAULT	13, 0, sysexitq
+	mov	$SYS_STACK_USER + USER, %ecx
+	mov	$ADDR(1f) + USER, %edx
+	sysexitq
+1:	.set	WORLD, USER
+	mov	%rsp, %rbx
+	REPORT	%rbx
+	WANT	SYS_STACK_USER + USER
+	mov	%cs, %eax
+	REPORT	%rax
+	WANT	SEL_USER_CODE
+	mov	%ss, %eax
+	REPORT	%rax
+	WANT	SEL_USER_CODE + 8
 	DONE
 
 /* Far jumps: to compatibility mode and back, and what they refuse. */
