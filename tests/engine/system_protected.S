@@ -60,8 +60,6 @@ gate_16:
 	xor	%eax, %eax
 	FAULT_32 13, 0, mov %eax, %ss
 	mov	%eax, %fs
-	FAULT_32 13, 0, mov %fs:0, %al
-	FAULT_32 13, 0, mov %al, %cs:0
 	DONE_32
 
 /* Flags behind gates: IF by their kind, TF and NT always; and IRET puts them back. */
@@ -132,8 +130,6 @@ gate_16:
 	FAULT_32 13, (SEL_USER_32-3), int $0x49
 	movw	$SEL_ABSENT_CODE, SYS_IDT_32 + 0x4a * 8 + 2
 	FAULT_32 11, SEL_ABSENT_CODE, int $0x4a
-	movw	$SEL_SHORT_CODE, SYS_IDT_32 + 0x4b * 8 + 2
-	FAULT_32 13, 0, int $0x4b
 	movw	$0x50 * 8 - 1, SYS_DATA
 	movl	$SYS_IDT_32, SYS_DATA + 2
 	lidt	SYS_DATA
@@ -147,9 +143,10 @@ gate_16:
 	CASE	double_fault
 	TO_PROTECTED
 	andb	$0x7f, SYS_IDT_32 + 13 * 8 + 5
-	FAULT_32 8, 0, mov %al, %cs:0
+	mov	$SEL_END_32, %eax
+	FAULT_32 8, 0, mov %eax, %fs
 	andb	$0x7f, SYS_IDT_32 + 8 * 8 + 5
-	mov	%al, %cs:0
+	mov	%eax, %fs
 	EXPECT_SHUTDOWN
 	DONE_32
 
@@ -168,8 +165,14 @@ gate_16:
 	FAULT_32 10, SEL_END_32, int $0x83
 	movw	$SEL_USER_DATA - 2, SYS_TSS_32 + 16	/* RPL 1, DPL 3 */
 	FAULT_32 10, (SEL_USER_DATA-3), int $0x83
+	DONE_RING_3
+
+/* One that is absent is #SS; QEMU has #TS. */
+	CASE	absent_stack, NOT_QEMU
+	TO_PROTECTED
+	movw	$SEL_CODE_1, SYS_IDT_32 + 0x83 * 8 + 2
 	andb	$0x7f, SYS_GDT + SEL_DATA_1 - 1 + 5
-	movw	$SEL_DATA_1, SYS_TSS_32 + 16
+	TO_RING_3
 	FAULT_32 12, (SEL_DATA_1-1), int $0x83
 	DONE_RING_3
 
@@ -222,6 +225,7 @@ gate_16:
 	movw	$SEL_IMAGE, SYS_IDT_32 + 0x85 * 8 + 2
 	movb	$0x86, SYS_IDT_32 + 0x85 * 8 + 5
 	movw	$2f - image_start, SYS_IDT_32 + 0x85 * 8
+	movw	$0, SYS_IDT_32 + 0x85 * 8 + 6	/* QEMU takes it for a part of the offset */
 	ljmp	$SEL_IMAGE, $1f - image_start
 1:	push	$0x46
 	popf
@@ -282,9 +286,15 @@ gate_16:
 1:	FAULT_32 13, SEL_CODE_32, iret
 	DONE_RING_3
 
-/* Limits, which QEMU does not check: of code that is returned to, of data that expands down. */
+/* Limits and types, which QEMU does not check: of code that is returned to, of data that expands down. */
 	CASE	limits, NOT_QEMU
 	TO_PROTECTED
+	xor	%eax, %eax
+	mov	%eax, %fs
+	FAULT_32 13, 0, mov %fs:0, %al
+	FAULT_32 13, 0, mov %al, %cs:0
+	movw	$SEL_SHORT_CODE, SYS_IDT_32 + 0x4b * 8 + 2
+	FAULT_32 13, 0, int $0x4b
 	push	$2
 	push	$SEL_SHORT_CODE
 	push	$0x1000
