@@ -34,6 +34,14 @@ extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_chec
 #define BUCKETS	       65536u
 #define FETCH_BYTES    240u
 
+/*
+ * A block whose accesses could not share this often in a row, each time within so many ticks of the
+ * TSC, is better off without.
+ */
+#define SPLITS_MAX   100u
+#define SPLITS_TICKS 10000u
+#define LONELY_BITS  4096u
+
 struct soft_cache {
 	uint8_t *base, *next;			 /* next: where the next block goes */
 	uint8_t *notes, *notes_next, *notes_end; /* decoded instructions grow down from the end */
@@ -41,6 +49,7 @@ struct soft_cache {
 	_Atomic uint32_t count;
 	uint64_t generation; /* counts emptyings */
 	struct soft_block *bucket[BUCKETS];
+	uint64_t lonely[LONELY_BITS / 64]; /* blocks that do not share, by a hash */
 };
 
 static const uint8_t *stub(const struct engine *engine, const uint8_t *in_blob)
@@ -97,6 +106,7 @@ enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc)
 static void empty(struct soft_cache *cache)
 {
 	memset(cache->bucket, 0, sizeof(cache->bucket));
+	memset(cache->lonely, 0, sizeof(cache->lonely));
 	cache->next = cache->base + BLOCKS_OFFSET;
 	cache->notes_next = cache->notes;
 	cache->notes_end = cache->notes + NOTES_BYTES;
@@ -303,6 +313,37 @@ static const struct soft_insn *keep(struct soft_cache *cache, const struct soft_
 	return (const struct soft_insn *)(const void *)cache->notes_end;
 }
 
+/* Blocks that gave up sharing, by a hash of their address: some others will not share either. */
+static uint64_t lonely_bit(uint64_t gpa)
+{
+	return gpa * 0x9e3779b97f4a7c15ull >> 48 & (LONELY_BITS - 1);
+}
+
+static bool is_lonely(const struct soft_cache *cache, uint64_t gpa)
+{
+	return cache->lonely[lonely_bit(gpa) / 64] & BIT64(lonely_bit(gpa) % 64);
+}
+
+void soft_block_split(struct engine *engine, uint64_t host)
+{
+	struct soft_cache *cache = engine->cache;
+	const struct soft_block *found;
+	uint64_t now = __builtin_ia32_rdtsc();
+	struct soft_block *block;
+
+	if (!soft_record_find(engine, host, &found))
+		return;
+	pthread_mutex_lock(&engine->lock);
+	block = (struct soft_block *)(uintptr_t)found;
+	block->splits = now - block->split_at < SPLITS_TICKS ? block->splits + 1u : 0;
+	block->split_at = now;
+	if (block->splits == SPLITS_MAX) {
+		cache->lonely[lonely_bit(block->gpa) / 64] |= BIT64(lonely_bit(block->gpa) % 64);
+		soft_block_invalidate(engine, block);
+	}
+	pthread_mutex_unlock(&engine->lock);
+}
+
 /* Lock held. */
 static struct soft_block *translate(struct engine_vcpu *vcpu, const struct source *source)
 {
@@ -313,6 +354,8 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, const struct sourc
 				      .count = source->count,
 				      .rip = vcpu->rip,
 				      .mode = source->mode,
+				      .alone = (source->mode & MODE_ALONE) ||
+					       is_lonely(cache, source->gpa),
 				      .crossing_next = source->crossing_next,
 				      .at = cache->next,
 				      .end = cache->next + BLOCK_CODE_MAX,
@@ -396,9 +439,8 @@ static bool is_behind(struct engine_vcpu *vcpu, const struct soft_block *block)
 	       soft_memory_gpa(vcpu->engine, page.host) == block->gpa_behind;
 }
 
-int soft_block_get(struct engine_vcpu *vcpu, bool slot, struct soft_block **ret_block)
+int soft_block_get(struct engine_vcpu *vcpu, uint8_t mode, struct soft_block **ret_block)
 {
-	uint8_t mode = (uint8_t)(soft_mode(vcpu) | (slot ? MODE_SLOT : 0));
 	struct soft_page page;
 	struct soft_block *block;
 	int err = soft_translate(vcpu, vcpu->view, vcpu->rip, ACCESS_FETCH, &page);
@@ -407,6 +449,7 @@ int soft_block_get(struct engine_vcpu *vcpu, bool slot, struct soft_block **ret_
 		return err;
 	if (!page.host)
 		return SOFT_AGAIN;
+	mode |= soft_mode(vcpu);
 	block = find(vcpu->engine->cache, soft_memory_gpa(vcpu->engine, page.host), vcpu->rip,
 		     mode);
 	if (block) {

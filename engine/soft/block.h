@@ -23,6 +23,7 @@
 #define MODE_SLOT      4u /* is entered with its flags in the slot */
 #define MODE_NO_VECTOR 8u /* vector instructions have to ask C first (CR0.TS, ...) */
 #define MODE_NO_AVX    16u
+#define MODE_ALONE     32u /* every access looks for itself (translate_share.c) */
 
 /*
  * Host addresses from `start` to `clean` (both included): if the guest is stopped there, it is at
@@ -55,6 +56,8 @@ struct soft_block {
 	uint16_t guest_bytes, record_count;
 	uint8_t mode;
 	bool valid;
+	uint32_t splits;   /* how often in a row its accesses could not share */
+	uint64_t split_at; /* the last time, TSC */
 	struct soft_record record[];
 };
 
@@ -82,11 +85,15 @@ enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc);
 /* The mode that the vCPU needs now, without MODE_SLOT. */
 uint8_t soft_mode(const struct engine_vcpu *vcpu);
 
+/* The block of this host address could not share; if that happens often it will not try again. */
+void soft_block_split(struct engine *engine, uint64_t host);
+
 /*
- * The block for vcpu->rip, translated if need be. SOFT_FAULT: fetching faults. SOFT_AGAIN: this
+ * The block for vcpu->rip, translated if need be; mode: MODE_SLOT, MODE_ALONE, besides what the
+ * vCPU's state asks for. SOFT_FAULT: fetching faults. SOFT_AGAIN: this
  * instruction has to be stepped.
  */
-int soft_block_get(struct engine_vcpu *vcpu, bool slot, struct soft_block **ret_block);
+int soft_block_get(struct engine_vcpu *vcpu, uint8_t mode, struct soft_block **ret_block);
 /* A jump that left by SOFT_REASON_LINK goes straight to the block from now on. */
 void soft_block_link(struct engine_vcpu *vcpu, uint8_t *site, const struct soft_block *block,
 		     uint64_t generation);
@@ -125,6 +132,7 @@ struct soft_translation {
 	struct soft_record *record;
 	uint32_t record_max;
 	const struct soft_insn *known; /* a lasting copy of the last instruction, or NULL */
+	bool alone;		       /* accesses share nothing */
 	bool crossing_next; /* the instruction behind the block reaches into the next page */
 	/* results */
 	uint32_t code_bytes, record_count;

@@ -2,8 +2,8 @@
 /*
  * A guest instruction as decoded (Zydis), and its host form (encode.c).
  *
- * The host form is the instruction itself with its memory operand, if it has one, replaced by
- * [register]: the guest's address has been translated into that register before.
+ * The host form is the instruction itself with its memory operand, if it has one, replaced by one
+ * whose address has been translated before.
  */
 #ifndef ENGINE_SOFT_DECODE_H
 #define ENGINE_SOFT_DECODE_H
@@ -56,7 +56,14 @@ bool soft_insn_is_vector(const struct soft_insn *insn);
 /* Does its operand's address depend on a bit number in a register (BT and the like)? */
 bool soft_insn_is_bit_string(const struct soft_insn *insn);
 
-/* Writes the host form; base: register (0..15, not 4, 5, 12, 13) of the operand. The length. */
-uint32_t soft_encode(const struct soft_insn *insn, int base, uint8_t *out);
+/* An operand in host memory: [base + index + displacement]; index: a register but rsp, or -1. */
+struct host_operand {
+	int base, index;
+	int32_t displacement;
+};
+/* Writes the host form; `at` is where the memory operand is, if there is one. The length. */
+uint32_t soft_encode(const struct soft_insn *insn, struct host_operand at, uint8_t *out);
+/* mov reg, operand (8b) or mov operand, reg (89), 64 bits. */
+uint32_t soft_encode_move(uint8_t opcode, int reg, struct host_operand at, uint8_t *out);
 
 #endif

@@ -89,6 +89,17 @@ static inline void emit_move(struct emit *e, int to, int from)
 	emit8(e, 0xc0u | ((uint32_t)from & 7) << 3 | ((uint32_t)to & 7));
 }
 
+/* lea to, [base + displacement] (64 bits) */
+static inline void emit_lea_base(struct emit *e, int to, int base, int32_t displacement)
+{
+	emit8(e, 0x48u | (to >= 8 ? 4u : 0) | (base >= 8 ? 1u : 0));
+	emit8(e, 0x8d);
+	emit8(e, 0x80u | ((uint32_t)to & 7) << 3 | ((uint32_t)base & 7));
+	if ((base & 7) == RSP)
+		emit8(e, 0x24);
+	emit32(e, (uint32_t)displacement);
+}
+
 /* mov reg, constant, as short as it goes; no flags */
 static inline void emit_constant(struct emit *e, int reg, uint64_t value)
 {

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The host form of an instruction: its own bytes, with the memory operand replaced by [register],
- * and with the prefixes that give it in 64-bit code the operand size that it had in the guest's.
+ * The host form of an instruction: its own bytes, with another memory operand, and with the
+ * prefixes that give it in 64-bit code the operand size that it had in the guest's.
  *
  * No general encoder: prefixes, ModRM, REX and VEX are put together anew from what the decoder
  * found, opcode and immediate are copied. Tested by tests/soft/test_encode.c.
  */
 #include "engine/soft/decode.h"
 
-#define REX_W 8u
-#define REX_R 4u
-#define REX_X 2u
-#define REX_B 1u
+#define RAX_NUMBER 0u
+#define REX_W	   8u
+#define REX_R	   4u
+#define REX_X	   2u
+#define REX_B	   1u
 
 struct writer {
 	uint8_t *out;
@@ -96,13 +97,34 @@ static bool names_register(const struct soft_insn *insn)
 	       insn->z.opcode <= 0x4c;
 }
 
-static void put_tail(struct writer *w, const struct soft_insn *insn, int base)
+/* ModRM, SIB and displacement. Bases 4 and 12 need a SIB byte, 5 and 13 a displacement. */
+static void put_operand(struct writer *w, uint32_t reg, struct host_operand at)
+{
+	bool sib = at.index >= 0 || (at.base & 7) == 4;
+	bool none = at.displacement == 0 && (at.base & 7) != 5;
+	bool small = at.displacement == (int8_t)at.displacement;
+	uint32_t mod = none ? 0 : small ? 1 : 2;
+
+	put(w, mod << 6 | (reg & 7) << 3 | (sib ? 4 : (uint32_t)at.base & 7));
+	if (sib)
+		put(w,
+		    (at.index >= 0 ? (uint32_t)at.index & 7 : 4u) << 3 | ((uint32_t)at.base & 7));
+	for (uint32_t i = 0; i < (none ? 0 : small ? 1u : 4u); i++)
+		put(w, (uint32_t)at.displacement >> (8 * i) & 0xff);
+}
+
+static uint32_t rex_of(struct host_operand at)
+{
+	return (at.base >= 8 ? REX_B : 0) | (at.index >= 8 ? REX_X : 0);
+}
+
+static void put_tail(struct writer *w, const struct soft_insn *insn, struct host_operand at)
 {
 	const ZydisDecodedInstructionRaw *raw = &insn->z.raw;
 	bool has_modrm = insn->z.attributes & ZYDIS_ATTRIB_HAS_MODRM;
 
 	if (has_modrm && insn->memory >= 0)
-		put(w, (uint32_t)(raw->modrm.reg & 7) << 3 | ((uint32_t)base & 7));
+		put_operand(w, raw->modrm.reg, at);
 	else if (has_modrm)
 		put(w, (uint32_t)raw->modrm.mod << 6 | (uint32_t)(raw->modrm.reg & 7) << 3 |
 			       (raw->modrm.rm & 7));
@@ -112,27 +134,27 @@ static void put_tail(struct writer *w, const struct soft_insn *insn, int base)
 		w->out[w->count - 1] &= 0x7f;
 }
 
-static uint32_t encode_vex(const struct soft_insn *insn, int base, struct writer *w)
+static uint32_t encode_vex(const struct soft_insn *insn, struct host_operand at, struct writer *w)
 {
 	const ZydisDecodedInstructionRaw *raw = &insn->z.raw;
 	uint32_t r = raw->vex.R, x = raw->vex.X, b = raw->vex.B;
 
 	/* R, X, B and vvvv are inverted, in the prefix and as the decoder has them. */
 	if (insn->memory >= 0) {
-		x = 1;
-		b = base < 8;
+		x = !(rex_of(at) & REX_X);
+		b = !(rex_of(at) & REX_B);
 	}
 	put(w, 0xc4);
 	put(w, r << 7 | x << 6 | b << 5 | raw->vex.m_mmmm);
 	put(w, (uint32_t)raw->vex.W << 7 | (uint32_t)(raw->vex.vvvv & 15) << 3 |
 		       (uint32_t)raw->vex.L << 2 | raw->vex.pp);
 	put(w, insn->z.opcode);
-	put_tail(w, insn, base);
+	put_tail(w, insn, at);
 	return w->count;
 }
 
 /* Instructions whose short forms are gone in 64-bit code, or whose form has the address in it. */
-static bool encode_special(const struct soft_insn *insn, int base, struct writer *w)
+static bool encode_special(const struct soft_insn *insn, struct host_operand at, struct writer *w)
 {
 	uint8_t opcode = insn->z.opcode;
 	bool code64 = insn->z.machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
@@ -146,27 +168,27 @@ static bool encode_special(const struct soft_insn *insn, int base, struct writer
 		return true;
 	}
 	if (opcode >= 0xa0 && opcode <= 0xa3) { /* al, eax, rax <-> moffs */
-		uint32_t rex = (insn->z.raw.rex.W ? REX_W : 0) | (base >= 8 ? REX_B : 0);
+		uint32_t rex = (insn->z.raw.rex.W ? REX_W : 0) | rex_of(at);
 
 		put_prefixes(w, insn);
 		if (rex)
 			put(w, 0x40 | rex);
 		put(w, (opcode & 2 ? 0x88u : 0x8au) | (opcode & 1));
-		put(w, (uint32_t)base & 7);
+		put_operand(w, RAX_NUMBER, at);
 		return true;
 	}
 	return false;
 }
 
-uint32_t soft_encode(const struct soft_insn *insn, int base, uint8_t *out)
+uint32_t soft_encode(const struct soft_insn *insn, struct host_operand at, uint8_t *out)
 {
 	const ZydisDecodedInstructionRaw *raw = &insn->z.raw;
 	struct writer w = { .out = out };
 	uint32_t rex = 0;
 
 	if (insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
-		return encode_vex(insn, base, &w);
-	if (encode_special(insn, base, &w))
+		return encode_vex(insn, at, &w);
+	if (encode_special(insn, at, &w))
 		return w.count;
 	put_prefixes(&w, insn);
 	if (insn->z.attributes & ZYDIS_ATTRIB_HAS_REX)
@@ -174,12 +196,22 @@ uint32_t soft_encode(const struct soft_insn *insn, int base, uint8_t *out)
 		      (raw->rex.X ? REX_X : 0) | (raw->rex.B ? REX_B : 0);
 	if (insn->memory >= 0) {
 		rex &= ~(REX_X | REX_B);
-		if (base >= 8)
-			rex |= 0x40 | REX_B;
+		if (rex_of(at))
+			rex |= 0x40 | rex_of(at);
 	}
 	if (rex)
 		put(&w, rex);
 	put_opcode(&w, insn);
-	put_tail(&w, insn, base);
+	put_tail(&w, insn, at);
+	return w.count;
+}
+
+uint32_t soft_encode_move(uint8_t opcode, int reg, struct host_operand at, uint8_t *out)
+{
+	struct writer w = { .out = out };
+
+	put(&w, 0x40 | REX_W | (reg >= 8 ? REX_R : 0) | rex_of(at));
+	put(&w, opcode);
+	put_operand(&w, (uint32_t)reg, at);
 	return w.count;
 }

@@ -22,6 +22,8 @@
 #define VCPU_EXEC_ADDRESS 192 /* operand of the instruction that the stepper executes */
 #define VCPU_EXEC_SAVED	  200
 #define VCPU_SCRATCH	  208 /* 4 of 8 bytes */
+#define VCPU_SHARED	  240 /* 8 of 8 bytes: what accesses of a block share (translate_share.c) */
+#define VCPU_REACH	  304 /* u64: SOFT_REACH of the miss, if it is a shared one */
 #define VCPU_STACK_END	  512 /* a small stack below, for PUSHF in generated code */
 
 #define SOFT_REASON_STOP      0 /* told to; nothing was saved, all was saved before */
@@ -38,5 +40,13 @@
 #define SOFT_REASON_STALE     11 /* this block is no longer valid: argument: the block */
 #define SOFT_REASON_READ_ODD  13 /* the same; more than a page fault may come of it */
 #define SOFT_REASON_WRITE_ODD 14
+
+/* With a reason above: the look was for others as well. */
+#define SOFT_REASON_SHARED 16
+/* How far: bytes below the access's address, and above it. */
+#define SOFT_REACH(below, above) ((below) | (above) << 12)
+#define SOFT_REACH_BELOW(reach)	 ((reach)&0xfff)
+#define SOFT_REACH_ABOVE(reach)	 ((reach) >> 12 & 0xfff)
+#define SOFT_REACH_WRITE	 (1u << 24) /* some of them write */
 
 #endif

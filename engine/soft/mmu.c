@@ -187,16 +187,33 @@ static int walk_page(struct engine_vcpu *vcpu, enum soft_view view, uint64_t lin
 	return err;
 }
 
+static uint64_t index_of(uint64_t linear)
+{
+	return linear >> PAGE_SHIFT & (TLB_ENTRIES - 1);
+}
+
 static struct soft_tlb_entry *entry_of(struct engine_vcpu *vcpu, enum soft_view view,
 				       uint64_t linear)
 {
-	return &vcpu->tlb[view][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+	return &vcpu->tlb[view][index_of(linear)];
+}
+
+static uint64_t *fetch_tag(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear)
+{
+	return &vcpu->tlb_fetch[view][index_of(linear)];
 }
 
 /* A tag that no address of this index matches. */
 static uint64_t no_tag(uint64_t index)
 {
 	return (index & (TLB_ENTRIES - 1)) << PAGE_SHIFT ^ PAGE_BYTES;
+}
+
+static void clear_entry(struct engine_vcpu *vcpu, int view, uint64_t index)
+{
+	struct soft_tlb_entry *entry = &vcpu->tlb[view][index];
+
+	entry->tag_read = entry->tag_write = vcpu->tlb_fetch[view][index] = no_tag(index);
 }
 
 /*
@@ -229,17 +246,18 @@ static void fill_entry(struct engine_vcpu *vcpu, enum soft_view view, uint64_t l
 	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1), none = no_tag(linear >> PAGE_SHIFT);
 
 	vcpu->fill_count++;
-	vcpu->tlb_used[view] |= BIT64((linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)) / TLB_GROUP);
+	vcpu->tlb_used[view] |= BIT64(index_of(linear) / TLB_GROUP);
 	if (access == ACCESS_FETCH)
 		vcpu->fetched[fetched_hash(linear) / 64] |= BIT64(fetched_hash(linear) % 64);
 	note_large(vcpu, linear, walk->level);
-	if (entry->tag_read != page && entry->tag_fetch != page)
-		*entry = (struct soft_tlb_entry){ none, none, 0, none };
+	if (entry->tag_read != page && *fetch_tag(vcpu, view, linear) != page)
+		clear_entry(vcpu, view, index_of(linear));
 	entry->host = (uintptr_t)host & ~(uint64_t)(PAGE_BYTES - 1);
+	entry->addend = entry->host - page;
 	if (!soft_walk_rights(vcpu, view, ACCESS_READ, walk))
 		entry->tag_read = page;
 	if (access == ACCESS_FETCH)
-		entry->tag_fetch = page;
+		*fetch_tag(vcpu, view, linear) = page;
 	entry->tag_write = none;
 	if (walk->dirty && !soft_walk_rights(vcpu, view, ACCESS_WRITE, walk) &&
 	    soft_code_allow_write(vcpu, walk->gpa))
@@ -255,12 +273,12 @@ int soft_translate(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linea
 	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1);
 	uint64_t tag = access == ACCESS_READ	? entry->tag_read
 		       : access == ACCESS_WRITE ? entry->tag_write
-						: entry->tag_fetch;
+						: *fetch_tag(vcpu, view, linear);
 	struct soft_walk walk = { 0 };
 	int err;
 
 	if (tag == page) {
-		ret_page->host = (uint8_t *)(uintptr_t)entry->host + (linear - page);
+		ret_page->host = (uint8_t *)(uintptr_t)(linear + entry->addend);
 		ret_page->gpa = UINT64_MAX;
 		ret_page->code = false;
 		return SOFT_OK;
@@ -276,32 +294,32 @@ int soft_translate(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linea
 	return SOFT_OK;
 }
 
+bool soft_tlb_has(struct engine_vcpu *vcpu, uint64_t linear, enum soft_access access)
+{
+	const struct soft_tlb_entry *entry = entry_of(vcpu, vcpu->view, linear);
+
+	return (access == ACCESS_WRITE ? entry->tag_write : entry->tag_read) ==
+	       (linear & ~(uint64_t)(PAGE_BYTES - 1));
+}
+
 int soft_tlb_fill(struct engine_vcpu *vcpu, uint64_t linear, enum soft_access access)
 {
-	struct soft_tlb_entry *entry = entry_of(vcpu, vcpu->view, linear);
-	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1);
 	struct soft_page found;
 	int err;
 
-	if ((access == ACCESS_WRITE ? entry->tag_write : entry->tag_read) == page)
+	if (soft_tlb_has(vcpu, linear, access))
 		return SOFT_AGAIN; /* so it crosses into the next page */
 	err = soft_translate(vcpu, vcpu->view, linear, access, &found);
 	if (err)
 		return err;
-	return (access == ACCESS_WRITE ? entry->tag_write : entry->tag_read) == page ? SOFT_OK
-										     : SOFT_AGAIN;
-}
-
-static void clear_entries(struct soft_tlb_entry *entry, uint64_t first)
-{
-	for (uint64_t i = first; i < first + TLB_GROUP; i++)
-		entry[i].tag_read = entry[i].tag_write = entry[i].tag_fetch = no_tag(i);
+	return soft_tlb_has(vcpu, linear, access) ? SOFT_OK : SOFT_AGAIN;
 }
 
 static void clear_view(struct engine_vcpu *vcpu, enum soft_view view)
 {
 	for (uint64_t used = vcpu->tlb_used[view]; used; used &= used - 1)
-		clear_entries(vcpu->tlb[view], (uint64_t)__builtin_ctzll(used) * TLB_GROUP);
+		for (uint64_t i = 0; i < TLB_GROUP; i++)
+			clear_entry(vcpu, view, (uint64_t)__builtin_ctzll(used) * TLB_GROUP + i);
 	vcpu->tlb_used[view] = 0;
 }
 
@@ -372,15 +390,15 @@ static void flush_large_page(struct engine_vcpu *vcpu, uint64_t linear)
 			}
 
 			if ((entry->tag_read ^ linear) >> LARGE_SHIFT == 0 ||
-			    (entry->tag_fetch ^ linear) >> LARGE_SHIFT == 0)
-				entry->tag_read = entry->tag_write = entry->tag_fetch = no_tag(i);
+			    (vcpu->tlb_fetch[view][i] ^ linear) >> LARGE_SHIFT == 0)
+				clear_entry(vcpu, view, i);
 		}
 	}
 }
 
 void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear)
 {
-	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1), none = no_tag(linear >> PAGE_SHIFT);
+	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1);
 
 	if (vcpu->huge_seen) {
 		soft_tlb_flush(vcpu, true);
@@ -389,10 +407,9 @@ void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear)
 	if (may_be_large(vcpu, linear))
 		flush_large_page(vcpu, linear);
 	for (int view = 0; view < VIEW_COUNT; view++) {
-		struct soft_tlb_entry *entry = entry_of(vcpu, (enum soft_view)view, linear);
-
-		if (entry->tag_read == page || entry->tag_fetch == page)
-			entry->tag_read = entry->tag_write = entry->tag_fetch = none;
+		if (entry_of(vcpu, (enum soft_view)view, linear)->tag_read == page ||
+		    *fetch_tag(vcpu, (enum soft_view)view, linear) == page)
+			clear_entry(vcpu, view, index_of(linear));
 	}
 	/* Its entry may have been replaced while the jumps into the page are still known. */
 	for (int view = 0; was_fetched(vcpu, linear) && view < VIEW_COUNT; view++)

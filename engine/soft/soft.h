@@ -175,7 +175,7 @@ enum soft_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
  * that belongs to another entry. host: where the page is in our address space.
  */
 struct soft_tlb_entry {
-	uint64_t tag_read, tag_write, host, tag_fetch;
+	uint64_t tag_read, tag_write, host, addend; /* host = page's address + addend */
 };
 #define TLB_ENTRIES 4096u
 #define TLB_GROUP   64u /* entries; a bit each in tlb_used and jump_used says which are not empty */
@@ -237,7 +237,8 @@ struct engine_vcpu {
 	uint64_t slot;
 	uint64_t exec_address, exec_saved;
 	uint64_t scratch[4];
-	uint64_t small_stack[34];
+	uint64_t shared[8], reach;
+	uint64_t small_stack[25];
 
 	/* What generated code reads and writes besides. */
 	uint32_t interrupts_on; /* RFLAGS.IF: FLAG_IF or 0 */
@@ -285,8 +286,10 @@ struct engine_vcpu {
 	uint64_t
 		unsettled; /* host address that rip and flags follow from, if C is left now; or 0 */
 	bool slot_pending; /* the guest's flags are in the slot, if C is left now */
-	bool stepped;	   /* an instruction was stepped since translated code was left */
-	bool tracing;	   /* the host steps to the next place where the guest's state is known */
+	uint64_t split_page; /* the last one whose accesses could not share */
+	bool alone;	     /* the next block is one that shares no looks into the TLB */
+	bool stepped;	     /* an instruction was stepped since translated code was left */
+	bool tracing;	     /* the host steps to the next place where the guest's state is known */
 	bool no_vector, no_avx;	 /* such instructions have to ask C first */
 	struct soft_insn *insns; /* for the translator */
 	uint64_t tlb_used[VIEW_COUNT], jump_used[VIEW_COUNT];
@@ -315,6 +318,7 @@ struct engine_vcpu {
 	_Alignas(64) uint8_t bounce[2048];
 	_Alignas(64) uint8_t xsave[4096]; /* the host's layout, standard format */
 	_Alignas(64) struct soft_tlb_entry tlb[VIEW_COUNT][TLB_ENTRIES];
+	uint64_t tlb_fetch[VIEW_COUNT][TLB_ENTRIES]; /* tags for fetching code, by C alone */
 	struct soft_jump_entry jump[VIEW_COUNT][JUMP_ENTRIES];
 };
 
@@ -330,6 +334,8 @@ _Static_assert(offsetof(struct engine_vcpu, slot) == VCPU_SLOT, "layout.h");
 _Static_assert(offsetof(struct engine_vcpu, exec_address) == VCPU_EXEC_ADDRESS, "layout.h");
 _Static_assert(offsetof(struct engine_vcpu, exec_saved) == VCPU_EXEC_SAVED, "layout.h");
 _Static_assert(offsetof(struct engine_vcpu, scratch) == VCPU_SCRATCH, "layout.h");
+_Static_assert(offsetof(struct engine_vcpu, shared) == VCPU_SHARED, "layout.h");
+_Static_assert(offsetof(struct engine_vcpu, reach) == VCPU_REACH, "layout.h");
 _Static_assert(offsetof(struct engine_vcpu, interrupts_on) == VCPU_STACK_END, "layout.h");
 
 struct engine {
@@ -416,6 +422,8 @@ struct soft_page {
 /* Where is this byte? SOFT_FAULT: #PF or (not canonical) #GP / #SS is in vcpu->fault. */
 int soft_translate(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
 		   enum soft_access access, struct soft_page *ret_page);
+/* Is the page open to translated code for this access? */
+bool soft_tlb_has(struct engine_vcpu *vcpu, uint64_t linear, enum soft_access access);
 /* Makes the access possible in translated code. SOFT_AGAIN: this access has to be stepped. */
 int soft_tlb_fill(struct engine_vcpu *vcpu, uint64_t linear, enum soft_access access);
 void soft_tlb_create(struct engine_vcpu *vcpu);

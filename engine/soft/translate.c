@@ -118,6 +118,7 @@ bool soft_translate_block(struct soft_translation *t)
 
 	t->record_count = 0;
 	find_live(t, live);
+	tr_share_plan(&tr);
 	tr_record(&tr, t->rip);
 	for (int i = 0; i < 5; i++)
 		emit8(&tr.e, (uint32_t)(ENTRY_NOP >> (8 * i)) & 0xff);
@@ -125,6 +126,7 @@ bool soft_translate_block(struct soft_translation *t)
 	for (uint32_t i = 0; i < t->count; i++) {
 		const struct soft_insn *insn = &t->insn[i];
 
+		tr.index = i;
 		tr.rip = tr.next;
 		tr.next += insn->length;
 		tr.live_after = live[i];

@@ -14,15 +14,37 @@
 #include "engine/soft/decode.h"
 #include "engine/soft/emit.h"
 
-#define COLD_MAX 256u
+#define COLD_MAX   256u
+#define GROUPS_MAX 8u /* VCPU_SHARED has a slot for each */
+#define GROUP_NONE 0xffu
+
+/* One access of an instruction that may share its look into the TLB (translate_share.c). */
+#define BASE_CONSTANT GPR_COUNT
+struct tr_access {
+	int8_t base;   /* register, or BASE_CONSTANT */
+	uint8_t group; /* or GROUP_NONE */
+	bool leader, write;
+	uint32_t bytes;
+	int64_t disp;  /* address - the register's value, or the address */
+	int64_t shift; /* the register's value - what it was for low and high below */
+};
+
+struct tr_group {
+	int8_t base;
+	bool write; /* some of them */
+	uint8_t members;
+	uint32_t version; /* of the register */
+	int64_t low, high;
+};
 
 enum flags_place { FLAGS_IN_HOST, FLAGS_IN_SLOT };
 
 /* A way out that is emitted behind the block's code. */
 struct cold {
-	uint8_t *site;		      /* rel32 to be pointed at it */
-	uint8_t *retry;		      /* TLB miss: where to try again */
-	const struct soft_insn *insn; /* whose address is computed anew; NULL: the stack */
+	uint8_t *site;			/* rel32 to be pointed at it */
+	uint8_t *retry;			/* TLB miss: where to try again */
+	const struct soft_insn *insn;	/* whose address is computed anew; NULL: the stack */
+	const struct tr_access *access; /* if it looked for others, too */
 	int stack_base;
 	int32_t stack_offset;
 	uint64_t rip;
@@ -41,6 +63,11 @@ struct tr {
 	enum flags_place flags;
 	struct cold cold[COLD_MAX];
 	uint32_t cold_count;
+	uint32_t index;				  /* of the present instruction */
+	struct tr_access access[BLOCK_INSNS_MAX]; /* by instruction */
+	struct tr_group group[GROUPS_MAX];
+	uint32_t group_count;
+	uint8_t held[2];     /* the groups whose addend is in r14 and r15 */
 	bool known_offered;  /* the way out to C is for the block's last instruction */
 	uint64_t shadow_rip; /* no interrupt comes before this instruction (STI); or 0 */
 	bool failed;
@@ -54,8 +81,23 @@ void tr_clean(struct tr *tr);
 struct cold *tr_cold(struct tr *tr, uint8_t *site, uint8_t reason);
 
 /* translate_flags.c */
-void tr_save_flags(struct tr *tr);    /* to the slot; r15 is used */
-void tr_restore_flags(struct tr *tr); /* from the slot; r15 is used */
+void tr_save_flags(struct tr *tr);    /* to the slot */
+void tr_restore_flags(struct tr *tr); /* from the slot */
+
+/* translate_share.c */
+void tr_share_plan(struct tr *tr);
+/*
+ * If the present instruction's access is one that shares: opens its record, and makes *ret_at the
+ * place in host memory. A leader destroys the flags.
+ */
+bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand *ret_at);
+/* SOFT_REACH of the leader's group. */
+uint32_t tr_reach(const struct tr *tr, const struct tr_access *access);
+/* r14 or r15 for other things: one that holds nothing, if there is one. */
+int tr_scratch(struct tr *tr);
+/* The same, but not one that the address needs. */
+int tr_scratch_besides(struct tr *tr, struct host_operand at);
+void tr_forget(struct tr *tr, int reg);
 
 /* translate_memory.c */
 /* r14 := the operand's linear address; flags and r15 are used. */
@@ -65,11 +107,26 @@ void tr_effective(struct tr *tr, const struct soft_insn *insn, int to);
 /* r14: linear -> host address of an access; flags and r15 are used. */
 void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn *insn,
 	      uint8_t *retry);
-/* r14 := host address of 8 bytes at rsp or rbp + offset, checked. Opens the instruction's record.
+/* Does the stepper judge what comes of a miss? NULL: no. */
+bool tr_is_odd(const struct soft_insn *insn);
+/* Its parts. r14: linear -> offset in its page; r15: the entry. The miss is to be filled in. */
+struct cold *tr_look(struct tr *tr, uint32_t bytes, bool write);
+/* r15: the entry -> the page's addend */
+void tr_addend(struct tr *tr);
+/* r14 := the page's host address */
+struct cold *tr_look_constant(struct tr *tr, uint64_t page, bool write);
+/*
+ * Where 8 bytes at rsp or rbp + offset are in host memory (in r14, if the access does not share).
+ * Opens the instruction's record.
  */
-void tr_stack(struct tr *tr, int base, int32_t offset, bool write);
+struct host_operand tr_stack(struct tr *tr, int base, int32_t offset, bool write);
+/* opcode reg, operand (64 bits), for MOV */
+void tr_emit_at(struct tr *tr, uint8_t opcode, int reg, struct host_operand at);
 /* The same for the instruction's operand. Flags that the operation reads or keeps are in place. */
 void tr_operand(struct tr *tr, const struct soft_insn *insn, bool write);
+
+/* The same, if it is an operand that shares (translate_share.c). */
+bool tr_shared_operand(struct tr *tr, const struct soft_insn *insn, struct host_operand *ret_at);
 
 /* translate_insn.c */
 enum tr_kind {

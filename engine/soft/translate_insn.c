@@ -106,10 +106,12 @@ static void need_flags(struct tr *tr, const struct soft_insn *insn)
 
 static void load_high(struct tr *tr, uint16_t registers)
 {
-	if (names(registers, R14))
-		emit_load(&tr->e, R14, VCPU_GPR + 8 * R14);
-	if (names(registers, R15))
-		emit_load(&tr->e, R15, VCPU_GPR + 8 * R15);
+	for (int reg = R14; reg <= R15; reg++) {
+		if (!names(registers, reg))
+			continue;
+		tr_forget(tr, reg);
+		emit_load(&tr->e, reg, VCPU_GPR + 8 * (uint32_t)reg);
+	}
 }
 
 static void store_high(struct tr *tr, uint16_t registers)
@@ -151,11 +153,25 @@ static int swap_in(struct tr *tr, const struct soft_insn *insn)
 	return base;
 }
 
-static void translate_memory(struct tr *tr, const struct soft_insn *insn)
+static void emit_host_form(struct tr *tr, const struct soft_insn *insn, struct host_operand at)
 {
 	uint8_t bytes[HOST_INSN_MAX];
+
+	tr_clean(tr);
+	emit_bytes(&tr->e, bytes, soft_encode(insn, at, bytes));
+	if (insn->flags_change)
+		tr->flags = FLAGS_IN_HOST;
+}
+
+static void translate_memory(struct tr *tr, const struct soft_insn *insn)
+{
+	struct host_operand at;
 	int base = R14;
 
+	if (tr_shared_operand(tr, insn, &at)) {
+		emit_host_form(tr, insn, at);
+		return;
+	}
 	tr_operand(tr, insn, insn->memory_write);
 	if (insn->high_byte) {
 		base = swap_in(tr, insn);
@@ -166,14 +182,11 @@ static void translate_memory(struct tr *tr, const struct soft_insn *insn)
 	} else if (names(insn->operand_registers, R15)) {
 		emit_load(&tr->e, R15, VCPU_GPR + 8 * R15);
 	}
-	tr_clean(tr);
-	emit_bytes(&tr->e, bytes, soft_encode(insn, base, bytes));
+	emit_host_form(tr, insn, (struct host_operand){ base, -1, 0 });
 	if (insn->high_byte)
 		emit_move(&tr->e, base, R15);
 	else
 		store_high(tr, insn->registers_write);
-	if (insn->flags_change)
-		tr->flags = FLAGS_IN_HOST;
 }
 
 static void translate_lea(struct tr *tr, const struct soft_insn *insn)
@@ -182,10 +195,13 @@ static void translate_lea(struct tr *tr, const struct soft_insn *insn)
 	int to = soft_register_number(insn->op[0].reg.value);
 	bool constant = soft_register_number(mem->base) < 0 && soft_register_number(mem->index) < 0;
 
+	if (to >= R14)
+		tr_forget(tr, to);
 	tr_record(tr, tr->rip);
 	if (constant && insn->z.operand_width == 64) {
 		tr_effective(tr, insn, to);
 	} else if (constant) {
+		tr_forget(tr, R14);
 		tr_effective(tr, insn, R14);
 		tr_clean(tr);
 		/* mov to32, r14d */
@@ -214,48 +230,62 @@ static void emit_move_stack(struct tr *tr, int bytes)
 /* mov [r14], reg or mov reg, [r14] */
 static void emit_at_r14(struct tr *tr, uint8_t opcode, int reg)
 {
-	emit8(&tr->e, 0x49u | (reg >= 8 ? 4u : 0));
-	emit8(&tr->e, opcode);
-	emit8(&tr->e, 0x06u | ((uint32_t)reg & 7) << 3);
+	tr_emit_at(tr, opcode, reg, (struct host_operand){ R14, -1, 0 });
+}
+
+/* The operand to be pushed: its address is looked up as any, and its value waits in memory. */
+static void push_memory(struct tr *tr, const struct soft_insn *insn)
+{
+	tr_operand(tr, insn, false);
+	emit_at_r14(tr, 0x8b, R15);
+	emit_store(&tr->e, R15, VCPU_SCRATCH);
+	tr_stack(tr, RSP, -8, true);
+	emit_load(&tr->e, R15, VCPU_SCRATCH);
+	tr_clean(tr);
+	emit_at_r14(tr, 0x89, R15);
+	emit_move_stack(tr, -8);
 }
 
 static void translate_push(struct tr *tr, const struct soft_insn *insn)
 {
 	const ZydisDecodedOperand *op = &insn->op[0];
-	int reg = R15;
+	struct host_operand at;
+	int reg;
 
 	if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
-		tr_operand(tr, insn, false);
-		emit_at_r14(tr, 0x8b, R15);
-		emit_store(&tr->e, R15, VCPU_SCRATCH);
+		push_memory(tr, insn);
+		return;
 	}
-	tr_stack(tr, RSP, -8, true);
-	if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
-		emit_load(&tr->e, R15, VCPU_SCRATCH);
-	} else if (op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		emit_constant(&tr->e, R15, op->imm.value.u);
+	at = tr_stack(tr, RSP, -8, true);
+	if (op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		reg = tr_scratch_besides(tr, at);
+		emit_constant(&tr->e, reg, op->imm.value.u);
 	} else {
 		reg = soft_register_number(op->reg.value);
 		if (reg >= R14) {
-			emit_load(&tr->e, R15, VCPU_GPR + 8 * (uint32_t)reg);
-			reg = R15;
+			uint32_t from = VCPU_GPR + 8 * (uint32_t)reg;
+
+			reg = tr_scratch_besides(tr, at);
+			emit_load(&tr->e, reg, from);
 		}
 	}
 	tr_clean(tr);
-	emit_at_r14(tr, 0x89, reg);
+	tr_emit_at(tr, 0x89, reg, at);
 	emit_move_stack(tr, -8);
 }
 
 static void translate_pop(struct tr *tr, const struct soft_insn *insn)
 {
 	int reg = soft_register_number(insn->op[0].reg.value);
+	struct host_operand at = tr_stack(tr, RSP, 0, false);
 
-	tr_stack(tr, RSP, 0, false);
 	if (reg >= R14) {
-		emit_at_r14(tr, 0x8b, R15);
-		emit_store(&tr->e, R15, VCPU_GPR + 8 * (uint32_t)reg);
+		int value = tr_scratch_besides(tr, at);
+
+		tr_emit_at(tr, 0x8b, value, at);
+		emit_store(&tr->e, value, VCPU_GPR + 8 * (uint32_t)reg);
 	} else {
-		emit_at_r14(tr, 0x8b, reg);
+		tr_emit_at(tr, 0x8b, reg, at);
 	}
 	if (reg != RSP)
 		emit_move_stack(tr, 8);
@@ -265,8 +295,10 @@ static void translate_leave(struct tr *tr)
 {
 	static const uint8_t lea_rsp_rbp_8[] = { 0x48, 0x8d, 0x65, 0x08 };
 
-	tr_stack(tr, RBP, 0, false);
-	emit_at_r14(tr, 0x8b, R14);
+	struct host_operand at = tr_stack(tr, RBP, 0, false);
+
+	tr_emit_at(tr, 0x8b, R14, at);
+	tr_forget(tr, R14);
 	tr_clean(tr);
 	emit_bytes(&tr->e, lea_rsp_rbp_8, sizeof(lea_rsp_rbp_8));
 	emit_move(&tr->e, RBP, R14);

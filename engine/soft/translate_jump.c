@@ -178,15 +178,17 @@ static void translate_conditional(struct tr *tr, const struct soft_insn *insn)
 	tr_exit(tr, target);
 }
 
-/* mov [r14], r15 ; lea rsp, [rsp - 8]: the return address */
+/* The return address; lea rsp, [rsp - 8] */
 static void emit_push_return(struct tr *tr)
 {
-	static const uint8_t push[] = { 0x4d, 0x89, 0x3e, 0x48, 0x8d, 0x64, 0x24, 0xf8 };
+	static const uint8_t lea_rsp[] = { 0x48, 0x8d, 0x64, 0x24, 0xf8 };
+	struct host_operand at = tr_stack(tr, RSP, -8, true);
+	int value = tr_scratch_besides(tr, at);
 
-	tr_stack(tr, RSP, -8, true);
-	emit_constant(&tr->e, R15, tr->next);
+	emit_constant(&tr->e, value, tr->next);
 	tr_clean(tr);
-	emit_bytes(&tr->e, push, sizeof(push));
+	tr_emit_at(tr, 0x89, value, at);
+	emit_bytes(&tr->e, lea_rsp, sizeof(lea_rsp));
 }
 
 /* r14 := the target; only r14, r15 and flags are used, the record is open. */
@@ -246,10 +248,7 @@ static void translate_jmp(struct tr *tr, const struct soft_insn *insn)
 static void translate_ret(struct tr *tr)
 {
 	save_flags_for_exit(tr, tr->rip);
-	tr_stack(tr, RSP, 0, false);
-	emit8(&tr->e, 0x4d); /* mov r14, [r14] */
-	emit8(&tr->e, 0x8b);
-	emit8(&tr->e, 0x36);
+	tr_emit_at(tr, 0x8b, R14, tr_stack(tr, RSP, 0, false));
 	tr_clean(tr);
 	emit8(&tr->e, 0x48); /* lea rsp, [rsp + 8] */
 	emit8(&tr->e, 0x8d);

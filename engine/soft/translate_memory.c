@@ -11,6 +11,8 @@
  *      ja    miss
  *      add   r14, gs:[r15 + host]
  *
+ * Where the address is a register and a constant, translate_share.c does it with less.
+ *
  * r14 and r15 are the guest's own only in memory; an address that names them loads them first.
  */
 #include "engine/soft/translate.h"
@@ -92,74 +94,111 @@ void tr_address(struct tr *tr, const struct soft_insn *insn)
 		emit_gs(&tr->e, true, 0x03, R14, offsetof(struct engine_vcpu, gs_base));
 }
 
-/* op r14, gs:[r15 + offset] */
-static void emit_indexed(struct emit *e, uint8_t opcode, uint32_t offset)
+/* op reg, gs:[r15 + offset] */
+static void emit_indexed(struct emit *e, uint8_t opcode, int reg, uint32_t offset)
 {
 	emit8(e, 0x65);
 	emit8(e, 0x4d);
 	emit8(e, opcode);
-	emit8(e, 0xb7);
+	emit8(e, 0x87u | ((uint32_t)reg & 7) << 3);
 	emit32(e, offset);
 }
 
 /* The stepper knows what comes before such an operand's page fault (alignment, masks). */
-static bool is_odd(const struct soft_insn *insn)
+bool tr_is_odd(const struct soft_insn *insn)
 {
 	return insn && (insn->memory_bytes > 8 || insn->alignment > 1 || soft_insn_is_vector(insn));
+}
+
+/* jcc to a cold way out. */
+static struct cold *emit_miss_jump(struct tr *tr, uint8_t condition, bool write)
+{
+	emit8(&tr->e, 0x0f);
+	emit8(&tr->e, condition);
+	emit32(&tr->e, 0);
+	return tr_cold(tr, tr->e.at - 4, write ? SOFT_REASON_WRITE : SOFT_REASON_READ);
+}
+
+struct cold *tr_look(struct tr *tr, uint32_t bytes, bool write)
+{
+	static const uint8_t move_shift_and[] = { 0x45, 0x89, 0xf7, 0x41, 0xc1,
+						  0xef, 0x07, 0x41, 0x81, 0xe7 };
+	struct emit *e = &tr->e;
+
+	_Static_assert(sizeof(struct soft_tlb_entry) == 32, "the shift above");
+	tr_forget(tr, R14);
+	tr_forget(tr, R15);
+	emit_bytes(e, move_shift_and, sizeof(move_shift_and));
+	emit32(e, (TLB_ENTRIES - 1) * 32);
+	emit_indexed(e, 0x2b, R14, tag_offset(tr, write));
+	emit8(e, 0x49);
+	emit8(e, 0x81);
+	emit8(e, 0xfe);
+	emit32(e, PAGE_BYTES - bytes);
+	return emit_miss_jump(tr, 0x87, write);
+}
+
+void tr_addend(struct tr *tr)
+{
+	emit_indexed(&tr->e, 0x8b, R15,
+		     tag_offset(tr, false) + (uint32_t)offsetof(struct soft_tlb_entry, addend));
+}
+
+struct cold *tr_look_constant(struct tr *tr, uint64_t page, bool write)
+{
+	uint32_t entry = (uint32_t)(page / PAGE_BYTES & (TLB_ENTRIES - 1)) *
+			 (uint32_t)sizeof(struct soft_tlb_entry);
+	struct cold *cold;
+
+	tr_forget(tr, R14);
+	tr_forget(tr, R15); /* who comes back from a miss has lost it */
+	emit_constant(&tr->e, R14, page);
+	emit_gs(&tr->e, true, 0x3b, R14, tag_offset(tr, write) + entry);
+	cold = emit_miss_jump(tr, 0x85, write);
+	emit_load(&tr->e, R14, host_offset(tr) + entry);
+	return cold;
 }
 
 void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn *insn,
 	      uint8_t *retry)
 {
-	static const uint8_t move_shift_and[] = { 0x45, 0x89, 0xf7, 0x41, 0xc1,
-						  0xef, 0x07, 0x41, 0x81, 0xe7 };
-	struct emit *e = &tr->e;
-	struct cold *cold;
+	struct cold *cold = tr_look(tr, bytes, write);
 
-	_Static_assert(sizeof(struct soft_tlb_entry) == 32, "the shift above");
-	emit_bytes(e, move_shift_and, sizeof(move_shift_and));
-	emit32(e, (TLB_ENTRIES - 1) * 32);
-	emit_indexed(e, 0x2b, tag_offset(tr, write));
-	emit8(e, 0x49);
-	emit8(e, 0x81);
-	emit8(e, 0xfe);
-	emit32(e, PAGE_BYTES - bytes);
-	emit8(e, 0x0f);
-	emit8(e, 0x87);
-	emit32(e, 0);
-	if (is_odd(insn))
-		cold = tr_cold(tr, e->at - 4, write ? SOFT_REASON_WRITE_ODD : SOFT_REASON_READ_ODD);
-	else
-		cold = tr_cold(tr, e->at - 4, write ? SOFT_REASON_WRITE : SOFT_REASON_READ);
+	if (tr_is_odd(insn))
+		cold->reason = write ? SOFT_REASON_WRITE_ODD : SOFT_REASON_READ_ODD;
 	cold->insn = insn;
 	cold->retry = retry;
-	emit_indexed(e, 0x03, host_offset(tr));
+	emit_indexed(&tr->e, 0x03, R14, host_offset(tr));
 }
 
-/* lea r14, [rsp or rbp + offset] */
-static void emit_stack_address(struct emit *e, int base, int32_t offset)
+struct host_operand tr_stack(struct tr *tr, int base, int32_t offset, bool write)
 {
-	emit8(e, 0x4c);
-	emit8(e, 0x8d);
-	emit8(e, 0xb0u | (uint32_t)base);
-	if (base == RSP)
-		emit8(e, 0x24);
-	emit32(e, (uint32_t)offset);
-}
-
-void tr_stack(struct tr *tr, int base, int32_t offset, bool write)
-{
+	struct host_operand at = { R14, -1, 0 };
+	struct cold *cold;
 	uint8_t *retry;
 
+	if (tr_shared(tr, NULL, &at)) {
+		tr_clean(tr);
+		return at;
+	}
 	if (tr->flags == FLAGS_IN_HOST && tr->live_before)
 		tr_save_flags(tr);
 	tr_record(tr, tr->rip);
 	retry = tr->e.at;
-	emit_stack_address(&tr->e, base, offset);
+	emit_lea_base(&tr->e, R14, base, offset);
 	tr_check(tr, 8, write, NULL, retry);
-	tr->cold[tr->cold_count ? tr->cold_count - 1 : 0].stack_base = base;
-	tr->cold[tr->cold_count ? tr->cold_count - 1 : 0].stack_offset = offset;
+	cold = &tr->cold[tr->cold_count ? tr->cold_count - 1 : 0];
+	cold->stack_base = base;
+	cold->stack_offset = offset;
 	tr_clean(tr);
+	return at;
+}
+
+void tr_emit_at(struct tr *tr, uint8_t opcode, int reg, struct host_operand at)
+{
+	uint8_t bytes[HOST_INSN_MAX];
+
+	emit_bytes(&tr->e, bytes, soft_encode_move(opcode, reg, at, bytes));
 }
 
 /* bt [memory], register: the operand is the word that has the bit. r14 += its distance. */
@@ -204,7 +243,7 @@ static void emit_miss(struct tr *tr, const struct cold *cold)
 	if (cold->insn)
 		tr_address(tr, cold->insn);
 	else
-		emit_stack_address(e, cold->stack_base, cold->stack_offset);
+		emit_lea_base(e, R14, cold->stack_base, cold->stack_offset);
 	if (cold->insn && soft_insn_is_bit_string(cold->insn))
 		add_bit_distance(tr, cold->insn, false);
 	emit_store(e, R14, VCPU_ARGUMENT);
@@ -214,7 +253,10 @@ static void emit_miss(struct tr *tr, const struct cold *cold)
 	emit8(e, 0x35);
 	emit32(e, (uint32_t)(int32_t)(cold->retry - (e->at + 4)));
 	emit_store(e, R14, VCPU_TARGET);
-	emit_store_constant(e, cold->reason, VCPU_REASON);
+	if (cold->access)
+		emit_store_constant(e, tr_reach(tr, cold->access), VCPU_REACH);
+	emit_store_constant(e, cold->reason | (cold->access ? SOFT_REASON_SHARED : 0u),
+			    VCPU_REASON);
 	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
 }
 
@@ -292,10 +334,16 @@ void tr_emit_cold(struct tr *tr)
 	emit_stale(tr);
 }
 
-void tr_operand(struct tr *tr, const struct soft_insn *insn, bool write)
+/* Does the operation need the flags as they were before the look? */
+static bool needs_flags(const struct tr *tr, const struct soft_insn *insn)
 {
 	uint32_t kept = tr->live_after & ~insn->flags_write;
-	bool needs = insn->flags_read || (insn->flags_change && kept);
+
+	return tr->flags == FLAGS_IN_SLOT && (insn->flags_read || (insn->flags_change && kept));
+}
+
+void tr_operand(struct tr *tr, const struct soft_insn *insn, bool write)
+{
 	uint8_t *retry;
 
 	if (tr->flags == FLAGS_IN_HOST && tr->live_before)
@@ -309,8 +357,29 @@ void tr_operand(struct tr *tr, const struct soft_insn *insn, bool write)
 	if (soft_insn_is_bit_string(insn))
 		add_bit_distance(tr, insn, true);
 	tr_clean(tr);
-	if (needs && tr->flags == FLAGS_IN_SLOT) {
+	if (needs_flags(tr, insn)) {
 		tr_restore_flags(tr);
 		tr_record(tr, tr->rip);
 	}
+}
+
+bool tr_shared_operand(struct tr *tr, const struct soft_insn *insn, struct host_operand *ret_at)
+{
+	const struct tr_access *access = &tr->access[tr->index];
+
+	if (access->group == GROUP_NONE)
+		return false;
+	/* The look destroys flags; without one they are put in place first, which needs a register.
+	 */
+	if (!access->leader && needs_flags(tr, insn)) {
+		tr_record(tr, tr->rip);
+		tr_restore_flags(tr);
+	}
+	tr_shared(tr, insn, ret_at);
+	tr_clean(tr);
+	if (access->leader && needs_flags(tr, insn)) {
+		tr_restore_flags(tr);
+		tr_record(tr, tr->rip);
+	}
+	return true;
 }

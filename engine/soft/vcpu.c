@@ -282,6 +282,46 @@ static int fill(struct engine_vcpu *vcpu, enum soft_access access, bool odd)
 }
 
 /*
+ * The same for one that looked for others, too (translate_share.c). If they cannot be served
+ * together the guest goes on in a block where each looks for itself.
+ */
+static int fill_shared(struct engine_vcpu *vcpu, enum soft_access access, bool odd)
+{
+	uint32_t reach = (uint32_t)vcpu->reach;
+	uint64_t low = vcpu->argument - SOFT_REACH_BELOW(reach);
+	uint64_t high = vcpu->argument + SOFT_REACH_ABOVE(reach) - 1;
+	int err = soft_tlb_has(vcpu, vcpu->argument, access) ? SOFT_OK : fill(vcpu, access, odd);
+
+	if (err || vcpu->stepped)
+		return err;
+	if ((low ^ high) < PAGE_BYTES &&
+	    soft_tlb_has(vcpu, low, reach & SOFT_REACH_WRITE ? ACCESS_WRITE : access))
+		return SOFT_OK;
+	soft_settle(vcpu, vcpu->target);
+	/* A page's first write is no reason to give up. */
+	if ((low ^ high) >= PAGE_BYTES || vcpu->split_page == low / PAGE_BYTES)
+		soft_block_split(vcpu->engine, vcpu->target);
+	vcpu->split_page = low / PAGE_BYTES;
+	vcpu->alone = true;
+	return SOFT_OK;
+}
+
+static int serve_miss(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t **ret_code)
+{
+	uint64_t kind = reason & ~(uint64_t)SOFT_REASON_SHARED;
+	bool odd = kind == SOFT_REASON_READ_ODD || kind == SOFT_REASON_WRITE_ODD;
+	enum soft_access access = kind == SOFT_REASON_WRITE || kind == SOFT_REASON_WRITE_ODD
+					  ? ACCESS_WRITE
+					  : ACCESS_READ;
+	int err = reason & SOFT_REASON_SHARED ? fill_shared(vcpu, access, odd)
+					      : fill(vcpu, access, odd);
+
+	if (!err && !vcpu->stepped && !vcpu->alone)
+		*ret_code = (const uint8_t *)(uintptr_t)vcpu->target;
+	return err;
+}
+
+/*
  * Where to go on after code was left for another block. *ret_code stays NULL if there is nothing to
  * enter: then the result says what is next.
  */
@@ -292,20 +332,26 @@ static int next_block(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t *
 	uint8_t *site = (uint8_t *)(uintptr_t)vcpu->argument;
 	uint64_t generation = soft_cache_generation(vcpu->engine);
 	struct soft_block *block;
+	bool alone;
 	int err;
 
 	if (reason == SOFT_REASON_LOOKUP && soft_undo_jump(vcpu, vcpu->argument)) {
 		soft_flags_from_slot(vcpu);
 		return soft_step(vcpu);
 	}
+	alone = vcpu->alone;
+	vcpu->alone = false;
 	vcpu->slot_pending = slot;
-	err = soft_block_get(vcpu, slot, &block);
+	err = soft_block_get(vcpu, (uint8_t)((slot ? MODE_SLOT : 0) | (alone ? MODE_ALONE : 0)),
+			     &block);
 	if (err && slot)
 		soft_flags_from_slot(vcpu);
 	vcpu->slot_pending = false;
 	if (err)
 		return err == SOFT_AGAIN ? soft_step(vcpu) : err;
-	if (link && !block->gpa_behind)
+	if (alone)
+		; /* for this once */
+	else if (link && !block->gpa_behind)
 		soft_block_link(vcpu, site, block, generation);
 	else if (slot && !link)
 		soft_jump_remember(vcpu, block->rip, block->code);
@@ -324,22 +370,15 @@ static int step_known(struct engine_vcpu *vcpu)
 /* What guest code was left for. *ret_code: where to enter it again, or NULL. */
 static int serve(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t **ret_code)
 {
-	int err;
-
 	*ret_code = NULL;
+	if (reason & SOFT_REASON_SHARED)
+		return serve_miss(vcpu, reason, ret_code);
 	switch (reason) {
 	case SOFT_REASON_READ:
 	case SOFT_REASON_WRITE:
 	case SOFT_REASON_READ_ODD:
 	case SOFT_REASON_WRITE_ODD:
-		err = fill(vcpu,
-			   reason == SOFT_REASON_WRITE || reason == SOFT_REASON_WRITE_ODD
-				   ? ACCESS_WRITE
-				   : ACCESS_READ,
-			   reason == SOFT_REASON_READ_ODD || reason == SOFT_REASON_WRITE_ODD);
-		if (!err && !vcpu->stepped)
-			*ret_code = (const uint8_t *)(uintptr_t)vcpu->target;
-		return err;
+		return serve_miss(vcpu, reason, ret_code);
 	case SOFT_REASON_LOOKUP:
 	case SOFT_REASON_LINK:
 	case SOFT_REASON_LINK_SLOT:
@@ -378,6 +417,8 @@ static int find_code(struct engine_vcpu *vcpu, const uint8_t **ret_code)
 
 	vcpu->argument = 0;
 	soft_flags_to_slot(vcpu);
+	if (vcpu->alone)
+		return next_block(vcpu, SOFT_REASON_LOOKUP, ret_code);
 	if (entry->rip != vcpu->rip)
 		return next_block(vcpu, SOFT_REASON_LOOKUP, ret_code);
 	*ret_code = (const uint8_t *)(uintptr_t)entry->code;

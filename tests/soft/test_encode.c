@@ -10,38 +10,46 @@
 
 struct form {
 	enum soft_code_size size;
-	int base;
+	struct host_operand at;
 	const char *guest, *host; /* bytes as hexadecimal text */
 };
 
 static const struct form forms[] = {
 	/* mov rax, [rbx + rcx * 4 + 0x10] */
-	{ CODE_64, 14, "488b448b10", "498b06" },
-	{ CODE_64, 15, "488b448b10", "498b07" },
-	{ CODE_64, 6, "488b448b10", "488b06" },
+	{ CODE_64, { 14, -1, 0 }, "488b448b10", "498b06" },
+	{ CODE_64, { 15, -1, 0 }, "488b448b10", "498b07" },
+	{ CODE_64, { 6, -1, 0 }, "488b448b10", "488b06" },
 	/* mov [r13 + 0], r12b: the base's REX bit goes, the register's stays */
-	{ CODE_64, 6, "45886500", "448826" },
+	{ CODE_64, { 6, -1, 0 }, "45886500", "448826" },
 	/* mov eax, [rip + 0x1000] */
-	{ CODE_64, 14, "8b0500100000", "418b06" },
+	{ CODE_64, { 14, -1, 0 }, "8b0500100000", "418b06" },
 	/* lock add dword ptr fs:[0x10], 5: no segment any more */
-	{ CODE_64, 14, "64f08304251000000005", "f041830605" },
+	{ CODE_64, { 14, -1, 0 }, "64f08304251000000005", "f041830605" },
 	/* mov word ptr [rax], 0x1234 */
-	{ CODE_64, 14, "66c7003412", "6641c7063412" },
+	{ CODE_64, { 14, -1, 0 }, "66c7003412", "6641c7063412" },
 	/* movabs al, [0x1122334455667788] */
-	{ CODE_64, 14, "a08877665544332211", "418a06" },
+	{ CODE_64, { 14, -1, 0 }, "a08877665544332211", "418a06" },
 	/* pshufd xmm1, [rax + 0x20], 0x1b: a mandatory prefix, and an immediate */
-	{ CODE_64, 14, "660f7048201b", "66410f700e1b" },
+	{ CODE_64, { 14, -1, 0 }, "660f7048201b", "66410f700e1b" },
 	/* vaddps ymm1, ymm2, [rax]: the two-byte prefix becomes three */
-	{ CODE_64, 14, "c5ec5808", "c4c16c580e" },
+	{ CODE_64, { 14, -1, 0 }, "c5ec5808", "c4c16c580e" },
 	/* vblendvps xmm1, xmm2, [r9 + r10], xmm4: a register in the immediate */
-	{ CODE_64, 14, "c483694a0c1140", "c4c3694a0e40" },
+	{ CODE_64, { 14, -1, 0 }, "c483694a0c1140", "c4c3694a0e40" },
 	/* and 16 and 32-bit code: inc ax; inc eax; mov ax, [bx]; mov eax, [ebx] */
-	{ CODE_16_REAL, 14, "40", "66ffc0" },
-	{ CODE_32, 14, "40", "ffc0" },
-	{ CODE_16_REAL, 6, "8b07", "668b06" },
-	{ CODE_32, 6, "8b03", "8b06" },
-	{ CODE_32, 6, "668b03", "668b06" },
-	{ CODE_16_REAL, 6, "66678b03", "8b06" },
+	{ CODE_16_REAL, { 14, -1, 0 }, "40", "66ffc0" },
+	{ CODE_32, { 14, -1, 0 }, "40", "ffc0" },
+	{ CODE_16_REAL, { 6, -1, 0 }, "8b07", "668b06" },
+	{ CODE_32, { 6, -1, 0 }, "8b03", "8b06" },
+	{ CODE_32, { 6, -1, 0 }, "668b03", "668b06" },
+	{ CODE_16_REAL, { 6, -1, 0 }, "66678b03", "8b06" },
+	/* with an index, with displacements, with bases that need more bytes */
+	{ CODE_64, { 3, 15, 0x10 }, "488b4310", "4a8b443b10" },
+	{ CODE_64, { 5, 14, 0 }, "488b4500", "4a8b443500" },
+	{ CODE_64, { 4, 15, 0 }, "48890424", "4a89043c" },
+	{ CODE_64, { 12, 15, 0x12345 }, "4d89842445230100", "4f89843c45230100" },
+	{ CODE_64, { 14, -1, 0xff8 }, "8b05f80f0000", "418b86f80f0000" },
+	{ CODE_64, { 13, 15, -128 }, "f20f584580", "f2430f58443d80" },
+	{ CODE_64, { 2, 14, 0x20 }, "c5ec584220", "c4a16c58443220" },
 };
 
 static uint32_t from_text(const char *text, uint8_t *bytes)
@@ -64,7 +72,7 @@ static void test_forms(void **state)
 
 		assert_int_equal(soft_decode(forms[i].size, guest, size, &insn), 0);
 		assert_int_equal(insn.length, size);
-		length = soft_encode(&insn, forms[i].base, host);
+		length = soft_encode(&insn, forms[i].at, host);
 		assert_int_equal(length, from_text(forms[i].host, wanted));
 		assert_memory_equal(host, wanted, length);
 	}

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One look into the TLB for many accesses: those of a block that go to one page as far as can be
+ * seen when it is translated.
+ *
+ * Two accesses are neighbours if their addresses are a register that is not changed in between
+ * (but by constants: push, pop, add, lea), plus constants that differ by SPAN_MAX at most; or
+ * constants on one page. The first of such a group, the leader, looks for all of them: it
+ * compares the lowest address's page, so that the highest one's end is still inside, and it asks
+ * for write access if any of them writes. What is found, the page's addend (host address - guest
+ * address), stays in r15 or r14 while nothing else needs the register, and in a slot of the vCPU:
+ *
+ *      leader   lea r14,[rbx+lo]; mov r15d,r14d; shr; and; sub r14,gs:[r15+tag];
+ *               cmp r14,4096-span; ja miss; mov r15,gs:[r15+addend]; mov gs:[slot],r15
+ *      access   op [rbx+disp+r15]
+ *      others   (mov r15,gs:[slot];) op [rbx+disp+r15]
+ *
+ * If a leader fails although its own access is fine (the group crosses into the next page, or one
+ * that reads cannot write yet), the guest goes on in a block that shares nothing (MODE_ALONE), for
+ * this once; a block to which that happens often is translated anew without sharing.
+ *
+ * An addend stays true to the block's end: what takes entries out of this vCPU's TLB for the sake
+ * of others pauses it first (pause.c), which takes it out of the block.
+ */
+#include "engine/soft/translate.h"
+
+#define SPAN_MAX     256
+#define DISTANCE_MAX (1 << 30)
+
+/* Where a register is, as far as known: a value that nobody knows (its version), plus delta. */
+struct origin {
+	uint32_t version;
+	int64_t delta;
+};
+
+static bool names(uint16_t registers, int number)
+{
+	return registers >> number & 1;
+}
+
+static bool is_stack(enum tr_kind kind, const struct soft_insn *insn)
+{
+	switch (kind) {
+	case KIND_PUSH:
+		return insn->op[0].type != ZYDIS_OPERAND_TYPE_MEMORY;
+	case KIND_POP:
+	case KIND_LEAVE:
+		return true;
+	case KIND_JUMP:
+		return insn->z.meta.category == ZYDIS_CATEGORY_RET ||
+		       (insn->z.meta.category == ZYDIS_CATEGORY_CALL &&
+			insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE);
+	default:
+		return false;
+	}
+}
+
+static bool pushes(enum tr_kind kind, const struct soft_insn *insn)
+{
+	return kind == KIND_PUSH ||
+	       (kind == KIND_JUMP && insn->z.meta.category == ZYDIS_CATEGORY_CALL);
+}
+
+/* Is the operand one that this file knows? Then where. */
+static bool operand_access(const struct soft_insn *insn, uint64_t next, struct tr_access *access)
+{
+	const ZydisDecodedOperandMem *mem;
+	int base;
+
+	if (insn->memory < 0 || insn->high_byte || soft_insn_is_bit_string(insn) ||
+	    insn->z.address_width != 64 || names(insn->operand_registers, R14) ||
+	    names(insn->operand_registers, R15))
+		return false;
+	mem = &insn->op[insn->memory].mem;
+	if (mem->segment == ZYDIS_REGISTER_FS || mem->segment == ZYDIS_REGISTER_GS ||
+	    mem->index != ZYDIS_REGISTER_NONE)
+		return false;
+	access->bytes = insn->memory_bytes;
+	access->write = insn->memory_write;
+	access->disp = mem->disp.has_displacement ? mem->disp.value : 0;
+	if (mem->base == ZYDIS_REGISTER_RIP || mem->base == ZYDIS_REGISTER_NONE) {
+		access->base = BASE_CONSTANT;
+		if (mem->base == ZYDIS_REGISTER_RIP)
+			access->disp += (int64_t)next;
+		return ((uint64_t)access->disp & (PAGE_BYTES - 1)) + access->bytes <= PAGE_BYTES;
+	}
+	base = soft_register_number(mem->base);
+	access->base = (int8_t)base;
+	return base >= 0 && base < R14;
+}
+
+static bool stack_access(const struct soft_insn *insn, enum tr_kind kind, struct tr_access *access)
+{
+	bool push = pushes(kind, insn);
+
+	if (!is_stack(kind, insn))
+		return false;
+	*access = (struct tr_access){ .base = kind == KIND_LEAVE ? RBP : RSP,
+				      .disp = push ? -8 : 0,
+				      .bytes = 8,
+				      .write = push };
+	return true;
+}
+
+/* The constant that an instruction adds to the one register that it changes. */
+static bool adds_constant(const struct soft_insn *insn, int *ret_reg, int64_t *ret_constant)
+{
+	const ZydisDecodedOperand *op = insn->op;
+
+	if (op[0].type != ZYDIS_OPERAND_TYPE_REGISTER || insn->z.operand_width != 64)
+		return false;
+	*ret_reg = soft_register_number(op[0].reg.value);
+	switch (insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_ADD:
+	case ZYDIS_MNEMONIC_SUB:
+		*ret_constant = insn->z.mnemonic == ZYDIS_MNEMONIC_ADD ? op[1].imm.value.s
+								       : -op[1].imm.value.s;
+		return op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+	case ZYDIS_MNEMONIC_LEA:
+		*ret_constant = op[1].mem.disp.has_displacement ? op[1].mem.disp.value : 0;
+		return op[1].mem.base == op[0].reg.value &&
+		       op[1].mem.index == ZYDIS_REGISTER_NONE && insn->z.address_width == 64;
+	default:
+		return false;
+	}
+}
+
+static void follow(struct origin *origin, const struct soft_insn *insn, enum tr_kind kind)
+{
+	int64_t constant = 0;
+	int reg = -1;
+
+	if (kind == KIND_PUSH || kind == KIND_POP || kind == KIND_PUSHF) {
+		origin[RSP].delta += kind == KIND_POP ? 8 : -8;
+		if (kind == KIND_POP)
+			origin[soft_register_number(insn->op[0].reg.value)].version++;
+		return;
+	}
+	if (kind == KIND_LEAVE) {
+		origin[RSP].version++;
+		origin[RBP].version++;
+		return;
+	}
+	if (adds_constant(insn, &reg, &constant) && constant < DISTANCE_MAX &&
+	    constant > -DISTANCE_MAX && origin[reg].delta < DISTANCE_MAX &&
+	    origin[reg].delta > -DISTANCE_MAX) {
+		origin[reg].delta += constant;
+		return;
+	}
+	for (int i = 0; i < GPR_COUNT; i++)
+		if (names(insn->registers_write, i))
+			origin[i].version++;
+}
+
+/* Can the access join the group? Then the group reaches as far. */
+static bool join(struct tr_group *group, const struct tr_access *access, uint32_t version,
+		 int64_t low)
+{
+	int64_t high = low + access->bytes;
+
+	if (group->base != access->base || group->version != version)
+		return false;
+	if (access->base == BASE_CONSTANT) {
+		if ((uint64_t)(group->low ^ low) >= PAGE_BYTES)
+			return false;
+	} else {
+		int64_t from = low < group->low ? low : group->low;
+		int64_t to = high > group->high ? high : group->high;
+
+		if (to - from > SPAN_MAX)
+			return false;
+		group->low = from;
+		group->high = to;
+	}
+	group->write = group->write || access->write;
+	group->members++;
+	return true;
+}
+
+static void add_access(struct tr *tr, struct tr_access *access, uint32_t version, int64_t delta)
+{
+	int64_t low = delta + access->disp;
+
+	access->shift = access->base == BASE_CONSTANT ? 0 : delta;
+	for (uint32_t g = tr->group_count; g-- > 0;) {
+		if (join(&tr->group[g], access, version, low)) {
+			access->group = (uint8_t)g;
+			return;
+		}
+	}
+	if (tr->group_count == GROUPS_MAX)
+		return;
+	access->leader = true;
+	access->group = (uint8_t)tr->group_count;
+	tr->group[tr->group_count++] = (struct tr_group){ .base = access->base,
+							  .version = version,
+							  .low = low,
+							  .high = low + access->bytes,
+							  .write = access->write,
+							  .members = 1 };
+}
+
+void tr_share_plan(struct tr *tr)
+{
+	const struct soft_translation *t = tr->t;
+	struct origin origin[GPR_COUNT + 1] = { 0 };
+	uint64_t next = t->rip;
+
+	tr->held[0] = tr->held[1] = GROUP_NONE;
+	for (uint32_t i = 0; i < t->count; i++) {
+		const struct soft_insn *insn = &t->insn[i];
+		struct tr_access *access = &tr->access[i];
+		enum tr_kind kind = tr_kind(insn, t->mode);
+
+		next += insn->length;
+		*access = (struct tr_access){ .group = GROUP_NONE };
+		if (t->alone)
+			continue;
+		if (kind == KIND_PLAIN ? operand_access(insn, next, access)
+				       : stack_access(insn, kind, access)) {
+			const struct origin *at = &origin[access->base];
+
+			access->group = GROUP_NONE;
+			add_access(tr, access, at->version, at->delta);
+		}
+		follow(origin, insn, kind);
+	}
+}
+
+void tr_forget(struct tr *tr, int reg)
+{
+	tr->held[reg - R14] = GROUP_NONE;
+}
+
+int tr_scratch(struct tr *tr)
+{
+	int reg = tr->held[1] == GROUP_NONE || tr->held[0] != GROUP_NONE ? R15 : R14;
+
+	tr_forget(tr, reg);
+	return reg;
+}
+
+int tr_scratch_besides(struct tr *tr, struct host_operand at)
+{
+	int reg = at.base == R15 || at.index == R15 ? R14 : R15;
+
+	tr_forget(tr, reg);
+	return reg;
+}
+
+static uint32_t slot_offset(uint32_t group)
+{
+	return VCPU_SHARED + 8 * group;
+}
+
+static void fill_in(struct tr *tr, struct cold *cold, const struct soft_insn *insn, uint8_t *retry)
+{
+	const struct tr_access *access = &tr->access[tr->index];
+	bool write = insn ? insn->memory_write : access->write;
+
+	if (tr_is_odd(insn))
+		cold->reason = write ? SOFT_REASON_WRITE_ODD : SOFT_REASON_READ_ODD;
+	else
+		cold->reason = write ? SOFT_REASON_WRITE : SOFT_REASON_READ;
+	cold->insn = insn;
+	cold->retry = retry;
+	cold->access = access;
+	cold->stack_base = access->base;
+	cold->stack_offset = (int32_t)access->disp;
+}
+
+/* The leader of a register's group: r15 := the addend. */
+static void lead(struct tr *tr, const struct soft_insn *insn, const struct tr_access *access)
+{
+	const struct tr_group *group = &tr->group[access->group];
+	int64_t low = group->low - access->shift;
+	uint8_t *retry = tr->e.at;
+	struct cold *cold;
+
+	emit_lea_base(&tr->e, R14, access->base, (int32_t)low);
+	cold = tr_look(tr, (uint32_t)(group->high - group->low), group->write);
+	tr_addend(tr);
+	fill_in(tr, cold, insn, retry);
+	tr->held[0] = GROUP_NONE;
+	tr->held[1] = access->group;
+	if (group->members > 1)
+		emit_store(&tr->e, R15, slot_offset(access->group));
+}
+
+/* Of a constant page: r14 := its host address. */
+static void lead_constant(struct tr *tr, const struct soft_insn *insn,
+			  const struct tr_access *access)
+{
+	const struct tr_group *group = &tr->group[access->group];
+	uint64_t page = (uint64_t)access->disp & ~(uint64_t)(PAGE_BYTES - 1);
+	uint8_t *retry = tr->e.at;
+	struct cold *cold;
+
+	cold = tr_look_constant(tr, page, group->write);
+	fill_in(tr, cold, insn, retry);
+	tr->held[0] = access->group;
+	if (group->members > 1)
+		emit_store(&tr->e, R14, slot_offset(access->group));
+}
+
+bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand *ret_at)
+{
+	const struct tr_access *access = &tr->access[tr->index];
+	bool leads = access->leader, constant = access->base == BASE_CONSTANT;
+	int reg;
+
+	if (access->group == GROUP_NONE)
+		return false;
+	if (leads && tr->flags == FLAGS_IN_HOST && tr->live_before)
+		tr_save_flags(tr);
+	tr_record(tr, tr->rip);
+	if (leads && constant)
+		lead_constant(tr, insn, access);
+	else if (leads)
+		lead(tr, insn, access);
+	if (tr->held[0] != access->group && tr->held[1] != access->group) {
+		reg = tr_scratch(tr);
+		emit_load(&tr->e, reg, slot_offset(access->group));
+		tr->held[reg - R14] = access->group;
+	}
+	reg = tr->held[0] == access->group ? R14 : R15;
+	if (constant)
+		*ret_at = (struct host_operand){ reg, -1,
+						 (int32_t)(access->disp & (PAGE_BYTES - 1)) };
+	else
+		*ret_at = (struct host_operand){ access->base, reg, (int32_t)access->disp };
+	return true;
+}
+
+uint32_t tr_reach(const struct tr *tr, const struct tr_access *access)
+{
+	const struct tr_group *group = &tr->group[access->group];
+	int64_t here = access->shift + access->disp;
+	uint32_t write = group->write ? SOFT_REACH_WRITE : 0;
+
+	if (access->base == BASE_CONSTANT)
+		return write | SOFT_REACH(0, access->bytes);
+	return write | SOFT_REACH((uint32_t)(here - group->low), (uint32_t)(group->high - here));
+}
