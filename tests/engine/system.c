@@ -435,8 +435,6 @@ static const char *why_left_out(const struct rig *rig, const struct system_case 
 		return "not for this CPU";
 	if ((test->needs & NOT_KVM) && rig_ops == &engine_kvm)
 		return "KVM is known to fail it";
-	if ((test->needs & NOT_SOFT) && rig_ops == &engine_soft)
-		return "soft leaves it out";
 	if ((test->needs & NOT_QEMU) && rig_host == RIG_HOST_QEMU)
 		return "QEMU 7.2 is known to fail it";
 	if ((test->needs & NOT_BOCHS) && rig_host == RIG_HOST_BOCHS)

@@ -106,7 +106,6 @@
 #define NOT_QEMU  0x10000
 #define NOT_BOCHS 0x20000
 #define NOT_KVM	  0x40000 /* KVM's own emulator, whatever the CPU */
-#define NOT_SOFT  0x80000
 
 #define EXPECT_FIELDS 13
 

@@ -145,6 +145,20 @@ gate_16:
 	PAGE_FAULT_32 0, PAGE(2), mov PAGE(1)+0xffe, %eax
 	DONE_32
 
+/* Without PAE, EFER.NXE is nothing: no I in error codes. */
+	CASE	no_nx
+	TO_PROTECTED
+	mov	$0xc0000080, %ecx
+	mov	$0x800, %eax
+	xor	%edx, %edx
+	wrmsr
+	PAGES_32
+	RESUME_32 1f
+	mov	$PAGE(0), %eax
+	jmp	*%eax
+	EXPECT	14, error=0, rip=(image_start+PAGE(0)-LOAD), cr2=PAGE(0)
+1:	DONE_32
+
 /* Bit 7 says nothing while CR4.PSE is clear. */
 	CASE	no_pse
 	TO_PROTECTED

@@ -201,6 +201,42 @@ gate_16:
 	int	$0x80
 	iret
 
+/* Through gates to conforming code the level stays, and the stack. */
+	CASE	conforming
+	TO_PROTECTED
+	movw	$SEL_CONFORM_32, SYS_IDT_32 + 0x82 * 8 + 2
+	mov	$ADDR(2f), %eax
+	mov	%ax, SYS_IDT_32 + 0x82 * 8
+	movw	$SEL_CONFORM_32, SYS_GDT + SEL_GATE_32 - 3 + 2
+	TO_RING_3
+	int	$0x82
+	WANT	SEL_CONFORM_32 + 3
+	WANT	SYS_STACK_USER - 12
+	push	$0x22
+	push	$0x11
+	lcall	$SEL_GATE_32, $0
+	WANT	SEL_CONFORM_32 + 3
+	WANT	SYS_STACK_USER - 16
+	WANT	SEL_USER_32
+	WANT	0x11
+	WANT	0x22
+	push	$0x22
+	push	$0x11
+	push	$SEL_USER_32
+	push	$ADDR(1f)
+	ljmp	$SEL_GATE_32, $0
+1:	WANT	SEL_CONFORM_32 + 3
+	WANT	SYS_STACK_USER - 16
+	WANT	SEL_USER_32
+	WANT	0x11
+	WANT	0x22
+	DONE_RING_3
+2:	mov	%cs, %eax
+	REPORT_32 %eax
+	mov	%esp, %eax
+	REPORT_32 %eax
+	iret
+
 /* A TSS of 16 bits, and stacks of 16 bits. */
 	CASE	small_stacks
 	TO_PROTECTED
@@ -217,6 +253,24 @@ gate_16:
 	TO_RING_3
 	int	$0x80
 1:	EXPECT	0x80, rip=1b, ss=SEL_USER_DATA, rsp=SYS_STACK_USER, hrsp=0xfff0
+	DONE_RING_3
+
+/* A return to a 16-bit stack sets SP, and leaves the rest of ESP as the kernel had it. */
+	CASE	small_outer_stack
+	TO_PROTECTED
+	push	$SEL_USER_16
+	push	$0x1234ff00
+	push	$2
+	push	$SEL_USER_32
+	push	$ADDR(1f)
+	iret
+1:	mov	%esp, %ebx
+	mov	$SEL_USER_DATA, %eax
+	mov	%eax, %ss
+	mov	$SYS_STACK_USER, %esp
+	mov	%eax, %ds
+	REPORT_32 %ebx
+	WANT	((SYS_STACK-20)&0xffff0000)+0xff00
 	DONE_RING_3
 
 /* Gates of 16 bits: frames of words. */
@@ -305,6 +359,18 @@ gate_16:
 	FAULT_32 13, 0, mov %es:0xfff, %al
 	FAULT_32 13, 0, mov %es:0xffe, %eax
 	DONE_32
+
+/* An inner stack without room for the frame. */
+	CASE	short_stacks, NOT_QEMU
+	TO_PROTECTED
+	movw	$SEL_CODE_1, SYS_IDT_32 + 0x83 * 8 + 2
+	movw	$0xfff, SYS_GDT + SEL_DATA_1 - 1
+	movb	$0x40, SYS_GDT + SEL_DATA_1 - 1 + 6
+	TO_RING_3
+	FAULT_32 12, (SEL_DATA_1-1), int $0x83
+	movl	$12, SYS_TSS_32 + 12
+	FAULT_32 12, (SEL_DATA_1-1), int $0x83
+	DONE_RING_3
 
 	CASE	interrupts
 	TO_PROTECTED

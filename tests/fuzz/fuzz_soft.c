@@ -6,10 +6,11 @@
  *
  * The guest is 512 KiB: page tables that map it to itself, descriptors, handlers that return, code
  * and data. Patches write eight bytes anywhere in the first 64 KiB (tables, descriptors), so that
- * walks meet every kind of entry. It runs in real, compatibility or long mode, at CPL 0 or 3, for a
- * bounded number of exits; a thread kicks it all the time. Judged: nothing crashes; memory outside
- * the guest's, in the middle of a reserved range, is not written; a kick ends every run
- * (libFuzzer's -timeout); and whatever comes out is a state that the engine takes back.
+ * walks meet every kind of entry. It runs in real, protected (without paging, with 32-bit tables or
+ * PAE's), compatibility or long mode, at CPL 0 or 3, for a bounded number of exits; a thread kicks
+ * it all the time. Judged: nothing crashes; memory outside the guest's, in the middle of a reserved
+ * range, is not written; a kick ends every run (libFuzzer's -timeout); and whatever comes out is a
+ * state that the engine takes back.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -22,20 +23,27 @@
 
 #include "engine/engine.h"
 
-#define MEMORY_BYTES (512u << 10)
-#define RESERVE	     (1ull << 32)
-#define TABLES	     0x1000u /* four levels, then the page table itself */
-#define GDT	     0x6000u
-#define IDT	     0x7000u
-#define TSS	     0x8000u
-#define HANDLER	     0x9000u
-#define PATCHED	     0x10000u
-#define CODE	     0x10000u
-#define STACK	     0x40000u
-#define CHOICES	     16u
-#define PATCH	     10u
-#define EXITS_MAX    12u
-#define KICK_NS	     300000L
+#define MEMORY_BYTES  (512u << 10)
+#define RESERVE	      (1ull << 32)
+#define TABLES	      0x1000u /* four levels, then the page table itself */
+#define GDT	      0x6000u
+#define IDT	      0x7000u
+#define TSS	      0x8000u
+#define HANDLER	      0x9000u
+#define HANDLER_32    0x9010u
+#define PAGES_32      0x5000u /* page directory; its table is at TABLE_32 */
+#define TABLE_32      0xa000u
+#define PAGES_PAE     0xb000u /* four entries; the directory is at DIRECTORY_PAE */
+#define DIRECTORY_PAE 0xc000u
+#define IDT_32	      0xd000u
+#define TSS_32	      0xe000u
+#define PATCHED	      0x10000u
+#define CODE	      0x10000u
+#define STACK	      0x40000u
+#define CHOICES	      16u
+#define PATCH	      10u
+#define EXITS_MAX     12u
+#define KICK_NS	      300000L
 
 static struct engine *engine;
 static struct engine_vcpu *vcpu;
@@ -100,6 +108,29 @@ static void put64(uint32_t gpa, uint64_t value)
 	memcpy(memory + gpa, &value, sizeof(value));
 }
 
+static void put32(uint32_t gpa, uint32_t value)
+{
+	memcpy(memory + gpa, &value, sizeof(value));
+}
+
+/* The same for protected mode. */
+static void build_protected(void)
+{
+	put32(PAGES_32, TABLE_32 | 7);
+	put32(PAGES_32 + 4, 0x87);
+	for (uint32_t page = 0; page < MEMORY_BYTES >> 12; page++)
+		put32(TABLE_32 + page * 4, page << 12 | 7);
+	put64(PAGES_PAE, DIRECTORY_PAE | 1);
+	put64(DIRECTORY_PAE, (TABLES + 0x3000) | 7);
+	put64(DIRECTORY_PAE + 8, 0x87);
+	put64(GDT + 56, 0x00cf9b000000ffff);
+	for (uint32_t v = 0; v < 256; v++)
+		put64(IDT_32 + v * 8, HANDLER_32 | 0x38ull << 16 | 0xee00ull << 32);
+	put32(TSS_32 + 4, STACK);
+	put32(TSS_32 + 8, 16);
+	memory[HANDLER_32] = 0xcf;
+}
+
 static void build_guest(void)
 {
 	memset(memory, 0, MEMORY_BYTES);
@@ -118,6 +149,7 @@ static void build_guest(void)
 	for (uint32_t v = 0; v < 256; v++)
 		put64(IDT + v * 16, HANDLER | 8ull << 16 | 0xee00ull << 32);
 	memcpy(memory + HANDLER, "\x48\xcf", 2); /* iretq, error code or not */
+	build_protected();
 }
 
 static void set_segment(struct vcpu_segment_state *segment, uint16_t selector, uint16_t attributes)
@@ -153,6 +185,26 @@ static void long_mode(const uint8_t *choice, struct vcpu_state *state)
 	}
 }
 
+/* choice 1: 0x10 paging, 0x20 PAE; 0x40 NX or large pages. */
+static void protected_mode(const uint8_t *choice, struct vcpu_state *state)
+{
+	bool user = choice[0] & 3, paging = choice[1] & 0x10, pae = choice[1] & 0x20;
+
+	set_segment(&state->segment[SEG_CS], user ? 0x1b : 0x38, user ? 0xc0fb : 0xc09b);
+	for (int i = SEG_ES; i <= SEG_GS; i++)
+		if (i != SEG_CS)
+			set_segment(&state->segment[i], user ? 0x23 : 16, user ? 0xc0f3 : 0xc093);
+	set_segment(&state->segment[SEG_TR], 0x30, 0x8b);
+	state->segment[SEG_TR].base = TSS_32;
+	state->segment[SEG_TR].limit = 0x67;
+	state->gdt = (struct vcpu_table_state){ .base = GDT, .limit = 63 };
+	state->idt = (struct vcpu_table_state){ .base = IDT_32, .limit = 0x7ff };
+	state->cr0 = 0x00050033 | (paging ? 0x80000000 : 0);
+	state->cr3 = pae ? PAGES_PAE : PAGES_32;
+	state->cr4 = 0x600 | (pae ? 0x20 : 0) | (choice[1] & 0x40 ? 0x10 : 0);
+	state->efer = choice[1] & 0x40 ? 0x800 : 0;
+}
+
 static void make_state(const uint8_t *choice, struct vcpu_state *state)
 {
 	vcpu_state_reset(state, 0);
@@ -166,6 +218,8 @@ static void make_state(const uint8_t *choice, struct vcpu_state *state)
 		state->segment[SEG_CS].selector = 0x1000;
 		state->segment[SEG_CS].base = CODE;
 		state->rip = 0;
+	} else if (choice[0] & 0x40) {
+		protected_mode(choice, state);
 	} else {
 		long_mode(choice, state);
 	}
