@@ -7,17 +7,33 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "link/tcp.h"
 
 static void failed(void *arg, uint16_t node, int error, const char *cause)
 {
-	struct pod_failure *failure = arg;
+	struct pod_node *pod_node = arg;
+	struct pod_failure *failure = &pod_node->failure;
 
 	failure->count++;
 	failure->node = node;
 	failure->error = error;
 	snprintf(failure->cause, sizeof(failure->cause), "%s", cause);
+}
+
+/* Takes so long that a node that has been told already would be seen to have the page. */
+static void lost(void *arg, uint64_t gpa, uint64_t bytes)
+{
+	struct pod_node *node = arg;
+
+	usleep(5000);
+	pthread_mutex_lock(&node->lost.lock);
+	node->lost.count++;
+	node->lost.pages += bytes >> PAGE_SHIFT;
+	node->lost.gpa = gpa;
+	node->lost.late |= atomic_load(&node->lost.told);
+	pthread_mutex_unlock(&node->lost.lock);
 }
 
 static void create_node(struct pod *pod, uint16_t self, const struct pod_options *options)
@@ -34,9 +50,11 @@ static void create_node(struct pod *pod, uint16_t self, const struct pod_options
 		.capacity_bytes = options->capacity_bytes,
 		.spin = options->spin,
 		.failed = failed,
-		.arg = &node->failure,
+		.lost = options->watch_lost ? lost : NULL,
+		.arg = node,
 	};
 
+	pthread_mutex_init(&node->lost.lock, NULL);
 	assert_int_equal(guest_memory_create(&memory, &node->memory), 0);
 	config.memory = node->memory;
 	assert_int_equal(pager_create(&config, &node->pager), 0);

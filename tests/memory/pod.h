@@ -6,6 +6,10 @@
 #ifndef TESTS_MEMORY_POD_H
 #define TESTS_MEMORY_POD_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
 #include "link/channel.h"
 #include "memory/guest_memory.h"
 #include "node/pager.h"
@@ -19,10 +23,22 @@ struct pod_failure {
 	char cause[200];
 };
 
+/* What the hook `lost` was told, and whether `told` was set then or while the hook took its time.
+ */
+struct pod_lost {
+	pthread_mutex_t lock; /* guards the rest but told */
+	uint32_t count;	      /* calls */
+	uint64_t pages;
+	uint64_t gpa; /* the last call's */
+	bool late;
+	atomic_bool told; /* the test's: the other node has the page */
+};
+
 struct pod_node {
 	struct guest_memory *memory;
 	struct pager *pager;
 	struct page_channel *channel[SHARDS_MAX][POD_NODES_MAX];
+	struct pod_lost lost;
 	struct pod_failure failure; /* written by a shard's thread; read after pager_stop() */
 };
 
@@ -37,6 +53,7 @@ struct pod_options {
 	uint32_t shard_count;
 	uint64_t memory_bytes, capacity_bytes;
 	enum pager_spin spin;
+	bool watch_lost; /* node[].lost is kept */
 };
 
 /* Started. Asserts that all went well. */

@@ -218,6 +218,81 @@ static void ports_reach_all_memory(void **state)
 	pod_destroy(&pod);
 }
 
+/* Calls of node 0's hook since the last look, each of one page; none came after the page was
+ * elsewhere. */
+static uint32_t lost_since(struct pod *pod, uint64_t gpa)
+{
+	struct pod_lost *lost = &pod->node[0].lost;
+	uint32_t count;
+
+	pthread_mutex_lock(&lost->lock);
+	count = lost->count;
+	assert_false(lost->late);
+	assert_int_equal(lost->pages, count);
+	if (count)
+		assert_int_equal(lost->gpa, gpa);
+	lost->count = 0;
+	lost->pages = 0;
+	pthread_mutex_unlock(&lost->lock);
+	atomic_store(&lost->told, false);
+	return count;
+}
+
+/* Whoever made something of a page's content hears that it is gone, before another can change it.
+ */
+static void a_lost_page_is_told_first(void **state)
+{
+	const uint64_t gpa[] = { 5 * PAGE_BYTES, 3 * MIB }; /* one of each shard */
+	struct pod_options options = two;
+	struct pod pod;
+
+	options.watch_lost = true;
+	pod_create(&pod, &options);
+	for (int i = 0; i < 2; i++) {
+		volatile uint64_t *a = pod_at(&pod, 0, gpa[i]), *b = pod_at(&pod, 1, gpa[i]);
+		atomic_bool *told = &pod.node[0].lost.told;
+
+		/* Shared for reading: what was made of it stays true. */
+		*a = 1;
+		assert_int_equal(*b, 1);
+		assert_int_equal(lost_since(&pod, gpa[i]), 0);
+		/* Its read-only copy is dropped. */
+		*b = 2;
+		atomic_store(told, true);
+		assert_int_equal(lost_since(&pod, gpa[i]), 1);
+		/* It owns the page, and that is taken. */
+		*a = 3;
+		assert_int_equal(lost_since(&pod, gpa[i]), 0);
+		*b = 4;
+		atomic_store(told, true);
+		assert_int_equal(lost_since(&pod, gpa[i]), 1);
+		assert_int_equal(*a, 4);
+	}
+	pod_destroy(&pod);
+}
+
+/* A page that makes room for others is lost, too. */
+static void a_page_pushed_out_is_told(void **state)
+{
+	struct pod_options options = two;
+	struct pager_stats stats;
+	struct pod pod;
+
+	options.shard_count = 1;
+	options.memory_bytes = 2 * MIB;
+	options.capacity_bytes = 3 * MIB / 2;
+	options.watch_lost = true;
+	pod_create(&pod, &options);
+	for (uint64_t gpa = 0; gpa < 2 * MIB; gpa += PAGE_BYTES)
+		*(volatile uint8_t *)pod_at(&pod, 0, gpa) = 1;
+	for (uint16_t i = 0; i < 2; i++)
+		pager_stop(pod.node[i].pager);
+	pager_stats_get(pod.node[0].pager, &stats);
+	assert_true(stats.evict_push_count >= 128);
+	assert_int_equal(pod.node[0].lost.pages, stats.evict_push_count);
+	pod_destroy(&pod);
+}
+
 static void *write_late(void *arg)
 {
 	*(volatile uint8_t *)arg = 2;
@@ -378,6 +453,8 @@ int main(void)
 		cmocka_unit_test(hot_pages_are_known),
 		cmocka_unit_test(memory_stays_within_capacity),
 		cmocka_unit_test(ports_reach_all_memory),
+		cmocka_unit_test(a_lost_page_is_told_first),
+		cmocka_unit_test(a_page_pushed_out_is_told),
 		cmocka_unit_test(a_pinned_page_stays),
 		cmocka_unit_test(stopping_ends_waiting_pins),
 		cmocka_unit_test(a_dead_link_is_named),
