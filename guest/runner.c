@@ -5,6 +5,8 @@
  *
  * The command is /eagre/command (archive.h): its arguments, each ended by a zero byte. The runner
  * returns when the host has been sent the exit status down to the last byte; init then powers off.
+ *
+ * Init confines the runner to the CPUs that are where the serial port is. The command is free.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -68,7 +70,9 @@ int main(int argc, char **argv)
 {
 	static char text[GUEST_COMMAND_BYTES_MAX];
 	static char *command[GUEST_COMMAND_ARGS_MAX + 1];
-	struct session_config config = { .argv = command, .window = SESSION_WINDOW_SERIAL };
+	struct session_config config = { .argv = command,
+					 .window = SESSION_WINDOW_SERIAL,
+					 .command_on_all_cpus = 1 };
 	const char *line = argc > 1 ? argv[1] : CHANNEL_GUEST_TTY;
 	int fd = open("/" GUEST_COMMAND_PATH, O_RDONLY | O_CLOEXEC);
 	ssize_t size;

@@ -10,8 +10,11 @@
 
 #include <stdint.h>
 
-/* The most stdin that may be on its way. A 16550's tty buffers 4 KiB and drops what is over it. */
-#define SESSION_WINDOW_SERIAL 2048
+/*
+ * The most stdin that may be on its way. The session reads the line whatever the command does; Linux's
+ * serial driver queues at least 64 KiB in front of a tty that is not read yet.
+ */
+#define SESSION_WINDOW_SERIAL 16384
 #define SESSION_WINDOW_MAX    65536
 
 /* The most arguments a client may send, and their bytes together. */
@@ -22,6 +25,8 @@ struct session_config {
 	int line;	 /* both directions, raw, O_NONBLOCK; stays open */
 	char **argv;	 /* the command, or NULL: the client sends it by ARG and START */
 	uint32_t window; /* stdin bytes that the line can hold, at most SESSION_WINDOW_MAX */
+	/* The command may use every CPU, whichever the caller is confined to. */
+	int command_on_all_cpus;
 };
 
 /*

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pty.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -185,6 +186,72 @@ static void await_text(int line, const char *text)
 	}
 }
 
+/* Both streams at once, each many batches long: nothing is lost, and stdout does not starve stderr.
+ */
+static void two_long_streams_are_exact(void **state)
+{
+	char *argv[] = { "sh", "-c",
+			 "head -c 300000 /dev/zero | tr '\\0' o & "
+			 "head -c 300000 /dev/zero | tr '\\0' e >&2; wait",
+			 NULL };
+	FILE *out = file_with("", 0), *err = file_with("", 0);
+	char *want = malloc(BIG_SIZE);
+
+	(void)state;
+	assert_int_equal(run(argv, 0, SESSION_WINDOW_SERIAL, NULL, out, err), 0);
+	file_is(out, memset(want, 'o', BIG_SIZE), BIG_SIZE);
+	file_is(err, memset(want, 'e', BIG_SIZE), BIG_SIZE);
+	free(want);
+}
+
+/* How many CPUs a command may use whose session is confined to one; 0: a command that told nothing.
+ */
+static int cpus_of_command(int on_all_cpus)
+{
+	char *argv[] = { "nproc", NULL };
+	struct session_config server = { .argv = argv,
+					 .window = 1000,
+					 .command_on_all_cpus = on_all_cpus };
+	struct client_config config = { .in = -1, .err = 2, .greeting_timeout_ms = 5000 };
+	FILE *out = file_with("", 0);
+	int lines[2], status, cpus = 0;
+	pid_t pid;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, lines), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		cpu_set_t one;
+
+		CPU_ZERO(&one);
+		CPU_SET(sched_getcpu(), &one);
+		sched_setaffinity(0, sizeof(one), &one);
+		fcntl(lines[1], F_SETFL, O_NONBLOCK);
+		server.line = lines[1];
+		_exit(-session_serve(&server));
+	}
+	close(lines[1]);
+	config.line = lines[0];
+	config.out = fileno(out);
+	assert_int_equal(client_run(&config), 0);
+	close(lines[0]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	rewind(out);
+	if (fscanf(out, "%d", &cpus) != 1)
+		cpus = 0;
+	fclose(out);
+	return cpus;
+}
+
+static void a_command_may_leave_its_sessions_cpus(void **state)
+{
+	(void)state;
+	assert_int_equal(cpus_of_command(0), 1);
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		skip();
+	assert_true(cpus_of_command(1) > 1);
+}
+
 static void a_command_dies_with_its_client(void **state)
 {
 	/* It ignores the polite signal. */
@@ -212,11 +279,10 @@ static void a_stranger_is_refused(void **state)
 static void more_stdin_than_the_window_is_refused(void **state)
 {
 	char *argv[] = { "sleep", "100", NULL };
-	struct pair pair = server_start(argv, SESSION_WINDOW_SERIAL);
-	static const uint8_t data[CHANNEL_PAYLOAD_MAX];
+	struct pair pair = server_start(argv, 1000);
+	static const uint8_t data[1001];
 	uint8_t frame[CHANNEL_FRAME_MAX];
-	ssize_t n = channel_encode(CHANNEL_STDIN, data, SESSION_WINDOW_SERIAL + 1, frame,
-				   sizeof(frame));
+	ssize_t n = channel_encode(CHANNEL_STDIN, data, sizeof(data), frame, sizeof(frame));
 
 	(void)state;
 	assert_int_equal(write(pair.line, frame, (size_t)n), n);
@@ -301,6 +367,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(streams_and_status_are_exact),
 		cmocka_unit_test(ends_are_told_as_a_shell_does),
 		cmocka_unit_test(unread_stdin_does_not_matter),
+		cmocka_unit_test(two_long_streams_are_exact),
+		cmocka_unit_test(a_command_may_leave_its_sessions_cpus),
 		cmocka_unit_test(a_command_dies_with_its_client),
 		cmocka_unit_test(a_stranger_is_refused),
 		cmocka_unit_test(more_stdin_than_the_window_is_refused),
