@@ -373,6 +373,7 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, const struct sourc
 				      .gpa = source->gpa,
 				      .gpa_behind = source->gpa_behind,
 				      .code = cache->next,
+				      .head = t.head,
 				      .stale = t.stale,
 				      .code_bytes = t.code_bytes,
 				      .guest_bytes = (uint16_t)guest_bytes,
@@ -474,7 +475,7 @@ void soft_block_invalidate(struct engine *engine, struct soft_block *block)
 {
 	struct soft_block **link = bucket_of(engine->cache, block->gpa, block->rip, block->mode);
 	uint64_t first;
-	int32_t distance = (int32_t)(block->stale - (block->code + 5));
+	int32_t distance = (int32_t)(block->stale - (block->head + 5));
 
 	if (!block->valid)
 		return;
@@ -483,7 +484,7 @@ void soft_block_invalidate(struct engine *engine, struct soft_block *block)
 		link = &(*link)->hash_next;
 	if (*link)
 		__atomic_store_n(link, block->hash_next, __ATOMIC_RELEASE);
-	memcpy(&first, block->code, sizeof(first));
+	memcpy(&first, block->head, sizeof(first));
 	first = (first & ~0xffffffffffull) | 0xe9 | (uint64_t)(uint32_t)distance << 8;
-	__atomic_store_n((uint64_t *)(void *)block->code, first, __ATOMIC_SEQ_CST);
+	__atomic_store_n((uint64_t *)(void *)block->head, first, __ATOMIC_SEQ_CST);
 }

@@ -5,7 +5,8 @@
  * A block is a run of guest instructions at one virtual and physical address, translated for a
  * mode:
  *
- *   code:  nop (5 bytes, where an invalid block gets its jump away)
+ *   code:  what precedes a loop
+ *   head:  nop (5 bytes, where an invalid block gets its jump away)
  *          host code of the instructions, and of the ways out
  *          cold: TLB misses, unlinked jumps, the way out of an invalid block
  *
@@ -47,7 +48,7 @@ enum soft_computed { NOT_COMPUTED, COMPUTED_JUMP, COMPUTED_CALL, COMPUTED_RETURN
 
 struct soft_block {
 	uint64_t rip, gpa;
-	uint8_t *code, *stale;
+	uint8_t *code, *head, *stale;
 	struct soft_block *hash_next, *page_next;
 	/* Its one instruction reaches into this page (then another list knows it, too); or 0. */
 	uint64_t gpa_behind;
@@ -136,7 +137,7 @@ struct soft_translation {
 	bool crossing_next; /* the instruction behind the block reaches into the next page */
 	/* results */
 	uint32_t code_bytes, record_count;
-	uint8_t *stale;
+	uint8_t *head, *stale;
 };
 bool soft_translate_block(struct soft_translation *translation);
 /* Is it left to C? */

@@ -100,6 +100,15 @@ static inline void emit_lea_base(struct emit *e, int to, int base, int32_t displ
 	emit32(e, (uint32_t)displacement);
 }
 
+/* cmp reg, constant (64 bits) */
+static inline void emit_compare(struct emit *e, int reg, uint32_t constant)
+{
+	emit8(e, 0x48u | (reg >= 8 ? 1u : 0));
+	emit8(e, 0x81);
+	emit8(e, 0xf8u | ((uint32_t)reg & 7));
+	emit32(e, constant);
+}
+
 /* mov reg, constant, as short as it goes; no flags */
 static inline void emit_constant(struct emit *e, int reg, uint64_t value)
 {

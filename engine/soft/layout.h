@@ -22,8 +22,8 @@
 #define VCPU_EXEC_ADDRESS 192 /* operand of the instruction that the stepper executes */
 #define VCPU_EXEC_SAVED	  200
 #define VCPU_SCRATCH	  208 /* 4 of 8 bytes */
-#define VCPU_SHARED	  240 /* 8 of 8 bytes: what accesses of a block share (translate_share.c) */
-#define VCPU_REACH	  304 /* u64: SOFT_REACH of the miss, if it is a shared one */
+#define VCPU_SHARED	  240 /* 8 of 16 bytes, addend and tag: translate_share.c */
+#define VCPU_REACH	  368 /* u64: SOFT_REACH of the miss, if it is a shared one */
 #define VCPU_STACK_END	  512 /* a small stack below, for PUSHF in generated code */
 
 #define SOFT_REASON_STOP      0 /* told to; nothing was saved, all was saved before */

@@ -237,8 +237,8 @@ struct engine_vcpu {
 	uint64_t slot;
 	uint64_t exec_address, exec_saved;
 	uint64_t scratch[4];
-	uint64_t shared[8], reach;
-	uint64_t small_stack[25];
+	uint64_t shared[8][2], reach;
+	uint64_t small_stack[17];
 
 	/* What generated code reads and writes besides. */
 	uint32_t interrupts_on; /* RFLAGS.IF: FLAG_IF or 0 */

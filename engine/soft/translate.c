@@ -120,6 +120,11 @@ bool soft_translate_block(struct soft_translation *t)
 	find_live(t, live);
 	tr_share_plan(&tr);
 	tr_record(&tr, t->rip);
+	if (tr.loops)
+		tr_share_begin(&tr);
+	while ((uintptr_t)tr.e.at % 8)
+		emit8(&tr.e, 0x90);
+	t->head = tr.e.at;
 	for (int i = 0; i < 5; i++)
 		emit8(&tr.e, (uint32_t)(ENTRY_NOP >> (8 * i)) & 0xff);
 	tr_clean(&tr);

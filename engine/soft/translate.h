@@ -32,6 +32,7 @@ struct tr_access {
 struct tr_group {
 	int8_t base;
 	bool write; /* some of them */
+	bool loops; /* found in one round of a loop, it is tried first in the next */
 	uint8_t members;
 	uint32_t version; /* of the register */
 	int64_t low, high;
@@ -45,6 +46,9 @@ struct cold {
 	uint8_t *retry;			/* TLB miss: where to try again */
 	const struct soft_insn *insn;	/* whose address is computed anew; NULL: the stack */
 	const struct tr_access *access; /* if it looked for others, too */
+	uint8_t *
+		resume; /* of a loop's: where to go on once it is found; then these are in place: */
+	uint8_t held[2];
 	int stack_base;
 	int32_t stack_offset;
 	uint64_t rip;
@@ -68,6 +72,7 @@ struct tr {
 	struct tr_group group[GROUPS_MAX];
 	uint32_t group_count;
 	uint8_t held[2];     /* the groups whose addend is in r14 and r15 */
+	bool loops;	     /* some groups do; then the block jumps back to its head */
 	bool known_offered;  /* the way out to C is for the block's last instruction */
 	uint64_t shadow_rip; /* no interrupt comes before this instruction (STI); or 0 */
 	bool failed;
@@ -91,6 +96,10 @@ void tr_share_plan(struct tr *tr);
  * place in host memory. A leader destroys the flags.
  */
 bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand *ret_at);
+/* Before a loop's head: nothing has been found yet. */
+void tr_share_begin(struct tr *tr);
+/* Off the path: a loop's group is on another page than in the last round. */
+void tr_share_look(struct tr *tr, struct cold *cold);
 /* SOFT_REACH of the leader's group. */
 uint32_t tr_reach(const struct tr *tr, const struct tr_access *access);
 /* r14 or r15 for other things: one that holds nothing, if there is one. */
@@ -111,6 +120,10 @@ void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn 
 bool tr_is_odd(const struct soft_insn *insn);
 /* Its parts. r14: linear -> offset in its page; r15: the entry. The miss is to be filled in. */
 struct cold *tr_look(struct tr *tr, uint32_t bytes, bool write);
+/* A jcc to a way out, which is to be filled in. */
+struct cold *tr_miss_jump(struct tr *tr, uint8_t condition);
+/* r14 := the tag of the entry at r15 */
+void tr_tag(struct tr *tr, bool write);
 /* r15: the entry -> the page's addend */
 void tr_addend(struct tr *tr);
 /* r14 := the page's host address */

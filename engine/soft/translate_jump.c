@@ -101,10 +101,17 @@ void tr_exit_indirect(struct tr *tr, bool computed)
 	emit32(e, table + 8);
 }
 
+/* The jump whose distance is at `site` will be linked to the block at rip. */
+static void link_to(struct tr *tr, uint8_t *site, uint64_t rip)
+{
+	bool slot = tr->flags == FLAGS_IN_SLOT;
+
+	tr_cold(tr, site, slot ? SOFT_REASON_LINK_SLOT : SOFT_REASON_LINK)->rip = rip;
+}
+
 void tr_exit(struct tr *tr, uint64_t rip)
 {
 	struct emit *e = &tr->e;
-	struct cold *cold;
 
 	if (!in_same_page(tr, rip) || (rip == tr->next && tr->t->crossing_next)) {
 		save_flags_for_exit(tr, rip);
@@ -120,9 +127,7 @@ void tr_exit(struct tr *tr, uint64_t rip)
 	tr_clean(tr);
 	emit8(e, 0xe9);
 	emit32(e, 0);
-	cold = tr_cold(tr, e->at - 4,
-		       tr->flags == FLAGS_IN_SLOT ? SOFT_REASON_LINK_SLOT : SOFT_REASON_LINK);
-	cold->rip = rip;
+	link_to(tr, e->at - 4, rip);
 }
 
 void tr_exit_step(struct tr *tr, uint64_t rip)
@@ -141,11 +146,45 @@ void tr_exit_step(struct tr *tr, uint64_t rip)
 	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
 }
 
-/* Jcc, LOOP and JRCXZ: a short form of the host's own, to the way out of the taken branch. */
+/* LOOP and JRCXZ: loop +2; jmp +5; jmp taken. Where the last one's distance is. */
+static uint8_t *emit_loop(struct tr *tr, const struct soft_insn *insn, uint64_t target)
+{
+	struct emit *e = &tr->e;
+
+	tr_record(tr, tr->rip);
+	emit8(e, insn->z.opcode);
+	emit8(e, 2);
+	tr_record(tr, tr->next);
+	emit8(e, 0xeb);
+	emit8(e, 5);
+	tr_record(tr, target);
+	emit8(e, 0xe9);
+	emit32(e, 0);
+	return e->at - 4;
+}
+
+/* jcc, its distance being one that can be changed at any time. Where that is. */
+static uint8_t *emit_condition(struct tr *tr, const struct soft_insn *insn)
+{
+	struct emit *e = &tr->e;
+
+	tr_record(tr, tr->rip);
+	while (((uintptr_t)e->at + 2) % 4)
+		emit8(e, 0x90);
+	emit8(e, 0x0f);
+	emit8(e, 0x80u | (insn->z.opcode & 15));
+	emit32(e, 0);
+	return e->at - 4;
+}
+
+static bool is_jcc(const struct soft_insn *insn)
+{
+	return insn->z.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || insn->z.opcode < 0xe0;
+}
+
 static void translate_conditional(struct tr *tr, const struct soft_insn *insn)
 {
 	uint64_t target = tr->next + insn->op[0].imm.value.u;
-	struct emit *e = &tr->e;
 	enum flags_place flags;
 	uint8_t *site;
 
@@ -154,28 +193,20 @@ static void translate_conditional(struct tr *tr, const struct soft_insn *insn)
 		tr_restore_flags(tr);
 		tr->flags = FLAGS_IN_HOST;
 	}
-	tr_record(tr, tr->rip);
-	if (insn->z.opcode >= 0xe0 && insn->z.opcode <= 0xe3 &&
-	    insn->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
-		/* loop +2; jmp +5; jmp taken */
-		emit8(e, insn->z.opcode);
-		emit8(e, 2);
-		tr_record(tr, tr->next);
-		emit8(e, 0xeb);
-		emit8(e, 5);
-		tr_record(tr, target);
-		emit8(e, 0xe9);
-	} else {
-		emit8(e, 0x0f);
-		emit8(e, 0x80u | (insn->z.opcode & 15));
-	}
-	emit32(e, 0);
-	site = e->at - 4;
+	site = is_jcc(insn) ? emit_condition(tr, insn) : emit_loop(tr, insn, target);
 	flags = tr->flags;
+	if (is_jcc(insn) && tr->loops && !(tr->t->mode & MODE_SLOT)) {
+		emit_patch32(site, tr->t->head);
+	} else if (is_jcc(insn) && in_same_page(tr, target)) {
+		link_to(tr, site, target);
+	} else {
+		tr_exit(tr, tr->next);
+		tr->flags = flags;
+		emit_patch32(site, tr->e.at);
+		tr_exit(tr, target);
+		return;
+	}
 	tr_exit(tr, tr->next);
-	tr->flags = flags;
-	emit_patch32(site, e->at);
-	tr_exit(tr, target);
 }
 
 /* The return address; lea rsp, [rsp - 8] */

@@ -110,13 +110,12 @@ bool tr_is_odd(const struct soft_insn *insn)
 	return insn && (insn->memory_bytes > 8 || insn->alignment > 1 || soft_insn_is_vector(insn));
 }
 
-/* jcc to a cold way out. */
-static struct cold *emit_miss_jump(struct tr *tr, uint8_t condition, bool write)
+struct cold *tr_miss_jump(struct tr *tr, uint8_t condition)
 {
 	emit8(&tr->e, 0x0f);
 	emit8(&tr->e, condition);
 	emit32(&tr->e, 0);
-	return tr_cold(tr, tr->e.at - 4, write ? SOFT_REASON_WRITE : SOFT_REASON_READ);
+	return tr_cold(tr, tr->e.at - 4, SOFT_REASON_READ);
 }
 
 struct cold *tr_look(struct tr *tr, uint32_t bytes, bool write)
@@ -131,11 +130,13 @@ struct cold *tr_look(struct tr *tr, uint32_t bytes, bool write)
 	emit_bytes(e, move_shift_and, sizeof(move_shift_and));
 	emit32(e, (TLB_ENTRIES - 1) * 32);
 	emit_indexed(e, 0x2b, R14, tag_offset(tr, write));
-	emit8(e, 0x49);
-	emit8(e, 0x81);
-	emit8(e, 0xfe);
-	emit32(e, PAGE_BYTES - bytes);
-	return emit_miss_jump(tr, 0x87, write);
+	emit_compare(e, R14, PAGE_BYTES - bytes);
+	return tr_miss_jump(tr, 0x87);
+}
+
+void tr_tag(struct tr *tr, bool write)
+{
+	emit_indexed(&tr->e, 0x8b, R14, tag_offset(tr, write));
 }
 
 void tr_addend(struct tr *tr)
@@ -154,7 +155,7 @@ struct cold *tr_look_constant(struct tr *tr, uint64_t page, bool write)
 	tr_forget(tr, R15); /* who comes back from a miss has lost it */
 	emit_constant(&tr->e, R14, page);
 	emit_gs(&tr->e, true, 0x3b, R14, tag_offset(tr, write) + entry);
-	cold = emit_miss_jump(tr, 0x85, write);
+	cold = tr_miss_jump(tr, 0x85);
 	emit_load(&tr->e, R14, host_offset(tr) + entry);
 	return cold;
 }
@@ -166,6 +167,8 @@ void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn 
 
 	if (tr_is_odd(insn))
 		cold->reason = write ? SOFT_REASON_WRITE_ODD : SOFT_REASON_READ_ODD;
+	else
+		cold->reason = write ? SOFT_REASON_WRITE : SOFT_REASON_READ;
 	cold->insn = insn;
 	cold->retry = retry;
 	emit_indexed(&tr->e, 0x03, R14, host_offset(tr));
@@ -316,8 +319,7 @@ static void emit_stale(struct tr *tr)
 void tr_emit_cold(struct tr *tr)
 {
 	for (uint32_t i = 0; i < tr->cold_count; i++) {
-		const struct cold *cold = &tr->cold[i];
-		bool miss = cold->retry != NULL;
+		struct cold *cold = &tr->cold[i];
 		struct soft_record *record;
 
 		tr->flags = cold->slot ? FLAGS_IN_SLOT : FLAGS_IN_HOST;
@@ -325,7 +327,9 @@ void tr_emit_cold(struct tr *tr)
 		if (cold->reason == SOFT_REASON_LOOKUP)
 			record->computed = cold->computed;
 		emit_patch32(cold->site, tr->e.at);
-		if (miss)
+		if (cold->resume)
+			tr_share_look(tr, cold);
+		if (cold->retry)
 			emit_miss(tr, cold);
 		else
 			emit_unlinked(tr, cold);

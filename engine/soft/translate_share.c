@@ -15,6 +15,13 @@
  *      access   op [rbx+disp+r15]
  *      others   (mov r15,gs:[slot];) op [rbx+disp+r15]
  *
+ * A block that jumps back to its own start keeps what it has found: a group whose register stays as
+ * it is, or goes on by constants, is most likely where it was in the round before. So its leader
+ * compares with that alone, and looks into the TLB only if it differs:
+ *
+ *      leader   lea r14,[rbx+lo]; sub r14,gs:[slot's tag]; cmp r14,4096-span; ja look;
+ *               mov r14,gs:[slot]
+ *
  * If a leader fails although its own access is fine (the group crosses into the next page, or one
  * that reads cannot write yet), the guest goes on in a block that shares nothing (MODE_ALONE), for
  * this once; a block to which that happens often is translated anew without sharing.
@@ -25,7 +32,14 @@
 #include "engine/soft/translate.h"
 
 #define SPAN_MAX     256
+#define STRIDE_MAX   256
 #define DISTANCE_MAX (1 << 30)
+
+/*
+ * A loop's slot before its first round: no address of the guest's matches, but those that are not
+ * canonical; and such an access faults on the host as it should in the guest.
+ */
+#define TAG_NOWHERE BIT64(62)
 
 /* Where a register is, as far as known: a value that nobody knows (its version), plus delta. */
 struct origin {
@@ -200,6 +214,27 @@ static void add_access(struct tr *tr, struct tr_access *access, uint32_t version
 							  .members = 1 };
 }
 
+/* Does the block's last instruction jump to its first? */
+static bool is_loop(const struct soft_translation *t, uint64_t next)
+{
+	const struct soft_insn *last = &t->insn[t->count - 1];
+
+	return last->z.meta.category == ZYDIS_CATEGORY_COND_BR && tr_is_jump(last) &&
+	       last->flags_read && next + last->op[0].imm.value.u == t->rip;
+}
+
+static void find_loops(struct tr *tr, const struct origin *origin)
+{
+	for (uint32_t g = 0; g < tr->group_count; g++) {
+		struct tr_group *group = &tr->group[g];
+		const struct origin *at = &origin[group->base];
+
+		group->loops = group->base != BASE_CONSTANT && at->version == 0 &&
+			       at->delta <= STRIDE_MAX && at->delta >= -STRIDE_MAX;
+		tr->loops = tr->loops || group->loops;
+	}
+}
+
 void tr_share_plan(struct tr *tr)
 {
 	const struct soft_translation *t = tr->t;
@@ -225,6 +260,8 @@ void tr_share_plan(struct tr *tr)
 		}
 		follow(origin, insn, kind);
 	}
+	if (is_loop(t, next))
+		find_loops(tr, origin);
 }
 
 void tr_forget(struct tr *tr, int reg)
@@ -250,7 +287,18 @@ int tr_scratch_besides(struct tr *tr, struct host_operand at)
 
 static uint32_t slot_offset(uint32_t group)
 {
-	return VCPU_SHARED + 8 * group;
+	return VCPU_SHARED + 16 * group;
+}
+
+void tr_share_begin(struct tr *tr)
+{
+	emit_constant(&tr->e, R14, TAG_NOWHERE);
+	for (uint32_t g = 0; g < tr->group_count; g++) {
+		if (!tr->group[g].loops)
+			continue;
+		emit_store(&tr->e, R14, slot_offset(g) + 8);
+		emit_store_constant(&tr->e, 0, slot_offset(g));
+	}
 }
 
 static void fill_in(struct tr *tr, struct cold *cold, const struct soft_insn *insn, uint8_t *retry)
@@ -287,6 +335,48 @@ static void lead(struct tr *tr, const struct soft_insn *insn, const struct tr_ac
 		emit_store(&tr->e, R15, slot_offset(access->group));
 }
 
+/* The same in a loop: r14 or r15 := the addend. */
+static void lead_loop(struct tr *tr, const struct soft_insn *insn, const struct tr_access *access)
+{
+	const struct tr_group *group = &tr->group[access->group];
+	int reg = tr_scratch(tr);
+	uint8_t *resume = tr->e.at;
+	struct cold *cold;
+
+	emit_lea_base(&tr->e, reg, access->base, (int32_t)(group->low - access->shift));
+	emit_gs(&tr->e, true, 0x2b, reg, slot_offset(access->group) + 8);
+	emit_compare(&tr->e, reg, (uint32_t)(PAGE_BYTES - (group->high - group->low)));
+	cold = tr_miss_jump(tr, 0x87);
+	fill_in(tr, cold, insn, NULL);
+	cold->resume = resume;
+	cold->held[0] = tr->held[0];
+	cold->held[1] = tr->held[1];
+	emit_load(&tr->e, reg, slot_offset(access->group));
+	tr->held[reg - R14] = access->group;
+}
+
+void tr_share_look(struct tr *tr, struct cold *cold)
+{
+	const struct tr_access *access = cold->access;
+	const struct tr_group *group = &tr->group[access->group];
+	uint32_t slot = slot_offset(access->group);
+	struct cold *miss;
+
+	cold->retry = tr->e.at;
+	emit_lea_base(&tr->e, R14, access->base, (int32_t)(group->low - access->shift));
+	miss = tr_look(tr, (uint32_t)(group->high - group->low), group->write);
+	tr_tag(tr, group->write);
+	emit_store(&tr->e, R14, slot + 8);
+	tr_addend(tr);
+	emit_store(&tr->e, R15, slot);
+	for (int reg = R14; reg <= R15; reg++)
+		if (cold->held[reg - R14] != GROUP_NONE)
+			emit_load(&tr->e, reg, slot_offset(cold->held[reg - R14]));
+	emit_jump(&tr->e, cold->resume);
+	emit_patch32(miss->site, tr->e.at);
+	tr->cold_count--; /* the miss is emitted with this one */
+}
+
 /* Of a constant page: r14 := its host address. */
 static void lead_constant(struct tr *tr, const struct soft_insn *insn,
 			  const struct tr_access *access)
@@ -316,6 +406,8 @@ bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand 
 	tr_record(tr, tr->rip);
 	if (leads && constant)
 		lead_constant(tr, insn, access);
+	else if (leads && tr->group[access->group].loops)
+		lead_loop(tr, insn, access);
 	else if (leads)
 		lead(tr, insn, access);
 	if (tr->held[0] != access->group && tr->held[1] != access->group) {

@@ -115,7 +115,7 @@ static int soft_vcpu_create(struct engine *engine, uint32_t number, struct engin
 	vcpu->engine = engine;
 	vcpu->number = number;
 	vcpu->signal_stack = stack;
-	vcpu->small_stack_top = (uintptr_t)(vcpu->small_stack + 24);
+	vcpu->small_stack_top = (uintptr_t)(vcpu->small_stack + 16);
 	vcpu->tsc_ratio = engine->tsc_ratio;
 	vcpu->physical_mask = BIT64(bits) - 1;
 	vcpu->exec = soft_cache_exec(engine, number);
