@@ -37,7 +37,8 @@
 
 /*
  * A loop's slot before its first round: no address of the guest's matches, but those that are not
- * canonical; and such an access faults on the host as it should in the guest.
+ * canonical. Such an access, whatever addend is there, is not canonical on the host either, and
+ * faults as it should in the guest.
  */
 #define TAG_NOWHERE BIT64(62)
 
@@ -293,12 +294,10 @@ static uint32_t slot_offset(uint32_t group)
 void tr_share_begin(struct tr *tr)
 {
 	emit_constant(&tr->e, R14, TAG_NOWHERE);
-	for (uint32_t g = 0; g < tr->group_count; g++) {
-		if (!tr->group[g].loops)
-			continue;
-		emit_store(&tr->e, R14, slot_offset(g) + 8);
-		emit_store_constant(&tr->e, 0, slot_offset(g));
-	}
+	for (uint32_t g = 0; g < tr->group_count; g++)
+		if (tr->group[g].loops)
+			emit_store(&tr->e, R14, slot_offset(g) + 8);
+}
 }
 
 static void fill_in(struct tr *tr, struct cold *cold, const struct soft_insn *insn, uint8_t *retry)

@@ -24,6 +24,7 @@ SYSTEM_CASE(code)
 SYSTEM_CASE(features)
 SYSTEM_CASE(protected)
 SYSTEM_CASE(paging_32)
+SYSTEM_CASE(loops)
 SYSTEM_CASE(stress)
 
 #define FEW "its emulator knows only part of 64-bit mode"
@@ -39,6 +40,7 @@ const struct test_case cases_system[] = {
 	{ "system-features", test_features, FEW },
 	{ "system-protected", test_protected, FEW },
 	{ "system-paging-32", test_paging_32, FEW },
+	{ "system-loops", test_loops, FEW },
 	{ "system-stress", test_stress, FEW },
 	{ "shaken-exceptions", shaken_exceptions, FEW },
 	{ "shaken-privilege", shaken_privilege, FEW },
@@ -50,6 +52,7 @@ const struct test_case cases_system[] = {
 	{ "shaken-features", shaken_features, FEW },
 	{ "shaken-protected", shaken_protected, FEW },
 	{ "shaken-paging-32", shaken_paging_32, FEW },
+	{ "shaken-loops", shaken_loops, FEW },
 	{ "shaken-stress", shaken_stress, FEW },
 	{ 0 },
 };

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Loops and straight lines whose accesses are neighbours: over the edges of pages, into pages with other rights, onto
+ * their own code, off bases that are no addresses. An engine may look pages up once for many accesses; none of this may
+ * show it. The language: system_guest.inc.
+ */
+#include "tests/engine/system_guest.inc"
+
+#define P 1
+#define W 2
+#define A 0x20
+#define D 0x40
+
+	.macro	MAP n, value:vararg
+	movq	$\value, SYS_PT_WINDOW + 8 * \n
+	invlpg	SYS_WINDOW + 0x1000 * \n
+	.endm
+	.macro	REPORT_PTE n
+	mov	SYS_PT_WINDOW + 8 * \n, %rax
+	REPORT	%rax
+	.endm
+
+#define PAGE(n) (SYS_WINDOW + 0x1000 * (n))
+#define FRAME(n) (SYS_DATA + 0x1000 * (n))
+
+	IMAGE	loops
+gate_target:
+	DONE
+
+/* A record of 24 bytes, read and written over five pages, whose frames are not neighbours. */
+	CASE	records
+	MAP	1, FRAME(1)+P+W
+	MAP	2, FRAME(4)+P+W
+	MAP	3, FRAME(2)+P+W
+	MAP	4, FRAME(8)+P+W
+	MAP	5, FRAME(6)+P+W
+	mov	$PAGE(1), %ebx
+	xor	%ecx, %ecx
+	add	$4, %ebx
+1:	mov	%rcx, (%rbx)
+	movq	$1, 8(%rbx)
+	movl	$2, 16(%rbx)
+	movl	$3, 20(%rbx)
+	add	$24, %rbx
+	inc	%ecx
+	cmp	$850, %ecx
+	jne	1b
+	mov	$3, %ebp
+2:	mov	$PAGE(1)+4, %ebx
+	xor	%ecx, %ecx
+	xor	%edx, %edx
+3:	mov	(%rbx), %rax
+	add	8(%rbx), %rax
+	add	%rax, 8(%rbx)
+	mov	16(%rbx), %esi
+	add	%esi, 20(%rbx)
+	add	%rax, %rdx
+	add	$24, %rbx
+	inc	%ecx
+	cmp	$850, %ecx
+	jne	3b
+	dec	%ebp
+	jnz	2b
+	REPORT	%rdx			/* 4n + 4, in the third round */
+	WANT	4*850+4*850*849/2
+	mov	PAGE(1)+4+24*170+8, %rax
+	REPORT	%rax			/* 7n + 8: record 170 crosses from page 1 into page 2 */
+	WANT	7*170+8
+	mov	FRAME(4)+8, %eax	/* its last word */
+	REPORT	%rax
+	WANT	9
+	REPORT_PTE 5
+	WANT	FRAME(6)+P+W+A+D
+	DONE
+
+/* Only reads: no page gets dirty. Reads, and a write that does not come to pass: neither. */
+	CASE	dirty
+	MAP	1, FRAME(1)+P+W
+	MAP	2, FRAME(2)+P+W
+	MAP	3, FRAME(3)+P+W
+	mov	$PAGE(1)+8, %ebx
+	mov	$300, %ecx
+1:	mov	(%rbx), %rax
+	add	8(%rbx), %rax
+	add	$16, %rbx
+	dec	%ecx
+	jnz	1b
+	REPORT_PTE 1
+	WANT	FRAME(1)+P+W+A
+	REPORT_PTE 2
+	WANT	FRAME(2)+P+W+A
+	mov	$PAGE(3), %ebx
+	mov	(%rbx), %eax
+	RESUME	2f
+	div	%cl			/* by 0 */
+	mov	%eax, 4(%rbx)
+	EXPECT	0
+2:	REPORT_PTE 3
+	WANT	FRAME(3)+P+W+A
+	mov	%eax, 4(%rbx)
+	REPORT_PTE 3
+	WANT	FRAME(3)+P+W+A+D
+	DONE
+
+/* The loop comes to a page that is read-only, or to none. The registers are those of that round. */
+	CASE	rights
+	MAP	1, FRAME(1)+P+W
+	MAP	2, FRAME(2)+P
+	MAP	3, 0
+	mov	$PAGE(1)+0xf00, %ebx
+	xor	%ecx, %ecx
+	RESUME	3f
+1:	mov	(%rbx), %rax
+	inc	%ecx
+2:	mov	%rax, 8(%rbx)
+	add	$16, %rbx
+	cmp	$0x1000, %ecx
+	jne	1b
+	EXPECT	14, error=3, rip=2b, cr2=(PAGE(2)+8)
+3:	REPORT	%rcx
+	WANT	17
+	REPORT	%rbx
+	WANT	PAGE(2)
+	RESUME	6f
+	mov	$PAGE(2)+0xe00, %ebx
+	xor	%ecx, %ecx
+4:	inc	%ecx
+5:	mov	(%rbx), %rax
+	add	8(%rbx), %rax
+	add	$16, %rbx
+	cmp	$0x1000, %ecx
+	jne	4b
+	EXPECT	14, error=0, rip=5b, cr2=PAGE(3)
+6:	REPORT	%rcx
+	WANT	33
+	DONE
+
+/* Data beside the loop's code; its own code; its own last jump. */
+	CASE	own_code
+	lea	9f(%rip), %rbx
+	mov	$100, %ecx
+	xor	%edx, %edx
+1:	mov	(%rbx), %eax
+	add	$1, %eax
+	mov	%eax, (%rbx)
+	add	%eax, %edx
+	dec	%ecx
+	jnz	1b
+	REPORT	%rdx
+	WANT	5050
+	lea	2f+2(%rip), %rbx
+	mov	$50, %ecx
+	xor	%edx, %edx
+2:	add	$0x100, %edx
+	mov	%ecx, (%rbx)
+	dec	%ecx
+	jnz	2b
+	REPORT	%rdx			/* 256 + 50 + 49 + ... + 2 */
+	WANT	1530
+	lea	4f(%rip), %rbx
+	movzwl	(%rbx), %esi
+	mov	$0x9090, %edi
+	mov	$1000, %ecx
+3:	dec	%ecx
+	cmp	$990, %ecx
+	cmove	%edi, %esi
+	mov	%si, (%rbx)
+	test	%ecx, %ecx
+4:	jnz	3b
+	REPORT	%rcx
+	WANT	990
+	DONE
+	.balign	4
+9:	.long	0
+
+/* Bases that are no addresses. */
+	CASE	not_canonical
+	mov	$0x4000000000000000, %rbx
+	mov	$5, %ecx
+	RESUME	2f
+1:	mov	8(%rbx), %rax
+	add	$8, %rbx
+	dec	%ecx
+	jnz	1b
+	EXPECT	13, error=0, rip=1b
+2:	mov	$0x4000000000000010, %rbp
+	RESUME	4f
+3:	mov	(%rbp), %rax
+	sub	$8, %rbp
+	dec	%ecx
+	jnz	3b
+	EXPECT	12, error=0, rip=3b
+4:	REPORT	%rcx
+	WANT	5
+	DONE
+
+/* A stack whose every word is on two pages, or on one or the other. */
+	CASE	stack
+	MAP	1, FRAME(1)+P+W
+	MAP	2, FRAME(4)+P+W
+	mov	%rsp, %rbp
+	mov	$PAGE(2)+12, %esp
+	mov	$20, %ecx
+	xor	%edx, %edx
+1:	push	%rcx
+	push	%rcx
+	push	$7
+	pop	%rax
+	pop	%rsi
+	add	%rax, %rdx
+	add	%rsi, %rdx
+	pop	%rdi
+	add	%rdi, %rdx
+	call	2f
+	dec	%ecx
+	jnz	1b
+	mov	%rbp, %rsp
+	REPORT	%rdx
+	WANT	580
+	DONE
+2:	incl	%edx
+	ret
+
+	END_IMAGE loops
