@@ -298,7 +298,6 @@ void tr_share_begin(struct tr *tr)
 		if (tr->group[g].loops)
 			emit_store(&tr->e, R14, slot_offset(g) + 8);
 }
-}
 
 static void fill_in(struct tr *tr, struct cold *cold, const struct soft_insn *insn, uint8_t *retry)
 {
