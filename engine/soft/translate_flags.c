@@ -19,13 +19,12 @@ void tr_save_flags(struct tr *tr)
 	tr_record(tr, tr->rip);
 }
 
-void tr_restore_flags(struct tr *tr)
+void tr_restore_flags(struct tr *tr, int scratch)
 {
 	static const uint8_t add_sahf[] = { 0x04, 0x7f, 0x9e };
-	int kept = tr_scratch(tr);
 
-	emit_move(&tr->e, kept, RAX);
+	emit_move(&tr->e, scratch, RAX);
 	emit_gs(&tr->e, false, 0x8b, RAX, VCPU_SLOT);
 	emit_bytes(&tr->e, add_sahf, sizeof(add_sahf));
-	emit_move(&tr->e, RAX, kept);
+	emit_move(&tr->e, RAX, scratch);
 }

@@ -100,7 +100,7 @@ static void need_flags(struct tr *tr, const struct soft_insn *insn)
 	if (tr->flags != FLAGS_IN_SLOT || !(insn->flags_read || (insn->flags_change && kept)))
 		return;
 	tr_record(tr, tr->rip);
-	tr_restore_flags(tr);
+	tr_restore_flags(tr, tr_scratch(tr));
 	tr->flags = FLAGS_IN_HOST;
 }
 

@@ -190,7 +190,7 @@ static void translate_conditional(struct tr *tr, const struct soft_insn *insn)
 
 	if (tr->flags == FLAGS_IN_SLOT && insn->flags_read) {
 		tr_record(tr, tr->rip);
-		tr_restore_flags(tr);
+		tr_restore_flags(tr, tr_scratch(tr));
 		tr->flags = FLAGS_IN_HOST;
 	}
 	site = is_jcc(insn) ? emit_condition(tr, insn) : emit_loop(tr, insn, target);

@@ -362,7 +362,7 @@ void tr_operand(struct tr *tr, const struct soft_insn *insn, bool write)
 		add_bit_distance(tr, insn, true);
 	tr_clean(tr);
 	if (needs_flags(tr, insn)) {
-		tr_restore_flags(tr);
+		tr_restore_flags(tr, R15);
 		tr_record(tr, tr->rip);
 	}
 }
@@ -377,12 +377,12 @@ bool tr_shared_operand(struct tr *tr, const struct soft_insn *insn, struct host_
 	 */
 	if (!access->leader && needs_flags(tr, insn)) {
 		tr_record(tr, tr->rip);
-		tr_restore_flags(tr);
+		tr_restore_flags(tr, tr_scratch(tr));
 	}
 	tr_shared(tr, insn, ret_at);
 	tr_clean(tr);
 	if (access->leader && needs_flags(tr, insn)) {
-		tr_restore_flags(tr);
+		tr_restore_flags(tr, tr_scratch_besides(tr, *ret_at));
 		tr_record(tr, tr->rip);
 	}
 	return true;
