@@ -32,25 +32,27 @@ void actor_make(struct world *world, uint32_t actor)
 	a->index = actor % world->actors_per_node;
 	a->device = a->index >= plan->vcpus;
 	a->rng.state = rng_next(&world->rng);
-	a->pattern = plan->pattern != PATTERN_MIXED ? (uint32_t)plan->pattern
-						    : (uint32_t)rng_below(&a->rng, PATTERN_COUNT);
-	a->stride = (uint32_t)(rng_chance(&a->rng, 60) ? 1 : rng_range(&a->rng, 2, 9));
+	a->pattern = plan->pattern != PATTERN_MIXED
+			     ? (uint32_t)plan->pattern
+			     : (uint32_t)rng_below_64(&a->rng, PATTERN_COUNT);
+	a->stride = (uint32_t)(rng_chance_64(&a->rng, 60) ? 1 : rng_range(&a->rng, 2, 9));
 	a->region = share * actor;
 	a->region_size = share ? share : 1;
-	a->cursor =
-		a->pattern == PATTERN_STRIDE ? (uint32_t)rng_below(&a->rng, world->page_count) : 0;
+	a->cursor = a->pattern == PATTERN_STRIDE
+			    ? (uint32_t)rng_below_64(&a->rng, world->page_count)
+			    : 0;
 	world_schedule_actor(world, actor, between(&a->rng, 0, plan->think_max_ns));
 }
 
 static uint32_t hot_page(struct world *world, struct rng *rng)
 {
-	return world->hot[rng_below(rng, world->plan.hot_pages)];
+	return world->hot[rng_below_64(rng, world->plan.hot_pages)];
 }
 
 static uint32_t group_page(struct world *world, struct sim_actor *a)
 {
 	uint32_t groups = world->node_count / GROUP_NODES, group = a->node / GROUP_NODES;
-	uint32_t size = world->page_count / groups, index = (uint32_t)rng_below(&a->rng, size);
+	uint32_t size = world->page_count / groups, index = (uint32_t)rng_below_64(&a->rng, size);
 
 	return a->pattern == PATTERN_GROUP ? group * size + index : index * groups + group;
 }
@@ -70,9 +72,9 @@ static uint32_t next_page(struct world *world, struct sim_actor *a)
 		a->cursor = (a->cursor + a->stride) % world->page_count;
 		return a->cursor;
 	case PATTERN_PRIVATE:
-		if (rng_chance(&a->rng, 10))
+		if (rng_chance_64(&a->rng, 10))
 			return hot_page(world, &a->rng);
-		return a->region + (uint32_t)rng_below(&a->rng, a->region_size);
+		return a->region + (uint32_t)rng_below_64(&a->rng, a->region_size);
 	case PATTERN_GROUP:
 	case PATTERN_SCATTER:
 		return group_page(world, a);
@@ -85,7 +87,7 @@ static uint32_t next_page(struct world *world, struct sim_actor *a)
 	default:
 		break;
 	}
-	return (uint32_t)rng_below(&a->rng, world->page_count);
+	return (uint32_t)rng_below_64(&a->rng, world->page_count);
 }
 
 /* A page of an instruction is named once; the greater want counts. */
@@ -108,14 +110,14 @@ static enum coh_access next_want(const struct world *world, struct sim_actor *a)
 	if (a->pattern == PATTERN_FALSE_SHARING || a->pattern == PATTERN_INCREMENT ||
 	    (a->pattern == PATTERN_FILL && a->cursor < a->region_size))
 		return COH_WRITE;
-	return rng_chance(&a->rng, (uint32_t)world->plan.write_percent) ? COH_WRITE : COH_READ;
+	return rng_chance_64(&a->rng, (uint32_t)world->plan.write_percent) ? COH_WRITE : COH_READ;
 }
 
 static void make_sweep(struct sim_actor *a)
 {
 	a->page_count = 0;
 	a->increment = false;
-	add_page(a, a->cursor++, rng_chance(&a->rng, 50) ? COH_WRITE : COH_READ);
+	add_page(a, a->cursor++, rng_chance_64(&a->rng, 50) ? COH_WRITE : COH_READ);
 }
 
 static void make_instruction(struct world *world, struct sim_actor *a)

@@ -13,14 +13,14 @@
 #include <string.h>
 
 #include "core/coherence.h"
-#include "tests/sim/rng.h"
+#include "tests/rng.h"
 
 #define US 1000ull
 #define MS 1000000ull
 
 static void plan_nodes(struct plan *plan, struct rng *rng)
 {
-	uint64_t dice = rng_below(rng, 1000);
+	uint64_t dice = rng_below_64(rng, 1000);
 
 	if (dice < 900)
 		plan->nodes = rng_range(rng, 2, 5);
@@ -31,13 +31,13 @@ static void plan_nodes(struct plan *plan, struct rng *rng)
 	else
 		plan->nodes = rng_range(rng, 65, NODES_MAX);
 	plan->vcpus = plan->nodes > 12 ? 1 : rng_range(rng, 1, 3);
-	plan->devices = rng_chance(rng, 40);
-	plan->shards = rng_chance(rng, 70) ? 1 : rng_range(rng, 2, 4);
+	plan->devices = rng_chance_64(rng, 40);
+	plan->shards = rng_chance_64(rng, 70) ? 1 : rng_range(rng, 2, 4);
 }
 
 static void plan_memory(struct plan *plan, struct rng *rng)
 {
-	uint64_t dice = rng_below(rng, 100);
+	uint64_t dice = rng_below_64(rng, 100);
 
 	if (dice < 45)
 		plan->pages = rng_range(rng, 4, 64);
@@ -47,33 +47,34 @@ static void plan_memory(struct plan *plan, struct rng *rng)
 		plan->pages = rng_range(rng, 601, 2600);
 	if (plan->nodes > 12)
 		plan->pages += plan->nodes * 30;
-	plan->fill_percent = rng_chance(rng, 60) ? rng_range(rng, 80, 90) : rng_range(rng, 10, 80);
-	plan->uneven = rng_chance(rng, 50);
+	plan->fill_percent =
+		rng_chance_64(rng, 60) ? rng_range(rng, 80, 90) : rng_range(rng, 10, 80);
+	plan->uneven = rng_chance_64(rng, 50);
 	/* Every actor must be able to ask. */
 	plan->window = plan->vcpus + plan->devices +
-		       (rng_chance(rng, 20) ? rng_range(rng, 0, 2) : rng_range(rng, 4, 28));
-	plan->readahead = rng_chance(rng, 50) ? 0 : rng_range(rng, 1, 8);
-	plan->zero_batch = rng_chance(rng, 50) ? 1 : rng_range(rng, 2, 16);
+		       (rng_chance_64(rng, 20) ? rng_range(rng, 0, 2) : rng_range(rng, 4, 28));
+	plan->readahead = rng_chance_64(rng, 50) ? 0 : rng_range(rng, 1, 8);
+	plan->zero_batch = rng_chance_64(rng, 50) ? 1 : rng_range(rng, 2, 16);
 }
 
 static void plan_time(struct plan *plan, struct rng *rng)
 {
 	plan->delay_min_ns = rng_range(rng, 1, 10) * US;
 	plan->delay_max_ns = plan->delay_min_ns + rng_range(rng, 0, 60) * US;
-	if (rng_chance(rng, 30)) {
-		plan->slow_from = rng_below(rng, plan->nodes);
-		plan->slow_to = rng_below(rng, plan->nodes);
+	if (rng_chance_64(rng, 30)) {
+		plan->slow_from = rng_below_64(rng, plan->nodes);
+		plan->slow_to = rng_below_64(rng, plan->nodes);
 		plan->slow_ns = rng_range(rng, 1, 50) * plan->delay_max_ns;
 	}
-	if (rng_chance(rng, 30)) {
+	if (rng_chance_64(rng, 30)) {
 		plan->burst_percent = rng_range(rng, 1, 10);
 		plan->burst_ns = rng_range(rng, 1, 20) * plan->delay_max_ns;
 	}
 	plan->wake_min_ns = rng_range(rng, 1, 3) * US;
 	plan->wake_max_ns = plan->wake_min_ns + rng_range(rng, 0, 20) * US;
 	plan->think_min_ns = rng_range(rng, 100, 1000);
-	plan->think_max_ns = plan->think_min_ns + rng_below(rng, 30 * US);
-	plan->tick_late_ns = rng_chance(rng, 50) ? 0 : rng_below(rng, 20 * US);
+	plan->think_max_ns = plan->think_min_ns + rng_below_64(rng, 30 * US);
+	plan->tick_late_ns = rng_chance_64(rng, 50) ? 0 : rng_below_64(rng, 20 * US);
 	plan->hold_ns = rng_range(rng, 1, 30) * US;
 	/* An instruction's pages come one by one, each after a wake: the longest hold covers that
 	 * twice. */
@@ -86,18 +87,18 @@ static void plan_work(struct plan *plan, struct rng *rng)
 {
 	uint64_t actors;
 
-	plan->pattern = rng_below(rng, PATTERN_COUNT + 3);
+	plan->pattern = rng_below_64(rng, PATTERN_COUNT + 3);
 	if (plan->pattern > PATTERN_MIXED)
 		plan->pattern = PATTERN_MIXED;
-	plan->hot_pages = rng_chance(rng, 30) ? rng_range(rng, 1, 3) : rng_range(rng, 2, 24);
-	plan->write_percent = rng_chance(rng, 30) ? 100 : rng_range(rng, 5, 80);
+	plan->hot_pages = rng_chance_64(rng, 30) ? rng_range(rng, 1, 3) : rng_range(rng, 2, 24);
+	plan->write_percent = rng_chance_64(rng, 30) ? 100 : rng_range(rng, 5, 80);
 	plan->multi_pages = rng_range(rng, 1, PLAN_INSTRUCTION_PAGES);
 	actors = plan->nodes * (plan->vcpus + plan->devices);
 	plan->quota = rng_range(rng, 20, 60) + 2000 / actors;
 	if (plan->pattern == PATTERN_FILL)
 		plan->quota += 2 * plan->pages / actors;
-	plan->keep_busy = rng_chance(rng, 50);
-	if (plan->nodes > 2 && rng_chance(rng, 25)) {
+	plan->keep_busy = rng_chance_64(rng, 50);
+	if (plan->nodes > 2 && rng_chance_64(rng, 25)) {
 		plan->leaves = rng_range(rng, 1, PLAN_LEAVES_MAX);
 		if (plan->leaves > plan->nodes - 2)
 			plan->leaves = plan->nodes - 2;
@@ -115,7 +116,7 @@ void plan_make(struct plan *plan, uint64_t seed)
 	plan_memory(plan, &rng);
 	plan_time(plan, &rng);
 	plan_work(plan, &rng);
-	plan->refetch = rng_chance(&rng, 60) ? 0 : rng_range(&rng, 1, 40);
+	plan->refetch = rng_chance_64(&rng, 60) ? 0 : rng_range(&rng, 1, 40);
 }
 
 static const struct field {

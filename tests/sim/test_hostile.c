@@ -4,7 +4,7 @@
 #include "tests/test.h"
 
 #include "tests/sim/hostile.h"
-#include "tests/sim/rng.h"
+#include "tests/rng.h"
 
 #define ROUNDS 15000
 #define BYTES  4096

@@ -131,8 +131,8 @@ void world_send(struct world *world, uint32_t from, uint32_t shard, const struct
 
 	if (plan->slow_ns && from == plan->slow_from && action->to == plan->slow_to)
 		delay += plan->slow_ns;
-	if (plan->burst_percent && rng_chance(&world->rng, (uint32_t)plan->burst_percent))
-		delay += rng_below(&world->rng, plan->burst_ns);
+	if (plan->burst_percent && rng_chance_64(&world->rng, (uint32_t)plan->burst_percent))
+		delay += rng_below_64(&world->rng, plan->burst_ns);
 	if (*last < world->now_ns + delay)
 		*last = world->now_ns + delay;
 	event = queue_push(&world->queue, *last);
@@ -355,7 +355,7 @@ static void run_phases(struct world *world)
 		return;
 	world_trace(world, 0, "SWEEP");
 	world->stop_ns = world->now_ns;
-	actor_sweep(world, (uint32_t)rng_below(&world->rng, live) * world->actors_per_node);
+	actor_sweep(world, (uint32_t)rng_below_64(&world->rng, live) * world->actors_per_node);
 	run_events(world);
 	judge_still(world);
 }
@@ -381,7 +381,7 @@ static uint32_t node_capacity(struct world *world, uint32_t pages)
 		(pages * 100ull + plan->fill_percent * live - 1) / (plan->fill_percent * live);
 
 	if (plan->uneven) /* pairs would be exact; more room than asked for is fine */
-		capacity += rng_below(&world->rng, capacity / 2 + 1);
+		capacity += rng_below_64(&world->rng, capacity / 2 + 1);
 	if (capacity < plan_capacity_floor(plan))
 		capacity = plan_capacity_floor(plan);
 	return (uint32_t)capacity;
@@ -470,7 +470,7 @@ static int make_world(struct world *world, const struct plan *plan, bool trace)
 	    !world->link_last_ns || !world->action)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < plan->hot_pages; i++)
-		world->hot[i] = (uint32_t)rng_below(&world->rng, plan->pages);
+		world->hot[i] = (uint32_t)rng_below_64(&world->rng, plan->pages);
 	for (uint32_t i = 0; i < world->actor_count; i++)
 		actor_make(world, i);
 	return make_nodes(world);

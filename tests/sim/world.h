@@ -18,7 +18,7 @@
 #include "core/coherence.h"
 #include "tests/sim/checker.h"
 #include "tests/sim/plan.h"
-#include "tests/sim/rng.h"
+#include "tests/rng.h"
 
 enum event_kind {
 	EVENT_MESSAGE,

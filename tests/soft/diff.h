@@ -22,7 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "tests/soft/diff_rng.h"
+#include "tests/rng.h"
 
 #define DIFF_PAGE	     4096u
 #define DIFF_CODE_VA	     0x20000000ull
