@@ -26,6 +26,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "engine/kick.h"
+
 static void on_kick(int signal_number)
 {
 	(void)signal_number;
@@ -41,16 +43,12 @@ int kvm_kick_signal_install(void)
 
 int kvm_vcpu_bind(struct engine_vcpu *vcpu)
 {
-	sigset_t kick;
-	int err;
+	pid_t thread;
+	int err = engine_kick_accept(&thread);
 
-	sigemptyset(&kick);
-	sigaddset(&kick, ENGINE_KICK_SIGNAL);
-	err = pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
-	if (err)
-		return -err;
-	atomic_store(&vcpu->thread, (pid_t)syscall(SYS_gettid));
-	return 0;
+	if (err == 0)
+		atomic_store(&vcpu->thread, thread);
+	return err;
 }
 
 static void set_immediate_exit(struct engine_vcpu *vcpu, uint8_t value)

@@ -21,6 +21,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "engine/kick.h"
 #include "engine/soft/block.h"
 #include "engine/soft/host.h"
 #include "engine/soft/step.h"
@@ -578,16 +579,12 @@ int soft_vcpu_finish_exit(struct engine_vcpu *vcpu)
 
 int soft_vcpu_bind(struct engine_vcpu *vcpu)
 {
-	sigset_t kick;
-	int err;
+	pid_t thread;
+	int err = engine_kick_accept(&thread);
 
-	sigemptyset(&kick);
-	sigaddset(&kick, ENGINE_KICK_SIGNAL);
-	err = pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
-	if (err)
-		return -err;
-	atomic_store(&vcpu->thread, (int)syscall(SYS_gettid));
-	return 0;
+	if (err == 0)
+		atomic_store(&vcpu->thread, thread);
+	return err;
 }
 
 /*
