@@ -33,65 +33,95 @@ static void fill_leaves(struct cpuid_set *set, uint32_t count)
 		};
 }
 
-/* A valid message of each type; `variant` 0 is small, 1 is as large as can be. */
-static void make(uint8_t type, int variant)
+static void make_interrupt(int variant)
+{
+	in.interrupt.vector = 0x31;
+	in.interrupt.level = 1;
+	in.interrupt.from_vcpu = variant ? VCPUS_MAX - 1 : NODE_NONE;
+	in.interrupt.vcpu_count = variant ? CONTROL_VCPUS_MAX : 1;
+	for (uint16_t i = 0; i < in.interrupt.vcpu_count; i++)
+		in.interrupt.vcpu[i] = VCPUS_MAX - 1u - i;
+}
+
+static void make_io_request(int variant)
+{
+	in.io_request.id = 77;
+	in.io_request.address = variant ? 0xffff : GPA_LIMIT - 8;
+	in.io_request.kind = variant ? CONTROL_IO_PORT : CONTROL_IO_MMIO;
+	in.io_request.size = variant ? 4 : 8;
+	in.io_request.write = (uint8_t)variant;
+	in.io_request.count = variant ? CONTROL_IO_ITEMS_MAX : 1;
+	for (unsigned i = 0; variant && i < CONTROL_IO_ITEMS_MAX * 4; i++)
+		in.io_request.data[i] = (uint8_t)(i * 3);
+}
+
+static void make_io_reply(int variant)
+{
+	in.io_reply.id = 78;
+	in.io_reply.size = 8;
+	in.io_reply.status = CONTROL_IO_NO_DEVICE;
+	in.io_reply.count = variant ? CONTROL_IO_ITEMS_MAX : 0;
+	for (unsigned i = 0; i < in.io_reply.count * 8u; i++)
+		in.io_reply.data[i] = (uint8_t)(i * 5);
+}
+
+static void make_features(int variant)
+{
+	snprintf(in.features.engine, sizeof(in.features.engine), "kvm");
+	in.features.capacity_pages = 1 << 20;
+	in.features.tsc_khz = 2400000;
+	in.features.vcpu_count = (uint16_t)(variant * VCPUS_MAX);
+	in.features.tsc_scaling = 1;
+	fill_leaves(&in.features.offer, variant ? CPUID_LEAVES_MAX : 1);
+}
+
+static void make_start(int variant)
+{
+	in.start.memory_bytes = variant ? GPA_LIMIT : PAGE_BYTES;
+	in.start.epoch_ns = 12345678901234;
+	in.start.tsc_khz = 1;
+	in.start.vcpu_count = variant ? VCPUS_MAX : 1;
+	in.start.walks_write = 1;
+	fill_leaves(&in.start.cpuid, variant ? CPUID_LEAVES_MAX : 1);
+}
+
+static void make_stats_reply(int variant)
 {
 	static char text[CONTROL_STATS_PART_MAX];
 
+	memset(text, 'x', sizeof(text));
+	in.stats_reply = (struct control_stats_reply){ .id = 9, .text = text };
+	in.stats_reply.text_size = variant ? CONTROL_STATS_PART_MAX : 1;
+	in.stats_reply.total = variant ? CONTROL_STATS_TEXT_MAX : 1;
+	in.stats_reply.offset = in.stats_reply.total - in.stats_reply.text_size;
+}
+
+/* A valid message of each type; `variant` 0 is small, 1 is as large as can be. */
+static void make(uint8_t type, int variant)
+{
 	memset(&in, 0, sizeof(in));
 	in.type = type;
 	switch (type) {
 	case CONTROL_INTERRUPT:
-		in.interrupt.vector = 0x31;
-		in.interrupt.level = 1;
-		in.interrupt.from_vcpu = variant ? VCPUS_MAX - 1 : NODE_NONE;
-		in.interrupt.vcpu_count = variant ? CONTROL_VCPUS_MAX : 1;
-		for (uint16_t i = 0; i < in.interrupt.vcpu_count; i++)
-			in.interrupt.vcpu[i] = VCPUS_MAX - 1u - i;
+		make_interrupt(variant);
 		break;
 	case CONTROL_EOI:
 		in.eoi = (struct control_eoi){ variant ? VCPUS_MAX - 1 : 0, 0x31 };
 		break;
 	case CONTROL_IO_REQUEST:
-		in.io_request.id = 77;
-		in.io_request.address = variant ? 0xffff : GPA_LIMIT - 8;
-		in.io_request.kind = variant ? CONTROL_IO_PORT : CONTROL_IO_MMIO;
-		in.io_request.size = variant ? 4 : 8;
-		in.io_request.write = (uint8_t)variant;
-		in.io_request.count = variant ? CONTROL_IO_ITEMS_MAX : 1;
-		for (unsigned i = 0; variant && i < CONTROL_IO_ITEMS_MAX * 4; i++)
-			in.io_request.data[i] = (uint8_t)(i * 3);
+		make_io_request(variant);
 		break;
 	case CONTROL_IO_REPLY:
-		in.io_reply.id = 78;
-		in.io_reply.size = 8;
-		in.io_reply.status = CONTROL_IO_NO_DEVICE;
-		in.io_reply.count = variant ? CONTROL_IO_ITEMS_MAX : 0;
-		for (unsigned i = 0; i < in.io_reply.count * 8u; i++)
-			in.io_reply.data[i] = (uint8_t)(i * 5);
+		make_io_reply(variant);
 		break;
 	case CONTROL_FEATURES:
-		snprintf(in.features.engine, sizeof(in.features.engine), "kvm");
-		in.features.capacity_pages = 1 << 20;
-		in.features.tsc_khz = 2400000;
-		in.features.vcpu_count = (uint16_t)(variant * VCPUS_MAX);
-		in.features.tsc_scaling = 1;
-		fill_leaves(&in.features.offer, variant ? CPUID_LEAVES_MAX : 1);
+		make_features(variant);
 		break;
 	case CONTROL_START:
-		in.start.memory_bytes = variant ? GPA_LIMIT : PAGE_BYTES;
-		in.start.epoch_ns = 12345678901234;
-		in.start.tsc_khz = 1;
-		in.start.vcpu_count = variant ? VCPUS_MAX : 1;
-		in.start.walks_write = 1;
-		fill_leaves(&in.start.cpuid, variant ? CPUID_LEAVES_MAX : 1);
+		make_start(variant);
 		break;
 	case CONTROL_STATS_REPLY:
-		memset(text, 'x', sizeof(text));
-		in.stats_reply = (struct control_stats_reply){ .id = 9, .text = text };
-		in.stats_reply.text_size = variant ? CONTROL_STATS_PART_MAX : 1;
-		in.stats_reply.total = variant ? CONTROL_STATS_TEXT_MAX : 1;
-		in.stats_reply.offset = in.stats_reply.total - in.stats_reply.text_size;
+		make_stats_reply(variant);
 		break;
 	case CONTROL_END:
 		in.end = (struct control_end){ .kind = CONTROL_END_PANIC,

@@ -148,79 +148,88 @@ static int read_engine(const char *name, const struct engine_ops **ret_engine)
 }
 
 /* 0; 1: asked for help; -EINVAL. */
+/* What an option without a value turns on; NULL: it is another one. */
+static bool *option_switch(struct options *o, int c)
+{
+	switch (c) {
+	case 'K':
+		return &o->kicks;
+	case 'x':
+		return &o->exact;
+	case 'v':
+		return &o->verbose;
+	case 'w':
+		return &o->twice;
+	case 'T':
+		return &o->trace;
+	case 'L':
+		return &o->list;
+	case 'z':
+		return &o->statistics;
+	case 'u':
+		return &o->tolerant;
+	default:
+		return NULL;
+	}
+}
+
+static int read_option(struct options *o, int c)
+{
+	switch (c) {
+	case 'e':
+		return read_engine(optarg, &o->engine);
+	case 'c':
+		return read_classes(optarg, &o->classes);
+	case 's':
+		o->seed = strtoull(optarg, NULL, 0);
+		return 0;
+	case 'n':
+		o->count = strtoull(optarg, NULL, 0);
+		return 0;
+	case 't':
+		o->seconds = strtoull(optarg, NULL, 0);
+		return 0;
+	case 'l':
+		o->insn_max = (uint32_t)strtoul(optarg, NULL, 0);
+		return 0;
+	case 'S':
+		o->shown_max = (uint32_t)strtoul(optarg, NULL, 0);
+		return 0;
+	case 'R':
+		o->repeat = strtoull(optarg, NULL, 0);
+		return 0;
+	case 'k':
+		o->mode = MODE_SYSTEM;
+		return 0;
+	case '3':
+		o->mode = MODE_COMPAT;
+		return 0;
+	case 'r':
+		o->regressions = optarg;
+		return 0;
+	case 'C':
+		o->line = optarg;
+		return 0;
+	case 'h':
+		fputs(usage, stdout);
+		return 1;
+	default:
+		fputs(usage, stderr);
+		return -EINVAL;
+	}
+}
+
 static int read_options(int argc, char **argv, struct options *o)
 {
 	int c, err = 0;
 
 	while (!err && (c = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
-		switch (c) {
-		case 'e':
-			err = read_engine(optarg, &o->engine);
-			break;
-		case 's':
-			o->seed = strtoull(optarg, NULL, 0);
-			break;
-		case 'n':
-			o->count = strtoull(optarg, NULL, 0);
-			break;
-		case 't':
-			o->seconds = strtoull(optarg, NULL, 0);
-			break;
-		case 'c':
-			err = read_classes(optarg, &o->classes);
-			break;
-		case 'l':
-			o->insn_max = (uint32_t)strtoul(optarg, NULL, 0);
-			break;
-		case 'S':
-			o->shown_max = (uint32_t)strtoul(optarg, NULL, 0);
-			break;
-		case 'k':
-			o->mode = MODE_SYSTEM;
-			break;
-		case '3':
-			o->mode = MODE_COMPAT;
-			break;
-		case 'K':
-			o->kicks = true;
-			break;
-		case 'x':
-			o->exact = true;
-			break;
-		case 'R':
-			o->repeat = strtoull(optarg, NULL, 0);
-			break;
-		case 'v':
-			o->verbose = true;
-			break;
-		case 'w':
-			o->twice = true;
-			break;
-		case 'T':
-			o->trace = true;
-			break;
-		case 'L':
-			o->list = true;
-			break;
-		case 'z':
-			o->statistics = true;
-			break;
-		case 'u':
-			o->tolerant = true;
-			break;
-		case 'r':
-			o->regressions = optarg;
-			break;
-		case 'C':
-			o->line = optarg;
-			break;
-		case 'h':
-			fputs(usage, stdout);
-			return 1;
-		default:
-			fputs(usage, stderr);
-			return -EINVAL;
-		}
+		bool *turned_on = option_switch(o, c);
+
+		if (turned_on)
+			*turned_on = true;
+		else
+			err = read_option(o, c);
 	}
 	if (o->insn_max < 1 || o->insn_max > 60)
 		o->insn_max = 20;
