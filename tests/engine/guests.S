@@ -1,25 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The small guests of cases_*.c, each loaded at 0x1000. They talk by ports: what they write to OUT is recorded,
- * the others ask the test for something. AT(x) is the guest address of label x of the present guest.
+ * the others ask the test for something.
  */
+#include "tests/engine/guest.inc"
+
 #define OUT	0x10	/* record this */
 #define ASK	0x11	/* "now", whatever the test means by it */
 #define IN	0x20
-#define LOAD	0x1000
-#define AT(x)	((x) - 77b + LOAD)
-
-	.macro	GUEST name
-	.balign	16
-	.globl	guest_\name
-guest_\name:
-77:
-	.endm
-
-	.macro	END name
-	.globl	guest_\name\()_end
-guest_\name\()_end:
-	.endm
 
 	.macro	SAY value	/* clobbers al */
 	mov	$\value, %al
@@ -482,7 +470,7 @@ guest_touch_\name\()_at:
 	END	touch_descriptor
 
 /* Says its TSC for ever, high half first (recorded with the low half's write). */
-	GUEST	tsc
+	.macro	SAY_TSC
 1:	rdtsc
 	mov	%eax, %ebx
 	mov	%edx, %eax
@@ -490,6 +478,9 @@ guest_touch_\name\()_at:
 	mov	%ebx, %eax
 	out	%eax, $OUT
 	jmp	1b
+	.endm
+	GUEST	tsc
+	SAY_TSC
 	END	tsc
 
 /* Adds 2^40 to its TSC, then as above. */
@@ -498,13 +489,7 @@ guest_touch_\name\()_at:
 	xor	%eax, %eax
 	mov	$0x100, %edx
 	wrmsr
-1:	rdtsc
-	mov	%eax, %ebx
-	mov	%edx, %eax
-	out	%eax, $OUT
-	mov	%ebx, %eax
-	out	%eax, $OUT
-	jmp	1b
+	SAY_TSC
 	END	tsc_adjust
 
 	GUEST	cr8

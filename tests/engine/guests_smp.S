@@ -4,7 +4,8 @@
  * a cache line each, and end with HLT. Who has to be told something looks at memory: no interrupt is ever sent, but they
  * are on, since a guest that spins with them off keeps Bochs from its host's own.
  */
-#define LOAD	0x1000
+#include "tests/engine/guest.inc"
+
 #define STACK	0x80000
 #define WORD(n)	(0x30000 + 64 * (n))
 #define ROUNDS	WORD(0)		/* given by the test */
@@ -21,18 +22,6 @@
 #define B	WORD(11)
 #define SPLIT	(0x31ffd)	/* over the edge of two pages */
 #define TRAPPED	0x79b9b9b9
-
-	.macro	GUEST name
-	.balign	16
-	.globl	guest_\name
-guest_\name:
-77:
-	.endm
-
-	.macro	END name
-	.globl	guest_\name\()_end
-guest_\name\()_end:
-	.endm
 
 	.macro	IF_SECOND label
 	cmp	$STACK, %rsp

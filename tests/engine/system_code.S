@@ -11,6 +11,17 @@
 	WANT	\value
 	.endm
 
+	.macro	CHANGE_NEXT times
+	mov	$\times, %ecx
+2:	mov	%ecx, 1f + 1(%rip)
+1:	mov	$0, %eax
+	cmp	%ecx, %eax
+	jne	3f
+	loop	2b
+3:	REPORT	%rcx
+	WANT	0
+	.endm
+
 #define P 1
 #define W 2
 #define U 4
@@ -25,28 +36,14 @@ gate_target:
 	movl	$0x1234, 1f + 1(%rip)
 1:	mov	$0x5555, %eax
 	CHECK_EAX 0x1234
-	mov	$20, %ecx
-2:	mov	%ecx, 1f + 1(%rip)
-1:	mov	$0, %eax
-	cmp	%ecx, %eax
-	jne	3f
-	loop	2b
-3:	REPORT	%rcx
-	WANT	0
+	CHANGE_NEXT 20
 	movb	$0x90, 1f(%rip)
 1:	hlt
 	DONE
 
 	CASE	next_user, NOT_QEMU
 	TO_USER
-	mov	$100, %ecx
-2:	mov	%ecx, 1f + 1(%rip)
-1:	mov	$0, %eax
-	cmp	%ecx, %eax
-	jne	3f
-	loop	2b
-3:	REPORT	%rcx
-	WANT	0
+	CHANGE_NEXT 100
 	DONE
 
 /* An earlier block, a called function, a loop's own head and its branch. */

@@ -21,6 +21,15 @@
 	.endm
 
 /* The end, by the #UD handler: it goes on in ring 0. */
+	.macro	CHECK_USER_32
+	mov	%cs, %eax
+	REPORT32
+	WANT	SEL_USER_32
+	mov	%ss, %eax
+	REPORT32
+	WANT	SEL_USER_DATA
+	.endm
+
 	.macro	DONE32
 	movl	$ADDR(77f) - USER, SYS_HOOK + USER
 	ud2
@@ -97,12 +106,7 @@ gate_target:
 	cld
 	REPORT32
 	WANT	0x602
-	mov	%cs, %eax
-	REPORT32
-	WANT	SEL_USER_32
-	mov	%ss, %eax
-	REPORT32
-	WANT	SEL_USER_DATA
+	CHECK_USER_32
 	DONE32
 	EXPECT_DONE
 
@@ -143,12 +147,7 @@ gate_target:
 1:	mov	%esp, %eax
 	REPORT32
 	WANT	SYS_STACK_USER + USER - 16
-	mov	%cs, %eax
-	REPORT32
-	WANT	SEL_USER_32
-	mov	%ss, %eax
-	REPORT32
-	WANT	SEL_USER_DATA
+	CHECK_USER_32
 	DONE32
 	EXPECT_DONE
 

@@ -186,16 +186,10 @@ gate_target:
 	movq	%xmm3, %rax
 	REPORT	%rax
 	WANT	0x1122334455667788
-	fnstsw	%ax
-	and	$0x3800, %eax
-	REPORT	%rax
-	WANT	0
+	FPU_TOP	0
 	mov	$1, %eax
 	xrstor	(%rbx)
-	fnstsw	%ax
-	and	$0x3800, %eax
-	REPORT	%rax
-	WANT	0x3800
+	FPU_TOP	0x3800
 	andq	$~2, 512(%rbx)		/* XSTATE_BV clear: the initial state */
 	mov	$3, %eax
 	xrstor	(%rbx)

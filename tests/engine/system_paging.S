@@ -40,6 +40,12 @@
 #define PAGE(n) (SYS_WINDOW + 0x1000 * (n))
 #define FRAME(n) (SYS_DATA + 0x1000 * (n))
 
+	.macro	SEES value		/* in page 1 */
+	mov	PAGE(1), %eax
+	REPORT	%rax
+	WANT	\value
+	.endm
+
 	IMAGE	paging
 gate_target:
 	DONE
@@ -352,10 +358,7 @@ gate_target:
 	WANT	14
 	fldz
 	PAGE_FAULT 2, PAGE(3), fstpt PAGE(2)+0xffc
-	fnstsw	%ax			/* the stack top has not moved */
-	and	$0x3800, %eax
-	REPORT	%rax
-	WANT	0x3800
+	FPU_TOP	0x3800			/* it has not moved */
 	DONE
 
 /* Fetches over the edge: the fault is at the second page, the rip the instruction's. */
@@ -502,42 +505,28 @@ gate_target:
 	add	$0x1000, %edi
 	loop	1b
 	MAP	1, FRAME(1)+P+W
-	mov	PAGE(1), %eax
-	REPORT	%rax
-	WANT	8
+	SEES	8
 	MAP	1, FRAME(2)+P+W
 	invlpg	PAGE(1)+0x123
-	mov	PAGE(1), %eax
-	REPORT	%rax
-	WANT	7
+	SEES	7
 	MAP	1, FRAME(3)+P+W
 	FLUSH
-	mov	PAGE(1), %eax
-	REPORT	%rax
-	WANT	6
+	SEES	6
 	MAP	1, FRAME(4)+P+W+G
 	invlpg	PAGE(1)
-	mov	PAGE(1), %eax
-	REPORT	%rax
-	WANT	5
+	SEES	5
 	MAP	1, FRAME(5)+P+W+G
 	invlpg	PAGE(1)
-	mov	PAGE(1), %eax
-	REPORT	%rax
-	WANT	4
+	SEES	4
 	MAP	1, FRAME(6)+P+W+G
 	SET_CR	cr4, 0, 0x80
-	mov	PAGE(1), %eax
-	REPORT	%rax
-	WANT	3
+	SEES	3
 	SET_CR	cr4, 0x80
 	MAP	1, FRAME(7)+P+W
 	SET_CR	cr0, 0, 0x10000	/* CR0.WP need not flush; CR3 does */
 	SET_CR	cr0, 0x10000
 	FLUSH
-	mov	PAGE(1), %eax
-	REPORT	%rax
-	WANT	2
+	SEES	2
 	DONE
 
 /* Address spaces: the window's GiB by two PML4s, switched by CR3. */
@@ -621,14 +610,10 @@ gate_target:
 	MAP	1, FRAME(2)+P+W+U
 	btr	$63, %rbx
 	mov	%rbx, %cr3		/* flushes its own PCID */
-	mov	PAGE(1), %eax
-	REPORT	%rax
-	WANT	0x222
+	SEES	0x222
 	MAP	1, FRAME(1)+P+W+U
 	invlpg	PAGE(1)
-	mov	PAGE(1), %eax
-	REPORT	%rax
-	WANT	0x111
+	SEES	0x111
 	mov	%cr0, %rax
 	btr	$31, %rax
 	FAULT	13, 0, mov %rax, %cr0	/* PG off with PCIDE */
