@@ -106,6 +106,11 @@
 #define NOT_QEMU  0x10000
 #define NOT_BOCHS 0x20000
 #define NOT_KVM	  0x40000 /* KVM's own emulator, whatever the CPU */
+/*
+ * Not shaken: QEMU itself aborts where it takes a stack from a TSS of protected mode that is marked
+ * busy, as KVM has it once the vCPU's state has been loaded.
+ */
+#define NOT_QEMU_MOVED 0x80000
 
 #define EXPECT_FIELDS 13
 

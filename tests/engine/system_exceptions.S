@@ -393,6 +393,8 @@ gate_target:
 
 /* Gates that are absent, of no gate's type, outside the limit, to no code. */
 	CASE	bad_gates
+	push	%rax	/* KVM starts an INT anew as if it came from behind it, if its delivery is the first to touch a page */
+	pop	%rax
 	RESUME	2f
 	andb	$0x7f, SYS_IDT + 0x42 * 16 + 5
 1:	int	$0x42

@@ -56,7 +56,7 @@ gate_32:
 gate_16:
 	DONE
 
-	CASE	errors
+	CASE	errors, NOT_QEMU_MOVED
 	TO_PROTECTED
 	PAGES_32
 	movl	$FRAME(1)+P, TABLE_2 + 4
@@ -174,7 +174,7 @@ gate_16:
 	DONE_32
 
 /* Pages of 4 MiB: bits, rights, a reserved bit, INVLPG of all of it. */
-	CASE	large
+	CASE	large, NOT_QEMU_MOVED
 	TO_PROTECTED
 	PAGES_32 0x10
 	movl	$P+W+PS, TABLES + 8
@@ -230,7 +230,7 @@ gate_16:
 	SET_CR_32 cr0, 0x80000000
 	.endm
 
-	CASE	pae
+	CASE	pae, NOT_QEMU_MOVED
 	TO_PROTECTED
 	PAGES_PAE
 	movl	$FRAME(1)+P, SYS_PT_WINDOW + 8

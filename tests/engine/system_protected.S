@@ -81,7 +81,7 @@ gate_16:
 	popf
 	DONE_32
 
-	CASE	ring_3
+	CASE	ring_3, NOT_QEMU_MOVED
 	TO_PROTECTED
 	TO_RING_3 0x202
 	int	$0x80
@@ -100,7 +100,7 @@ gate_16:
 	DONE_RING_3
 
 /* A return to ring 3 takes the segments away that it could not have loaded. */
-	CASE	return_clears
+	CASE	return_clears, NOT_QEMU_MOVED
 	TO_PROTECTED
 	mov	$SEL_USER_DATA, %eax
 	mov	%eax, %fs
@@ -151,7 +151,7 @@ gate_16:
 	DONE_32
 
 /* Stacks of inner levels that the TSS has wrong, met on the way from ring 3 to ring 1; #TS goes to ring 0. */
-	CASE	bad_stacks
+	CASE	bad_stacks, NOT_QEMU_MOVED
 	TO_PROTECTED
 	movw	$SEL_CODE_1, SYS_IDT_32 + 0x83 * 8 + 2
 	TO_RING_3
@@ -177,7 +177,7 @@ gate_16:
 	DONE_RING_3
 
 /* To ring 1 and back, and from there to ring 0. */
-	CASE	ring_1
+	CASE	ring_1, NOT_QEMU_MOVED
 	TO_PROTECTED
 	movw	$SEL_CODE_1, SYS_IDT_32 + 0x83 * 8 + 2
 	mov	$ADDR(2f), %eax
@@ -201,8 +201,8 @@ gate_16:
 	int	$0x80
 	iret
 
-/* Through gates to conforming code the level stays, and the stack. */
-	CASE	conforming
+/* Through gates to conforming code the level stays, and the stack. QEMU mixes the levels up. */
+	CASE	conforming, NOT_QEMU
 	TO_PROTECTED
 	movw	$SEL_CONFORM_32, SYS_IDT_32 + 0x82 * 8 + 2
 	mov	$ADDR(2f), %eax
@@ -237,17 +237,19 @@ gate_16:
 	REPORT_32 %eax
 	iret
 
-/* A TSS of 16 bits, and stacks of 16 bits. */
-	CASE	small_stacks
+/* Stacks of 16 bits. */
+	CASE	small_stack
 	TO_PROTECTED
 	mov	$SEL_STACK_16, %eax
 	mov	%eax, %ss
 	mov	$0xff00, %esp
 	int	$0x80
 1:	EXPECT	0x80, rip=1b, ss=SEL_STACK_16, hrsp=0xff00
-	mov	$SEL_DATA, %eax
-	mov	%eax, %ss
-	mov	$SYS_STACK, %esp
+	DONE_32
+
+/* A TSS of 16 bits. */
+	CASE	small_tss, NOT_QEMU_MOVED
+	TO_PROTECTED
 	mov	$SEL_TSS_16, %eax
 	ltr	%ax
 	TO_RING_3
@@ -256,7 +258,7 @@ gate_16:
 	DONE_RING_3
 
 /* A return to a 16-bit stack sets SP, and leaves the rest of ESP as the kernel had it. */
-	CASE	small_outer_stack
+	CASE	small_outer_stack, NOT_QEMU_MOVED
 	TO_PROTECTED
 	push	$SEL_USER_16
 	push	$0x1234ff00
@@ -307,7 +309,7 @@ gate_16:
 	REPORT_32 %ebx
 	iretw
 
-	CASE	iret_faults
+	CASE	iret_faults, NOT_QEMU_MOVED
 	TO_PROTECTED
 	push	$2
 	push	$0
@@ -372,7 +374,7 @@ gate_16:
 	FAULT_32 12, (SEL_DATA_1-1), int $0x83
 	DONE_RING_3
 
-	CASE	interrupts
+	CASE	interrupts, NOT_QEMU_MOVED
 	TO_PROTECTED
 	mov	$0x50, %al
 	out	%al, $ASK
@@ -409,7 +411,7 @@ gate_16:
 	nop
 	DONE_32
 
-	CASE	call_gates
+	CASE	call_gates, NOT_QEMU_MOVED
 	TO_PROTECTED
 	push	$0x22
 	push	$0x11
@@ -456,7 +458,7 @@ gate_16:
 	FAULT_32 13, SEL_DATA, lcall $SEL_DATA, $0
 	DONE_RING_3
 
-	CASE	sysenter
+	CASE	sysenter, NOT_QEMU_MOVED
 	TO_PROTECTED
 	mov	$0x174, %ecx
 	xor	%eax, %eax
