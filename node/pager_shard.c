@@ -127,6 +127,7 @@ static void wait_end(struct shard *shard, const struct coh_action *wake,
 		wait->waiting = false;
 		shard->woken[shard->woken_count++] =
 			(struct shard_woken){ .kind = kind_of(action, count, wake->gpn, wait),
+					      .gpn = wait->gpn,
 					      .since_ns = wait->since_ns };
 	}
 }
@@ -145,6 +146,9 @@ static void count_woken(struct shard *shard)
 			stat_add(&shard->stats.spurious_count, 1);
 		else
 			shard_stats_stall(&shard->stats, woken->kind, now_ns - woken->since_ns);
+		/* First touches are as many as there are pages; each is no more than that. */
+		if (woken->kind != COH_STALL_KINDS && woken->kind != COH_STALL_ZERO)
+			shard_stats_hot(&shard->stats, woken->gpn);
 	}
 	shard->woken_count = 0;
 }
@@ -298,7 +302,6 @@ static void take_fault(struct shard *shard, const struct guest_fault *fault)
 	if (actor < shard->pager->actors.vcpu_count)
 		atomic_fetch_add_explicit(&shard->pager->actors.stalls[actor], 1,
 					  memory_order_relaxed);
-	shard_stats_hot(&shard->stats, fault->gpn);
 	wait_begin(shard, actor, fault->gpn, want, fault->wp);
 	error = coh_stall(shard->coh, actor, fault->gpn, want, pod_now_ns(shard), &out);
 	if (error < 0)

@@ -58,7 +58,7 @@ struct shard_wait {
 
 struct shard_woken {
 	enum coh_stall_kind kind; /* COH_STALL_KINDS: spurious */
-	uint64_t since_ns;
+	uint64_t gpn, since_ns;
 };
 
 struct shard {

@@ -11,7 +11,7 @@
 #include "node/vcpu.h"
 #include "wire/control_message.h"
 
-#define STATS_HOT_PAGES 8
+#define STATS_HOT_PAGES 32
 
 struct stats_vcpu {
 	uint32_t number;

@@ -162,9 +162,10 @@ static void hot_pages_are_known(void **state)
 	}
 	assert_int_equal(pager_hot_pages(pod.node[0].pager, hot, 3), 1);
 	assert_int_equal(hot[0].gpn, 3 * MIB >> PAGE_SHIFT);
-	assert_int_equal(hot[0].count, 50);
-	assert_int_equal(pager_hot_pages(pod.node[1].pager, hot, 3), 3);
+	assert_int_equal(hot[0].count, 49); /* the first was nobody's */
+	assert_int_equal(pager_hot_pages(pod.node[1].pager, hot, 3), 1);
 	assert_int_equal(hot[0].gpn, 3 * MIB >> PAGE_SHIFT);
+	assert_int_equal(hot[0].count, 50);
 	pod_destroy(&pod);
 }
 
