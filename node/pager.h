@@ -126,8 +126,8 @@ uint64_t pager_stats_quantile_ns(const struct pager_stats *stats, enum coh_stall
 uint64_t pager_vcpu_stalls(const struct pager *pager, uint32_t vcpu);
 
 /*
- * Pages that stalled most, first touches left out, most first (approximate: a bounded table a shard).
- * Any thread.
+ * Pages that stalled most, first touches left out, most first (approximate: a bounded table a
+ * shard). Any thread.
  */
 struct pager_hot_page {
 	uint64_t gpn, count;

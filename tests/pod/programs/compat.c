@@ -1,14 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A 32-bit program without a library: the guest compiles it with -m32 and runs it in compatibility mode. System calls
- * are taken both ways, int $0x80 and the entry that the kernel's vDSO names (sysenter or syscall). It uses segment
- * registers, x87, BCD arithmetic that 64-bit code has not got, string instructions, a signal frame and a second process.
- * It prints a line for each, which must be the same natively.
+ * A 32-bit program without a library: the guest compiles it with -m32 and runs it in compatibility
+ * mode. System calls are taken both ways, int $0x80 and the entry that the kernel's vDSO names
+ * (sysenter or syscall). It uses segment registers, x87, BCD arithmetic that 64-bit code has not
+ * got, string instructions, a signal frame and a second process. It prints a line for each, which
+ * must be the same natively.
  */
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-enum { EXIT = 1, FORK = 2, WRITE = 4, WAITPID = 7, SIGACTION = 67, MMAP2 = 192, SET_THREAD_AREA = 243 };
+enum {
+	EXIT = 1,
+	FORK = 2,
+	WRITE = 4,
+	WAITPID = 7,
+	SIGACTION = 67,
+	MMAP2 = 192,
+	SET_THREAD_AREA = 243
+};
 enum { AT_SYSINFO = 32, SIGTRAP = 5, PAGE = 4096 };
 
 static u32 entry; /* the vDSO's */
@@ -16,7 +25,10 @@ static u32 entry; /* the vDSO's */
 static int call(u32 number, u32 a, u32 b, u32 c)
 {
 	int result;
-	__asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(a), "c"(b), "d"(c) : "memory");
+	__asm__ volatile("int $0x80"
+			 : "=a"(result)
+			 : "a"(number), "b"(a), "c"(b), "d"(c)
+			 : "memory");
 	return result;
 }
 
@@ -125,14 +137,17 @@ static u32 signals(void)
 
 static u32 processes(void)
 {
-	u32 arguments[6] = { 0, PAGE, 3 /* read, write */, 0x21 /* shared, anonymous */, (u32)-1, 0 };
+	u32 arguments[6] = {
+		0, PAGE, 3 /* read, write */, 0x21 /* shared, anonymous */, (u32)-1, 0
+	};
 	volatile u32 *shared;
 	u32 status = 0;
-	__asm__ volatile("push %%ebp; mov 20(%%esi), %%ebp; mov (%%esi), %%ebx; mov 4(%%esi), %%ecx; mov 8(%%esi), %%edx;"
-			 "mov 16(%%esi), %%edi; mov 12(%%esi), %%esi; int $0x80; pop %%ebp"
-			 : "=a"(shared), "+S"(*(u32 *[]){ arguments })
-			 : "0"(MMAP2)
-			 : "ebx", "ecx", "edx", "edi", "memory");
+	__asm__ volatile(
+		"push %%ebp; mov 20(%%esi), %%ebp; mov (%%esi), %%ebx; mov 4(%%esi), %%ecx; mov 8(%%esi), %%edx;"
+		"mov 16(%%esi), %%edi; mov 12(%%esi), %%esi; int $0x80; pop %%ebp"
+		: "=a"(shared), "+S"(*(u32 *[]){ arguments })
+		: "0"(MMAP2)
+		: "ebx", "ecx", "edx", "edi", "memory");
 	if ((u32)shared > (u32)-4096)
 		return 0;
 	int child = call_entry(FORK, 0, 0, 0);

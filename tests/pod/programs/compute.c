@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A program that the guest compiles and runs (tests/pod/in_guest_programs): what it prints depends on the
- * arithmetic of the CPU alone, so that the same program run natively must print the same.
+ * A program that the guest compiles and runs (tests/pod/in_guest_programs): what it prints depends
+ * on the arithmetic of the CPU alone, so that the same program run natively must print the same.
  *
- * It goes where compilers go: divisions, wide and narrow integers, vectors, doubles, floats and x87's long doubles,
- * function pointers, recursion, longjmp, strings, sorting, threads with atomics, signals for bad accesses.
+ * It goes where compilers go: divisions, wide and narrow integers, vectors, doubles, floats and
+ * x87's long doubles, function pointers, recursion, longjmp, strings, sorting, threads with
+ * atomics, signals for bad accesses.
  */
 #include <math.h>
 #include <pthread.h>
@@ -61,7 +62,8 @@ static uint64_t doubles(void)
 		sum += sin(x) * cos(i) + sqrt(x) / i + pow(x, 1.5) - exp(-x) + log(x + 1);
 		f = f * 0.75f + (float)x / 3;
 		l = l * 0.99999L + sqrtl(l + x) / (1 + fabsl(l)) - floorl(l);
-		h = h * 31 + (uint64_t)(int64_t)(sum * 1e6) + (uint64_t)lrint(f * 1e5) + (uint64_t)(int)(l * 1e4L);
+		h = h * 31 + (uint64_t)(int64_t)(sum * 1e6) + (uint64_t)lrint(f * 1e5) +
+		    (uint64_t)(int)(l * 1e4L);
 	}
 	h = hash(h, &x, sizeof(x));
 	h = hash(h, &sum, sizeof(sum));
@@ -101,13 +103,14 @@ static uint64_t strings(void)
 	for (int i = 0; i < COUNT; i++) {
 		char line[100];
 		uint64_t r = random_next();
-		snprintf(line, sizeof(line), "%llx %d %.6g %s", (unsigned long long)r >> 40, (int)(r & 4095) - 2000,
-			 (double)(r >> 20) / 977, r & 1 ? "odd" : "even");
+		snprintf(line, sizeof(line), "%llx %d %.6g %s", (unsigned long long)r >> 40,
+			 (int)(r & 4095) - 2000, (double)(r >> 20) / 977, r & 1 ? "odd" : "even");
 		text[i] = strdup(line);
 	}
 	qsort(text, COUNT, sizeof(text[0]), by_text);
 	for (int i = 0; i < COUNT; i++) {
-		h = hash(h, text[i], strlen(text[i])) + (uint64_t)(strtod(strchr(text[i], ' '), NULL) * 8);
+		h = hash(h, text[i], strlen(text[i])) +
+		    (uint64_t)(strtod(strchr(text[i], ' '), NULL) * 8);
 		free(text[i]);
 	}
 	return h;
@@ -147,13 +150,14 @@ static uint64_t control(void)
 	sigaction(SIGILL, &action, NULL);
 	for (volatile int i = 0; i < 200; i++) {
 		volatile int zero = 0, *nowhere = (int *)(uintptr_t)(i * 4);
+		volatile int *not_canonical = (int *)0x8000000000000000;
 		int said = sigsetjmp(from_fault, 1);
 		if (said)
 			h = h * 31 + (unsigned)said;
 		else if (i % 4 == 0)
 			*nowhere = 1;
 		else if (i % 4 == 1)
-			h += (uint64_t)*(volatile int *)0x8000000000000000;
+			h += (uint64_t)*not_canonical;
 		else if (i % 4 == 2)
 			h += (uint64_t)(i / zero);
 		else
