@@ -471,6 +471,21 @@ void soft_block_link(struct engine_vcpu *vcpu, uint8_t *site, const struct soft_
 	pthread_mutex_unlock(&engine->lock);
 }
 
+void soft_block_forward(struct engine_vcpu *vcpu, uint8_t *head, const struct soft_block *block,
+			uint64_t generation)
+{
+	struct engine *engine = vcpu->engine;
+	const struct soft_block *old;
+
+	pthread_mutex_lock(&engine->lock);
+	/* The page may be another one by now, and others still have this one at that address. */
+	if (engine->cache->generation == generation && block->valid &&
+	    soft_record_find(engine, (uintptr_t)head, &old) && old->head == head && !old->valid &&
+	    old->gpa == block->gpa && old->mode == block->mode)
+		emit_patch32(head + 1, block->code);
+	pthread_mutex_unlock(&engine->lock);
+}
+
 void soft_block_invalidate(struct engine *engine, struct soft_block *block)
 {
 	struct soft_block **link = bucket_of(engine->cache, block->gpa, block->rip, block->mode);

@@ -98,6 +98,9 @@ int soft_block_get(struct engine_vcpu *vcpu, uint8_t mode, struct soft_block **r
 /* A jump that left by SOFT_REASON_LINK goes straight to the block from now on. */
 void soft_block_link(struct engine_vcpu *vcpu, uint8_t *site, const struct soft_block *block,
 		     uint64_t generation);
+/* Who jumps to the invalid block with this head goes on to the one that replaces it. */
+void soft_block_forward(struct engine_vcpu *vcpu, uint8_t *head, const struct soft_block *block,
+			uint64_t generation);
 uint64_t soft_cache_generation(const struct engine *engine);
 /* Lock held. No vCPU enters it any more. */
 void soft_block_invalidate(struct engine *engine, struct soft_block *block);

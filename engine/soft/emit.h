@@ -100,6 +100,15 @@ static inline void emit_lea_base(struct emit *e, int to, int base, int32_t displ
 	emit32(e, (uint32_t)displacement);
 }
 
+/* lea reg, [rip + so that it is host], r8 to r15 */
+static inline void emit_rip_relative(struct emit *e, int reg, const uint8_t *host)
+{
+	emit8(e, 0x4c);
+	emit8(e, 0x8d);
+	emit8(e, 0x05u | ((uint32_t)reg & 7) << 3);
+	emit32(e, (uint32_t)(int32_t)(host - (e->at + 4)));
+}
+
 /* cmp reg, constant (64 bits) */
 static inline void emit_compare(struct emit *e, int reg, uint32_t constant)
 {

@@ -26,20 +26,21 @@
 #define VCPU_REACH	  368 /* u64: SOFT_REACH of the miss, if it is a shared one */
 #define VCPU_STACK_END	  512 /* a small stack below, for PUSHF in generated code */
 
-#define SOFT_REASON_STOP      0 /* told to; nothing was saved, all was saved before */
-#define SOFT_REASON_STEP      1 /* rip set: C has to execute this instruction */
-#define SOFT_REASON_LOOKUP    2 /* rip set: continue there; flags in the slot */
-#define SOFT_REASON_LINK      3 /* rip set; argument: the jump to patch */
-#define SOFT_REASON_READ      4 /* TLB miss: argument gva, target where to try again */
-#define SOFT_REASON_WRITE     5
-#define SOFT_REASON_EXEC      6 /* the stepper's instruction is done */
-#define SOFT_REASON_FAULT     7 /* the host's CPU raised an exception: argument its vector */
-#define SOFT_REASON_LEFT      8 /* a signal took the state out of translated code */
-#define SOFT_REASON_STEP_SLOT 9 /* as STEP, flags in the slot */
-#define SOFT_REASON_LINK_SLOT 10
-#define SOFT_REASON_STALE     11 /* this block is no longer valid: argument: the block */
-#define SOFT_REASON_READ_ODD  13 /* the same; more than a page fault may come of it */
-#define SOFT_REASON_WRITE_ODD 14
+#define SOFT_REASON_STOP       0 /* told to; nothing was saved, all was saved before */
+#define SOFT_REASON_STEP       1 /* rip set: C has to execute this instruction */
+#define SOFT_REASON_LOOKUP     2 /* rip set: continue there; flags in the slot */
+#define SOFT_REASON_LINK       3 /* rip set; argument: the jump to patch */
+#define SOFT_REASON_READ       4 /* TLB miss: argument gva, target where to try again */
+#define SOFT_REASON_WRITE      5
+#define SOFT_REASON_EXEC       6 /* the stepper's instruction is done */
+#define SOFT_REASON_FAULT      7 /* the host's CPU raised an exception: argument its vector */
+#define SOFT_REASON_LEFT       8 /* a signal took the state out of translated code */
+#define SOFT_REASON_STEP_SLOT  9 /* as STEP, flags in the slot */
+#define SOFT_REASON_LINK_SLOT  10
+#define SOFT_REASON_STALE      11 /* rip set; argument: the head of this block, no longer valid */
+#define SOFT_REASON_STALE_SLOT 12
+#define SOFT_REASON_READ_ODD   13 /* the same; more than a page fault may come of it */
+#define SOFT_REASON_WRITE_ODD  14
 
 /* With a reason above: the look was for others as well. */
 #define SOFT_REASON_SHARED 16

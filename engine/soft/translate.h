@@ -86,7 +86,7 @@ void tr_clean(struct tr *tr);
 struct cold *tr_cold(struct tr *tr, uint8_t *site, uint8_t reason);
 
 /* translate_flags.c */
-void tr_save_flags(struct tr *tr);    /* to the slot */
+void tr_save_flags(struct tr *tr);		   /* to the slot */
 void tr_restore_flags(struct tr *tr, int scratch); /* from the slot; r14 or r15 is used */
 
 /* translate_share.c */

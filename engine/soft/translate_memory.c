@@ -250,11 +250,7 @@ static void emit_miss(struct tr *tr, const struct cold *cold)
 	if (cold->insn && soft_insn_is_bit_string(cold->insn))
 		add_bit_distance(tr, cold->insn, false);
 	emit_store(e, R14, VCPU_ARGUMENT);
-	/* lea r14, [rip + retry] */
-	emit8(e, 0x4c);
-	emit8(e, 0x8d);
-	emit8(e, 0x35);
-	emit32(e, (uint32_t)(int32_t)(cold->retry - (e->at + 4)));
+	emit_rip_relative(e, R14, cold->retry);
 	emit_store(e, R14, VCPU_TARGET);
 	if (cold->access)
 		emit_store_constant(e, tr_reach(tr, cold->access), VCPU_REACH);
@@ -263,15 +259,12 @@ static void emit_miss(struct tr *tr, const struct cold *cold)
 	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
 }
 
-/* lea r15, [rip + the jump], for soft_undo_jump(); r14 stays. */
+/* r15 := the jump, for soft_undo_jump(); r14 stays. */
 static void emit_lookup(struct tr *tr, const struct cold *cold)
 {
 	struct emit *e = &tr->e;
 
-	emit8(e, 0x4c);
-	emit8(e, 0x8d);
-	emit8(e, 0x3d);
-	emit32(e, (uint32_t)(int32_t)(cold->site - (e->at + 4)));
+	emit_rip_relative(e, R15, cold->site);
 	emit_store(e, R15, VCPU_ARGUMENT);
 	emit_jump(e, soft_cache_lookup(tr->t->vcpu->engine));
 }
@@ -290,10 +283,7 @@ static void emit_unlinked(struct tr *tr, const struct cold *cold)
 	if (cold->reason == SOFT_REASON_STEP || cold->reason == SOFT_REASON_STEP_SLOT) {
 		emit_store_constant(e, 0, VCPU_ARGUMENT);
 	} else {
-		emit8(e, 0x4c);
-		emit8(e, 0x8d);
-		emit8(e, 0x35);
-		emit32(e, (uint32_t)(int32_t)(cold->site - 1 - (e->at + 4)));
+		emit_rip_relative(e, R14, cold->site - 1);
 		emit_store(e, R14, VCPU_ARGUMENT);
 	}
 	emit_store_constant(e, cold->reason, VCPU_REASON);
@@ -311,7 +301,9 @@ static void emit_stale(struct tr *tr)
 	tr->t->stale = e->at;
 	emit_constant(e, R14, tr->t->rip);
 	emit_store(e, R14, VCPU_RIP);
-	emit_store_constant(e, slot ? SOFT_REASON_LOOKUP : SOFT_REASON_STALE, VCPU_REASON);
+	emit_rip_relative(e, R14, tr->t->head);
+	emit_store(e, R14, VCPU_ARGUMENT);
+	emit_store_constant(e, slot ? SOFT_REASON_STALE_SLOT : SOFT_REASON_STALE, VCPU_REASON);
 	tr_clean(tr);
 	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
 }

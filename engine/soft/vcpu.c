@@ -328,8 +328,10 @@ static int serve_miss(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t *
  */
 static int next_block(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t **ret_code)
 {
-	bool slot = reason == SOFT_REASON_LOOKUP || reason == SOFT_REASON_LINK_SLOT;
+	bool stale = reason == SOFT_REASON_STALE || reason == SOFT_REASON_STALE_SLOT;
 	bool link = reason == SOFT_REASON_LINK || reason == SOFT_REASON_LINK_SLOT;
+	bool slot = reason == SOFT_REASON_LOOKUP || reason == SOFT_REASON_LINK_SLOT ||
+		    reason == SOFT_REASON_STALE_SLOT;
 	uint8_t *site = (uint8_t *)(uintptr_t)vcpu->argument;
 	uint64_t generation = soft_cache_generation(vcpu->engine);
 	struct soft_block *block;
@@ -352,6 +354,8 @@ static int next_block(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t *
 		return err == SOFT_AGAIN ? soft_step(vcpu) : err;
 	if (alone)
 		; /* for this once */
+	else if (stale)
+		soft_block_forward(vcpu, site, block, generation);
 	else if (link && !block->gpa_behind)
 		soft_block_link(vcpu, site, block, generation);
 	else if (slot && !link)
@@ -384,6 +388,7 @@ static int serve(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t **ret_
 	case SOFT_REASON_LINK:
 	case SOFT_REASON_LINK_SLOT:
 	case SOFT_REASON_STALE:
+	case SOFT_REASON_STALE_SLOT:
 		return next_block(vcpu, reason, ret_code);
 	case SOFT_REASON_STEP_SLOT:
 		soft_flags_from_slot(vcpu);
