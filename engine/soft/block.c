@@ -36,11 +36,13 @@ extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_chec
 
 /*
  * A block whose accesses could not share this often in a row, each time within so many ticks of the
- * TSC, is better off without.
+ * TSC, is translated anew for neighbours that are nearer to each other.
  */
 #define SPLITS_MAX   100u
 #define SPLITS_TICKS 10000u
-#define LONELY_BITS  4096u
+#define NARROW_SLOTS 4096u
+static const uint32_t spans[] = { 256, 64, 16, 0 };
+#define NARROWEST (sizeof(spans) / sizeof(spans[0]) - 1)
 
 struct soft_cache {
 	uint8_t *base, *next;			 /* next: where the next block goes */
@@ -49,7 +51,7 @@ struct soft_cache {
 	_Atomic uint32_t count;
 	uint64_t generation; /* counts emptyings */
 	struct soft_block *bucket[BUCKETS];
-	uint64_t lonely[LONELY_BITS / 64]; /* blocks that do not share, by a hash */
+	uint8_t narrow[NARROW_SLOTS]; /* index into spans, by a hash of the block's gpa */
 };
 
 static const uint8_t *stub(const struct engine *engine, const uint8_t *in_blob)
@@ -106,7 +108,7 @@ enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc)
 static void empty(struct soft_cache *cache)
 {
 	memset(cache->bucket, 0, sizeof(cache->bucket));
-	memset(cache->lonely, 0, sizeof(cache->lonely));
+	memset(cache->narrow, 0, sizeof(cache->narrow));
 	cache->next = cache->base + BLOCKS_OFFSET;
 	cache->notes_next = cache->notes;
 	cache->notes_end = cache->notes + NOTES_BYTES;
@@ -313,15 +315,10 @@ static const struct soft_insn *keep(struct soft_cache *cache, const struct soft_
 	return (const struct soft_insn *)(const void *)cache->notes_end;
 }
 
-/* Blocks that gave up sharing, by a hash of their address: some others will not share either. */
-static uint64_t lonely_bit(uint64_t gpa)
+/* How near a block's neighbours must be. Some others have the same hash: they are right, too. */
+static uint8_t *narrow_of(struct soft_cache *cache, uint64_t gpa)
 {
-	return gpa * 0x9e3779b97f4a7c15ull >> 48 & (LONELY_BITS - 1);
-}
-
-static bool is_lonely(const struct soft_cache *cache, uint64_t gpa)
-{
-	return cache->lonely[lonely_bit(gpa) / 64] & BIT64(lonely_bit(gpa) % 64);
+	return &cache->narrow[gpa * 0x9e3779b97f4a7c15ull >> 48 & (NARROW_SLOTS - 1)];
 }
 
 void soft_block_split(struct engine *engine, uint64_t host)
@@ -338,7 +335,9 @@ void soft_block_split(struct engine *engine, uint64_t host)
 	block->splits = now - block->split_at < SPLITS_TICKS ? block->splits + 1u : 0;
 	block->split_at = now;
 	if (block->splits == SPLITS_MAX) {
-		cache->lonely[lonely_bit(block->gpa) / 64] |= BIT64(lonely_bit(block->gpa) % 64);
+		uint8_t *narrow = narrow_of(cache, block->gpa);
+
+		*narrow += *narrow < NARROWEST;
 		soft_block_invalidate(engine, block);
 	}
 	pthread_mutex_unlock(&engine->lock);
@@ -349,18 +348,20 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, const struct sourc
 {
 	struct soft_cache *cache = vcpu->engine->cache;
 	struct soft_block *block = (struct soft_block *)(void *)cache->notes_next;
-	struct soft_translation t = { .vcpu = vcpu,
-				      .insn = vcpu->insns,
-				      .count = source->count,
-				      .rip = vcpu->rip,
-				      .mode = source->mode,
-				      .alone = (source->mode & MODE_ALONE) ||
-					       is_lonely(cache, source->gpa),
-				      .crossing_next = source->crossing_next,
-				      .at = cache->next,
-				      .end = cache->next + BLOCK_CODE_MAX,
-				      .record = block->record,
-				      .record_max = BLOCK_RECORDS };
+	struct soft_translation t = {
+		.vcpu = vcpu,
+		.insn = vcpu->insns,
+		.count = source->count,
+		.rip = vcpu->rip,
+		.mode = source->mode,
+		.span = spans[source->mode & MODE_ALONE ? NARROWEST
+							: *narrow_of(cache, source->gpa)],
+		.crossing_next = source->crossing_next,
+		.at = cache->next,
+		.end = cache->next + BLOCK_CODE_MAX,
+		.record = block->record,
+		.record_max = BLOCK_RECORDS
+	};
 	uint32_t guest_bytes = 0;
 
 	if (soft_insn_is_stepped(&vcpu->insns[source->count - 1], source->mode))

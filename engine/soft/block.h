@@ -86,7 +86,7 @@ enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc);
 /* The mode that the vCPU needs now, without MODE_SLOT. */
 uint8_t soft_mode(const struct engine_vcpu *vcpu);
 
-/* The block of this host address could not share; if that happens often it will not try again. */
+/* Accesses of the block of this host address could not share; if often, it is made anew. */
 void soft_block_split(struct engine *engine, uint64_t host);
 
 /*
@@ -136,7 +136,7 @@ struct soft_translation {
 	struct soft_record *record;
 	uint32_t record_max;
 	const struct soft_insn *known; /* a lasting copy of the last instruction, or NULL */
-	bool alone;		       /* accesses share nothing */
+	uint32_t span;		       /* accesses within so many bytes share; 0: none do */
 	bool crossing_next; /* the instruction behind the block reaches into the next page */
 	/* results */
 	uint32_t code_bytes, record_count;

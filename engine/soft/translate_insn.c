@@ -169,7 +169,9 @@ static void translate_memory(struct tr *tr, const struct soft_insn *insn)
 	int base = R14;
 
 	if (tr_shared_operand(tr, insn, &at)) {
+		load_high(tr, insn->operand_registers);
 		emit_host_form(tr, insn, at);
+		store_high(tr, insn->registers_write);
 		return;
 	}
 	tr_operand(tr, insn, insn->memory_write);

@@ -4,7 +4,7 @@
  * seen when it is translated.
  *
  * Two accesses are neighbours if their addresses are a register that is not changed in between
- * (but by constants: push, pop, add, lea), plus constants that differ by SPAN_MAX at most; or
+ * (but by constants: push, pop, add, lea), plus constants within a span of some bytes; or
  * constants on one page. The first of such a group, the leader, looks for all of them: it
  * compares the lowest address's page, so that the highest one's end is still inside, and it asks
  * for write access if any of them writes. What is found, the page's addend (host address - guest
@@ -24,14 +24,13 @@
  *
  * If a leader fails although its own access is fine (the group crosses into the next page, or one
  * that reads cannot write yet), the guest goes on in a block that shares nothing (MODE_ALONE), for
- * this once; a block to which that happens often is translated anew without sharing.
+ * this once; a block to which that happens often is translated anew, for a smaller span.
  *
  * An addend stays true to the block's end: what takes entries out of this vCPU's TLB for the sake
  * of others pauses it first (pause.c), which takes it out of the block.
  */
 #include "engine/soft/translate.h"
 
-#define SPAN_MAX     256
 #define STRIDE_MAX   256
 #define DISTANCE_MAX (1 << 30)
 
@@ -83,8 +82,7 @@ static bool operand_access(const struct soft_insn *insn, uint64_t next, struct t
 	int base;
 
 	if (insn->memory < 0 || insn->high_byte || soft_insn_is_bit_string(insn) ||
-	    insn->z.address_width != 64 || names(insn->operand_registers, R14) ||
-	    names(insn->operand_registers, R15))
+	    insn->z.address_width != 64)
 		return false;
 	mem = &insn->op[insn->memory].mem;
 	if (mem->segment == ZYDIS_REGISTER_FS || mem->segment == ZYDIS_REGISTER_GS ||
@@ -102,6 +100,14 @@ static bool operand_access(const struct soft_insn *insn, uint64_t next, struct t
 	base = soft_register_number(mem->base);
 	access->base = (int8_t)base;
 	return base >= 0 && base < R14;
+}
+
+/* The instruction itself wants this one, or -1. */
+static int wanted_register(const struct soft_insn *insn)
+{
+	if (insn && names(insn->operand_registers, R14))
+		return R14;
+	return insn && names(insn->operand_registers, R15) ? R15 : -1;
 }
 
 static bool stack_access(const struct soft_insn *insn, enum tr_kind kind, struct tr_access *access)
@@ -169,7 +175,7 @@ static void follow(struct origin *origin, const struct soft_insn *insn, enum tr_
 
 /* Can the access join the group? Then the group reaches as far. */
 static bool join(struct tr_group *group, const struct tr_access *access, uint32_t version,
-		 int64_t low)
+		 int64_t low, int64_t span)
 {
 	int64_t high = low + access->bytes;
 
@@ -182,7 +188,7 @@ static bool join(struct tr_group *group, const struct tr_access *access, uint32_
 		int64_t from = low < group->low ? low : group->low;
 		int64_t to = high > group->high ? high : group->high;
 
-		if (to - from > SPAN_MAX)
+		if (to - from > span)
 			return false;
 		group->low = from;
 		group->high = to;
@@ -198,7 +204,7 @@ static void add_access(struct tr *tr, struct tr_access *access, uint32_t version
 
 	access->shift = access->base == BASE_CONSTANT ? 0 : delta;
 	for (uint32_t g = tr->group_count; g-- > 0;) {
-		if (join(&tr->group[g], access, version, low)) {
+		if (join(&tr->group[g], access, version, low, tr->t->span)) {
 			access->group = (uint8_t)g;
 			return;
 		}
@@ -250,7 +256,7 @@ void tr_share_plan(struct tr *tr)
 
 		next += insn->length;
 		*access = (struct tr_access){ .group = GROUP_NONE };
-		if (t->alone)
+		if (!t->span)
 			continue;
 		if (kind == KIND_PLAIN ? operand_access(insn, next, access)
 				       : stack_access(insn, kind, access)) {
@@ -391,11 +397,23 @@ static void lead_constant(struct tr *tr, const struct soft_insn *insn,
 		emit_store(&tr->e, R14, slot_offset(access->group));
 }
 
+/* The instruction will have its operand in `wanted`: what the group holds goes to the other. */
+static void move_out(struct tr *tr, uint8_t group, int wanted)
+{
+	int other = R14 + R15 - wanted;
+
+	if (tr->held[wanted - R14] == group && tr->held[other - R14] != group) {
+		emit_move(&tr->e, other, wanted);
+		tr->held[other - R14] = group;
+	}
+	tr_forget(tr, wanted);
+}
+
 bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand *ret_at)
 {
 	const struct tr_access *access = &tr->access[tr->index];
 	bool leads = access->leader, constant = access->base == BASE_CONSTANT;
-	int reg;
+	int reg, wanted;
 
 	if (access->group == GROUP_NONE)
 		return false;
@@ -408,8 +426,11 @@ bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand 
 		lead_loop(tr, insn, access);
 	else if (leads)
 		lead(tr, insn, access);
+	wanted = wanted_register(insn);
+	if (wanted >= 0)
+		move_out(tr, access->group, wanted);
 	if (tr->held[0] != access->group && tr->held[1] != access->group) {
-		reg = tr_scratch(tr);
+		reg = wanted >= 0 ? R14 + R15 - wanted : tr_scratch(tr);
 		emit_load(&tr->e, reg, slot_offset(access->group));
 		tr->held[reg - R14] = access->group;
 	}
