@@ -343,7 +343,7 @@ void soft_jump_flush(struct engine_vcpu *vcpu, enum soft_view view)
 
 void soft_jump_remember(struct engine_vcpu *vcpu, uint64_t rip, const uint8_t *code)
 {
-	uint64_t index = rip & (JUMP_ENTRIES - 1);
+	uint32_t index = soft_jump_index(rip);
 
 	vcpu->jump[vcpu->view][index] =
 		(struct soft_jump_entry){ .rip = rip, .code = (uintptr_t)code };

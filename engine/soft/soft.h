@@ -185,9 +185,15 @@ struct soft_jump_entry {
 	uint64_t rip, code;
 };
 #define JUMP_ENTRIES 4096u
+/* Functions begin at multiples of 16: the low bits alone would use few of them. */
+#define JUMP_SHIFT 10
+static inline uint32_t soft_jump_index(uint64_t rip)
+{
+	return ((uint32_t)rip ^ (uint32_t)rip >> JUMP_SHIFT) & (JUMP_ENTRIES - 1);
+}
 
 _Static_assert(TLB_ENTRIES == 64 * TLB_GROUP && JUMP_ENTRIES == 64 * TLB_GROUP, "a word each");
-#define FETCHED_BITS 1024u
+#define FETCHED_BITS 16384u
 
 struct soft_fault {
 	uint8_t vector, has_error;

@@ -164,8 +164,8 @@ bool tr_is_jump(const struct soft_insn *insn);
 void tr_jump(struct tr *tr, const struct soft_insn *insn);
 /* Goes on at another address. */
 void tr_exit(struct tr *tr, uint64_t rip);
-/* rip is in r14; computed: by the instruction, so it may be anything. */
-void tr_exit_indirect(struct tr *tr, bool computed);
+/* rip is in r14, computed by the instruction, so it may be anything. */
+void tr_exit_computed(struct tr *tr);
 /* Leaves to C, which steps the instruction there: the block's last (known_offered), or another. */
 void tr_exit_step(struct tr *tr, uint64_t rip);
 void tr_emit_cold(struct tr *tr);

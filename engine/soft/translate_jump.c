@@ -6,7 +6,8 @@
  * flags along where they are. To another page (whose translation may change) or to a computed
  * address: the vCPU's jump table, rip in r14, flags in the slot:
  *
- *      mov r15d, r14d ; and ; shl ; cmp r14, gs:[r15 + rip] ; jne lookup ; jmp gs:[r15 + code]
+ *      mov r15d, r14d ; shr ; xor r15d, r14d ; and ; shl ; cmp r14, gs:[r15 + rip] ; jne lookup
+ *      jmp gs:[r15 + code]
  */
 #include "engine/soft/translate.h"
 
@@ -69,17 +70,33 @@ static void save_flags_for_exit(struct tr *tr, uint64_t rip)
 	tr->rip = here;
 }
 
-void tr_exit_indirect(struct tr *tr, bool computed)
+static uint32_t jump_table(const struct tr *tr)
 {
-	static const uint8_t move_and[] = { 0x45, 0x89, 0xf7, 0x41, 0x81, 0xe7 };
+	return (uint32_t)(offsetof(struct engine_vcpu, jump) +
+			  (tr->t->mode & MODE_VIEW) * JUMP_ENTRIES *
+				  sizeof(struct soft_jump_entry));
+}
+
+/* jne lookup */
+static void emit_unknown(struct tr *tr)
+{
+	struct emit *e = &tr->e;
+
+	emit8(e, 0x0f);
+	emit8(e, 0x85);
+	emit32(e, (uint32_t)(int32_t)(soft_cache_lookup(tr->t->vcpu->engine) - (e->at + 4)));
+}
+
+void tr_exit_computed(struct tr *tr)
+{
+	static const uint8_t mix[] = { 0x45, 0x89, 0xf7, 0x41, 0xc1, 0xef, JUMP_SHIFT,
+				       0x45, 0x31, 0xf7, 0x41, 0x81, 0xe7 };
 	static const uint8_t shift[] = { 0x41, 0xc1, 0xe7, 0x04 };
-	uint32_t table = (uint32_t)(offsetof(struct engine_vcpu, jump) +
-				    (tr->t->mode & MODE_VIEW) * JUMP_ENTRIES *
-					    sizeof(struct soft_jump_entry));
+	uint32_t table = jump_table(tr);
 	struct emit *e = &tr->e;
 
 	_Static_assert(sizeof(struct soft_jump_entry) == 16, "the shift above");
-	emit_bytes(e, move_and, sizeof(move_and));
+	emit_bytes(e, mix, sizeof(mix));
 	emit32(e, JUMP_ENTRIES - 1);
 	emit_bytes(e, shift, sizeof(shift));
 	emit8(e, 0x65); /* cmp r14, gs:[r15 + rip] */
@@ -87,18 +104,29 @@ void tr_exit_indirect(struct tr *tr, bool computed)
 	emit8(e, 0x3b);
 	emit8(e, 0xb7);
 	emit32(e, table);
-	emit8(e, 0x0f); /* jne lookup */
-	emit8(e, 0x85);
-	emit32(e, (uint32_t)(int32_t)(soft_cache_lookup(tr->t->vcpu->engine) - (e->at + 4)));
-	if (computed)
-		tr_cold(tr, e->at - 4, SOFT_REASON_LOOKUP)->computed =
-			tr->t->record[tr->t->record_count - 1].computed;
+	emit_unknown(tr);
+	tr_cold(tr, e->at - 4, SOFT_REASON_LOOKUP)->computed =
+		tr->t->record[tr->t->record_count - 1].computed;
 	tr_clean(tr);
 	emit8(e, 0x65); /* jmp gs:[r15 + code] */
 	emit8(e, 0x41);
 	emit8(e, 0xff);
 	emit8(e, 0xa7);
 	emit32(e, table + 8);
+}
+
+/* To another page: its place in the table is known. */
+static void exit_constant(struct tr *tr, uint64_t rip)
+{
+	uint32_t entry =
+		jump_table(tr) + soft_jump_index(rip) * (uint32_t)sizeof(struct soft_jump_entry);
+	struct emit *e = &tr->e;
+
+	emit_constant(e, R14, rip);
+	emit_gs(e, true, 0x3b, R14, entry);
+	emit_unknown(tr);
+	tr_clean(tr);
+	emit_gs(e, false, 0xff, 4, entry + 8); /* jmp gs:[code] */
 }
 
 /* The jump whose distance is at `site` will be linked to the block at rip. */
@@ -116,8 +144,7 @@ void tr_exit(struct tr *tr, uint64_t rip)
 	if (!in_same_page(tr, rip) || (rip == tr->next && tr->t->crossing_next)) {
 		save_flags_for_exit(tr, rip);
 		tr_record(tr, rip);
-		emit_constant(e, R14, rip);
-		tr_exit_indirect(tr, false);
+		exit_constant(tr, rip);
 		return;
 	}
 	/* The distance lies within 8 bytes, so that it changes at once for all who execute it. */
@@ -246,7 +273,7 @@ static void load_target(struct tr *tr, const struct soft_insn *insn)
 static void end_computed(struct tr *tr, enum soft_computed computed)
 {
 	tr_record(tr, tr->rip)->computed = (uint8_t)computed;
-	tr_exit_indirect(tr, true);
+	tr_exit_computed(tr);
 }
 
 static void translate_call(struct tr *tr, const struct soft_insn *insn)

@@ -418,8 +418,7 @@ static bool goes_on(const struct engine_vcpu *vcpu)
 /* From C into translated code at vcpu->rip, with the flags in the slot. */
 static int find_code(struct engine_vcpu *vcpu, const uint8_t **ret_code)
 {
-	const struct soft_jump_entry *entry =
-		&vcpu->jump[vcpu->view][vcpu->rip & (JUMP_ENTRIES - 1)];
+	const struct soft_jump_entry *entry = &vcpu->jump[vcpu->view][soft_jump_index(vcpu->rip)];
 
 	vcpu->argument = 0;
 	soft_flags_to_slot(vcpu);
