@@ -1,4 +1,4 @@
-"""name_pages: what the pages at some guest physical addresses hold; runs in the guest, as root.
+"""name_pages: what the pages at some guest physical addresses hold, at some offsets; runs in the guest, as root.
 
 bench/pod-stalls sends this text down the command's standard input, with the addresses behind it.
 
@@ -80,12 +80,12 @@ class Names:
             areas.append((cpu, self.memory.word(table + 8 * cpu) - DIRECT))
         return areas
 
-    def own(self, gpa):
+    def own(self, gpa, offsets):
         """The kernel's image has room for so much of each CPU's own; what follows is given out at run time."""
         size = max(va for va, _ in self.percpu) // PAGE * PAGE + PAGE
         for cpu, start in self.areas:
             if start <= gpa < start + size:
-                return f"CPU {cpu}'s own: " + self.largest(self.percpu, gpa - start, "")
+                return f"CPU {cpu}'s own: " + self.inside(self.percpu, gpa - start, offsets)
             if start + size <= gpa < start + OWN_SIZE:
                 return f"CPU {cpu}'s own, given out at run time"
         return None
@@ -123,7 +123,22 @@ class Names:
                 "pcpu_get_vm_areas": "per-CPU memory"}.get(who, f"vmalloc for {who or '?'}")
 
     @staticmethod
-    def largest(symbols, start, name_end):
+    def touched(symbols, start, offsets):
+        """The symbols at these offsets of a page."""
+        keys = [va for va, _ in symbols]
+        names = []
+        for offset in offsets:
+            i = bisect.bisect_right(keys, start + offset) - 1
+            if i >= 0:
+                inside = start + offset - keys[i]
+                names.append(symbols[i][1] + (f"+{inside:#x}" if inside else ""))
+        return ", ".join(names)
+
+    def inside(self, symbols, start, offsets):
+        return self.touched(symbols, start, offsets) if offsets else self.largest(symbols, start)
+
+    @staticmethod
+    def largest(symbols, start):
         """The symbols of a page, those with most bytes in it first."""
         keys = [va for va, _ in symbols]
         first = max(bisect.bisect_right(keys, start) - 1, 0)
@@ -137,7 +152,7 @@ class Names:
             if share > 0:
                 sizes[name] = max(sizes.get(name, 0), share)
         order = sorted(sizes, key=lambda n: -sizes[n])
-        return ", ".join(order[:5]) + (f" and {len(order) - 5} more" if len(order) > 5 else "") or name_end
+        return ", ".join(order[:5]) + (f" and {len(order) - 5} more" if len(order) > 5 else "")
 
     def slab(self, frame):
         head = self.memory.word(VMEMMAP + frame * 64 + 8)
@@ -152,12 +167,12 @@ class Names:
                     return f"slab {name}"
         return "slab"
 
-    def name(self, gpa):
-        own = self.own(gpa)
+    def name(self, gpa, offsets):
+        own = self.own(gpa, offsets)
         if own:
             return own
         if self.symbols[0][0] - IMAGE <= gpa < self.address["_end"] - IMAGE:
-            return self.largest(self.symbols, gpa + IMAGE, "the kernel's image")
+            return self.inside(self.symbols, gpa + IMAGE, offsets) or "the kernel's image"
         if gpa in self.vmalloc:
             return self.vmalloc[gpa]
         with open("/proc/kpageflags", "rb") as f:
@@ -169,9 +184,10 @@ class Names:
         return next((name for bit, name in FLAGS.items() if flags >> bit & 1), "a page of the kernel's")
 
 
-def main(pages):
+def main(wanted):
+    """wanted: offsets by (whatever, gpa); a line each, in that order."""
     with open("/proc/sys/kernel/kptr_restrict", "w") as f:
         f.write("1")  # addresses as they are, for root; with 0 they are hashed
     names = Names()
-    for gpa in pages:
-        print(f"{gpa:#x} {names.name(gpa)}")
+    for (_, gpa), offsets in wanted.items():
+        print(names.name(gpa, offsets))

@@ -339,6 +339,7 @@ static bool fault_of(const struct guest_memory *memory, const struct uffd_msg *m
 	if (msg->event != UFFD_EVENT_PAGEFAULT || gpa >= memory->top)
 		return false;
 	ret_fault->gpn = gpa >> PAGE_SHIFT;
+	ret_fault->offset = gpa & (PAGE_BYTES - 1);
 	ret_fault->tid = (pid_t)msg->arg.pagefault.feat.ptid;
 	ret_fault->wp = (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0;
 	ret_fault->write =

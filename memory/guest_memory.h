@@ -48,6 +48,7 @@ struct guest_fault {
 	uint64_t gpn;
 	pid_t tid;
 	bool write, wp;
+	uint16_t offset; /* in the page; 0 where only the page is known (KVM; Linux before 5.18) */
 };
 
 /* 0; -EINVAL; -ENOMEM; or as uffd_open() fails. */

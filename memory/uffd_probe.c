@@ -71,8 +71,15 @@ static int open_bare(void)
 /* Negotiates the API. -EOPNOTSUPP: it is too old. */
 static int handshake(int fd, uint64_t *ret_features)
 {
-	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURES_NEEDED };
+	/* The exact address is for statistics alone. A refused handshake may be tried again. */
+	struct uffdio_api api = { .api = UFFD_API,
+				  .features = UFFD_FEATURES_NEEDED | UFFD_FEATURE_EXACT_ADDRESS };
 
+	if (ioctl(fd, UFFDIO_API, &api) == 0) {
+		*ret_features = api.features;
+		return 0;
+	}
+	api = (struct uffdio_api){ .api = UFFD_API, .features = UFFD_FEATURES_NEEDED };
 	if (ioctl(fd, UFFDIO_API, &api) < 0)
 		return errno == EINVAL ? -EOPNOTSUPP : -errno;
 	*ret_features = api.features;

@@ -335,6 +335,29 @@ static int by_count_descending(const void *a, const void *b)
 	return x->count < y->count ? 1 : x->count > y->count ? -1 : 0;
 }
 
+static int by_offset_count_descending(const void *a, const void *b)
+{
+	const struct pager_hot_offset *x = a, *y = b;
+
+	return x->count < y->count ? 1 : x->count > y->count ? -1 : 0;
+}
+
+static void hot_page_get(const struct hot_page *hot, struct pager_hot_page *ret_page)
+{
+	*ret_page = (struct pager_hot_page){ .gpn = stat_get(&hot->gpn.key),
+					     .count = stat_get(&hot->gpn.count) };
+	for (uint32_t i = 0; i < PAGER_HOT_OFFSETS; i++) {
+		uint64_t offset = stat_get(&hot->offset[i].key);
+
+		if (offset != UINT64_MAX)
+			ret_page->offset[ret_page->offset_count++] =
+				(struct pager_hot_offset){ offset,
+							   stat_get(&hot->offset[i].count) };
+	}
+	qsort(ret_page->offset, ret_page->offset_count, sizeof(ret_page->offset[0]),
+	      by_offset_count_descending);
+}
+
 uint32_t pager_hot_pages(const struct pager *pager, struct pager_hot_page *ret_page, uint32_t max)
 {
 	struct pager_hot_page all[SHARDS_MAX * HOT_PAGES];
@@ -342,10 +365,7 @@ uint32_t pager_hot_pages(const struct pager *pager, struct pager_hot_page *ret_p
 
 	for (uint32_t i = 0; i < pager->shard_count; i++) {
 		for (uint32_t j = 0; j < HOT_PAGES; j++) {
-			const struct hot_page *hot = &pager->shard[i].stats.hot[j];
-
-			all[count] = (struct pager_hot_page){ stat_get(&hot->gpn),
-							      stat_get(&hot->count) };
+			hot_page_get(&pager->shard[i].stats.hot[j], &all[count]);
 			if (all[count].gpn != UINT64_MAX)
 				count++;
 		}

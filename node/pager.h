@@ -126,11 +126,18 @@ uint64_t pager_stats_quantile_ns(const struct pager_stats *stats, enum coh_stall
 uint64_t pager_vcpu_stalls(const struct pager *pager, uint32_t vcpu);
 
 /*
- * Pages that stalled most, first touches left out, most first (approximate: a bounded table a
- * shard). Any thread.
+ * Pages that stalled most, first touches left out, most first, and the offsets in them that were
+ * touched then, most first (approximate: bounded tables). Where only the page is known, the
+ * offset is 0. Any thread.
  */
+#define PAGER_HOT_OFFSETS 4
+
 struct pager_hot_page {
 	uint64_t gpn, count;
+	uint32_t offset_count;
+	struct pager_hot_offset {
+		uint64_t offset, count;
+	} offset[PAGER_HOT_OFFSETS];
 };
 uint32_t pager_hot_pages(const struct pager *pager, struct pager_hot_page *ret_page, uint32_t max);
 

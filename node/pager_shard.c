@@ -87,12 +87,15 @@ static void plan_failed(struct shard *shard, int error)
 
 /* --- stalls and their times --- */
 
-static void wait_begin(struct shard *shard, uint32_t actor, uint64_t gpn, enum coh_access want,
-		       bool wp)
+static void wait_begin(struct shard *shard, uint32_t actor, const struct guest_fault *fault,
+		       enum coh_access want)
 {
-	shard->wait[actor] = (struct shard_wait){
-		.waiting = true, .wp = wp, .want = want, .gpn = gpn, .since_ns = local_now_ns()
-	};
+	shard->wait[actor] = (struct shard_wait){ .waiting = true,
+						  .wp = fault->wp,
+						  .want = want,
+						  .gpn = fault->gpn,
+						  .offset = fault->offset,
+						  .since_ns = local_now_ns() };
 }
 
 /* What ended the stalls on a page, seen from the actions of the same call. */
@@ -128,6 +131,7 @@ static void wait_end(struct shard *shard, const struct coh_action *wake,
 		shard->woken[shard->woken_count++] =
 			(struct shard_woken){ .kind = kind_of(action, count, wake->gpn, wait),
 					      .gpn = wait->gpn,
+					      .offset = wait->offset,
 					      .since_ns = wait->since_ns };
 	}
 }
@@ -148,7 +152,7 @@ static void count_woken(struct shard *shard)
 			shard_stats_stall(&shard->stats, woken->kind, now_ns - woken->since_ns);
 		/* First touches are as many as there are pages; each is no more than that. */
 		if (woken->kind != COH_STALL_KINDS && woken->kind != COH_STALL_ZERO)
-			shard_stats_hot(&shard->stats, woken->gpn);
+			shard_stats_hot(&shard->stats, woken->gpn, woken->offset);
 	}
 	shard->woken_count = 0;
 }
@@ -302,7 +306,7 @@ static void take_fault(struct shard *shard, const struct guest_fault *fault)
 	if (actor < shard->pager->actors.vcpu_count)
 		atomic_fetch_add_explicit(&shard->pager->actors.stalls[actor], 1,
 					  memory_order_relaxed);
-	wait_begin(shard, actor, fault->gpn, want, fault->wp);
+	wait_begin(shard, actor, fault, want);
 	error = coh_stall(shard->coh, actor, fault->gpn, want, pod_now_ns(shard), &out);
 	if (error < 0)
 		core_failed(shard, error, "a stall was refused");

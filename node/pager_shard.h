@@ -54,11 +54,13 @@ struct shard_wait {
 	bool waiting, wp;
 	enum coh_access want;
 	uint64_t gpn, since_ns;
+	uint16_t offset;
 };
 
 struct shard_woken {
 	enum coh_stall_kind kind; /* COH_STALL_KINDS: spurious */
 	uint64_t gpn, since_ns;
+	uint16_t offset;
 };
 
 struct shard {

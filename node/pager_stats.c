@@ -29,11 +29,36 @@ static uint64_t bucket_ns(uint32_t bucket)
 	return ((4ull + part) << (exponent - 2)) + ((1ull << (exponent - 2)) >> 1);
 }
 
+static void forget_offsets(struct hot_page *page)
+{
+	for (uint32_t i = 0; i < PAGER_HOT_OFFSETS; i++) {
+		stat_set(&page->offset[i].key, UINT64_MAX);
+		stat_set(&page->offset[i].count, 0);
+	}
+}
+
+static void count_offset(struct hot_page *page, uint16_t offset)
+{
+	struct hot_count *least = &page->offset[0];
+
+	for (uint32_t i = 0; i < PAGER_HOT_OFFSETS && stat_get(&least->key) != offset; i++) {
+		struct hot_count *hot = &page->offset[i];
+
+		if (stat_get(&hot->key) == offset ||
+		    stat_get(&hot->count) < stat_get(&least->count))
+			least = hot;
+	}
+	stat_set(&least->key, offset);
+	stat_add(&least->count, 1);
+}
+
 void shard_stats_init(struct shard_stats *stats)
 {
 	memset(stats, 0, sizeof(*stats));
-	for (uint32_t i = 0; i < HOT_PAGES; i++)
-		stat_set(&stats->hot[i].gpn, UINT64_MAX);
+	for (uint32_t i = 0; i < HOT_PAGES; i++) {
+		stat_set(&stats->hot[i].gpn.key, UINT64_MAX);
+		forget_offsets(&stats->hot[i]);
+	}
 }
 
 void shard_stats_stall(struct shard_stats *stats, enum coh_stall_kind kind, uint64_t ns)
@@ -43,22 +68,23 @@ void shard_stats_stall(struct shard_stats *stats, enum coh_stall_kind kind, uint
 	stat_add(&stats->stall_bucket[kind][bucket_of(ns)], 1);
 }
 
-void shard_stats_hot(struct shard_stats *stats, uint64_t gpn)
+void shard_stats_hot(struct shard_stats *stats, uint64_t gpn, uint16_t offset)
 {
-	struct hot_page *least = &stats->hot[0];
+	struct hot_page *page = &stats->hot[0];
 
-	for (uint32_t i = 0; i < HOT_PAGES; i++) {
+	for (uint32_t i = 0; i < HOT_PAGES && stat_get(&page->gpn.key) != gpn; i++) {
 		struct hot_page *hot = &stats->hot[i];
 
-		if (stat_get(&hot->gpn) == gpn) {
-			stat_add(&hot->count, 1);
-			return;
-		}
-		if (stat_get(&hot->count) < stat_get(&least->count))
-			least = hot;
+		if (stat_get(&hot->gpn.key) == gpn ||
+		    stat_get(&hot->gpn.count) < stat_get(&page->gpn.count))
+			page = hot;
 	}
-	stat_set(&least->gpn, gpn);
-	stat_add(&least->count, 1);
+	if (stat_get(&page->gpn.key) != gpn) {
+		stat_set(&page->gpn.key, gpn);
+		forget_offsets(page);
+	}
+	stat_add(&page->gpn.count, 1);
+	count_offset(page, offset);
 }
 
 void shard_stats_sum(const struct shard_stats *stats, struct pager_stats *sum)

@@ -16,9 +16,15 @@
  * that is not in it replaces the least one and inherits its count, so a count is never too low. */
 #define HOT_PAGES 64
 
-struct hot_page {
-	_Atomic uint64_t gpn; /* UINT64_MAX: free */
+/* And for each of them a table of the offsets in it, of the same kind. */
+struct hot_count {
+	_Atomic uint64_t key; /* UINT64_MAX: free */
 	_Atomic uint64_t count;
+};
+
+struct hot_page {
+	struct hot_count gpn;
+	struct hot_count offset[PAGER_HOT_OFFSETS];
 };
 
 struct shard_stats {
@@ -53,7 +59,7 @@ static inline uint64_t stat_get(const _Atomic uint64_t *stat)
 
 void shard_stats_init(struct shard_stats *stats);
 void shard_stats_stall(struct shard_stats *stats, enum coh_stall_kind kind, uint64_t ns);
-void shard_stats_hot(struct shard_stats *stats, uint64_t gpn);
+void shard_stats_hot(struct shard_stats *stats, uint64_t gpn, uint16_t offset);
 
 /* Adds the shard's counters to *sum. */
 void shard_stats_sum(const struct shard_stats *stats, struct pager_stats *sum);

@@ -44,6 +44,14 @@ static json_t *hot_json(const struct stats_node *node)
 		json_t *entry = json_object();
 		json_object_set_new(entry, "gpa", hex_json(node->hot[i].gpn << PAGE_SHIFT));
 		set(entry, "stalls", node->hot[i].count);
+		json_t *at = json_object();
+		for (uint32_t j = 0; j < node->hot[i].offset_count; j++) {
+			char offset[8];
+			snprintf(offset, sizeof(offset), "%x",
+				 (unsigned)node->hot[i].offset[j].offset & (PAGE_BYTES - 1));
+			set(at, offset, node->hot[i].offset[j].count);
+		}
+		json_object_set_new(entry, "at", at);
 		json_array_append_new(list, entry);
 	}
 	return list;

@@ -156,8 +156,8 @@ static void hot_pages_are_known(void **state)
 
 	pod_create(&pod, &two);
 	for (uint32_t i = 0; i < 50; i++) {
-		*(volatile uint32_t *)pod_at(&pod, 0, 3 * MIB) = i;
-		*(volatile uint32_t *)pod_at(&pod, 1, 3 * MIB) = i;
+		*(volatile uint32_t *)pod_at(&pod, 0, 3 * MIB + 0x124) = i;
+		*(volatile uint32_t *)pod_at(&pod, 1, 3 * MIB + (i < 10 ? 0 : 0xab8)) = i;
 		*(volatile uint32_t *)pod_at(&pod, 1, i * PAGE_BYTES * 10) = i;
 	}
 	assert_int_equal(pager_hot_pages(pod.node[0].pager, hot, 3), 1);
@@ -166,6 +166,10 @@ static void hot_pages_are_known(void **state)
 	assert_int_equal(pager_hot_pages(pod.node[1].pager, hot, 3), 1);
 	assert_int_equal(hot[0].gpn, 3 * MIB >> PAGE_SHIFT);
 	assert_int_equal(hot[0].count, 50);
+	assert_int_equal(hot[0].offset_count, 2);
+	assert_int_equal(hot[0].offset[0].offset, 0xab8);
+	assert_int_equal(hot[0].offset[0].count, 40);
+	assert_int_equal(hot[0].offset[1].offset, 0);
 	pod_destroy(&pod);
 }
 

@@ -30,18 +30,24 @@ static void quantiles_are_near(void **state)
 static void hot_pages_stay_in_the_table(void **state)
 {
 	static struct shard_stats stats;
-	uint64_t hot_count = 0;
+	const struct hot_page *hot = NULL;
+	uint64_t at_count = 0;
 
 	shard_stats_init(&stats);
 	for (uint64_t i = 0; i < 10000; i++) {
-		shard_stats_hot(&stats, 1000000 + i);
+		shard_stats_hot(&stats, 1000000 + i, (uint16_t)(i & 63));
 		if (i % 10 == 0)
-			shard_stats_hot(&stats, 42);
+			shard_stats_hot(&stats, 42, i % 20 ? 0xff8 : (uint16_t)(i & 1023));
 	}
 	for (uint32_t i = 0; i < HOT_PAGES; i++)
-		if (stat_get(&stats.hot[i].gpn) == 42)
-			hot_count = stat_get(&stats.hot[i].count);
-	assert_in_range(hot_count, 1000, 1400);
+		if (stat_get(&stats.hot[i].gpn.key) == 42)
+			hot = &stats.hot[i];
+	assert_non_null(hot);
+	assert_in_range(stat_get(&hot->gpn.count), 1000, 1400);
+	for (uint32_t i = 0; i < PAGER_HOT_OFFSETS; i++)
+		if (stat_get(&hot->offset[i].key) == 0xff8)
+			at_count = stat_get(&hot->offset[i].count);
+	assert_in_range(at_count, 500, 700);
 }
 
 int main(void)

@@ -33,8 +33,14 @@ static char *largest(void)
 		vcpu[i].stalls = INT64_MAX;
 	}
 	memset(&node.pager, 0x11, sizeof(node.pager));
-	for (uint32_t i = 0; i < STATS_HOT_PAGES; i++)
-		node.hot[i] = (struct pager_hot_page){ GPN_LIMIT - 1, INT64_MAX };
+	for (uint32_t i = 0; i < STATS_HOT_PAGES; i++) {
+		node.hot[i] = (struct pager_hot_page){ .gpn = GPN_LIMIT - 1,
+						       .count = INT64_MAX,
+						       .offset_count = PAGER_HOT_OFFSETS };
+		for (uint32_t j = 0; j < PAGER_HOT_OFFSETS; j++)
+			node.hot[i].offset[j] =
+				(struct pager_hot_offset){ PAGE_BYTES - 1 - j, INT64_MAX };
+	}
 	return stats_json(&node);
 }
 
