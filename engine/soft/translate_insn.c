@@ -395,6 +395,8 @@ static void translate_swapgs(struct tr *tr)
 	uint32_t gs = offsetof(struct engine_vcpu, state.segment[SEG_GS].base);
 	uint32_t kernel = offsetof(struct engine_vcpu, state.msr[MSR_KERNEL_GS_BASE]);
 
+	tr_forget(tr, R14);
+	tr_forget(tr, R15);
 	tr_record(tr, tr->rip);
 	emit_load(&tr->e, R14, kernel);
 	emit_load(&tr->e, R15, gs);

@@ -221,4 +221,37 @@ gate_target:
 2:	incl	%edx
 	ret
 
+/* What is held over an instruction that needs registers of its own. */
+	CASE	held
+	SET_MSR	0xc0000102, 0x7000
+	mov	%rsp, %rbp
+	mov	$1, %eax
+	mov	$2, %ebx
+	push	%rax
+	swapgs
+	push	%rbx
+	swapgs
+	push	%rax
+	pop	%rcx
+	pop	%rdx
+	pop	%rsi
+	lea	(%rsi, %rcx, 4), %rcx
+	lea	(%rcx, %rdx, 8), %rcx
+	REPORT	%rcx
+	WANT	21
+	mov	%rbx, -8(%rsp)
+	cli
+	add	%rbx, -8(%rsp)
+	sti
+	add	%rbx, -8(%rsp)
+	cli
+	pushfq
+	pop	%rax
+	sub	%rbx, -16(%rsp)
+	mov	-8(%rsp), %rcx
+	REPORT	%rbp
+	WANT	SYS_STACK
+	SET_MSR	0xc0000102, 0
+	DONE
+
 	END_IMAGE loops
