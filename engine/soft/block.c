@@ -41,7 +41,7 @@ extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_chec
 #define SPLITS_MAX   100u
 #define SPLITS_TICKS 10000u
 #define NARROW_SLOTS 4096u
-static const uint32_t spans[] = { 256, 64, 16, 0 };
+static const uint32_t spans[] = { SOFT_SPAN_MAX, 64, 16, 0 };
 #define NARROWEST (sizeof(spans) / sizeof(spans[0]) - 1)
 
 struct soft_cache {
@@ -479,8 +479,11 @@ void soft_block_forward(struct engine_vcpu *vcpu, uint8_t *head, const struct so
 	const struct soft_block *old;
 
 	pthread_mutex_lock(&engine->lock);
-	/* The page may be another one by now, and others still have this one at that address. */
-	if (engine->cache->generation == generation && block->valid &&
+	/*
+	 * The page may be another one by now, and others still have this one at that address. Nor
+	 * is it known what page they have behind it.
+	 */
+	if (!block->gpa_behind && engine->cache->generation == generation && block->valid &&
 	    soft_record_find(engine, (uintptr_t)head, &old) && old->head == head && !old->valid &&
 	    old->gpa == block->gpa && old->mode == block->mode)
 		emit_patch32(head + 1, block->code);

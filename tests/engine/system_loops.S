@@ -254,4 +254,34 @@ gate_target:
 	SET_MSR	0xc0000102, 0
 	DONE
 
+/* A jump to an instruction that becomes one across pages; then the page behind is another. */
+	CASE	forward
+	MAP	1, FRAME(1)+P+W
+	MAP	2, FRAME(2)+P+W
+	movl	$0x000ff9e9, PAGE(1)		/* jmp to the last two bytes */
+	movb	$0, PAGE(1)+4
+	movb	$0xc3, PAGE(1)+0xffe		/* ret */
+	movl	$0xc3000001, FRAME(2)
+	movl	$0xc3000002, FRAME(3)
+	mov	$PAGE(1), %ebx
+	call	*%rbx
+	call	*%rbx
+	movw	$0x07b8, PAGE(1)+0xffe		/* mov to eax; ret */
+	call	*%rbx
+	REPORT	%rax
+	WANT	0x107
+	call	*%rbx
+	REPORT	%rax
+	WANT	0x107
+	MAP	2, FRAME(3)+P+W
+	call	*%rbx
+	REPORT	%rax
+	WANT	0x207
+	MAP	2, 0
+	RESUME	1f
+	call	*%rbx
+	EXPECT	14, error=0x10, cr2=PAGE(2)
+1:	add	$8, %rsp
+	DONE
+
 	END_IMAGE loops
