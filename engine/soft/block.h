@@ -18,6 +18,7 @@
 #include "engine/soft/soft.h"
 
 #define SOFT_EXEC_BYTES 256u
+#define SOFT_SPAN_MAX	256 /* bytes; accesses within it may share a look (translate_share.c) */
 
 /* What a block is translated for, besides its address. The view is in the low two bits. */
 #define MODE_VIEW      3u

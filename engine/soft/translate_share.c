@@ -99,7 +99,8 @@ static bool operand_access(const struct soft_insn *insn, uint64_t next, struct t
 	}
 	base = soft_register_number(mem->base);
 	access->base = (int8_t)base;
-	return base >= 0 && base < R14;
+	/* A neighbour below it has to fit the leader's displacement, too. */
+	return base >= 0 && base < R14 && access->disp >= INT32_MIN + SOFT_SPAN_MAX;
 }
 
 /* The instruction itself wants this one, or -1. */

@@ -221,6 +221,78 @@ gate_target:
 2:	incl	%edx
 	ret
 
+/* What changes a base between two accesses: the second one is on another page. */
+	.set	ONE, PAGE(1)
+	.set	TWO, PAGE(2)
+	.macro	CHANGE base, code
+	mov	$PAGE(1), %rbx
+	mov	%rbx, \base
+	mov	(\base), %rsi
+	\code
+	add	(\base), %rsi
+	REPORT	%rsi
+	WANT	3
+	.endm
+
+	CASE	bases, NEED_CX16
+	MAP	1, FRAME(1)+P+W
+	MAP	2, FRAME(4)+P+W
+	movq	$1, PAGE(1)
+	movq	$2, PAGE(2)
+	CHANGE	%rdi, "add $0x1000, %rdi"
+	CHANGE	%rdi, "sub $-0x1000, %rdi"
+	CHANGE	%rdi, "lea 0x1000(%rdi), %rdi"
+	CHANGE	%rdi, "lea 0x1000(%edi), %edi"
+	CHANGE	%rdi, "add $0x1000, %di"
+	CHANGE	%rdi, "add $0x1000, %edi"
+	CHANGE	%rbx, "mov $0x20, %bh"
+	CHANGE	%rbx, "xor $0x30, %bh"
+	CHANGE	%rcx, "mov $TWO, %r8d; xchg %r8, %rcx"
+	CHANGE	%rcx, "movq $TWO, ONE+8; mov 8(%rcx), %rcx"
+	CHANGE	%rcx, "movq $0x1000, ONE+8; xadd %rcx, ONE+8; mov ONE+8, %rcx"
+	CHANGE	%rcx, "movq $TWO, ONE+8; xchg %rcx, 8(%rcx)"
+	CHANGE	%rax, "movq $TWO, ONE+8; cmpxchg %rcx, 8(%rbx)"
+	CHANGE	%rdx, "movq $TWO, ONE+24; cmpxchg16b 16(%rbx)"
+	CHANGE	%rax, "mov $TWO, %ecx; cmp %rax, %rax; cmove %rcx, %rax"
+	CHANGE	%rax, "imul $1, %rax, %rax; mov $TWO/16, %ecx; mov $16, %eax; mul %ecx"
+	CHANGE	%rdx, "mov $TWO, %eax; shl $32, %rax; mul %rdx; mov %eax, %edx; mov $TWO, %edx"
+	CHANGE	%rbp, "push $TWO; pop %rbp"
+	CHANGE	%rbp, "movq $TWO, ONE+0x80; mov %rsp, %rax; sub $-0x80, %rbp; leave; mov %rax, %rsp"
+	CHANGE	%r13, "bts $13, %r13; btr $12, %r13"
+	DONE
+
+/* Displacements at the end of what 32 bits hold, one neighbour beyond it. */
+	CASE	displacements
+	MAP	1, FRAME(1)+P+W
+	MAP	2, FRAME(4)+P+W
+	movq	$1, PAGE(1)
+	movq	$2, PAGE(1)+8
+	movq	$4, PAGE(1)+16
+	mov	$PAGE(1)+0x80000010, %ebx
+	mov	-0x80000000(%rbx), %rax
+	sub	$8, %rbx
+	add	-0x80000000(%rbx), %rax
+	sub	$8, %rbx
+	add	-0x80000000(%rbx), %rax
+	REPORT	%rax
+	WANT	7
+	mov	$PAGE(1)-0x7fffffff, %rbx
+	mov	0x7fffffff(%rbx), %rax
+	add	$8, %rbx
+	add	0x7fffffff(%rbx), %rax
+	add	$8, %rbx
+	add	0x7fffffff(%rbx), %rax
+	REPORT	%rax
+	WANT	7
+	mov	$PAGE(1)-0x3fffffff, %rbx
+	mov	0x3fffffff(%rbx), %rax
+	add	$0x3fffffff, %rbx
+	add	$0x3fffffff, %rbx
+	add	16-0x3fffffff(%rbx), %rax
+	REPORT	%rax
+	WANT	5
+	DONE
+
 /* What is held over an instruction that needs registers of its own. */
 	CASE	held
 	SET_MSR	0xc0000102, 0x7000
