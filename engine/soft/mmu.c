@@ -336,8 +336,8 @@ void soft_jump_flush(struct engine_vcpu *vcpu, enum soft_view view)
 {
 	/* No code is at address 1, where nothing was entered. */
 	for (uint64_t used = vcpu->jump_used[view]; used; used &= used - 1)
-		for (uint64_t i = 0; i < TLB_GROUP; i++)
-			vcpu->jump[view][(uint64_t)__builtin_ctzll(used) * TLB_GROUP + i].rip = 1;
+		for (uint64_t i = 0; i < JUMP_GROUP; i++)
+			vcpu->jump[view][(uint64_t)__builtin_ctzll(used) * JUMP_GROUP + i].rip = 1;
 	vcpu->jump_used[view] = 0;
 }
 
@@ -347,7 +347,7 @@ void soft_jump_remember(struct engine_vcpu *vcpu, uint64_t rip, const uint8_t *c
 
 	vcpu->jump[vcpu->view][index] =
 		(struct soft_jump_entry){ .rip = rip, .code = (uintptr_t)code };
-	vcpu->jump_used[vcpu->view] |= BIT64(index / TLB_GROUP);
+	vcpu->jump_used[vcpu->view] |= BIT64(index / JUMP_GROUP);
 }
 
 static uint64_t fetched_hash(uint64_t linear)

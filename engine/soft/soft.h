@@ -178,13 +178,14 @@ struct soft_tlb_entry {
 	uint64_t tag_read, tag_write, host, addend; /* host = page's address + addend */
 };
 #define TLB_ENTRIES 4096u
-#define TLB_GROUP   64u /* entries; a bit each in tlb_used and jump_used says which are not empty */
+#define TLB_GROUP   64u /* entries; a bit each in tlb_used says which are not empty */
 
 /* Where indirect jumps go: guest rip -> host code of the same view, for flags in the slot. */
 struct soft_jump_entry {
 	uint64_t rip, code;
 };
-#define JUMP_ENTRIES 4096u
+#define JUMP_ENTRIES 16384u
+#define JUMP_GROUP   256u /* likewise, jump_used */
 /* Functions begin at multiples of 16: the low bits alone would use few of them. */
 #define JUMP_SHIFT 10
 static inline uint32_t soft_jump_index(uint64_t rip)
@@ -192,7 +193,7 @@ static inline uint32_t soft_jump_index(uint64_t rip)
 	return ((uint32_t)rip ^ (uint32_t)rip >> JUMP_SHIFT) & (JUMP_ENTRIES - 1);
 }
 
-_Static_assert(TLB_ENTRIES == 64 * TLB_GROUP && JUMP_ENTRIES == 64 * TLB_GROUP, "a word each");
+_Static_assert(TLB_ENTRIES == 64 * TLB_GROUP && JUMP_ENTRIES == 64 * JUMP_GROUP, "a word each");
 #define FETCHED_BITS 16384u
 
 struct soft_fault {
