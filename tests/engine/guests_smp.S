@@ -146,6 +146,47 @@ guest_neighbours_first:
 	ret
 	END	neighbours
 
+/*
+ * The second vCPU writes a function's value without end, in a loop that has nothing else to do; the first one calls it,
+ * and never sees a value older than the last one that it knows to be written.
+ */
+	GUEST	written
+	sti
+	mov	$guest_written_function - guest_written + LOAD, %ebx
+	IF_SECOND 4f
+	mov	ROUNDS, %r12
+0:	pause
+	cmpq	$0, A
+	je	0b
+1:	xor	%eax, %eax
+	mov	%rbx, %rsi
+	cpuid
+	mov	%rsi, %rbx
+	mov	A, %r13
+	call	*%rbx
+	cmp	%r13d, %eax
+	jb	3f
+	dec	%r12
+	jnz	1b
+2:	movq	$1, DONE
+	hlt
+3:	mov	%rax, B
+	mov	%r13, A
+	movq	$6, FAILED
+	jmp	2b
+4:	xor	%eax, %eax
+5:	inc	%eax
+	mov	%eax, 1(%rbx)
+	mov	%rax, A
+	cmpq	$0, DONE
+	je	5b
+	hlt
+	.org	guest_written + 0x1003
+guest_written_function:
+	mov	$0, %eax
+	ret
+	END	written
+
 /* Locked instructions of both add up, in a line, over lines and over pages; so does what a lock guards. */
 	GUEST	locked
 	sti
