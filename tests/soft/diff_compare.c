@@ -4,7 +4,7 @@
  *
  *   flags that may be undefined where the sequence ended (diff_flags.c), and RF
  *   at a fault, unless asked for, arithmetic flags: the engine may know that nobody reads them
- *   x87's last opcode and its instruction and data pointers
+ *   x87's last opcode and its instruction and data pointers, in images in memory neither
  *   the present bit of #PF's error code above user addresses: the host's kernel does not tell it
  *   which operand of movs and cmps faults first, where an image of state does (CPUs differ)
  *   where a branch to an address that is not canonical faults (the engine: behind it)
@@ -208,6 +208,45 @@ static void compare_extended(struct report *r, const struct diff_case *c, const 
 	}
 }
 
+/* In the image that instruction saves at an address of its own: x87's last opcode and pointers? */
+static bool saves_pointers_at(const struct diff_insn *i, uint64_t va)
+{
+	const ZydisDecodedOperandMem *mem = &i->operand[0].mem;
+	uint32_t from, to;
+
+	switch (i->insn.mnemonic) {
+	case ZYDIS_MNEMONIC_FNSTENV:
+	case ZYDIS_MNEMONIC_FNSAVE:
+		from = 12;
+		to = 28;
+		break;
+	case ZYDIS_MNEMONIC_FXSAVE:
+	case ZYDIS_MNEMONIC_FXSAVE64:
+	case ZYDIS_MNEMONIC_XSAVE:
+	case ZYDIS_MNEMONIC_XSAVE64:
+		from = 6;
+		to = 24;
+		break;
+	default:
+		return false;
+	}
+	return mem->base == ZYDIS_REGISTER_NONE && mem->index == ZYDIS_REGISTER_NONE &&
+	       va - ((uint64_t)mem->disp.value + from) < to - from;
+}
+
+/* Mostly cleared behind the instruction (diff_template.c), but a jump may lead around that. */
+static bool is_x87_pointer(const struct diff_case *c, uint64_t va)
+{
+	struct diff_insn insn;
+
+	for (uint32_t i = 0; i < c->insn_count; i++)
+		if (diff_decode(c->mode, c->code + c->offset[i], c->code_bytes - c->offset[i],
+				&insn) &&
+		    saves_pointers_at(&insn, va))
+			return true;
+	return false;
+}
+
 static void compare_memory(struct report *r, const struct diff_case *c,
 			   const struct diff_outcome *n, const struct diff_outcome *g)
 {
@@ -219,8 +258,11 @@ static void compare_memory(struct report *r, const struct diff_case *c,
 
 		if (!memcmp(a, b, DIFF_PAGE))
 			continue;
-		while (a[i] == b[i])
+		while (i < DIFF_PAGE &&
+		       (a[i] == b[i] || is_x87_pointer(c, diff_pages[page].va + i)))
 			i++;
+		if (i == DIFF_PAGE)
+			continue;
 		SAY(r, "  [%lx] native %02x  engine %02x\n",
 		    (unsigned long)(diff_pages[page].va + i), a[i], b[i]);
 	}
