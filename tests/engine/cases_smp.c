@@ -141,6 +141,11 @@ static int test_code_written(struct rig *rig)
 	return goes_stale() ? 0 : run_both(rig, GUEST(written), rounds_of(SHORT_ROUNDS));
 }
 
+static int test_code_released(struct rig *rig)
+{
+	return goes_stale() ? 0 : run_both(rig, GUEST(released), rounds_of(POKE_ROUNDS) / 10);
+}
+
 static int test_locked(struct rig *rig)
 {
 	const uint64_t rounds = rounds_of(SHORT_ROUNDS);
@@ -213,6 +218,7 @@ const struct test_case cases_smp[] = {
 	{ "poke-near", test_poke_near, ONE_THREAD },
 	{ "code-neighbours", test_code_neighbours, ONE_THREAD },
 	{ "code-written", test_code_written, ONE_THREAD },
+	{ "code-released", test_code_released, ONE_THREAD },
 	{ "locked", test_locked, ONE_THREAD },
 	{ "locked-split", test_locked_split, ONE_THREAD },
 	{ "code-outside", test_code_outside, NULL },

@@ -187,6 +187,41 @@ guest_written_function:
 	ret
 	END	written
 
+/* The second vCPU loops for ever, until the first one takes away the jump that does it; it puts that back. */
+	GUEST	released
+	sti
+	mov	$guest_released_jump - guest_released + LOAD, %ebx
+	IF_SECOND 3f
+	mov	ROUNDS, %r12
+0:	pause
+	cmpq	$0, SEQ
+	je	0b
+1:	mov	SEQ, %rax
+	movw	$0x9090, (%rbx)
+2:	pause
+	cmp	%rax, SEQ
+	je	2b
+	dec	%r12
+	jnz	1b
+	movq	$1, DONE
+	movw	$0x9090, (%rbx)
+	hlt
+3:	movzwl	(%rbx), %ebp
+	movq	$1, SEQ
+	mov	$A, %ecx
+	xor	%esi, %esi
+4:	add	(%rcx), %rax
+	test	%esi, %esi
+	.balign	2, 0x90
+guest_released_jump:
+	jz	4b
+	mov	%bp, (%rbx)
+	lock incq SEQ
+	cmpq	$0, DONE
+	je	4b
+	hlt
+	END	released
+
 /* Locked instructions of both add up, in a line, over lines and over pages; so does what a lock guards. */
 	GUEST	locked
 	sti
