@@ -158,11 +158,11 @@ guest_neighbours_first:
 0:	pause
 	cmpq	$0, A
 	je	0b
-1:	xor	%eax, %eax
+1:	mov	A, %r13
+	xor	%eax, %eax
 	mov	%rbx, %rsi
-	cpuid
+	cpuid				/* what it fetches from now on is what it has seen written, or newer */
 	mov	%rsi, %rbx
-	mov	A, %r13
 	call	*%rbx
 	cmp	%r13d, %eax
 	jb	3f
