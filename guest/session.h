@@ -11,8 +11,8 @@
 #include <stdint.h>
 
 /*
- * The most stdin that may be on its way. The session reads the line whatever the command does; Linux's
- * serial driver queues at least 64 KiB in front of a tty that is not read yet.
+ * The most stdin that may be on its way. The session reads the line whatever the command does;
+ * Linux's serial driver queues at least 64 KiB in front of a tty that is not read yet.
  */
 #define SESSION_WINDOW_SERIAL 16384
 #define SESSION_WINDOW_MAX    65536
