@@ -338,6 +338,7 @@ void soft_block_split(struct engine *engine, uint64_t host)
 		uint8_t *narrow = narrow_of(cache, block->gpa);
 
 		*narrow += *narrow < NARROWEST;
+		block->narrowed = true;
 		soft_block_invalidate(engine, block);
 	}
 	pthread_mutex_unlock(&engine->lock);
@@ -485,7 +486,7 @@ void soft_block_forward(struct engine_vcpu *vcpu, uint8_t *head, const struct so
 	 */
 	if (!block->gpa_behind && engine->cache->generation == generation && block->valid &&
 	    soft_record_find(engine, (uintptr_t)head, &old) && old->head == head && !old->valid &&
-	    old->gpa == block->gpa && old->mode == block->mode)
+	    old->narrowed && old->gpa == block->gpa && old->mode == block->mode)
 		emit_patch32(head + 1, block->code);
 	pthread_mutex_unlock(&engine->lock);
 }

@@ -59,6 +59,7 @@ struct soft_block {
 	uint8_t mode;
 	bool valid;
 	uint32_t splits;   /* how often in a row its accesses could not share */
+	bool narrowed;	   /* and therefore it was made anew: its bytes are the same */
 	uint64_t split_at; /* the last time, TSC */
 	struct soft_record record[];
 };
@@ -99,7 +100,10 @@ int soft_block_get(struct engine_vcpu *vcpu, uint8_t mode, struct soft_block **r
 /* A jump that left by SOFT_REASON_LINK goes straight to the block from now on. */
 void soft_block_link(struct engine_vcpu *vcpu, uint8_t *site, const struct soft_block *block,
 		     uint64_t generation);
-/* Who jumps to the invalid block with this head goes on to the one that replaces it. */
+/*
+ * Who jumps to the invalid block with this head goes on to the one that replaces it. Only if that
+ * was for the sake of sharing: where code is written again and again, chains of jumps would grow.
+ */
 void soft_block_forward(struct engine_vcpu *vcpu, uint8_t *head, const struct soft_block *block,
 			uint64_t generation);
 uint64_t soft_cache_generation(const struct engine *engine);

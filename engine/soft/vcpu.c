@@ -354,12 +354,12 @@ static int next_block(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t *
 		return err == SOFT_AGAIN ? soft_step(vcpu) : err;
 	if (alone)
 		; /* for this once */
-	else if (stale)
-		soft_block_forward(vcpu, site, block, generation);
 	else if (link && !block->gpa_behind)
 		soft_block_link(vcpu, site, block, generation);
 	else if (slot && !link)
 		soft_jump_remember(vcpu, block->rip, block->code);
+	if (stale)
+		soft_block_forward(vcpu, site, block, generation);
 	*ret_code = block->code;
 	return SOFT_OK;
 }
