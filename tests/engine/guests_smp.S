@@ -164,8 +164,9 @@ guest_neighbours_first:
 	cpuid				/* what it fetches from now on is what it has seen written, or newer */
 	mov	%rsi, %rbx
 	call	*%rbx
-	cmp	%r13d, %eax
-	jb	3f
+	mov	%eax, %ecx
+	sub	%r13d, %ecx		/* the numbers wrap after some seconds */
+	js	3f
 	dec	%r12
 	jnz	1b
 2:	movq	$1, DONE
