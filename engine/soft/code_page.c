@@ -10,9 +10,10 @@
  *
  *   filler: writers |= me, then looks at state      marker: state := marking, then looks at writers
  *
- * Every write raises the page's version. A translation begins with noting the version, then copies
- * the bytes, and is dropped if the version has changed when it is to be made known. So there is no
- * moment at which old bytes can become a lasting translation.
+ * Every write raises the page's version, and so does marking, for those that went unseen. A
+ * translation begins with noting the version, then copies the bytes, and is dropped if the version
+ * has changed when it is to be made known. So there is no moment at which old bytes can become a
+ * lasting translation.
  *
  * A page that is written again and again (data beside code, a page put to another use) becomes
  * plain: its blocks go, and it is fast to write until code is translated from it again.
@@ -110,6 +111,9 @@ int soft_code_begin(struct engine_vcpu *vcpu, uint64_t gpa, uint32_t *ret_versio
 		state = PAGE_PLAIN;
 		if (atomic_compare_exchange_strong(&page->state, &state, PAGE_MARKING)) {
 			take_write_access(vcpu, page, gpa);
+			/* It was written without telling us: who noted the version before is late.
+			 */
+			atomic_fetch_add(&page->version, 1);
 			atomic_store(&page->state, PAGE_CODE);
 		} else if (state == PAGE_MARKING) {
 			soft_safe_point(vcpu);
