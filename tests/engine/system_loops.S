@@ -174,7 +174,7 @@ gate_target:
 9:	.long	0
 
 /* Bases that are no addresses. */
-	CASE	not_canonical
+	CASE	not_canonical, NOT_QEMU	/* which raises #GP for the stack, too */
 	mov	$0x4000000000000000, %rbx
 	mov	$5, %ecx
 	RESUME	2f
@@ -327,7 +327,7 @@ gate_target:
 	DONE
 
 /* A jump to an instruction that becomes one across pages; then the page behind is another. */
-	CASE	forward
+	CASE	forward, NOT_BOCHS	/* which keeps the whole instruction with its first page */
 	MAP	1, FRAME(1)+P+W
 	MAP	2, FRAME(2)+P+W
 	movl	$0x000ff9e9, PAGE(1)		/* jmp to the last two bytes */
