@@ -438,7 +438,7 @@ static const char *why_left_out(const struct rig *rig, const struct system_case 
 	if ((test->needs & NOT_QEMU) && rig_host == RIG_HOST_QEMU)
 		return "QEMU 7.2 is known to fail it";
 	if ((test->needs & NOT_QEMU_MOVED) && shaken && rig_host == RIG_HOST_QEMU)
-		return "QEMU 7.2 is known to abort";
+		return "moved on QEMU 7.2 it fails, or QEMU aborts";
 	if ((test->needs & NOT_BOCHS) && rig_host == RIG_HOST_BOCHS)
 		return "Bochs is known to fail it";
 	return NULL;
