@@ -37,6 +37,18 @@ int soft_step_int(struct engine_vcpu *vcpu, struct soft_step *step)
 	return err;
 }
 
+/* The end of every IRET: CS and the stack are in place, rip, cs and flags are value[0] to [2]. */
+static int returned(struct engine_vcpu *vcpu, struct soft_step *step, const uint64_t *value,
+		    uint8_t cpl, uint64_t mask)
+{
+	vcpu->rip = value[0];
+	vcpu->cpl = cpl;
+	vcpu->iret_done = true;
+	soft_set_rflags(vcpu, (soft_rflags(vcpu) & ~mask) | (value[2] & mask));
+	step->jumped = true;
+	return SOFT_OK;
+}
+
 static int iret_long(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	uint32_t bytes = soft_operand_bytes(step);
@@ -71,12 +83,7 @@ static int iret_long(struct engine_vcpu *vcpu, struct soft_step *step)
 	vcpu->state.segment[SEG_CS] = code;
 	vcpu->state.segment[SEG_SS] = stack;
 	vcpu->gpr[GPR_RSP] = value[3];
-	vcpu->rip = value[0];
-	vcpu->cpl = cpl;
-	vcpu->iret_done = true;
-	soft_set_rflags(vcpu, (soft_rflags(vcpu) & ~mask) | (value[2] & mask));
-	step->jumped = true;
-	return SOFT_OK;
+	return returned(vcpu, step, value, cpl, mask);
 }
 
 static int fail_virtual_8086(struct engine_vcpu *vcpu)
@@ -140,12 +147,7 @@ static int iret_protected(struct engine_vcpu *vcpu, struct soft_step *step)
 		soft_stack_move(vcpu, 3 * (int64_t)bytes);
 	}
 	vcpu->state.segment[SEG_CS] = code;
-	vcpu->rip = value[0];
-	vcpu->cpl = cpl;
-	vcpu->iret_done = true;
-	soft_set_rflags(vcpu, (soft_rflags(vcpu) & ~mask) | (value[2] & mask));
-	step->jumped = true;
-	return SOFT_OK;
+	return returned(vcpu, step, value, cpl, mask);
 }
 
 int soft_step_iret(struct engine_vcpu *vcpu, struct soft_step *step)

@@ -46,9 +46,8 @@ struct cold {
 	uint8_t *retry;			/* TLB miss: where to try again */
 	const struct soft_insn *insn;	/* whose address is computed anew; NULL: the stack */
 	const struct tr_access *access; /* if it looked for others, too */
-	uint8_t *
-		resume; /* of a loop's: where to go on once it is found; then these are in place: */
-	uint8_t held[2];
+	uint8_t *resume;		/* of a loop's look: where to go on */
+	uint8_t held[2];		/* the groups in r14 and r15 there */
 	int stack_base;
 	int32_t stack_offset;
 	uint64_t rip;
@@ -116,12 +115,12 @@ void tr_effective(struct tr *tr, const struct soft_insn *insn, int to);
 /* r14: linear -> host address of an access; flags and r15 are used. */
 void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn *insn,
 	      uint8_t *retry);
-/* Does the stepper judge what comes of a miss? NULL: no. */
-bool tr_is_odd(const struct soft_insn *insn);
 /* Its parts. r14: linear -> offset in its page; r15: the entry. The miss is to be filled in. */
 struct cold *tr_look(struct tr *tr, uint32_t bytes, bool write);
 /* A jcc to a way out, which is to be filled in. */
 struct cold *tr_miss_jump(struct tr *tr, uint8_t condition);
+/* Fills it in: the access, NULL for the stack's, and where to try it again. */
+void tr_miss(struct cold *cold, const struct soft_insn *insn, bool write, uint8_t *retry);
 /* r14 := the tag of the entry at r15 */
 void tr_tag(struct tr *tr, bool write);
 /* r15: the entry -> the page's addend */
@@ -129,17 +128,19 @@ void tr_addend(struct tr *tr);
 /* r14 := the page's host address */
 struct cold *tr_look_constant(struct tr *tr, uint64_t page, bool write);
 /*
+ * r14 := host address of the instruction's operand. Opens its record; flags that the operation
+ * reads or keeps are in place.
+ */
+void tr_operand(struct tr *tr, const struct soft_insn *insn, bool write);
+/* The same, if it is an operand that shares (translate_share.c). */
+bool tr_shared_operand(struct tr *tr, const struct soft_insn *insn, struct host_operand *ret_at);
+/*
  * Where 8 bytes at rsp or rbp + offset are in host memory (in r14, if the access does not share).
  * Opens the instruction's record.
  */
 struct host_operand tr_stack(struct tr *tr, int base, int32_t offset, bool write);
 /* opcode reg, operand (64 bits), for MOV */
 void tr_emit_at(struct tr *tr, uint8_t opcode, int reg, struct host_operand at);
-/* The same for the instruction's operand. Flags that the operation reads or keeps are in place. */
-void tr_operand(struct tr *tr, const struct soft_insn *insn, bool write);
-
-/* The same, if it is an operand that shares (translate_share.c). */
-bool tr_shared_operand(struct tr *tr, const struct soft_insn *insn, struct host_operand *ret_at);
 
 /* translate_insn.c */
 enum tr_kind {

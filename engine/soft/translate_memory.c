@@ -105,9 +105,19 @@ static void emit_indexed(struct emit *e, uint8_t opcode, int reg, uint32_t offse
 }
 
 /* The stepper knows what comes before such an operand's page fault (alignment, masks). */
-bool tr_is_odd(const struct soft_insn *insn)
+static bool is_odd(const struct soft_insn *insn)
 {
 	return insn && (insn->memory_bytes > 8 || insn->alignment > 1 || soft_insn_is_vector(insn));
+}
+
+void tr_miss(struct cold *cold, const struct soft_insn *insn, bool write, uint8_t *retry)
+{
+	if (is_odd(insn))
+		cold->reason = write ? SOFT_REASON_WRITE_ODD : SOFT_REASON_READ_ODD;
+	else
+		cold->reason = write ? SOFT_REASON_WRITE : SOFT_REASON_READ;
+	cold->insn = insn;
+	cold->retry = retry;
 }
 
 struct cold *tr_miss_jump(struct tr *tr, uint8_t condition)
@@ -163,14 +173,7 @@ struct cold *tr_look_constant(struct tr *tr, uint64_t page, bool write)
 void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn *insn,
 	      uint8_t *retry)
 {
-	struct cold *cold = tr_look(tr, bytes, write);
-
-	if (tr_is_odd(insn))
-		cold->reason = write ? SOFT_REASON_WRITE_ODD : SOFT_REASON_READ_ODD;
-	else
-		cold->reason = write ? SOFT_REASON_WRITE : SOFT_REASON_READ;
-	cold->insn = insn;
-	cold->retry = retry;
+	tr_miss(tr_look(tr, bytes, write), insn, write, retry);
 	emit_indexed(&tr->e, 0x03, R14, host_offset(tr));
 }
 

@@ -309,14 +309,8 @@ void tr_share_begin(struct tr *tr)
 static void fill_in(struct tr *tr, struct cold *cold, const struct soft_insn *insn, uint8_t *retry)
 {
 	const struct tr_access *access = &tr->access[tr->index];
-	bool write = insn ? insn->memory_write : access->write;
 
-	if (tr_is_odd(insn))
-		cold->reason = write ? SOFT_REASON_WRITE_ODD : SOFT_REASON_READ_ODD;
-	else
-		cold->reason = write ? SOFT_REASON_WRITE : SOFT_REASON_READ;
-	cold->insn = insn;
-	cold->retry = retry;
+	tr_miss(cold, insn, access->write, retry);
 	cold->access = access;
 	cold->stack_base = access->base;
 	cold->stack_offset = (int32_t)access->disp;
