@@ -112,8 +112,6 @@ static uint8_t vector_of(int number, const siginfo_t *info, const greg_t *regs)
 	case SIGSEGV:
 		/* The CPU itself refused (alignment): no address was missing. */
 		return info->si_code == SI_KERNEL ? VECTOR_GP : FAULT_OF_ENGINE;
-	case SIGBUS: /* #SS: an address off rsp or rbp that is not canonical */
-		return regs[REG_TRAPNO] == VECTOR_SS ? VECTOR_SS : FAULT_OF_ENGINE;
 	default:
 		return FAULT_OF_ENGINE;
 	}

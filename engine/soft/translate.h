@@ -33,6 +33,7 @@ struct tr_group {
 	int8_t base;
 	bool write; /* some of them */
 	bool loops; /* found in one round of a loop, it is tried first in the next */
+	bool down;  /* the register goes down meanwhile */
 	uint8_t members;
 	uint32_t version; /* of the register */
 	int64_t low, high;

@@ -16,11 +16,10 @@
  *      others   (mov r15,gs:[slot];) op [rbx+disp+r15]
  *
  * A block that jumps back to its own start keeps what it has found: a group whose register stays as
- * it is, or goes on by constants, is most likely where it was in the round before. So its leader
- * compares with that alone, and looks into the TLB only if it differs:
+ * it is, or goes on by constants, is on its page until the register reaches a limit. So its leader
+ * compares with that alone, and looks into the TLB when it is reached:
  *
- *      leader   lea r14,[rbx+lo]; sub r14,gs:[slot's tag]; cmp r14,4096-span; ja look;
- *               mov r14,gs:[slot]
+ *      leader   cmp rbx,gs:[slot's limit]; jae look; mov r14,gs:[slot]
  *
  * If a leader fails although its own access is fine (the group crosses into the next page, or one
  * that reads cannot write yet), the guest goes on in a block that shares nothing (MODE_ALONE), for
@@ -34,12 +33,8 @@
 #define STRIDE_MAX   256
 #define DISTANCE_MAX (1 << 30)
 
-/*
- * A loop's slot before its first round: no address of the guest's matches, but those that are not
- * canonical. Such an access, whatever addend is there, is not canonical on the host either, and
- * faults as it should in the guest.
- */
-#define TAG_NOWHERE BIT64(62)
+/* Within so many bytes of the end of all addresses a loop's register could come round. */
+#define ROUND_MARGIN 0x2000
 
 /* Where a register is, as far as known: a value that nobody knows (its version), plus delta. */
 struct origin {
@@ -238,7 +233,9 @@ static void find_loops(struct tr *tr, const struct origin *origin)
 		const struct origin *at = &origin[group->base];
 
 		group->loops = group->base != BASE_CONSTANT && at->version == 0 &&
+			       group->low > -DISTANCE_MAX && group->low < DISTANCE_MAX &&
 			       at->delta <= STRIDE_MAX && at->delta >= -STRIDE_MAX;
+		group->down = at->delta < 0;
 		tr->loops = tr->loops || group->loops;
 	}
 }
@@ -298,12 +295,13 @@ static uint32_t slot_offset(uint32_t group)
 	return VCPU_SHARED + 16 * group;
 }
 
+/* Every register has reached it. */
 void tr_share_begin(struct tr *tr)
 {
-	emit_constant(&tr->e, R14, TAG_NOWHERE);
 	for (uint32_t g = 0; g < tr->group_count; g++)
 		if (tr->group[g].loops)
-			emit_store(&tr->e, R14, slot_offset(g) + 8);
+			emit_store_constant(&tr->e, tr->group[g].down ? UINT32_MAX : 0,
+					    slot_offset(g) + 8);
 }
 
 static void fill_in(struct tr *tr, struct cold *cold, const struct soft_insn *insn, uint8_t *retry)
@@ -339,35 +337,54 @@ static void lead_loop(struct tr *tr, const struct soft_insn *insn, const struct 
 {
 	const struct tr_group *group = &tr->group[access->group];
 	int reg = tr_scratch(tr);
-	uint8_t *resume = tr->e.at;
 	struct cold *cold;
 
-	emit_lea_base(&tr->e, reg, access->base, (int32_t)(group->low - access->shift));
-	emit_gs(&tr->e, true, 0x2b, reg, slot_offset(access->group) + 8);
-	emit_compare(&tr->e, reg, (uint32_t)(PAGE_BYTES - (group->high - group->low)));
-	cold = tr_miss_jump(tr, 0x87);
+	emit_gs(&tr->e, true, 0x3b, access->base, slot_offset(access->group) + 8);
+	cold = tr_miss_jump(tr, group->down ? 0x86 : 0x83);
 	fill_in(tr, cold, insn, NULL);
-	cold->resume = resume;
+	cold->resume = tr->e.at;
 	cold->held[0] = tr->held[0];
 	cold->held[1] = tr->held[1];
 	emit_load(&tr->e, reg, slot_offset(access->group));
 	tr->held[reg - R14] = access->group;
 }
 
+/*
+ * The register's limit: the first value upwards with which the group is not on this page, or
+ * downwards. Near the end of all addresses there is none, and every round looks.
+ */
+static void set_limit(struct tr *tr, const struct tr_group *group, int64_t low, uint32_t slot)
+{
+	int32_t last = (int32_t)(PAGE_BYTES - (group->high - group->low));
+	uint8_t *site;
+
+	emit_lea_base(&tr->e, R14, R14, (int32_t)-low);
+	emit_lea_base(&tr->e, R15, R14, ROUND_MARGIN);
+	emit_compare(&tr->e, R15, 2 * ROUND_MARGIN);
+	emit8(&tr->e, 0x72); /* jb, over the next two */
+	emit8(&tr->e, 0);
+	site = tr->e.at;
+	emit_lea_base(&tr->e, R14, R14, group->down ? -1 : last + 1);
+	emit_store(&tr->e, R14, slot + 8);
+	if (!tr->e.full)
+		site[-1] = (uint8_t)(tr->e.at - site);
+}
+
 void tr_share_look(struct tr *tr, struct cold *cold)
 {
 	const struct tr_access *access = cold->access;
 	const struct tr_group *group = &tr->group[access->group];
+	int64_t low = group->low - access->shift;
 	uint32_t slot = slot_offset(access->group);
 	struct cold *miss;
 
 	cold->retry = tr->e.at;
-	emit_lea_base(&tr->e, R14, access->base, (int32_t)(group->low - access->shift));
+	emit_lea_base(&tr->e, R14, access->base, (int32_t)low);
 	miss = tr_look(tr, (uint32_t)(group->high - group->low), group->write);
 	tr_tag(tr, group->write);
-	emit_store(&tr->e, R14, slot + 8);
 	tr_addend(tr);
 	emit_store(&tr->e, R15, slot);
+	set_limit(tr, group, low, slot);
 	for (int reg = R14; reg <= R15; reg++)
 		if (cold->held[reg - R14] != GROUP_NONE)
 			emit_load(&tr->e, reg, slot_offset(cold->held[reg - R14]));
