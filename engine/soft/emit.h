@@ -89,6 +89,39 @@ static inline void emit_move(struct emit *e, int to, int from)
 	emit8(e, 0xc0u | ((uint32_t)from & 7) << 3 | ((uint32_t)to & 7));
 }
 
+/* neg reg, r8 to r15 */
+static inline void emit_negate(struct emit *e, int reg)
+{
+	emit8(e, 0x49);
+	emit8(e, 0xf7);
+	emit8(e, 0xd8u | ((uint32_t)reg & 7));
+}
+
+/* to := the smaller of the two, unsigned; r8 to r15 */
+static inline void emit_smaller(struct emit *e, int to, int other)
+{
+	emit8(e, 0x4d); /* cmp to, other */
+	emit8(e, 0x39);
+	emit8(e, 0xc0u | ((uint32_t)other & 7) << 3 | ((uint32_t)to & 7));
+	emit8(e, 0x4d); /* cmova to, other */
+	emit8(e, 0x0f);
+	emit8(e, 0x47);
+	emit8(e, 0xc0u | ((uint32_t)to & 7) << 3 | ((uint32_t)other & 7));
+}
+
+/* nop, to the next multiple of `bytes` */
+static inline void emit_align(struct emit *e, uintptr_t bytes)
+{
+	static const uint8_t nop9[] = { 0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0 };
+	uintptr_t left;
+
+	while ((left = -(uintptr_t)e->at % bytes) && !e->full)
+		if (left >= sizeof(nop9))
+			emit_bytes(e, nop9, sizeof(nop9));
+		else
+			emit8(e, 0x90);
+}
+
 /* lea to, [base + displacement] (64 bits) */
 static inline void emit_lea_base(struct emit *e, int to, int base, int32_t displacement)
 {

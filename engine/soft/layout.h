@@ -22,7 +22,8 @@
 #define VCPU_EXEC_ADDRESS 192 /* operand of the instruction that the stepper executes */
 #define VCPU_EXEC_SAVED	  200
 #define VCPU_SCRATCH	  208 /* 4 of 8 bytes */
-#define VCPU_SHARED	  240 /* 8 of 16 bytes, addend and tag: translate_share.c */
+#define VCPU_NEAREST	  232 /* the last one; across a miss as well */
+#define VCPU_SHARED	  240 /* 8 of 16 bytes, addend and a loop's limit: translate_share.c */
 #define VCPU_REACH	  368 /* u64: SOFT_REACH of the miss, if it is a shared one */
 #define VCPU_STACK_END	  512 /* a small stack below, for PUSHF in generated code */
 
@@ -49,5 +50,6 @@
 #define SOFT_REACH_BELOW(reach)	 ((reach)&0xfff)
 #define SOFT_REACH_ABOVE(reach)	 ((reach) >> 12 & 0xfff)
 #define SOFT_REACH_WRITE	 (1u << 24) /* some of them write */
+#define SOFT_REACH_OTHER	 (1u << 25) /* it is another access that will come, or not */
 
 #endif

@@ -122,8 +122,8 @@ bool soft_translate_block(struct soft_translation *t)
 	tr_record(&tr, t->rip);
 	if (tr.loops)
 		tr_share_begin(&tr);
-	while ((uintptr_t)tr.e.at % 8)
-		emit8(&tr.e, 0x90);
+	/* A short loop then is in one line of the host's cache of decoded code. */
+	emit_align(&tr.e, tr.loops ? 64 : 8);
 	t->head = tr.e.at;
 	for (int i = 0; i < 5; i++)
 		emit8(&tr.e, (uint32_t)(ENTRY_NOP >> (8 * i)) & 0xff);

@@ -32,11 +32,16 @@ struct tr_access {
 struct tr_group {
 	int8_t base;
 	bool write; /* some of them */
-	bool loops; /* found in one round of a loop, it is tried first in the next */
-	bool down;  /* the register goes down meanwhile */
 	uint8_t members;
+	uint8_t first;	  /* the instruction of the first of them */
 	uint32_t version; /* of the register */
 	int64_t low, high;
+
+	bool loops;    /* what one round of a loop has found is kept for the next */
+	int32_t step;  /* then: what a round adds to the register */
+	int64_t shift; /* the register's value at its set's check - at the loop's head */
+	uint8_t set;   /* the group at whose first access it is checked */
+	uint8_t clock; /* of a set: the group whose register is compared */
 };
 
 enum flags_place { FLAGS_IN_HOST, FLAGS_IN_SLOT };
@@ -73,6 +78,7 @@ struct tr {
 	uint32_t group_count;
 	uint8_t held[2];     /* the groups whose addend is in r14 and r15 */
 	bool loops;	     /* some groups do; then the block jumps back to its head */
+	uint8_t pinned[2];   /* what r14 and r15 hold there */
 	bool known_offered;  /* the way out to C is for the block's last instruction */
 	uint64_t shadow_rip; /* no interrupt comes before this instruction (STI); or 0 */
 	bool failed;
@@ -98,7 +104,9 @@ void tr_share_plan(struct tr *tr);
 bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand *ret_at);
 /* Before a loop's head: nothing has been found yet. */
 void tr_share_begin(struct tr *tr);
-/* Off the path: a loop's group is on another page than in the last round. */
+/* Before the jump to the head: what r14 and r15 hold there. */
+void tr_share_again(struct tr *tr);
+/* Off the path: some group of a loop may be on another page than in the last round. */
 void tr_share_look(struct tr *tr, struct cold *cold);
 /* SOFT_REACH of the leader's group. */
 uint32_t tr_reach(const struct tr *tr, const struct tr_access *access);

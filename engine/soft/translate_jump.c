@@ -214,15 +214,19 @@ static void translate_conditional(struct tr *tr, const struct soft_insn *insn)
 	uint64_t target = tr->next + insn->op[0].imm.value.u;
 	enum flags_place flags;
 	uint8_t *site;
+	bool again;
 
 	if (tr->flags == FLAGS_IN_SLOT && insn->flags_read) {
 		tr_record(tr, tr->rip);
 		tr_restore_flags(tr, tr_scratch(tr));
 		tr->flags = FLAGS_IN_HOST;
 	}
+	again = is_jcc(insn) && tr->loops && !(tr->t->mode & MODE_SLOT);
+	if (again)
+		tr_share_again(tr);
 	site = is_jcc(insn) ? emit_condition(tr, insn) : emit_loop(tr, insn, target);
 	flags = tr->flags;
-	if (is_jcc(insn) && tr->loops && !(tr->t->mode & MODE_SLOT)) {
+	if (again) {
 		emit_patch32(site, tr->t->head);
 	} else if (is_jcc(insn) && in_same_page(tr, target)) {
 		link_to(tr, site, target);

@@ -16,10 +16,13 @@
  *      others   (mov r15,gs:[slot];) op [rbx+disp+r15]
  *
  * A block that jumps back to its own start keeps what it has found: a group whose register stays as
- * it is, or goes on by constants, is on its page until the register reaches a limit. So its leader
- * compares with that alone, and looks into the TLB when it is reached:
+ * it is, or goes on by constants, is on its page until the register reaches a limit. Groups whose
+ * registers go on by the same, or stay, are a set: they have one limit, the nearest, and the first
+ * access of the set compares with that for all of them; when it is reached, they are all looked up.
+ * The first two groups of a loop have r14 and r15 from round to round:
  *
- *      leader   cmp rbx,gs:[slot's limit]; jae look; mov r14,gs:[slot]
+ *      first    cmp rbx,gs:[limit]; jae look; op [rbx+disp+r14]
+ *      others   op [rsi+disp+r15]
  *
  * If a leader fails although its own access is fine (the group crosses into the next page, or one
  * that reads cannot write yet), the guest goes on in a block that shares nothing (MODE_ALONE), for
@@ -32,9 +35,6 @@
 
 #define STRIDE_MAX   256
 #define DISTANCE_MAX (1 << 30)
-
-/* Within so many bytes of the end of all addresses a loop's register could come round. */
-#define ROUND_MARGIN 0x2000
 
 /* Where a register is, as far as known: a value that nobody knows (its version), plus delta. */
 struct origin {
@@ -194,7 +194,8 @@ static bool join(struct tr_group *group, const struct tr_access *access, uint32_
 	return true;
 }
 
-static void add_access(struct tr *tr, struct tr_access *access, uint32_t version, int64_t delta)
+static void add_access(struct tr *tr, struct tr_access *access, uint8_t insn, uint32_t version,
+		       int64_t delta)
 {
 	int64_t low = delta + access->disp;
 
@@ -214,7 +215,8 @@ static void add_access(struct tr *tr, struct tr_access *access, uint32_t version
 							  .low = low,
 							  .high = low + access->bytes,
 							  .write = access->write,
-							  .members = 1 };
+							  .members = 1,
+							  .first = insn };
 }
 
 /* Does the block's last instruction jump to its first? */
@@ -226,18 +228,63 @@ static bool is_loop(const struct soft_translation *t, uint64_t next)
 	       last->flags_read && next + last->op[0].imm.value.u == t->rip;
 }
 
+/* A group that loops goes to the first set that takes it, or begins one. */
+static void find_set(struct tr *tr, uint8_t g)
+{
+	struct tr_group *group = &tr->group[g];
+
+	group->set = group->clock = g;
+	for (uint8_t s = 0; s < g; s++) {
+		struct tr_group *set = &tr->group[s];
+		int32_t step = tr->group[set->clock].step;
+
+		if (!set->loops || set->set != s || (step && group->step && step != group->step))
+			continue;
+		group->set = s;
+		if (!step)
+			set->clock = g;
+		tr->access[group->first].leader = false;
+		return;
+	}
+}
+
+static void find_shifts(struct tr *tr)
+{
+	struct origin origin[GPR_COUNT + 1] = { 0 };
+	const struct soft_translation *t = tr->t;
+
+	for (uint32_t i = 0; i < t->count; i++) {
+		for (uint32_t g = 0; g < tr->group_count; g++) {
+			struct tr_group *group = &tr->group[g];
+
+			if (group->loops && tr->group[group->set].first == i)
+				group->shift = origin[group->base].delta;
+		}
+		follow(origin, &t->insn[i], tr_kind(&t->insn[i], t->mode));
+	}
+}
+
+/* origin: at the block's end */
 static void find_loops(struct tr *tr, const struct origin *origin)
 {
-	for (uint32_t g = 0; g < tr->group_count; g++) {
+	uint32_t pins = 0;
+
+	for (uint8_t g = 0; g < tr->group_count; g++) {
 		struct tr_group *group = &tr->group[g];
 		const struct origin *at = &origin[group->base];
 
 		group->loops = group->base != BASE_CONSTANT && at->version == 0 &&
 			       group->low > -DISTANCE_MAX && group->low < DISTANCE_MAX &&
 			       at->delta <= STRIDE_MAX && at->delta >= -STRIDE_MAX;
-		group->down = at->delta < 0;
-		tr->loops = tr->loops || group->loops;
+		if (!group->loops)
+			continue;
+		tr->loops = true;
+		group->step = (int32_t)at->delta;
+		find_set(tr, g);
+		if (pins < 2)
+			tr->pinned[pins++] = g;
 	}
+	find_shifts(tr);
 }
 
 void tr_share_plan(struct tr *tr)
@@ -247,6 +294,7 @@ void tr_share_plan(struct tr *tr)
 	uint64_t next = t->rip;
 
 	tr->held[0] = tr->held[1] = GROUP_NONE;
+	tr->pinned[0] = tr->pinned[1] = GROUP_NONE;
 	for (uint32_t i = 0; i < t->count; i++) {
 		const struct soft_insn *insn = &t->insn[i];
 		struct tr_access *access = &tr->access[i];
@@ -261,7 +309,7 @@ void tr_share_plan(struct tr *tr)
 			const struct origin *at = &origin[access->base];
 
 			access->group = GROUP_NONE;
-			add_access(tr, access, at->version, at->delta);
+			add_access(tr, access, (uint8_t)i, at->version, at->delta);
 		}
 		follow(origin, insn, kind);
 	}
@@ -295,13 +343,38 @@ static uint32_t slot_offset(uint32_t group)
 	return VCPU_SHARED + 16 * group;
 }
 
+/* A set's is in the slot of its first group. */
+static uint32_t limit_offset(uint32_t set)
+{
+	return slot_offset(set) + 8;
+}
+
+static int32_t clock_step(const struct tr *tr, uint32_t set)
+{
+	return tr->group[tr->group[set].clock].step;
+}
+
 /* Every register has reached it. */
+static void clear_limit(struct tr *tr, uint32_t set)
+{
+	emit_store_constant(&tr->e, clock_step(tr, set) < 0 ? UINT32_MAX : 0, limit_offset(set));
+}
+
 void tr_share_begin(struct tr *tr)
 {
 	for (uint32_t g = 0; g < tr->group_count; g++)
-		if (tr->group[g].loops)
-			emit_store_constant(&tr->e, tr->group[g].down ? UINT32_MAX : 0,
-					    slot_offset(g) + 8);
+		if (tr->group[g].loops && tr->group[g].set == g)
+			clear_limit(tr, g);
+	tr->held[0] = tr->pinned[0];
+	tr->held[1] = tr->pinned[1];
+}
+
+void tr_share_again(struct tr *tr)
+{
+	tr_record(tr, tr->rip);
+	for (int i = 0; i < 2; i++)
+		if (tr->pinned[i] != GROUP_NONE && tr->held[i] != tr->pinned[i])
+			emit_load(&tr->e, R14 + i, slot_offset(tr->pinned[i]));
 }
 
 static void fill_in(struct tr *tr, struct cold *cold, const struct soft_insn *insn, uint8_t *retry)
@@ -332,65 +405,126 @@ static void lead(struct tr *tr, const struct soft_insn *insn, const struct tr_ac
 		emit_store(&tr->e, R15, slot_offset(access->group));
 }
 
-/* The same in a loop: r14 or r15 := the addend. */
+/* The same in a loop, for the whole set. */
 static void lead_loop(struct tr *tr, const struct soft_insn *insn, const struct tr_access *access)
 {
-	const struct tr_group *group = &tr->group[access->group];
-	int reg = tr_scratch(tr);
+	const struct tr_group *set = &tr->group[access->group];
 	struct cold *cold;
 
-	emit_gs(&tr->e, true, 0x3b, access->base, slot_offset(access->group) + 8);
-	cold = tr_miss_jump(tr, group->down ? 0x86 : 0x83);
+	emit_gs(&tr->e, true, 0x3b, tr->group[set->clock].base, limit_offset(access->group));
+	cold = tr_miss_jump(tr, clock_step(tr, access->group) < 0 ? 0x86 : 0x83);
 	fill_in(tr, cold, insn, NULL);
 	cold->resume = tr->e.at;
 	cold->held[0] = tr->held[0];
 	cold->held[1] = tr->held[1];
-	emit_load(&tr->e, reg, slot_offset(access->group));
-	tr->held[reg - R14] = access->group;
 }
 
 /*
- * The register's limit: the first value upwards with which the group is not on this page, or
- * downwards. Near the end of all addresses there is none, and every round looks.
+ * r14: the group's offset in its page -> how far its register may go until it is on another one,
+ * plus STRIDE_MAX. The set's nearest is kept.
  */
-static void set_limit(struct tr *tr, const struct tr_group *group, int64_t low, uint32_t slot)
+static void find_nearest(struct tr *tr, const struct tr_group *group, bool is_first)
 {
 	int32_t last = (int32_t)(PAGE_BYTES - (group->high - group->low));
+
+	if (group->step > 0) {
+		emit_negate(&tr->e, R14);
+		emit_lea_base(&tr->e, R14, R14, last + 1 + STRIDE_MAX);
+	} else {
+		emit_lea_base(&tr->e, R14, R14, 1 + STRIDE_MAX);
+	}
+	if (!is_first) {
+		emit_load(&tr->e, R15, VCPU_NEAREST);
+		emit_smaller(&tr->e, R14, R15);
+	}
+	emit_store(&tr->e, R14, VCPU_NEAREST);
+}
+
+/* The set's limit. If a round could go past it and come round there is none: every round looks. */
+static void set_limit(struct tr *tr, uint32_t set)
+{
+	const struct tr_group *clock = &tr->group[tr->group[set].clock];
 	uint8_t *site;
 
-	emit_lea_base(&tr->e, R14, R14, (int32_t)-low);
-	emit_lea_base(&tr->e, R15, R14, ROUND_MARGIN);
-	emit_compare(&tr->e, R15, 2 * ROUND_MARGIN);
-	emit8(&tr->e, 0x72); /* jb, over the next two */
+	if (!clock->step) {
+		emit_store_constant(&tr->e, UINT32_MAX, limit_offset(set));
+		return;
+	}
+	emit_move(&tr->e, R14, clock->base);
+	emit_gs(&tr->e, true, clock->step > 0 ? 0x03 : 0x2b, R14, VCPU_NEAREST);
+	emit8(&tr->e, 0x72); /* jc, over the next two */
 	emit8(&tr->e, 0);
 	site = tr->e.at;
-	emit_lea_base(&tr->e, R14, R14, group->down ? -1 : last + 1);
-	emit_store(&tr->e, R14, slot + 8);
+	emit_lea_base(&tr->e, R14, R14, clock->step > 0 ? -STRIDE_MAX : STRIDE_MAX);
+	emit_store(&tr->e, R14, limit_offset(set));
 	if (!tr->e.full)
 		site[-1] = (uint8_t)(tr->e.at - site);
 }
 
+/* The address of all of a group, at its set's check. */
+static void group_address(struct tr *tr, const struct tr_group *group)
+{
+	emit_lea_base(&tr->e, R14, group->base, (int32_t)(group->low - group->shift));
+}
+
+/* Looks one group up; a miss goes to what is emitted at the end. */
+static uint8_t *look_group(struct tr *tr, uint32_t g, bool is_first)
+{
+	const struct tr_group *group = &tr->group[g];
+	uint8_t *site;
+
+	group_address(tr, group);
+	site = tr_look(tr, (uint32_t)(group->high - group->low), group->write)->site;
+	tr->cold_count--;
+	tr_addend(tr);
+	emit_store(&tr->e, R15, slot_offset(g));
+	if (group->step)
+		find_nearest(tr, group, is_first);
+	return site;
+}
+
+static void miss_other(struct tr *tr, uint32_t g, uint8_t *site, uint8_t *retry)
+{
+	const struct tr_group *group = &tr->group[g];
+	struct emit *e = &tr->e;
+
+	emit_patch32(site, e->at);
+	group_address(tr, group);
+	emit_store(e, R14, VCPU_ARGUMENT);
+	emit_rip_relative(e, R14, retry);
+	emit_store(e, R14, VCPU_TARGET);
+	emit_store_constant(e,
+			    SOFT_REACH(0, (uint32_t)(group->high - group->low)) | SOFT_REACH_OTHER |
+				    (group->write ? SOFT_REACH_WRITE : 0),
+			    VCPU_REACH);
+	emit_store_constant(e, SOFT_REASON_READ | SOFT_REASON_SHARED, VCPU_REASON);
+	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
+}
+
 void tr_share_look(struct tr *tr, struct cold *cold)
 {
-	const struct tr_access *access = cold->access;
-	const struct tr_group *group = &tr->group[access->group];
-	int64_t low = group->low - access->shift;
-	uint32_t slot = slot_offset(access->group);
-	struct cold *miss;
+	uint8_t *site[GROUPS_MAX], *retry[GROUPS_MAX];
+	uint32_t set = cold->access->group;
+	bool is_first = true;
 
 	cold->retry = tr->e.at;
-	emit_lea_base(&tr->e, R14, access->base, (int32_t)low);
-	miss = tr_look(tr, (uint32_t)(group->high - group->low), group->write);
-	tr_tag(tr, group->write);
-	tr_addend(tr);
-	emit_store(&tr->e, R15, slot);
-	set_limit(tr, group, low, slot);
+	clear_limit(tr, set);
+	for (uint32_t g = set; g < tr->group_count; g++) {
+		if (!tr->group[g].loops || tr->group[g].set != set)
+			continue;
+		retry[g] = tr->e.at;
+		site[g] = look_group(tr, g, is_first);
+		is_first = is_first && !tr->group[g].step;
+	}
+	set_limit(tr, set);
 	for (int reg = R14; reg <= R15; reg++)
 		if (cold->held[reg - R14] != GROUP_NONE)
 			emit_load(&tr->e, reg, slot_offset(cold->held[reg - R14]));
 	emit_jump(&tr->e, cold->resume);
-	emit_patch32(miss->site, tr->e.at);
-	tr->cold_count--; /* the miss is emitted with this one */
+	for (uint32_t g = set + 1; g < tr->group_count; g++)
+		if (tr->group[g].loops && tr->group[g].set == set)
+			miss_other(tr, g, site[g], retry[g]);
+	emit_patch32(site[set], tr->e.at); /* the first one's miss is emitted behind this */
 }
 
 /* Of a constant page: r14 := its host address. */

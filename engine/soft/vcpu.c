@@ -282,6 +282,23 @@ static int fill(struct engine_vcpu *vcpu, enum soft_access access, bool odd)
 	return err == SOFT_AGAIN ? soft_step(vcpu) : err;
 }
 
+/* What a loop's look found missing for a later access: that one's faults are not due yet. */
+static int fill_other(struct engine_vcpu *vcpu)
+{
+	int err;
+
+	if (soft_tlb_has(vcpu, vcpu->argument, ACCESS_READ))
+		return SOFT_OK;
+	vcpu->unsettled = vcpu->target;
+	err = soft_tlb_fill(vcpu, vcpu->argument, ACCESS_READ);
+	vcpu->unsettled = 0;
+	if (err == SOFT_FAULT || err == SOFT_AGAIN)
+		return SOFT_OK;
+	if (err)
+		soft_settle(vcpu, vcpu->target);
+	return err;
+}
+
 /*
  * The same for one that looked for others, too (translate_share.c). If they cannot be served
  * together the guest goes on in a block where each looks for itself.
@@ -291,8 +308,12 @@ static int fill_shared(struct engine_vcpu *vcpu, enum soft_access access, bool o
 	uint32_t reach = (uint32_t)vcpu->reach;
 	uint64_t low = vcpu->argument - SOFT_REACH_BELOW(reach);
 	uint64_t high = vcpu->argument + SOFT_REACH_ABOVE(reach) - 1;
-	int err = soft_tlb_has(vcpu, vcpu->argument, access) ? SOFT_OK : fill(vcpu, access, odd);
+	int err = SOFT_OK;
 
+	if (reach & SOFT_REACH_OTHER)
+		err = fill_other(vcpu);
+	else if (!soft_tlb_has(vcpu, vcpu->argument, access))
+		err = fill(vcpu, access, odd);
 	if (err || vcpu->stepped)
 		return err;
 	if ((low ^ high) < PAGE_BYTES &&

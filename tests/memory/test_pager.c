@@ -149,6 +149,19 @@ static void many_nameless_threads(void **state)
 	pod_destroy(&pod);
 }
 
+/* A stall is counted when whom it held up has gone on: the last one may be late. */
+static uint32_t hot_pages(const struct pod *pod, uint16_t node, uint64_t count,
+			  struct pager_hot_page *ret_hot, uint32_t max)
+{
+	uint32_t found = pager_hot_pages(pod->node[node].pager, ret_hot, max);
+
+	for (int i = 0; i < 5000 && (!found || ret_hot[0].count < count); i++) {
+		usleep(1000);
+		found = pager_hot_pages(pod->node[node].pager, ret_hot, max);
+	}
+	return found;
+}
+
 static void hot_pages_are_known(void **state)
 {
 	struct pager_hot_page hot[3];
@@ -160,10 +173,10 @@ static void hot_pages_are_known(void **state)
 		*(volatile uint32_t *)pod_at(&pod, 1, 3 * MIB + (i < 10 ? 0 : 0xab8)) = i;
 		*(volatile uint32_t *)pod_at(&pod, 1, i * PAGE_BYTES * 10) = i;
 	}
-	assert_int_equal(pager_hot_pages(pod.node[0].pager, hot, 3), 1);
+	assert_int_equal(hot_pages(&pod, 0, 49, hot, 3), 1);
 	assert_int_equal(hot[0].gpn, 3 * MIB >> PAGE_SHIFT);
 	assert_int_equal(hot[0].count, 49); /* the first was nobody's */
-	assert_int_equal(pager_hot_pages(pod.node[1].pager, hot, 3), 1);
+	assert_int_equal(hot_pages(&pod, 1, 50, hot, 3), 1);
 	assert_int_equal(hot[0].gpn, 3 * MIB >> PAGE_SHIFT);
 	assert_int_equal(hot[0].count, 50);
 	assert_int_equal(hot[0].offset_count, 2);

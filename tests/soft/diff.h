@@ -143,7 +143,8 @@ enum diff_class {
 	CLASS_STATE,
 	CLASS_MISC,
 	CLASS_SYSTEM,
-	CLASS_BRANCH, /* these are made by templates: diff_template.c */
+	CLASS_WALK, /* these are made by templates: diff_template.c */
+	CLASS_BRANCH,
 	CLASS_SMC,
 	CLASS_STEP,
 	CLASS_COUNT

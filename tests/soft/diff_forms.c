@@ -21,13 +21,14 @@
 #define GROUPS_MAX 2048u
 
 const char *const diff_class_name[CLASS_COUNT] = {
-	[CLASS_ALU] = "alu",	   [CLASS_SHIFT] = "shift", [CLASS_BIT] = "bit",
-	[CLASS_MULDIV] = "muldiv", [CLASS_MOV] = "mov",	    [CLASS_STACK] = "stack",
-	[CLASS_STRING] = "string", [CLASS_FLAGS] = "flags", [CLASS_ATOMIC] = "atomic",
-	[CLASS_BMI] = "bmi",	   [CLASS_SSE] = "sse",	    [CLASS_AVX] = "avx",
-	[CLASS_CRYPTO] = "crypto", [CLASS_X87] = "x87",	    [CLASS_MMX] = "mmx",
-	[CLASS_STATE] = "state",   [CLASS_MISC] = "misc",   [CLASS_SYSTEM] = "system",
-	[CLASS_BRANCH] = "branch", [CLASS_SMC] = "smc",	    [CLASS_STEP] = "step",
+	[CLASS_ALU] = "alu",	   [CLASS_SHIFT] = "shift",   [CLASS_BIT] = "bit",
+	[CLASS_MULDIV] = "muldiv", [CLASS_MOV] = "mov",	      [CLASS_STACK] = "stack",
+	[CLASS_STRING] = "string", [CLASS_FLAGS] = "flags",   [CLASS_ATOMIC] = "atomic",
+	[CLASS_BMI] = "bmi",	   [CLASS_SSE] = "sse",	      [CLASS_AVX] = "avx",
+	[CLASS_CRYPTO] = "crypto", [CLASS_X87] = "x87",	      [CLASS_MMX] = "mmx",
+	[CLASS_STATE] = "state",   [CLASS_MISC] = "misc",     [CLASS_SYSTEM] = "system",
+	[CLASS_WALK] = "walk",	   [CLASS_BRANCH] = "branch", [CLASS_SMC] = "smc",
+	[CLASS_STEP] = "step",
 };
 
 /* Forms of one mnemonic in one class, side by side after sorting. */

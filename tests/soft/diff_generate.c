@@ -180,7 +180,8 @@ static enum diff_class pick_class(struct diff_gen *g)
 
 static bool is_template_only(enum diff_class class)
 {
-	return class == CLASS_BRANCH || class == CLASS_SMC || class == CLASS_STEP;
+	return class == CLASS_WALK || class == CLASS_BRANCH || class == CLASS_SMC ||
+	       class == CLASS_STEP;
 }
 
 void diff_emit_random(struct diff_gen *g)

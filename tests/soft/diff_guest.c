@@ -39,6 +39,7 @@
 #define PTE_PRESENT 1ull
 #define PTE_WRITE   2ull
 #define PTE_USER    4ull
+#define PTE_DIRTY   0x40ull
 #define PTE_NX	    (1ull << 63)
 #define PTE_ADDRESS 0x000ffffffffff000ull
 
@@ -85,7 +86,8 @@ static uint64_t get64(const struct diff_guest *guest, uint32_t gpa)
 	return value;
 }
 
-static void map_page(struct diff_guest *guest, uint64_t va, uint32_t gpa, uint64_t flags)
+/* The last level's entry; the tables above are made. */
+static uint32_t entry_of(struct diff_guest *guest, uint64_t va)
 {
 	uint32_t table = TABLES_GPA;
 
@@ -100,7 +102,12 @@ static void map_page(struct diff_guest *guest, uint64_t va, uint32_t gpa, uint64
 		}
 		table = (uint32_t)(get64(guest, slot) & PTE_ADDRESS);
 	}
-	put64(guest, table + (uint32_t)(va >> 12 & 511) * 8, gpa | flags | PTE_PRESENT);
+	return table + (uint32_t)(va >> 12 & 511) * 8;
+}
+
+static void map_page(struct diff_guest *guest, uint64_t va, uint32_t gpa, uint64_t flags)
+{
+	put64(guest, entry_of(guest, va), gpa | flags | PTE_PRESENT);
 }
 
 static uint32_t data_gpa(uint32_t page)
@@ -113,14 +120,20 @@ static uint32_t code_gpa(uint32_t page)
 	return CODE_GPA + (page * 37 % DIFF_CODE_PAGES) * DIFF_PAGE;
 }
 
+/* Not accessed, not dirty. */
+static void map_data(struct diff_guest *guest)
+{
+	for (uint32_t i = 0; i < DIFF_DATA_PAGES; i++)
+		map_page(guest, diff_pages[i].va, data_gpa(i),
+			 PTE_USER | PTE_NX | (diff_pages[i].writable ? PTE_WRITE : 0));
+}
+
 static void build_tables(struct diff_guest *guest)
 {
 	guest->tables_next = TABLES_GPA + DIFF_PAGE;
 	for (uint32_t gpa = GDT_GPA; gpa < STACK_TOP; gpa += DIFF_PAGE)
 		map_page(guest, SYSTEM_VA + gpa, gpa, PTE_WRITE);
-	for (uint32_t i = 0; i < DIFF_DATA_PAGES; i++)
-		map_page(guest, diff_pages[i].va, data_gpa(i),
-			 PTE_USER | PTE_NX | (diff_pages[i].writable ? PTE_WRITE : 0));
+	map_data(guest);
 	for (uint32_t i = 0; i < DIFF_CODE_PAGES; i++)
 		if (!DIFF_CODE_HOLE(i))
 			map_page(guest, DIFF_CODE_VA + i * DIFF_PAGE, code_gpa(i),
@@ -355,6 +368,8 @@ static void fill(struct diff_guest *guest, const struct diff_case *c)
 	copy_code(guest, c->code_va, code, bytes < room ? bytes : room, true);
 	for (uint32_t i = 0; i < DIFF_DATA_PAGES; i++)
 		memcpy(guest->memory + data_gpa(i), image[i], DIFF_PAGE);
+	if (c->seed & 1)
+		map_data(guest);
 }
 
 static const struct vcpu_segment_state code_segment[MODE_COUNT] = {
@@ -448,6 +463,17 @@ static void fail(struct diff_outcome *outcome, int status, const char *what, uin
 	snprintf(outcome->detail, sizeof(outcome->detail), "%s (%lx)", what, (unsigned long)detail);
 }
 
+static void check_dirty(struct diff_guest *guest, const struct diff_case *c,
+			struct diff_outcome *outcome)
+{
+	const uint8_t(*image)[DIFF_PAGE] = diff_image(c->image);
+
+	for (uint32_t i = 0; i < DIFF_DATA_PAGES; i++)
+		if (!(get64(guest, entry_of(guest, diff_pages[i].va)) & PTE_DIRTY) &&
+		    memcmp(outcome->memory[i], image[i], DIFF_PAGE) != 0)
+			fail(outcome, -EPROTO, "written, and not dirty", diff_pages[i].va);
+}
+
 static int reload(struct diff_guest *guest)
 {
 	int err = guest->ops->vcpu_save(guest->vcpu, &guest->state);
@@ -510,7 +536,9 @@ int diff_guest_run(struct diff_guest *guest, const struct diff_case *c,
 	atomic_fetch_add(&guest->progress, 1); /* odd: running */
 	err = run(guest, outcome);
 	atomic_fetch_add(&guest->progress, 1);
-	if (!err && outcome->status == 0)
+	if (!err && outcome->status == 0) {
 		take(guest, c, outcome);
+		check_dirty(guest, c, outcome);
+	}
 	return err;
 }

@@ -108,8 +108,8 @@ static const uint32_t weights[CLASS_COUNT] = {
 	[CLASS_MOV] = 16,   [CLASS_STACK] = 7,	[CLASS_STRING] = 4, [CLASS_FLAGS] = 3,
 	[CLASS_ATOMIC] = 4, [CLASS_BMI] = 5,	[CLASS_SSE] = 12,   [CLASS_AVX] = 14,
 	[CLASS_CRYPTO] = 3, [CLASS_X87] = 7,	[CLASS_MMX] = 5,    [CLASS_STATE] = 2,
-	[CLASS_MISC] = 2,   [CLASS_SYSTEM] = 1, [CLASS_BRANCH] = 9, [CLASS_SMC] = 1,
-	[CLASS_STEP] = 1,
+	[CLASS_MISC] = 2,   [CLASS_SYSTEM] = 1, [CLASS_WALK] = 2,   [CLASS_BRANCH] = 9,
+	[CLASS_SMC] = 1,    [CLASS_STEP] = 1,
 };
 
 static int read_classes(const char *text, uint32_t *ret_classes)

@@ -287,6 +287,133 @@ static bool jump_away(struct diff_gen *g)
 	return EMIT(g, 0xc3);
 }
 
+/* ---- a loop that walks through memory: where a translator may look only now and then */
+
+struct walk {
+	uint32_t pointer[3], count;
+	int32_t distance[3]; /* from the pointer to what it is for */
+	int32_t stride;	     /* of most of them */
+};
+
+/* op reg, [pointer + displacement], or [pointer + displacement], reg; no other register changes. */
+static bool walk_access(struct diff_gen *g, uint32_t pointer, int32_t distance)
+{
+	static const uint8_t opcode[][3] = {
+		{ 0, 0x8b },	   { 0, 0x89 },	      { 0, 0x03 },	 { 0, 0x01 },
+		{ 0, 0x39 },	   { 0, 0x88 },	      { 0, 0x8a },	 { 0, 0x0f, 0xb6 },
+		{ 0, 0x0f, 0x10 }, { 0, 0x0f, 0x11 }, { 0, 0x0f, 0x58 }, { 0xf2, 0x0f, 0x10 },
+		{ 0, 0x0f, 0x28 },
+	};
+	const uint8_t *op = opcode[rng_below(&g->rng, sizeof(opcode) / sizeof(opcode[0]))];
+	uint32_t reg =
+		op[1] == 0x0f && op[2] != 0xb6 ? rng_below(&g->rng, 16) : diff_any_register(g);
+	uint32_t width = op[1] == 0x0f || rng_chance(&g->rng, 40) ? 0 : 8;
+	int32_t disp =
+		distance + (int32_t)rng_below(&g->rng, rng_chance(&g->rng, 70) ? 32 : 300) - 16;
+	uint8_t bytes[12];
+	uint32_t n = 0;
+
+	if (op[0])
+		bytes[n++] = op[0];
+	bytes[n++] = (uint8_t)(0x40 | width | (reg >> 3) << 2 | pointer >> 3);
+	bytes[n++] = op[1];
+	if (op[1] == 0x0f)
+		bytes[n++] = op[2];
+	bytes[n++] = (uint8_t)(0x80 | (reg & 7) << 3 | (pointer & 7));
+	if ((pointer & 7) == R_RSP)
+		bytes[n++] = 0x24;
+	memcpy(bytes + n, &disp, 4);
+	return diff_emit(g, bytes, n + 4);
+}
+
+static void walk_step(struct diff_gen *g, const struct walk *walk, uint32_t pointer)
+{
+	static const int16_t strides[] = { 1, 4, 8, 16, 24, 64, 256, 257, -1, -8, -16, -64, -256 };
+	uint8_t b = (uint8_t)(pointer >> 3), low = (uint8_t)(pointer & 7);
+	int32_t by = walk->stride;
+
+	if (rng_chance(&g->rng, 25))
+		by = strides[rng_below(&g->rng, sizeof(strides) / sizeof(strides[0]))];
+	switch (rng_below(&g->rng, 3)) {
+	case 0: /* add */
+		EMIT(g, 0x48 | b, 0x81, 0xc0 | low, B4(by));
+		break;
+	case 1: /* sub */
+		EMIT(g, 0x48 | b, 0x81, 0xe8 | low, B4(-by));
+		break;
+	default: /* lea */
+		if (low == R_RSP)
+			EMIT(g, 0x48 | b | b << 2, 0x8d, 0x84 | low << 3, 0x24, B4(by));
+		else
+			EMIT(g, 0x48 | b | b << 2, 0x8d, 0x80 | low << 3 | low, B4(by));
+	}
+}
+
+static bool walk_begin(struct diff_gen *g, struct walk *walk)
+{
+	static const int16_t strides[] = { 1, 2, 4, 8, 8, 8, 16, 16, 32, 64, -4, -8, -16 };
+
+	walk->count = 1 + rng_below(&g->rng, 3);
+	walk->stride = strides[rng_below(&g->rng, sizeof(strides) / sizeof(strides[0]))];
+	for (uint32_t i = 0; i < walk->count; i++) {
+		struct diff_wish wish = { .bytes = 8, .write = true, .bad_percent = 4 };
+		uint64_t at = diff_target(&g->rng, &wish);
+		uint32_t reg = rng_chance(&g->rng, 10) ? R_RSP : diff_any_register(g);
+
+		if (g->pinned >> reg & 1)
+			return false;
+		if (rng_chance(&g->rng, 40)) /* near a page's end, or its start */
+			at = ((at | (DIFF_PAGE - 1)) + 1) + rng_below(&g->rng, 400) - 200;
+		/* The pointer itself comes round, or nearly. */
+		walk->distance[i] = at <= INT32_MAX - 2048 && rng_chance(&g->rng, 15)
+					    ? (int32_t)at + (int32_t)rng_below(&g->rng, 1600) - 800
+					    : 0;
+		diff_emit_load(g, reg, at - (uint64_t)walk->distance[i]);
+		walk->pointer[i] = reg;
+		g->pinned |= (uint16_t)(1u << reg);
+	}
+	return true;
+}
+
+static bool walk(struct diff_gen *g)
+{
+	uint16_t pinned = g->pinned, ours;
+	uint32_t counter, head;
+	struct diff_label label;
+	struct walk walk;
+	bool fits = walk_begin(g, &walk);
+
+	counter = diff_any_register(g);
+	if (!fits || (g->pinned >> counter & 1)) {
+		g->pinned = pinned;
+		return false;
+	}
+	diff_emit_load(g, counter, 1 + rng_below(&g->rng, rng_chance(&g->rng, 30) ? 300 : 20));
+	g->pinned |= (uint16_t)(1u << counter);
+	ours = g->pinned;
+	head = g->at;
+	g->undefined = FLAGS_ARITHMETIC;
+	for (uint32_t n = 2 + rng_below(&g->rng, 5); n; n--) {
+		uint32_t i = rng_below(&g->rng, walk.count);
+
+		g->pinned = ours;
+		if (rng_chance(&g->rng, 65)) {
+			walk_access(g, walk.pointer[i], walk.distance[i]);
+		} else {
+			g->pinned = pinned;
+			walk_step(g, &walk, walk.pointer[i]);
+		}
+	}
+	g->pinned = pinned;
+	g->known = 0;
+	EMIT(g, (uint8_t)(0x48 | counter >> 3), 0xff, (uint8_t)(0xc8 | (counter & 7)));
+	if (!EMIT_TO(g, 4, &label, 0x0f, 0x85, B4(0)))
+		return false;
+	head -= label.end;
+	memcpy(g->c->code + label.field, &head, 4);
+	return true;
+}
+
 static bool branch(struct diff_gen *g)
 {
 	switch (rng_below(&g->rng, g->c->mode == MODE_COMPAT ? 13 : 16)) {
@@ -559,6 +686,8 @@ bool diff_template(struct diff_gen *g, enum diff_class class)
 		return branch(g);
 	case CLASS_STATE:
 		return state(g);
+	case CLASS_WALK:
+		return g->c->mode != MODE_COMPAT && walk(g);
 	case CLASS_SMC:
 		return rng_chance(&g->rng, 60) ? modify(g) : modify_in_loop(g);
 	case CLASS_STEP:
