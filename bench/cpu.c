@@ -69,8 +69,7 @@ const struct cpu_kind cpu_kinds[] = {
 	{ "fault", "page faults", CPU_KERNEL },
 	{ "fork", "fork, exit, wait", CPU_KERNEL },
 	{ "exec", "vfork, exec, wait", CPU_KERNEL },
-	{ "one-thread", "compute, one thread", CPU_THREADS },
-	{ "two-threads", "compute, two threads", CPU_THREADS },
+	{ "threads", "compute in two threads", CPU_THREADS },
 	{ NULL, NULL, 0 },
 };
 
@@ -202,14 +201,14 @@ static void complain(struct cpu_bench *bench, const struct run *run, const char 
 
 static void take_end(struct cpu_bench *bench, struct run *run, const char *line)
 {
-	unsigned long long median, first, total, checksum;
+	unsigned long long median, first, total, checksum, speedup;
 	double host_ns = now_ns() - run->begin_ns, difference;
 	uint32_t item = 0;
 	char name[32];
 	unsigned int units;
 
-	if (sscanf(line, "cpu: end %31s %u %llu %llu %llu %llx", name, &units, &median, &first,
-		   &total, &checksum) != 6) {
+	if (sscanf(line, "cpu: end %31s %u %llu %llu %llu %llx %llu", name, &units, &median, &first,
+		   &total, &checksum, &speedup) != 7) {
 		complain(bench, run, "not understood", line);
 		return;
 	}
@@ -232,7 +231,7 @@ static void take_end(struct cpu_bench *bench, struct run *run, const char *line)
 	bench->has_checksum[item] = true;
 	bench->checksum[item] = checksum;
 	bench->result[run->subject][item][bench->round] =
-		(struct cpu_result){ true, (double)median, (double)first };
+		(struct cpu_result){ true, (double)median, (double)first, (double)speedup / 1000 };
 }
 
 static void take_line(struct cpu_bench *bench, struct run *run, const char *text)
@@ -254,7 +253,7 @@ static void take_line(struct cpu_bench *bench, struct run *run, const char *text
 	} else if (strncmp(line, "cpu: init ", 10) == 0) {
 		double ns = now_ns() - run->start_ns;
 
-		bench->boot[run->subject][bench->round] = (struct cpu_result){ true, ns, ns };
+		bench->boot[run->subject][bench->round] = (struct cpu_result){ true, ns, ns, 0 };
 	} else if (strncmp(line, "cpu: done", 9) == 0) {
 		run->done = true;
 	} else {

@@ -37,7 +37,7 @@ struct cpu_kind {
 
 struct cpu_result {
 	bool have;
-	double ns, first_ns;
+	double ns, first_ns, speedup;
 };
 
 struct cpu_bench {

@@ -21,6 +21,7 @@ struct cpu_item {
 	const char *name;
 	void (*prepare)(void); /* not timed; NULL: nothing to do */
 	uint64_t (*unit)(void);
+	uint64_t (*against)(void); /* NULL, or a unit that is done before each: half the work */
 };
 
 /* Each ends with an item without a name. */

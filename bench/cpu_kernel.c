@@ -134,11 +134,6 @@ static void *thread_work(void *ctx)
 	return NULL;
 }
 
-static uint64_t one_unit(void)
-{
-	return cpu_mixed_work();
-}
-
 static uint64_t two_unit(void)
 {
 	pthread_t thread;
@@ -154,8 +149,11 @@ static uint64_t two_unit(void)
 }
 
 const struct cpu_item cpu_kernel_items[] = {
-	{ "getppid", NULL, getppid_unit }, { "pipe", pipe_prepare, pipe_unit },
-	{ "fault", NULL, fault_unit },	   { "fork", NULL, fork_unit },
-	{ "exec", NULL, exec_unit },	   { "one-thread", NULL, one_unit },
-	{ "two-threads", NULL, two_unit }, { NULL, NULL, NULL },
+	{ "getppid", NULL, getppid_unit, NULL },
+	{ "pipe", pipe_prepare, pipe_unit, NULL },
+	{ "fault", NULL, fault_unit, NULL },
+	{ "fork", NULL, fork_unit, NULL },
+	{ "exec", NULL, exec_unit, NULL },
+	{ "threads", NULL, two_unit, cpu_mixed_work },
+	{ NULL, NULL, NULL, NULL },
 };

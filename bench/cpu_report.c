@@ -88,14 +88,15 @@ static uint32_t find(const char *name)
 	return i;
 }
 
-/* How much faster two threads do twice the work of one. */
+/* How much faster two threads do twice the work of one: the median of the rounds. */
 static bool speed_up(const struct cpu_bench *bench, enum cpu_subject subject, double *ret_ratio)
 {
-	if (!median(bench, bench->result[subject][find("one-thread")],
-		    bench->result[subject][find("two-threads")], ret_ratio))
-		return false;
-	*ret_ratio *= 2;
-	return true;
+	const struct cpu_result *rounds = bench->result[subject][find("threads")];
+	struct cpu_result speedup[CPU_ROUNDS_MAX];
+
+	for (uint32_t i = 0; i < bench->rounds; i++)
+		speedup[i] = (struct cpu_result){ .have = rounds[i].have, .ns = rounds[i].speedup };
+	return median(bench, speedup, NULL, ret_ratio);
 }
 
 static void find_means(const struct cpu_bench *bench, struct goal *user, struct goal *worst,
@@ -284,7 +285,7 @@ static double median_first(const struct cpu_bench *bench, const struct cpu_resul
 	double value = 0;
 
 	for (uint32_t i = 0; i < bench->rounds; i++)
-		first[i] = (struct cpu_result){ row[i].have, row[i].first_ns, 0 };
+		first[i] = (struct cpu_result){ .have = row[i].have, .ns = row[i].first_ns };
 	median(bench, first, NULL, &value);
 	return value;
 }
