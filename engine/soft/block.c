@@ -27,6 +27,7 @@ extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_chec
 #define CACHE_BYTES    (128u << 20)
 #define NOTES_BYTES    (128u << 20)
 #define ORDER_BYTES    (16u << 20)
+#define GRANULE	       1024u /* of code; where one begins, it is known which block that is in */
 #define STUBS_BYTES    1024u
 #define BLOCKS_OFFSET  (STUBS_BYTES + VCPUS_MAX * SOFT_EXEC_BYTES)
 #define BLOCK_CODE_MAX 32768u
@@ -49,7 +50,8 @@ struct soft_cache {
 	uint8_t *notes, *notes_next, *notes_end; /* decoded instructions grow down from the end */
 	struct soft_block **order;		 /* every block, by address */
 	_Atomic uint32_t count;
-	uint64_t generation; /* counts emptyings */
+	uint32_t at_granule[CACHE_BYTES / GRANULE]; /* index into order */
+	uint64_t generation;			    /* counts emptyings */
 	struct soft_block *bucket[BUCKETS];
 	uint8_t narrow[NARROW_SLOTS]; /* index into spans, by a hash of the block's gpa */
 };
@@ -185,17 +187,14 @@ const struct soft_record *soft_record_find(const struct engine *engine, uint64_t
 	const struct soft_cache *cache = engine->cache;
 	uint32_t low = 0, high = atomic_load(&cache->count);
 	const struct soft_block *block;
-	uint64_t offset;
+	uint64_t offset = pc - (uintptr_t)cache->base;
 
-	while (high - low > 1) {
-		uint32_t middle = (low + high) / 2;
-
-		if ((uintptr_t)cache->order[middle]->code <= pc)
-			low = middle;
-		else
-			high = middle;
-	}
-	if (low == high)
+	if (offset < BLOCKS_OFFSET || offset >= CACHE_BYTES)
+		return NULL;
+	low = cache->at_granule[offset / GRANULE];
+	while (low + 1 < high && (uintptr_t)cache->order[low + 1]->code <= pc)
+		low++;
+	if (low >= high)
 		return NULL;
 	block = cache->order[low];
 	offset = pc - (uintptr_t)block->code;
@@ -391,8 +390,11 @@ static void publish(struct soft_cache *cache, struct soft_block *block)
 	struct soft_block **bucket = bucket_of(cache, block->gpa, block->rip, block->mode);
 	uint32_t count = atomic_load(&cache->count);
 	size_t notes = sizeof(*block) + block->record_count * sizeof(block->record[0]);
+	size_t granule = ((size_t)(cache->next - cache->base) + GRANULE - 1) / GRANULE;
 
 	cache->next += (block->code_bytes + 15) & ~15u;
+	for (; granule * GRANULE < (size_t)(cache->next - cache->base); granule++)
+		cache->at_granule[granule] = count;
 	cache->notes_next += (notes + 15) & ~(size_t)15;
 	cache->order[count] = block;
 	atomic_store(&cache->count, count + 1);

@@ -109,17 +109,37 @@ static inline void emit_smaller(struct emit *e, int to, int other)
 	emit8(e, 0xc0u | ((uint32_t)to & 7) << 3 | ((uint32_t)other & 7));
 }
 
-/* nop, to the next multiple of `bytes` */
-static inline void emit_align(struct emit *e, uintptr_t bytes)
+/* So many bytes that do nothing, in as few instructions as it goes. */
+static inline void emit_nops(struct emit *e, uint32_t bytes)
 {
-	static const uint8_t nop9[] = { 0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0 };
-	uintptr_t left;
+	/* SDM volume 2, NOP: the recommended ones, of 1 to 9 bytes */
+	static const uint8_t nop[9][9] = {
+		{ 0x90 },
+		{ 0x66, 0x90 },
+		{ 0x0f, 0x1f, 0x00 },
+		{ 0x0f, 0x1f, 0x40, 0x00 },
+		{ 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+		{ 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+		{ 0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00 },
+		{ 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00 },
+		{ 0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00 },
+	};
 
-	while ((left = -(uintptr_t)e->at % bytes) && !e->full)
-		if (left >= sizeof(nop9))
-			emit_bytes(e, nop9, sizeof(nop9));
-		else
-			emit8(e, 0x90);
+	while (bytes) {
+		uint32_t now = bytes < 9 ? bytes : 9;
+
+		emit_bytes(e, nop[now - 1], now);
+		bytes -= now;
+	}
+}
+
+/* The 4 bytes that come `ahead` from here will lie within 8: they can be changed at once. */
+static inline void emit_align_field(struct emit *e, uint32_t ahead)
+{
+	uint32_t at = (uint32_t)((uintptr_t)e->at + ahead) % 8;
+
+	if (at > 4)
+		emit_nops(e, 8 - at);
 }
 
 /* lea to, [base + displacement] (64 bits) */

@@ -25,7 +25,16 @@
 #define VCPU_NEAREST	  232 /* the last one; across a miss as well */
 #define VCPU_SHARED	  240 /* 8 of 16 bytes, addend and a loop's limit: translate_share.c */
 #define VCPU_REACH	  368 /* u64: SOFT_REACH of the miss, if it is a shared one */
+#define VCPU_JUMPS	  376 /* u64: from the vCPU to its view's table of jumps */
 #define VCPU_STACK_END	  512 /* a small stack below, for PUSHF in generated code */
+
+/*
+ * Where a jump's target is in that table: entries of 16 bytes by bits 3 to 16 of rip (functions
+ * begin at multiples of 16, calls return to anywhere); or, if another has taken that place since,
+ * across the table.
+ */
+#define JUMP_INDEX_MASK	  0x3fff0
+#define JUMP_INDEX_SECOND 0x20000
 
 #define SOFT_REASON_STOP       0 /* told to; nothing was saved, all was saved before */
 #define SOFT_REASON_STEP       1 /* rip set: C has to execute this instruction */

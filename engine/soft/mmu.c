@@ -332,22 +332,33 @@ void soft_tlb_create(struct engine_vcpu *vcpu)
 	soft_tlb_flush(vcpu, true);
 }
 
+/* An address that is never looked for at this place. */
+static uint64_t jump_nobody(uint64_t index)
+{
+	return index % (JUMP_INDEX_SECOND / 16) ? 0 : 8;
+}
+
 void soft_jump_flush(struct engine_vcpu *vcpu, enum soft_view view)
 {
-	/* No code is at address 1, where nothing was entered. */
-	for (uint64_t used = vcpu->jump_used[view]; used; used &= used - 1)
-		for (uint64_t i = 0; i < JUMP_GROUP; i++)
-			vcpu->jump[view][(uint64_t)__builtin_ctzll(used) * JUMP_GROUP + i].rip = 1;
+	for (uint64_t used = vcpu->jump_used[view]; used; used &= used - 1) {
+		uint64_t first = (uint64_t)__builtin_ctzll(used) * JUMP_GROUP;
+
+		for (uint64_t i = first; i < first + JUMP_GROUP; i++)
+			vcpu->jump[view][i].rip = jump_nobody(i);
+	}
 	vcpu->jump_used[view] = 0;
 }
 
 void soft_jump_remember(struct engine_vcpu *vcpu, uint64_t rip, const uint8_t *code)
 {
-	uint32_t index = soft_jump_index(rip);
+	uint32_t index = soft_jump_index(rip), second = index ^ JUMP_INDEX_SECOND / 16;
+	struct soft_jump_entry *entry = vcpu->jump[vcpu->view];
 
-	vcpu->jump[vcpu->view][index] =
-		(struct soft_jump_entry){ .rip = rip, .code = (uintptr_t)code };
-	vcpu->jump_used[vcpu->view] |= BIT64(index / JUMP_GROUP);
+	/* Who has its first place here goes to its second. */
+	if (entry[index].rip != rip && soft_jump_index(entry[index].rip) == index)
+		entry[second] = entry[index];
+	entry[index] = (struct soft_jump_entry){ .rip = rip, .code = (uintptr_t)code };
+	vcpu->jump_used[vcpu->view] |= BIT64(index / JUMP_GROUP) | BIT64(second / JUMP_GROUP);
 }
 
 static uint64_t fetched_hash(uint64_t linear)

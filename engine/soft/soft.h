@@ -186,11 +186,9 @@ struct soft_jump_entry {
 };
 #define JUMP_ENTRIES 16384u
 #define JUMP_GROUP   256u /* likewise, jump_used */
-/* Functions begin at multiples of 16: the low bits alone would use few of them. */
-#define JUMP_SHIFT 10
 static inline uint32_t soft_jump_index(uint64_t rip)
 {
-	return ((uint32_t)rip ^ (uint32_t)rip >> JUMP_SHIFT) & (JUMP_ENTRIES - 1);
+	return ((uint32_t)rip << 1 & JUMP_INDEX_MASK) / 16;
 }
 
 _Static_assert(TLB_ENTRIES == 64 * TLB_GROUP && JUMP_ENTRIES == 64 * JUMP_GROUP, "a word each");
@@ -244,8 +242,8 @@ struct engine_vcpu {
 	uint64_t slot;
 	uint64_t exec_address, exec_saved;
 	uint64_t scratch[4];
-	uint64_t shared[8][2], reach;
-	uint64_t small_stack[17];
+	uint64_t shared[8][2], reach, jumps;
+	uint64_t small_stack[16];
 
 	/* What generated code reads and writes besides. */
 	uint32_t interrupts_on; /* RFLAGS.IF: FLAG_IF or 0 */
@@ -343,6 +341,7 @@ _Static_assert(offsetof(struct engine_vcpu, exec_saved) == VCPU_EXEC_SAVED, "lay
 _Static_assert(offsetof(struct engine_vcpu, scratch) == VCPU_SCRATCH, "layout.h");
 _Static_assert(offsetof(struct engine_vcpu, shared) == VCPU_SHARED, "layout.h");
 _Static_assert(offsetof(struct engine_vcpu, reach) == VCPU_REACH, "layout.h");
+_Static_assert(offsetof(struct engine_vcpu, jumps) == VCPU_JUMPS, "layout.h");
 _Static_assert(offsetof(struct engine_vcpu, interrupts_on) == VCPU_STACK_END, "layout.h");
 
 struct engine {

@@ -10,7 +10,8 @@
  * before the entry take effect.
  *
  * exit: the guest's registers are saved (r14 and r15 live in memory anyway), C's come back, and
- * enter() returns. The reason has been stored by who jumped here. lookup: exit, rip being in r14.
+ * enter() returns. The reason has been stored by who jumped here. lookup: on to rip, which is in r14,
+ * if its second place in the table of jumps has it; else exit.
  */
 #include "engine/soft/layout.h"
 
@@ -55,6 +56,14 @@ soft_stub_enter_end:
 
 	.balign	16
 soft_stub_lookup:
+	lea	(, %r14, 2), %r15d
+	and	$JUMP_INDEX_MASK, %r15d
+	xor	$JUMP_INDEX_SECOND, %r15d
+	add	%gs:VCPU_JUMPS, %r15
+	cmp	%gs:(%r15), %r14
+	jne	soft_stub_unknown
+	jmp	*%gs:8(%r15)
+soft_stub_unknown:
 	mov	%r14, %gs:VCPU_RIP
 	movq	$SOFT_REASON_LOOKUP, %gs:VCPU_REASON
 soft_stub_exit:

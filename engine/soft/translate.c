@@ -123,7 +123,7 @@ bool soft_translate_block(struct soft_translation *t)
 	if (tr.loops)
 		tr_share_begin(&tr);
 	/* A short loop then is in one line of the host's cache of decoded code. */
-	emit_align(&tr.e, tr.loops ? 64 : 8);
+	emit_nops(&tr.e, -(uint32_t)(uintptr_t)tr.e.at % (tr.loops ? 64 : 8));
 	t->head = tr.e.at;
 	for (int i = 0; i < 5; i++)
 		emit8(&tr.e, (uint32_t)(ENTRY_NOP >> (8 * i)) & 0xff);

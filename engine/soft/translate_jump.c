@@ -6,7 +6,7 @@
  * flags along where they are. To another page (whose translation may change) or to a computed
  * address: the vCPU's jump table, rip in r14, flags in the slot:
  *
- *      mov r15d, r14d ; shr ; xor r15d, r14d ; and ; shl ; cmp r14, gs:[r15 + rip] ; jne lookup
+ *      lea r15d, [r14 * 2] ; and ; cmp r14, gs:[r15 + rip] ; jne lookup
  *      jmp gs:[r15 + code]
  */
 #include "engine/soft/translate.h"
@@ -89,16 +89,13 @@ static void emit_unknown(struct tr *tr)
 
 void tr_exit_computed(struct tr *tr)
 {
-	static const uint8_t mix[] = { 0x45, 0x89, 0xf7, 0x41, 0xc1, 0xef, JUMP_SHIFT,
-				       0x45, 0x31, 0xf7, 0x41, 0x81, 0xe7 };
-	static const uint8_t shift[] = { 0x41, 0xc1, 0xe7, 0x04 };
+	static const uint8_t lea_and[] = { 0x46, 0x8d, 0x3c, 0x75, 0, 0, 0, 0, 0x41, 0x81, 0xe7 };
 	uint32_t table = jump_table(tr);
 	struct emit *e = &tr->e;
 
-	_Static_assert(sizeof(struct soft_jump_entry) == 16, "the shift above");
-	emit_bytes(e, mix, sizeof(mix));
-	emit32(e, JUMP_ENTRIES - 1);
-	emit_bytes(e, shift, sizeof(shift));
+	_Static_assert(JUMP_INDEX_MASK == (JUMP_ENTRIES - 1) * sizeof(struct soft_jump_entry), "");
+	emit_bytes(e, lea_and, sizeof(lea_and));
+	emit32(e, JUMP_INDEX_MASK);
 	emit8(e, 0x65); /* cmp r14, gs:[r15 + rip] */
 	emit8(e, 0x4d);
 	emit8(e, 0x3b);
@@ -147,10 +144,8 @@ void tr_exit(struct tr *tr, uint64_t rip)
 		exit_constant(tr, rip);
 		return;
 	}
-	/* The distance lies within 8 bytes, so that it changes at once for all who execute it. */
 	tr_record(tr, rip);
-	while (((uintptr_t)e->at + 1) % 4)
-		emit8(e, 0x90);
+	emit_align_field(e, 1);
 	tr_clean(tr);
 	emit8(e, 0xe9);
 	emit32(e, 0);
@@ -196,8 +191,7 @@ static uint8_t *emit_condition(struct tr *tr, const struct soft_insn *insn)
 	struct emit *e = &tr->e;
 
 	tr_record(tr, tr->rip);
-	while (((uintptr_t)e->at + 2) % 4)
-		emit8(e, 0x90);
+	emit_align_field(e, 2);
 	emit8(e, 0x0f);
 	emit8(e, 0x80u | (insn->z.opcode & 15));
 	emit32(e, 0);

@@ -100,6 +100,7 @@ void soft_update_mode(struct engine_vcpu *vcpu)
 		vcpu->view = VIEW_KERNEL;
 	else
 		vcpu->view = VIEW_KERNEL_USER;
+	vcpu->jumps = offsetof(struct engine_vcpu, jump[vcpu->view]);
 	set_vector_modes(vcpu);
 	vcpu->slow = !soft_code64(vcpu) || (vcpu->system_flags & FLAG_TF) || (state->dr7 & 0xff) ||
 		     vcpu->cpl == 1 || vcpu->cpl == 2 ||
@@ -443,9 +444,7 @@ static int find_code(struct engine_vcpu *vcpu, const uint8_t **ret_code)
 
 	vcpu->argument = 0;
 	soft_flags_to_slot(vcpu);
-	if (vcpu->alone)
-		return next_block(vcpu, SOFT_REASON_LOOKUP, ret_code);
-	if (entry->rip != vcpu->rip)
+	if (vcpu->alone || entry->rip != vcpu->rip)
 		return next_block(vcpu, SOFT_REASON_LOOKUP, ret_code);
 	*ret_code = (const uint8_t *)(uintptr_t)entry->code;
 	return SOFT_OK;
