@@ -56,10 +56,11 @@ bool soft_insn_is_vector(const struct soft_insn *insn);
 /* Does its operand's address depend on a bit number in a register (BT and the like)? */
 bool soft_insn_is_bit_string(const struct soft_insn *insn);
 
-/* An operand in host memory: [base + index + displacement]; index: a register but rsp, or -1. */
+/* An operand in host memory: [base + (index << scale) + displacement]; index: not rsp; -1: none. */
 struct host_operand {
 	int base, index;
 	int32_t displacement;
+	uint32_t scale;
 };
 /* Writes the host form; `at` is where the memory operand is, if there is one. The length. */
 uint32_t soft_encode(const struct soft_insn *insn, struct host_operand at, uint8_t *out);

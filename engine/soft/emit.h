@@ -97,6 +97,14 @@ static inline void emit_negate(struct emit *e, int reg)
 	emit8(e, 0xd8u | ((uint32_t)reg & 7));
 }
 
+/* add to, other, or sub; r8 to r15 */
+static inline void emit_add(struct emit *e, int to, int other, bool subtract)
+{
+	emit8(e, 0x4d);
+	emit8(e, subtract ? 0x29 : 0x01);
+	emit8(e, 0xc0u | ((uint32_t)other & 7) << 3 | ((uint32_t)to & 7));
+}
+
 /* to := the smaller of the two, unsigned; r8 to r15 */
 static inline void emit_smaller(struct emit *e, int to, int other)
 {
@@ -151,6 +159,26 @@ static inline void emit_lea_base(struct emit *e, int to, int base, int32_t displ
 	if ((base & 7) == RSP)
 		emit8(e, 0x24);
 	emit32(e, (uint32_t)displacement);
+}
+
+/* lea to, [base + (index << scale) + displacement] (64 bits); index: not rsp */
+static inline void emit_lea_index(struct emit *e, int to, int base, int index, uint32_t scale,
+				  int32_t displacement)
+{
+	emit8(e, 0x48u | (to >= 8 ? 4u : 0) | (index >= 8 ? 2u : 0) | (base >= 8 ? 1u : 0));
+	emit8(e, 0x8d);
+	emit8(e, 0x84u | ((uint32_t)to & 7) << 3);
+	emit8(e, scale << 6 | ((uint32_t)index & 7) << 3 | ((uint32_t)base & 7));
+	emit32(e, (uint32_t)displacement);
+}
+
+/* shr reg, count (64 bits); r8 to r15 */
+static inline void emit_shift_right(struct emit *e, int reg, uint32_t count)
+{
+	emit8(e, 0x49);
+	emit8(e, 0xc1);
+	emit8(e, 0xe8u | ((uint32_t)reg & 7));
+	emit8(e, count);
 }
 
 /* lea reg, [rip + so that it is host], r8 to r15 */

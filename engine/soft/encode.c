@@ -107,8 +107,8 @@ static void put_operand(struct writer *w, uint32_t reg, struct host_operand at)
 
 	put(w, mod << 6 | (reg & 7) << 3 | (sib ? 4 : (uint32_t)at.base & 7));
 	if (sib)
-		put(w,
-		    (at.index >= 0 ? (uint32_t)at.index & 7 : 4u) << 3 | ((uint32_t)at.base & 7));
+		put(w, at.scale << 6 | (at.index >= 0 ? (uint32_t)at.index & 7 : 4u) << 3 |
+			       ((uint32_t)at.base & 7));
 	for (uint32_t i = 0; i < (none ? 0 : small ? 1u : 4u); i++)
 		put(w, (uint32_t)at.displacement >> (8 * i) & 0xff);
 }

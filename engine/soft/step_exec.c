@@ -62,7 +62,7 @@ int soft_execute_at(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint
 	if (host)
 		emit_load(&e, base, VCPU_EXEC_ADDRESS);
 	vcpu->exec_insn = e.at;
-	emit_bytes(&e, bytes, soft_encode(insn, (struct host_operand){ base, -1, 0 }, bytes));
+	emit_bytes(&e, bytes, soft_encode(insn, (struct host_operand){ base, -1, 0, 0 }, bytes));
 	emit_store(&e, R14, VCPU_GPR + 8 * R14);
 	emit_store(&e, R15, VCPU_GPR + 8 * R15);
 	if (host)

@@ -21,25 +21,28 @@
 /* One access of an instruction that may share its look into the TLB (translate_share.c). */
 #define BASE_CONSTANT GPR_COUNT
 struct tr_access {
-	int8_t base;   /* register, or BASE_CONSTANT */
+	int8_t base;  /* register, or BASE_CONSTANT */
+	int8_t index; /* register, times 1 << scale; or -1 */
+	uint8_t scale;
 	uint8_t group; /* or GROUP_NONE */
 	bool leader, write;
 	uint32_t bytes;
-	int64_t disp;  /* address - the register's value, or the address */
-	int64_t shift; /* the register's value - what it was for low and high below */
+	int64_t disp;  /* address - the registers' value, or the address */
+	int64_t shift; /* the registers' value - what it was for low and high below */
 };
 
 struct tr_group {
-	int8_t base;
+	int8_t base, index;
+	uint8_t scale;
 	bool write; /* some of them */
 	uint8_t members;
 	uint8_t first;	  /* the instruction of the first of them */
-	uint32_t version; /* of the register */
+	uint32_t version; /* of the register, or the index */
 	int64_t low, high;
 
 	bool loops;    /* what one round of a loop has found is kept for the next */
-	int32_t step;  /* then: what a round adds to the register */
-	int64_t shift; /* the register's value at its set's check - at the loop's head */
+	int32_t step;  /* then: what a round adds to the address */
+	int64_t shift; /* the registers' value at its set's check - at the loop's head */
 	uint8_t set;   /* the group at whose first access it is checked */
 	uint8_t clock; /* of a set: the group whose register is compared */
 };

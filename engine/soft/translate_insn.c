@@ -184,7 +184,7 @@ static void translate_memory(struct tr *tr, const struct soft_insn *insn)
 	} else if (names(insn->operand_registers, R15)) {
 		emit_load(&tr->e, R15, VCPU_GPR + 8 * R15);
 	}
-	emit_host_form(tr, insn, (struct host_operand){ base, -1, 0 });
+	emit_host_form(tr, insn, (struct host_operand){ base, -1, 0, 0 });
 	if (insn->high_byte)
 		emit_move(&tr->e, base, R15);
 	else
@@ -232,7 +232,7 @@ static void emit_move_stack(struct tr *tr, int bytes)
 /* mov [r14], reg or mov reg, [r14] */
 static void emit_at_r14(struct tr *tr, uint8_t opcode, int reg)
 {
-	tr_emit_at(tr, opcode, reg, (struct host_operand){ R14, -1, 0 });
+	tr_emit_at(tr, opcode, reg, (struct host_operand){ R14, -1, 0, 0 });
 }
 
 /* The operand to be pushed: its address is looked up as any, and its value waits in memory. */

@@ -179,7 +179,7 @@ void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn 
 
 struct host_operand tr_stack(struct tr *tr, int base, int32_t offset, bool write)
 {
-	struct host_operand at = { R14, -1, 0 };
+	struct host_operand at = { R14, -1, 0, 0 };
 	struct cold *cold;
 	uint8_t *retry;
 

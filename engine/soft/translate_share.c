@@ -24,6 +24,11 @@
  *      first    cmp rbx,gs:[limit]; jae look; op [rbx+disp+r14]
  *      others   op [rsi+disp+r15]
  *
+ * In such a loop the register may as well be an index, off a base that stays; then the base is in
+ * r14 or r15, or the slot, with the addend:
+ *
+ *      first    cmp rcx,gs:[limit]; jae look; op [r14+rcx*8+disp]
+ *
  * If a leader fails although its own access is fine (the group crosses into the next page, or one
  * that reads cannot write yet), the guest goes on in a block that shares nothing (MODE_ALONE), for
  * this once; a block to which that happens often is translated anew, for a smaller span.
@@ -70,8 +75,25 @@ static bool pushes(enum tr_kind kind, const struct soft_insn *insn)
 	       (kind == KIND_JUMP && insn->z.meta.category == ZYDIS_CATEGORY_CALL);
 }
 
-/* Is the operand one that this file knows? Then where. */
-static bool operand_access(const struct soft_insn *insn, uint64_t next, struct tr_access *access)
+/* Base and index, in a loop that does not change the base (written: what is changed). */
+static bool index_access(const ZydisDecodedOperandMem *mem, uint16_t written,
+			 struct tr_access *access)
+{
+	int base = soft_register_number(mem->base), index = soft_register_number(mem->index);
+
+	access->base = (int8_t)base;
+	access->index = (int8_t)index;
+	access->scale = (uint8_t)__builtin_ctz(mem->scale);
+	return base >= 0 && base < R14 && base != RSP && !names(written, base) && index >= 0 &&
+	       index < R14 && index != base && access->disp >= INT32_MIN + SOFT_SPAN_MAX;
+}
+
+/*
+ * Is the operand one that this file knows? Then where. written: the registers that the block
+ * changes, if it is a loop; else all.
+ */
+static bool operand_access(const struct soft_insn *insn, uint64_t next, uint16_t written,
+			   struct tr_access *access)
 {
 	const ZydisDecodedOperandMem *mem;
 	int base;
@@ -80,12 +102,13 @@ static bool operand_access(const struct soft_insn *insn, uint64_t next, struct t
 	    insn->z.address_width != 64)
 		return false;
 	mem = &insn->op[insn->memory].mem;
-	if (mem->segment == ZYDIS_REGISTER_FS || mem->segment == ZYDIS_REGISTER_GS ||
-	    mem->index != ZYDIS_REGISTER_NONE)
+	if (mem->segment == ZYDIS_REGISTER_FS || mem->segment == ZYDIS_REGISTER_GS)
 		return false;
 	access->bytes = insn->memory_bytes;
 	access->write = insn->memory_write;
 	access->disp = mem->disp.has_displacement ? mem->disp.value : 0;
+	if (mem->index != ZYDIS_REGISTER_NONE)
+		return index_access(mem, written, access);
 	if (mem->base == ZYDIS_REGISTER_RIP || mem->base == ZYDIS_REGISTER_NONE) {
 		access->base = BASE_CONSTANT;
 		if (mem->base == ZYDIS_REGISTER_RIP)
@@ -113,6 +136,7 @@ static bool stack_access(const struct soft_insn *insn, enum tr_kind kind, struct
 	if (!is_stack(kind, insn))
 		return false;
 	*access = (struct tr_access){ .base = kind == KIND_LEAVE ? RBP : RSP,
+				      .index = -1,
 				      .disp = push ? -8 : 0,
 				      .bytes = 8,
 				      .write = push };
@@ -175,7 +199,8 @@ static bool join(struct tr_group *group, const struct tr_access *access, uint32_
 {
 	int64_t high = low + access->bytes;
 
-	if (group->base != access->base || group->version != version)
+	if (group->base != access->base || group->index != access->index ||
+	    group->scale != access->scale || group->version != version)
 		return false;
 	if (access->base == BASE_CONSTANT) {
 		if ((uint64_t)(group->low ^ low) >= PAGE_BYTES)
@@ -194,12 +219,15 @@ static bool join(struct tr_group *group, const struct tr_access *access, uint32_
 	return true;
 }
 
-static void add_access(struct tr *tr, struct tr_access *access, uint8_t insn, uint32_t version,
-		       int64_t delta)
+static void add_access(struct tr *tr, struct tr_access *access, uint8_t insn,
+		       const struct origin *origin)
 {
-	int64_t low = delta + access->disp;
+	int moves = access->index >= 0 ? access->index : access->base;
+	uint32_t version = origin[moves].version;
+	int64_t low;
 
-	access->shift = access->base == BASE_CONSTANT ? 0 : delta;
+	access->shift = origin[moves].delta * (1 << access->scale);
+	low = access->shift + access->disp;
 	for (uint32_t g = tr->group_count; g-- > 0;) {
 		if (join(&tr->group[g], access, version, low, tr->t->span)) {
 			access->group = (uint8_t)g;
@@ -211,6 +239,8 @@ static void add_access(struct tr *tr, struct tr_access *access, uint8_t insn, ui
 	access->leader = true;
 	access->group = (uint8_t)tr->group_count;
 	tr->group[tr->group_count++] = (struct tr_group){ .base = access->base,
+							  .index = access->index,
+							  .scale = access->scale,
 							  .version = version,
 							  .low = low,
 							  .high = low + access->bytes,
@@ -248,6 +278,17 @@ static void find_set(struct tr *tr, uint8_t g)
 	}
 }
 
+/* What moves: the index, or the base. */
+static int moving(const struct tr_group *group)
+{
+	return group->index >= 0 ? group->index : group->base;
+}
+
+static int64_t distance(const struct tr_group *group, const struct origin *origin)
+{
+	return origin[moving(group)].delta * (1 << group->scale);
+}
+
 static void find_shifts(struct tr *tr)
 {
 	struct origin origin[GPR_COUNT + 1] = { 0 };
@@ -258,10 +299,18 @@ static void find_shifts(struct tr *tr)
 			struct tr_group *group = &tr->group[g];
 
 			if (group->loops && tr->group[group->set].first == i)
-				group->shift = origin[group->base].delta;
+				group->shift = distance(group, origin);
 		}
 		follow(origin, &t->insn[i], tr_kind(&t->insn[i], t->mode));
 	}
+}
+
+/* A group with an index that does not loop is none. */
+static void dissolve(struct tr *tr, uint32_t g)
+{
+	for (uint32_t i = 0; i < tr->t->count; i++)
+		if (tr->access[i].group == g)
+			tr->access[i] = (struct tr_access){ .group = GROUP_NONE };
 }
 
 /* origin: at the block's end */
@@ -271,15 +320,17 @@ static void find_loops(struct tr *tr, const struct origin *origin)
 
 	for (uint8_t g = 0; g < tr->group_count; g++) {
 		struct tr_group *group = &tr->group[g];
-		const struct origin *at = &origin[group->base];
+		int64_t step = distance(group, origin);
 
-		group->loops = group->base != BASE_CONSTANT && at->version == 0 &&
+		group->loops = group->base != BASE_CONSTANT && origin[moving(group)].version == 0 &&
 			       group->low > -DISTANCE_MAX && group->low < DISTANCE_MAX &&
-			       at->delta <= STRIDE_MAX && at->delta >= -STRIDE_MAX;
+			       step <= STRIDE_MAX && step >= -STRIDE_MAX;
+		if (!group->loops && group->index >= 0)
+			dissolve(tr, g);
 		if (!group->loops)
 			continue;
 		tr->loops = true;
-		group->step = (int32_t)at->delta;
+		group->step = (int32_t)step;
 		find_set(tr, g);
 		if (pins < 2)
 			tr->pinned[pins++] = g;
@@ -287,11 +338,29 @@ static void find_loops(struct tr *tr, const struct origin *origin)
 	find_shifts(tr);
 }
 
+/* Does it jump to its own start? And the registers that it changes; all, if not. */
+static bool find_written(const struct soft_translation *t, uint16_t *ret_written)
+{
+	uint64_t next = t->rip;
+
+	*ret_written = 0;
+	for (uint32_t i = 0; i < t->count; i++) {
+		*ret_written |= t->insn[i].registers_write;
+		next += t->insn[i].length;
+	}
+	if (is_loop(t, next))
+		return true;
+	*ret_written = UINT16_MAX;
+	return false;
+}
+
 void tr_share_plan(struct tr *tr)
 {
 	const struct soft_translation *t = tr->t;
 	struct origin origin[GPR_COUNT + 1] = { 0 };
 	uint64_t next = t->rip;
+	uint16_t written;
+	bool loop = find_written(t, &written);
 
 	tr->held[0] = tr->held[1] = GROUP_NONE;
 	tr->pinned[0] = tr->pinned[1] = GROUP_NONE;
@@ -301,19 +370,17 @@ void tr_share_plan(struct tr *tr)
 		enum tr_kind kind = tr_kind(insn, t->mode);
 
 		next += insn->length;
-		*access = (struct tr_access){ .group = GROUP_NONE };
+		*access = (struct tr_access){ .index = -1, .group = GROUP_NONE };
 		if (!t->span)
 			continue;
-		if (kind == KIND_PLAIN ? operand_access(insn, next, access)
+		if (kind == KIND_PLAIN ? operand_access(insn, next, written, access)
 				       : stack_access(insn, kind, access)) {
-			const struct origin *at = &origin[access->base];
-
 			access->group = GROUP_NONE;
-			add_access(tr, access, (uint8_t)i, at->version, at->delta);
+			add_access(tr, access, (uint8_t)i, origin);
 		}
 		follow(origin, insn, kind);
 	}
-	if (is_loop(t, next))
+	if (loop)
 		find_loops(tr, origin);
 }
 
@@ -411,7 +478,7 @@ static void lead_loop(struct tr *tr, const struct soft_insn *insn, const struct 
 	const struct tr_group *set = &tr->group[access->group];
 	struct cold *cold;
 
-	emit_gs(&tr->e, true, 0x3b, tr->group[set->clock].base, limit_offset(access->group));
+	emit_gs(&tr->e, true, 0x3b, moving(&tr->group[set->clock]), limit_offset(access->group));
 	cold = tr_miss_jump(tr, clock_step(tr, access->group) < 0 ? 0x86 : 0x83);
 	fill_in(tr, cold, insn, NULL);
 	cold->resume = tr->e.at;
@@ -440,22 +507,28 @@ static void find_nearest(struct tr *tr, const struct tr_group *group, bool is_fi
 	emit_store(&tr->e, R14, VCPU_NEAREST);
 }
 
-/* The set's limit. If a round could go past it and come round there is none: every round looks. */
+/*
+ * The limit of the register that the set's clock moves by. If a round could go past it and come
+ * round there is none: every round looks.
+ */
 static void set_limit(struct tr *tr, uint32_t set)
 {
 	const struct tr_group *clock = &tr->group[tr->group[set].clock];
+	int32_t margin = STRIDE_MAX >> clock->scale;
 	uint8_t *site;
 
 	if (!clock->step) {
 		emit_store_constant(&tr->e, UINT32_MAX, limit_offset(set));
 		return;
 	}
-	emit_move(&tr->e, R14, clock->base);
-	emit_gs(&tr->e, true, clock->step > 0 ? 0x03 : 0x2b, R14, VCPU_NEAREST);
+	emit_load(&tr->e, R15, VCPU_NEAREST);
+	emit_shift_right(&tr->e, R15, clock->scale);
+	emit_move(&tr->e, R14, moving(clock));
+	emit_add(&tr->e, R14, R15, clock->step < 0);
 	emit8(&tr->e, 0x72); /* jc, over the next two */
 	emit8(&tr->e, 0);
 	site = tr->e.at;
-	emit_lea_base(&tr->e, R14, R14, clock->step > 0 ? -STRIDE_MAX : STRIDE_MAX);
+	emit_lea_base(&tr->e, R14, R14, clock->step > 0 ? -margin : margin);
 	emit_store(&tr->e, R14, limit_offset(set));
 	if (!tr->e.full)
 		site[-1] = (uint8_t)(tr->e.at - site);
@@ -464,7 +537,12 @@ static void set_limit(struct tr *tr, uint32_t set)
 /* The address of all of a group, at its set's check. */
 static void group_address(struct tr *tr, const struct tr_group *group)
 {
-	emit_lea_base(&tr->e, R14, group->base, (int32_t)(group->low - group->shift));
+	int32_t low = (int32_t)(group->low - group->shift);
+
+	if (group->index >= 0)
+		emit_lea_index(&tr->e, R14, group->base, group->index, group->scale, low);
+	else
+		emit_lea_base(&tr->e, R14, group->base, low);
 }
 
 /* Looks one group up; a miss goes to what is emitted at the end. */
@@ -477,6 +555,8 @@ static uint8_t *look_group(struct tr *tr, uint32_t g, bool is_first)
 	site = tr_look(tr, (uint32_t)(group->high - group->low), group->write)->site;
 	tr->cold_count--;
 	tr_addend(tr);
+	if (group->index >= 0)
+		emit_lea_index(&tr->e, R15, R15, group->base, 0, 0);
 	emit_store(&tr->e, R15, slot_offset(g));
 	if (group->step)
 		find_nearest(tr, group, is_first);
@@ -583,9 +663,12 @@ bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand 
 	reg = tr->held[0] == access->group ? R14 : R15;
 	if (constant)
 		*ret_at = (struct host_operand){ reg, -1,
-						 (int32_t)(access->disp & (PAGE_BYTES - 1)) };
+						 (int32_t)(access->disp & (PAGE_BYTES - 1)), 0 };
+	else if (access->index >= 0)
+		*ret_at = (struct host_operand){ reg, access->index, (int32_t)access->disp,
+						 access->scale };
 	else
-		*ret_at = (struct host_operand){ access->base, reg, (int32_t)access->disp };
+		*ret_at = (struct host_operand){ access->base, reg, (int32_t)access->disp, 0 };
 	return true;
 }
 

@@ -287,16 +287,19 @@ static bool jump_away(struct diff_gen *g)
 	return EMIT(g, 0xc3);
 }
 
+#define NO_INDEX 16u
+
 /* ---- a loop that walks through memory: where a translator may look only now and then */
 
 struct walk {
 	uint32_t pointer[3], count;
-	int32_t distance[3]; /* from the pointer to what it is for */
-	int32_t stride;	     /* of most of them */
+	uint32_t index[3], scale[3]; /* off the pointer, which then stays; NO_INDEX */
+	int32_t distance[3];	     /* from the pointer to what it is for */
+	int32_t stride;		     /* of most of them */
 };
 
 /* op reg, [pointer + displacement], or [pointer + displacement], reg; no other register changes. */
-static bool walk_access(struct diff_gen *g, uint32_t pointer, int32_t distance)
+static bool walk_access(struct diff_gen *g, const struct walk *walk, uint32_t i)
 {
 	static const uint8_t opcode[][3] = {
 		{ 0, 0x8b },	   { 0, 0x89 },	      { 0, 0x03 },	 { 0, 0x01 },
@@ -308,20 +311,27 @@ static bool walk_access(struct diff_gen *g, uint32_t pointer, int32_t distance)
 	uint32_t reg =
 		op[1] == 0x0f && op[2] != 0xb6 ? rng_below(&g->rng, 16) : diff_any_register(g);
 	uint32_t width = op[1] == 0x0f || rng_chance(&g->rng, 40) ? 0 : 8;
-	int32_t disp =
-		distance + (int32_t)rng_below(&g->rng, rng_chance(&g->rng, 70) ? 32 : 300) - 16;
+	int32_t disp = walk->distance[i] +
+		       (int32_t)rng_below(&g->rng, rng_chance(&g->rng, 70) ? 32 : 300) - 16;
+	uint32_t pointer = walk->pointer[i], index = walk->index[i];
+	uint32_t scale = rng_chance(&g->rng, 10) ? rng_below(&g->rng, 4) : walk->scale[i];
 	uint8_t bytes[12];
 	uint32_t n = 0;
 
 	if (op[0])
 		bytes[n++] = op[0];
-	bytes[n++] = (uint8_t)(0x40 | width | (reg >> 3) << 2 | pointer >> 3);
+	bytes[n++] = (uint8_t)(0x40 | width | (reg >> 3) << 2 |
+			       (index == NO_INDEX ? 0 : index >> 3) << 1 | pointer >> 3);
 	bytes[n++] = op[1];
 	if (op[1] == 0x0f)
 		bytes[n++] = op[2];
-	bytes[n++] = (uint8_t)(0x80 | (reg & 7) << 3 | (pointer & 7));
-	if ((pointer & 7) == R_RSP)
-		bytes[n++] = 0x24;
+	if (index == NO_INDEX && (pointer & 7) != R_RSP) {
+		bytes[n++] = (uint8_t)(0x80 | (reg & 7) << 3 | (pointer & 7));
+	} else {
+		bytes[n++] = (uint8_t)(0x84 | (reg & 7) << 3);
+		bytes[n++] = (uint8_t)(scale << 6 | (index == NO_INDEX ? 4 : index & 7) << 3 |
+				       (pointer & 7));
+	}
 	memcpy(bytes + n, &disp, 4);
 	return diff_emit(g, bytes, n + 4);
 }
@@ -349,6 +359,35 @@ static void walk_step(struct diff_gen *g, const struct walk *walk, uint32_t poin
 	}
 }
 
+/* An index for one of the pointers: one that others have, or a new one, near 0 or far away. */
+static void walk_index(struct diff_gen *g, struct walk *walk, uint32_t i)
+{
+	uint32_t reg = i && rng_chance(&g->rng, 50) ? walk->index[0] : diff_any_register(g);
+	uint64_t value;
+
+	walk->index[i] = NO_INDEX;
+	walk->scale[i] = rng_below(&g->rng, 4);
+	if (rng_chance(&g->rng, 50) || reg == R_RSP || reg == walk->pointer[i])
+		return;
+	if (i && reg == walk->index[0]) {
+		walk->index[i] = reg;
+		g->pinned &= (uint16_t) ~(1u << walk->pointer[i]);
+		diff_emit_load(g, walk->pointer[i],
+			       g->value[walk->pointer[i]] - (g->value[reg] << walk->scale[i]));
+		g->pinned |= (uint16_t)(1u << walk->pointer[i]);
+		return;
+	}
+	if (reg == NO_INDEX || (g->pinned >> reg & 1))
+		return;
+	value = rng_chance(&g->rng, 70) ? rng_below(&g->rng, 64) - 16ull
+					: rng_below(&g->rng, 1u << 20) * 4099ull;
+	g->pinned &= (uint16_t) ~(1u << walk->pointer[i]);
+	diff_emit_load(g, walk->pointer[i], g->value[walk->pointer[i]] - (value << walk->scale[i]));
+	diff_emit_load(g, reg, value);
+	g->pinned |= (uint16_t)(1u << walk->pointer[i] | 1u << reg);
+	walk->index[i] = reg;
+}
+
 static bool walk_begin(struct diff_gen *g, struct walk *walk)
 {
 	static const int16_t strides[] = { 1, 2, 4, 8, 8, 8, 16, 16, 32, 64, -4, -8, -16 };
@@ -371,6 +410,7 @@ static bool walk_begin(struct diff_gen *g, struct walk *walk)
 		diff_emit_load(g, reg, at - (uint64_t)walk->distance[i]);
 		walk->pointer[i] = reg;
 		g->pinned |= (uint16_t)(1u << reg);
+		walk_index(g, walk, i);
 	}
 	return true;
 }
@@ -398,10 +438,13 @@ static bool walk(struct diff_gen *g)
 
 		g->pinned = ours;
 		if (rng_chance(&g->rng, 65)) {
-			walk_access(g, walk.pointer[i], walk.distance[i]);
+			walk_access(g, &walk, i);
 		} else {
 			g->pinned = pinned;
-			walk_step(g, &walk, walk.pointer[i]);
+			walk_step(g, &walk,
+				  walk.index[i] == NO_INDEX || rng_chance(&g->rng, 5)
+					  ? walk.pointer[i]
+					  : walk.index[i]);
 		}
 	}
 	g->pinned = pinned;
