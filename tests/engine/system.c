@@ -7,14 +7,18 @@
 #include "tests/engine/rig.h"
 #include "tests/engine/shake.h"
 
-#define ROUNDS_MAX   100000
-#define CASE_SECONDS 20
+#define ROUNDS_MAX	100000
+#define CASE_SECONDS	20
+#define LOST_SHADOW_MAX 10 /* of a case, one after the other; shaken, sti_loop has one in seven */
 
-#define FLAG_RF	   0x10000ull
-#define ERROR_IDT  2u
-#define ERROR_P	   1ull
-#define ERROR_RSVD 8u
-#define VECTOR_PF  14u
+#define FLAG_IF	    0x200ull
+#define FLAG_RF	    0x10000ull
+#define ERROR_IDT   2u
+#define ERROR_P	    1ull
+#define ERROR_RSVD  8u
+#define VECTOR_PF   14u
+#define VECTOR_USER 32u /* the first that is no exception's */
+#define OPCODE_STI  0xfb
 
 #define PTE_P  0x1ull
 #define PTE_W  0x2ull
@@ -438,7 +442,7 @@ static const char *why_left_out(const struct rig *rig, const struct system_case 
 	if ((test->needs & NOT_QEMU) && rig_host == RIG_HOST_QEMU)
 		return "QEMU 7.2 is known to fail it";
 	if ((test->needs & NOT_QEMU_MOVED) && shaken && rig_host == RIG_HOST_QEMU)
-		return "moved on QEMU 7.2 it fails, or QEMU aborts";
+		return "QEMU 7.2 is known to abort";
 	if ((test->needs & NOT_BOCHS) && rig_host == RIG_HOST_BOCHS)
 		return "Bochs is known to fail it";
 	return NULL;
@@ -457,6 +461,45 @@ static int run_case(struct rig *rig, const struct system_image *image,
 	return compare(rig, test->expect, end) || err ? -1 : 0;
 }
 
+/*
+ * Did an interrupt come directly behind STI? QEMU 7.2's #VMEXIT writes the interrupt shadow into
+ * the VMCB (int_state), but its VMRUN does not read it back. So where one of the host's own
+ * interrupts, its timer's or a kick, ends the guest's run right behind an STI, the guest goes on
+ * without the shadow, and the interrupt window that KVM asked for opens one instruction too early.
+ */
+static bool qemu_lost_shadow(const struct rig *rig)
+{
+	uint32_t next = (uint32_t)get64(rig, SYS_LOG_NEXT);
+
+	if (rig_host != RIG_HOST_QEMU || next > SYS_LOG_MAX + record_bytes(LOG_EVENT))
+		return false;
+	for (uint32_t at = SYS_LOG; at < SYS_LOG + next; at += record_bytes(get64(rig, at))) {
+		uint64_t rip = get64(rig, at + 8u * field_at[EXPECT_RIP]) & (USER - 1);
+
+		if (get64(rig, at) == LOG_EVENT && get64(rig, at + 8) >= VECTOR_USER &&
+		    (get64(rig, at + 8u * field_at[EXPECT_FLAGS_SET]) & FLAG_IF) &&
+		    rip > SYS_IMAGE && rip < RIG_MEMORY_BYTES && rig->memory[rip - 1] == OPCODE_STI)
+			return true;
+	}
+	return false;
+}
+
+/* As often as QEMU spoils it, within reason; an engine's fault comes each time. */
+static int run_case_fairly(struct rig *rig, const struct system_image *image,
+			   const struct system_case *test, bool shaken, uint32_t *moves)
+{
+	int err;
+
+	for (uint32_t lost = 0;; lost++) {
+		err = run_case(rig, image, test, shaken, moves);
+		if (!err || lost == LOST_SHADOW_MAX || !qemu_lost_shadow(rig))
+			return err;
+		printf("  again: %s: QEMU lost STI's shadow\n", test->name);
+		rig_close(rig);
+		CHECK(rig_open(rig, NULL) == 0, "open");
+	}
+}
+
 int system_run(struct rig *rig, const struct system_image *image, bool shaken)
 {
 	uint32_t cases = 0, failed = 0, moves = 0;
@@ -472,7 +515,7 @@ int system_run(struct rig *rig, const struct system_image *image, bool shaken)
 			printf("  left out: %s: %s\n", test->name, why_left_out(rig, test, shaken));
 			continue;
 		}
-		err = run_case(rig, image, test, shaken, &moves);
+		err = run_case_fairly(rig, image, test, shaken, &moves);
 		cases++;
 		failed += err != 0;
 		if (err)
