@@ -21,8 +21,8 @@
 #include "engine/soft/emit.h"
 
 extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_check[],
-	soft_stub_enter_end[], soft_stub_exit[], soft_stub_lookup[], soft_stub_left[],
-	soft_stubs_end[];
+	soft_stub_enter_end[], soft_stub_exit[], soft_stub_lookup[], soft_stub_unknown[],
+	soft_stub_left[], soft_stubs_end[];
 
 #define CACHE_BYTES    (128u << 20)
 #define NOTES_BYTES    (128u << 20)
@@ -71,6 +71,11 @@ const uint8_t *soft_cache_lookup(const struct engine *engine)
 	return stub(engine, soft_stub_lookup);
 }
 
+const uint8_t *soft_cache_unknown(const struct engine *engine)
+{
+	return stub(engine, soft_stub_unknown);
+}
+
 const uint8_t *soft_cache_left(const struct engine *engine)
 {
 	return stub(engine, soft_stub_left);
@@ -104,6 +109,9 @@ enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc)
 	if (pc >= (uintptr_t)stub(engine, soft_stub_enter_check) &&
 	    pc < (uintptr_t)stub(engine, soft_stub_enter_end))
 		return PLACE_ENTERING;
+	if (pc >= (uintptr_t)stub(engine, soft_stub_lookup) &&
+	    pc < (uintptr_t)stub(engine, soft_stub_unknown))
+		return PLACE_LOOKUP;
 	return PLACE_STUB;
 }
 

@@ -66,8 +66,10 @@ struct soft_block {
 
 /* Where generated code jumps to leave, its reason being stored. */
 const uint8_t *soft_cache_exit(const struct engine *engine);
-/* The same after a failed lookup: rip in r14, flags in the slot. */
+/* Goes on at rip, which is in r14, if it is found after all; else leaves. Flags in the slot. */
 const uint8_t *soft_cache_lookup(const struct engine *engine);
+/* The same, from anywhere on the way through that (PLACE_LOOKUP): it is not to go on. */
+const uint8_t *soft_cache_unknown(const struct engine *engine);
 /* Leaves guest code, everything being saved. */
 const uint8_t *soft_cache_left(const struct engine *engine);
 /* The stepper's buffer of a vCPU. */
@@ -80,6 +82,7 @@ enum soft_place {
 	PLACE_OUTSIDE,
 	PLACE_STUB,	/* on the way in or out: registers are half saved */
 	PLACE_ENTERING, /* all of the guest's state is in the vCPU */
+	PLACE_LOOKUP,	/* between two blocks */
 	PLACE_EXEC,	/* in a stepper's buffer */
 	PLACE_BLOCK,
 };

@@ -7,6 +7,7 @@
  *
  *   pc in a block         the state before its instruction is known (translate.h): taken out
  *   pc on the way in      nothing has happened yet: left at once
+ *   pc between blocks     as if the next one had not been found
  *   pc in the stepper's   before or at the guest's instruction: left, it starts anew
  *   pc in an access       of C to guest memory: broken off (access.c), if that may still be
  *   elsewhere             `stop` is set and will be seen
@@ -65,6 +66,12 @@ static void leave(struct engine_vcpu *vcpu, greg_t *regs, uint64_t reason, uint6
 	regs[REG_EFL] &= ~(greg_t)(FLAG_DF | FLAG_TF);
 }
 
+/* Stopped between two blocks: there is no way to the next one but by C. */
+static void leave_lookup(const struct engine_vcpu *vcpu, greg_t *regs)
+{
+	regs[REG_RIP] = (greg_t)(uintptr_t)soft_cache_unknown(vcpu->engine);
+}
+
 static void on_kick(int number, siginfo_t *info, void *context)
 {
 	struct engine_vcpu *vcpu = soft_vcpu_current();
@@ -82,6 +89,9 @@ static void on_kick(int number, siginfo_t *info, void *context)
 		break;
 	case PLACE_ENTERING:
 		leave(vcpu, regs, SOFT_REASON_STOP, 0);
+		break;
+	case PLACE_LOOKUP:
+		leave_lookup(vcpu, regs);
 		break;
 	case PLACE_EXEC:
 		if (pc <= (uintptr_t)vcpu->exec_insn)
@@ -130,6 +140,8 @@ static void on_fault(int number, siginfo_t *info, void *context)
 			regs[REG_EFL] &= ~(greg_t)FLAG_TF;
 			if (soft_cache_place(vcpu->engine, pc) == PLACE_BLOCK)
 				soft_translated_stop(vcpu, context);
+			else if (soft_cache_place(vcpu->engine, pc) == PLACE_LOOKUP)
+				leave_lookup(vcpu, regs);
 			return;
 		}
 		switch (soft_cache_place(vcpu->engine, pc)) {

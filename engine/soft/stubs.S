@@ -11,7 +11,8 @@
  *
  * exit: the guest's registers are saved (r14 and r15 live in memory anyway), C's come back, and
  * enter() returns. The reason has been stored by who jumped here. lookup: on to rip, which is in r14,
- * if its second place in the table of jumps has it; else exit.
+ * if its second place in the table of jumps has it; else exit. Nothing there looks at `stop`: a signal
+ * handler that finds the pc on the way sends it to `unknown`.
  */
 #include "engine/soft/layout.h"
 
@@ -20,7 +21,7 @@
 	.section .rodata
 	.balign	16
 	.globl	soft_stubs_begin, soft_stub_enter, soft_stub_enter_check, soft_stub_enter_end
-	.globl	soft_stub_exit, soft_stub_lookup, soft_stub_left, soft_stubs_end
+	.globl	soft_stub_exit, soft_stub_lookup, soft_stub_unknown, soft_stub_left, soft_stubs_end
 soft_stubs_begin:
 
 soft_stub_enter:

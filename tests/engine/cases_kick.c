@@ -125,6 +125,11 @@ static int test_kicks_masked(struct rig *rig)
 	return kick_guest(rig, GUEST(spin_masked));
 }
 
+static int test_kicks_jumps(struct rig *rig)
+{
+	return kick_guest(rig, GUEST(spin_jumps));
+}
+
 /* Kicks while the guest makes exits of its own: none of those is lost or doubled by a kick. */
 static int test_kicks_between_exits(struct rig *rig)
 {
@@ -305,6 +310,7 @@ static int test_kick_in_fault(struct rig *rig)
 const struct test_case cases_kick[] = {
 	{ "kicks", test_kicks, NULL },
 	{ "kicks-masked", test_kicks_masked, NULL },
+	{ "kicks-jumps", test_kicks_jumps, NULL },
 	{ "kicks-between-exits", test_kicks_between_exits, NULL },
 	{ "kick-in-fault", test_kick_in_fault,
 	  "it reads guest memory itself, and such a wait takes no signal" },

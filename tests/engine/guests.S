@@ -341,6 +341,20 @@
 1:	jmp	1b
 	END	spin_masked
 
+/* Jumps for ever between two addresses that a table of jumps may well have only one place for. */
+	GUEST	spin_jumps
+	mov	$0x100000, %ebx
+	mov	$0x120000, %ecx
+	mov	AT(2f), %rax
+	mov	%rax, (%rbx)
+	mov	%rax, (%rcx)
+	jmp	*%rbx
+	.balign	8
+2:	xchg	%rcx, %rbx
+	jmp	*%rbx
+	.balign	8
+	END	spin_jumps
+
 /*
  * Need the page at 2 MiB, each in its own way, at guest_touch_NAME_at. Then they say something that depends on it, and
  * would not if the instruction had been done by half, or twice.
