@@ -138,6 +138,10 @@ void tr_exit(struct tr *tr, uint64_t rip)
 {
 	struct emit *e = &tr->e;
 
+	if (!soft_is_canonical(rip)) { /* only a computed one can be undone */
+		tr_exit_step(tr, rip);
+		return;
+	}
 	if (!in_same_page(tr, rip) || (rip == tr->next && tr->t->crossing_next)) {
 		save_flags_for_exit(tr, rip);
 		tr_record(tr, rip);
@@ -314,8 +318,19 @@ static void translate_ret(struct tr *tr)
 	end_computed(tr, COMPUTED_RETURN);
 }
 
+/* A direct jump that cannot be: C finds its fault, if it is taken. */
+static bool leads_nowhere(const struct tr *tr, const struct soft_insn *insn)
+{
+	return insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+	       !soft_is_canonical(tr->next + insn->op[0].imm.value.u);
+}
+
 void tr_jump(struct tr *tr, const struct soft_insn *insn)
 {
+	if (leads_nowhere(tr, insn)) {
+		tr_exit_step(tr, tr->rip);
+		return;
+	}
 	switch (insn->z.meta.category) {
 	case ZYDIS_CATEGORY_COND_BR:
 		translate_conditional(tr, insn);

@@ -334,6 +334,54 @@ gate_target:
 	EXPECT	13, error=0, rip=1b, rsp=(SYS_STACK-8)
 2:	DONE
 
+/* The end of the lower half: who goes on behind it is there when it faults, who jumps there is not. */
+	.set	EDGE, 0x7ffffffffff0
+	.set	EDGE_CODE, SYS_DATA + 0xff0
+	.macro	AT_EDGE address, stack:vararg
+	EXPECT	13, error=0, rip=(image_start-LOAD+\address), rsp=(\stack)
+	.endm
+	CASE	canonical_edge, NOT_QEMU | NOT_BOCHS
+	movq	$SYS_FREE_TABLES + 3, SYS_PML4 + 8 * 255
+	movq	$SYS_FREE_TABLES + 0x1003, SYS_FREE_TABLES + 8 * 511
+	movq	$SYS_FREE_TABLES + 0x2003, SYS_FREE_TABLES + 0x1000 + 8 * 511
+	movq	$SYS_DATA + 3, SYS_FREE_TABLES + 0x2000 + 8 * 511
+	mov	$EDGE, %rbx
+	xor	%ecx, %ecx
+	mov	$0x909090909090c1ff, %rax	/* inc %ecx; nop... */
+	mov	%rax, EDGE_CODE
+	mov	$0x9090909090909090, %rax
+	mov	%rax, EDGE_CODE + 8
+	RESUME	2f
+	call	*%rbx
+	AT_EDGE	EDGE+16, SYS_STACK-8
+2:	REPORT	%rcx
+	WANT	1
+	mov	$SYS_STACK, %esp
+	movl	$0x000100e9, EDGE_CODE		/* jmp to 0x100 behind the next one */
+	movb	$0, EDGE_CODE + 4
+	RESUME	2f
+	jmp	*%rbx
+	AT_EDGE	EDGE, SYS_STACK
+2:	movb	$0xe8, EDGE_CODE		/* call */
+	RESUME	2f
+	jmp	*%rbx
+	AT_EDGE	EDGE, SYS_STACK
+2:	movl	$0x840fc1ff, EDGE_CODE		/* inc %ecx; jz, which is not taken */
+	movl	$0x00000100, EDGE_CODE + 4
+	xor	%ecx, %ecx
+	RESUME	2f
+	jmp	*%rbx
+	AT_EDGE	EDGE+16, SYS_STACK
+2:	REPORT	%rcx
+	WANT	1
+	movb	$0x85, EDGE_CODE + 3		/* jnz */
+	RESUME	2f
+	jmp	*%rbx
+	AT_EDGE	EDGE+2, SYS_STACK
+2:	REPORT	%rcx
+	WANT	2
+	DONE
+
 /* Instructions for ring 0 only. */
 	.macro	PRIVILEGED code:vararg
 	RESUME	2f
