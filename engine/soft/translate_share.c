@@ -38,8 +38,13 @@
  */
 #include "engine/soft/translate.h"
 
-#define STRIDE_MAX   256
-#define DISTANCE_MAX (1 << 30)
+#define STRIDE_MAX 256
+/*
+ * How far constants may take a register, and how far a loop's group may be from it, so that one
+ * minus the other (of an index 8 times) fits a displacement.
+ */
+#define DISTANCE_MAX (1 << 26)
+#define LOW_MAX	     (1 << 30)
 
 /* Where a register is, as far as known: a value that nobody knows (its version), plus delta. */
 struct origin {
@@ -323,7 +328,7 @@ static void find_loops(struct tr *tr, const struct origin *origin)
 		int64_t step = distance(group, origin);
 
 		group->loops = group->base != BASE_CONSTANT && origin[moving(group)].version == 0 &&
-			       group->low > -DISTANCE_MAX && group->low < DISTANCE_MAX &&
+			       group->low > -LOW_MAX && group->low < LOW_MAX &&
 			       step <= STRIDE_MAX && step >= -STRIDE_MAX;
 		if (!group->loops && group->index >= 0)
 			dissolve(tr, g);
@@ -508,30 +513,33 @@ static void find_nearest(struct tr *tr, const struct tr_group *group, bool is_fi
 }
 
 /*
- * The limit of the register that the set's clock moves by. If a round could go past it and come
- * round there is none: every round looks.
+ * The limit of the register that the set's clock moves by. One that is beyond the end of all
+ * numbers would be passed by who comes round: it is as near to that end as a round goes, and there
+ * is none for who is nearer than that already, so that every round looks.
  */
 static void set_limit(struct tr *tr, uint32_t set)
 {
 	const struct tr_group *clock = &tr->group[tr->group[set].clock];
-	int32_t margin = STRIDE_MAX >> clock->scale;
-	uint8_t *site;
+	bool down = clock->step < 0;
+	int32_t margin = down ? STRIDE_MAX >> clock->scale : -(STRIDE_MAX >> clock->scale);
+	struct emit *e = &tr->e;
 
 	if (!clock->step) {
-		emit_store_constant(&tr->e, UINT32_MAX, limit_offset(set));
+		emit_store_constant(e, UINT32_MAX, limit_offset(set));
 		return;
 	}
-	emit_load(&tr->e, R15, VCPU_NEAREST);
-	emit_shift_right(&tr->e, R15, clock->scale);
-	emit_move(&tr->e, R14, moving(clock));
-	emit_add(&tr->e, R14, R15, clock->step < 0);
-	emit8(&tr->e, 0x72); /* jc, over the next two */
-	emit8(&tr->e, 0);
-	site = tr->e.at;
-	emit_lea_base(&tr->e, R14, R14, clock->step > 0 ? -margin : margin);
-	emit_store(&tr->e, R14, limit_offset(set));
-	if (!tr->e.full)
-		site[-1] = (uint8_t)(tr->e.at - site);
+	emit_load(e, R15, VCPU_NEAREST);
+	emit_shift_right(e, R15, clock->scale);
+	emit_move(e, R14, moving(clock));
+	emit_add(e, R14, R15, down);
+	emit8(e, 0x73); /* jnc, over the next three */
+	emit8(e, 12);
+	emit_compare(e, moving(clock), (uint32_t)margin);
+	emit8(e, down ? 0x76 : 0x73); /* jbe or jae, over all the rest */
+	emit8(e, 3 + 7 + 9);
+	emit_bytes(e, (const uint8_t[]){ 0x45, 0x31, 0xf6 }, 3); /* xor r14d, r14d */
+	emit_lea_base(e, R14, R14, margin);
+	emit_store(e, R14, limit_offset(set));
 }
 
 /* The address of all of a group, at its set's check. */

@@ -293,6 +293,28 @@ gate_target:
 	WANT	5
 	DONE
 
+/* A register that is far away where others of the loop are looked up; there is another page, 4 GiB further. */
+	CASE	far
+	MAP	1, FRAME(1)+P+W
+	MAP	2, FRAME(2)+P+W
+	movq	$5, PAGE(1)
+	mov	SYS_PDPT + 8, %rax
+	mov	%rax, SYS_PDPT + 8 * 5
+	mov	$PAGE(1), %ebx
+	mov	$PAGE(2), %esi
+	xor	%ecx, %ecx
+	xor	%edx, %edx
+	mov	$3, %edi
+1:	add	$0x20000000, %rcx
+	add	(%rsi), %rdx
+	sub	$0x20000000, %rcx
+	add	(%rbx, %rcx, 8), %rdx
+	dec	%edi
+	jnz	1b
+	REPORT	%rdx
+	WANT	15
+	DONE
+
 /* What is held over an instruction that needs registers of its own. */
 	CASE	held
 	SET_MSR	0xc0000102, 0x7000
