@@ -352,7 +352,7 @@ void soft_block_split(struct engine *engine, uint64_t host)
 }
 
 /* Lock held. */
-static struct soft_block *translate(struct engine_vcpu *vcpu, const struct source *source)
+static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *source)
 {
 	struct soft_cache *cache = vcpu->engine->cache;
 	struct soft_block *block = (struct soft_block *)(void *)cache->notes_next;
@@ -374,8 +374,13 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, const struct sourc
 
 	if (soft_insn_is_stepped(&vcpu->insns[source->count - 1], source->mode))
 		t.known = keep(cache, &vcpu->insns[source->count - 1]);
-	if (!soft_translate_block(&t))
-		return NULL;
+	/* It does not fit, or has more records than there may be: a shorter one. */
+	while (!soft_translate_block(&t)) {
+		if (source->count == 1)
+			return NULL;
+		source->crossing_next = t.crossing_next = false;
+		t.count = source->count /= 2;
+	}
 	for (uint32_t i = 0; i < source->count; i++)
 		guest_bytes += vcpu->insns[i].length;
 	*block = (struct soft_block){ .rip = vcpu->rip,
