@@ -150,15 +150,24 @@ static inline void emit_align_field(struct emit *e, uint32_t ahead)
 		emit_nops(e, 8 - at);
 }
 
-/* lea to, [base + displacement] (64 bits) */
+/* lea to, [base + displacement] (64 bits), or what is shorter and the same */
 static inline void emit_lea_base(struct emit *e, int to, int base, int32_t displacement)
 {
+	bool small = displacement == (int8_t)displacement;
+
+	if (displacement == 0) {
+		emit_move(e, to, base);
+		return;
+	}
 	emit8(e, 0x48u | (to >= 8 ? 4u : 0) | (base >= 8 ? 1u : 0));
 	emit8(e, 0x8d);
-	emit8(e, 0x80u | ((uint32_t)to & 7) << 3 | ((uint32_t)base & 7));
+	emit8(e, (small ? 0x40u : 0x80u) | ((uint32_t)to & 7) << 3 | ((uint32_t)base & 7));
 	if ((base & 7) == RSP)
 		emit8(e, 0x24);
-	emit32(e, (uint32_t)displacement);
+	if (small)
+		emit8(e, (uint32_t)displacement & 0xff);
+	else
+		emit32(e, (uint32_t)displacement);
 }
 
 /* lea to, [base + (index << scale) + displacement] (64 bits); index: not rsp */
@@ -226,6 +235,20 @@ static inline void emit_patch32(uint8_t *at, const uint8_t *target)
 	int32_t distance = (int32_t)(target - (at + 4));
 
 	__atomic_store_n((int32_t *)(void *)at, distance, __ATOMIC_RELEASE);
+}
+
+/* A jump forwards by a byte's distance; to where emit_land() is called for it. */
+static inline uint8_t *emit_short(struct emit *e, uint8_t opcode)
+{
+	emit8(e, opcode);
+	emit8(e, 0);
+	return e->at;
+}
+
+static inline void emit_land(struct emit *e, uint8_t *behind)
+{
+	if (!e->full)
+		behind[-1] = (uint8_t)(e->at - behind);
 }
 
 /* jmp target */

@@ -523,6 +523,7 @@ static void set_limit(struct tr *tr, uint32_t set)
 	bool down = clock->step < 0;
 	int32_t margin = down ? STRIDE_MAX >> clock->scale : -(STRIDE_MAX >> clock->scale);
 	struct emit *e = &tr->e;
+	uint8_t *fits, *done, *store;
 
 	if (!clock->step) {
 		emit_store_constant(e, UINT32_MAX, limit_offset(set));
@@ -532,14 +533,16 @@ static void set_limit(struct tr *tr, uint32_t set)
 	emit_shift_right(e, R15, clock->scale);
 	emit_move(e, R14, moving(clock));
 	emit_add(e, R14, R15, down);
-	emit8(e, 0x73); /* jnc, over the next three */
-	emit8(e, 12);
+	fits = emit_short(e, 0x73); /* jnc */
 	emit_compare(e, moving(clock), (uint32_t)margin);
-	emit8(e, down ? 0x76 : 0x73); /* jbe or jae, over all the rest */
-	emit8(e, 3 + 7 + 9);
-	emit_bytes(e, (const uint8_t[]){ 0x45, 0x31, 0xf6 }, 3); /* xor r14d, r14d */
+	done = emit_short(e, down ? 0x76 : 0x73); /* jbe or jae */
+	emit_constant(e, R14, (uint64_t)(int64_t)margin);
+	store = emit_short(e, 0xeb);
+	emit_land(e, fits);
 	emit_lea_base(e, R14, R14, margin);
+	emit_land(e, store);
 	emit_store(e, R14, limit_offset(set));
+	emit_land(e, done);
 }
 
 /* The address of all of a group, at its set's check. */
