@@ -291,11 +291,14 @@ static bool jump_away(struct diff_gen *g)
 
 /* ---- a loop that walks through memory: where a translator may look only now and then */
 
+#define WALK_MAX 5
+
 struct walk {
-	uint32_t pointer[3], count;
-	uint32_t index[3], scale[3]; /* off the pointer, which then stays; NO_INDEX */
-	int32_t distance[3];	     /* from the pointer to what it is for */
-	int32_t stride;		     /* of most of them */
+	uint32_t pointer[WALK_MAX], count;
+	uint32_t index[WALK_MAX], scale[WALK_MAX]; /* off the pointer, which then stays; NO_INDEX */
+	int32_t distance[WALK_MAX];		   /* from the pointer to what it is for */
+	int32_t stride;				   /* of most of them */
+	bool stack;				   /* rsp is one of its own */
 };
 
 /* op reg, [pointer + displacement], or [pointer + displacement], reg; no other register changes. */
@@ -388,11 +391,62 @@ static void walk_index(struct diff_gen *g, struct walk *walk, uint32_t i)
 	walk->index[i] = reg;
 }
 
+/* What is between them: other users of flags and r14 and r15, other kinds of operands. */
+static void walk_other(struct diff_gen *g, const struct walk *walk, uint32_t i)
+{
+	static const uint8_t opcode[] = { 0x11, 0x13, 0x19, 0x1b, 0x31, 0x39, 0x85, 0x89 };
+	uint32_t a = diff_any_register(g), b = diff_any_register(g);
+	uint32_t constant = image_target(g, 64, 1), pointer = walk->pointer[i];
+	uint8_t rex = (uint8_t)(0x48 | (a >> 3) << 2 | b >> 3), modrm = (a & 7) << 3;
+
+	switch (rng_below(&g->rng, 6)) {
+	case 0: /* op b, a; adc and sbb among them */
+		EMIT(g, rex, opcode[rng_below(&g->rng, sizeof(opcode))], 0xc0 | modrm | (b & 7));
+		break;
+	case 1: /* cmovcc a, b */
+		EMIT(g, rex, 0x0f, 0x40 | rng_below(&g->rng, 16), 0xc0 | modrm | (b & 7));
+		break;
+	case 2: /* setcc b */
+		EMIT(g, rex, 0x0f, 0x90 | rng_below(&g->rng, 16), 0xc0 | (b & 7));
+		break;
+	case 3: /* to or from a constant address */
+		EMIT(g, 0x48 | (a >> 3) << 2, rng_chance(&g->rng, 50) ? 0x8b : 0x01, 0x04 | modrm,
+		     0x25, B4(constant));
+		break;
+	case 4: /* by way of a register that has just been loaded */
+		if ((pointer & 7) == R_RSP || (a & 7) == R_RSP || (a & 7) == R_RBP || a == b)
+			return;
+		EMIT(g, 0x48 | (a >> 3) << 2 | pointer >> 3, 0x8d, 0x80 | modrm | (pointer & 7),
+		     B4(walk->distance[i]));
+		EMIT(g, 0x48 | (b >> 3) << 2 | a >> 3, 0x8b, (b & 7) << 3 | (a & 7));
+		break;
+	default:
+		if (!walk->stack)
+			return;
+		g->pinned &= (uint16_t) ~(1u << R_RSP);
+		EMIT(g, 0x40 | a >> 3, 0x50 | (a & 7));
+		if (rng_chance(&g->rng, 50))
+			walk_access(g, walk, i);
+		EMIT(g, 0x40 | b >> 3, 0x58 | (b & 7));
+	}
+}
+
+static void walk_stack(struct diff_gen *g, struct walk *walk)
+{
+	struct diff_wish wish = { .bytes = 64, .write = true, .bad_percent = 4 };
+
+	walk->stack = !(g->pinned >> R_RSP & 1) && rng_chance(&g->rng, 30);
+	if (!walk->stack)
+		return;
+	diff_emit_load(g, R_RSP, diff_target(&g->rng, &wish) + rng_below(&g->rng, 64));
+	g->pinned |= 1u << R_RSP;
+}
+
 static bool walk_begin(struct diff_gen *g, struct walk *walk)
 {
 	static const int16_t strides[] = { 1, 2, 4, 8, 8, 8, 16, 16, 32, 64, -4, -8, -16 };
 
-	walk->count = 1 + rng_below(&g->rng, 3);
+	walk->count = 1 + rng_below(&g->rng, rng_chance(&g->rng, 80) ? 3 : WALK_MAX);
 	walk->stride = strides[rng_below(&g->rng, sizeof(strides) / sizeof(strides[0]))];
 	for (uint32_t i = 0; i < walk->count; i++) {
 		struct diff_wish wish = { .bytes = 8, .write = true, .bad_percent = 4 };
@@ -423,6 +477,7 @@ static bool walk(struct diff_gen *g)
 	struct walk walk;
 	bool fits = walk_begin(g, &walk);
 
+	walk_stack(g, &walk);
 	counter = diff_any_register(g);
 	if (!fits || (g->pinned >> counter & 1)) {
 		g->pinned = pinned;
@@ -432,13 +487,15 @@ static bool walk(struct diff_gen *g)
 	g->pinned |= (uint16_t)(1u << counter);
 	ours = g->pinned;
 	head = g->at;
-	g->undefined = FLAGS_ARITHMETIC;
-	for (uint32_t n = 2 + rng_below(&g->rng, 5); n; n--) {
-		uint32_t i = rng_below(&g->rng, walk.count);
+	g->known = 0; /* and none of what follows leaves a flag undefined that is read */
+	for (uint32_t n = 2 + rng_below(&g->rng, rng_chance(&g->rng, 80) ? 5 : 16); n; n--) {
+		uint32_t i = rng_below(&g->rng, walk.count), kind = rng_below(&g->rng, 100);
 
 		g->pinned = ours;
-		if (rng_chance(&g->rng, 65)) {
+		if (kind < 55) {
 			walk_access(g, &walk, i);
+		} else if (kind < 75) {
+			walk_other(g, &walk, i);
 		} else {
 			g->pinned = pinned;
 			walk_step(g, &walk,
