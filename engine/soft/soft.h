@@ -435,10 +435,11 @@ int soft_tlb_fill(struct engine_vcpu *vcpu, uint64_t linear, enum soft_access ac
 void soft_tlb_create(struct engine_vcpu *vcpu);
 void soft_tlb_flush(struct engine_vcpu *vcpu, bool global_too);
 void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear);
-/* No vCPU writes there without asking any more; only this vCPU's entries. */
+/* Jumps to rip in the present view go to this code, which takes its flags from the slot. */
 void soft_jump_remember(struct engine_vcpu *vcpu, uint64_t rip, const uint8_t *code);
 /* Indirect jumps of this view forget where they went. */
 void soft_jump_flush(struct engine_vcpu *vcpu, enum soft_view view);
+/* This vCPU does not write that page any more without asking. */
 void soft_tlb_forget_write(struct engine_vcpu *vcpu, const uint8_t *host);
 uint8_t *soft_memory_host(const struct engine *engine, uint64_t gpa);
 /* Of a host address inside guest memory; UINT64_MAX otherwise. */

@@ -133,8 +133,6 @@ struct cold *tr_look(struct tr *tr, uint32_t bytes, bool write);
 struct cold *tr_miss_jump(struct tr *tr, uint8_t condition);
 /* Fills it in: the access, NULL for the stack's, and where to try it again. */
 void tr_miss(struct cold *cold, const struct soft_insn *insn, bool write, uint8_t *retry);
-/* r14 := the tag of the entry at r15 */
-void tr_tag(struct tr *tr, bool write);
 /* r15: the entry -> the page's addend */
 void tr_addend(struct tr *tr);
 /* r14 := the page's host address */

@@ -5,7 +5,7 @@
  *      lea   r14, [operand]            (and the base of FS or GS)
  *      mov   r15d, r14d
  *      shr   r15d, 7                   32 bytes an entry
- *      and   r15d, 1023 * 32
+ *      and   r15d, 4095 * 32
  *      sub   r14, gs:[r15 + tag]       offset in the page, if it is the page
  *      cmp   r14, 4096 - size          so an access across pages goes to C as well
  *      ja    miss
@@ -142,11 +142,6 @@ struct cold *tr_look(struct tr *tr, uint32_t bytes, bool write)
 	emit_indexed(e, 0x2b, R14, tag_offset(tr, write));
 	emit_compare(e, R14, PAGE_BYTES - bytes);
 	return tr_miss_jump(tr, 0x87);
-}
-
-void tr_tag(struct tr *tr, bool write)
-{
-	emit_indexed(&tr->e, 0x8b, R14, tag_offset(tr, write));
 }
 
 void tr_addend(struct tr *tr)
