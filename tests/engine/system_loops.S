@@ -102,6 +102,40 @@ gate_target:
 	WANT	FRAME(3)+P+W+A+D
 	DONE
 
+/* The same of what a loop's first access looks up for the others. */
+	CASE	dirty_others
+	MAP	1, FRAME(1)+P+W
+	MAP	2, FRAME(2)+P+W
+	MAP	3, FRAME(3)+P+W
+	mov	$PAGE(1), %ebx
+	mov	$PAGE(2), %esi
+	mov	$50, %ecx
+	jmp	1f			/* so that the loop's first round is the loop's */
+1:	mov	(%rbx), %rax
+	add	(%rsi), %rax
+	add	$8, %rbx
+	add	$8, %rsi
+	dec	%ecx
+	jnz	1b
+	REPORT_PTE 2
+	WANT	FRAME(2)+P+W+A
+	mov	$PAGE(3), %esi
+	mov	$5, %edi
+	RESUME	3f
+	jmp	2f
+2:	mov	(%rbx), %rax
+	div	%rcx			/* by 0 */
+	mov	%rax, (%rsi)
+	add	$8, %rsi
+	dec	%edi
+	jnz	2b
+	EXPECT	0
+3:	mov	SYS_PT_WINDOW + 8 * 3, %rax
+	and	$D, %eax
+	REPORT	%rax
+	WANT	0
+	DONE
+
 /* The loop comes to a page that is read-only, or to none. The registers are those of that round. */
 	CASE	rights
 	MAP	1, FRAME(1)+P+W
@@ -305,6 +339,7 @@ gate_target:
 	xor	%ecx, %ecx
 	xor	%edx, %edx
 	mov	$3, %edi
+	jmp	1f
 1:	add	$0x20000000, %rcx
 	add	(%rsi), %rdx
 	sub	$0x20000000, %rcx
