@@ -273,6 +273,38 @@ gate_target:
 2:	mov	$SYS_STACK, %esp
 	DONE
 
+/* The same with addresses that a table of jumps has one place for, and another for those that had to leave it. */
+	.macro	CALL_PLACE n, value
+	mov	$SYS_WINDOW + 0x1000 * \n, %ebx
+	call	*%rbx
+	CHECK_EAX \value
+	.endm
+	.macro	MAP_PLACE n, frame
+	movq	$SYS_DATA + 0x1000 * \frame + P + W, SYS_PT_WINDOW + 8 * \n
+	.endm
+	CASE	remapped_places
+	.irp	n, 1, 2, 3
+	movl	$0xa0b8 + 0x100 * \n, SYS_DATA + 0x1000 * \n	/* mov $0xa\n, %eax; ret */
+	movw	$0xc300, SYS_DATA + 0x1000 * \n + 4
+	.endr
+	MAP_PLACE 0x01, 1
+	MAP_PLACE 0x21, 2
+	mov	%cr3, %rax
+	mov	%rax, %cr3
+	CALL_PLACE 0x01, 0xa1
+	CALL_PLACE 0x21, 0xa2
+	MAP_PLACE 0x01, 3
+	invlpg	SYS_WINDOW + 0x1000
+	CALL_PLACE 0x01, 0xa3
+	CALL_PLACE 0x21, 0xa2
+	CALL_PLACE 0x01, 0xa3
+	MAP_PLACE 0x21, 1
+	mov	%cr3, %rax
+	mov	%rax, %cr3
+	CALL_PLACE 0x21, 0xa1
+	CALL_PLACE 0x01, 0xa3
+	DONE
+
 /* One page of code with its own data in it: the code stays right, and it ends. */
 	CASE	code_and_data
 	mov	$20000, %ecx
