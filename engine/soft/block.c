@@ -12,6 +12,7 @@
  */
 #include "engine/soft/block.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -482,6 +483,8 @@ void soft_block_link(struct engine_vcpu *vcpu, uint8_t *site, const struct soft_
 {
 	struct engine *engine = vcpu->engine;
 
+	/* Others execute it, and see the old distance or the new one (emit_align_field()). */
+	assert(((uintptr_t)site + 1) % 8 <= 4);
 	pthread_mutex_lock(&engine->lock);
 	if (engine->cache->generation == generation)
 		emit_patch32(site + 1, block->code);
