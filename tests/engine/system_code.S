@@ -305,6 +305,20 @@ gate_target:
 	CALL_PLACE 0x01, 0xa3
 	DONE
 
+/* Addresses that may be in such a table where it is empty. */
+	CASE	low_addresses
+	mov	%cr3, %rax
+	.irp	at, 0, 8, 1
+	movb	$0x90, \at
+	movb	$0xc3, \at + 1
+	mov	%rax, %cr3			/* and it is empty */
+	mov	$\at, %ebx
+	call	*%rbx
+	.endr
+	REPORT	%rbx
+	WANT	1
+	DONE
+
 /* One page of code with its own data in it: the code stays right, and it ends. */
 	CASE	code_and_data
 	mov	$20000, %ecx
