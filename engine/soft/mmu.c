@@ -325,8 +325,10 @@ static void clear_view(struct engine_vcpu *vcpu, enum soft_view view)
 
 void soft_tlb_create(struct engine_vcpu *vcpu)
 {
-	for (int view = 0; view < VIEW_COUNT; view++)
-		vcpu->tlb_used[view] = vcpu->jump_used[view] = UINT64_MAX;
+	for (int view = 0; view < VIEW_COUNT; view++) {
+		vcpu->tlb_used[view] = UINT64_MAX;
+		vcpu->jump_count[view] = JUMP_LIST;
+	}
 	soft_tlb_flush(vcpu, true);
 	vcpu->kernel_not_global = true;
 	soft_tlb_flush(vcpu, true);
@@ -340,25 +342,36 @@ static uint64_t jump_nobody(uint64_t index)
 
 void soft_jump_flush(struct engine_vcpu *vcpu, enum soft_view view)
 {
-	for (uint64_t used = vcpu->jump_used[view]; used; used &= used - 1) {
-		uint64_t first = (uint64_t)__builtin_ctzll(used) * JUMP_GROUP;
+	uint32_t count = vcpu->jump_count[view];
+	bool listed = count < JUMP_LIST;
 
-		for (uint64_t i = first; i < first + JUMP_GROUP; i++)
-			vcpu->jump[view][i].rip = jump_nobody(i);
+	for (uint32_t i = 0; i < (listed ? count : JUMP_ENTRIES); i++) {
+		uint32_t index = listed ? vcpu->jump_list[view][i] : i;
+
+		vcpu->jump[view][index].rip = jump_nobody(index);
 	}
-	vcpu->jump_used[view] = 0;
+	vcpu->jump_count[view] = 0;
+}
+
+static void set_jump(struct engine_vcpu *vcpu, uint32_t index, struct soft_jump_entry with)
+{
+	struct soft_jump_entry *entry = &vcpu->jump[vcpu->view][index];
+	uint32_t *count = &vcpu->jump_count[vcpu->view];
+
+	if (entry->rip == jump_nobody(index) && *count < JUMP_LIST)
+		vcpu->jump_list[vcpu->view][(*count)++] = (uint16_t)index;
+	*entry = with;
 }
 
 void soft_jump_remember(struct engine_vcpu *vcpu, uint64_t rip, const uint8_t *code)
 {
-	uint32_t index = soft_jump_index(rip), second = index ^ JUMP_INDEX_SECOND / 16;
-	struct soft_jump_entry *entry = vcpu->jump[vcpu->view];
+	uint32_t index = soft_jump_index(rip);
+	struct soft_jump_entry old = vcpu->jump[vcpu->view][index];
 
 	/* Who has its first place here goes to its second. */
-	if (entry[index].rip != rip && soft_jump_index(entry[index].rip) == index)
-		entry[second] = entry[index];
-	entry[index] = (struct soft_jump_entry){ .rip = rip, .code = (uintptr_t)code };
-	vcpu->jump_used[vcpu->view] |= BIT64(index / JUMP_GROUP) | BIT64(second / JUMP_GROUP);
+	if (old.rip != rip && soft_jump_index(old.rip) == index)
+		set_jump(vcpu, index ^ JUMP_INDEX_SECOND / 16, old);
+	set_jump(vcpu, index, (struct soft_jump_entry){ .rip = rip, .code = (uintptr_t)code });
 }
 
 static uint64_t fetched_hash(uint64_t linear)

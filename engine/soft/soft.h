@@ -185,13 +185,14 @@ struct soft_jump_entry {
 	uint64_t rip, code;
 };
 #define JUMP_ENTRIES 16384u
-#define JUMP_GROUP   256u /* likewise, jump_used */
+#define JUMP_LIST    1024u /* so many entries in use are listed; if there are more, all are emptied \
+			    */
 static inline uint32_t soft_jump_index(uint64_t rip)
 {
 	return ((uint32_t)rip << 1 & JUMP_INDEX_MASK) / 16;
 }
 
-_Static_assert(TLB_ENTRIES == 64 * TLB_GROUP && JUMP_ENTRIES == 64 * JUMP_GROUP, "a word each");
+_Static_assert(TLB_ENTRIES == 64 * TLB_GROUP, "a word");
 #define FETCHED_BITS 16384u
 
 struct soft_fault {
@@ -297,7 +298,9 @@ struct engine_vcpu {
 	bool tracing;	     /* the host steps to the next place where the guest's state is known */
 	bool no_vector, no_avx;	 /* such instructions have to ask C first */
 	struct soft_insn *insns; /* for the translator */
-	uint64_t tlb_used[VIEW_COUNT], jump_used[VIEW_COUNT];
+	uint64_t tlb_used[VIEW_COUNT];
+	uint32_t jump_count[VIEW_COUNT]; /* of jump_list; JUMP_LIST: too many */
+	uint16_t jump_list[VIEW_COUNT][JUMP_LIST];
 	uint64_t fetched[FETCHED_BITS / 64]; /* pages code was fetched from, by a hash */
 	bool kernel_not_global; /* VIEW_KERNEL has entries that a write of CR3 clears */
 	bool huge_seen;		/* the TLB may have pieces of a 1 GiB page */
