@@ -17,6 +17,7 @@
 #define COLD_MAX   256u
 #define GROUPS_MAX 8u /* VCPU_SHARED has a slot for each */
 #define GROUP_NONE 0xffu
+#define STRIDE_MAX 256 /* bytes that a round of a loop may go on by */
 
 /* One access of an instruction that may share its look into the TLB (translate_share.c). */
 #define BASE_CONSTANT GPR_COUNT
@@ -46,6 +47,12 @@ struct tr_group {
 	uint8_t set;   /* the group at whose first access it is checked */
 	uint8_t clock; /* of a set: the group whose register is compared */
 };
+
+/* What moves an address: the index, or the base. */
+static inline int tr_moving(const struct tr_group *group)
+{
+	return group->index >= 0 ? group->index : group->base;
+}
 
 enum flags_place { FLAGS_IN_HOST, FLAGS_IN_SLOT };
 
@@ -98,8 +105,10 @@ struct cold *tr_cold(struct tr *tr, uint8_t *site, uint8_t reason);
 void tr_save_flags(struct tr *tr);		   /* to the slot */
 void tr_restore_flags(struct tr *tr, int scratch); /* from the slot; r14 or r15 is used */
 
-/* translate_share.c */
+/* translate_plan.c: groups, and who is in them */
 void tr_share_plan(struct tr *tr);
+
+/* translate_share.c */
 /*
  * If the present instruction's access is one that shares: opens its record, and makes *ret_at the
  * place in host memory. A leader destroys the flags.
@@ -172,6 +181,7 @@ void tr_insn(struct tr *tr, const struct soft_insn *insn, enum tr_kind kind);
 
 /* translate_jump.c: the block's end */
 bool tr_is_jump(const struct soft_insn *insn);
+bool tr_is_jcc(const struct soft_insn *insn); /* of the conditional ones: no LOOP, no JRCXZ */
 void tr_jump(struct tr *tr, const struct soft_insn *insn);
 /* Goes on at another address. */
 void tr_exit(struct tr *tr, uint64_t rip);

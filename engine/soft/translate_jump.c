@@ -202,7 +202,7 @@ static uint8_t *emit_condition(struct tr *tr, const struct soft_insn *insn)
 	return e->at - 4;
 }
 
-static bool is_jcc(const struct soft_insn *insn)
+bool tr_is_jcc(const struct soft_insn *insn)
 {
 	return insn->z.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || insn->z.opcode < 0xe0;
 }
@@ -219,14 +219,14 @@ static void translate_conditional(struct tr *tr, const struct soft_insn *insn)
 		tr_restore_flags(tr, tr_scratch(tr));
 		tr->flags = FLAGS_IN_HOST;
 	}
-	again = is_jcc(insn) && tr->loops && !(tr->t->mode & MODE_SLOT);
+	again = tr_is_jcc(insn) && tr->loops && !(tr->t->mode & MODE_SLOT);
 	if (again)
 		tr_share_again(tr);
-	site = is_jcc(insn) ? emit_condition(tr, insn) : emit_loop(tr, insn, target);
+	site = tr_is_jcc(insn) ? emit_condition(tr, insn) : emit_loop(tr, insn, target);
 	flags = tr->flags;
 	if (again) {
 		emit_patch32(site, tr->t->head);
-	} else if (is_jcc(insn) && in_same_page(tr, target)) {
+	} else if (tr_is_jcc(insn) && in_same_page(tr, target)) {
 		link_to(tr, site, target);
 	} else {
 		tr_exit(tr, tr->next);

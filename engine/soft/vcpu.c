@@ -440,8 +440,12 @@ static bool goes_on(const struct engine_vcpu *vcpu)
 /* From C into translated code at vcpu->rip, with the flags in the slot. */
 static int find_code(struct engine_vcpu *vcpu, const uint8_t **ret_code)
 {
-	const struct soft_jump_entry *entry = &vcpu->jump[vcpu->view][soft_jump_index(vcpu->rip)];
+	const struct soft_jump_entry *table = vcpu->jump[vcpu->view];
+	uint32_t index = soft_jump_index(vcpu->rip);
+	const struct soft_jump_entry *entry = &table[index];
 
+	if (entry->rip != vcpu->rip)
+		entry = &table[index ^ JUMP_INDEX_SECOND / 16];
 	vcpu->argument = 0;
 	soft_flags_to_slot(vcpu);
 	if (vcpu->alone || entry->rip != vcpu->rip)

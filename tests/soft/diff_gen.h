@@ -32,6 +32,13 @@ struct diff_label {
 	uint64_t value[16];
 };
 
+#define EMIT(g, ...)                                                                               \
+	diff_emit(g, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
+#define EMIT_TO(g, field, label, ...)                                                              \
+	diff_emit_to(g, (const uint8_t[]){ __VA_ARGS__ },                                          \
+		     sizeof((const uint8_t[]){ __VA_ARGS__ }), field, label)
+#define B4(v) (uint8_t)(v), (uint8_t)((v) >> 8), (uint8_t)((v) >> 16), (uint8_t)((v) >> 24)
+
 #define R_RAX 0
 #define R_RCX 1
 #define R_RDX 2
@@ -58,8 +65,13 @@ uint32_t diff_any_register(struct diff_gen *g);
 uint32_t diff_encode(struct diff_gen *g, const struct diff_form *f, uint8_t *bytes);
 uint32_t diff_immediate(struct diff_gen *g, uint32_t size, uint8_t *to);
 
+/* diff_walk.c */
+bool diff_walk(struct diff_gen *g);
+
 /* diff_template.c: several instructions that belong together. False: this class has none. */
 bool diff_template(struct diff_gen *g, enum diff_class class);
+/* A place below 2^31 for an image of `bytes`. */
+uint32_t diff_image_target(struct diff_gen *g, uint32_t bytes, uint32_t align);
 /* Loads what f finds in fixed registers: string addresses, counts, a stack, a dividend. */
 void diff_prepare(struct diff_gen *g, const struct diff_form *f);
 

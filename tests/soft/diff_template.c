@@ -8,15 +8,7 @@
 
 #include "tests/soft/diff_gen.h"
 
-#define EMIT(g, ...)                                                                               \
-	diff_emit(g, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
-#define EMIT_TO(g, field, label, ...)                                                              \
-	diff_emit_to(g, (const uint8_t[]){ __VA_ARGS__ },                                          \
-		     sizeof((const uint8_t[]){ __VA_ARGS__ }), field, label)
-#define B4(v) (uint8_t)(v), (uint8_t)((v) >> 8), (uint8_t)((v) >> 16), (uint8_t)((v) >> 24)
-
-/* A place below 2^31 for an image of `bytes`. */
-static uint32_t image_target(struct diff_gen *g, uint32_t bytes, uint32_t align)
+uint32_t diff_image_target(struct diff_gen *g, uint32_t bytes, uint32_t align)
 {
 	static const uint8_t writable[] = { 0, 1, 3, 5 };
 	uint64_t page = diff_pages[writable[rng_below(&g->rng, sizeof(writable))]].va;
@@ -240,7 +232,7 @@ static bool call_and_return(struct diff_gen *g)
 /* lea r, [rip + label]; a jump through it, a call, a push and a return, or through memory. */
 static bool jump_indirect(struct diff_gen *g)
 {
-	uint32_t r = diff_any_register(g), at = image_target(g, 8, 1);
+	uint32_t r = diff_any_register(g), at = diff_image_target(g, 8, 1);
 	uint8_t b = (uint8_t)(r >> 3), low = (uint8_t)(r & 7);
 	uint8_t op = rng_chance(&g->rng, 60) ? 4 : 2; /* jmp, call */
 	struct diff_label label;
@@ -285,233 +277,6 @@ static bool jump_away(struct diff_gen *g)
 		return EMIT(g, 0xff, (uint8_t)(0xd0 | r));
 	EMIT(g, (uint8_t)(0x50 | r));
 	return EMIT(g, 0xc3);
-}
-
-#define NO_INDEX 16u
-
-/* ---- a loop that walks through memory: where a translator may look only now and then */
-
-#define WALK_MAX 5
-
-struct walk {
-	uint32_t pointer[WALK_MAX], count;
-	uint32_t index[WALK_MAX], scale[WALK_MAX]; /* off the pointer, which then stays; NO_INDEX */
-	int32_t distance[WALK_MAX];		   /* from the pointer to what it is for */
-	int32_t stride;				   /* of most of them */
-	bool stack;				   /* rsp is one of its own */
-};
-
-/* op reg, [pointer + displacement], or [pointer + displacement], reg; no other register changes. */
-static bool walk_access(struct diff_gen *g, const struct walk *walk, uint32_t i)
-{
-	static const uint8_t opcode[][3] = {
-		{ 0, 0x8b },	   { 0, 0x89 },	      { 0, 0x03 },	 { 0, 0x01 },
-		{ 0, 0x39 },	   { 0, 0x88 },	      { 0, 0x8a },	 { 0, 0x0f, 0xb6 },
-		{ 0, 0x0f, 0x10 }, { 0, 0x0f, 0x11 }, { 0, 0x0f, 0x58 }, { 0xf2, 0x0f, 0x10 },
-		{ 0, 0x0f, 0x28 },
-	};
-	const uint8_t *op = opcode[rng_below(&g->rng, sizeof(opcode) / sizeof(opcode[0]))];
-	uint32_t reg =
-		op[1] == 0x0f && op[2] != 0xb6 ? rng_below(&g->rng, 16) : diff_any_register(g);
-	uint32_t width = op[1] == 0x0f || rng_chance(&g->rng, 40) ? 0 : 8;
-	int32_t disp = walk->distance[i] +
-		       (int32_t)rng_below(&g->rng, rng_chance(&g->rng, 70) ? 32 : 300) - 16;
-	uint32_t pointer = walk->pointer[i], index = walk->index[i];
-	uint32_t scale = rng_chance(&g->rng, 10) ? rng_below(&g->rng, 4) : walk->scale[i];
-	uint8_t bytes[12];
-	uint32_t n = 0;
-
-	if (op[0])
-		bytes[n++] = op[0];
-	bytes[n++] = (uint8_t)(0x40 | width | (reg >> 3) << 2 |
-			       (index == NO_INDEX ? 0 : index >> 3) << 1 | pointer >> 3);
-	bytes[n++] = op[1];
-	if (op[1] == 0x0f)
-		bytes[n++] = op[2];
-	if (index == NO_INDEX && (pointer & 7) != R_RSP) {
-		bytes[n++] = (uint8_t)(0x80 | (reg & 7) << 3 | (pointer & 7));
-	} else {
-		bytes[n++] = (uint8_t)(0x84 | (reg & 7) << 3);
-		bytes[n++] = (uint8_t)(scale << 6 | (index == NO_INDEX ? 4 : index & 7) << 3 |
-				       (pointer & 7));
-	}
-	memcpy(bytes + n, &disp, 4);
-	return diff_emit(g, bytes, n + 4);
-}
-
-static void walk_step(struct diff_gen *g, const struct walk *walk, uint32_t pointer)
-{
-	static const int16_t strides[] = { 1, 4, 8, 16, 24, 64, 256, 257, -1, -8, -16, -64, -256 };
-	uint8_t b = (uint8_t)(pointer >> 3), low = (uint8_t)(pointer & 7);
-	int32_t by = walk->stride;
-
-	if (rng_chance(&g->rng, 25))
-		by = strides[rng_below(&g->rng, sizeof(strides) / sizeof(strides[0]))];
-	switch (rng_below(&g->rng, 3)) {
-	case 0: /* add */
-		EMIT(g, 0x48 | b, 0x81, 0xc0 | low, B4(by));
-		break;
-	case 1: /* sub */
-		EMIT(g, 0x48 | b, 0x81, 0xe8 | low, B4(-by));
-		break;
-	default: /* lea */
-		if (low == R_RSP)
-			EMIT(g, 0x48 | b | b << 2, 0x8d, 0x84 | low << 3, 0x24, B4(by));
-		else
-			EMIT(g, 0x48 | b | b << 2, 0x8d, 0x80 | low << 3 | low, B4(by));
-	}
-}
-
-/* An index for one of the pointers: one that others have, or a new one, near 0 or far away. */
-static void walk_index(struct diff_gen *g, struct walk *walk, uint32_t i)
-{
-	uint32_t reg = i && rng_chance(&g->rng, 50) ? walk->index[0] : diff_any_register(g);
-	uint64_t value;
-
-	walk->index[i] = NO_INDEX;
-	walk->scale[i] = rng_below(&g->rng, 4);
-	if (rng_chance(&g->rng, 50) || reg == R_RSP || reg == walk->pointer[i])
-		return;
-	if (i && reg == walk->index[0]) {
-		walk->index[i] = reg;
-		g->pinned &= (uint16_t) ~(1u << walk->pointer[i]);
-		diff_emit_load(g, walk->pointer[i],
-			       g->value[walk->pointer[i]] - (g->value[reg] << walk->scale[i]));
-		g->pinned |= (uint16_t)(1u << walk->pointer[i]);
-		return;
-	}
-	if (reg == NO_INDEX || (g->pinned >> reg & 1))
-		return;
-	value = rng_chance(&g->rng, 70) ? rng_below(&g->rng, 64) - 16ull
-					: rng_below(&g->rng, 1u << 20) * 4099ull;
-	g->pinned &= (uint16_t) ~(1u << walk->pointer[i]);
-	diff_emit_load(g, walk->pointer[i], g->value[walk->pointer[i]] - (value << walk->scale[i]));
-	diff_emit_load(g, reg, value);
-	g->pinned |= (uint16_t)(1u << walk->pointer[i] | 1u << reg);
-	walk->index[i] = reg;
-}
-
-/* What is between them: other users of flags and r14 and r15, other kinds of operands. */
-static void walk_other(struct diff_gen *g, const struct walk *walk, uint32_t i)
-{
-	static const uint8_t opcode[] = { 0x11, 0x13, 0x19, 0x1b, 0x31, 0x39, 0x85, 0x89 };
-	uint32_t a = diff_any_register(g), b = diff_any_register(g);
-	uint32_t constant = image_target(g, 64, 1), pointer = walk->pointer[i];
-	uint8_t rex = (uint8_t)(0x48 | (a >> 3) << 2 | b >> 3), modrm = (a & 7) << 3;
-
-	switch (rng_below(&g->rng, 6)) {
-	case 0: /* op b, a; adc and sbb among them */
-		EMIT(g, rex, opcode[rng_below(&g->rng, sizeof(opcode))], 0xc0 | modrm | (b & 7));
-		break;
-	case 1: /* cmovcc a, b */
-		EMIT(g, rex, 0x0f, 0x40 | rng_below(&g->rng, 16), 0xc0 | modrm | (b & 7));
-		break;
-	case 2: /* setcc b */
-		EMIT(g, rex, 0x0f, 0x90 | rng_below(&g->rng, 16), 0xc0 | (b & 7));
-		break;
-	case 3: /* to or from a constant address */
-		EMIT(g, 0x48 | (a >> 3) << 2, rng_chance(&g->rng, 50) ? 0x8b : 0x01, 0x04 | modrm,
-		     0x25, B4(constant));
-		break;
-	case 4: /* by way of a register that has just been loaded */
-		if ((pointer & 7) == R_RSP || (a & 7) == R_RSP || (a & 7) == R_RBP || a == b)
-			return;
-		EMIT(g, 0x48 | (a >> 3) << 2 | pointer >> 3, 0x8d, 0x80 | modrm | (pointer & 7),
-		     B4(walk->distance[i]));
-		EMIT(g, 0x48 | (b >> 3) << 2 | a >> 3, 0x8b, (b & 7) << 3 | (a & 7));
-		break;
-	default:
-		if (!walk->stack)
-			return;
-		g->pinned &= (uint16_t) ~(1u << R_RSP);
-		EMIT(g, 0x40 | a >> 3, 0x50 | (a & 7));
-		if (rng_chance(&g->rng, 50))
-			walk_access(g, walk, i);
-		EMIT(g, 0x40 | b >> 3, 0x58 | (b & 7));
-	}
-}
-
-static void walk_stack(struct diff_gen *g, struct walk *walk)
-{
-	struct diff_wish wish = { .bytes = 64, .write = true, .bad_percent = 4 };
-
-	walk->stack = !(g->pinned >> R_RSP & 1) && rng_chance(&g->rng, 30);
-	if (!walk->stack)
-		return;
-	diff_emit_load(g, R_RSP, diff_target(&g->rng, &wish) + rng_below(&g->rng, 64));
-	g->pinned |= 1u << R_RSP;
-}
-
-static bool walk_begin(struct diff_gen *g, struct walk *walk)
-{
-	static const int16_t strides[] = { 1, 2, 4, 8, 8, 8, 16, 16, 32, 64, -4, -8, -16 };
-
-	walk->count = 1 + rng_below(&g->rng, rng_chance(&g->rng, 80) ? 3 : WALK_MAX);
-	walk->stride = strides[rng_below(&g->rng, sizeof(strides) / sizeof(strides[0]))];
-	for (uint32_t i = 0; i < walk->count; i++) {
-		struct diff_wish wish = { .bytes = 8, .write = true, .bad_percent = 4 };
-		uint64_t at = diff_target(&g->rng, &wish);
-		uint32_t reg = rng_chance(&g->rng, 10) ? R_RSP : diff_any_register(g);
-
-		if (g->pinned >> reg & 1)
-			return false;
-		if (rng_chance(&g->rng, 40)) /* near a page's end, or its start */
-			at = ((at | (DIFF_PAGE - 1)) + 1) + rng_below(&g->rng, 400) - 200;
-		/* The pointer itself comes round, or nearly. */
-		walk->distance[i] = at <= INT32_MAX - 2048 && rng_chance(&g->rng, 15)
-					    ? (int32_t)at + (int32_t)rng_below(&g->rng, 1600) - 800
-					    : 0;
-		diff_emit_load(g, reg, at - (uint64_t)walk->distance[i]);
-		walk->pointer[i] = reg;
-		g->pinned |= (uint16_t)(1u << reg);
-		walk_index(g, walk, i);
-	}
-	return true;
-}
-
-static bool walk(struct diff_gen *g)
-{
-	uint16_t pinned = g->pinned, ours;
-	uint32_t counter, head;
-	struct diff_label label;
-	struct walk walk;
-	bool fits = walk_begin(g, &walk);
-
-	walk_stack(g, &walk);
-	counter = diff_any_register(g);
-	if (!fits || (g->pinned >> counter & 1)) {
-		g->pinned = pinned;
-		return false;
-	}
-	diff_emit_load(g, counter, 1 + rng_below(&g->rng, rng_chance(&g->rng, 30) ? 300 : 20));
-	g->pinned |= (uint16_t)(1u << counter);
-	ours = g->pinned;
-	head = g->at;
-	g->known = 0; /* and none of what follows leaves a flag undefined that is read */
-	for (uint32_t n = 2 + rng_below(&g->rng, rng_chance(&g->rng, 80) ? 5 : 16); n; n--) {
-		uint32_t i = rng_below(&g->rng, walk.count), kind = rng_below(&g->rng, 100);
-
-		g->pinned = ours;
-		if (kind < 55) {
-			walk_access(g, &walk, i);
-		} else if (kind < 75) {
-			walk_other(g, &walk, i);
-		} else {
-			g->pinned = pinned;
-			walk_step(g, &walk,
-				  walk.index[i] == NO_INDEX || rng_chance(&g->rng, 5)
-					  ? walk.pointer[i]
-					  : walk.index[i]);
-		}
-	}
-	g->pinned = pinned;
-	g->known = 0;
-	EMIT(g, (uint8_t)(0x48 | counter >> 3), 0xff, (uint8_t)(0xc8 | (counter & 7)));
-	if (!EMIT_TO(g, 4, &label, 0x0f, 0x85, B4(0)))
-		return false;
-	head -= label.end;
-	memcpy(g->c->code + label.field, &head, 4);
-	return true;
 }
 
 static bool branch(struct diff_gen *g)
@@ -560,7 +325,7 @@ static bool load_flags(struct diff_gen *g)
 /* Sometimes with reserved bits, which fault. */
 static bool load_mxcsr(struct diff_gen *g)
 {
-	uint32_t at = image_target(g, 4, 1), value = (uint32_t)rng_next(&g->rng) & 0xffff;
+	uint32_t at = diff_image_target(g, 4, 1), value = (uint32_t)rng_next(&g->rng) & 0xffff;
 
 	if (rng_chance(&g->rng, 60))
 		value |= 0x1f80;
@@ -581,7 +346,7 @@ static void clear_pointers(struct diff_gen *g, uint32_t at, uint32_t from, uint3
 
 static bool x87_image(struct diff_gen *g)
 {
-	uint32_t at = image_target(g, 108, 1);
+	uint32_t at = diff_image_target(g, 108, 1);
 	bool all = rng_chance(&g->rng, 50);
 	uint8_t op = all ? 0xdd : 0xd9;
 
@@ -596,7 +361,7 @@ static bool x87_image(struct diff_gen *g)
 
 static bool fx_image(struct diff_gen *g)
 {
-	uint32_t at = image_target(g, 512, 16);
+	uint32_t at = diff_image_target(g, 512, 16);
 	uint8_t rex = rng_chance(&g->rng, 50) ? 0x48 : 0x40;
 
 	if (rng_chance(&g->rng, 4))
@@ -614,7 +379,7 @@ static bool fx_image(struct diff_gen *g)
 /* xsave into a cleared header, with any of the parts; and back, with any. */
 static bool xsave_image(struct diff_gen *g)
 {
-	uint32_t at = image_target(g, DIFF_XSAVE_BYTES, 64);
+	uint32_t at = diff_image_target(g, DIFF_XSAVE_BYTES, 64);
 	uint8_t rex = rng_chance(&g->rng, 50) ? 0x48 : 0x40;
 	uint32_t parts = rng_below(&g->rng, 8);
 
@@ -679,7 +444,7 @@ static bool state(struct diff_gen *g)
 
 static bool gather(struct diff_gen *g)
 {
-	uint32_t at = image_target(g, 1024, 32) + 512, index_at = image_target(g, 64, 32);
+	uint32_t at = diff_image_target(g, 1024, 32) + 512, index_at = diff_image_target(g, 64, 32);
 	uint8_t op = (uint8_t)(0x90 + rng_below(&g->rng, 4));
 	uint8_t w = rng_chance(&g->rng, 50) ? 0x80 : 0, l = rng_chance(&g->rng, 50) ? 4 : 0;
 	uint8_t dst = (uint8_t)rng_below(&g->rng, 5), index = (uint8_t)(5 + rng_below(&g->rng, 3));
@@ -787,7 +552,7 @@ bool diff_template(struct diff_gen *g, enum diff_class class)
 	case CLASS_STATE:
 		return state(g);
 	case CLASS_WALK:
-		return g->c->mode != MODE_COMPAT && walk(g);
+		return g->c->mode != MODE_COMPAT && diff_walk(g);
 	case CLASS_SMC:
 		return rng_chance(&g->rng, 60) ? modify(g) : modify_in_loop(g);
 	case CLASS_STEP:
