@@ -341,8 +341,9 @@
 1:	jmp	1b
 	END	spin_masked
 
-/* Jumps for ever between two addresses that a table of jumps may well have only one place for. */
+/* With interrupts on: jumps for ever between two addresses that a table of jumps may well have only one place for. */
 	GUEST	spin_jumps
+	sti
 	mov	$0x100000, %ebx
 	mov	$0x120000, %ecx
 	mov	AT(2f), %rax
