@@ -11,9 +11,10 @@ uint32_t soft_xsave_bytes(const struct engine_vcpu *vcpu, uint64_t parts, bool c
 	uint32_t bytes = 576;
 
 	for (uint32_t i = 2; i < 32; i++) {
-		const struct cpuid_leaf *leaf = cpuid_find(&vcpu->cpuid, 0xd, i);
+		const struct cpuid_leaf *leaf =
+			parts >> i & 1 ? cpuid_find(&vcpu->cpuid, 0xd, i) : NULL;
 
-		if (!(parts >> i & 1) || !leaf)
+		if (!leaf)
 			continue;
 		if (compacted)
 			bytes += leaf->eax;
