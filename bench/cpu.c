@@ -201,14 +201,14 @@ static void complain(struct cpu_bench *bench, const struct run *run, const char 
 
 static void take_end(struct cpu_bench *bench, struct run *run, const char *line)
 {
-	unsigned long long median, first, total, checksum, speedup;
+	unsigned long long median, first, total, checksum, speedup, evenness;
 	double host_ns = now_ns() - run->begin_ns, difference;
 	uint32_t item = 0;
 	char name[32];
 	unsigned int units;
 
-	if (sscanf(line, "cpu: end %31s %u %llu %llu %llu %llx %llu", name, &units, &median, &first,
-		   &total, &checksum, &speedup) != 7) {
+	if (sscanf(line, "cpu: end %31s %u %llu %llu %llu %llx %llu %llu", name, &units, &median,
+		   &first, &total, &checksum, &speedup, &evenness) != 8) {
 		complain(bench, run, "not understood", line);
 		return;
 	}
@@ -231,7 +231,8 @@ static void take_end(struct cpu_bench *bench, struct run *run, const char *line)
 	bench->has_checksum[item] = true;
 	bench->checksum[item] = checksum;
 	bench->result[run->subject][item][bench->round] =
-		(struct cpu_result){ true, (double)median, (double)first, (double)speedup / 1000 };
+		(struct cpu_result){ true, (double)median, (double)first, (double)speedup / 1000,
+				     (double)evenness / 1000 };
 }
 
 static void take_line(struct cpu_bench *bench, struct run *run, const char *text)
@@ -253,7 +254,7 @@ static void take_line(struct cpu_bench *bench, struct run *run, const char *text
 	} else if (strncmp(line, "cpu: init ", 10) == 0) {
 		double ns = now_ns() - run->start_ns;
 
-		bench->boot[run->subject][bench->round] = (struct cpu_result){ true, ns, ns, 0 };
+		bench->boot[run->subject][bench->round] = (struct cpu_result){ true, ns, ns, 0, 0 };
 	} else if (strncmp(line, "cpu: done", 9) == 0) {
 		run->done = true;
 	} else {

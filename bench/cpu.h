@@ -37,7 +37,7 @@ struct cpu_kind {
 
 struct cpu_result {
 	bool have;
-	double ns, first_ns, speedup;
+	double ns, first_ns, speedup, evenness;
 };
 
 struct cpu_bench {

@@ -13,12 +13,13 @@
  *
  *   cpu: init NS                             the guest's clock since its start
  *   cpu: begin ITEM
- *   cpu: end ITEM UNITS MEDIAN FIRST TOTAL CHECKSUM SPEEDUP
+ *   cpu: end ITEM UNITS MEDIAN FIRST TOTAL CHECKSUM SPEEDUP EVENNESS
  *   cpu: failed ITEM WHY
  *   cpu: done
  *
  * Times are ns; MEDIAN is without the first unit if it can be. SPEEDUP, in thousandths: how much
- * faster the unit does its work than the one it is against, median over the pairs; or 0.
+ * faster the unit does its work than the one it is against, median over the pairs; or 0. EVENNESS,
+ * likewise: how long its quicker thread took, of what the slower one took.
  *
  * Who started it compares TOTAL with its own clock between the lines begin and end.
  */
@@ -130,7 +131,7 @@ static uint64_t median(uint64_t *value, uint32_t count)
 
 static void run_units(const struct cpu_item *item, uint64_t budget_ns)
 {
-	static uint64_t ns[UNITS_MAX], speedup[UNITS_MAX];
+	static uint64_t ns[UNITS_MAX], speedup[UNITS_MAX], evenness[UNITS_MAX];
 	uint64_t start = clock_ns(CLOCK_MONOTONIC), total = 0, sum = 0, first;
 	uint32_t count = 0;
 	char line[200];
@@ -141,14 +142,16 @@ static void run_units(const struct cpu_item *item, uint64_t budget_ns)
 
 		ns[count] = time_unit(item->unit, &sum);
 		speedup[count] = other * 2000 / ns[count];
+		evenness[count] = item->evenness ? item->evenness() : 0;
 		count++;
 		total = clock_ns(CLOCK_MONOTONIC) - start;
 	}
 	first = ns[0];
-	snprintf(line, sizeof(line), "cpu: end %s %u %llu %llu %llu %llx %llu\n", item->name, count,
-		 (unsigned long long)median(ns, count), (unsigned long long)first,
+	snprintf(line, sizeof(line), "cpu: end %s %u %llu %llu %llu %llx %llu %llu\n", item->name,
+		 count, (unsigned long long)median(ns, count), (unsigned long long)first,
 		 (unsigned long long)total, (unsigned long long)sum,
-		 (unsigned long long)median(speedup, count));
+		 (unsigned long long)median(speedup, count),
+		 (unsigned long long)median(evenness, count));
 	say(line);
 }
 

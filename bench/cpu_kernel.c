@@ -128,32 +128,51 @@ static uint64_t exec_unit(void)
 
 /* --- threads --- */
 
+struct work {
+	uint64_t sum, ns;
+};
+
+static uint64_t last_evenness;
+
+static uint64_t evenness(void)
+{
+	return last_evenness;
+}
+
 static void *thread_work(void *ctx)
 {
-	*(uint64_t *)ctx = cpu_mixed_work();
+	struct work *work = ctx;
+	struct timespec start, end;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	work->sum = cpu_mixed_work();
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	work->ns = (uint64_t)(end.tv_sec - start.tv_sec) * 1000000000ull + (uint64_t)end.tv_nsec -
+		   (uint64_t)start.tv_nsec;
 	return NULL;
 }
 
 static uint64_t two_unit(void)
 {
+	struct work mine = { 0 }, other = { 0 };
 	pthread_t thread;
-	uint64_t other = 0, sum;
 
 	if (pthread_create(&thread, NULL, thread_work, &other))
 		cpu_die("pthread_create");
-	sum = cpu_mixed_work();
+	thread_work(&mine);
 	pthread_join(thread, NULL);
-	if (other != sum)
+	if (other.sum != mine.sum)
 		cpu_die("two threads differ in their checksum");
-	return sum;
+	last_evenness = mine.ns < other.ns ? mine.ns * 1000 / other.ns : other.ns * 1000 / mine.ns;
+	return mine.sum;
 }
 
 const struct cpu_item cpu_kernel_items[] = {
-	{ "getppid", NULL, getppid_unit, NULL },
-	{ "pipe", pipe_prepare, pipe_unit, NULL },
-	{ "fault", NULL, fault_unit, NULL },
-	{ "fork", NULL, fork_unit, NULL },
-	{ "exec", NULL, exec_unit, NULL },
-	{ "threads", NULL, two_unit, cpu_mixed_work },
-	{ NULL, NULL, NULL, NULL },
+	{ "getppid", NULL, getppid_unit, NULL, NULL },
+	{ "pipe", pipe_prepare, pipe_unit, NULL, NULL },
+	{ "fault", NULL, fault_unit, NULL, NULL },
+	{ "fork", NULL, fork_unit, NULL, NULL },
+	{ "exec", NULL, exec_unit, NULL, NULL },
+	{ "threads", NULL, two_unit, cpu_mixed_work, evenness },
+	{ NULL, NULL, NULL, NULL, NULL },
 };

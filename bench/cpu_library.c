@@ -176,11 +176,11 @@ static uint64_t memset_unit(void)
 }
 
 const struct cpu_item cpu_library_items[] = {
-	{ "deflate", text_prepare, deflate_unit, NULL },
-	{ "zstd", text_prepare, zstd_unit, NULL },
-	{ "sqlite", NULL, sqlite_unit, NULL },
-	{ "lua", NULL, lua_unit, NULL },
-	{ "memcpy", text_prepare, memcpy_unit, NULL },
-	{ "memset", memset_prepare, memset_unit, NULL },
-	{ NULL, NULL, NULL, NULL },
+	{ "deflate", text_prepare, deflate_unit, NULL, NULL },
+	{ "zstd", text_prepare, zstd_unit, NULL, NULL },
+	{ "sqlite", NULL, sqlite_unit, NULL, NULL },
+	{ "lua", NULL, lua_unit, NULL, NULL },
+	{ "memcpy", text_prepare, memcpy_unit, NULL, NULL },
+	{ "memset", memset_prepare, memset_unit, NULL, NULL },
+	{ NULL, NULL, NULL, NULL, NULL },
 };
