@@ -378,7 +378,9 @@ static int step_decoded(struct engine_vcpu *vcpu, struct soft_step *step)
 	vcpu->shadow = false;
 	err = execute(vcpu, step);
 	if (err) {
-		if (err == SOFT_AGAIN || (err == SOFT_EXIT && vcpu->open == OPEN_MMIO))
+		/* It starts anew; so does a fault whose delivery is broken off by a kick. */
+		if (err == SOFT_AGAIN || err == SOFT_FAULT ||
+		    (err == SOFT_EXIT && vcpu->open == OPEN_MMIO))
 			vcpu->shadow = shadow;
 		return err;
 	}

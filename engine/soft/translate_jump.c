@@ -161,6 +161,9 @@ void tr_exit_step(struct tr *tr, uint64_t rip)
 	struct emit *e = &tr->e;
 
 	tr_record(tr, rip);
+	/* A kick may break off the step: then no interrupt may come before it. */
+	if (rip == tr->shadow_rip)
+		emit_store8_constant(e, 1, offsetof(struct engine_vcpu, shadow));
 	emit_constant(e, R14, rip);
 	emit_store(e, R14, VCPU_RIP);
 	emit_constant(e, R14, tr->known_offered ? (uintptr_t)tr->t->known : 0);
