@@ -185,9 +185,8 @@ struct soft_jump_entry {
 	uint64_t rip, code;
 };
 #define JUMP_ENTRIES 16384u
-#define JUMP_LIST                                                                                  \
-	1024u /* so many entries in use are listed; if there are more, all are emptied             \
-	       */
+/* So many entries in use are listed; if there are more, all are emptied. */
+#define JUMP_LIST 1024u
 static inline uint32_t soft_jump_index(uint64_t rip)
 {
 	return ((uint32_t)rip << 1 & JUMP_INDEX_MASK) / 16;

@@ -48,6 +48,12 @@ struct tr_group {
 	uint8_t clock; /* of a set: the group whose register is compared */
 };
 
+/* Is the register in the set (a bit each)? */
+static inline bool tr_names(uint16_t registers, int number)
+{
+	return registers >> number & 1;
+}
+
 /* What moves an address: the index, or the base. */
 static inline int tr_moving(const struct tr_group *group)
 {

@@ -23,11 +23,6 @@ static bool is_nothing(const struct soft_insn *insn)
 	}
 }
 
-static bool names(uint16_t registers, int number)
-{
-	return registers >> number & 1;
-}
-
 static bool is_general(const ZydisDecodedOperand *op)
 {
 	return op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->size == 64 &&
@@ -57,8 +52,8 @@ static enum tr_kind plain_kind(const struct soft_insn *insn, uint8_t mode)
 	if (soft_insn_is_bit_string(insn) && insn->z.address_width != 64)
 		return KIND_STEP;
 	/* Its operand's address takes one of the two. */
-	if (insn->memory >= 0 && names(insn->operand_registers, R14) &&
-	    names(insn->operand_registers, R15))
+	if (insn->memory >= 0 && tr_names(insn->operand_registers, R14) &&
+	    tr_names(insn->operand_registers, R15))
 		return KIND_STEP;
 	return KIND_PLAIN;
 }
@@ -107,7 +102,7 @@ static void need_flags(struct tr *tr, const struct soft_insn *insn)
 static void load_high(struct tr *tr, uint16_t registers)
 {
 	for (int reg = R14; reg <= R15; reg++) {
-		if (!names(registers, reg))
+		if (!tr_names(registers, reg))
 			continue;
 		tr_forget(tr, reg);
 		emit_load(&tr->e, reg, VCPU_GPR + 8 * (uint32_t)reg);
@@ -116,9 +111,9 @@ static void load_high(struct tr *tr, uint16_t registers)
 
 static void store_high(struct tr *tr, uint16_t registers)
 {
-	if (names(registers, R14))
+	if (tr_names(registers, R14))
 		emit_store(&tr->e, R14, VCPU_GPR + 8 * R14);
-	if (names(registers, R15))
+	if (tr_names(registers, R15))
 		emit_store(&tr->e, R15, VCPU_GPR + 8 * R15);
 }
 
@@ -141,7 +136,7 @@ static int swap_in(struct tr *tr, const struct soft_insn *insn)
 	int base = RSI;
 
 	for (size_t i = 0; i < sizeof(candidates); i++) {
-		if (!names(insn->operand_registers, candidates[i])) {
+		if (!tr_names(insn->operand_registers, candidates[i])) {
 			base = candidates[i];
 			break;
 		}
@@ -177,11 +172,11 @@ static void translate_memory(struct tr *tr, const struct soft_insn *insn)
 	tr_operand(tr, insn, insn->memory_write);
 	if (insn->high_byte) {
 		base = swap_in(tr, insn);
-	} else if (names(insn->operand_registers, R14)) {
+	} else if (tr_names(insn->operand_registers, R14)) {
 		emit_move(&tr->e, R15, R14);
 		emit_load(&tr->e, R14, VCPU_GPR + 8 * R14);
 		base = R15;
-	} else if (names(insn->operand_registers, R15)) {
+	} else if (tr_names(insn->operand_registers, R15)) {
 		emit_load(&tr->e, R15, VCPU_GPR + 8 * R15);
 	}
 	emit_host_form(tr, insn, (struct host_operand){ base, -1, 0, 0 });

@@ -19,11 +19,6 @@ struct origin {
 	int64_t delta;
 };
 
-static bool names(uint16_t registers, int number)
-{
-	return registers >> number & 1;
-}
-
 static bool is_stack(enum tr_kind kind, const struct soft_insn *insn)
 {
 	switch (kind) {
@@ -56,7 +51,7 @@ static bool index_access(const ZydisDecodedOperandMem *mem, uint16_t written,
 	access->base = (int8_t)base;
 	access->index = (int8_t)index;
 	access->scale = (uint8_t)__builtin_ctz(mem->scale);
-	return base >= 0 && base < R14 && base != RSP && !names(written, base) && index >= 0 &&
+	return base >= 0 && base < R14 && base != RSP && !tr_names(written, base) && index >= 0 &&
 	       index < R14 && index != base && access->disp >= INT32_MIN + SOFT_SPAN_MAX;
 }
 
@@ -157,7 +152,7 @@ static void follow(struct origin *origin, const struct soft_insn *insn, enum tr_
 		return;
 	}
 	for (int i = 0; i < GPR_COUNT; i++)
-		if (names(insn->registers_write, i))
+		if (tr_names(insn->registers_write, i))
 			origin[i].version++;
 }
 
@@ -272,7 +267,7 @@ static void dissolve(struct tr *tr, uint32_t g)
 {
 	for (uint32_t i = 0; i < tr->t->count; i++)
 		if (tr->access[i].group == g)
-			tr->access[i] = (struct tr_access){ .group = GROUP_NONE };
+			tr->access[i] = (struct tr_access){ .index = -1, .group = GROUP_NONE };
 }
 
 /* origin: at the block's end */

@@ -59,17 +59,12 @@ int tr_scratch_besides(struct tr *tr, struct host_operand at)
 	return reg;
 }
 
-static bool names(uint16_t registers, int number)
-{
-	return registers >> number & 1;
-}
-
 /* The instruction itself wants this one, or -1. */
 static int wanted_register(const struct soft_insn *insn)
 {
-	if (insn && names(insn->operand_registers, R14))
+	if (insn && tr_names(insn->operand_registers, R14))
 		return R14;
-	return insn && names(insn->operand_registers, R15) ? R15 : -1;
+	return insn && tr_names(insn->operand_registers, R15) ? R15 : -1;
 }
 
 static uint32_t slot_offset(uint32_t group)
