@@ -22,8 +22,9 @@ struct cpu_item {
 	void (*prepare)(void); /* not timed; NULL: nothing to do */
 	uint64_t (*unit)(void);
 	uint64_t (*against)(void); /* NULL, or a unit that is done before each: half the work */
-	uint64_t (*evenness)(
-		void); /* NULL, or, of the last unit: the quicker's time / the slower's */
+	/* NULL, or, of the last unit: thousandths of its slower thread's time that the quicker took
+	 */
+	uint64_t (*evenness)(void);
 };
 
 /* Each ends with an item without a name. */
