@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "link/mesh.h"
-#include "node/pager.h"
+#include "pager/pager.h"
 #include "wire/handshake.h"
 
 struct bench_answer {

@@ -22,7 +22,7 @@
 
 struct memory_port;
 
-/* Who speaks to the page protocol for a port: node/pager.c. */
+/* Who speaks to the page protocol for a port: pager/pager.c. */
 struct memory_port_ops {
 	/* Returns when the page is here with `want` and stays; 0 or -ESHUTDOWN. */
 	int (*pin)(struct memory_port *port, uint64_t gpn, enum coh_access want);

@@ -16,7 +16,7 @@
 #include "machine/memory_map.h"
 #include "machine/pc.h"
 #include "node/node.h"
-#include "node/pager.h"
+#include "pager/pager.h"
 #include "node/node_clock.h"
 #include "node/vcpu.h"
 

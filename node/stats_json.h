@@ -7,7 +7,7 @@
 #ifndef NODE_STATS_JSON_H
 #define NODE_STATS_JSON_H
 
-#include "node/pager.h"
+#include "pager/pager.h"
 #include "node/vcpu.h"
 #include "wire/control_message.h"
 

@@ -12,7 +12,7 @@
 
 #include "link/channel.h"
 #include "memory/guest_memory.h"
-#include "node/pager.h"
+#include "pager/pager.h"
 
 #define POD_NODES_MAX 4
 

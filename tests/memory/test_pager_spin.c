@@ -3,7 +3,7 @@
  * the core. */
 #include "tests/test.h"
 
-#include "node/pager_spin.h"
+#include "pager/spin.h"
 
 #define BOUND 50000u
 

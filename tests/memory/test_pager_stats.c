@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "node/pager_stats.h"
+#include "pager/stats.h"
 
 static void quantiles_are_near(void **state)
 {

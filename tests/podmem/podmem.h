@@ -17,7 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "node/pager.h"
+#include "pager/pager.h"
 
 #define PODMEM_NODES_MAX   8
 #define PODMEM_WORKERS_MAX 4

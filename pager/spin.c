@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The adaptive spin: see pager_spin.h. Tested in tests/memory/test_pager_spin.c.
+ * The adaptive spin: see spin.h. Tested in tests/memory/test_pager_spin.c.
  */
-#include "node/pager_spin.h"
+#include "pager/spin.h"
 
 #define WEIGHT_SHIFT	4		  /* a gap moves the score by a sixteenth */
 #define SCORE_ON	(SPINNER_ONE / 2) /* begin to spin above */

@@ -6,12 +6,12 @@
  * never wait for a page. Idea: one pass takes what is ready (epoll), feeds it to the page protocol,
  * and hands every action to the plan, which merges and sends at the end of the pass. The thread
  * reads only pages that this node holds, and writes guest memory only by installing. Invariant:
- * messages leave after the memory operations before them (pager_plan.h); a received page is
+ * messages leave after the memory operations before them (plan.h); a received page is
  * installed or dropped before the channel receives again.
  * Failure: the first error ends the shard's work, is reported once, and the thread waits to be
  * stopped. Tested in tests/memory/test_pager.c, tests/podmem.
  */
-#include "node/pager_shard.h"
+#include "pager/shard.h"
 
 #include <assert.h>
 #include <errno.h>

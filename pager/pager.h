@@ -14,8 +14,8 @@
  * (any other thread's touch is served too, as a nameless actor). They stay blocked on a stall when
  * the pager stops: kick them with a signal first (KVM_RUN then gives -EINTR), or end the process.
  */
-#ifndef NODE_PAGER_H
-#define NODE_PAGER_H
+#ifndef PAGER_PAGER_H
+#define PAGER_PAGER_H
 
 #include <stdbool.h>
 #include <stdint.h>

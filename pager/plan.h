@@ -16,8 +16,8 @@
  * itself: nobody can write it before the flush, since raising or dropping such a page flushes
  * first. For a page that is given up it is where guest_memory_take() put it.
  */
-#ifndef NODE_PAGER_PLAN_H
-#define NODE_PAGER_PLAN_H
+#ifndef PAGER_PLAN_H
+#define PAGER_PLAN_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Counters, the log histogram of stall times and the table of hot pages: see pager_stats.h.
+ * Counters, the log histogram of stall times and the table of hot pages: see stats.h.
  * Tested in tests/memory/test_pager_stats.c.
  */
-#include "node/pager_stats.h"
+#include "pager/stats.h"
 
 #include <string.h>
 

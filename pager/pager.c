@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The pager as the node sees it: its life, its ports, who is which actor, its numbers. The work is
- * done in pager_shard.c. Tested in tests/memory/test_pager.c, tests/podmem.
+ * done in shard.c. Tested in tests/memory/test_pager.c, tests/podmem.
  */
-#include "node/pager.h"
+#include "pager/pager.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -12,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "node/pager_shard.h"
+#include "pager/shard.h"
 
 /* Measured by bench/stalls; docs/benchmarks.md. */
 #define WINDOW_DEFAULT	    256u

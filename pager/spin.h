@@ -9,13 +9,13 @@
  * spin says that somebody else needed this core (a vCPU, mostly): that counts as several long gaps
  * at once.
  */
-#ifndef NODE_PAGER_SPIN_H
-#define NODE_PAGER_SPIN_H
+#ifndef PAGER_SPIN_H
+#define PAGER_SPIN_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "node/pager.h"
+#include "pager/pager.h"
 
 struct pager_spinner {
 	enum pager_spin mode;

@@ -6,8 +6,8 @@
  * A port has at most one command under way per shard that it waits for and one (an unpin) that it
  * does not, so the ring's size is bounded by the ports and a full ring is a bug.
  */
-#ifndef NODE_PAGER_QUEUE_H
-#define NODE_PAGER_QUEUE_H
+#ifndef PAGER_QUEUE_H
+#define PAGER_QUEUE_H
 
 #include <pthread.h>
 #include <stdbool.h>

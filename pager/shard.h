@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One shard of the pager: its thread and what that thread owns. Private to node/pager*.c.
+ * One shard of the pager: its thread and what that thread owns. Private to pager/.
  */
-#ifndef NODE_PAGER_SHARD_H
-#define NODE_PAGER_SHARD_H
+#ifndef PAGER_SHARD_H
+#define PAGER_SHARD_H
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -11,11 +11,11 @@
 #include <stdint.h>
 
 #include "core/coherence.h"
-#include "node/pager.h"
-#include "node/pager_plan.h"
-#include "node/pager_queue.h"
-#include "node/pager_spin.h"
-#include "node/pager_stats.h"
+#include "pager/pager.h"
+#include "pager/plan.h"
+#include "pager/queue.h"
+#include "pager/spin.h"
+#include "pager/stats.h"
 
 /* Threads that touch guest memory without having been bound to an actor take one of these for a
  * stall's time; when all are taken they wait in a queue. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The command ring: see pager_queue.h. Tested through the pager (tests/memory/test_pager.c).
+ * The command ring: see queue.h. Tested through the pager (tests/memory/test_pager.c).
  */
-#include "node/pager_queue.h"
+#include "pager/queue.h"
 
 #include <assert.h>
 #include <errno.h>

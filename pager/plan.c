@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The plan: see pager_plan.h. Tested through the pager (tests/memory/test_pager.c, tests/podmem).
+ * The plan: see plan.h. Tested through the pager (tests/memory/test_pager.c, tests/podmem).
  */
-#include "node/pager_plan.h"
+#include "pager/plan.h"
 
 #include <assert.h>
 #include <errno.h>

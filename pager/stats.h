@@ -4,13 +4,13 @@
  * own, written and read relaxed: a reader may see one counter ahead of another by a stall, never a
  * torn or a falling one.
  */
-#ifndef NODE_PAGER_STATS_H
-#define NODE_PAGER_STATS_H
+#ifndef PAGER_STATS_H
+#define PAGER_STATS_H
 
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "node/pager.h"
+#include "pager/pager.h"
 
 /* A bounded table of the pages with the most stalls ("space saving", Metwally et al. 2005): a page
  * that is not in it replaces the least one and inherits its count, so a count is never too low. */
