@@ -22,21 +22,21 @@
  *   decode.c         Zydis
  *   encode.c         instructions re-encoded for the host
  *   step.c           one instruction by C; its handlers are in
- *   step_control.c     near jumps, calls and returns; their table
- *   step_far.c         far ones
- *   step_stack.c       PUSH, POP and their kin
- *   step_interrupt.c   INT, IRET
- *   step_exec.c        what the host's CPU executes
- *   step_fault.c       which of its faults comes first
- *   step_string.c      MOVS and its kin, INS, OUTS
- *   step_legacy.c      what 64-bit mode has no more
- *   step_system.c      the table of system instructions; the small ones
- *   step_registers.c   control and debug registers
- *   step_descriptor.c  descriptor tables and selectors
- *   step_msr.c         RDMSR, WRMSR, CPUID, RDTSC
- *   step_syscall.c     SYSCALL, SYSENTER and back, SWAPGS, bases of FS and GS
- *   step_port.c        IN, OUT, HLT
- *   step_xsave.c       XSAVE and its family, XCR0
+ *   step/control.c     near jumps, calls and returns; their table
+ *   step/far.c         far ones
+ *   step/stack.c       PUSH, POP and their kin
+ *   step/interrupt.c   INT, IRET
+ *   step/exec.c        what the host's CPU executes
+ *   step/fault.c       which of its faults comes first
+ *   step/string.c      MOVS and its kin, INS, OUTS
+ *   step/legacy.c      what 64-bit mode has no more
+ *   step/system.c      the table of system instructions; the small ones
+ *   step/registers.c   control and debug registers
+ *   step/descriptor.c  descriptor tables and selectors
+ *   step/msr.c         RDMSR, WRMSR, CPUID, RDTSC
+ *   step/syscall.c     SYSCALL, SYSENTER and back, SWAPGS, bases of FS and GS
+ *   step/port.c        IN, OUT, HLT
+ *   step/xsave.c       XSAVE and its family, XCR0
  *
  *   translate*.c     blocks of instructions into host code
  *   block.c          the code cache
@@ -61,7 +61,7 @@
 
 #include "core/limits.h"
 #include "engine/engine.h"
-#include "engine/soft/layout.h"
+#include "engine/soft/cache/layout.h"
 
 #define BIT64(n) (1ull << (n))
 
@@ -321,7 +321,7 @@ struct engine_vcpu {
 	const uint8_t *exec_insn; /* where in exec the guest's instruction is */
 	uint8_t *exec;		  /* code buffer for the stepper */
 	bool bounce_device;
-	uint8_t *fault_pages; /* step_fault.c */
+	uint8_t *fault_pages; /* step/fault.c */
 	uint64_t host_fault;  /* where the host's own page fault was, in the stepper's code */
 	_Alignas(64) uint8_t bounce[2048];
 	_Alignas(64) uint8_t xsave[4096]; /* the host's layout, standard format */
@@ -465,7 +465,7 @@ void soft_copy(void *to, const void *from, size_t bytes);
 void soft_fill(void *to, uint64_t value, size_t words);
 bool soft_in_access(uint64_t pc); /* is this pc in one of the three? */
 
-/* step_fault.c */
+/* step/fault.c */
 bool soft_in_fault_pages(const struct engine_vcpu *vcpu, const void *host);
 void soft_fault_pages_free(struct engine_vcpu *vcpu);
 
@@ -504,7 +504,7 @@ void soft_signals_forget(struct engine_vcpu *vcpu);
 /* A fault of the host's that no guest instruction explains: not a vector. */
 #define FAULT_OF_ENGINE 255u
 
-/* translate_state.c: both are given the signal's context, with the pc in a block. */
+/* translate/state.c: both are given the signal's context, with the pc in a block. */
 void soft_translated_stop(struct engine_vcpu *vcpu, void *context);
 void soft_translated_fault(struct engine_vcpu *vcpu, void *context, uint8_t vector);
 

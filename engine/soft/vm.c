@@ -10,8 +10,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "engine/soft/block.h"
-#include "engine/soft/decode.h"
+#include "engine/soft/cache/block.h"
+#include "engine/soft/insn/decode.h"
 #include "engine/soft/probe.h"
 
 #define TSC_TOLERANCE_PPM 250u /* as KVM: below it, nothing is scaled */

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/soft/decode.h"
+#include "engine/soft/insn/decode.h"
 
 struct form {
 	enum soft_code_size size;

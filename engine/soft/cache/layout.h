@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What generated code, stubs.S and C agree on: offsets of struct engine_vcpu (soft.h asserts them),
+ * and why translated code was left. Included by the assembler too.
+ *
+ * While guest code runs, the host's GS base is the vCPU, rax..r13 (rsp included) hold the guest's
+ * registers, r14 and r15 are scratch (the guest's are in memory), and the host's arithmetic flags
+ * and DF are the guest's, or else its flags wait in the slot.
+ */
+#ifndef ENGINE_SOFT_LAYOUT_H
+#define ENGINE_SOFT_LAYOUT_H
+
+#define VCPU_GPR	  0 /* 16 of 8 bytes */
+#define VCPU_RIP	  128
+#define VCPU_FLAGS	  136 /* arithmetic flags and DF */
+#define VCPU_HOST_RSP	  144
+#define VCPU_TARGET	  152 /* host code that is entered, or to be tried again */
+#define VCPU_REASON	  160 /* enum soft_reason */
+#define VCPU_ARGUMENT	  168
+#define VCPU_STOP	  176 /* u32: leave guest code: a kick, or someone waits for us */
+#define VCPU_SLOT	  184 /* flags as LAHF and SETO leave them in ah and al */
+#define VCPU_EXEC_ADDRESS 192 /* operand of the instruction that the stepper executes */
+#define VCPU_EXEC_SAVED	  200
+#define VCPU_SCRATCH	  208 /* 4 of 8 bytes */
+#define VCPU_NEAREST	  232 /* the last one; across a miss as well */
+#define VCPU_SHARED	  240 /* 8 of 16 bytes, addend and a loop's limit: translate/share.c */
+#define VCPU_REACH	  368 /* u64: SOFT_REACH of the miss, if it is a shared one */
+#define VCPU_JUMPS	  376 /* u64: from the vCPU to its view's table of jumps */
+#define VCPU_STACK_END	  512 /* a small stack below, for PUSHF in generated code */
+
+/*
+ * Where a jump's target is in that table: entries of 16 bytes by bits 3 to 16 of rip (functions
+ * begin at multiples of 16, calls return to anywhere); or, if another has taken that place since,
+ * across the table.
+ */
+#define JUMP_INDEX_MASK	  0x3fff0
+#define JUMP_INDEX_SECOND 0x20000
+
+#define SOFT_REASON_STOP       0 /* told to; nothing was saved, all was saved before */
+#define SOFT_REASON_STEP       1 /* rip set: C has to execute this instruction */
+#define SOFT_REASON_LOOKUP     2 /* rip set: continue there; flags in the slot */
+#define SOFT_REASON_LINK       3 /* rip set; argument: the jump to patch */
+#define SOFT_REASON_READ       4 /* TLB miss: argument gva, target where to try again */
+#define SOFT_REASON_WRITE      5
+#define SOFT_REASON_EXEC       6 /* the stepper's instruction is done */
+#define SOFT_REASON_FAULT      7 /* the host's CPU raised an exception: argument its vector */
+#define SOFT_REASON_LEFT       8 /* a signal took the state out of translated code */
+#define SOFT_REASON_STEP_SLOT  9 /* as STEP, flags in the slot */
+#define SOFT_REASON_LINK_SLOT  10
+#define SOFT_REASON_STALE      11 /* rip set; argument: the head of this block, no longer valid */
+#define SOFT_REASON_STALE_SLOT 12
+#define SOFT_REASON_READ_ODD   13 /* the same; more than a page fault may come of it */
+#define SOFT_REASON_WRITE_ODD  14
+
+/* With a reason above: the look was for others as well. */
+#define SOFT_REASON_SHARED 16
+/* How far: bytes below the access's address, and above it. */
+#define SOFT_REACH(below, above) ((below) | (above) << 12)
+#define SOFT_REACH_BELOW(reach)	 ((reach)&0xfff)
+#define SOFT_REACH_ABOVE(reach)	 ((reach) >> 12 & 0xfff)
+#define SOFT_REACH_WRITE	 (1u << 24) /* some of them write */
+#define SOFT_REACH_OTHER	 (1u << 25) /* it is another access that will come, or not */
+
+#endif

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stopping the other vCPUs of this node for a moment, at a point where they hold no translated
+ * address: for taking write access away from a page that becomes code, and for emptying the cache.
+ *
+ *   pauser                              another vCPU
+ *   pause := 1, stop := 1, signal       in_run := 1, then looks at stop before guest code
+ *   waits for in_run = 0 or parked      at its safe point: parked := 1, sleeps while pause = 1
+ *
+ * One pauser at a time; who wants to be one meanwhile is at a safe point itself. A vCPU that waits
+ * for a page, in guest code or in C, is taken out of it by the signal.
+ */
+#include "engine/soft/cache/block.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+void soft_safe_point(struct engine_vcpu *vcpu)
+{
+	if (!atomic_load(&vcpu->pause))
+		return;
+	atomic_store(&vcpu->parked, 1);
+	while (atomic_load(&vcpu->pause))
+		syscall(SYS_futex, &vcpu->pause, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+	atomic_store(&vcpu->parked, 0);
+}
+
+static void ask(struct engine_vcpu *other)
+{
+	int thread = atomic_load(&other->thread);
+
+	atomic_store(&other->pause, 1);
+	atomic_store(&other->stop, 1);
+	if (thread && atomic_load(&other->in_run))
+		syscall(SYS_tgkill, getpid(), thread, ENGINE_KICK_SIGNAL);
+}
+
+void soft_pause_others(struct engine_vcpu *vcpu, uint64_t mask)
+{
+	struct engine *engine = vcpu->engine;
+	struct engine_vcpu *expected = NULL;
+
+	while (!atomic_compare_exchange_strong(&engine->pauser, &expected, vcpu)) {
+		expected = NULL;
+		soft_safe_point(vcpu);
+		sched_yield();
+	}
+	pthread_mutex_lock(&engine->lock);
+	for (uint32_t i = 0; i < VCPUS_MAX; i++)
+		if (engine->vcpu[i] && engine->vcpu[i] != vcpu && (mask >> i % 64 & 1))
+			ask(engine->vcpu[i]);
+	pthread_mutex_unlock(&engine->lock);
+	for (uint32_t i = 0; i < VCPUS_MAX; i++) {
+		struct engine_vcpu *other = engine->vcpu[i];
+
+		if (!other || other == vcpu || !(mask >> i % 64 & 1))
+			continue;
+		while (atomic_load(&other->in_run) && !atomic_load(&other->parked))
+			sched_yield();
+	}
+}
+
+void soft_pause_abandoned(struct engine_vcpu *vcpu)
+{
+	if (atomic_load(&vcpu->engine->pauser) == vcpu)
+		soft_resume_others(vcpu);
+}
+
+void soft_resume_others(struct engine_vcpu *vcpu)
+{
+	struct engine *engine = vcpu->engine;
+
+	pthread_mutex_lock(&engine->lock);
+	for (uint32_t i = 0; i < VCPUS_MAX; i++) {
+		struct engine_vcpu *other = engine->vcpu[i];
+
+		if (!other || !atomic_exchange(&other->pause, 0))
+			continue;
+		syscall(SYS_futex, &other->pause, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	}
+	pthread_mutex_unlock(&engine->lock);
+	atomic_store(&engine->pauser, NULL);
+}

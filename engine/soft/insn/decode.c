@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Decoding: what Zydis says, brought down to what the engine asks. Compiled like all of the engine
+ * without vector instructions; the library is not, so callers release the vector state before.
+ */
+#include "engine/soft/insn/decode.h"
+
+#include <errno.h>
+
+enum soft_code_size soft_code_size(const struct engine_vcpu *vcpu)
+{
+	uint16_t attributes = vcpu->state.segment[SEG_CS].attributes;
+
+	if (soft_real_mode(vcpu))
+		return CODE_16_REAL;
+	if (!soft_long_mode(vcpu))
+		return attributes & ATTRIBUTE_BIG ? CODE_32 : CODE_16;
+	if (attributes & ATTRIBUTE_LONG)
+		return CODE_64;
+	return attributes & ATTRIBUTE_BIG ? CODE_32_COMPAT : CODE_16;
+}
+
+int soft_register_number(ZydisRegister reg)
+{
+	if (reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15)
+		return (int)(reg - ZYDIS_REGISTER_RAX);
+	if (reg >= ZYDIS_REGISTER_EAX && reg <= ZYDIS_REGISTER_R15D)
+		return (int)(reg - ZYDIS_REGISTER_EAX);
+	if (reg >= ZYDIS_REGISTER_AX && reg <= ZYDIS_REGISTER_R15W)
+		return (int)(reg - ZYDIS_REGISTER_AX);
+	if (reg >= ZYDIS_REGISTER_AL && reg <= ZYDIS_REGISTER_BL)
+		return (int)(reg - ZYDIS_REGISTER_AL);
+	if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
+		return (int)(reg - ZYDIS_REGISTER_AH);
+	if (reg >= ZYDIS_REGISTER_SPL && reg <= ZYDIS_REGISTER_R15B)
+		return (int)(reg - ZYDIS_REGISTER_SPL) + 4;
+	return -1;
+}
+
+static void add_register(struct soft_insn *insn, ZydisRegister reg, uint8_t actions, bool address)
+{
+	int number = soft_register_number(reg);
+
+	if (number < 0)
+		return;
+	insn->registers |= (uint16_t)(1u << number);
+	if (address)
+		return;
+	insn->operand_registers |= (uint16_t)(1u << number);
+	if (actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+		insn->registers_write |= (uint16_t)(1u << number);
+	if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
+		insn->high_byte = true;
+}
+
+static void add_memory(struct soft_insn *insn, int i)
+{
+	const ZydisDecodedOperand *op = &insn->op[i];
+
+	add_register(insn, op->mem.base, 0, true);
+	add_register(insn, op->mem.index, 0, true);
+	if (op->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT ||
+	    op->mem.type == ZYDIS_MEMOP_TYPE_AGEN || insn->memory >= 0)
+		return;
+	insn->memory = (int8_t)i;
+	insn->memory_bytes = op->size / 8;
+	insn->memory_read = (op->actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0;
+	insn->memory_write = (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
+}
+
+/* Shifts and rotates by a count that may be zero change no flag then. */
+static bool shifts_by_register(const struct soft_insn *insn)
+{
+	switch (insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+	case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR:
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+	case ZYDIS_MNEMONIC_SHLD:
+	case ZYDIS_MNEMONIC_SHRD:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void add_flags(struct soft_insn *insn)
+{
+	const ZydisAccessedFlags *flags = insn->z.cpu_flags;
+
+	if (!flags)
+		return;
+	insn->flags_read = flags->tested & FLAGS_ARITHMETIC;
+	insn->flags_write = (flags->modified | flags->set_0 | flags->set_1 | flags->undefined) &
+			    FLAGS_ARITHMETIC;
+	insn->flags_change = insn->flags_write != 0;
+	if (shifts_by_register(insn)) {
+		/* Left alone if the count is zero, or (OF, AF) as they were on some CPUs. */
+		insn->flags_write = 0;
+		insn->flags_read |= FLAGS_ARITHMETIC;
+	}
+}
+
+bool soft_insn_is_bit_string(const struct soft_insn *insn)
+{
+	switch (insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+		return insn->memory >= 0 && insn->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
+	default:
+		return false;
+	}
+}
+
+/* Vector instructions without VEX want 16-byte operands aligned, but for these. */
+static bool is_unaligned(ZydisMnemonic mnemonic)
+{
+	switch (mnemonic) {
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM:
+	case ZYDIS_MNEMONIC_SHA1MSG1:
+	case ZYDIS_MNEMONIC_SHA1MSG2:
+	case ZYDIS_MNEMONIC_SHA1NEXTE:
+	case ZYDIS_MNEMONIC_SHA1RNDS4:
+	case ZYDIS_MNEMONIC_SHA256MSG1:
+	case ZYDIS_MNEMONIC_SHA256MSG2:
+	case ZYDIS_MNEMONIC_SHA256RNDS2:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static uint32_t alignment_of(const struct soft_insn *insn)
+{
+	switch (insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_CMPXCHG16B:
+	case ZYDIS_MNEMONIC_FXSAVE:
+	case ZYDIS_MNEMONIC_FXSAVE64:
+	case ZYDIS_MNEMONIC_FXRSTOR:
+	case ZYDIS_MNEMONIC_FXRSTOR64:
+		return 16;
+	case ZYDIS_MNEMONIC_VMOVAPS:
+	case ZYDIS_MNEMONIC_VMOVAPD:
+	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVNTDQ:
+	case ZYDIS_MNEMONIC_VMOVNTDQA:
+	case ZYDIS_MNEMONIC_VMOVNTPS:
+	case ZYDIS_MNEMONIC_VMOVNTPD:
+		return insn->memory_bytes;
+	default:
+		break;
+	}
+	if (insn->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || insn->memory_bytes != 16 ||
+	    !soft_insn_is_vector(insn) || is_unaligned(insn->z.mnemonic))
+		return 1;
+	return 16;
+}
+
+int soft_decode(enum soft_code_size code_size, const uint8_t *bytes, uint32_t size,
+		struct soft_insn *ret_insn)
+{
+	static const struct {
+		ZydisMachineMode mode;
+		ZydisStackWidth stack;
+	} modes[] = {
+		[CODE_16_REAL] = { ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16 },
+		[CODE_16] = { ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16 },
+		[CODE_32] = { ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32 },
+		[CODE_32_COMPAT] = { ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32 },
+		[CODE_64] = { ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64 },
+	};
+	struct soft_insn *insn = ret_insn;
+	ZydisDecoder decoder;
+	ZyanStatus status;
+
+	ZydisDecoderInit(&decoder, modes[code_size].mode, modes[code_size].stack);
+	status = ZydisDecoderDecodeFull(&decoder, bytes, size, &insn->z, insn->op);
+	if (status == ZYDIS_STATUS_NO_MORE_DATA)
+		return -ENODATA;
+	if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
+		return -E2BIG;
+	if (ZYAN_FAILED(status))
+		return -EINVAL;
+	insn->length = insn->z.length;
+	for (uint32_t i = 0; i < insn->length; i++)
+		insn->bytes[i] = bytes[i];
+	insn->memory = -1;
+	insn->memory_bytes = 0;
+	insn->memory_read = insn->memory_write = insn->high_byte = false;
+	insn->registers = insn->registers_write = insn->operand_registers = 0;
+	insn->flags_read = insn->flags_write = 0;
+	insn->flags_change = false;
+	for (int i = 0; i < insn->z.operand_count && i < INSN_OPERANDS; i++) {
+		if (insn->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER)
+			add_register(insn, insn->op[i].reg.value, insn->op[i].actions, false);
+		else if (insn->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			add_memory(insn, i);
+	}
+	add_flags(insn);
+	insn->alignment = insn->memory >= 0 ? alignment_of(insn) : 1;
+	return 0;
+}
+
+bool soft_insn_saves_vectors(const struct soft_insn *insn)
+{
+	return insn->z.mnemonic == ZYDIS_MNEMONIC_FXSAVE ||
+	       insn->z.mnemonic == ZYDIS_MNEMONIC_FXSAVE64 ||
+	       insn->z.mnemonic == ZYDIS_MNEMONIC_FXRSTOR ||
+	       insn->z.mnemonic == ZYDIS_MNEMONIC_FXRSTOR64;
+}
+
+bool soft_insn_is_vector(const struct soft_insn *insn)
+{
+	switch (insn->z.meta.isa_set) {
+	case ZYDIS_ISA_SET_X87:
+	case ZYDIS_ISA_SET_FCMOV:
+	case ZYDIS_ISA_SET_SSE3X87:
+	case ZYDIS_ISA_SET_PENTIUMMMX:
+		return true;
+	default:
+		break;
+	}
+	if (soft_insn_saves_vectors(insn))
+		return true;
+	if (insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+		return insn->z.meta.category != ZYDIS_CATEGORY_BMI1 &&
+		       insn->z.meta.category != ZYDIS_CATEGORY_BMI2;
+	for (int i = 0; i < insn->z.operand_count && i < INSN_OPERANDS; i++) {
+		ZydisRegister reg = insn->op[i].reg.value;
+
+		if (insn->op[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
+			continue;
+		if ((reg >= ZYDIS_REGISTER_XMM0 && reg <= ZYDIS_REGISTER_ZMM31) ||
+		    (reg >= ZYDIS_REGISTER_ST0 && reg <= ZYDIS_REGISTER_MM7) ||
+		    reg == ZYDIS_REGISTER_MXCSR)
+			return true;
+	}
+	return false;
+}
+
+static bool is_left_to_c(const struct soft_insn *insn)
+{
+	switch (insn->z.meta.category) {
+	case ZYDIS_CATEGORY_CALL:
+	case ZYDIS_CATEGORY_COND_BR:
+	case ZYDIS_CATEGORY_UNCOND_BR:
+	case ZYDIS_CATEGORY_RET:
+	case ZYDIS_CATEGORY_INTERRUPT:
+	case ZYDIS_CATEGORY_IO:
+	case ZYDIS_CATEGORY_IOSTRINGOP:
+	case ZYDIS_CATEGORY_STRINGOP:
+	case ZYDIS_CATEGORY_SYSCALL:
+	case ZYDIS_CATEGORY_SYSRET:
+	case ZYDIS_CATEGORY_SYSTEM:
+	case ZYDIS_CATEGORY_PUSH:
+	case ZYDIS_CATEGORY_POP:
+	case ZYDIS_CATEGORY_SEGOP:
+	case ZYDIS_CATEGORY_XSAVE:
+	case ZYDIS_CATEGORY_XSAVEOPT:
+	case ZYDIS_CATEGORY_VTX:
+	case ZYDIS_CATEGORY_RDWRFSGS:
+	case ZYDIS_CATEGORY_CET:
+	case ZYDIS_CATEGORY_CLZERO:
+	case ZYDIS_CATEGORY_CLDEMOTE:
+	case ZYDIS_CATEGORY_ENQCMD:
+	case ZYDIS_CATEGORY_HRESET:
+	case ZYDIS_CATEGORY_KEYLOCKER:
+	case ZYDIS_CATEGORY_KEYLOCKER_WIDE:
+	case ZYDIS_CATEGORY_MOVDIR:
+	case ZYDIS_CATEGORY_MPX:
+	case ZYDIS_CATEGORY_PCONFIG:
+	case ZYDIS_CATEGORY_PKU:
+	case ZYDIS_CATEGORY_PT:
+	case ZYDIS_CATEGORY_RDPID:
+	case ZYDIS_CATEGORY_RDPRU:
+	case ZYDIS_CATEGORY_SGX:
+	case ZYDIS_CATEGORY_UINTR:
+	case ZYDIS_CATEGORY_WAITPKG:
+	case ZYDIS_CATEGORY_AVX2GATHER:
+	case ZYDIS_CATEGORY_SCATTER:
+	case ZYDIS_CATEGORY_SERIALIZE:
+	case ZYDIS_CATEGORY_AMX_TILE:
+	case ZYDIS_CATEGORY_PADLOCK:
+	case ZYDIS_CATEGORY_INVALID:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool is_odd(const struct soft_insn *insn)
+{
+	switch (insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_LEA:
+	case ZYDIS_MNEMONIC_XLAT:
+	case ZYDIS_MNEMONIC_BOUND:
+	case ZYDIS_MNEMONIC_ARPL:
+	case ZYDIS_MNEMONIC_VERR:
+	case ZYDIS_MNEMONIC_VERW:
+	case ZYDIS_MNEMONIC_LAR:
+	case ZYDIS_MNEMONIC_LSL:
+	case ZYDIS_MNEMONIC_CPUID:
+	case ZYDIS_MNEMONIC_ENTER:
+	case ZYDIS_MNEMONIC_LEAVE:
+	case ZYDIS_MNEMONIC_MASKMOVQ:
+	case ZYDIS_MNEMONIC_MASKMOVDQU:
+	case ZYDIS_MNEMONIC_VMASKMOVDQU:
+	case ZYDIS_MNEMONIC_CLI:
+	case ZYDIS_MNEMONIC_STI:
+	case ZYDIS_MNEMONIC_CLAC:
+	case ZYDIS_MNEMONIC_STAC:
+	case ZYDIS_MNEMONIC_CLFLUSH:
+	case ZYDIS_MNEMONIC_CLFLUSHOPT:
+	case ZYDIS_MNEMONIC_CLWB:
+	case ZYDIS_MNEMONIC_UD0:
+	case ZYDIS_MNEMONIC_UD1:
+	case ZYDIS_MNEMONIC_UD2:
+	case ZYDIS_MNEMONIC_AAA:
+	case ZYDIS_MNEMONIC_AAS:
+	case ZYDIS_MNEMONIC_AAD:
+	case ZYDIS_MNEMONIC_AAM:
+	case ZYDIS_MNEMONIC_DAA:
+	case ZYDIS_MNEMONIC_DAS:
+	case ZYDIS_MNEMONIC_SALC:
+	case ZYDIS_MNEMONIC_MONITOR:
+	case ZYDIS_MNEMONIC_MWAIT:
+	case ZYDIS_MNEMONIC_MONITORX:
+	case ZYDIS_MNEMONIC_MWAITX:
+		return true;
+	default:
+		return false;
+	}
+}
+
+bool soft_insn_is_plain(const struct soft_insn *insn)
+{
+	if (insn->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+	    insn->z.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+		return false;
+	if ((insn->z.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED) || is_left_to_c(insn) || is_odd(insn))
+		return false;
+	for (int i = 0; i < insn->z.operand_count && i < INSN_OPERANDS; i++) {
+		const ZydisDecodedOperand *op = &insn->op[i];
+
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && i != insn->memory)
+			return op->mem.type == ZYDIS_MEMOP_TYPE_AGEN;
+		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    (op->reg.value == ZYDIS_REGISTER_RIP || op->reg.value == ZYDIS_REGISTER_EIP ||
+		     op->reg.value == ZYDIS_REGISTER_IP ||
+		     (op->reg.value >= ZYDIS_REGISTER_ES && op->reg.value <= ZYDIS_REGISTER_GS)))
+			return false;
+	}
+	if (insn->memory >= 0 && insn->op[insn->memory].mem.type != ZYDIS_MEMOP_TYPE_MEM)
+		return false;
+	return insn->memory < 0 || insn->memory_bytes;
+}

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Plain instructions, executed by the host's CPU with all of the guest's registers.
+ *
+ *   operand in one page of memory    executed in place, so that LOCK means what it says
+ *   operand across pages, a device   executed on a copy, which is then written back
+ *
+ * The copy keeps the operand's alignment, so that the CPU's alignment faults are the guest's.
+ * Everything that can fault is tried before; if a device still has to be asked after the execution,
+ * the registers go back to what they were, and the instruction starts anew with the answer.
+ *
+ * Left out: LOCK across pages is not atomic towards other nodes.
+ */
+#include "engine/soft/step/step.h"
+
+#include <string.h>
+
+#include "engine/soft/cache/block.h"
+#include "engine/soft/insn/emit.h"
+
+#define OPERAND_MAX 1024u
+
+/* A register for the operand's address: no REX prefix, no SIB byte, and not the instruction's. */
+static int choose_base(const struct soft_insn *insn)
+{
+	static const uint8_t candidates[] = { RSI, RDI, RBX, RCX, RDX, RAX };
+
+	for (size_t i = 0; i < sizeof(candidates); i++)
+		if (!(insn->operand_registers >> candidates[i] & 1))
+			return candidates[i];
+	return -1;
+}
+
+int soft_fault_from_host(struct engine_vcpu *vcpu)
+{
+	uint8_t vector = (uint8_t)vcpu->argument;
+
+	if (vector == FAULT_OF_ENGINE) {
+		vcpu->pending.kind = EXIT_FAILED;
+		vcpu->pending.fail.reason = "guest memory is not accessible on this host";
+		vcpu->pending.fail.detail = vcpu->rip;
+		return SOFT_EXIT;
+	}
+	if (vector == VECTOR_GP || vector == VECTOR_SS)
+		return soft_raise_error(vcpu, vector, 0);
+	if (vector == VECTOR_PF) /* the host's: soft_step_fault() makes the guest's of it */
+		return soft_raise_page_fault(vcpu, vcpu->host_fault, 0);
+	if (vector == VECTOR_XM && !(vcpu->state.cr4 & CR4_OSXMMEXCPT))
+		vector = VECTOR_UD;
+	return soft_raise(vcpu, vector);
+}
+
+int soft_execute_at(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint8_t *host, int base)
+{
+	struct emit e = { .at = vcpu->exec, .end = vcpu->exec + SOFT_EXEC_BYTES };
+	uint8_t bytes[HOST_INSN_MAX];
+
+	if (base < 0)
+		base = host ? choose_base(insn) : 0;
+	emit_load(&e, R14, VCPU_GPR + 8 * R14);
+	emit_load(&e, R15, VCPU_GPR + 8 * R15);
+	if (host)
+		emit_load(&e, base, VCPU_EXEC_ADDRESS);
+	vcpu->exec_insn = e.at;
+	emit_bytes(&e, bytes, soft_encode(insn, (struct host_operand){ base, -1, 0, 0 }, bytes));
+	emit_store(&e, R14, VCPU_GPR + 8 * R14);
+	emit_store(&e, R15, VCPU_GPR + 8 * R15);
+	if (host)
+		emit_load(&e, base, VCPU_GPR + 8 * (uint32_t)base);
+	emit_store_constant(&e, SOFT_REASON_EXEC, VCPU_REASON);
+	emit_jump(&e, soft_cache_exit(vcpu->engine));
+	vcpu->exec_address = (uintptr_t)host;
+	switch (soft_enter(vcpu, vcpu->exec)) {
+	case SOFT_REASON_EXEC:
+		return SOFT_OK;
+	case SOFT_REASON_FAULT:
+		return soft_fault_from_host(vcpu);
+	default:
+		return SOFT_AGAIN;
+	}
+}
+
+static int execute_here(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint8_t *host)
+{
+	return soft_execute_at(vcpu, insn, host, -1);
+}
+
+int soft_execute_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn)
+{
+	return execute_here(vcpu, insn, vcpu->bounce);
+}
+
+/* Bytes from the operand's address to the word with the bit (SDM vol. 2, BT). */
+static int64_t bit_distance(const struct engine_vcpu *vcpu, const struct soft_insn *insn)
+{
+	uint64_t bit = soft_get_register(vcpu, insn->op[1].reg.value);
+	uint32_t bytes = insn->memory_bytes, shift = 64 - 8 * bytes;
+	int64_t number = (int64_t)(bit << shift) >> shift;
+
+	return (number >> (bytes == 8 ? 6 : bytes == 4 ? 5 : 4)) * (int64_t)bytes;
+}
+
+struct undo {
+	uint64_t gpr[GPR_COUNT];
+	uint64_t flags;
+};
+
+/* On a copy: across pages, or a device's. */
+static int execute_on_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint64_t linear,
+			   int64_t distance)
+{
+	uint8_t *copy = vcpu->bounce + (linear & 63);
+	uint32_t bytes = insn->memory_bytes;
+	struct undo undo;
+	int err = SOFT_OK;
+
+	if (insn->memory_write)
+		err = soft_probe_write(vcpu, vcpu->view, linear, bytes);
+	if (!err && (insn->memory_read || !vcpu->bounce_device))
+		err = soft_read(vcpu, vcpu->view, linear, copy, bytes);
+	if (err)
+		return err;
+	soft_copy(undo.gpr, vcpu->gpr, sizeof(undo.gpr));
+	undo.flags = vcpu->flags;
+	vcpu->committing = true;
+	err = execute_here(vcpu, insn, copy - distance);
+	if (!err && insn->memory_write)
+		err = soft_write(vcpu, vcpu->view, linear, copy, bytes);
+	vcpu->committing = false;
+	if (err) {
+		soft_copy(vcpu->gpr, undo.gpr, sizeof(undo.gpr));
+		vcpu->flags = undo.flags;
+	}
+	return err;
+}
+
+static bool is_locked(const struct soft_insn *insn)
+{
+	return (insn->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) ||
+	       insn->z.mnemonic == ZYDIS_MNEMONIC_XCHG;
+}
+
+/*
+ * A locked instruction on two pages: the other vCPUs of this node stand still meanwhile, as they do
+ * for a CPU's bus lock. The pages are fetched before that, so that they seldom do for long. Both
+ * may still be taken by another node in between: towards other nodes it is not atomic.
+ */
+static int execute_split_lock(struct engine_vcpu *vcpu, const struct soft_insn *insn,
+			      uint64_t linear, int64_t distance)
+{
+	int err = soft_probe_write(vcpu, vcpu->view, linear, insn->memory_bytes);
+
+	if (!err)
+		err = soft_read(vcpu, vcpu->view, linear, vcpu->bounce, insn->memory_bytes);
+	if (err)
+		return err;
+	soft_pause_others(vcpu, UINT64_MAX);
+	err = execute_on_copy(vcpu, insn, linear, distance);
+	soft_resume_others(vcpu);
+	return err;
+}
+
+/* On its operand in memory at `linear`, and `distance` bytes before what it is told. */
+static int execute_on_memory(struct engine_vcpu *vcpu, const struct soft_insn *insn,
+			     uint64_t linear, int64_t distance)
+{
+	struct soft_page page;
+	int err = soft_translate(vcpu, vcpu->view, linear,
+				 insn->memory_write ? ACCESS_WRITE : ACCESS_READ, &page);
+
+	if (err)
+		return err;
+	vcpu->bounce_device = !page.host;
+	if (!page.host || (linear & (PAGE_BYTES - 1)) + insn->memory_bytes > PAGE_BYTES) {
+		if (insn->memory_bytes > OPERAND_MAX)
+			return soft_raise(vcpu, VECTOR_UD);
+		if (page.host && is_locked(insn))
+			return execute_split_lock(vcpu, insn, linear, distance);
+		return execute_on_copy(vcpu, insn, linear, distance);
+	}
+	err = execute_here(vcpu, insn, page.host - distance);
+	if (page.code && !err)
+		soft_code_written(vcpu, page.gpa, insn->memory_bytes);
+	return err;
+}
+
+static bool is_misaligned(const struct engine_vcpu *vcpu, const struct soft_insn *insn,
+			  enum vcpu_segment segment, uint64_t offset)
+{
+	if (!soft_code64(vcpu) || segment == SEG_FS || segment == SEG_GS)
+		offset += vcpu->state.segment[segment].base;
+	return offset & (insn->alignment - 1);
+}
+
+int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	const struct soft_insn *insn = step->insn;
+	uint64_t offset, linear;
+	enum vcpu_segment segment;
+	int64_t distance;
+	int err;
+
+	if (insn->memory < 0)
+		return execute_here(vcpu, insn, NULL);
+	distance = soft_insn_is_bit_string(insn) ? bit_distance(vcpu, insn) : 0;
+	segment = soft_segment_of(insn->op[insn->memory].mem.segment);
+	offset = (soft_effective_address(vcpu, step, &insn->op[insn->memory].mem) +
+		  (uint64_t)distance) &
+		 soft_mask(insn->z.address_width / 8u);
+	/* The CPU looks at this before it looks for the page, or at the rest of the address. */
+	if (is_misaligned(vcpu, insn, segment, offset))
+		err = soft_raise_error(vcpu, VECTOR_GP, 0);
+	else
+		err = soft_linear(vcpu, segment, offset, insn->memory_bytes, insn->memory_write,
+				  &linear);
+	if (err == SOFT_FAULT && soft_fault_is_hosts(insn))
+		return soft_step_absent(vcpu, insn);
+	if (err)
+		return err;
+	err = execute_on_memory(vcpu, insn, linear, distance);
+	if (err == SOFT_FAULT && vcpu->fault.vector == VECTOR_PF && soft_fault_is_hosts(insn))
+		err = soft_step_fault(vcpu, insn, linear);
+	return err;
+}
+
+/* ---- gathers: several operands, each on its own (SDM vol. 2, VPGATHERDD) -------------------- */
+
+#define XSAVE_XMM 160u
+#define XSAVE_YMM 576u
+
+static uint8_t *vector_byte(struct engine_vcpu *vcpu, ZydisRegister reg, uint32_t offset)
+{
+	uint32_t number = (uint32_t)(reg >= ZYDIS_REGISTER_YMM0 ? reg - ZYDIS_REGISTER_YMM0
+								: reg - ZYDIS_REGISTER_XMM0);
+
+	return vcpu->xsave + (offset < 16 ? XSAVE_XMM + 16 * number + offset
+					  : XSAVE_YMM + 16 * number + offset - 16);
+}
+
+static uint64_t vector_get(struct engine_vcpu *vcpu, ZydisRegister reg, uint32_t offset,
+			   uint32_t bytes)
+{
+	uint64_t value = 0;
+
+	soft_copy(&value, vector_byte(vcpu, reg, offset), bytes);
+	return value;
+}
+
+static bool indexes_are_wide(ZydisMnemonic mnemonic)
+{
+	return mnemonic == ZYDIS_MNEMONIC_VPGATHERQD || mnemonic == ZYDIS_MNEMONIC_VPGATHERQQ ||
+	       mnemonic == ZYDIS_MNEMONIC_VGATHERQPS || mnemonic == ZYDIS_MNEMONIC_VGATHERQPD;
+}
+
+static int gather_one(struct engine_vcpu *vcpu, const struct soft_step *step, uint32_t i,
+		      uint32_t bytes, uint32_t index_bytes)
+{
+	const ZydisDecodedOperand *op = step->insn->op;
+	const ZydisDecodedOperandMem *mem = &op[1].mem;
+	ZydisDecodedOperandMem plain = *mem;
+	uint64_t index = vector_get(vcpu, mem->index, i * index_bytes, index_bytes), linear,
+		 zero = 0;
+	uint64_t value = 0;
+	int err = SOFT_OK;
+
+	if (index_bytes == 4)
+		index = (uint64_t)(int64_t)(int32_t)index;
+	plain.index = ZYDIS_REGISTER_NONE;
+	if (vector_get(vcpu, op[2].reg.value, i * bytes, bytes) >> (8 * bytes - 1) & 1) {
+		err = soft_linear(
+			vcpu, soft_segment_of(mem->segment),
+			(soft_effective_address(vcpu, step, &plain) + index * mem->scale) &
+				soft_mask(step->insn->z.address_width / 8u),
+			bytes, false, &linear);
+		if (!err)
+			err = soft_read(vcpu, vcpu->view, linear, &value, bytes);
+		if (!err)
+			soft_copy(vector_byte(vcpu, op[0].reg.value, i * bytes), &value, bytes);
+	}
+	if (!err)
+		soft_copy(vector_byte(vcpu, op[2].reg.value, i * bytes), &zero, bytes);
+	return err;
+}
+
+int soft_step_gather(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	const ZydisDecodedOperand *op = step->insn->op;
+	uint32_t bytes, index_bytes, count;
+	uint64_t zero = 0;
+
+	index_bytes = indexes_are_wide(step->insn->z.mnemonic) ? 8 : 4;
+	bytes = step->insn->z.raw.vex.W ? 8 : 4;
+	/* As many as both registers hold. */
+	count = (step->insn->z.raw.vex.L ? 32u : 16u) / (bytes > index_bytes ? bytes : index_bytes);
+	soft_fpu_release(vcpu);
+	vcpu->xsave[512] |= 6;
+	for (uint32_t i = 0; i < count; i++) {
+		int err = gather_one(vcpu, step, i, bytes, index_bytes);
+
+		if (err)
+			return err;
+	}
+	/* What lies above the elements is zero, in destination and mask. */
+	for (uint32_t offset = count * bytes; offset < 32; offset += 4) {
+		soft_copy(vector_byte(vcpu, op[0].reg.value, offset), &zero, 4);
+		soft_copy(vector_byte(vcpu, op[2].reg.value, offset), &zero, 4);
+	}
+	return SOFT_OK;
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The stepper: INT and its kin, and IRET.
+ *
+ * Left out: nested tasks, virtual-8086 mode.
+ */
+#include "engine/soft/step/control.h"
+
+#include "engine/soft/cpu/segment.h"
+
+int soft_step_int(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	uint8_t vector = VECTOR_BP;
+	enum soft_event event = EVENT_SOFT;
+	int err;
+
+	switch (step->insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_INT:
+		vector = (uint8_t)step->insn->op[0].imm.value.u;
+		break;
+	case ZYDIS_MNEMONIC_INT1:
+		vector = VECTOR_DB;
+		event = EVENT_EXCEPTION;
+		vcpu->resume_flag = 0;
+		break;
+	case ZYDIS_MNEMONIC_INTO:
+		if (!(vcpu->flags & FLAG_OF))
+			return SOFT_OK;
+		vector = VECTOR_OF;
+		break;
+	default:
+		break;
+	}
+	err = soft_deliver(vcpu, vector, event, false, 0, step->next);
+	step->jumped = true;
+	step->trap = false; /* the gate has cleared TF */
+	return err;
+}
+
+/* The end of every IRET: CS and the stack are in place, rip, cs and flags are value[0] to [2]. */
+static int returned(struct engine_vcpu *vcpu, struct soft_step *step, const uint64_t *value,
+		    uint8_t cpl, uint64_t mask)
+{
+	vcpu->rip = value[0];
+	vcpu->cpl = cpl;
+	vcpu->iret_done = true;
+	soft_set_rflags(vcpu, (soft_rflags(vcpu) & ~mask) | (value[2] & mask));
+	step->jumped = true;
+	return SOFT_OK;
+}
+
+static int iret_long(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	uint32_t bytes = soft_operand_bytes(step);
+	struct vcpu_segment_state code, stack = { 0 };
+	uint64_t value[5], mask;
+	uint8_t cpl;
+	int err = SOFT_OK;
+
+	if (vcpu->system_flags & FLAG_NT)
+		return soft_raise_error(vcpu, VECTOR_GP, 0);
+	for (uint32_t i = 0; i < 5 && !err; i++)
+		err = soft_stack_read(vcpu, i * bytes, bytes, &value[i]);
+	if (!err)
+		err = soft_segment_code(vcpu, (uint16_t)value[1], SEGMENT_BY_RETURN, &code, &cpl);
+	if (err)
+		return err;
+	if ((value[4] & ~3ull & 0xffff) == 0) {
+		if (!(code.attributes & ATTRIBUTE_LONG) || cpl == 3)
+			return soft_raise_error(vcpu, VECTOR_GP, 0);
+		soft_segment_null(&stack, (uint16_t)value[4]);
+	} else {
+		err = soft_segment_stack(vcpu, (uint16_t)value[4], cpl, &stack);
+		if (err)
+			return err;
+	}
+	err = soft_segment_reaches(vcpu, &code, value[0]);
+	if (err)
+		return err;
+	mask = soft_writable_flags(vcpu, bytes) | (bytes > 2 ? FLAG_RF : 0);
+	if (cpl != vcpu->cpl)
+		soft_segment_leave(vcpu, cpl);
+	vcpu->state.segment[SEG_CS] = code;
+	vcpu->state.segment[SEG_SS] = stack;
+	vcpu->gpr[GPR_RSP] = value[3];
+	return returned(vcpu, step, value, cpl, mask);
+}
+
+static int fail_virtual_8086(struct engine_vcpu *vcpu)
+{
+	vcpu->pending.kind = EXIT_FAILED;
+	vcpu->pending.fail.reason = "virtual-8086 mode is not there";
+	vcpu->pending.fail.detail = 0;
+	return SOFT_EXIT;
+}
+
+static int iret_real(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	uint32_t bytes = soft_operand_bytes(step);
+	uint64_t value[3], mask = (soft_writable_flags(vcpu, bytes) & ~FLAG_VM);
+	int err = SOFT_OK;
+
+	for (uint32_t i = 0; i < 3 && !err; i++)
+		err = soft_stack_read(vcpu, i * bytes, bytes, &value[i]);
+	if (err)
+		return err;
+	soft_stack_move(vcpu, 3 * (int64_t)bytes);
+	vcpu->state.segment[SEG_CS].selector = (uint16_t)value[1];
+	vcpu->state.segment[SEG_CS].base = (value[1] & 0xffff) << 4;
+	vcpu->rip = value[0];
+	vcpu->iret_done = true;
+	soft_set_rflags(vcpu, (soft_rflags(vcpu) & ~mask) | (value[2] & mask));
+	step->jumped = true;
+	return SOFT_OK;
+}
+
+static int iret_protected(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	uint32_t bytes = soft_operand_bytes(step);
+	uint64_t value[5], mask = soft_writable_flags(vcpu, bytes) | (bytes > 2 ? FLAG_RF : 0);
+	struct vcpu_segment_state code, stack;
+	uint8_t cpl;
+	int err = SOFT_OK;
+
+	if (vcpu->system_flags & FLAG_NT)
+		return soft_no_task_switch(vcpu, vcpu->state.segment[SEG_TR].selector);
+	for (uint32_t i = 0; i < 3 && !err; i++)
+		err = soft_stack_read(vcpu, i * bytes, bytes, &value[i]);
+	if (!err && (value[2] & FLAG_VM) && !vcpu->cpl)
+		return fail_virtual_8086(vcpu);
+	if (!err)
+		err = soft_segment_code(vcpu, (uint16_t)value[1], SEGMENT_BY_RETURN, &code, &cpl);
+	if (!err)
+		err = soft_segment_reaches(vcpu, &code, value[0]);
+	if (err)
+		return err;
+	for (uint32_t i = 3; i < 5 && !err && cpl != vcpu->cpl; i++)
+		err = soft_stack_read(vcpu, i * bytes, bytes, &value[i]);
+	if (!err && cpl != vcpu->cpl)
+		err = soft_segment_stack(vcpu, (uint16_t)value[4], cpl, &stack);
+	if (err)
+		return err;
+	if (cpl != vcpu->cpl) {
+		soft_stack_outer(vcpu, &stack, value[3]);
+		soft_segment_leave(vcpu, cpl);
+	} else {
+		soft_stack_move(vcpu, 3 * (int64_t)bytes);
+	}
+	vcpu->state.segment[SEG_CS] = code;
+	return returned(vcpu, step, value, cpl, mask);
+}
+
+int soft_step_iret(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	int err;
+
+	if (soft_long_mode(vcpu))
+		err = iret_long(vcpu, step);
+	else if (soft_real_mode(vcpu))
+		err = iret_real(vcpu, step);
+	else
+		err = iret_protected(vcpu, step);
+	if (!err)
+		vcpu->state.nmi_masked = 0;
+	return err;
+}

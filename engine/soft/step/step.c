@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The stepper: one instruction of any mode, by C.
+ *
+ * It is the engine's reference and its last resort. System instructions, odd ones, whole modes (16
+ * and 32-bit code), accesses to devices and across pages come here; translated code does the rest.
+ * Arithmetic is not written anew: the host's CPU executes the instruction with its operand
+ * translated (step/exec.c).
+ *
+ * An instruction changes registers only when nothing can fault any more.
+ */
+#include "engine/soft/step/step.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "engine/soft/cpu/segment.h"
+
+uint64_t soft_mask(uint32_t bytes)
+{
+	return bytes >= 8 ? UINT64_MAX : BIT64(8 * bytes) - 1;
+}
+
+static bool is_high_byte(ZydisRegister reg)
+{
+	return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
+}
+
+static uint32_t register_bytes(ZydisRegister reg)
+{
+	if (reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15)
+		return 8;
+	if (reg >= ZYDIS_REGISTER_EAX && reg <= ZYDIS_REGISTER_R15D)
+		return 4;
+	if (reg >= ZYDIS_REGISTER_AX && reg <= ZYDIS_REGISTER_R15W)
+		return 2;
+	return 1;
+}
+
+enum vcpu_segment soft_segment_of(ZydisRegister reg)
+{
+	switch (reg) {
+	case ZYDIS_REGISTER_ES:
+		return SEG_ES;
+	case ZYDIS_REGISTER_CS:
+		return SEG_CS;
+	case ZYDIS_REGISTER_SS:
+		return SEG_SS;
+	case ZYDIS_REGISTER_FS:
+		return SEG_FS;
+	case ZYDIS_REGISTER_GS:
+		return SEG_GS;
+	default:
+		return SEG_DS;
+	}
+}
+
+uint64_t soft_get_register(const struct engine_vcpu *vcpu, ZydisRegister reg)
+{
+	int number = soft_register_number(reg);
+
+	if (number < 0)
+		return vcpu->state.segment[soft_segment_of(reg)].selector;
+	if (is_high_byte(reg))
+		return vcpu->gpr[number] >> 8 & 0xff;
+	return vcpu->gpr[number] & soft_mask(register_bytes(reg));
+}
+
+void soft_set_gpr(struct engine_vcpu *vcpu, int number, uint32_t bytes, uint64_t value)
+{
+	uint64_t mask = soft_mask(bytes);
+
+	if (bytes >= 4)
+		vcpu->gpr[number] = value & mask;
+	else
+		vcpu->gpr[number] = (vcpu->gpr[number] & ~mask) | (value & mask);
+}
+
+void soft_set_register(struct engine_vcpu *vcpu, ZydisRegister reg, uint64_t value)
+{
+	int number = soft_register_number(reg);
+
+	if (is_high_byte(reg))
+		vcpu->gpr[number] = (vcpu->gpr[number] & ~0xff00ull) | (value & 0xff) << 8;
+	else
+		soft_set_gpr(vcpu, number, register_bytes(reg), value);
+}
+
+uint64_t soft_effective_address(const struct engine_vcpu *vcpu, const struct soft_step *step,
+				const ZydisDecodedOperandMem *mem)
+{
+	uint64_t address = mem->disp.has_displacement ? (uint64_t)mem->disp.value : 0;
+
+	if (mem->base == ZYDIS_REGISTER_RIP || mem->base == ZYDIS_REGISTER_EIP)
+		address += step->next;
+	else if (mem->base != ZYDIS_REGISTER_NONE)
+		address += soft_get_register(vcpu, mem->base);
+	if (mem->index != ZYDIS_REGISTER_NONE)
+		address += soft_get_register(vcpu, mem->index) * mem->scale;
+	return address & soft_mask(step->insn->z.address_width / 8u);
+}
+
+static int segment_fault(struct engine_vcpu *vcpu, enum vcpu_segment segment)
+{
+	return soft_raise_error(vcpu, segment == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
+}
+
+/* What debug registers and alignment checks say to an access of the instruction itself. */
+static int check_access(struct engine_vcpu *vcpu, uint64_t linear, uint32_t bytes, bool write)
+{
+	if (vcpu->state.dr7 & 0xff)
+		soft_watch_data(vcpu, linear, bytes, write);
+	if (vcpu->cpl == 3 && soft_checks_alignment(vcpu) && bytes <= 8 &&
+	    (linear & (bytes - 1) & 7) && !(bytes & (bytes - 1)))
+		return soft_raise_error(vcpu, VECTOR_AC, 0);
+	return SOFT_OK;
+}
+
+int soft_linear(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t offset,
+		uint32_t bytes, bool write, uint64_t *ret_linear)
+{
+	const struct vcpu_segment_state *state = &vcpu->state.segment[segment];
+	uint64_t linear, last;
+
+	if (soft_code64(vcpu)) {
+		linear = offset + (segment == SEG_FS || segment == SEG_GS ? state->base : 0);
+		last = linear + (bytes ? bytes - 1 : 0);
+		if (!soft_is_canonical(linear) || !soft_is_canonical(last))
+			return segment_fault(vcpu, segment);
+		*ret_linear = linear;
+		return check_access(vcpu, linear, bytes, write);
+	}
+	offset &= 0xffffffff;
+	if (soft_real_mode(vcpu) ? offset + (bytes ? bytes - 1 : 0) > state->limit
+				 : !soft_segment_allows(state, offset, bytes, write))
+		return segment_fault(vcpu, segment);
+	*ret_linear = (state->base + offset) & 0xffffffff;
+	return check_access(vcpu, *ret_linear, bytes, write);
+}
+
+int soft_operand_linear(struct engine_vcpu *vcpu, const struct soft_step *step,
+			const ZydisDecodedOperand *op, bool write, uint64_t *ret_linear)
+{
+	return soft_linear(vcpu, soft_segment_of(op->mem.segment),
+			   soft_effective_address(vcpu, step, &op->mem), op->size / 8u, write,
+			   ret_linear);
+}
+
+int soft_get_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int index,
+		     uint64_t *ret_value)
+{
+	const ZydisDecodedOperand *op = &step->insn->op[index];
+	uint64_t linear, value = 0;
+	int err;
+
+	switch (op->type) {
+	case ZYDIS_OPERAND_TYPE_REGISTER:
+		*ret_value = soft_get_register(vcpu, op->reg.value);
+		return SOFT_OK;
+	case ZYDIS_OPERAND_TYPE_IMMEDIATE:
+		*ret_value = op->imm.value.u;
+		return SOFT_OK;
+	default:
+		break;
+	}
+	err = soft_operand_linear(vcpu, step, op, false, &linear);
+	if (!err)
+		err = soft_read(vcpu, vcpu->view, linear, &value, op->size / 8u);
+	*ret_value = value;
+	return err;
+}
+
+int soft_set_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int index,
+		     uint64_t value)
+{
+	const ZydisDecodedOperand *op = &step->insn->op[index];
+	uint64_t linear;
+	int err;
+
+	if (op->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+		soft_set_register(vcpu, op->reg.value, value);
+		return SOFT_OK;
+	}
+	err = soft_operand_linear(vcpu, step, op, true, &linear);
+	return err ? err : soft_write(vcpu, vcpu->view, linear, &value, op->size / 8u);
+}
+
+uint32_t soft_stack_width(const struct engine_vcpu *vcpu)
+{
+	if (soft_code64(vcpu))
+		return 8;
+	return vcpu->state.segment[SEG_SS].attributes & ATTRIBUTE_BIG ? 4 : 2;
+}
+
+/* Linear address of `offset` bytes above the stack pointer. */
+static int stack_linear(struct engine_vcpu *vcpu, int64_t offset, uint32_t bytes, bool write,
+			uint64_t *ret_linear)
+{
+	uint64_t top = (vcpu->gpr[GPR_RSP] + (uint64_t)offset) & soft_mask(soft_stack_width(vcpu));
+
+	return soft_linear(vcpu, SEG_SS, top, bytes, write, ret_linear);
+}
+
+int soft_stack_read(struct engine_vcpu *vcpu, uint32_t offset, uint32_t bytes, uint64_t *ret_value)
+{
+	uint64_t linear, value = 0;
+	int err = stack_linear(vcpu, offset, bytes, false, &linear);
+
+	if (!err)
+		err = soft_read(vcpu, vcpu->view, linear, &value, bytes);
+	*ret_value = value;
+	return err;
+}
+
+void soft_stack_move(struct engine_vcpu *vcpu, int64_t bytes)
+{
+	soft_set_gpr(vcpu, GPR_RSP, soft_stack_width(vcpu), vcpu->gpr[GPR_RSP] + (uint64_t)bytes);
+}
+
+int soft_stack_push(struct engine_vcpu *vcpu, uint32_t bytes, uint64_t value)
+{
+	uint64_t linear;
+	int err = stack_linear(vcpu, -(int64_t)bytes, bytes, true, &linear);
+
+	if (!err)
+		err = soft_write(vcpu, vcpu->view, linear, &value, bytes);
+	if (!err)
+		soft_stack_move(vcpu, -(int64_t)bytes);
+	return err;
+}
+
+int soft_jump(struct engine_vcpu *vcpu, struct soft_step *step, uint64_t offset, uint32_t bytes)
+{
+	int err;
+
+	offset &= soft_mask(bytes);
+	err = soft_segment_reaches(vcpu, &vcpu->state.segment[SEG_CS], offset);
+	if (err)
+		return err;
+	vcpu->rip = offset;
+	step->jumped = true;
+	return SOFT_OK;
+}
+
+static int fail_untranslated(struct engine_vcpu *vcpu, const uint8_t *bytes)
+{
+	uint64_t detail = 0;
+
+	memcpy(&detail, bytes, 8);
+	vcpu->pending.kind = EXIT_FAILED;
+	vcpu->pending.fail.reason = "an instruction that is not implemented (detail: its bytes)";
+	vcpu->pending.fail.detail = detail;
+	return SOFT_EXIT;
+}
+
+static int fetch_and_decode(struct engine_vcpu *vcpu, struct soft_step *step,
+			    struct soft_insn *insn)
+{
+	uint64_t linear = vcpu->rip + (soft_code64(vcpu) ? 0 : vcpu->state.segment[SEG_CS].base);
+	uint8_t bytes[16] = { 0 };
+	uint32_t size = INSN_BYTES_MAX, more;
+	int err, result;
+
+	if (!soft_code64(vcpu)) {
+		linear &= 0xffffffff;
+		if ((vcpu->rip & 0xffffffff) > vcpu->state.segment[SEG_CS].limit)
+			return soft_raise_error(vcpu, VECTOR_GP, 0);
+	}
+	err = soft_fetch(vcpu, linear, bytes, &size);
+	if (err)
+		return err;
+	soft_fpu_release(vcpu);
+	step->code_size = soft_code_size(vcpu);
+	result = soft_decode(step->code_size, bytes, size, insn);
+	if (result == -ENODATA && size < INSN_BYTES_MAX) {
+		more = INSN_BYTES_MAX - size;
+		err = soft_fetch(vcpu, linear + size, bytes + size, &more);
+		if (err)
+			return err;
+		result = soft_decode(step->code_size, bytes, INSN_BYTES_MAX, insn);
+	}
+	if (result == -ENODATA || result == -E2BIG)
+		return soft_raise_error(vcpu, VECTOR_GP, 0); /* longer than 15 bytes */
+	return result ? soft_raise(vcpu, VECTOR_UD) : SOFT_OK;
+}
+
+/* CR0.TS and the like: #NM or #UD before a vector instruction (SDM vol. 3, 13.1). */
+static int check_vector(struct engine_vcpu *vcpu, const struct soft_insn *insn)
+{
+	uint64_t cr0 = vcpu->state.cr0, cr4 = vcpu->state.cr4;
+	bool x87 = insn->z.meta.category == ZYDIS_CATEGORY_X87_ALU ||
+		   insn->z.meta.isa_set == ZYDIS_ISA_SET_X87 ||
+		   insn->z.meta.isa_set == ZYDIS_ISA_SET_FCMOV ||
+		   insn->z.meta.isa_set == ZYDIS_ISA_SET_SSE3X87;
+
+	if (x87) {
+		bool wait = insn->z.mnemonic == ZYDIS_MNEMONIC_FWAIT;
+
+		if (wait ? (cr0 & CR0_TS) && (cr0 & CR0_MP) : (cr0 & (CR0_TS | CR0_EM)) != 0)
+			return soft_raise(vcpu, VECTOR_NM);
+		return SOFT_OK;
+	}
+	if (soft_insn_saves_vectors(insn))
+		return cr0 & (CR0_TS | CR0_EM) ? soft_raise(vcpu, VECTOR_NM) : SOFT_OK;
+	if (insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+		if (!(cr4 & CR4_OSXSAVE) || (vcpu->state.xcr0 & 6) != 6)
+			return soft_raise(vcpu, VECTOR_UD);
+	} else if ((cr0 & CR0_EM) ||
+		   (!(cr4 & CR4_OSFXSR) && insn->z.meta.isa_set != ZYDIS_ISA_SET_PENTIUMMMX)) {
+		return soft_raise(vcpu, VECTOR_UD);
+	}
+	return cr0 & CR0_TS ? soft_raise(vcpu, VECTOR_NM) : SOFT_OK;
+}
+
+static int execute(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	ZydisMnemonic mnemonic = step->insn->z.mnemonic;
+	soft_handler *handler = soft_control_handler(mnemonic);
+	int err;
+
+	if (!handler)
+		handler = soft_string_handler(mnemonic);
+	/* MOVSD and CMPSD are names of vector instructions as well. */
+	if (handler && soft_insn_is_vector(step->insn))
+		handler = NULL;
+	if (!handler)
+		handler = soft_system_handler(mnemonic);
+	if (!handler && !soft_code64(vcpu))
+		handler = soft_legacy_handler(mnemonic);
+	if (handler)
+		return handler(vcpu, step);
+	if (step->insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
+		return soft_raise(vcpu, VECTOR_UD);
+	if (soft_insn_is_vector(step->insn)) {
+		err = check_vector(vcpu, step->insn);
+		if (err)
+			return err;
+	}
+	if (step->insn->z.meta.category == ZYDIS_CATEGORY_AVX2GATHER)
+		return soft_step_gather(vcpu, step);
+	if (soft_insn_is_masked_store(step->insn))
+		return soft_step_masked(vcpu, step);
+	if (soft_insn_is_plain(step->insn))
+		return soft_step_plain(vcpu, step);
+	return fail_untranslated(vcpu, step->insn->bytes);
+}
+
+/* Comes before everything else that the instruction could do; RF lets it pass. */
+static int check_breakpoint(struct engine_vcpu *vcpu)
+{
+	uint64_t base = soft_code64(vcpu) ? 0 : vcpu->state.segment[SEG_CS].base;
+	uint32_t hits;
+
+	if (!(vcpu->state.dr7 & 0xff) || (vcpu->system_flags & FLAG_RF))
+		return SOFT_OK;
+	hits = soft_break_code(vcpu, vcpu->rip + base);
+	if (!hits)
+		return SOFT_OK;
+	vcpu->fault = (struct soft_fault){ .vector = VECTOR_DB, .dr6 = hits };
+	return SOFT_FAULT;
+}
+
+/* A decoded instruction at vcpu->rip. */
+static int step_decoded(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	bool shadow = vcpu->shadow;
+	int err;
+
+	step->jumped = false;
+	step->trap = vcpu->system_flags & FLAG_TF;
+	step->next = vcpu->rip + step->insn->length;
+	if (!soft_code64(vcpu))
+		step->next &= step->code_size == CODE_16_REAL || step->code_size == CODE_16
+				      ? 0xffff
+				      : 0xffffffff;
+	if (step->insn->z.attributes & ZYDIS_ATTRIB_HAS_LOCK && step->insn->memory < 0)
+		return soft_raise(vcpu, VECTOR_UD);
+	vcpu->shadow = false;
+	err = execute(vcpu, step);
+	if (err) {
+		/* It starts anew; so does a fault whose delivery is broken off by a kick. */
+		if (err == SOFT_AGAIN || err == SOFT_FAULT ||
+		    (err == SOFT_EXIT && vcpu->open == OPEN_MMIO))
+			vcpu->shadow = shadow;
+		return err;
+	}
+	if (!step->jumped)
+		vcpu->rip = step->next;
+	vcpu->device_count = 0;
+	if (!vcpu->iret_done)
+		vcpu->system_flags &= (uint32_t)~FLAG_RF;
+	vcpu->iret_done = false;
+	if (step->trap)
+		vcpu->debug_hits |= DR6_STEP;
+	vcpu->debug_pending = vcpu->debug_hits != 0;
+	return SOFT_OK;
+}
+
+void soft_step_commit(struct engine_vcpu *vcpu)
+{
+	memcpy(vcpu->undo.gpr, vcpu->gpr, sizeof(vcpu->undo.gpr));
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* Remembers what soft_step_abandoned() puts back. */
+static void begin_step(struct engine_vcpu *vcpu)
+{
+	vcpu->step_count++;
+	vcpu->stepped = true;
+	vcpu->device_seen = 0;
+	vcpu->debug_hits = 0;
+	memcpy(vcpu->undo.gpr, vcpu->gpr, sizeof(vcpu->undo.gpr));
+	vcpu->undo.rip = vcpu->rip;
+	vcpu->undo.flags = vcpu->flags;
+	vcpu->undo.shadow = vcpu->shadow;
+	atomic_signal_fence(memory_order_seq_cst);
+	vcpu->stepping = true;
+}
+
+int soft_step(struct engine_vcpu *vcpu)
+{
+	struct soft_insn insn;
+	struct soft_step step = { .insn = &insn };
+	int err;
+
+	begin_step(vcpu);
+	err = check_breakpoint(vcpu);
+	if (!err)
+		err = fetch_and_decode(vcpu, &step, &insn);
+	if (!err)
+		err = step_decoded(vcpu, &step);
+	vcpu->stepping = false;
+	return err;
+}
+
+int soft_step_known(struct engine_vcpu *vcpu, const struct soft_insn *insn)
+{
+	struct soft_step step = { .insn = insn, .code_size = CODE_64 };
+	int err;
+
+	begin_step(vcpu);
+	err = step_decoded(vcpu, &step);
+	vcpu->stepping = false;
+	return err;
+}
+
+void soft_step_abandoned(struct engine_vcpu *vcpu)
+{
+	if (!vcpu->stepping)
+		return;
+	memcpy(vcpu->gpr, vcpu->undo.gpr, sizeof(vcpu->undo.gpr));
+	vcpu->rip = vcpu->undo.rip;
+	vcpu->flags = vcpu->undo.flags;
+	vcpu->shadow = vcpu->undo.shadow;
+	vcpu->stepping = vcpu->committing = false;
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The stepper's parts. Each handler executes the decoded instruction and leaves rip alone unless it
+ * says SOFT_OK: then rip is `next`, unless the handler has set another through soft_jump().
+ */
+#ifndef ENGINE_SOFT_STEP_H
+#define ENGINE_SOFT_STEP_H
+
+#include "engine/soft/insn/decode.h"
+
+struct soft_step {
+	const struct soft_insn *insn;
+	uint64_t next; /* rip behind the instruction, already wrapped to the mode's width */
+	enum soft_code_size code_size;
+	bool jumped; /* rip is set */
+	bool trap; /* a single step is due when it is through: TF was set; handlers may change it */
+};
+
+typedef int soft_handler(struct engine_vcpu *vcpu, struct soft_step *step);
+
+/* NULL: not one of this file's. */
+soft_handler *soft_system_handler(ZydisMnemonic mnemonic);
+soft_handler *soft_control_handler(ZydisMnemonic mnemonic);
+soft_handler *soft_string_handler(ZydisMnemonic mnemonic);
+soft_handler *soft_legacy_handler(ZydisMnemonic mnemonic); /* not in 64-bit mode */
+/* By the host's CPU, the operand translated (step/exec.c). */
+int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step);
+/*
+ * Executes it with gpr, flags and extended state of the vCPU, its operand (or NULL) at host; base:
+ * the register that addresses it, or -1.
+ */
+int soft_execute_at(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint8_t *host,
+		    int base);
+/* Its operand is not there: is it for the host's CPU to say which fault comes (step/fault.c)? */
+bool soft_fault_is_hosts(const struct soft_insn *insn);
+/* vcpu->fault is what its address gives, if it comes to that. */
+int soft_step_absent(struct engine_vcpu *vcpu, const struct soft_insn *insn);
+int soft_step_fault(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint64_t linear);
+/* maskmovq, maskmovdqu */
+bool soft_insn_is_masked_store(const struct soft_insn *insn);
+int soft_step_masked(struct engine_vcpu *vcpu, struct soft_step *step);
+/* On vcpu->bounce, which the caller has filled. */
+int soft_execute_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn);
+/* After SOFT_REASON_FAULT. */
+int soft_fault_from_host(struct engine_vcpu *vcpu);
+int soft_step_gather(struct engine_vcpu *vcpu, struct soft_step *step);
+
+/* What has been done of a repeated instruction stays done if an access is broken off. */
+void soft_step_commit(struct engine_vcpu *vcpu);
+
+/* Operands (step.c). Sizes in bytes. */
+uint64_t soft_mask(uint32_t bytes);
+uint64_t soft_get_register(const struct engine_vcpu *vcpu, ZydisRegister reg);
+void soft_set_register(struct engine_vcpu *vcpu, ZydisRegister reg, uint64_t value);
+/* Writes `bytes` of a register as instructions do: 4 clear the upper half, 1 and 2 keep the rest.
+ */
+void soft_set_gpr(struct engine_vcpu *vcpu, int number, uint32_t bytes, uint64_t value);
+uint64_t soft_effective_address(const struct engine_vcpu *vcpu, const struct soft_step *step,
+				const ZydisDecodedOperandMem *mem);
+/* Linear address of an access there: segment base, limits, canonical form. May fault. */
+int soft_linear(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t offset,
+		uint32_t bytes, bool write, uint64_t *ret_linear);
+int soft_operand_linear(struct engine_vcpu *vcpu, const struct soft_step *step,
+			const ZydisDecodedOperand *op, bool write, uint64_t *ret_linear);
+int soft_get_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int index,
+		     uint64_t *ret_value);
+int soft_set_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int index,
+		     uint64_t value);
+enum vcpu_segment soft_segment_of(ZydisRegister reg);
+
+/* Breakpoints (debug.c): those of this access go into vcpu->debug_hits; those at this code. */
+void soft_watch_data(struct engine_vcpu *vcpu, uint64_t linear, uint32_t bytes, bool write);
+uint32_t soft_break_code(const struct engine_vcpu *vcpu, uint64_t linear);
+
+/* Single steps and breakpoints want repeated instructions item by item. */
+static inline bool soft_traced(const struct engine_vcpu *vcpu)
+{
+	return (vcpu->system_flags & FLAG_TF) || (vcpu->state.dr7 & 0xff);
+}
+
+/* The stack, in the width of the mode. `depth`: bytes below (push) the present top. */
+uint32_t soft_stack_width(const struct engine_vcpu *vcpu);
+int soft_stack_read(struct engine_vcpu *vcpu, uint32_t offset, uint32_t bytes, uint64_t *ret_value);
+int soft_stack_push(struct engine_vcpu *vcpu, uint32_t bytes, uint64_t value);
+void soft_stack_move(struct engine_vcpu *vcpu, int64_t bytes);
+
+/* Goes on at an offset of CS, cut to bytes. May fault. */
+int soft_jump(struct engine_vcpu *vcpu, struct soft_step *step, uint64_t offset, uint32_t bytes);
+
+/* May this level use the port? IOPL, or the bitmap of the TSS. */
+int soft_check_port(struct engine_vcpu *vcpu, uint16_t port, uint32_t bytes);
+
+static inline bool soft_privileged(const struct engine_vcpu *vcpu)
+{
+	return vcpu->cpl == 0;
+}
+
+#endif

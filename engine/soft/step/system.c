@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The stepper: which function executes which system instruction, and those that fit nowhere else:
+ * the interrupt flag, forgetting translations, hints, and what does not exist.
+ *
+ * Privilege first, then operands, then the effect.
+ *
+ * Left out: VMX and SVM (not offered), MONITOR and MWAIT (not offered), TSX (not offered),
+ * performance counters.
+ */
+#include "engine/soft/step/system.h"
+
+static int step_undefined(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	(void)step;
+	return soft_raise(vcpu, VECTOR_UD);
+}
+
+static int step_nothing(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	(void)vcpu;
+	(void)step;
+	return SOFT_OK;
+}
+
+/* Nothing is cached that a flush would matter to, but the address has to be there. */
+static int step_flush_line(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	struct soft_page page;
+	uint64_t linear;
+	int err = soft_operand_linear(vcpu, step, &step->insn->op[0], false, &linear);
+
+	return err ? err : soft_translate(vcpu, vcpu->view, linear, ACCESS_READ, &page);
+}
+
+static int step_privileged_nothing(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	(void)step;
+	return vcpu->cpl ? soft_not_privileged(vcpu) : SOFT_OK;
+}
+
+static int step_lea(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	soft_set_register(vcpu, step->insn->op[0].reg.value,
+			  soft_effective_address(vcpu, step, &step->insn->op[1].mem));
+	return SOFT_OK;
+}
+
+static int step_xlat(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	uint32_t width = step->insn->z.address_width / 8u;
+	enum vcpu_segment segment = SEG_DS;
+	uint64_t linear, value = 0;
+	int err;
+
+	for (int i = 0; i < step->insn->z.operand_count && i < INSN_OPERANDS; i++)
+		if (step->insn->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			segment = soft_segment_of(step->insn->op[i].mem.segment);
+	err = soft_linear(vcpu, segment,
+			  (vcpu->gpr[GPR_RBX] + (vcpu->gpr[GPR_RAX] & 0xff)) & soft_mask(width), 1,
+			  false, &linear);
+	if (!err)
+		err = soft_read(vcpu, vcpu->view, linear, &value, 1);
+	if (!err)
+		soft_set_gpr(vcpu, GPR_RAX, 1, value);
+	return err;
+}
+
+/* ---- flags ---- */
+
+static bool may_change_if(const struct engine_vcpu *vcpu)
+{
+	return vcpu->cpl <= (vcpu->system_flags & FLAG_IOPL) >> 12;
+}
+
+static int step_cli(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	(void)step;
+	if (!may_change_if(vcpu))
+		return soft_not_privileged(vcpu);
+	vcpu->interrupts_on = 0;
+	return SOFT_OK;
+}
+
+static int step_sti(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	(void)step;
+	if (!may_change_if(vcpu))
+		return soft_not_privileged(vcpu);
+	if (!vcpu->interrupts_on)
+		vcpu->shadow = true;
+	vcpu->interrupts_on = (uint32_t)FLAG_IF;
+	return SOFT_OK;
+}
+
+static int step_ac(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	if (vcpu->cpl || !(vcpu->state.cr4 & CR4_SMAP))
+		return soft_raise(vcpu, VECTOR_UD);
+	if (step->insn->z.mnemonic == ZYDIS_MNEMONIC_STAC)
+		vcpu->system_flags |= FLAG_AC;
+	else
+		vcpu->system_flags &= (uint32_t)~FLAG_AC;
+	soft_update_mode(vcpu);
+	return SOFT_OK;
+}
+
+/* ---- forgetting translations ---- */
+
+static int step_invlpg(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	const ZydisDecodedOperand *op = &step->insn->op[0];
+
+	if (vcpu->cpl)
+		return soft_not_privileged(vcpu);
+	soft_tlb_flush_page(vcpu,
+			    soft_effective_address(vcpu, step, &op->mem) +
+				    (soft_code64(vcpu) ? 0 : vcpu->state.segment[SEG_DS].base));
+	return SOFT_OK;
+}
+
+static int step_invpcid(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	uint64_t descriptor[2] = { 0 }, linear, type;
+	int err;
+
+	if (vcpu->cpl)
+		return soft_not_privileged(vcpu);
+	type = soft_get_register(vcpu, step->insn->op[0].reg.value);
+	err = soft_operand_linear(vcpu, step, &step->insn->op[1], false, &linear);
+	if (!err)
+		err = soft_read(vcpu, vcpu->view, linear, descriptor, 16);
+	if (err)
+		return err;
+	if (type > 3 || (type < 2 && descriptor[0] >> 12) ||
+	    (type == 0 && !soft_is_canonical(descriptor[1])))
+		return soft_not_privileged(vcpu);
+	if (type == 0)
+		soft_tlb_flush_page(vcpu, descriptor[1]);
+	else
+		soft_tlb_flush(vcpu, type == 2);
+	return SOFT_OK;
+}
+
+/* ---- the table ---- */
+
+static const struct {
+	ZydisMnemonic mnemonic;
+	soft_handler *handler;
+} handlers[] = {
+	{ ZYDIS_MNEMONIC_MOV, soft_step_mov },
+	{ ZYDIS_MNEMONIC_LEA, step_lea },
+	{ ZYDIS_MNEMONIC_XLAT, step_xlat },
+	{ ZYDIS_MNEMONIC_CLI, step_cli },
+	{ ZYDIS_MNEMONIC_STI, step_sti },
+	{ ZYDIS_MNEMONIC_STAC, step_ac },
+	{ ZYDIS_MNEMONIC_CLAC, step_ac },
+	{ ZYDIS_MNEMONIC_CLTS, soft_step_clts },
+	{ ZYDIS_MNEMONIC_SMSW, soft_step_smsw },
+	{ ZYDIS_MNEMONIC_LMSW, soft_step_lmsw },
+	{ ZYDIS_MNEMONIC_LGDT, soft_step_load_table },
+	{ ZYDIS_MNEMONIC_LIDT, soft_step_load_table },
+	{ ZYDIS_MNEMONIC_SGDT, soft_step_store_table },
+	{ ZYDIS_MNEMONIC_SIDT, soft_step_store_table },
+	{ ZYDIS_MNEMONIC_LLDT, soft_step_load_selector },
+	{ ZYDIS_MNEMONIC_LTR, soft_step_load_selector },
+	{ ZYDIS_MNEMONIC_SLDT, soft_step_store_selector },
+	{ ZYDIS_MNEMONIC_STR, soft_step_store_selector },
+	{ ZYDIS_MNEMONIC_LDS, soft_step_load_far },
+	{ ZYDIS_MNEMONIC_LES, soft_step_load_far },
+	{ ZYDIS_MNEMONIC_LFS, soft_step_load_far },
+	{ ZYDIS_MNEMONIC_LGS, soft_step_load_far },
+	{ ZYDIS_MNEMONIC_LSS, soft_step_load_far },
+	{ ZYDIS_MNEMONIC_LAR, soft_step_look_at_selector },
+	{ ZYDIS_MNEMONIC_LSL, soft_step_look_at_selector },
+	{ ZYDIS_MNEMONIC_VERR, soft_step_look_at_selector },
+	{ ZYDIS_MNEMONIC_VERW, soft_step_look_at_selector },
+	{ ZYDIS_MNEMONIC_INVLPG, step_invlpg },
+	{ ZYDIS_MNEMONIC_INVPCID, step_invpcid },
+	{ ZYDIS_MNEMONIC_RDMSR, soft_step_rdmsr },
+	{ ZYDIS_MNEMONIC_WRMSR, soft_step_wrmsr },
+	{ ZYDIS_MNEMONIC_CPUID, soft_step_cpuid },
+	{ ZYDIS_MNEMONIC_RDTSC, soft_step_rdtsc },
+	{ ZYDIS_MNEMONIC_RDTSCP, soft_step_rdtsc },
+	{ ZYDIS_MNEMONIC_RDPID, soft_step_rdpid },
+	{ ZYDIS_MNEMONIC_XGETBV, soft_step_xgetbv },
+	{ ZYDIS_MNEMONIC_XSETBV, soft_step_xsetbv },
+	{ ZYDIS_MNEMONIC_SWAPGS, soft_step_swapgs },
+	{ ZYDIS_MNEMONIC_RDFSBASE, soft_step_base },
+	{ ZYDIS_MNEMONIC_RDGSBASE, soft_step_base },
+	{ ZYDIS_MNEMONIC_WRFSBASE, soft_step_base },
+	{ ZYDIS_MNEMONIC_WRGSBASE, soft_step_base },
+	{ ZYDIS_MNEMONIC_SYSCALL, soft_step_syscall },
+	{ ZYDIS_MNEMONIC_SYSRET, soft_step_sysret },
+	{ ZYDIS_MNEMONIC_IN, soft_step_port },
+	{ ZYDIS_MNEMONIC_OUT, soft_step_port },
+	{ ZYDIS_MNEMONIC_HLT, soft_step_hlt },
+	{ ZYDIS_MNEMONIC_XSAVE, soft_step_xsave },
+	{ ZYDIS_MNEMONIC_XSAVE64, soft_step_xsave },
+	{ ZYDIS_MNEMONIC_XSAVEOPT, soft_step_xsave },
+	{ ZYDIS_MNEMONIC_XSAVEOPT64, soft_step_xsave },
+	{ ZYDIS_MNEMONIC_XSAVEC, soft_step_xsave },
+	{ ZYDIS_MNEMONIC_XSAVEC64, soft_step_xsave },
+	{ ZYDIS_MNEMONIC_XRSTOR, soft_step_xsave },
+	{ ZYDIS_MNEMONIC_XRSTOR64, soft_step_xsave },
+	{ ZYDIS_MNEMONIC_WBINVD, step_privileged_nothing },
+	{ ZYDIS_MNEMONIC_INVD, step_privileged_nothing },
+	{ ZYDIS_MNEMONIC_CLFLUSH, step_flush_line },
+	{ ZYDIS_MNEMONIC_CLFLUSHOPT, step_flush_line },
+	{ ZYDIS_MNEMONIC_CLWB, step_flush_line },
+	{ ZYDIS_MNEMONIC_CLDEMOTE, step_nothing },
+	{ ZYDIS_MNEMONIC_RDSSPD, step_nothing }, /* no shadow stacks: a hint */
+	{ ZYDIS_MNEMONIC_RDSSPQ, step_nothing },
+	{ ZYDIS_MNEMONIC_SERIALIZE, step_nothing },
+	{ ZYDIS_MNEMONIC_NOP, step_nothing },
+	{ ZYDIS_MNEMONIC_ENDBR32, step_nothing },
+	{ ZYDIS_MNEMONIC_ENDBR64, step_nothing },
+	{ ZYDIS_MNEMONIC_PREFETCH, step_nothing },
+	{ ZYDIS_MNEMONIC_PREFETCHNTA, step_nothing },
+	{ ZYDIS_MNEMONIC_PREFETCHT0, step_nothing },
+	{ ZYDIS_MNEMONIC_PREFETCHT1, step_nothing },
+	{ ZYDIS_MNEMONIC_PREFETCHT2, step_nothing },
+	{ ZYDIS_MNEMONIC_PREFETCHW, step_nothing },
+	{ ZYDIS_MNEMONIC_PREFETCHWT1, step_nothing },
+	{ ZYDIS_MNEMONIC_UD0, step_undefined },
+	{ ZYDIS_MNEMONIC_UD1, step_undefined },
+	{ ZYDIS_MNEMONIC_UD2, step_undefined },
+	{ ZYDIS_MNEMONIC_MONITOR, step_undefined },
+	{ ZYDIS_MNEMONIC_MWAIT, step_undefined },
+	{ ZYDIS_MNEMONIC_MONITORX, step_undefined },
+	{ ZYDIS_MNEMONIC_MWAITX, step_undefined },
+	{ ZYDIS_MNEMONIC_SYSENTER, soft_step_sysenter },
+	{ ZYDIS_MNEMONIC_SYSEXIT, soft_step_sysexit },
+	{ ZYDIS_MNEMONIC_RSM, step_undefined },
+	{ ZYDIS_MNEMONIC_GETSEC, step_undefined },
+	{ ZYDIS_MNEMONIC_RDPMC, step_undefined },
+	{ ZYDIS_MNEMONIC_RDPKRU, step_undefined },
+	{ ZYDIS_MNEMONIC_WRPKRU, step_undefined },
+	{ ZYDIS_MNEMONIC_XSAVES, step_undefined },
+	{ ZYDIS_MNEMONIC_XSAVES64, step_undefined },
+	{ ZYDIS_MNEMONIC_XRSTORS, step_undefined },
+	{ ZYDIS_MNEMONIC_XRSTORS64, step_undefined },
+	{ ZYDIS_MNEMONIC_VMCALL, step_undefined },
+	{ ZYDIS_MNEMONIC_VMMCALL, step_undefined },
+	{ ZYDIS_MNEMONIC_VMRUN, step_undefined },
+	{ ZYDIS_MNEMONIC_XBEGIN, step_undefined },
+	{ ZYDIS_MNEMONIC_XEND, step_undefined },
+	{ ZYDIS_MNEMONIC_XTEST, step_undefined },
+	{ ZYDIS_MNEMONIC_XABORT, step_undefined },
+	{ ZYDIS_MNEMONIC_UMONITOR, step_undefined },
+	{ ZYDIS_MNEMONIC_UMWAIT, step_undefined },
+	{ ZYDIS_MNEMONIC_TPAUSE, step_undefined },
+	{ ZYDIS_MNEMONIC_CLZERO, step_undefined },
+	{ ZYDIS_MNEMONIC_MOVDIRI, step_undefined },
+	{ ZYDIS_MNEMONIC_MOVDIR64B, step_undefined },
+};
+
+soft_handler *soft_system_handler(ZydisMnemonic mnemonic)
+{
+	for (size_t i = 0; i < sizeof(handlers) / sizeof(handlers[0]); i++)
+		if (handlers[i].mnemonic == mnemonic)
+			return handlers[i].handler;
+	return NULL;
+}

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One look into the TLB for many accesses: those of a block that go to one page as far as can be
+ * seen when it is translated.
+ *
+ * Two accesses are neighbours if their addresses are a register that is not changed in between
+ * (but by constants: push, pop, add, lea), plus constants within a span of some bytes; or
+ * constants on one page. The first of such a group, the leader, looks for all of them: it
+ * compares the lowest address's page, so that the highest one's end is still inside, and it asks
+ * for write access if any of them writes. What is found, the page's addend (host address - guest
+ * address), stays in r15 or r14 while nothing else needs the register, and in a slot of the vCPU:
+ *
+ *      leader   lea r14,[rbx+lo]; mov r15d,r14d; shr; and; sub r14,gs:[r15+tag];
+ *               cmp r14,4096-span; ja miss; mov r15,gs:[r15+addend]; mov gs:[slot],r15
+ *      access   op [rbx+disp+r15]
+ *      others   (mov r15,gs:[slot];) op [rbx+disp+r15]
+ *
+ * A block that jumps back to its own start keeps what it has found: a group whose register stays as
+ * it is, or goes on by constants, is on its page until the register reaches a limit. Groups whose
+ * registers go on by the same, or stay, are a set: they have one limit, the nearest, and the first
+ * access of the set compares with that for all of them; when it is reached, they are all looked up.
+ * The first two groups of a loop have r14 and r15 from round to round:
+ *
+ *      first    cmp rbx,gs:[limit]; jae look; op [rbx+disp+r14]
+ *      others   op [rsi+disp+r15]
+ *
+ * In such a loop the register may as well be an index, off a base that stays; then the base is in
+ * r14 or r15, or the slot, with the addend:
+ *
+ *      first    cmp rcx,gs:[limit]; jae look; op [r14+rcx*8+disp]
+ *
+ * If a leader fails although its own access is fine (the group crosses into the next page, or one
+ * that reads cannot write yet), the guest goes on in a block that shares nothing (MODE_ALONE), for
+ * this once; a block to which that happens often is translated anew, for a smaller span.
+ *
+ * An addend stays true to the block's end: what takes entries out of this vCPU's TLB for the sake
+ * of others pauses it first (pause.c), which takes it out of the block.
+ */
+#include "engine/soft/translate/translate.h"
+
+void tr_forget(struct tr *tr, int reg)
+{
+	tr->held[reg - R14] = GROUP_NONE;
+}
+
+int tr_scratch(struct tr *tr)
+{
+	int reg = tr->held[1] == GROUP_NONE || tr->held[0] != GROUP_NONE ? R15 : R14;
+
+	tr_forget(tr, reg);
+	return reg;
+}
+
+int tr_scratch_besides(struct tr *tr, struct host_operand at)
+{
+	int reg = at.base == R15 || at.index == R15 ? R14 : R15;
+
+	tr_forget(tr, reg);
+	return reg;
+}
+
+/* The instruction itself wants this one, or -1. */
+static int wanted_register(const struct soft_insn *insn)
+{
+	if (insn && tr_names(insn->operand_registers, R14))
+		return R14;
+	return insn && tr_names(insn->operand_registers, R15) ? R15 : -1;
+}
+
+static uint32_t slot_offset(uint32_t group)
+{
+	return VCPU_SHARED + 16 * group;
+}
+
+/* A set's is in the slot of its first group. */
+static uint32_t limit_offset(uint32_t set)
+{
+	return slot_offset(set) + 8;
+}
+
+static int32_t clock_step(const struct tr *tr, uint32_t set)
+{
+	return tr->group[tr->group[set].clock].step;
+}
+
+/* Every register has reached it. */
+static void clear_limit(struct tr *tr, uint32_t set)
+{
+	emit_store_constant(&tr->e, clock_step(tr, set) < 0 ? UINT32_MAX : 0, limit_offset(set));
+}
+
+void tr_share_begin(struct tr *tr)
+{
+	for (uint32_t g = 0; g < tr->group_count; g++)
+		if (tr->group[g].loops && tr->group[g].set == g)
+			clear_limit(tr, g);
+	tr->held[0] = tr->pinned[0];
+	tr->held[1] = tr->pinned[1];
+}
+
+void tr_share_again(struct tr *tr)
+{
+	tr_record(tr, tr->rip);
+	for (int i = 0; i < 2; i++)
+		if (tr->pinned[i] != GROUP_NONE && tr->held[i] != tr->pinned[i])
+			emit_load(&tr->e, R14 + i, slot_offset(tr->pinned[i]));
+}
+
+static void fill_in(struct tr *tr, struct cold *cold, const struct soft_insn *insn, uint8_t *retry)
+{
+	const struct tr_access *access = &tr->access[tr->index];
+
+	tr_miss(cold, insn, access->write, retry);
+	cold->access = access;
+	cold->stack_base = access->base;
+	cold->stack_offset = (int32_t)access->disp;
+}
+
+/* The leader of a register's group: r15 := the addend. */
+static void lead(struct tr *tr, const struct soft_insn *insn, const struct tr_access *access)
+{
+	const struct tr_group *group = &tr->group[access->group];
+	int64_t low = group->low - access->shift;
+	uint8_t *retry = tr->e.at;
+	struct cold *cold;
+
+	emit_lea_base(&tr->e, R14, access->base, (int32_t)low);
+	cold = tr_look(tr, (uint32_t)(group->high - group->low), group->write);
+	tr_addend(tr);
+	fill_in(tr, cold, insn, retry);
+	tr->held[0] = GROUP_NONE;
+	tr->held[1] = access->group;
+	if (group->members > 1)
+		emit_store(&tr->e, R15, slot_offset(access->group));
+}
+
+/* The same in a loop, for the whole set. */
+static void lead_loop(struct tr *tr, const struct soft_insn *insn, const struct tr_access *access)
+{
+	const struct tr_group *set = &tr->group[access->group];
+	struct cold *cold;
+
+	emit_gs(&tr->e, true, 0x3b, tr_moving(&tr->group[set->clock]), limit_offset(access->group));
+	cold = tr_miss_jump(tr, clock_step(tr, access->group) < 0 ? 0x86 : 0x83);
+	fill_in(tr, cold, insn, NULL);
+	cold->resume = tr->e.at;
+	cold->held[0] = tr->held[0];
+	cold->held[1] = tr->held[1];
+}
+
+/*
+ * r14: the group's offset in its page -> how far its register may go until it is on another one,
+ * plus STRIDE_MAX. The set's nearest is kept.
+ */
+static void find_nearest(struct tr *tr, const struct tr_group *group, bool is_first)
+{
+	int32_t last = (int32_t)(PAGE_BYTES - (group->high - group->low));
+
+	if (group->step > 0) {
+		emit_negate(&tr->e, R14);
+		emit_lea_base(&tr->e, R14, R14, last + 1 + STRIDE_MAX);
+	} else {
+		emit_lea_base(&tr->e, R14, R14, 1 + STRIDE_MAX);
+	}
+	if (!is_first) {
+		emit_load(&tr->e, R15, VCPU_NEAREST);
+		emit_smaller(&tr->e, R14, R15);
+	}
+	emit_store(&tr->e, R14, VCPU_NEAREST);
+}
+
+/*
+ * The limit of the register that the set's clock moves by. One that is beyond the end of all
+ * numbers would be passed by who comes round: it is as near to that end as a round goes, and there
+ * is none for who is nearer than that already, so that every round looks.
+ */
+static void set_limit(struct tr *tr, uint32_t set)
+{
+	const struct tr_group *clock = &tr->group[tr->group[set].clock];
+	bool down = clock->step < 0;
+	int32_t margin = down ? STRIDE_MAX >> clock->scale : -(STRIDE_MAX >> clock->scale);
+	struct emit *e = &tr->e;
+	uint8_t *fits, *done, *store;
+
+	if (!clock->step) {
+		emit_store_constant(e, UINT32_MAX, limit_offset(set));
+		return;
+	}
+	emit_load(e, R15, VCPU_NEAREST);
+	emit_shift_right(e, R15, clock->scale);
+	emit_move(e, R14, tr_moving(clock));
+	emit_add(e, R14, R15, down);
+	fits = emit_short(e, 0x73); /* jnc */
+	emit_compare(e, tr_moving(clock), (uint32_t)margin);
+	done = emit_short(e, down ? 0x76 : 0x73); /* jbe or jae */
+	emit_constant(e, R14, (uint64_t)(int64_t)margin);
+	store = emit_short(e, 0xeb);
+	emit_land(e, fits);
+	emit_lea_base(e, R14, R14, margin);
+	emit_land(e, store);
+	emit_store(e, R14, limit_offset(set));
+	emit_land(e, done);
+}
+
+/* The address of all of a group, at its set's check. */
+static void group_address(struct tr *tr, const struct tr_group *group)
+{
+	int32_t low = (int32_t)(group->low - group->shift);
+
+	if (group->index >= 0)
+		emit_lea_index(&tr->e, R14, group->base, group->index, group->scale, low);
+	else
+		emit_lea_base(&tr->e, R14, group->base, low);
+}
+
+/* Looks one group up; a miss goes to what is emitted at the end. */
+static uint8_t *look_group(struct tr *tr, uint32_t g, bool is_first)
+{
+	const struct tr_group *group = &tr->group[g];
+	uint8_t *site;
+
+	group_address(tr, group);
+	site = tr_look(tr, (uint32_t)(group->high - group->low), group->write)->site;
+	tr->cold_count--;
+	tr_addend(tr);
+	if (group->index >= 0)
+		emit_lea_index(&tr->e, R15, R15, group->base, 0, 0);
+	emit_store(&tr->e, R15, slot_offset(g));
+	if (group->step)
+		find_nearest(tr, group, is_first);
+	return site;
+}
+
+static void miss_other(struct tr *tr, uint32_t g, uint8_t *site, uint8_t *retry)
+{
+	const struct tr_group *group = &tr->group[g];
+	struct emit *e = &tr->e;
+
+	emit_patch32(site, e->at);
+	group_address(tr, group);
+	emit_store(e, R14, VCPU_ARGUMENT);
+	emit_rip_relative(e, R14, retry);
+	emit_store(e, R14, VCPU_TARGET);
+	emit_store_constant(e,
+			    SOFT_REACH(0, (uint32_t)(group->high - group->low)) | SOFT_REACH_OTHER |
+				    (group->write ? SOFT_REACH_WRITE : 0),
+			    VCPU_REACH);
+	emit_store_constant(e, SOFT_REASON_READ | SOFT_REASON_SHARED, VCPU_REASON);
+	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
+}
+
+void tr_share_look(struct tr *tr, struct cold *cold)
+{
+	uint8_t *site[GROUPS_MAX], *retry[GROUPS_MAX];
+	uint32_t set = cold->access->group;
+	bool is_first = true;
+
+	cold->retry = tr->e.at;
+	clear_limit(tr, set);
+	for (uint32_t g = set; g < tr->group_count; g++) {
+		if (!tr->group[g].loops || tr->group[g].set != set)
+			continue;
+		retry[g] = tr->e.at;
+		site[g] = look_group(tr, g, is_first);
+		is_first = is_first && !tr->group[g].step;
+	}
+	set_limit(tr, set);
+	for (int reg = R14; reg <= R15; reg++)
+		if (cold->held[reg - R14] != GROUP_NONE)
+			emit_load(&tr->e, reg, slot_offset(cold->held[reg - R14]));
+	emit_jump(&tr->e, cold->resume);
+	for (uint32_t g = set + 1; g < tr->group_count; g++)
+		if (tr->group[g].loops && tr->group[g].set == set)
+			miss_other(tr, g, site[g], retry[g]);
+	emit_patch32(site[set], tr->e.at); /* the first one's miss is emitted behind this */
+}
+
+/* Of a constant page: r14 := its host address. */
+static void lead_constant(struct tr *tr, const struct soft_insn *insn,
+			  const struct tr_access *access)
+{
+	const struct tr_group *group = &tr->group[access->group];
+	uint64_t page = (uint64_t)access->disp & ~(uint64_t)(PAGE_BYTES - 1);
+	uint8_t *retry = tr->e.at;
+	struct cold *cold;
+
+	cold = tr_look_constant(tr, page, group->write);
+	fill_in(tr, cold, insn, retry);
+	tr->held[0] = access->group;
+	if (group->members > 1)
+		emit_store(&tr->e, R14, slot_offset(access->group));
+}
+
+/* The instruction will have its operand in `wanted`: what the group holds goes to the other. */
+static void move_out(struct tr *tr, uint8_t group, int wanted)
+{
+	int other = R14 + R15 - wanted;
+
+	if (tr->held[wanted - R14] == group && tr->held[other - R14] != group) {
+		emit_move(&tr->e, other, wanted);
+		tr->held[other - R14] = group;
+	}
+	tr_forget(tr, wanted);
+}
+
+bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand *ret_at)
+{
+	const struct tr_access *access = &tr->access[tr->index];
+	bool leads = access->leader, constant = access->base == BASE_CONSTANT;
+	int reg, wanted;
+
+	if (access->group == GROUP_NONE)
+		return false;
+	if (leads && tr->flags == FLAGS_IN_HOST && tr->live_before)
+		tr_save_flags(tr);
+	tr_record(tr, tr->rip);
+	if (leads && constant)
+		lead_constant(tr, insn, access);
+	else if (leads && tr->group[access->group].loops)
+		lead_loop(tr, insn, access);
+	else if (leads)
+		lead(tr, insn, access);
+	wanted = wanted_register(insn);
+	if (wanted >= 0)
+		move_out(tr, access->group, wanted);
+	if (tr->held[0] != access->group && tr->held[1] != access->group) {
+		reg = wanted >= 0 ? R14 + R15 - wanted : tr_scratch(tr);
+		emit_load(&tr->e, reg, slot_offset(access->group));
+		tr->held[reg - R14] = access->group;
+	}
+	reg = tr->held[0] == access->group ? R14 : R15;
+	if (constant)
+		*ret_at = (struct host_operand){ reg, -1,
+						 (int32_t)(access->disp & (PAGE_BYTES - 1)), 0 };
+	else if (access->index >= 0)
+		*ret_at = (struct host_operand){ reg, access->index, (int32_t)access->disp,
+						 access->scale };
+	else
+		*ret_at = (struct host_operand){ access->base, reg, (int32_t)access->disp, 0 };
+	return true;
+}
+
+uint32_t tr_reach(const struct tr *tr, const struct tr_access *access)
+{
+	const struct tr_group *group = &tr->group[access->group];
+	int64_t here = access->shift + access->disp;
+	uint32_t write = group->write ? SOFT_REACH_WRITE : 0;
+
+	if (access->base == BASE_CONSTANT)
+		return write | SOFT_REACH(0, access->bytes);
+	return write | SOFT_REACH((uint32_t)(here - group->low), (uint32_t)(group->high - here));
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translator: a run of guest instructions becomes host code.
+ *
+ * Most instructions are copied as they are: guest and host are the same architecture, and guest
+ * registers are in the host registers of the same name (layout.h). Memory operands get a look into
+ * the TLB in front and are replaced by [r14]; jumps go to other blocks; system instructions and
+ * what else is rare leave to C (the stepper).
+ *
+ * Flags. Looking into the TLB destroys the arithmetic flags, so it is done with them saved, unless
+ * a backward pass over the block shows that they are set again before anyone reads them. At a
+ * block's end everyone might. Blocks can be entered with the flags in the host's register or in the
+ * slot (MODE_SLOT), so that a block that has saved them once need not restore them to leave.
+ *
+ * Exactness. An instruction changes the guest's state in its last host instruction, or can be
+ * repeated from its start; records say for every host address which it is. So a fault, a wait for a
+ * page, or a kick at any host instruction finds the guest's exact state. The one liberty: flags
+ * that will be set again before they are read may be wrong meanwhile.
+ */
+#include "engine/soft/translate/translate.h"
+
+#define ENTRY_NOP 0x0000441f0full /* nopl 0(%rax, %rax): 5 bytes that a jump can replace */
+
+struct soft_record *tr_record(struct tr *tr, uint64_t rip)
+{
+	struct soft_translation *t = tr->t;
+	struct soft_record *record = &t->record[t->record_count];
+	uint16_t offset = (uint16_t)(tr->e.at - tr->start);
+
+	if (t->record_count == t->record_max - 1) {
+		tr->failed = true;
+		return record;
+	}
+	/* Nothing was emitted since the last one: it is replaced. */
+	if (t->record_count && record[-1].start == offset)
+		record--;
+	else
+		t->record_count++;
+	*record = (struct soft_record){ .rip = rip,
+					.start = offset,
+					.clean = offset,
+					.slot = tr->flags == FLAGS_IN_SLOT,
+					.shadow = rip == tr->shadow_rip,
+					.swapped = NOT_SWAPPED };
+	return record;
+}
+
+void tr_clean(struct tr *tr)
+{
+	if (tr->t->record_count)
+		tr->t->record[tr->t->record_count - 1].clean = (uint16_t)(tr->e.at - tr->start);
+}
+
+struct cold *tr_cold(struct tr *tr, uint8_t *site, uint8_t reason)
+{
+	struct cold *cold = &tr->cold[tr->cold_count];
+
+	if (tr->cold_count == COLD_MAX - 1)
+		tr->failed = true;
+	else
+		tr->cold_count++;
+	*cold = (struct cold){
+		.site = site, .reason = reason, .rip = tr->rip, .slot = tr->flags == FLAGS_IN_SLOT
+	};
+	return cold;
+}
+
+bool soft_insn_is_stepped(const struct soft_insn *insn, uint8_t mode)
+{
+	return tr_kind(insn, mode) == KIND_STEP;
+}
+
+bool soft_insn_ends_block(const struct soft_insn *insn, uint8_t mode)
+{
+	return tr_kind(insn, mode) <= KIND_JUMP;
+}
+
+/* What is read behind each instruction, from the block's end upwards. C may look at all flags. */
+static void find_live(const struct soft_translation *t, uint32_t *live)
+{
+	uint32_t now = FLAGS_ARITHMETIC;
+
+	for (uint32_t i = t->count; i-- > 0;) {
+		const struct soft_insn *insn = &t->insn[i];
+
+		live[i] = now;
+		if (t->vcpu->engine->exact_flags || tr_kind(insn, t->mode) == KIND_STEP)
+			now = FLAGS_ARITHMETIC;
+		else
+			now = (now & ~insn->flags_write) | insn->flags_read;
+	}
+}
+
+static void translate_one(struct tr *tr, const struct soft_insn *insn, bool last)
+{
+	enum tr_kind kind = tr_kind(insn, tr->t->mode);
+
+	if (kind == KIND_STEP || (kind == KIND_STI && last)) {
+		tr->known_offered = kind == KIND_STEP;
+		tr_exit_step(tr, tr->rip);
+	} else if (kind == KIND_JUMP) {
+		tr_jump(tr, insn);
+	} else {
+		tr_insn(tr, insn, kind);
+		if (last)
+			tr_exit(tr, tr->next);
+	}
+}
+
+bool soft_translate_block(struct soft_translation *t)
+{
+	uint32_t live[BLOCK_INSNS_MAX];
+	struct tr tr = { .t = t,
+			 .e = { .at = t->at, .end = t->end },
+			 .start = t->at,
+			 .next = t->rip,
+			 .flags = t->mode & MODE_SLOT ? FLAGS_IN_SLOT : FLAGS_IN_HOST };
+
+	t->record_count = 0;
+	find_live(t, live);
+	tr_share_plan(&tr);
+	tr_record(&tr, t->rip);
+	if (tr.loops)
+		tr_share_begin(&tr);
+	/* A short loop then is in one line of the host's cache of decoded code. */
+	emit_nops(&tr.e, -(uint32_t)(uintptr_t)tr.e.at % (tr.loops ? 64 : 8));
+	t->head = tr.e.at;
+	for (int i = 0; i < 5; i++)
+		emit8(&tr.e, (uint32_t)(ENTRY_NOP >> (8 * i)) & 0xff);
+	tr_clean(&tr);
+	for (uint32_t i = 0; i < t->count; i++) {
+		const struct soft_insn *insn = &t->insn[i];
+
+		tr.index = i;
+		tr.rip = tr.next;
+		tr.next += insn->length;
+		tr.live_after = live[i];
+		tr.live_before = (live[i] & ~insn->flags_write) | insn->flags_read;
+		if (t->vcpu->engine->exact_flags)
+			tr.live_before = FLAGS_ARITHMETIC;
+		translate_one(&tr, insn, i == t->count - 1);
+	}
+	tr_emit_cold(&tr);
+	t->code_bytes = (uint32_t)(tr.e.at - tr.start);
+	return !tr.failed && !tr.e.full && t->code_bytes < UINT16_MAX;
+}

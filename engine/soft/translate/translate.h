@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translator's parts: what they share while one block is made. See translate.c.
+ *
+ * Where the guest's arithmetic flags are:
+ *
+ *   FLAGS_IN_HOST   in the host's register, or nobody will read them before they are set anew
+ *   FLAGS_IN_SLOT   in the slot; the host's register means nothing
+ */
+#ifndef ENGINE_SOFT_TRANSLATE_H
+#define ENGINE_SOFT_TRANSLATE_H
+
+#include "engine/soft/cache/block.h"
+#include "engine/soft/insn/decode.h"
+#include "engine/soft/insn/emit.h"
+
+#define COLD_MAX   256u
+#define GROUPS_MAX 8u /* VCPU_SHARED has a slot for each */
+#define GROUP_NONE 0xffu
+#define STRIDE_MAX 256 /* bytes that a round of a loop may go on by */
+
+/* One access of an instruction that may share its look into the TLB (translate/share.c). */
+#define BASE_CONSTANT GPR_COUNT
+struct tr_access {
+	int8_t base;  /* register, or BASE_CONSTANT */
+	int8_t index; /* register, times 1 << scale; or -1 */
+	uint8_t scale;
+	uint8_t group; /* or GROUP_NONE */
+	bool leader, write;
+	uint32_t bytes;
+	int64_t disp;  /* address - the registers' value, or the address */
+	int64_t shift; /* the registers' value - what it was for low and high below */
+};
+
+struct tr_group {
+	int8_t base, index;
+	uint8_t scale;
+	bool write; /* some of them */
+	uint8_t members;
+	uint8_t first;	  /* the instruction of the first of them */
+	uint32_t version; /* of the register, or the index */
+	int64_t low, high;
+
+	bool loops;    /* what one round of a loop has found is kept for the next */
+	int32_t step;  /* then: what a round adds to the address */
+	int64_t shift; /* the registers' value at its set's check - at the loop's head */
+	uint8_t set;   /* the group at whose first access it is checked */
+	uint8_t clock; /* of a set: the group whose register is compared */
+};
+
+/* Is the register in the set (a bit each)? */
+static inline bool tr_names(uint16_t registers, int number)
+{
+	return registers >> number & 1;
+}
+
+/* What moves an address: the index, or the base. */
+static inline int tr_moving(const struct tr_group *group)
+{
+	return group->index >= 0 ? group->index : group->base;
+}
+
+enum flags_place { FLAGS_IN_HOST, FLAGS_IN_SLOT };
+
+/* A way out that is emitted behind the block's code. */
+struct cold {
+	uint8_t *site;			/* rel32 to be pointed at it */
+	uint8_t *retry;			/* TLB miss: where to try again */
+	const struct soft_insn *insn;	/* whose address is computed anew; NULL: the stack */
+	const struct tr_access *access; /* if it looked for others, too */
+	uint8_t *resume;		/* of a loop's look: where to go on */
+	uint8_t held[2];		/* the groups in r14 and r15 there */
+	int stack_base;
+	int32_t stack_offset;
+	uint64_t rip;
+	uint8_t reason;
+	uint8_t computed; /* of a failed lookup's record */
+	bool slot;	  /* flags are in the slot there */
+};
+
+struct tr {
+	struct soft_translation *t;
+	struct emit e;
+	uint8_t *start;			  /* of the block */
+	uint64_t rip;			  /* of the present instruction */
+	uint64_t next;			  /* behind it */
+	uint32_t live_before, live_after; /* arithmetic flags that will be read, around it */
+	enum flags_place flags;
+	struct cold cold[COLD_MAX];
+	uint32_t cold_count;
+	uint32_t index;				  /* of the present instruction */
+	struct tr_access access[BLOCK_INSNS_MAX]; /* by instruction */
+	struct tr_group group[GROUPS_MAX];
+	uint32_t group_count;
+	uint8_t held[2];     /* the groups whose addend is in r14 and r15 */
+	bool loops;	     /* some groups do; then the block jumps back to its head */
+	uint8_t pinned[2];   /* what r14 and r15 hold there */
+	bool known_offered;  /* the way out to C is for the block's last instruction */
+	uint64_t shadow_rip; /* no interrupt comes before this instruction (STI); or 0 */
+	bool failed;
+};
+
+/* Opens a record here: stopped from here on, the guest is at rip. */
+struct soft_record *tr_record(struct tr *tr, uint64_t rip);
+/* The present record is clean up to here. */
+void tr_clean(struct tr *tr);
+/* A jump's rel32 that ends at `at` leads to a cold way out. */
+struct cold *tr_cold(struct tr *tr, uint8_t *site, uint8_t reason);
+
+/* translate/flags.c */
+void tr_save_flags(struct tr *tr);		   /* to the slot */
+void tr_restore_flags(struct tr *tr, int scratch); /* from the slot; r14 or r15 is used */
+
+/* translate/plan.c: groups, and who is in them */
+void tr_share_plan(struct tr *tr);
+
+/* translate/share.c */
+/*
+ * If the present instruction's access is one that shares: opens its record, and makes *ret_at the
+ * place in host memory. A leader destroys the flags.
+ */
+bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand *ret_at);
+/* Before a loop's head: nothing has been found yet. */
+void tr_share_begin(struct tr *tr);
+/* Before the jump to the head: what r14 and r15 hold there. */
+void tr_share_again(struct tr *tr);
+/* Off the path: some group of a loop may be on another page than in the last round. */
+void tr_share_look(struct tr *tr, struct cold *cold);
+/* SOFT_REACH of the leader's group. */
+uint32_t tr_reach(const struct tr *tr, const struct tr_access *access);
+/* r14 or r15 for other things: one that holds nothing, if there is one. */
+int tr_scratch(struct tr *tr);
+/* The same, but not one that the address needs. */
+int tr_scratch_besides(struct tr *tr, struct host_operand at);
+void tr_forget(struct tr *tr, int reg);
+
+/* translate/memory.c */
+/* r14 := the operand's linear address; flags and r15 are used. */
+void tr_address(struct tr *tr, const struct soft_insn *insn);
+/* The same without flags, for LEA and the like: 64 bits, no segment. */
+void tr_effective(struct tr *tr, const struct soft_insn *insn, int to);
+/* r14: linear -> host address of an access; flags and r15 are used. */
+void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn *insn,
+	      uint8_t *retry);
+/* Its parts. r14: linear -> offset in its page; r15: the entry. The miss is to be filled in. */
+struct cold *tr_look(struct tr *tr, uint32_t bytes, bool write);
+/* A jcc to a way out, which is to be filled in. */
+struct cold *tr_miss_jump(struct tr *tr, uint8_t condition);
+/* Fills it in: the access, NULL for the stack's, and where to try it again. */
+void tr_miss(struct cold *cold, const struct soft_insn *insn, bool write, uint8_t *retry);
+/* r15: the entry -> the page's addend */
+void tr_addend(struct tr *tr);
+/* r14 := the page's host address */
+struct cold *tr_look_constant(struct tr *tr, uint64_t page, bool write);
+/*
+ * r14 := host address of the instruction's operand. Opens its record; flags that the operation
+ * reads or keeps are in place.
+ */
+void tr_operand(struct tr *tr, const struct soft_insn *insn, bool write);
+/* The same, if it is an operand that shares (translate/share.c). */
+bool tr_shared_operand(struct tr *tr, const struct soft_insn *insn, struct host_operand *ret_at);
+/*
+ * Where 8 bytes at rsp or rbp + offset are in host memory (in r14, if the access does not share).
+ * Opens the instruction's record.
+ */
+struct host_operand tr_stack(struct tr *tr, int base, int32_t offset, bool write);
+/* opcode reg, operand (64 bits), for MOV */
+void tr_emit_at(struct tr *tr, uint8_t opcode, int reg, struct host_operand at);
+
+/* translate/insn.c */
+enum tr_kind {
+	KIND_STEP, /* C has to do it */
+	KIND_JUMP,
+	KIND_NOTHING,
+	KIND_LEA,
+	KIND_PUSH,
+	KIND_POP,
+	KIND_LEAVE,
+	KIND_CLI,
+	KIND_STI,
+	KIND_PUSHF,
+	KIND_SWAPGS,
+	KIND_PLAIN,
+};
+enum tr_kind tr_kind(const struct soft_insn *insn, uint8_t mode);
+void tr_insn(struct tr *tr, const struct soft_insn *insn, enum tr_kind kind);
+
+/* translate/jump.c: the block's end */
+bool tr_is_jump(const struct soft_insn *insn);
+bool tr_is_jcc(const struct soft_insn *insn); /* of the conditional ones: no LOOP, no JRCXZ */
+void tr_jump(struct tr *tr, const struct soft_insn *insn);
+/* Goes on at another address. */
+void tr_exit(struct tr *tr, uint64_t rip);
+/* rip is in r14, computed by the instruction, so it may be anything. */
+void tr_exit_computed(struct tr *tr);
+/* Leaves to C, which steps the instruction there: the block's last (known_offered), or another. */
+void tr_exit_step(struct tr *tr, uint64_t rip);
+void tr_emit_cold(struct tr *tr);
+
+#endif
