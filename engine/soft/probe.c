@@ -8,8 +8,6 @@
  */
 #include "engine/soft/probe.h"
 
-#include "engine/soft/soft.h"
-
 #include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>

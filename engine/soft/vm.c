@@ -2,7 +2,7 @@
 /*
  * The soft engine: a VM made of a code cache and vCPUs, all in this process. See docs/soft.md.
  */
-#include "engine/soft/soft.h"
+#include "engine/soft/vcpu.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -10,9 +10,13 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "engine/soft/cache/block.h"
+#include "engine/soft/cache/cache.h"
+#include "engine/soft/cache/code_page.h"
 #include "engine/soft/insn/decode.h"
 #include "engine/soft/probe.h"
+#include "engine/soft/run/run.h"
+#include "engine/soft/step/stepper.h"
+#include "engine/soft/tlb/tlb.h"
 
 #define TSC_TOLERANCE_PPM 250u /* as KVM: below it, nothing is scaled */
 

@@ -20,11 +20,15 @@
  *
  * An instruction across pages is a block of its own, known to both.
  */
-#include "engine/soft/cache/block.h"
+#include "engine/soft/cache/cache.h"
 
 #include <errno.h>
 #include <sched.h>
 #include <sys/mman.h>
+
+#include "engine/soft/cache/code_page.h"
+#include "engine/soft/cache/pause.h"
+#include "engine/soft/tlb/tlb.h"
 
 enum state { PAGE_PLAIN, PAGE_MARKING, PAGE_CODE };
 

@@ -10,12 +10,14 @@
  * One pauser at a time; who wants to be one meanwhile is at a safe point itself. A vCPU that waits
  * for a page, in guest code or in C, is taken out of it by the signal.
  */
-#include "engine/soft/cache/block.h"
+#include "engine/soft/cache/cache.h"
 
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "engine/soft/cache/pause.h"
 
 void soft_safe_point(struct engine_vcpu *vcpu)
 {

@@ -14,9 +14,13 @@
  *
  * Left out: the atomicity of accesses that cross a page.
  */
-#include "engine/soft/soft.h"
+#include "engine/soft/vcpu.h"
 
 #include <string.h>
+
+#include "engine/soft/cache/code_page.h"
+#include "engine/soft/cpu/access.h"
+#include "engine/soft/cpu/mmu.h"
 
 #define ACCESS_SECTION                                                                             \
 	__attribute__((section("soft_access"), noinline,                                           \

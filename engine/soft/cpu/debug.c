@@ -6,7 +6,9 @@
  * Left out: breakpoints on ports (CR4.DE), and on what the CPU reads on its own account, such as
  * descriptors and page tables.
  */
-#include "engine/soft/step/step.h"
+#include "engine/soft/vcpu.h"
+
+#include "engine/soft/cpu/debug.h"
 
 #define ON_EXECUTION 0u
 #define ON_WRITE     1u

@@ -7,9 +7,11 @@
  *
  * Protected mode without long mode is in exception_protected.c.
  */
-#include "engine/soft/soft.h"
-
 #include "engine/soft/cpu/new_stack.h"
+
+#include "engine/soft/cpu/access.h"
+#include "engine/soft/cpu/exception.h"
+#include "engine/soft/cpu/mode.h"
 #include "engine/soft/cpu/segment.h"
 
 #define GATE_PRESENT   0x80u

@@ -7,6 +7,10 @@
  * Left out: task gates, virtual-8086 mode.
  */
 #include "engine/soft/cpu/new_stack.h"
+
+#include "engine/soft/cpu/access.h"
+#include "engine/soft/cpu/exception.h"
+#include "engine/soft/cpu/mode.h"
 #include "engine/soft/cpu/segment.h"
 
 #define GATE_TASK      5u

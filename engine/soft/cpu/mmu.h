@@ -1,9 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Page walks: what those of long mode (mmu.c) and those without it (mmu_legacy.c) share. */
+/* Address translation; and what walks of long mode (mmu.c) and those without it (mmu_legacy.c)
+ * share. */
 #ifndef ENGINE_SOFT_MMU_H
 #define ENGINE_SOFT_MMU_H
 
-#include "engine/soft/soft.h"
+#include "engine/soft/tlb/tlb.h"
+
+struct soft_page {
+	uint8_t *host; /* NULL: not memory */
+	uint64_t gpa;
+	bool code; /* holds translated code: tell soft_code_written() */
+};
+/* Where is this byte? SOFT_FAULT: #PF or (not canonical) #GP / #SS is in vcpu->fault. */
+int soft_translate(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
+		   enum soft_access access, struct soft_page *ret_page);
+/* Makes the access possible in translated code. SOFT_AGAIN: this access has to be stepped. */
+int soft_tlb_fill(struct engine_vcpu *vcpu, uint64_t linear, enum soft_access access);
 
 #define PTE_PRESENT  BIT64(0)
 #define PTE_WRITE    BIT64(1)

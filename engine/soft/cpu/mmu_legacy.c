@@ -12,6 +12,9 @@
  */
 #include "engine/soft/cpu/mmu.h"
 
+#include "engine/soft/cpu/access.h"
+#include "engine/soft/cpu/exception.h"
+
 #define PDPT_ADDRESS	 0xffffffe0ull
 #define PDPT_RESERVED	 0xfff00000000001e6ull
 #define PTE_ADDRESS_32	 0xfffff000ull

@@ -4,11 +4,14 @@
  * and the answer for those that nobody has: #GP, as on a CPU without them. The same tables as the
  * kvm engine's.
  */
-#include "engine/soft/soft.h"
+#include "engine/soft/cpu/segment.h"
 
 #include <x86intrin.h>
 
-#include "engine/soft/cpu/segment.h"
+#include "engine/soft/cpu/exception.h"
+#include "engine/soft/cpu/mode.h"
+#include "engine/soft/cpu/msr.h"
+#include "engine/soft/tlb/tlb.h"
 
 #define INDEX_TSC	   0x10u
 #define INDEX_APIC_BASE	   0x1bu

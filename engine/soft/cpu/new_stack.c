@@ -2,6 +2,8 @@
 /* See new_stack.h. The TSS: SDM vol. 3, 7.2.1 and 7.7; APM vol. 2, 12.2.5 and 12.3.2. */
 #include "engine/soft/cpu/new_stack.h"
 
+#include "engine/soft/cpu/access.h"
+#include "engine/soft/cpu/exception.h"
 #include "engine/soft/cpu/segment.h"
 
 #define TSS_32_BIT 8u /* of the type: else it is a 16-bit TSS */

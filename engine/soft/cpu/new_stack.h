@@ -7,7 +7,7 @@
 #ifndef ENGINE_SOFT_NEW_STACK_H
 #define ENGINE_SOFT_NEW_STACK_H
 
-#include "engine/soft/soft.h"
+#include "engine/soft/vcpu.h"
 
 struct soft_new_stack {
 	struct vcpu_segment_state segment; /* SS */

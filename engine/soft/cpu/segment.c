@@ -6,6 +6,10 @@
  */
 #include "engine/soft/cpu/segment.h"
 
+#include "engine/soft/cpu/access.h"
+#include "engine/soft/cpu/exception.h"
+#include "engine/soft/cpu/mode.h"
+
 #define SELECTOR_LDT	    4u
 #define SELECTOR_INDEX	    0xfff8u
 #define TYPE_CODE	    8u

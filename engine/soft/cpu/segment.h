@@ -3,7 +3,7 @@
 #ifndef ENGINE_SOFT_SEGMENT_H
 #define ENGINE_SOFT_SEGMENT_H
 
-#include "engine/soft/soft.h"
+#include "engine/soft/vcpu.h"
 
 enum soft_segment_use {
 	SEGMENT_BY_JUMP, /* or call */

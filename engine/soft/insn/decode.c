@@ -7,19 +7,6 @@
 
 #include <errno.h>
 
-enum soft_code_size soft_code_size(const struct engine_vcpu *vcpu)
-{
-	uint16_t attributes = vcpu->state.segment[SEG_CS].attributes;
-
-	if (soft_real_mode(vcpu))
-		return CODE_16_REAL;
-	if (!soft_long_mode(vcpu))
-		return attributes & ATTRIBUTE_BIG ? CODE_32 : CODE_16;
-	if (attributes & ATTRIBUTE_LONG)
-		return CODE_64;
-	return attributes & ATTRIBUTE_BIG ? CODE_32_COMPAT : CODE_16;
-}
-
 int soft_register_number(ZydisRegister reg)
 {
 	if (reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15)

@@ -8,7 +8,10 @@
 #ifndef ENGINE_SOFT_DECODE_H
 #define ENGINE_SOFT_DECODE_H
 
-#include "engine/soft/soft.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "engine/soft/x86.h"
 
 #include <Zydis/Zydis.h>
 
@@ -39,7 +42,6 @@ enum soft_code_size { CODE_16_REAL, CODE_16, CODE_32, CODE_32_COMPAT, CODE_64 };
 /* 0; -EINVAL: no instruction; -ENODATA: it needs more than `size` bytes. */
 int soft_decode(enum soft_code_size code_size, const uint8_t *bytes, uint32_t size,
 		struct soft_insn *ret_insn);
-enum soft_code_size soft_code_size(const struct engine_vcpu *vcpu);
 
 /* Number of a general register 0..15, or -1. */
 int soft_register_number(ZydisRegister reg);

@@ -12,7 +12,7 @@
  *   pc in an access       of C to guest memory: broken off (access.c), if that may still be
  *   elsewhere             `stop` is set and will be seen
  */
-#include "engine/soft/soft.h"
+#include "engine/soft/vcpu.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -22,7 +22,11 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#include "engine/soft/cache/block.h"
+#include "engine/soft/cache/cache.h"
+#include "engine/soft/cpu/access.h"
+#include "engine/soft/run/run.h"
+#include "engine/soft/step/stepper.h"
+#include "engine/soft/translate/translator.h"
 
 #ifndef SS_AUTODISARM
 #define SS_AUTODISARM (1u << 31)

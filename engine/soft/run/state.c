@@ -6,10 +6,14 @@
  * The extended state that this engine offers (x87, SSE, AVX) lies in both layouts at the same
  * offsets.
  */
-#include "engine/soft/soft.h"
+#include "engine/soft/vcpu.h"
 
 #include <errno.h>
 #include <string.h>
+
+#include "engine/soft/cpu/mode.h"
+#include "engine/soft/run/run.h"
+#include "engine/soft/tlb/tlb.h"
 
 #define XSAVE_HEADER 512
 #define XSAVE_PARTS  7ull

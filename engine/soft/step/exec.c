@@ -15,7 +15,11 @@
 
 #include <string.h>
 
-#include "engine/soft/cache/block.h"
+#include "engine/soft/cache/cache.h"
+#include "engine/soft/cache/code_page.h"
+#include "engine/soft/cache/pause.h"
+#include "engine/soft/cpu/extended.h"
+#include "engine/soft/cpu/mmu.h"
 #include "engine/soft/insn/emit.h"
 
 #define OPERAND_MAX 1024u

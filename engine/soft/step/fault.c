@@ -18,6 +18,8 @@
 
 #include <sys/mman.h>
 
+#include "engine/soft/cpu/mmu.h"
+
 #define FAULT_PAGES 5u
 
 static uint8_t *fault_pages(struct engine_vcpu *vcpu)

@@ -4,6 +4,8 @@
  */
 #include "engine/soft/step/system.h"
 
+#include "engine/soft/cpu/msr.h"
+
 int soft_step_rdmsr(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	uint64_t value = 0;

@@ -6,6 +6,7 @@
 #include "engine/soft/step/system.h"
 
 #include "engine/soft/cpu/segment.h"
+#include "engine/soft/tlb/tlb.h"
 
 #define CR4_KNOWN                                                                                  \
 	(0x7ffull | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)

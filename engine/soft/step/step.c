@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/soft/cpu/extended.h"
 #include "engine/soft/cpu/segment.h"
 
 uint64_t soft_mask(uint32_t bytes)

@@ -6,7 +6,12 @@
 #ifndef ENGINE_SOFT_STEP_H
 #define ENGINE_SOFT_STEP_H
 
+#include "engine/soft/cpu/access.h"
+#include "engine/soft/cpu/debug.h"
+#include "engine/soft/cpu/exception.h"
+#include "engine/soft/cpu/mode.h"
 #include "engine/soft/insn/decode.h"
+#include "engine/soft/step/stepper.h"
 
 struct soft_step {
 	const struct soft_insn *insn;
@@ -41,8 +46,6 @@ bool soft_insn_is_masked_store(const struct soft_insn *insn);
 int soft_step_masked(struct engine_vcpu *vcpu, struct soft_step *step);
 /* On vcpu->bounce, which the caller has filled. */
 int soft_execute_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn);
-/* After SOFT_REASON_FAULT. */
-int soft_fault_from_host(struct engine_vcpu *vcpu);
 int soft_step_gather(struct engine_vcpu *vcpu, struct soft_step *step);
 
 /* What has been done of a repeated instruction stays done if an access is broken off. */
@@ -67,16 +70,6 @@ int soft_get_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int
 int soft_set_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int index,
 		     uint64_t value);
 enum vcpu_segment soft_segment_of(ZydisRegister reg);
-
-/* Breakpoints (debug.c): those of this access go into vcpu->debug_hits; those at this code. */
-void soft_watch_data(struct engine_vcpu *vcpu, uint64_t linear, uint32_t bytes, bool write);
-uint32_t soft_break_code(const struct engine_vcpu *vcpu, uint64_t linear);
-
-/* Single steps and breakpoints want repeated instructions item by item. */
-static inline bool soft_traced(const struct engine_vcpu *vcpu)
-{
-	return (vcpu->system_flags & FLAG_TF) || (vcpu->state.dr7 & 0xff);
-}
 
 /* The stack, in the width of the mode. `depth`: bytes below (push) the present top. */
 uint32_t soft_stack_width(const struct engine_vcpu *vcpu);

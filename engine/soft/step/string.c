@@ -12,6 +12,9 @@
 
 #include <string.h>
 
+#include "engine/soft/cache/code_page.h"
+#include "engine/soft/cpu/mmu.h"
+
 #define ITEMS_MAX  4096u
 #define CHUNKS_MAX 64
 

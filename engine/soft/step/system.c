@@ -10,6 +10,9 @@
  */
 #include "engine/soft/step/system.h"
 
+#include "engine/soft/cpu/mmu.h"
+#include "engine/soft/tlb/tlb.h"
+
 static int step_undefined(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	(void)step;

@@ -4,6 +4,8 @@
  */
 #include "engine/soft/step/system.h"
 
+#include "engine/soft/cpu/extended.h"
+
 #define XCR0_SOFT 7ull
 
 uint32_t soft_xsave_bytes(const struct engine_vcpu *vcpu, uint64_t parts, bool compacted)

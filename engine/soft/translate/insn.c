@@ -5,6 +5,8 @@
  */
 #include "engine/soft/translate/translate.h"
 
+#include "engine/soft/cache/cache.h"
+
 static bool is_nothing(const struct soft_insn *insn)
 {
 	switch (insn->z.mnemonic) {

@@ -11,6 +11,9 @@
  */
 #include "engine/soft/translate/translate.h"
 
+#include "engine/soft/cache/cache.h"
+#include "engine/soft/tlb/jumps.h"
+
 static bool is_near_branch(const struct soft_insn *insn)
 {
 	return insn->z.meta.branch_type == ZYDIS_BRANCH_TYPE_SHORT ||

@@ -17,6 +17,8 @@
  */
 #include "engine/soft/translate/translate.h"
 
+#include "engine/soft/cache/cache.h"
+
 static uint32_t tag_offset(const struct tr *tr, bool write)
 {
 	uint32_t view = tr->t->mode & MODE_VIEW;

@@ -6,6 +6,9 @@
  */
 #include "engine/soft/translate/translate.h"
 
+#include "engine/soft/cache/cache.h"
+#include "engine/soft/translate/translator.h"
+
 /*
  * How far constants may take a register, and how far a loop's group may be from it, so that one
  * minus the other (of an index 8 times) fits a displacement.

@@ -38,6 +38,8 @@
  */
 #include "engine/soft/translate/translate.h"
 
+#include "engine/soft/cache/cache.h"
+
 void tr_forget(struct tr *tr, int reg)
 {
 	tr->held[reg - R14] = GROUP_NONE;

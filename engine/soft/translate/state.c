@@ -3,12 +3,13 @@
  * From a host address in a block to the guest's exact state: at a fault, a kick, or when C will not
  * let the code be tried again. See struct soft_record.
  */
-#include "engine/soft/soft.h"
+#include "engine/soft/vcpu.h"
 
 #include <signal.h>
 #include <ucontext.h>
 
-#include "engine/soft/cache/block.h"
+#include "engine/soft/cache/cache.h"
+#include "engine/soft/translate/translator.h"
 
 void soft_flags_from_slot(struct engine_vcpu *vcpu)
 {

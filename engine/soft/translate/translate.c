@@ -19,6 +19,9 @@
  */
 #include "engine/soft/translate/translate.h"
 
+#include "engine/soft/cache/cache.h"
+#include "engine/soft/translate/translator.h"
+
 #define ENTRY_NOP 0x0000441f0full /* nopl 0(%rax, %rax): 5 bytes that a jump can replace */
 
 struct soft_record *tr_record(struct tr *tr, uint64_t rip)

@@ -10,7 +10,7 @@
 #ifndef ENGINE_SOFT_TRANSLATE_H
 #define ENGINE_SOFT_TRANSLATE_H
 
-#include "engine/soft/cache/block.h"
+#include "engine/soft/translate/translator.h"
 #include "engine/soft/insn/decode.h"
 #include "engine/soft/insn/emit.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The code cache: stubs, the stepper's buffers, blocks of translated code. See block.c.
+ * The code cache: stubs, the stepper's buffers, blocks of translated code. See cache.c.
  *
  * A block is a run of guest instructions at one virtual and physical address, translated for a
  * mode:
@@ -12,13 +12,15 @@
  *
  * Its records say what the guest's state is at a host address: see struct soft_record.
  */
-#ifndef ENGINE_SOFT_BLOCK_H
-#define ENGINE_SOFT_BLOCK_H
+#ifndef ENGINE_SOFT_CACHE_H
+#define ENGINE_SOFT_CACHE_H
 
-#include "engine/soft/soft.h"
+#include "engine/soft/vcpu.h"
 
-#define SOFT_EXEC_BYTES 256u
-#define SOFT_SPAN_MAX	256 /* bytes; accesses within it may share a look (translate/share.c) */
+#define SOFT_EXEC_BYTES	 256u
+#define SOFT_RECORDS_MAX 200u  /* of a block */
+#define SOFT_KEPT_MAX	 4096u /* bytes, of what soft_cache_keep() keeps */
+#define SOFT_SPAN_MAX	 256   /* bytes; accesses within it may share a look (translate/share.c) */
 
 /* What a block is translated for, besides its address. The view is in the low two bits. */
 #define MODE_VIEW      3u
@@ -88,80 +90,35 @@ enum soft_place {
 };
 enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc);
 
-/* The mode that the vCPU needs now, without MODE_SLOT. */
-uint8_t soft_mode(const struct engine_vcpu *vcpu);
-
-/* Accesses of the block of this host address could not share; if often, it is made anew. */
-void soft_block_split(struct engine *engine, uint64_t host);
-
-/*
- * The block for vcpu->rip, translated if need be; mode: MODE_SLOT, MODE_ALONE, besides what the
- * vCPU's state asks for. SOFT_FAULT: fetching faults. SOFT_AGAIN: this
- * instruction has to be stepped.
- */
-int soft_block_get(struct engine_vcpu *vcpu, uint8_t mode, struct soft_block **ret_block);
-/* A jump that left by SOFT_REASON_LINK goes straight to the block from now on. */
-void soft_block_link(struct engine_vcpu *vcpu, uint8_t *site, const struct soft_block *block,
-		     uint64_t generation);
-/*
- * Who jumps to the invalid block with this head goes on to the one that replaces it. Only if that
- * was for the sake of sharing: where code is written again and again, chains of jumps would grow.
- */
-void soft_block_forward(struct engine_vcpu *vcpu, uint8_t *head, const struct soft_block *block,
-			uint64_t generation);
+int soft_cache_create(struct engine *engine);
+void soft_cache_destroy(struct engine *engine);
+/* Counts emptyings: what was found before the last is no more. */
 uint64_t soft_cache_generation(const struct engine *engine);
+/* Is there no room for another block? */
+bool soft_cache_is_full(const struct engine *engine);
+/* Lock held, all other vCPUs paused: forgets every block, and who jumps to them. */
+void soft_cache_empty(struct engine *engine);
+/* A valid block, or NULL. */
+struct soft_block *soft_cache_find(const struct engine *engine, uint64_t gpa, uint64_t rip,
+				   uint8_t mode);
+/* Where the next block goes: its notes and records, and its code. Lock held. */
+struct soft_room {
+	struct soft_block *block;
+	uint8_t *at, *end;
+	uint32_t record_max;
+};
+struct soft_room soft_cache_room(const struct engine *engine);
+/* A copy that lasts until the cache is emptied. Lock held. */
+void *soft_cache_keep(struct engine *engine, const void *data, size_t bytes);
+/* The block in the room is found from now on. Lock held. */
+void soft_cache_publish(struct engine *engine, struct soft_block *block);
+/* Within how many bytes accesses of a block of this gpa may share; less from now on. */
+uint32_t soft_cache_span(const struct engine *engine, uint64_t gpa);
+void soft_cache_narrow(struct engine *engine, uint64_t gpa);
 /* Lock held. No vCPU enters it any more. */
 void soft_block_invalidate(struct engine *engine, struct soft_block *block);
 /* The record for a host address inside a block, or NULL; *ret_block its block. */
 const struct soft_record *soft_record_find(const struct engine *engine, uint64_t pc,
 					   const struct soft_block **ret_block);
-
-/* code_page.c */
-/* From now on no vCPU writes the page without asking; its version, to be given to insert. */
-int soft_code_begin(struct engine_vcpu *vcpu, uint64_t gpa, uint32_t *ret_version);
-/* Lock held. Makes it known; false: the page has been written since. */
-bool soft_code_insert(struct engine *engine, struct soft_block *block, const uint32_t version[2]);
-/* Every block is gone (the cache was emptied). All other vCPUs are paused. */
-void soft_code_forget_all(struct engine *engine);
-
-/* pause.c: all other vCPUs (or those of the mask, by number modulo 64) wait at a safe point. */
-void soft_pause_others(struct engine_vcpu *vcpu, uint64_t mask);
-void soft_resume_others(struct engine_vcpu *vcpu);
-/* A signal has broken off what the vCPU did: the others go on if it had paused them. */
-void soft_pause_abandoned(struct engine_vcpu *vcpu);
-/* Waits here while someone wants it. Holding no lock and no host address of guest memory. */
-void soft_safe_point(struct engine_vcpu *vcpu);
-
-/* translate.c: lock held. Writes code and records at `at`; false: too large for the room there. */
-struct soft_insn;
-struct soft_translation {
-	struct engine_vcpu *vcpu;
-	const struct soft_insn *insn;
-	uint32_t count;
-	uint64_t rip;
-	uint8_t mode;
-	uint8_t *at, *end;
-	struct soft_record *record;
-	uint32_t record_max;
-	const struct soft_insn *known; /* a lasting copy of the last instruction, or NULL */
-	uint32_t span;		       /* accesses within so many bytes share; 0: none do */
-	bool crossing_next; /* the instruction behind the block reaches into the next page */
-	/* results */
-	uint32_t code_bytes, record_count;
-	uint8_t *head, *stale;
-};
-bool soft_translate_block(struct soft_translation *translation);
-/* Is it left to C? */
-bool soft_insn_is_stepped(const struct soft_insn *insn, uint8_t mode);
-/* Must the instruction be the block's last? */
-bool soft_insn_ends_block(const struct soft_insn *insn, uint8_t mode);
-
-/* translate/state.c: takes rip and flags from a host address where code was to be tried again. */
-void soft_settle(struct engine_vcpu *vcpu, uint64_t host);
-/* Back to before a jump to vcpu->rip, if that is not canonical; host: a place in the jump's code.
- */
-bool soft_undo_jump(struct engine_vcpu *vcpu, uint64_t host);
-void soft_flags_from_slot(struct engine_vcpu *vcpu);
-void soft_flags_to_slot(struct engine_vcpu *vcpu);
 
 #endif

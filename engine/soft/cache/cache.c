@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The code cache: one region of host code per engine, shared by its vCPUs, with a second one that
+ * holds what is known about each block.
+ *
+ *   stubs (stubs.S) | the stepper's buffers, one per vCPU | blocks, in the order they were made
+ *
+ * Blocks are found by a hash of (gpa, rip, mode), by C; translated code goes from one to the next
+ * by linked jumps within a page, and by the vCPU's jump table else. An invalid block stays where it
+ * is: its first instruction becomes a jump to its way out, so that nothing that leads to it has to
+ * be found. Space is reclaimed all at once, with all vCPUs paused.
+ */
+#include "engine/soft/cache/cache.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "engine/soft/cache/code_page.h"
+#include "engine/soft/tlb/jumps.h"
+
+extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_check[],
+	soft_stub_enter_end[], soft_stub_exit[], soft_stub_lookup[], soft_stub_unknown[],
+	soft_stub_left[], soft_stubs_end[];
+
+#define CACHE_BYTES    (128u << 20)
+#define NOTES_BYTES    (128u << 20)
+#define ORDER_BYTES    (16u << 20)
+#define GRANULE	       1024u /* of code; where one begins, it is known which block that is in */
+#define STUBS_BYTES    1024u
+#define BLOCKS_OFFSET  (STUBS_BYTES + VCPUS_MAX * SOFT_EXEC_BYTES)
+#define BLOCK_CODE_MAX 32768u
+#define BUCKETS	       65536u
+
+/* How near to each other accesses have to be to share, and how many of those there are to choose.
+ */
+static const uint32_t spans[] = { SOFT_SPAN_MAX, 64, 16, 0 };
+#define NARROW_SLOTS 4096u
+#define NARROWEST    (sizeof(spans) / sizeof(spans[0]) - 1)
+
+struct soft_cache {
+	uint8_t *base, *next;			 /* next: where the next block goes */
+	uint8_t *notes, *notes_next, *notes_end; /* decoded instructions grow down from the end */
+	struct soft_block **order;		 /* every block, by address */
+	_Atomic uint32_t count;
+	uint32_t at_granule[CACHE_BYTES / GRANULE]; /* index into order */
+	uint64_t generation;			    /* counts emptyings */
+	struct soft_block *bucket[BUCKETS];
+	uint8_t narrow[NARROW_SLOTS]; /* index into spans, by a hash of the block's gpa */
+};
+
+static const uint8_t *stub(const struct engine *engine, const uint8_t *in_blob)
+{
+	return engine->cache->base + (in_blob - soft_stubs_begin);
+}
+
+const uint8_t *soft_cache_exit(const struct engine *engine)
+{
+	return stub(engine, soft_stub_exit);
+}
+
+const uint8_t *soft_cache_lookup(const struct engine *engine)
+{
+	return stub(engine, soft_stub_lookup);
+}
+
+const uint8_t *soft_cache_unknown(const struct engine *engine)
+{
+	return stub(engine, soft_stub_unknown);
+}
+
+const uint8_t *soft_cache_left(const struct engine *engine)
+{
+	return stub(engine, soft_stub_left);
+}
+
+soft_enter_fn *soft_cache_enter(const struct engine *engine)
+{
+	return (soft_enter_fn *)(uintptr_t)stub(engine, soft_stub_enter);
+}
+
+uint8_t *soft_cache_exec(const struct engine *engine, uint32_t slot)
+{
+	return engine->cache->base + STUBS_BYTES + slot * SOFT_EXEC_BYTES;
+}
+
+uint64_t soft_cache_generation(const struct engine *engine)
+{
+	return engine->cache->generation;
+}
+
+enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc)
+{
+	uint64_t offset = pc - (uintptr_t)engine->cache->base;
+
+	if (offset >= CACHE_BYTES)
+		return PLACE_OUTSIDE;
+	if (offset >= BLOCKS_OFFSET)
+		return PLACE_BLOCK;
+	if (offset >= STUBS_BYTES)
+		return PLACE_EXEC;
+	if (pc >= (uintptr_t)stub(engine, soft_stub_enter_check) &&
+	    pc < (uintptr_t)stub(engine, soft_stub_enter_end))
+		return PLACE_ENTERING;
+	if (pc >= (uintptr_t)stub(engine, soft_stub_lookup) &&
+	    pc < (uintptr_t)stub(engine, soft_stub_unknown))
+		return PLACE_LOOKUP;
+	return PLACE_STUB;
+}
+
+static void reset(struct soft_cache *cache)
+{
+	memset(cache->bucket, 0, sizeof(cache->bucket));
+	memset(cache->narrow, 0, sizeof(cache->narrow));
+	cache->next = cache->base + BLOCKS_OFFSET;
+	cache->notes_next = cache->notes;
+	cache->notes_end = cache->notes + NOTES_BYTES;
+	atomic_store(&cache->count, 0);
+	cache->generation++;
+}
+
+static void *map(size_t bytes, int protection)
+{
+	void *base =
+		mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return base == MAP_FAILED ? NULL : base;
+}
+
+int soft_cache_create(struct engine *engine)
+{
+	struct soft_cache *cache = calloc(1, sizeof(*cache));
+
+	if (!cache)
+		return -ENOMEM;
+	engine->cache = cache;
+	cache->base = map(CACHE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC);
+	cache->notes = map(NOTES_BYTES, PROT_READ | PROT_WRITE);
+	cache->order = map(ORDER_BYTES, PROT_READ | PROT_WRITE);
+	if (!cache->base || !cache->notes || !cache->order)
+		return -ENOMEM;
+	memcpy(cache->base, soft_stubs_begin, (size_t)(soft_stubs_end - soft_stubs_begin));
+	reset(cache);
+	return 0;
+}
+
+void soft_cache_destroy(struct engine *engine)
+{
+	struct soft_cache *cache = engine->cache;
+
+	if (!cache)
+		return;
+	if (cache->base)
+		munmap(cache->base, CACHE_BYTES);
+	if (cache->notes)
+		munmap(cache->notes, NOTES_BYTES);
+	if (cache->order)
+		munmap(cache->order, ORDER_BYTES);
+	free(cache);
+	engine->cache = NULL;
+}
+
+/* ---- finding -------------------------------------------------------------------------------- */
+
+static struct soft_block **bucket_of(struct soft_cache *cache, uint64_t gpa, uint64_t rip,
+				     uint8_t mode)
+{
+	uint64_t hash =
+		(gpa ^ (rip >> 12) * 0x9e3779b1u ^ (uint64_t)mode << 9) * 0x9e3779b97f4a7c15ull;
+
+	return &cache->bucket[hash >> 48 & (BUCKETS - 1)];
+}
+
+struct soft_block *soft_cache_find(const struct engine *engine, uint64_t gpa, uint64_t rip,
+				   uint8_t mode)
+{
+	struct soft_block *block =
+		__atomic_load_n(bucket_of(engine->cache, gpa, rip, mode), __ATOMIC_ACQUIRE);
+
+	while (block &&
+	       (block->rip != rip || block->gpa != gpa || block->mode != mode || !block->valid))
+		block = __atomic_load_n(&block->hash_next, __ATOMIC_ACQUIRE);
+	return block;
+}
+
+const struct soft_record *soft_record_find(const struct engine *engine, uint64_t pc,
+					   const struct soft_block **ret_block)
+{
+	const struct soft_cache *cache = engine->cache;
+	uint32_t low = 0, high = atomic_load(&cache->count);
+	const struct soft_block *block;
+	uint64_t offset = pc - (uintptr_t)cache->base;
+
+	if (offset < BLOCKS_OFFSET || offset >= CACHE_BYTES)
+		return NULL;
+	low = cache->at_granule[offset / GRANULE];
+	while (low + 1 < high && (uintptr_t)cache->order[low + 1]->code <= pc)
+		low++;
+	if (low >= high)
+		return NULL;
+	block = cache->order[low];
+	offset = pc - (uintptr_t)block->code;
+	*ret_block = block;
+	if (offset >= block->code_bytes)
+		return NULL;
+	low = 0;
+	high = block->record_count;
+	while (high - low > 1) {
+		uint32_t middle = (low + high) / 2;
+
+		if (block->record[middle].start <= offset)
+			low = middle;
+		else
+			high = middle;
+	}
+	return &block->record[low];
+}
+
+/* ---- making -----------------------------------------------------------------------------------
+ */
+
+bool soft_cache_is_full(const struct engine *engine)
+{
+	const struct soft_cache *cache = engine->cache;
+	size_t notes = sizeof(struct soft_block) + SOFT_RECORDS_MAX * sizeof(struct soft_record);
+
+	return (size_t)(cache->base + CACHE_BYTES - cache->next) < BLOCK_CODE_MAX + 64 ||
+	       (size_t)(cache->notes_end - cache->notes_next) < notes + SOFT_KEPT_MAX + 64 ||
+	       atomic_load(&cache->count) >= ORDER_BYTES / sizeof(struct soft_block *);
+}
+
+void soft_cache_publish(struct engine *engine, struct soft_block *block)
+{
+	struct soft_cache *cache = engine->cache;
+	struct soft_block **bucket = bucket_of(cache, block->gpa, block->rip, block->mode);
+	uint32_t count = atomic_load(&cache->count);
+	size_t notes = sizeof(*block) + block->record_count * sizeof(block->record[0]);
+	size_t granule = ((size_t)(cache->next - cache->base) + GRANULE - 1) / GRANULE;
+
+	cache->next += (block->code_bytes + 15) & ~15u;
+	for (; granule * GRANULE < (size_t)(cache->next - cache->base); granule++)
+		cache->at_granule[granule] = count;
+	cache->notes_next += (notes + 15) & ~(size_t)15;
+	cache->order[count] = block;
+	atomic_store(&cache->count, count + 1);
+	block->hash_next = *bucket;
+	__atomic_store_n(bucket, block, __ATOMIC_RELEASE);
+}
+
+void soft_cache_empty(struct engine *engine)
+{
+	reset(engine->cache);
+	soft_code_forget_all(engine);
+	for (uint32_t i = 0; i < VCPUS_MAX; i++)
+		for (int view = 0; engine->vcpu[i] && view < VIEW_COUNT; view++)
+			soft_jump_flush(engine->vcpu[i], (enum soft_view)view);
+}
+
+struct soft_room soft_cache_room(const struct engine *engine)
+{
+	const struct soft_cache *cache = engine->cache;
+
+	return (struct soft_room){ .block = (struct soft_block *)(void *)cache->notes_next,
+				   .at = cache->next,
+				   .end = cache->next + BLOCK_CODE_MAX,
+				   .record_max = SOFT_RECORDS_MAX };
+}
+
+void *soft_cache_keep(struct engine *engine, const void *data, size_t bytes)
+{
+	struct soft_cache *cache = engine->cache;
+
+	assert(bytes <= SOFT_KEPT_MAX);
+	cache->notes_end -= (bytes + 15) & ~(size_t)15;
+	memcpy(cache->notes_end, data, bytes);
+	return cache->notes_end;
+}
+
+/* Some others have the same hash: they are right, too. */
+static uint8_t *narrow_of(struct soft_cache *cache, uint64_t gpa)
+{
+	return &cache->narrow[gpa * 0x9e3779b97f4a7c15ull >> 48 & (NARROW_SLOTS - 1)];
+}
+
+uint32_t soft_cache_span(const struct engine *engine, uint64_t gpa)
+{
+	return spans[*narrow_of(engine->cache, gpa)];
+}
+
+void soft_cache_narrow(struct engine *engine, uint64_t gpa)
+{
+	uint8_t *narrow = narrow_of(engine->cache, gpa);
+
+	*narrow += *narrow < NARROWEST;
+}
+
+void soft_block_invalidate(struct engine *engine, struct soft_block *block)
+{
+	struct soft_block **link = bucket_of(engine->cache, block->gpa, block->rip, block->mode);
+	uint64_t first;
+	int32_t distance = (int32_t)(block->stale - (block->head + 5));
+
+	if (!block->valid)
+		return;
+	block->valid = false;
+	while (*link && *link != block)
+		link = &(*link)->hash_next;
+	if (*link)
+		__atomic_store_n(link, block->hash_next, __ATOMIC_RELEASE);
+	memcpy(&first, block->head, sizeof(first));
+	first = (first & ~0xffffffffffull) | 0xe9 | (uint64_t)(uint32_t)distance << 8;
+	__atomic_store_n((uint64_t *)(void *)block->head, first, __ATOMIC_SEQ_CST);
+}

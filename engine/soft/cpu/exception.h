@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Faults, interrupts, and their delivery through the IDT. */
+#ifndef ENGINE_SOFT_EXCEPTION_H
+#define ENGINE_SOFT_EXCEPTION_H
+
+#include "engine/soft/vcpu.h"
+
+int soft_raise(struct engine_vcpu *vcpu, uint8_t vector);
+int soft_raise_error(struct engine_vcpu *vcpu, uint8_t vector, uint32_t error);
+int soft_raise_page_fault(struct engine_vcpu *vcpu, uint64_t linear, uint32_t error);
+enum soft_event { EVENT_EXCEPTION, EVENT_INTERRUPT, EVENT_SOFT };
+/* Goes through the IDT. SOFT_FAULT: the delivery itself faulted. */
+int soft_deliver(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event, bool has_error,
+		 uint32_t error, uint64_t return_rip);
+/* exception_protected.c: the same, without long mode. */
+int soft_deliver_protected(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event,
+			   bool has_error, uint32_t error, uint64_t return_rip);
+/* A gate or selector asks for a task switch: SOFT_EXIT, failed. */
+int soft_no_task_switch(struct engine_vcpu *vcpu, uint16_t selector);
+/* Delivers vcpu->fault, and what comes of it. SOFT_EXIT: triple fault. */
+int soft_deliver_fault(struct engine_vcpu *vcpu);
+
+#endif

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Getting from a guest address to a block: found in the cache, or decoded and translated now; and
+ * blocks that are linked to each other or made anew.
+ */
+#include "engine/soft/run/block.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "engine/soft/cache/code_page.h"
+#include "engine/soft/cache/pause.h"
+#include "engine/soft/cpu/access.h"
+#include "engine/soft/cpu/extended.h"
+#include "engine/soft/cpu/mmu.h"
+#include "engine/soft/insn/decode.h"
+#include "engine/soft/insn/emit.h"
+#include "engine/soft/tlb/tlb.h"
+#include "engine/soft/translate/translator.h"
+
+#define FETCH_BYTES 240u
+
+/*
+ * A block whose accesses could not share this often in a row, each time within so many ticks of the
+ * TSC, is translated anew for neighbours that are nearer to each other.
+ */
+#define SPLITS_MAX   100u
+#define SPLITS_TICKS 10000u
+
+uint8_t soft_mode(const struct engine_vcpu *vcpu)
+{
+	return (uint8_t)(vcpu->view | (vcpu->no_vector ? MODE_NO_VECTOR : 0) |
+			 (vcpu->no_avx ? MODE_NO_AVX : 0));
+}
+
+static void make_room(struct engine_vcpu *vcpu)
+{
+	struct engine *engine = vcpu->engine;
+
+	if (!soft_cache_is_full(engine))
+		return;
+	soft_pause_others(vcpu, UINT64_MAX);
+	pthread_mutex_lock(&engine->lock);
+	if (soft_cache_is_full(engine))
+		soft_cache_empty(engine);
+	pthread_mutex_unlock(&engine->lock);
+	soft_resume_others(vcpu);
+}
+
+_Static_assert(4 * BLOCK_INSNS_MAX + 8 <= SOFT_RECORDS_MAX, "instructions with a few records each");
+_Static_assert(sizeof(struct soft_insn) <= SOFT_KEPT_MAX, "what keep() keeps");
+
+/* What is about to become a block. */
+struct source {
+	uint64_t gpa, gpa_behind;
+	uint32_t version[2], count;
+	uint8_t mode;
+	bool crossing_next;
+};
+
+/* Decodes up to the block's end, or the page's. 0 instructions: the first reaches into the next. */
+static void decode_block(struct engine_vcpu *vcpu, const uint8_t *bytes, uint32_t size,
+			 struct source *source)
+{
+	uint32_t offset = 0;
+
+	while (source->count < BLOCK_INSNS_MAX && offset < size) {
+		struct soft_insn *insn = &vcpu->insns[source->count];
+		int err = soft_decode(CODE_64, bytes + offset, size - offset, insn);
+
+		source->crossing_next =
+			err == -ENODATA && ((vcpu->rip + size) & (PAGE_BYTES - 1)) == 0;
+		if (err)
+			break;
+		source->count++;
+		offset += insn->length;
+		if (soft_insn_ends_block(insn, source->mode))
+			break;
+	}
+}
+
+/* An instruction across pages is a block of its own. False: step it. */
+static bool decode_crossing(struct engine_vcpu *vcpu, uint8_t *bytes, uint32_t size,
+			    struct source *source)
+{
+	struct soft_page behind;
+
+	if (soft_translate(vcpu, vcpu->view, vcpu->rip + size, ACCESS_FETCH, &behind) ||
+	    !behind.host)
+		return false;
+	source->gpa_behind = soft_memory_gpa(vcpu->engine, behind.host);
+	if (soft_code_begin(vcpu, source->gpa_behind, &source->version[1]))
+		return false;
+	soft_copy(bytes + size, behind.host, INSN_BYTES_MAX - size);
+	if (soft_decode(CODE_64, bytes, INSN_BYTES_MAX, vcpu->insns) || vcpu->insns->length <= size)
+		return false;
+	source->count = 1;
+	source->crossing_next = false;
+	return true;
+}
+
+/* What C has to step is kept decoded, with the operands that it has. Lock held. */
+static const struct soft_insn *keep(struct engine *engine, const struct soft_insn *insn)
+{
+	uint32_t operands = insn->z.operand_count < 3 ? 3 : insn->z.operand_count;
+
+	if (operands > INSN_OPERANDS)
+		return NULL;
+	return soft_cache_keep(engine, insn,
+			       offsetof(struct soft_insn, op) + operands * sizeof(insn->op[0]));
+}
+
+void soft_block_split(struct engine *engine, uint64_t host)
+{
+	const struct soft_block *found;
+	uint64_t now = __builtin_ia32_rdtsc();
+	struct soft_block *block;
+
+	if (!soft_record_find(engine, host, &found))
+		return;
+	pthread_mutex_lock(&engine->lock);
+	block = (struct soft_block *)(uintptr_t)found;
+	block->splits = now - block->split_at < SPLITS_TICKS ? block->splits + 1u : 0;
+	block->split_at = now;
+	if (block->splits == SPLITS_MAX) {
+		soft_cache_narrow(engine, block->gpa);
+		block->narrowed = true;
+		soft_block_invalidate(engine, block);
+	}
+	pthread_mutex_unlock(&engine->lock);
+}
+
+/* Lock held. */
+static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *source)
+{
+	struct engine *engine = vcpu->engine;
+	struct soft_room room = soft_cache_room(engine);
+	struct soft_block *block = room.block;
+	struct soft_translation t = {
+		.vcpu = vcpu,
+		.insn = vcpu->insns,
+		.count = source->count,
+		.rip = vcpu->rip,
+		.mode = source->mode,
+		.span = source->mode & MODE_ALONE ? 0 : soft_cache_span(engine, source->gpa),
+		.crossing_next = source->crossing_next,
+		.at = room.at,
+		.end = room.end,
+		.record = block->record,
+		.record_max = room.record_max
+	};
+	uint32_t guest_bytes = 0;
+
+	if (soft_insn_is_stepped(&vcpu->insns[source->count - 1], source->mode))
+		t.known = keep(engine, &vcpu->insns[source->count - 1]);
+	/* It does not fit, or has more records than there may be: a shorter one. */
+	while (!soft_translate_block(&t)) {
+		if (source->count == 1)
+			return NULL;
+		source->crossing_next = t.crossing_next = false;
+		t.count = source->count /= 2;
+	}
+	for (uint32_t i = 0; i < source->count; i++)
+		guest_bytes += vcpu->insns[i].length;
+	*block = (struct soft_block){ .rip = vcpu->rip,
+				      .gpa = source->gpa,
+				      .gpa_behind = source->gpa_behind,
+				      .code = room.at,
+				      .head = t.head,
+				      .stale = t.stale,
+				      .code_bytes = t.code_bytes,
+				      .guest_bytes = (uint16_t)guest_bytes,
+				      .record_count = (uint16_t)t.record_count,
+				      .mode = source->mode,
+				      .valid = true };
+	return block;
+}
+
+static int make(struct engine_vcpu *vcpu, const struct soft_page *page, uint8_t mode,
+		struct soft_block **ret_block)
+{
+	struct engine *engine = vcpu->engine;
+	struct source source = { .gpa = soft_memory_gpa(engine, page->host), .mode = mode };
+	uint32_t room = PAGE_BYTES - (uint32_t)(vcpu->rip & (PAGE_BYTES - 1));
+	uint32_t size = room < FETCH_BYTES ? room : FETCH_BYTES;
+	uint8_t bytes[FETCH_BYTES];
+	struct soft_block *block;
+	bool known = false;
+
+	soft_fpu_release(vcpu);
+	make_room(vcpu);
+	if (soft_code_begin(vcpu, source.gpa, &source.version[0]))
+		return SOFT_AGAIN;
+	soft_copy(bytes, page->host, size);
+	decode_block(vcpu, bytes, size, &source);
+	if (source.count == 0 &&
+	    (!source.crossing_next || !decode_crossing(vcpu, bytes, size, &source)))
+		return SOFT_AGAIN;
+	pthread_mutex_lock(&engine->lock);
+	block = soft_cache_is_full(engine) ? NULL : translate(vcpu, &source);
+	if (block)
+		known = soft_code_insert(engine, block, source.version);
+	if (known)
+		soft_cache_publish(engine, block);
+	pthread_mutex_unlock(&engine->lock);
+	*ret_block = block;
+	vcpu->translate_count++;
+	return known ? SOFT_OK : SOFT_AGAIN;
+}
+
+/* Is the page that it reaches into still the same? */
+static bool is_behind(struct engine_vcpu *vcpu, const struct soft_block *block)
+{
+	uint64_t next = (vcpu->rip | (PAGE_BYTES - 1)) + 1;
+	struct soft_page page;
+
+	return !soft_translate(vcpu, vcpu->view, next, ACCESS_FETCH, &page) && page.host &&
+	       soft_memory_gpa(vcpu->engine, page.host) == block->gpa_behind;
+}
+
+int soft_block_get(struct engine_vcpu *vcpu, uint8_t mode, struct soft_block **ret_block)
+{
+	struct soft_page page;
+	struct soft_block *block;
+	int err = soft_translate(vcpu, vcpu->view, vcpu->rip, ACCESS_FETCH, &page);
+
+	if (err)
+		return err;
+	if (!page.host)
+		return SOFT_AGAIN;
+	mode |= soft_mode(vcpu);
+	block = soft_cache_find(vcpu->engine, soft_memory_gpa(vcpu->engine, page.host), vcpu->rip,
+				mode);
+	if (block) {
+		*ret_block = block;
+		return !block->gpa_behind || is_behind(vcpu, block) ? SOFT_OK : SOFT_AGAIN;
+	}
+	return make(vcpu, &page, mode, ret_block);
+}
+
+void soft_block_link(struct engine_vcpu *vcpu, uint8_t *site, const struct soft_block *block,
+		     uint64_t generation)
+{
+	struct engine *engine = vcpu->engine;
+
+	/* Others execute it, and see the old distance or the new one (emit_align_field()). */
+	assert(((uintptr_t)site + 1) % 8 <= 4);
+	pthread_mutex_lock(&engine->lock);
+	if (soft_cache_generation(engine) == generation)
+		emit_patch32(site + 1, block->code);
+	pthread_mutex_unlock(&engine->lock);
+}
+
+void soft_block_forward(struct engine_vcpu *vcpu, uint8_t *head, const struct soft_block *block,
+			uint64_t generation)
+{
+	struct engine *engine = vcpu->engine;
+	const struct soft_block *old;
+
+	pthread_mutex_lock(&engine->lock);
+	/*
+	 * The page may be another one by now, and others still have this one at that address. Nor
+	 * is it known what page they have behind it.
+	 */
+	if (!block->gpa_behind && soft_cache_generation(engine) == generation && block->valid &&
+	    soft_record_find(engine, (uintptr_t)head, &old) && old->head == head && !old->valid &&
+	    old->narrowed && old->gpa == block->gpa && old->mode == block->mode)
+		emit_patch32(head + 1, block->code);
+	pthread_mutex_unlock(&engine->lock);
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the other rooms ask of the translator. */
+#ifndef ENGINE_SOFT_TRANSLATOR_H
+#define ENGINE_SOFT_TRANSLATOR_H
+
+#include "engine/soft/cache/cache.h"
+#include "engine/soft/insn/decode.h"
+
+struct soft_translation {
+	struct engine_vcpu *vcpu;
+	const struct soft_insn *insn;
+	uint32_t count;
+	uint64_t rip;
+	uint8_t mode;
+	uint8_t *at, *end;
+	struct soft_record *record;
+	uint32_t record_max;
+	const struct soft_insn *known; /* a lasting copy of the last instruction, or NULL */
+	uint32_t span;		       /* accesses within so many bytes share; 0: none do */
+	bool crossing_next; /* the instruction behind the block reaches into the next page */
+	/* results */
+	uint32_t code_bytes, record_count;
+	uint8_t *head, *stale;
+};
+/* Lock held. Writes code and records at `at`; false: too large for the room there. */
+bool soft_translate_block(struct soft_translation *translation);
+/* Is it left to C? */
+bool soft_insn_is_stepped(const struct soft_insn *insn, uint8_t mode);
+/* Must the instruction be the block's last? */
+bool soft_insn_ends_block(const struct soft_insn *insn, uint8_t mode);
+
+/* From a host address in a block to the guest's state (state.c). */
+
+/* A signal's context, with the pc in a block: the vCPU leaves it; the host's CPU raised vector. */
+void soft_translated_stop(struct engine_vcpu *vcpu, void *context);
+void soft_translated_fault(struct engine_vcpu *vcpu, void *context, uint8_t vector);
+/* Takes rip and flags from a host address where code was to be tried again. */
+void soft_settle(struct engine_vcpu *vcpu, uint64_t host);
+/* Back to before a jump to vcpu->rip, if that is not canonical; host: a place in the jump's code.
+ */
+bool soft_undo_jump(struct engine_vcpu *vcpu, uint64_t host);
+void soft_flags_from_slot(struct engine_vcpu *vcpu);
+void soft_flags_to_slot(struct engine_vcpu *vcpu);
+
+#endif
