@@ -5,7 +5,7 @@
  *
  *   insn/       guest instructions as decoded, and host instructions
  *   tlb/        guest memory, the TLB, the table of jumps: as data
- *   cache/      translated code: blocks, pages that hold it, stubs, holding other vCPUs for a moment
+ *   cache/      translated code: blocks, pages that hold it, stubs, holding other vCPUs
  *   cpu/        the CPU's rules: page walks, accesses, segments, exceptions, MSRs, modes
  *   step/       one instruction by C
  *   translate/  blocks of instructions into host code

@@ -28,7 +28,8 @@
 #define SYS_PD_USER 0x14000
 #define SYS_PT_USER 0x15000
 #define SYS_WINDOW_PDE                                                                             \
-	(SYS_PD_USER + 8 * 256) /* leads to SYS_PT_WINDOW; the next ones are free                  \
+	(SYS_PD_USER +                                                                             \
+	 8 * 256) /* leads to SYS_PT_WINDOW; the next ones are free                  \
 				 */
 #define SYS_PT_WINDOW	0x17000
 #define SYS_PD_MMIO	0x18000

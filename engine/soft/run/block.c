@@ -137,19 +137,19 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *sou
 	struct engine *engine = vcpu->engine;
 	struct soft_room room = soft_cache_room(engine);
 	struct soft_block *block = room.block;
-	struct soft_translation t = {
-		.vcpu = vcpu,
-		.insn = vcpu->insns,
-		.count = source->count,
-		.rip = vcpu->rip,
-		.mode = source->mode,
-		.span = source->mode & MODE_ALONE ? 0 : soft_cache_span(engine, source->gpa),
-		.crossing_next = source->crossing_next,
-		.at = room.at,
-		.end = room.end,
-		.record = block->record,
-		.record_max = room.record_max
-	};
+	struct soft_translation t = { .vcpu = vcpu,
+				      .insn = vcpu->insns,
+				      .count = source->count,
+				      .rip = vcpu->rip,
+				      .mode = source->mode,
+				      .span = source->mode & MODE_ALONE
+						      ? 0
+						      : soft_cache_span(engine, source->gpa),
+				      .crossing_next = source->crossing_next,
+				      .at = room.at,
+				      .end = room.end,
+				      .record = block->record,
+				      .record_max = room.record_max };
 	uint32_t guest_bytes = 0;
 
 	if (soft_insn_is_stepped(&vcpu->insns[source->count - 1], source->mode))
