@@ -26,8 +26,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/cpuid.h"
-#include "engine/vcpu_state.h"
+#include "vcpu/cpuid.h"
+#include "vcpu/vcpu_state.h"
 
 enum engine_exit_kind {
 	EXIT_IO,       /* port access: io; for reads the caller fills io.data before the next run */

@@ -134,8 +134,7 @@ void lapic_reset(struct lapic_state *lapic, uint32_t id, bool bsp)
 	lapic_init(lapic);
 }
 
-/* ---- errors and deliveries --------------------------------------------------------------------
- */
+/* ---- errors and deliveries ------------------------------------------------------------------- */
 
 static void raise_error(struct lapic_state *lapic, uint32_t bit)
 {
@@ -209,8 +208,7 @@ void lapic_accept(struct lapic_state *lapic, uint8_t vector)
 	bit_assign(lapic->isr, vector, true);
 }
 
-/* ---- timer ------------------------------------------------------------------------------------
- */
+/* ---- timer ----------------------------------------------------------------------------------- */
 
 static uint32_t timer_mode(const struct lapic_state *lapic)
 {
@@ -320,8 +318,7 @@ void lapic_tick(const struct lapic_config *config, struct lapic_state *lapic, ui
 		deliver_fixed(lapic, (uint8_t)(lapic->lvt_timer & LVT_VECTOR), false);
 }
 
-/* ---- registers --------------------------------------------------------------------------------
- */
+/* ---- registers ------------------------------------------------------------------------------- */
 
 /* The LVT entry of a register and the bits that it has; NULL: not an LVT register. */
 static uint32_t *lvt_find(const struct lapic_config *config, struct lapic_state *lapic,
@@ -663,8 +660,7 @@ int lapic_read(const struct lapic_config *config, const struct lapic_state *lapi
 	return read_register(lapic, msr - MSR_INDEX_X2APIC_FIRST, now_ns, ret_value);
 }
 
-/* ---- inbox ------------------------------------------------------------------------------------
- */
+/* ---- inbox ----------------------------------------------------------------------------------- */
 
 void lapic_inbox_clear(struct lapic_inbox *inbox)
 {

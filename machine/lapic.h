@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The local APIC of one vCPU, in x2APIC mode, on the plain struct lapic_state
- * (engine/vcpu_state.h). Pure.
+ * (vcpu/vcpu_state.h). Pure.
  *
  *    MSR exits ----> lapic_read(), lapic_write() --> struct lapic_effect (IPI out, EOI to the I/O
  * APIC, timer) other threads -> lapic_inbox_post() =========> lapic_inbox_drain() --> IRR, NMI,
@@ -22,7 +22,7 @@
 #include <stdint.h>
 
 #include "core/interrupt_route.h"
-#include "engine/vcpu_state.h"
+#include "vcpu/vcpu_state.h"
 
 #define MSR_INDEX_APIC_BASE    0x1bu
 #define MSR_INDEX_TSC_DEADLINE 0x6e0u

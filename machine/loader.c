@@ -98,8 +98,7 @@ static uint64_t round_up(uint64_t value, uint64_t to)
 	return (value + to - 1) / to * to;
 }
 
-/* ---- the kernel's header ----------------------------------------------------------------------
- */
+/* ---- the kernel's header --------------------------------------------------------------------- */
 
 static int check_kind(const struct loader_file *kernel, char *why, size_t why_size)
 {
@@ -176,8 +175,7 @@ int loader_check(const struct loader_file *kernel, char *why, size_t why_size)
 	return read_header(kernel, &header, why, why_size);
 }
 
-/* ---- placement --------------------------------------------------------------------------------
- */
+/* ---- placement ------------------------------------------------------------------------------- */
 
 static int place(const struct loader_config *config, const struct kernel_header *header,
 		 struct loader_result *ret_result, char *why, size_t why_size)
@@ -217,8 +215,7 @@ static int place(const struct loader_config *config, const struct kernel_header 
 	return 0;
 }
 
-/* ---- what is written --------------------------------------------------------------------------
- */
+/* ---- what is written ------------------------------------------------------------------------- */
 
 static int write_guest(const struct loader_config *config, uint64_t gpa, const void *data,
 		       size_t bytes, const char *what, char *why, size_t why_size)
@@ -323,8 +320,7 @@ static int write_kernel(const struct loader_config *config, const struct kernel_
 	return error;
 }
 
-/* ---- the first vCPU ---------------------------------------------------------------------------
- */
+/* ---- the first vCPU -------------------------------------------------------------------------- */
 
 #define CR0_BOOT  0x80000033ull /* PG, NE, ET, MP, PE */
 #define CR4_PAE	  0x20ull

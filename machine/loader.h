@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/vcpu_state.h"
+#include "vcpu/vcpu_state.h"
 #include "machine/memory_map.h"
 
 #define LOADER_CMDLINE_MAX 2047u

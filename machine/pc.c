@@ -127,8 +127,7 @@ static const struct port_range *find_port(uint32_t port)
 	return NULL;
 }
 
-/* ---- outputs ----------------------------------------------------------------------------------
- */
+/* ---- outputs --------------------------------------------------------------------------------- */
 
 static void flush_output(struct pc *pc, enum pc_serial port)
 {
@@ -177,8 +176,7 @@ static void update_lines(struct pc *pc)
 	ioapic_set_line(&pc->ioapic, ACPI_SCI_PIN, acpi_pm_line(&pc->pm));
 }
 
-/* ---- small devices ----------------------------------------------------------------------------
- */
+/* ---- small devices --------------------------------------------------------------------------- */
 
 static uint8_t pic_read(const struct pic *pic, uint32_t reg)
 {
@@ -231,8 +229,7 @@ static uint8_t pci_config_read(const struct pc *pc, uint32_t reg)
 	return offset < sizeof(host_bridge) ? host_bridge[offset] : 0;
 }
 
-/* ---- ports ------------------------------------------------------------------------------------
- */
+/* ---- ports ----------------------------------------------------------------------------------- */
 
 /* Those that need no pc. True: answered. */
 static bool read_stateless(enum port_owner owner, uint32_t reg, uint64_t now_ns, uint8_t *ret_value)
@@ -403,8 +400,7 @@ bool pc_io_local(const struct pc_access *access, uint64_t now_ns)
 	return true;
 }
 
-/* ---- memory-mapped ----------------------------------------------------------------------------
- */
+/* ---- memory-mapped --------------------------------------------------------------------------- */
 
 bool pc_mmio_local(const struct pc_access *access)
 {
@@ -437,8 +433,7 @@ void pc_mmio(struct pc *pc, const struct pc_access *access, uint64_t now_ns)
 	}
 }
 
-/* ---- the rest of the contract -----------------------------------------------------------------
- */
+/* ---- the rest of the contract ---------------------------------------------------------------- */
 
 static void send_interrupt(void *ctx, const struct interrupt *interrupt)
 {

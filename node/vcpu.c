@@ -107,8 +107,7 @@ static struct timespec to_timespec(uint64_t ns)
 				  .tv_nsec = (long)(ns % NS_PER_S) };
 }
 
-/* ---- what other threads do --------------------------------------------------------------------
- */
+/* ---- what other threads do ------------------------------------------------------------------- */
 
 static void wake(struct vcpu *vcpu)
 {
@@ -178,8 +177,7 @@ static uint64_t running_ns(void)
 	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
 }
 
-/* ---- waiting ----------------------------------------------------------------------------------
- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 /* Announces; false: there is something to do first. */
 static bool announce(struct vcpu *vcpu, enum vcpu_activity activity)
@@ -234,8 +232,7 @@ static int arm_timer(struct vcpu *vcpu, uint64_t now_ns)
 	return 0;
 }
 
-/* ---- exits ------------------------------------------------------------------------------------
- */
+/* ---- exits ----------------------------------------------------------------------------------- */
 
 static int handle_io(struct vcpu *vcpu)
 {
@@ -345,8 +342,7 @@ static bool handle_exit(struct vcpu *vcpu, struct vcpu_end *ret_end)
 	return error == 0;
 }
 
-/* ---- INIT and start-up ------------------------------------------------------------------------
- */
+/* ---- INIT and start-up ----------------------------------------------------------------------- */
 
 static int load_state(struct vcpu *vcpu)
 {
@@ -390,8 +386,7 @@ static int handle_sipi(struct vcpu *vcpu)
 	return load_state(vcpu);
 }
 
-/* ---- running ----------------------------------------------------------------------------------
- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 /* CR8 and TPR are one register; the guest may have written either. */
 static uint8_t sync_tpr(struct vcpu *vcpu)
@@ -546,8 +541,7 @@ static bool step(struct vcpu *vcpu, struct vcpu_end *ret_end)
 	}
 }
 
-/* ---- the thread -------------------------------------------------------------------------------
- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 /* Signals of the process are not for vCPU threads; kicks and what a bug raises are. */
 static void set_signals(void)

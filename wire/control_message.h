@@ -33,7 +33,7 @@
 #include <stdint.h>
 
 #include "core/limits.h"
-#include "engine/cpuid.h"
+#include "vcpu/cpuid.h"
 
 #define CONTROL_HEADER_BYTES   16u
 #define CONTROL_STATS_PART_MAX 65536u	  /* of a node's numbers in one message */

@@ -26,7 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/vcpu_state.h"
+#include "vcpu/vcpu_state.h"
 
 #define VCPU_IMAGE_VERSION   1u
 #define VCPU_IMAGE_BYTES_MAX 4096u

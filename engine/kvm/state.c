@@ -8,7 +8,7 @@
  * the instruction of the last exit, since that lives in KVM and nowhere else (KVM API 5, "pending
  * operations").
  *
- * KVM's XSAVE area has the host's layout; parts are carried over one by one (engine/vcpu_state.h).
+ * KVM's XSAVE area has the host's layout; parts are carried over one by one (vcpu/vcpu_state.h).
  * Tested by tests/engine/cases_*.c.
  */
 #include "engine/kvm/kvm.h"

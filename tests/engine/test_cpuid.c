@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "core/limits.h"
-#include "engine/cpuid.h"
+#include "vcpu/cpuid.h"
 
 #define ALL 0xffffffffu
 

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "engine/vcpu_state.h"
+#include "vcpu/vcpu_state.h"
 
 static struct vcpu_state state, other;
 

@@ -82,8 +82,7 @@ static uint64_t clock_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
-/* ---- the engine -------------------------------------------------------------------------------
- */
+/* ---- the engine ------------------------------------------------------------------------------ */
 
 /* An interrupt that comes just when the vCPU's thread is here. */
 static void maybe_post(void)
@@ -298,8 +297,7 @@ static const struct engine_ops fake = {
 	.vcpu_rip = fake_rip,
 };
 
-/* ---- the world around -------------------------------------------------------------------------
- */
+/* ---- the world around ------------------------------------------------------------------------ */
 
 static uint64_t on_now(void *ctx)
 {

@@ -218,8 +218,7 @@ const struct soft_record *soft_record_find(const struct engine *engine, uint64_t
 	return &block->record[low];
 }
 
-/* ---- making -----------------------------------------------------------------------------------
- */
+/* ---- making ---------------------------------------------------------------------------------- */
 
 bool soft_cache_is_full(const struct engine *engine)
 {

@@ -36,8 +36,7 @@ struct engine_vcpu *soft_vcpu_current(void)
 	return this_vcpu;
 }
 
-/* ---- the loop -----------------------------------------------------------------------------------
- */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 /* Asked to leave: for the caller, or for another vCPU's sake. */
 static int obey_stop(struct engine_vcpu *vcpu)
@@ -239,8 +238,7 @@ int soft_vcpu_finish_exit(struct engine_vcpu *vcpu)
 	return -EAGAIN;
 }
 
-/* ---- kicks
- * ---------------------------------------------------------------------------------------- */
+/* ---- kicks ------------------------------------------------------------------------------------ */
 
 int soft_vcpu_bind(struct engine_vcpu *vcpu)
 {

@@ -10,8 +10,8 @@
  * A feature that is not in the policy table is never offered, however new the host is.
  * Lists are sorted by (function, index), at most CPUID_LEAVES_MAX long.
  */
-#ifndef ENGINE_CPUID_H
-#define ENGINE_CPUID_H
+#ifndef VCPU_CPUID_H
+#define VCPU_CPUID_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -7,7 +7,7 @@
  * type, fast strings on. The local APIC's registers are the machine's; only id and base are set
  * here. Tested by tests/engine/test_vcpu_state.c.
  */
-#include "engine/vcpu_state.h"
+#include "vcpu/vcpu_state.h"
 
 #include <errno.h>
 #include <string.h>

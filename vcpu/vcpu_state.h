@@ -5,8 +5,8 @@
  * This is what a move carries. It has no pointers and nothing of a host: wire/vcpu_image.h turns it
  * into its compact form and back. Owned by the thread that runs the vCPU, or by whoever stopped it.
  */
-#ifndef ENGINE_VCPU_STATE_H
-#define ENGINE_VCPU_STATE_H
+#ifndef VCPU_VCPU_STATE_H
+#define VCPU_VCPU_STATE_H
 
 #include <stdbool.h>
 #include <stdint.h>

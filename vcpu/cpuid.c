@@ -14,7 +14,7 @@
  * Invariant: what comes out of cpuid_offer() and cpuid_common() is a fixed point of the policy, so
  * a peer's offer can take away, never add. Tested by tests/engine/test_cpuid.c.
  */
-#include "engine/cpuid.h"
+#include "vcpu/cpuid.h"
 
 #include <errno.h>
 #include <stdio.h>
