@@ -199,11 +199,16 @@ static int begin(struct coh *coh, uint64_t now_ns, struct coh_out *out)
 	return settle_backlog(coh, out);
 }
 
+static bool may_ask(const struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want)
+{
+	return actor < coh->config.actor_count && gpn < coh->config.gpn_limit && !coh->releasing &&
+	       (want == COH_READ || want == COH_WRITE) && !coh->wait[actor].pinned;
+}
+
 static int stall_or_pin(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
 			bool pin, struct coh_out *out)
 {
-	if (actor >= coh->config.actor_count || gpn >= coh->config.gpn_limit || coh->releasing ||
-	    (want != COH_READ && want != COH_WRITE) || coh->wait[actor].pinned)
+	if (!may_ask(coh, actor, gpn, want))
 		return -EINVAL;
 	coh_request(coh, actor, gpn, want, pin, out);
 	coh_refetch(coh, actor, out);
@@ -225,6 +230,21 @@ int coh_pin(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
 	int ret = begin(coh, now_ns, out);
 
 	return ret ? ret : stall_or_pin(coh, actor, gpn, want, true, out);
+}
+
+int coh_pin_here(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
+		 uint64_t now_ns, struct coh_out *out)
+{
+	int ret = begin(coh, now_ns, out);
+
+	if (ret)
+		return ret;
+	if (!may_ask(coh, actor, gpn, want))
+		return -EINVAL;
+	if (coh_access(coh, gpn) < want)
+		return -EAGAIN;
+	coh_request(coh, actor, gpn, want, true, out);
+	return settle(coh, out);
 }
 
 int coh_unpin(struct coh *coh, uint32_t actor, uint64_t now_ns, struct coh_out *out)

@@ -228,6 +228,14 @@ uint64_t coh_deadline(const struct coh *coh);
 int coh_pin(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want, uint64_t now_ns,
 	    struct coh_out *out);
 int coh_unpin(struct coh *coh, uint32_t actor, uint64_t now_ns, struct coh_out *out);
+/*
+ * The same, but only if the page is here with `want` now; else -EAGAIN, and nothing has changed. It
+ * never waits, so one may have a pin while one asks for another (as another actor): who gets
+ * -EAGAIN gives up what it has, touches both pages, as a stalling actor with its age and its holds,
+ * and asks again.
+ */
+int coh_pin_here(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
+		 uint64_t now_ns, struct coh_out *out);
 
 /*
  * This node will hold nothing any more (it is leaving): owned pages are pushed to nodes with room,

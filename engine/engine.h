@@ -78,11 +78,28 @@ struct engine_features {
 	struct cpuid_set offer; /* CPUID this host can offer (cpuid_offer()) */
 };
 
+/*
+ * How an engine keeps pages here while it does in several steps what must be one to everybody else:
+ * a locked instruction across two pages.
+ *
+ * keep: `count` (1 or 2) pages of guest memory are here, writable, and stay until release(). It
+ * never waits for another node: 0; -EAGAIN: one is not here now, and none is kept: touch them all
+ * for writing, as guest code would, and ask again. Other errors: the node is ending. One thread at
+ * a time, and it must not touch any other guest memory before release().
+ */
+#define ENGINE_PAGES_MAX 2u
+struct engine_pages {
+	int (*keep)(void *arg, const uint64_t *gpa, uint32_t count);
+	void (*release)(void *arg);
+	void *arg;
+};
+
 struct engine_config {
 	uint32_t vcpu_max; /* vCPUs created on this node at most */
 	uint32_t tsc_khz;  /* frequency of the guest's TSC */
 	/* Of the pod (cpuid_finish()). Copied; the engine patches APIC ids in per vCPU. */
 	const struct cpuid_set *cpuid;
+	struct engine_pages pages; /* keep NULL: only this engine uses guest memory */
 };
 
 /*

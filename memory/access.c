@@ -9,8 +9,8 @@
 #include <errno.h>
 #include <string.h>
 
-int memory_acquire(struct memory_port *port, uint64_t gpa, enum coh_access want, void **ret_hva,
-		   size_t *length)
+static int acquire(struct memory_port *port, uint64_t gpa, enum coh_access want, bool here,
+		   void **ret_hva, size_t *length)
 {
 	void *hva = guest_memory_hva(port->memory, gpa);
 	size_t in_page = PAGE_BYTES - gpa % PAGE_BYTES;
@@ -20,7 +20,8 @@ int memory_acquire(struct memory_port *port, uint64_t gpa, enum coh_access want,
 		return -EFAULT;
 	if (port->gpn != MEMORY_PORT_IDLE)
 		return -EBUSY;
-	error = port->ops->pin(port, gpa >> PAGE_SHIFT, want);
+	error = here ? port->ops->pin_here(port, gpa >> PAGE_SHIFT, want)
+		     : port->ops->pin(port, gpa >> PAGE_SHIFT, want);
 	if (error < 0)
 		return error;
 	port->gpn = gpa >> PAGE_SHIFT;
@@ -28,6 +29,18 @@ int memory_acquire(struct memory_port *port, uint64_t gpa, enum coh_access want,
 		*length = in_page;
 	*ret_hva = hva;
 	return 0;
+}
+
+int memory_acquire(struct memory_port *port, uint64_t gpa, enum coh_access want, void **ret_hva,
+		   size_t *length)
+{
+	return acquire(port, gpa, want, false, ret_hva, length);
+}
+
+int memory_acquire_here(struct memory_port *port, uint64_t gpa, enum coh_access want,
+			void **ret_hva, size_t *length)
+{
+	return acquire(port, gpa, want, true, ret_hva, length);
 }
 
 void memory_release(struct memory_port *port)

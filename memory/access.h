@@ -26,6 +26,8 @@ struct memory_port;
 struct memory_port_ops {
 	/* Returns when the page is here with `want` and stays; 0 or -ESHUTDOWN. */
 	int (*pin)(struct memory_port *port, uint64_t gpn, enum coh_access want);
+	/* Only if it is here now, else -EAGAIN. Waits for this node's shard, for no other node. */
+	int (*pin_here)(struct memory_port *port, uint64_t gpn, enum coh_access want);
 	/* Does not wait. */
 	void (*unpin)(struct memory_port *port, uint64_t gpn);
 };
@@ -44,6 +46,14 @@ struct memory_port {
  */
 int memory_acquire(struct memory_port *port, uint64_t gpa, enum coh_access want, void **ret_hva,
 		   size_t *length);
+/*
+ * The same if the page is here already; else -EAGAIN. As it waits for no other node, its caller may
+ * have another port's page meanwhile: two pages at once, for an access that crosses from one into
+ * the next (node/page_pair.h). Whoever gets -EAGAIN releases what it has before it waits for
+ * anything.
+ */
+int memory_acquire_here(struct memory_port *port, uint64_t gpa, enum coh_access want,
+			void **ret_hva, size_t *length);
 void memory_release(struct memory_port *port);
 
 /* Any length, page by page, one pinned at a time: not atomic beyond a page. */

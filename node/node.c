@@ -25,6 +25,7 @@
 #include "node/status_socket.h"
 
 #define LINK_SECONDS	  60
+#define LOADER_PORTS	  1
 #define HOLD_WALKS_NS_MAX 10000000ull
 #define REFETCH_WALKS	  48u
 
@@ -200,7 +201,7 @@ static int create_memory(struct node *node)
 		.self = node->self,
 		.node_count = (uint16_t)config->node_count,
 		.vcpu_count = node_vcpu_count(node),
-		.port_count = 2,
+		.port_count = LOADER_PORTS + PAGE_PAIR_PORTS,
 		.capacity_bytes = config->node[node->self].memory,
 		/*
 		 * Where page-table walks count as writes, page tables bounce with every walk, a
@@ -223,6 +224,8 @@ static int create_memory(struct node *node)
 					      mesh_pages(node->mesh, (uint16_t)n, (uint16_t)s));
 	if (!r)
 		r = pager_start(node->pager);
+	if (!r)
+		r = page_pair_open(&node->page_pair, node->pager);
 	return r;
 }
 
@@ -231,7 +234,8 @@ static int create_vcpus(struct node *node, char *why, size_t why_size)
 	const struct node_config *own = &node->config->node[node->self];
 	struct engine_config engine = { .vcpu_max = own->vcpu_count,
 					.tsc_khz = node->start.tsc_khz,
-					.cpuid = &node->start.cpuid };
+					.cpuid = &node->start.cpuid,
+					.pages = page_pair_pages(&node->page_pair) };
 	int r = node->options->engine->create(&engine, &node->engine, why, why_size);
 	for (uint32_t i = 0; !r && i < node->map.count; i++)
 		r = node->options->engine->add_memory(

@@ -18,6 +18,7 @@
 #include "node/node.h"
 #include "pager/pager.h"
 #include "node/node_clock.h"
+#include "node/page_pair.h"
 #include "node/vcpu.h"
 
 struct control_thread;
@@ -41,6 +42,7 @@ struct node {
 	struct guest_memory *memory;
 	struct pager *pager;
 	struct memory_port *loader_port;
+	struct page_pair page_pair;
 	struct engine *engine;
 	atomic_bool engine_complete;  /* it has all of its memory; no vCPU has run before */
 	struct vcpu *vcpu[VCPUS_MAX]; /* local ones, in order: config->node[self].vcpu_count */

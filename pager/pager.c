@@ -64,13 +64,15 @@ static bool config_valid(const struct pager_config *config)
 
 /* --- ports --- */
 
-static int port_pin(struct memory_port *memory_port, uint64_t gpn, enum coh_access want)
+/* Posts a command and waits for its answer. */
+static int port_ask(struct memory_port *memory_port, enum pager_command_kind kind, uint64_t gpn,
+		    enum coh_access want)
 {
 	struct pager_port *port = (struct pager_port *)memory_port;
 	struct pager *pager = port->pager;
 	struct shard *shard = &pager->shard[guest_memory_shard(pager->config.memory, gpn)];
 	struct pager_command command = {
-		.kind = PAGER_PIN, .want = want, .actor = port->actor, .gpn = gpn
+		.kind = kind, .want = want, .actor = port->actor, .gpn = gpn
 	};
 	int error;
 
@@ -88,6 +90,16 @@ static int port_pin(struct memory_port *memory_port, uint64_t gpn, enum coh_acce
 	return error;
 }
 
+static int port_pin(struct memory_port *port, uint64_t gpn, enum coh_access want)
+{
+	return port_ask(port, PAGER_PIN, gpn, want);
+}
+
+static int port_pin_here(struct memory_port *port, uint64_t gpn, enum coh_access want)
+{
+	return port_ask(port, PAGER_PIN_HERE, gpn, want);
+}
+
 static void port_unpin(struct memory_port *memory_port, uint64_t gpn)
 {
 	struct pager_port *port = (struct pager_port *)memory_port;
@@ -99,7 +111,9 @@ static void port_unpin(struct memory_port *memory_port, uint64_t gpn)
 	(void)pager_queue_post(&shard->queue, &command);
 }
 
-static const struct memory_port_ops port_ops = { .pin = port_pin, .unpin = port_unpin };
+static const struct memory_port_ops port_ops = { .pin = port_pin,
+						 .pin_here = port_pin_here,
+						 .unpin = port_unpin };
 
 static void port_finish(struct pager_port *port, int error)
 {

@@ -17,6 +17,7 @@
 
 enum pager_command_kind {
 	PAGER_PIN,
+	PAGER_PIN_HERE, /* only if the page is here; answered at once */
 	PAGER_UNPIN,
 };
 

@@ -357,9 +357,13 @@ static void take_commands(struct shard *shard)
 
 		if (c->kind == PAGER_PIN)
 			error = coh_pin(shard->coh, c->actor, c->gpn, c->want, now_ns, &out);
+		else if (c->kind == PAGER_PIN_HERE)
+			error = coh_pin_here(shard->coh, c->actor, c->gpn, c->want, now_ns, &out);
 		else
 			error = coh_unpin(shard->coh, c->actor, now_ns, &out);
-		if (error < 0)
+		if (error == -EAGAIN && c->kind == PAGER_PIN_HERE)
+			pager_port_complete(shard->pager, c->actor, error);
+		else if (error < 0)
 			core_failed(shard, error, "a pin was refused");
 		else
 			carry_out(shard, &out, NULL);

@@ -231,6 +231,7 @@ struct engine {
 	struct soft_memory memory[MEMORY_RANGES_MAX];
 	uint32_t memory_count;
 	uint32_t vcpu_max;
+	struct engine_pages pages;
 	bool exact_flags; /* for tests: flags are right at every fault, whatever it costs */
 
 	pthread_mutex_t lock; /* vcpu[], and what block.c and code_page.c say */

@@ -68,6 +68,7 @@ static int soft_engine_create(const struct engine_config *config, struct engine 
 	engine->tsc_khz = config->tsc_khz;
 	engine->tsc_ratio = ratio_of(config->tsc_khz, soft_host_tsc_khz());
 	engine->vcpu_max = config->vcpu_max;
+	engine->pages = config->pages;
 	engine->exact_flags = getenv("EAGRE_SOFT_EXACT_FLAGS") != NULL;
 	err = soft_cache_create(engine);
 	if (!err)

@@ -171,6 +171,20 @@ void pod_pin(struct pod *pod, uint32_t n, uint32_t actor, uint64_t gpn, enum coh
 	finish(pod, n, coh_pin(pod->node[n].coh, actor, gpn, want, pod->now_ns, &out), &out, 0);
 }
 
+int pod_pin_here(struct pod *pod, uint32_t n, uint32_t actor, uint64_t gpn, enum coh_access want)
+{
+	struct coh_out out = OUT();
+	int error = coh_pin_here(pod->node[n].coh, actor, gpn, want, pod->now_ns, &out);
+
+	if (error < 0) {
+		assert_int_equal(out.count, 0);
+		return error;
+	}
+	wait_begin(pod, n, actor, gpn, (uint8_t)want);
+	finish(pod, n, 0, &out, 0);
+	return 0;
+}
+
 void pod_unpin(struct pod *pod, uint32_t n, uint32_t actor)
 {
 	struct coh_out out = OUT();

@@ -61,6 +61,9 @@ struct coh_config pod_config(void);
 
 void pod_stall(struct pod *pod, uint32_t node, uint32_t actor, uint64_t gpn, enum coh_access want);
 void pod_pin(struct pod *pod, uint32_t node, uint32_t actor, uint64_t gpn, enum coh_access want);
+/* -EAGAIN: nothing was done. */
+int pod_pin_here(struct pod *pod, uint32_t node, uint32_t actor, uint64_t gpn,
+		 enum coh_access want);
 void pod_unpin(struct pod *pod, uint32_t node, uint32_t actor);
 void pod_release(struct pod *pod, uint32_t node);
 

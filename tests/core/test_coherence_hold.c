@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Holds, ages, nudges, pins, directed. */
+#include <errno.h>
+
 #include "tests/core/pod.h"
 
 #define HOLD_NS 10000u
@@ -198,6 +200,41 @@ static void test_pin(void **state)
 	pod_free(pod);
 }
 
+/* Only what is here is pinned at once, and then stays as any pin; two by two actors. */
+static void test_pin_here(void **state)
+{
+	struct pod *pod = hold_pod(2);
+
+	pod_write(pod, 1, 0, 7, 1);
+	pod_write(pod, 0, 0, 8, 1);
+	pod_read(pod, 1, 0, 8);
+	pod_run(pod, 100 * HOLD_NS);
+	assert_int_equal(pod_pin_here(pod, 0, 1, 7, COH_WRITE), -EAGAIN);
+	assert_int_equal(pod_pin_here(pod, 0, 1, 8, COH_WRITE), -EAGAIN);
+	assert_false(pod->node[0].pinned[1]);
+	assert_int_equal(pod->node[0].access[7], COH_NONE);
+	pod_write(pod, 0, 0, 7, 2);
+	pod_write(pod, 0, 0, 8, 2);
+	assert_int_equal(pod_pin_here(pod, 0, 1, 7, COH_WRITE), 0);
+	assert_int_equal(pod_pin_here(pod, 0, 2, 8, COH_WRITE), 0);
+	assert_true(pod->node[0].pinned[1] && pod->node[0].pinned[2]);
+	assert_int_equal(pod_pin_here(pod, 0, 2, 7, COH_WRITE), -EINVAL);
+	pod_stall(pod, 1, 0, 7, COH_WRITE);
+	pod_stall(pod, 1, 1, 8, COH_READ);
+	pod_run(pod, 100 * HOLD_NS);
+	assert_true(pod->node[1].waiting[0] && pod->node[1].waiting[1]);
+	pod_unpin(pod, 0, 2);
+	pod_settle(pod);
+	assert_false(pod->node[1].waiting[1]);
+	assert_true(pod->node[1].waiting[0]);
+	pod_unpin(pod, 0, 1);
+	pod_settle(pod);
+	assert_false(pod->node[1].waiting[0]);
+	assert_int_equal(pod_pin_here(pod, 0, 1, 7, COH_READ), -EAGAIN);
+	pod_check(pod);
+	pod_free(pod);
+}
+
 /* A stall given up for another (the vCPU was kicked) leaves nobody waiting. */
 static void test_abandoned_stall(void **state)
 {
@@ -344,6 +381,7 @@ int main(void)
 		cmocka_unit_test(test_hurry),
 		cmocka_unit_test(test_two_upgrades),
 		cmocka_unit_test(test_pin),
+		cmocka_unit_test(test_pin_here),
 		cmocka_unit_test(test_abandoned_stall),
 		cmocka_unit_test(test_hold_follows_latency),
 	};

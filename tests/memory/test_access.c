@@ -14,6 +14,7 @@ struct fake {
 	enum coh_access want[16];
 	uint32_t pins, unpins;
 	int refuse_at; /* the pin that fails, -1: none */
+	bool elsewhere;
 };
 
 static int fake_pin(struct memory_port *port, uint64_t gpn, enum coh_access want)
@@ -30,6 +31,13 @@ static int fake_pin(struct memory_port *port, uint64_t gpn, enum coh_access want
 	return 0;
 }
 
+static int fake_pin_here(struct memory_port *port, uint64_t gpn, enum coh_access want)
+{
+	struct fake *fake = (struct fake *)port;
+
+	return fake->elsewhere ? -EAGAIN : fake_pin(port, gpn, want);
+}
+
 static void fake_unpin(struct memory_port *port, uint64_t gpn)
 {
 	struct fake *fake = (struct fake *)port;
@@ -38,7 +46,7 @@ static void fake_unpin(struct memory_port *port, uint64_t gpn)
 	fake->unpins++;
 }
 
-static const struct memory_port_ops fake_ops = { fake_pin, fake_unpin };
+static const struct memory_port_ops fake_ops = { fake_pin, fake_pin_here, fake_unpin };
 
 static void fake_open(struct fake *fake)
 {
@@ -90,6 +98,26 @@ static void one_page_at_a_time(void **state)
 	guest_memory_destroy(fake.port.memory);
 }
 
+static void only_if_it_is_here(void **state)
+{
+	struct fake fake;
+	size_t length = 8;
+	void *hva;
+
+	fake_open(&fake);
+	fake.elsewhere = true;
+	assert_int_equal(memory_acquire_here(&fake.port, 64, COH_WRITE, &hva, &length), -EAGAIN);
+	memory_release(&fake.port);
+	assert_int_equal(fake.unpins, 0);
+	fake.elsewhere = false;
+	assert_int_equal(memory_acquire_here(&fake.port, 64, COH_WRITE, &hva, &length), 0);
+	assert_int_equal(memory_acquire_here(&fake.port, 0, COH_READ, &hva, &length), -EBUSY);
+	memory_release(&fake.port);
+	assert_int_equal(fake.pins, 1);
+	assert_int_equal(fake.unpins, 1);
+	guest_memory_destroy(fake.port.memory);
+}
+
 static void errors_come_through(void **state)
 {
 	struct fake fake;
@@ -110,6 +138,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(copies_cross_pages),
 		cmocka_unit_test(one_page_at_a_time),
+		cmocka_unit_test(only_if_it_is_here),
 		cmocka_unit_test(errors_come_through),
 	};
 

@@ -195,6 +195,12 @@ void soft_code_written(struct engine_vcpu *vcpu, uint64_t gpa, uint64_t bytes)
 	pthread_mutex_unlock(&engine->lock);
 }
 
+void soft_code_note_write(struct engine_vcpu *vcpu, uint64_t gpa, uint64_t bytes)
+{
+	if (atomic_load(&page_of(vcpu->engine, gpa)->state) != PAGE_PLAIN)
+		soft_code_written(vcpu, gpa, bytes);
+}
+
 void soft_page_lost(struct engine *engine, uint64_t gpa, uint64_t bytes)
 {
 	for (uint64_t at = gpa & ~(uint64_t)(PAGE_BYTES - 1); at < gpa + bytes; at += PAGE_BYTES) {

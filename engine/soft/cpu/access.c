@@ -12,7 +12,7 @@
  * Memory that is a device's is asked for by an exit. The instruction then starts anew as well, with
  * the answers so far in vcpu->device[]; it asks for the same things in the same order.
  *
- * Left out: the atomicity of accesses that cross a page.
+ * Left out: the atomicity of accesses that cross a page, unless they are locked (step/exec.c).
  */
 #include "engine/soft/vcpu.h"
 
@@ -69,6 +69,12 @@ ACCESS_SECTION void soft_copy(void *to, const void *from, size_t bytes)
 		__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
 		break;
 	}
+}
+
+/* Changes nothing, but wants the page as a write does. */
+ACCESS_SECTION void soft_touch(void *host)
+{
+	__asm__ volatile("lock orb $0, %0" : "+m"(*(uint8_t *)host) : : "cc", "memory");
 }
 
 ACCESS_SECTION void soft_fill(void *to, uint64_t value, size_t words)

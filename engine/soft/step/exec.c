@@ -4,12 +4,13 @@
  *
  *   operand in one page of memory    executed in place, so that LOCK means what it says
  *   operand across pages, a device   executed on a copy, which is then written back
+ *   the same with LOCK               likewise, but nobody else sees either page meanwhile
  *
  * The copy keeps the operand's alignment, so that the CPU's alignment faults are the guest's.
  * Everything that can fault is tried before; if a device still has to be asked after the execution,
  * the registers go back to what they were, and the instruction starts anew with the answer.
  *
- * Left out: LOCK across pages is not atomic towards other nodes.
+ * Left out: LOCK on an operand of which a part is a device's.
  */
 #include "engine/soft/step/step.h"
 
@@ -144,22 +145,116 @@ static bool is_locked(const struct soft_insn *insn)
 	       insn->z.mnemonic == ZYDIS_MNEMONIC_XCHG;
 }
 
+/* An operand of a locked instruction: its part in each page. */
+struct split {
+	struct {
+		uint8_t *host;
+		uint64_t gpa;
+		uint32_t bytes;
+	} part[ENGINE_PAGES_MAX];
+	uint32_t count;
+	bool device;
+};
+
+static int find_split(struct engine_vcpu *vcpu, uint64_t linear, uint32_t bytes,
+		      struct split *split)
+{
+	*split = (struct split){ 0 };
+	for (uint32_t i = 0; bytes; i++) {
+		uint32_t room = PAGE_BYTES - (uint32_t)(linear & (PAGE_BYTES - 1));
+		uint32_t part = bytes < room ? bytes : room;
+		struct soft_page page;
+		int err = soft_translate(vcpu, vcpu->view, linear, ACCESS_WRITE, &page);
+
+		if (err)
+			return err;
+		split->device |= !page.host;
+		split->part[i].host = page.host;
+		split->part[i].gpa = soft_memory_gpa(vcpu->engine, page.host);
+		split->part[i].bytes = part;
+		split->count = i + 1;
+		linear += part;
+		bytes -= part;
+	}
+	return SOFT_OK;
+}
+
+/* The pages of it that are different ones: a guest may have mapped one page twice. */
+static int keep_pages(const struct engine *engine, const struct split *split)
+{
+	uint64_t gpa[ENGINE_PAGES_MAX];
+	uint32_t count = 0;
+
+	if (!engine->pages.keep)
+		return 0;
+	for (uint32_t i = 0; i < split->count; i++)
+		if (!count || (split->part[i].gpa ^ gpa[0]) >= PAGE_BYTES)
+			gpa[count++] = split->part[i].gpa;
+	return engine->pages.keep(engine->pages.arg, gpa, count);
+}
+
 /*
- * A locked instruction on two pages: the other vCPUs of this node stand still meanwhile, as they do
- * for a CPU's bus lock. The pages are fetched before that, so that they seldom do for long. Both
- * may still be taken by another node in between: towards other nodes it is not atomic.
+ * With all other vCPUs of this node paused. SOFT_AGAIN: the pages were not both here. The copy is
+ * aligned: the host's CPU has nothing to lock but that.
+ */
+static int execute_alone(struct engine_vcpu *vcpu, const struct soft_insn *insn,
+			 const struct split *split, int64_t distance)
+{
+	struct engine *engine = vcpu->engine;
+	uint32_t offset = 0;
+	int err;
+
+	soft_fpu_release(vcpu); /* what is called may be anybody's code */
+	if (keep_pages(engine, split))
+		return SOFT_AGAIN;
+	vcpu->committing = true;
+	for (uint32_t i = 0; i < split->count; offset += split->part[i++].bytes)
+		soft_copy(vcpu->bounce + offset, split->part[i].host, split->part[i].bytes);
+	err = execute_here(vcpu, insn, vcpu->bounce - distance);
+	offset = 0;
+	for (uint32_t i = 0; !err && i < split->count; offset += split->part[i++].bytes) {
+		soft_copy(split->part[i].host, vcpu->bounce + offset, split->part[i].bytes);
+		soft_code_note_write(vcpu, split->part[i].gpa, split->part[i].bytes);
+	}
+	vcpu->committing = false;
+	soft_fpu_release(vcpu);
+	if (engine->pages.keep)
+		engine->pages.release(engine->pages.arg);
+	return err;
+}
+
+/*
+ * A locked instruction on two pages is one step to everybody else:
+ *
+ *   both pages are touched, as a write does   may wait for them, and be broken off, like any access
+ *   the other vCPUs of this node are paused   as by a CPU's bus lock; may be paused itself first
+ *   both pages are kept here                  or, if one is gone again, all starts anew
+ *   copy, execute, write back                 no other node has them; nothing waits
+ *
+ * That it comes to the end in a fight for the pages is for the holds of the page protocol to see
+ * to, as for any instruction that needs two pages. While the pages are kept nothing is waited for
+ * and no page table is read. The translations from before the pause are still good: who changes
+ * them has to tell this vCPU by an interrupt, which comes between instructions only.
  */
 static int execute_split_lock(struct engine_vcpu *vcpu, const struct soft_insn *insn,
 			      uint64_t linear, int64_t distance)
 {
-	int err = soft_probe_write(vcpu, vcpu->view, linear, insn->memory_bytes);
+	uint64_t generation = soft_cache_generation(vcpu->engine);
+	struct split split;
+	int err = find_split(vcpu, linear, insn->memory_bytes, &split);
 
-	if (!err)
-		err = soft_read(vcpu, vcpu->view, linear, vcpu->bounce, insn->memory_bytes);
 	if (err)
 		return err;
+	if (split.device)
+		return execute_on_copy(vcpu, insn, linear, distance);
+	for (uint32_t i = 0; i < split.count; i++)
+		soft_touch(split.part[i].host);
 	soft_pause_others(vcpu, UINT64_MAX);
-	err = execute_on_copy(vcpu, insn, linear, distance);
+	/* It was paused, and somebody emptied the cache: insn may have been there. */
+	if (soft_cache_generation(vcpu->engine) != generation)
+		err = SOFT_AGAIN;
+	else
+		err = execute_alone(vcpu, insn, &split, distance);
 	soft_resume_others(vcpu);
 	return err;
 }
