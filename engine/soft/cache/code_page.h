@@ -11,9 +11,9 @@ int soft_code_add_memory(struct engine *engine, uint32_t range);
 void soft_code_remove_memory(struct engine *engine);
 /* This vCPU has written there: translated code of these bytes is gone. */
 void soft_code_written(struct engine_vcpu *vcpu, uint64_t gpa, uint64_t bytes);
-/* So has another node, or a device. Any thread. */
 /* The same for who does not know whether there is any. */
 void soft_code_note_write(struct engine_vcpu *vcpu, uint64_t gpa, uint64_t bytes);
+/* So has another node, or a device. Any thread. */
 void soft_page_lost(struct engine *engine, uint64_t gpa, uint64_t bytes);
 /* A vCPU is about to get a writable TLB entry: false if the page holds translated code. */
 bool soft_code_allow_write(struct engine_vcpu *vcpu, uint64_t gpa);
