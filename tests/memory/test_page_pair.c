@@ -37,9 +37,8 @@ static void keep_both(struct worker *worker, const struct engine_pages *pages)
 
 	for (;; worker->again++) {
 		for (int i = 0; i < 2; i++)
-			atomic_fetch_or((_Atomic uint64_t *)pod_at(worker->pod, worker->node,
-								   gpa[i]),
-					0);
+			atomic_fetch_or(
+				(_Atomic uint64_t *)pod_at(worker->pod, worker->node, gpa[i]), 0);
 		error = pages->keep(pages->arg, gpa, 2);
 		if (error == 0)
 			return;

@@ -20,7 +20,7 @@ uint8_t soft_load8(const void *host);
 bool soft_exchange64(void *host, uint64_t expected, uint64_t value);
 void soft_copy(void *to, const void *from, size_t bytes);
 void soft_fill(void *to, uint64_t value, size_t words);
-void soft_touch(void *host); /* a write that changes nothing */
+void soft_touch(void *host);	  /* a write that changes nothing */
 bool soft_in_access(uint64_t pc); /* is this pc in one of the three? */
 
 #endif

@@ -146,7 +146,7 @@ static bool is_locked(const struct soft_insn *insn)
 }
 
 /* An operand of a locked instruction: its part in each page. */
-struct split {
+struct locked_operand {
 	struct {
 		uint8_t *host;
 		uint64_t gpa;
@@ -156,10 +156,10 @@ struct split {
 	bool device;
 };
 
-static int find_split(struct engine_vcpu *vcpu, uint64_t linear, uint32_t bytes,
-		      struct split *split)
+static int find_locked_operand(struct engine_vcpu *vcpu, uint64_t linear, uint32_t bytes,
+			       struct locked_operand *operand)
 {
-	*split = (struct split){ 0 };
+	*operand = (struct locked_operand){ 0 };
 	for (uint32_t i = 0; bytes; i++) {
 		uint32_t room = PAGE_BYTES - (uint32_t)(linear & (PAGE_BYTES - 1));
 		uint32_t part = bytes < room ? bytes : room;
@@ -168,11 +168,11 @@ static int find_split(struct engine_vcpu *vcpu, uint64_t linear, uint32_t bytes,
 
 		if (err)
 			return err;
-		split->device |= !page.host;
-		split->part[i].host = page.host;
-		split->part[i].gpa = soft_memory_gpa(vcpu->engine, page.host);
-		split->part[i].bytes = part;
-		split->count = i + 1;
+		operand->device |= !page.host;
+		operand->part[i].host = page.host;
+		operand->part[i].gpa = soft_memory_gpa(vcpu->engine, page.host);
+		operand->part[i].bytes = part;
+		operand->count = i + 1;
 		linear += part;
 		bytes -= part;
 	}
@@ -180,16 +180,16 @@ static int find_split(struct engine_vcpu *vcpu, uint64_t linear, uint32_t bytes,
 }
 
 /* The pages of it that are different ones: a guest may have mapped one page twice. */
-static int keep_pages(const struct engine *engine, const struct split *split)
+static int keep_pages(const struct engine *engine, const struct locked_operand *operand)
 {
 	uint64_t gpa[ENGINE_PAGES_MAX];
 	uint32_t count = 0;
 
 	if (!engine->pages.keep)
 		return 0;
-	for (uint32_t i = 0; i < split->count; i++)
-		if (!count || (split->part[i].gpa ^ gpa[0]) >= PAGE_BYTES)
-			gpa[count++] = split->part[i].gpa;
+	for (uint32_t i = 0; i < operand->count; i++)
+		if (!count || (operand->part[i].gpa ^ gpa[0]) >= PAGE_BYTES)
+			gpa[count++] = operand->part[i].gpa;
 	return engine->pages.keep(engine->pages.arg, gpa, count);
 }
 
@@ -198,23 +198,23 @@ static int keep_pages(const struct engine *engine, const struct split *split)
  * aligned: the host's CPU has nothing to lock but that.
  */
 static int execute_alone(struct engine_vcpu *vcpu, const struct soft_insn *insn,
-			 const struct split *split, int64_t distance)
+			 const struct locked_operand *operand, int64_t distance)
 {
 	struct engine *engine = vcpu->engine;
 	uint32_t offset = 0;
 	int err;
 
 	soft_fpu_release(vcpu); /* what is called may be anybody's code */
-	if (keep_pages(engine, split))
+	if (keep_pages(engine, operand))
 		return SOFT_AGAIN;
 	vcpu->committing = true;
-	for (uint32_t i = 0; i < split->count; offset += split->part[i++].bytes)
-		soft_copy(vcpu->bounce + offset, split->part[i].host, split->part[i].bytes);
+	for (uint32_t i = 0; i < operand->count; offset += operand->part[i++].bytes)
+		soft_copy(vcpu->bounce + offset, operand->part[i].host, operand->part[i].bytes);
 	err = execute_here(vcpu, insn, vcpu->bounce - distance);
 	offset = 0;
-	for (uint32_t i = 0; !err && i < split->count; offset += split->part[i++].bytes) {
-		soft_copy(split->part[i].host, vcpu->bounce + offset, split->part[i].bytes);
-		soft_code_note_write(vcpu, split->part[i].gpa, split->part[i].bytes);
+	for (uint32_t i = 0; !err && i < operand->count; offset += operand->part[i++].bytes) {
+		soft_copy(operand->part[i].host, vcpu->bounce + offset, operand->part[i].bytes);
+		soft_code_note_write(vcpu, operand->part[i].gpa, operand->part[i].bytes);
 	}
 	vcpu->committing = false;
 	soft_fpu_release(vcpu);
@@ -240,21 +240,21 @@ static int execute_split_lock(struct engine_vcpu *vcpu, const struct soft_insn *
 			      uint64_t linear, int64_t distance)
 {
 	uint64_t generation = soft_cache_generation(vcpu->engine);
-	struct split split;
-	int err = find_split(vcpu, linear, insn->memory_bytes, &split);
+	struct locked_operand operand;
+	int err = find_locked_operand(vcpu, linear, insn->memory_bytes, &operand);
 
 	if (err)
 		return err;
-	if (split.device)
+	if (operand.device)
 		return execute_on_copy(vcpu, insn, linear, distance);
-	for (uint32_t i = 0; i < split.count; i++)
-		soft_touch(split.part[i].host);
+	for (uint32_t i = 0; i < operand.count; i++)
+		soft_touch(operand.part[i].host);
 	soft_pause_others(vcpu, UINT64_MAX);
 	/* It was paused, and somebody emptied the cache: insn may have been there. */
 	if (soft_cache_generation(vcpu->engine) != generation)
 		err = SOFT_AGAIN;
 	else
-		err = execute_alone(vcpu, insn, &split, distance);
+		err = execute_alone(vcpu, insn, &operand, distance);
 	soft_resume_others(vcpu);
 	return err;
 }
