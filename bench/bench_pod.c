@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,14 +27,19 @@ struct bench_answer {
 	uint64_t ns; /* the whole order */
 };
 
+/* A node's memory in common with the parent. */
+struct bench_common {
+	struct bench_samples samples;
+	struct bench_counts counts;
+	atomic_bool enough; /* ends BENCH_BUSY */
+};
+
 struct bench_pod {
-	uint32_t nodes;
-	bool spin;
-	uint64_t memory_bytes;
+	struct bench_pod_config config;
 	char address[BENCH_NODES_MAX][32];
 	pid_t child[BENCH_NODES_MAX];
 	int fd[BENCH_NODES_MAX];
-	struct bench_samples *samples[BENCH_NODES_MAX]; /* shared */
+	struct bench_common *common[BENCH_NODES_MAX];
 };
 
 struct bench_node {
@@ -68,22 +74,24 @@ static void bring_up(struct bench_node *node)
 	char name[BENCH_NODES_MAX][16], why[MESH_WHY_MAX] = "";
 	struct mesh_config mesh = { .pod_name = "stalls",
 				    .self = node->self,
-				    .node_count = (uint16_t)pod->nodes,
+				    .node_count = (uint16_t)pod->config.nodes,
 				    .node = nodes,
 				    .shard_count = 1,
 				    .capabilities = HANDSHAKE_CAP_NATIVE_TEST,
 				    .timeout_ms = 20000,
 				    .down = mesh_failed };
-	struct guest_memory_config memory = { { { 0, pod->memory_bytes } }, 1, 1 };
+	struct guest_memory_config memory = { { { 0, pod->config.memory_bytes } }, 1, 1 };
 	struct pager_config pager = { .self = node->self,
-				      .node_count = (uint16_t)pod->nodes,
+				      .node_count = (uint16_t)pod->config.nodes,
 				      .vcpu_count = 1,
-				      .capacity_bytes = pod->memory_bytes,
-				      .spin = pod->spin ? PAGER_SPIN_ON : PAGER_SPIN_OFF,
+				      .capacity_bytes = pod->config.memory_bytes,
+				      .spin = pod->config.spin ? PAGER_SPIN_ON : PAGER_SPIN_OFF,
 				      .failed = node_failed,
 				      .arg = node };
 
-	for (uint32_t i = 0; i < pod->nodes; i++) {
+	if (node->self == 0 && pod->config.capacity_bytes)
+		pager.capacity_bytes = pod->config.capacity_bytes;
+	for (uint32_t i = 0; i < pod->config.nodes; i++) {
 		snprintf(name[i], sizeof(name[i]), "n%u", i);
 		nodes[i] = (struct mesh_node){ name[i], pod->address[i] };
 	}
@@ -97,7 +105,7 @@ static void bring_up(struct bench_node *node)
 	pager.memory = node->memory;
 	if (pager_create(&pager, &node->pager) < 0)
 		bench_die("pager");
-	for (uint16_t peer = 0; peer < pod->nodes; peer++)
+	for (uint16_t peer = 0; peer < pod->config.nodes; peer++)
 		if (peer != node->self &&
 		    pager_add_channel(node->pager, 0, mesh_pages(node->mesh, peer, 0)) < 0)
 			bench_die("channel");
@@ -152,6 +160,48 @@ static void ping_pong(struct bench_node *node, const struct bench_order *order,
 	}
 }
 
+static void be_busy(struct bench_common *common)
+{
+	bench_keep_on_last();
+	while (!atomic_load(&common->enough))
+		;
+	atomic_store(&common->enough, false);
+	bench_keep_off_last(true);
+}
+
+/* The shards publish theirs when they go to sleep, or every 20 ms. */
+static void count(struct bench_node *node, struct bench_counts *ret_counts)
+{
+	struct pager_stats stats;
+
+	usleep(25000);
+	pager_stats_get(node->pager, &stats);
+	*ret_counts = (struct bench_counts){ .calls = stats.call_count,
+					     .shootdowns = stats.shootdown_count,
+					     .sleeps = stats.sleep_count };
+	for (uint32_t kind = 0; kind < COH_STALL_KINDS; kind++)
+		ret_counts->stalls += stats.stall_count[kind];
+}
+
+static void obey(struct bench_node *node, const struct bench_order *order)
+{
+	struct bench_common *common = node->pod->common[node->self];
+
+	switch (order->op) {
+	case BENCH_PING_PONG:
+		ping_pong(node, order, &common->samples);
+		break;
+	case BENCH_BUSY:
+		be_busy(common);
+		break;
+	case BENCH_COUNT:
+		count(node, &common->counts);
+		break;
+	default:
+		touch(node, order, &common->samples);
+	}
+}
+
 static void node_main(struct bench_pod *pod, uint16_t self, int fd) __attribute__((noreturn));
 
 static void node_main(struct bench_pod *pod, uint16_t self, int fd)
@@ -161,6 +211,8 @@ static void node_main(struct bench_pod *pod, uint16_t self, int fd)
 	struct bench_order order;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (pod->config.off_last)
+		bench_keep_off_last(true);
 	bring_up(&node);
 	bench_favour(true);
 	if (send(fd, &answer, sizeof(answer), MSG_NOSIGNAL) < 0)
@@ -169,10 +221,7 @@ static void node_main(struct bench_pod *pod, uint16_t self, int fd)
 	       order.op != BENCH_QUIT) {
 		uint64_t start_ns = bench_now_ns();
 
-		if (order.op == BENCH_PING_PONG)
-			ping_pong(&node, &order, pod->samples[self]);
-		else
-			touch(&node, &order, pod->samples[self]);
+		obey(&node, &order);
 		answer.ns = bench_now_ns() - start_ns;
 		if (send(fd, &answer, sizeof(answer), MSG_NOSIGNAL) < 0)
 			break;
@@ -202,21 +251,20 @@ static void await(struct bench_pod *pod, uint32_t node, struct bench_answer *ans
 	exit(1);
 }
 
-struct bench_pod *bench_pod_start(uint32_t nodes, bool spin, uint64_t memory_bytes)
+struct bench_pod *bench_pod_start(const struct bench_pod_config *config)
 {
 	static uint32_t serial;
+	uint32_t nodes = config->nodes;
 	struct bench_pod *pod = calloc(1, sizeof(*pod));
 	struct bench_answer ready;
 
 	if (!pod)
 		bench_die("calloc");
-	pod->nodes = nodes;
-	pod->spin = spin;
-	pod->memory_bytes = memory_bytes;
+	pod->config = *config;
 	serial++;
 	for (uint32_t i = 0; i < nodes; i++) {
 		choose_address(pod, i, serial);
-		pod->samples[i] = bench_shared(sizeof(*pod->samples[i]));
+		pod->common[i] = bench_shared(sizeof(*pod->common[i]));
 	}
 	fflush(stdout);
 	for (uint32_t i = 0; i < nodes; i++) {
@@ -243,12 +291,12 @@ struct bench_pod *bench_pod_start(uint32_t nodes, bool spin, uint64_t memory_byt
 
 void bench_pod_stop(struct bench_pod *pod)
 {
-	for (uint32_t i = 0; i < pod->nodes; i++)
+	for (uint32_t i = 0; i < pod->config.nodes; i++)
 		kill(pod->child[i], SIGKILL);
-	for (uint32_t i = 0; i < pod->nodes; i++) {
+	for (uint32_t i = 0; i < pod->config.nodes; i++) {
 		waitpid(pod->child[i], NULL, 0);
 		close(pod->fd[i]);
-		munmap(pod->samples[i], sizeof(*pod->samples[i]));
+		munmap(pod->common[i], sizeof(*pod->common[i]));
 	}
 	free(pod);
 }
@@ -263,8 +311,22 @@ uint64_t bench_pod_end(struct bench_pod *pod, uint32_t node, struct bench_sample
 {
 	struct bench_answer answer;
 
+	atomic_store(&pod->common[node]->enough, true);
 	await(pod, node, &answer);
+	atomic_store(&pod->common[node]->enough, false);
 	if (ret_samples)
-		memcpy(ret_samples, pod->samples[node], sizeof(*ret_samples));
+		memcpy(ret_samples, &pod->common[node]->samples, sizeof(*ret_samples));
 	return answer.ns;
+}
+
+void bench_pod_counts(struct bench_pod *pod, struct bench_counts ret_counts[BENCH_NODES_MAX])
+{
+	struct bench_order order = { .op = BENCH_COUNT };
+
+	for (uint32_t node = 0; node < pod->config.nodes; node++)
+		bench_pod_begin(pod, node, &order);
+	for (uint32_t node = 0; node < pod->config.nodes; node++) {
+		bench_pod_end(pod, node, NULL);
+		ret_counts[node] = pod->common[node]->counts;
+	}
 }

@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -54,6 +56,64 @@ void bench_favour(bool on)
 
 	if (sched_getscheduler(0) == SCHED_RR && sched_setscheduler(0, SCHED_RR, &param) < 0)
 		bench_die("SCHED_RR");
+}
+
+/* All cores that this process had at its beginning. */
+static void cores_of_process(cpu_set_t *ret_cores, int *ret_last)
+{
+	static cpu_set_t first;
+	static int last = -1;
+
+	if (last < 0) {
+		CPU_ZERO(&first);
+		if (sched_getaffinity(0, sizeof(first), &first) < 0)
+			bench_die("sched_getaffinity");
+		for (int i = 0; i < CPU_SETSIZE; i++)
+			if (CPU_ISSET(i, &first))
+				last = i;
+	}
+	*ret_cores = first;
+	*ret_last = last;
+}
+
+void bench_keep_off_last(bool off)
+{
+	cpu_set_t cores;
+	int last;
+
+	cores_of_process(&cores, &last);
+	if (off && CPU_COUNT(&cores) > 1)
+		CPU_CLR(last, &cores);
+	if (sched_setaffinity(0, sizeof(cores), &cores) < 0)
+		bench_die("sched_setaffinity");
+}
+
+void bench_keep_on_last(void)
+{
+	cpu_set_t cores;
+	int last;
+
+	cores_of_process(&cores, &last);
+	CPU_ZERO(&cores);
+	CPU_SET(last, &cores);
+	if (sched_setaffinity(0, sizeof(cores), &cores) < 0)
+		bench_die("sched_setaffinity");
+}
+
+static void *run_on_last(void *arg)
+{
+	bench_keep_on_last();
+	for (;;)
+		atomic_signal_fence(memory_order_seq_cst);
+	return NULL;
+}
+
+void bench_busy_thread(void)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, run_on_last, NULL) != 0)
+		bench_die("pthread_create");
 }
 
 uint64_t bench_now_ns(void)
@@ -149,7 +209,7 @@ static void send_all(int fd, const void *from, size_t size)
 }
 
 /* A child that gives a page for every request, until the socket closes. */
-static pid_t start_server(int fd, int other, bool spin)
+static pid_t start_server(int fd, int other, bool spin, bool busy)
 {
 	pid_t child = fork();
 	char request[REQUEST_BYTES];
@@ -162,6 +222,8 @@ static pid_t start_server(int fd, int other, bool spin)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	close(other);
 	memset(page, 1, sizeof(page));
+	if (busy)
+		bench_busy_thread();
 	while (receive_all(fd, request, sizeof(request), spin))
 		send_all(fd, page, sizeof(page));
 	_exit(0);
@@ -181,7 +243,7 @@ void floor_tcp_round_trip(bool spin, uint32_t count, struct bench_samples *ret_s
 	pid_t child;
 
 	bench_tcp_pair(fd);
-	child = start_server(fd[1], fd[0], spin);
+	child = start_server(fd[1], fd[0], spin, false);
 	close(fd[1]);
 	ret_samples->count = count;
 	for (uint32_t i = 0; i < count; i++) {
@@ -314,16 +376,87 @@ void floor_userfault(bool spin, uint32_t count, struct bench_samples *ret_sample
 	time_faults(&answerer, count, ret_samples);
 }
 
-void floor_simplest(bool spin, uint32_t count, struct bench_samples *ret_samples)
+void floor_simplest(bool spin, bool busy, uint32_t count, struct bench_samples *ret_samples)
 {
 	struct answerer answerer = { .spin = spin };
 	int fd[2];
 	pid_t child;
 
+	if (busy)
+		bench_keep_off_last(true);
 	bench_tcp_pair(fd);
-	child = start_server(fd[1], fd[0], spin);
+	child = start_server(fd[1], fd[0], spin, busy);
 	close(fd[1]);
 	answerer.remote = fd[0];
 	time_faults(&answerer, count, ret_samples);
 	stop_server(child, fd[0]);
+	if (busy)
+		bench_keep_off_last(false);
+}
+
+/* --- calls --- */
+
+void floor_call(uint32_t count, struct bench_samples *ret_samples)
+{
+	enum { CALLS = 16 };
+
+	ret_samples->count = count;
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t start_ns = bench_now_ns();
+
+		for (int call = 0; call < CALLS; call++)
+			syscall(SYS_getppid);
+		ret_samples->ns[i] = (uint32_t)(bench_now_ns() - start_ns) / CALLS;
+	}
+}
+
+/* In a process of its own: the other thread is there to the end of it. */
+static void time_shootdowns(bool other_runs, uint32_t count, struct bench_samples *samples)
+{
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_WP };
+	struct uffdio_writeprotect wp = { .range.len = PAGE_BYTES };
+	char *page = private_pages(PAGE_BYTES);
+	int fd = uffd_open();
+
+	bench_keep_off_last(true);
+	bench_favour(true);
+	memset(page, 1, PAGE_BYTES);
+	reg.range.start = (uintptr_t)page;
+	reg.range.len = PAGE_BYTES;
+	wp.range.start = (uintptr_t)page;
+	if (fd < 0 || ioctl(fd, UFFDIO_REGISTER, &reg) < 0)
+		bench_die("userfaultfd");
+	if (other_runs)
+		bench_busy_thread();
+	usleep(1000);
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t start_ns = bench_now_ns();
+
+		wp.mode = UFFDIO_WRITEPROTECT_MODE_WP;
+		if (ioctl(fd, UFFDIO_WRITEPROTECT, &wp) < 0)
+			bench_die("UFFDIO_WRITEPROTECT");
+		samples->ns[i] = (uint32_t)(bench_now_ns() - start_ns);
+		wp.mode = 0;
+		if (ioctl(fd, UFFDIO_WRITEPROTECT, &wp) < 0)
+			bench_die("UFFDIO_WRITEPROTECT");
+		*(volatile char *)page = 2;
+	}
+}
+
+void floor_shootdown(bool other_runs, uint32_t count, struct bench_samples *ret_samples)
+{
+	struct bench_samples *samples = bench_shared(sizeof(*samples));
+	pid_t child = fork();
+
+	if (child < 0)
+		bench_die("fork");
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		time_shootdowns(other_runs, count, samples);
+		_exit(0);
+	}
+	waitpid(child, NULL, 0);
+	memcpy(ret_samples, samples, sizeof(*ret_samples));
+	ret_samples->count = count;
+	munmap(samples, sizeof(*samples));
 }

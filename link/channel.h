@@ -35,6 +35,12 @@ struct page_frame {
 	const void *page[FRAME_MESSAGES_MAX];
 };
 
+/* Since the beginning. */
+struct page_channel_stats {
+	uint64_t messages_out, bytes_out, bytes_in;
+	uint64_t calls; /* of the kernel, to send and to receive */
+};
+
 struct page_channel;
 
 struct page_channel_ops {
@@ -51,8 +57,7 @@ struct page_channel_ops {
 	int (*receive)(struct page_channel *channel, struct page_frame *ret_frame);
 	/* For epoll: readable when receive() may have something. */
 	int (*fd)(const struct page_channel *channel);
-	void (*stats)(const struct page_channel *channel, uint64_t *ret_messages,
-		      uint64_t *ret_bytes_out, uint64_t *ret_bytes_in);
+	void (*stats)(const struct page_channel *channel, struct page_channel_stats *ret_stats);
 	void (*destroy)(struct page_channel *channel);
 };
 

@@ -28,6 +28,7 @@ struct tcp_queue {
 	uint8_t *base;
 	size_t size, head, count;
 	size_t count_max; /* since the queue was last empty */
+	uint64_t calls;	  /* of the kernel */
 };
 
 /* size is rounded up to a power of two. 0 or -ENOMEM. */

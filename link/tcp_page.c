@@ -52,7 +52,7 @@ struct tcp_page {
 	struct page_frame_header guess;
 	bool drained; /* the last recv() took all there was */
 
-	uint64_t messages_out, bytes_out, bytes_in;
+	struct page_channel_stats stats; /* without the queue's calls */
 	uint8_t head[PAGE_FRAME_HEAD_MAX];
 	struct iovec iov[1 + FRAME_MESSAGES_MAX];
 };
@@ -93,8 +93,8 @@ static int page_send(struct page_channel *channel, const struct page_frame *fram
 	if (error < 0)
 		return error;
 	tcp->sequence_out++;
-	tcp->messages_out += frame->message_count;
-	tcp->bytes_out += page_frame_bytes(&header);
+	tcp->stats.messages_out += frame->message_count;
+	tcp->stats.bytes_out += page_frame_bytes(&header);
 	return 0;
 }
 
@@ -146,7 +146,7 @@ static int deliver(struct tcp_page *tcp, const struct page_frame_header *header,
 	tcp->position += page_frame_bytes(header);
 	tcp->have -= page_frame_bytes(header);
 	tcp->sequence_in++;
-	tcp->bytes_in += page_frame_bytes(header);
+	tcp->stats.bytes_in += page_frame_bytes(header);
 	return 0;
 }
 
@@ -171,6 +171,7 @@ static int page_receive(struct page_channel *channel, struct page_frame *ret_fra
 			return -EAGAIN;
 		}
 		want = make_room(tcp, &header);
+		tcp->stats.calls++;
 		got = tcp_receive(tcp->fd, tcp->in + tcp->position + tcp->have, want);
 		if (got < 0)
 			return (int)got;
@@ -184,14 +185,12 @@ static int page_fd(const struct page_channel *channel)
 	return ((const struct tcp_page *)channel)->fd;
 }
 
-static void page_stats(const struct page_channel *channel, uint64_t *ret_messages,
-		       uint64_t *ret_bytes_out, uint64_t *ret_bytes_in)
+static void page_stats(const struct page_channel *channel, struct page_channel_stats *ret_stats)
 {
 	const struct tcp_page *tcp = (const struct tcp_page *)channel;
 
-	*ret_messages = tcp->messages_out;
-	*ret_bytes_out = tcp->bytes_out;
-	*ret_bytes_in = tcp->bytes_in;
+	*ret_stats = tcp->stats;
+	ret_stats->calls += tcp->queue.calls;
 }
 
 static void page_destroy(struct page_channel *channel)

@@ -31,11 +31,12 @@ static int send_error(int error)
 	}
 }
 
-static ssize_t send_pieces(int fd, struct iovec *iov, size_t count)
+static ssize_t send_pieces(struct tcp_queue *queue, int fd, struct iovec *iov, size_t count)
 {
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = count };
 	ssize_t sent;
 
+	queue->calls++;
 	do
 		sent = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 	while (sent < 0 && errno == EINTR);
@@ -107,7 +108,7 @@ int tcp_queue_flush(struct tcp_queue *queue, int fd)
 			first = queue->count;
 		iov[0] = (struct iovec){ queue->base + queue->head, first };
 		iov[1] = (struct iovec){ queue->base, queue->count - first };
-		sent = send_pieces(fd, iov, iov[1].iov_len > 0 ? 2 : 1);
+		sent = send_pieces(queue, fd, iov, iov[1].iov_len > 0 ? 2 : 1);
 		if (sent < 0)
 			return (int)sent;
 		queue->head = (queue->head + (size_t)sent) & (queue->size - 1);
@@ -126,7 +127,7 @@ int tcp_queue_send(struct tcp_queue *queue, int fd, struct iovec *iov, size_t co
 	if (error < 0 && error != -EAGAIN)
 		return error;
 	while (error == 0 && count > 0) {
-		ssize_t sent = send_pieces(fd, iov, count);
+		ssize_t sent = send_pieces(queue, fd, iov, count);
 
 		if (sent < 0) {
 			error = (int)sent;

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -29,8 +30,11 @@
 /* More stripes spread a shard's chunks better; fewer keep the kernel's list of mappings short. */
 #define STRIPES_PER_SHARD 4
 
-#define TAKE_PAGES 256u /* out at once, per shard */
-#define ZERO_PAGES 64u	/* installed by one call */
+#define TAKE_PAGES 512u /* out at once, or still to be given back, per shard */
+#define MOVE_SINGLY                                                                                \
+	2u	       /* pages that a kernel without batches moves in one call: more are copied   \
+			*/
+#define ZERO_PAGES 64u /* installed by one call */
 
 /* mmap_changing is short (a fork, an mremap of other code); a kernel that never settles is
  * reported. */
@@ -40,8 +44,12 @@ struct memory_shard {
 	int fd;
 	void *moved;  /* TAKE_PAGES, registered with fd: where UFFDIO_MOVE puts pages; or NULL */
 	void *copied; /* TAKE_PAGES, plain: where the other way copies them */
-	uint32_t out; /* of TAKE_PAGES */
-	uint32_t moved_end; /* pages [0, moved_end) of `moved` may be present */
+	uint32_t out; /* of TAKE_PAGES, since they were last given back */
+	uint32_t moved_end;    /* pages [0, moved_end) of `moved` may be present */
+	bool moves_in_batches; /* one shootdown for all pages of an UFFDIO_MOVE */
+
+	/* Written by the shard's thread, read by any. */
+	_Atomic uint64_t calls, shootdowns, shootdown_pages;
 };
 
 struct guest_memory {
@@ -70,6 +78,24 @@ static void races_are_benign(const void *at, size_t size)
 {
 }
 #endif
+
+/* The one writer's increment: no locked instruction. */
+static void count_up(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+			      memory_order_relaxed);
+}
+
+static void count_shootdown(struct memory_shard *shard, uint64_t pages, uint64_t times)
+{
+	count_up(&shard->shootdowns, times);
+	count_up(&shard->shootdown_pages, pages);
+}
+
+static struct memory_shard *shard_of(struct guest_memory *memory, uint64_t gpn)
+{
+	return &memory->shard[guest_memory_shard(memory, gpn)];
+}
 
 static bool config_valid(const struct guest_memory_config *config)
 {
@@ -142,7 +168,7 @@ static int register_range(int fd, void *at, uint64_t size)
 	return ioctl(fd, UFFDIO_REGISTER, &reg) < 0 ? -errno : 0;
 }
 
-static int open_shard(struct memory_shard *shard, bool move)
+static int open_shard(struct memory_shard *shard, const struct uffd_probe *probe)
 {
 	int error;
 
@@ -150,8 +176,9 @@ static int open_shard(struct memory_shard *shard, bool move)
 	if (shard->fd < 0)
 		return shard->fd;
 	error = map_anonymous(TAKE_PAGES * PAGE_BYTES, &shard->copied);
-	if (error < 0 || !move)
+	if (error < 0 || !probe->move)
 		return error;
+	shard->moves_in_batches = probe->move_in_batches;
 	error = map_anonymous(TAKE_PAGES * PAGE_BYTES, &shard->moved);
 	if (error < 0)
 		return error;
@@ -214,7 +241,7 @@ int guest_memory_create(const struct guest_memory_config *config, struct guest_m
 	if (error == 0)
 		error = map_anonymous(ZERO_PAGES * PAGE_BYTES, &memory->zeros);
 	for (uint32_t i = 0; error == 0 && i < config->shard_count; i++)
-		error = open_shard(&memory->shard[i], probe.move);
+		error = open_shard(&memory->shard[i], &probe);
 	if (error == 0)
 		error = register_stripes(memory);
 	if (error < 0) {
@@ -355,6 +382,7 @@ int guest_memory_faults(struct guest_memory *memory, uint32_t shard, struct gues
 	uint32_t count = 0;
 	ssize_t got = read(memory->shard[shard].fd, msg, wanted * sizeof(msg[0]));
 
+	count_up(&memory->shard[shard].calls, 1);
 	if (got < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 	for (size_t i = 0; i < (size_t)got / sizeof(msg[0]); i++)
@@ -364,14 +392,16 @@ int guest_memory_faults(struct guest_memory *memory, uint32_t shard, struct gues
 }
 
 /* One UFFDIO_COPY of `size` bytes, gone on with where it stopped. */
-static int copy_in(int fd, uint8_t *to, const uint8_t *from, uint64_t size, uint64_t mode)
+static int copy_in(struct memory_shard *shard, uint8_t *to, const uint8_t *from, uint64_t size,
+		   uint64_t mode)
 {
 	for (uint32_t again = 0; size > 0;) {
 		struct uffdio_copy copy = {
 			.dst = (uintptr_t)to, .src = (uintptr_t)from, .len = size, .mode = mode
 		};
-		int error = ioctl(fd, UFFDIO_COPY, &copy) < 0 ? -errno : 0;
+		int error = ioctl(shard->fd, UFFDIO_COPY, &copy) < 0 ? -errno : 0;
 
+		count_up(&shard->calls, 1);
 		if (error == 0)
 			return 0;
 		if (error != -EAGAIN)
@@ -392,7 +422,7 @@ static int copy_in(int fd, uint8_t *to, const uint8_t *from, uint64_t size, uint
 int guest_memory_install(struct guest_memory *memory, uint64_t gpn, uint32_t count,
 			 const void *data, enum coh_access access, bool wake)
 {
-	int fd = memory->shard[guest_memory_shard(memory, gpn)].fd;
+	struct memory_shard *shard = shard_of(memory, gpn);
 	uint64_t mode = (access == COH_READ ? UFFDIO_COPY_MODE_WP : 0) |
 			(wake ? 0 : UFFDIO_COPY_MODE_DONTWAKE);
 
@@ -401,7 +431,7 @@ int guest_memory_install(struct guest_memory *memory, uint64_t gpn, uint32_t cou
 		uint32_t some = data || count < ZERO_PAGES ? count : ZERO_PAGES;
 		uint64_t size = (uint64_t)some << PAGE_SHIFT;
 		const void *from = data ? data : memory->zeros;
-		int error = copy_in(fd, memory->base + (gpn << PAGE_SHIFT), from, size, mode);
+		int error = copy_in(shard, memory->base + (gpn << PAGE_SHIFT), from, size, mode);
 
 		if (error < 0)
 			return error;
@@ -411,14 +441,16 @@ int guest_memory_install(struct guest_memory *memory, uint64_t gpn, uint32_t cou
 	return 0;
 }
 
-static int write_protect(int fd, void *at, uint64_t size, uint64_t mode)
+static int write_protect(struct memory_shard *shard, void *at, uint64_t size, uint64_t mode)
 {
 	struct uffdio_writeprotect wp = {
 		.range = { .start = (uintptr_t)at, .len = size },
 		.mode = mode,
 	};
 
-	for (uint32_t again = 0; ioctl(fd, UFFDIO_WRITEPROTECT, &wp) < 0;) {
+	count_up(&shard->calls, 1);
+	count_shootdown(shard, size >> PAGE_SHIFT, 1);
+	for (uint32_t again = 0; ioctl(shard->fd, UFFDIO_WRITEPROTECT, &wp) < 0;) {
 		if (errno != EAGAIN || ++again > AGAIN_MAX)
 			return -errno;
 		sched_yield();
@@ -426,17 +458,18 @@ static int write_protect(int fd, void *at, uint64_t size, uint64_t mode)
 	return 0;
 }
 
-static int wake_range(int fd, void *at, uint64_t size)
+static int wake_range(struct memory_shard *shard, void *at, uint64_t size)
 {
 	struct uffdio_range range = { .start = (uintptr_t)at, .len = size };
 
-	return ioctl(fd, UFFDIO_WAKE, &range) < 0 ? -errno : 0;
+	count_up(&shard->calls, 1);
+	return ioctl(shard->fd, UFFDIO_WAKE, &range) < 0 ? -errno : 0;
 }
 
 int guest_memory_protect(struct guest_memory *memory, uint64_t gpn, uint32_t count,
 			 enum coh_access access, bool wake)
 {
-	int fd = memory->shard[guest_memory_shard(memory, gpn)].fd;
+	struct memory_shard *shard = shard_of(memory, gpn);
 	void *at = memory->base + (gpn << PAGE_SHIFT);
 	uint64_t size = (uint64_t)count << PAGE_SHIFT;
 	int error;
@@ -445,19 +478,22 @@ int guest_memory_protect(struct guest_memory *memory, uint64_t gpn, uint32_t cou
 	/* The kernel allows DONTWAKE only when protection is taken away, and setting it never
 	 * wakes. */
 	if (access == COH_READ) {
-		error = write_protect(fd, at, size, UFFDIO_WRITEPROTECT_MODE_WP);
+		error = write_protect(shard, at, size, UFFDIO_WRITEPROTECT_MODE_WP);
 		if (error == 0 && wake)
-			error = wake_range(fd, at, size);
+			error = wake_range(shard, at, size);
 		return error;
 	}
-	return write_protect(fd, at, size, wake ? 0 : UFFDIO_WRITEPROTECT_MODE_DONTWAKE);
+	return write_protect(shard, at, size, wake ? 0 : UFFDIO_WRITEPROTECT_MODE_DONTWAKE);
 }
 
-int guest_memory_drop(struct guest_memory *memory, uint64_t gpn, uint32_t count)
+int guest_memory_drop(struct guest_memory *memory, uint64_t gpn, uint32_t pages)
 {
+	struct memory_shard *shard = shard_of(memory, gpn);
 	void *at = memory->base + (gpn << PAGE_SHIFT);
 
-	return madvise(at, (size_t)count << PAGE_SHIFT, MADV_DONTNEED) < 0 ? -errno : 0;
+	count_up(&shard->calls, 1);
+	count_shootdown(shard, pages, 1);
+	return madvise(at, (size_t)pages << PAGE_SHIFT, MADV_DONTNEED) < 0 ? -errno : 0;
 }
 
 uint32_t guest_memory_takeable(const struct guest_memory *memory, uint32_t shard)
@@ -466,77 +502,99 @@ uint32_t guest_memory_takeable(const struct guest_memory *memory, uint32_t shard
 }
 
 /* All or nothing of it may be moved; the number of pages that were. */
-static uint32_t move_out(struct memory_shard *shard, const uint8_t *from, uint32_t count)
+static uint32_t move_out(struct memory_shard *shard, const uint8_t *from, uint32_t pages)
 {
 	struct uffdio_move move = {
 		.dst = (uintptr_t)shard->moved + (uintptr_t)shard->out * PAGE_BYTES,
 		.src = (uintptr_t)from,
-		.len = (uint64_t)count * PAGE_BYTES,
+		.len = (uint64_t)pages * PAGE_BYTES,
 		.mode = UFFDIO_MOVE_MODE_DONTWAKE,
 	};
-	uint32_t done = count;
+	uint32_t done = pages;
 
+	count_up(&shard->calls, 1);
 	if (ioctl(shard->fd, UFFDIO_MOVE, &move) < 0)
 		done = move.move > 0 ? (uint32_t)((uint64_t)move.move / PAGE_BYTES) : 0;
-	if (done > 0)
+	if (done > 0) {
 		shard->moved_end = shard->out + done;
+		count_shootdown(shard, done, shard->moves_in_batches ? 1 : done);
+	}
 	return done;
 }
 
 /* Takes pages out by hand into `to`: nobody writes any more, copy, nobody reads any more. */
-static int copy_out(struct guest_memory *memory, uint64_t gpn, uint32_t count, void *to)
+static int copy_out(struct guest_memory *memory, uint64_t gpn, uint32_t pages, void *to)
 {
-	int error = guest_memory_protect(memory, gpn, count, COH_READ, false);
+	int error = guest_memory_protect(memory, gpn, pages, COH_READ, false);
 
 	if (error < 0)
 		return error;
-	memcpy(to, memory->base + (gpn << PAGE_SHIFT), (size_t)count * PAGE_BYTES);
-	return guest_memory_drop(memory, gpn, count);
+	memcpy(to, memory->base + (gpn << PAGE_SHIFT), (size_t)pages * PAGE_BYTES);
+	return guest_memory_drop(memory, gpn, pages);
 }
 
-int guest_memory_take(struct guest_memory *memory, uint64_t gpn, uint32_t count,
+int guest_memory_take(struct guest_memory *memory, uint64_t gpn, uint32_t pages,
 		      const void **ret_data)
 {
-	struct memory_shard *shard = &memory->shard[guest_memory_shard(memory, gpn)];
+	struct memory_shard *shard = shard_of(memory, gpn);
 	uint8_t *copied = (uint8_t *)shard->copied + (size_t)shard->out * PAGE_BYTES;
 	uint32_t moved = 0;
 	int error = 0;
 
-	if (count > TAKE_PAGES - shard->out)
+	if (pages > TAKE_PAGES - shard->out)
 		return -ENOSPC;
 	/* A page that is shared with a forked child, pinned or the zero page cannot be moved. */
-	if (shard->moved)
-		moved = move_out(shard, memory->base + (gpn << PAGE_SHIFT), count);
-	if (moved == count) {
+	if (shard->moved && (shard->moves_in_batches || pages <= MOVE_SINGLY))
+		moved = move_out(shard, memory->base + (gpn << PAGE_SHIFT), pages);
+	if (moved == pages) {
 		*ret_data = (uint8_t *)shard->moved + (size_t)shard->out * PAGE_BYTES;
 	} else {
 		if (moved > 0)
 			memcpy(copied, (uint8_t *)shard->moved + (size_t)shard->out * PAGE_BYTES,
 			       (size_t)moved * PAGE_BYTES);
-		error = copy_out(memory, gpn + moved, count - moved,
+		error = copy_out(memory, gpn + moved, pages - moved,
 				 copied + (size_t)moved * PAGE_BYTES);
 		*ret_data = copied;
 	}
-	shard->out += count;
+	shard->out += pages;
 	return error;
 }
 
+/*
+ * Nobody but this thread ever touched what was moved, but the kernel does not know that: giving it
+ * back is a shootdown like any other. So it waits until there is much of it.
+ */
 int guest_memory_recycle(struct guest_memory *memory, uint32_t shard_index)
 {
 	struct memory_shard *shard = &memory->shard[shard_index];
+	uint32_t end = shard->moved_end;
 
+	if (shard->out <= TAKE_PAGES / 2)
+		return 0;
 	shard->out = 0;
-	if (shard->moved_end > 0 &&
-	    madvise(shard->moved, (size_t)shard->moved_end * PAGE_BYTES, MADV_DONTNEED) < 0)
-		return -errno;
 	shard->moved_end = 0;
-	return 0;
+	if (end == 0)
+		return 0;
+	count_up(&shard->calls, 1);
+	count_shootdown(shard, end, 1);
+	return madvise(shard->moved, (size_t)end * PAGE_BYTES, MADV_DONTNEED) < 0 ? -errno : 0;
 }
 
-int guest_memory_wake(struct guest_memory *memory, uint64_t gpn, uint32_t count)
+int guest_memory_wake(struct guest_memory *memory, uint64_t gpn, uint32_t pages)
 {
-	return wake_range(memory->shard[guest_memory_shard(memory, gpn)].fd,
-			  memory->base + (gpn << PAGE_SHIFT), (uint64_t)count << PAGE_SHIFT);
+	return wake_range(shard_of(memory, gpn), memory->base + (gpn << PAGE_SHIFT),
+			  (uint64_t)pages << PAGE_SHIFT);
+}
+
+void guest_memory_counts(const struct guest_memory *memory, uint32_t shard_index,
+			 struct guest_memory_counts *ret_counts)
+{
+	const struct memory_shard *shard = &memory->shard[shard_index];
+
+	ret_counts->calls = atomic_load_explicit(&shard->calls, memory_order_relaxed);
+	ret_counts->shootdowns = atomic_load_explicit(&shard->shootdowns, memory_order_relaxed);
+	ret_counts->shootdown_pages =
+		atomic_load_explicit(&shard->shootdown_pages, memory_order_relaxed);
 }
 
 /* Counted chunk by chunk, so that the vector stays small. */

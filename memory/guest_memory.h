@@ -96,15 +96,32 @@ int guest_memory_drop(struct guest_memory *memory, uint64_t gpn, uint32_t count)
 /*
  * Takes present pages out, whatever threads do to them: *ret_data is their last content,
  * contiguous, and they are absent (as after a drop). The data stays until guest_memory_recycle() of
- * the shard. -ENOSPC: `count` more than guest_memory_takeable() are out; recycle first.
+ * the shard. -ENOSPC: `count` more than guest_memory_takeable() are out; recycle first. One
+ * shootdown for all, or two where the kernel cannot move many pages in one.
  */
 int guest_memory_take(struct guest_memory *memory, uint64_t gpn, uint32_t count,
 		      const void **ret_data);
 uint32_t guest_memory_takeable(const struct guest_memory *memory, uint32_t shard);
+/* What was taken before is needed no more. The host gets the memory back when there is much of it:
+ * that is a shootdown, too. */
 int guest_memory_recycle(struct guest_memory *memory, uint32_t shard);
 
 /* Wakes who waits on the pages; they try again. */
 int guest_memory_wake(struct guest_memory *memory, uint64_t gpn, uint32_t count);
+
+/*
+ * What the shard's memory has cost so far. A *shootdown* changes pages that are present: every CPU
+ * on which a thread of this process runs (and KVM) must drop its translation before the call
+ * returns, by an interprocessor interrupt that costs ten times the call, however many pages it is
+ * for. Making an absent page present is none. Any thread.
+ */
+struct guest_memory_counts {
+	uint64_t calls;		  /* of the kernel, reads of faults included */
+	uint64_t shootdowns;	  /* of those */
+	uint64_t shootdown_pages; /* that they changed */
+};
+void guest_memory_counts(const struct guest_memory *memory, uint32_t shard,
+			 struct guest_memory_counts *ret_counts);
 
 /* Pages present now, by mincore(2); slow, for tests and diagnosis. Any thread. */
 int guest_memory_resident(const struct guest_memory *memory, uint64_t *ret_pages);

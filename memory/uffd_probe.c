@@ -209,5 +209,6 @@ int uffd_probe(struct uffd_probe *ret_probe, char *why, size_t why_size)
 		return error;
 	ret_probe->interruptible = kernel_at_least(6, 2);
 	ret_probe->move = (features & UFFD_FEATURE_MOVE) != 0;
+	ret_probe->move_in_batches = ret_probe->move && kernel_at_least(6, 18);
 	return 0;
 }

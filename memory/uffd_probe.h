@@ -13,8 +13,9 @@
 #include <stddef.h>
 
 struct uffd_probe {
-	bool interruptible; /* a vCPU blocked in a fault takes signals (Linux 6.2) */
-	bool move;	    /* UFFDIO_MOVE is there (Linux 6.8) */
+	bool interruptible;   /* a vCPU blocked in a fault takes signals (Linux 6.2) */
+	bool move;	      /* UFFDIO_MOVE is there (Linux 6.8) */
+	bool move_in_batches; /* and flushes once, not a page at a time (Linux 6.18) */
 };
 
 /*

@@ -110,6 +110,9 @@ static void set_pager(json_t *o, const struct pager_stats *stats)
 	set(o, "evicted_pushed", stats->evict_push_count);
 	set(o, "evicted_dropped", stats->evict_drop_count);
 	set(o, "readahead", stats->readahead_count);
+	set(o, "pager_calls", stats->call_count);
+	set(o, "shootdowns", stats->shootdown_count);
+	set(o, "shootdown_pages", stats->shootdown_page_count);
 	set(o, "chunks_homed", stats->chunks_homed);
 }
 

@@ -112,6 +112,9 @@ struct pager_stats {
 	uint64_t chunks_homed;
 	uint64_t hold_ns; /* the longest of any shard */
 	uint64_t sleep_count, spin_hit_count, spin_miss_count;
+	uint64_t
+		call_count; /* of the kernel by the shards, to look, to wait and to wake included */
+	uint64_t shootdown_count, shootdown_page_count; /* memory/guest_memory.h */
 };
 
 /* Sum over the shards, as of at most some milliseconds ago. Any thread, no locks. */

@@ -543,21 +543,27 @@ static void publish(struct shard *shard, uint64_t now_ns)
 {
 	struct shard_stats *stats = &shard->stats;
 	struct coh_stats core;
-	uint64_t messages = 0, out = 0, in = 0;
+	struct guest_memory_counts memory;
+	uint64_t messages = 0, out = 0, in = 0, calls = shard->calls;
 
 	shard->published_ns = now_ns;
 	coh_stats_get(shard->coh, &core);
 	for (uint32_t node = 0; node < shard->plan.peer_count; node++) {
 		struct page_channel *channel = shard->plan.peer[node].channel;
-		uint64_t m, o, i;
+		struct page_channel_stats one;
 
 		if (!channel)
 			continue;
-		channel->ops->stats(channel, &m, &o, &i);
-		messages += m;
-		out += o;
-		in += i;
+		channel->ops->stats(channel, &one);
+		messages += one.messages_out;
+		out += one.bytes_out;
+		in += one.bytes_in;
+		calls += one.calls;
 	}
+	guest_memory_counts(shard->plan.memory, shard->index, &memory);
+	stat_set(&stats->call_count, calls + memory.calls);
+	stat_set(&stats->shootdown_count, memory.shootdowns);
+	stat_set(&stats->shootdown_page_count, memory.shootdown_pages);
 	stat_set(&stats->message_count, messages);
 	stat_set(&stats->bytes_out, out);
 	stat_set(&stats->bytes_in, in);
@@ -588,11 +594,17 @@ static bool look(struct shard *shard, uint32_t turn)
 	return take_frames(shard, shard->hot_node);
 }
 
+static int poll_ready(struct shard *shard, struct epoll_event *event)
+{
+	shard->calls++;
+	return epoll_wait(shard->epoll_fd, event, SHARD_EVENTS, 0);
+}
+
 /* One turn of a spin: how many events are ready, EVENT_SEEN for what look() took. */
 static int spin_turn(struct shard *shard, struct epoll_event *event, uint32_t turn)
 {
 	if (turn % LOOKS_PER_EPOLL == LOOKS_PER_EPOLL - 1)
-		return epoll_wait(shard->epoll_fd, event, SHARD_EVENTS, 0);
+		return poll_ready(shard, event);
 	if (!look(shard, turn))
 		return 0;
 	event[0] = (struct epoll_event){ .data.u32 = EVENT_SEEN };
@@ -634,6 +646,7 @@ static int sleep_until_ready(struct shard *shard, struct epoll_event *event, uin
 				    .tv_nsec = (long)(wait_ns % 1000000000u) };
 
 	stat_add(&shard->stats.sleep_count, 1);
+	shard->calls++;
 	return epoll_pwait2(shard->epoll_fd, event, SHARD_EVENTS,
 			    wait_ns == UINT64_MAX ? NULL : &timeout, NULL);
 }
@@ -644,7 +657,7 @@ static int linger(struct shard *shard, struct epoll_event *event, uint64_t start
 	int count = 0;
 
 	if (spinner_budget_ns(&shard->spinner) == 0)
-		count = epoll_wait(shard->epoll_fd, event, SHARD_EVENTS, 0);
+		count = poll_ready(shard, event);
 	else
 		for (uint32_t turn = 0; count == 0 && local_now_ns() - start_ns < LINGER_NS; turn++)
 			count = spin_turn(shard, event, turn);
@@ -666,7 +679,7 @@ static int wait_ready(struct shard *shard, struct epoll_event *event)
 	int count;
 
 	if (wait_ns == 0)
-		return epoll_wait(shard->epoll_fd, event, SHARD_EVENTS, 0);
+		return poll_ready(shard, event);
 	if (!shard->failed && plan_has_lazy(&shard->plan)) {
 		count = linger(shard, event, start_ns);
 		if (count != 0 || shard->failed)

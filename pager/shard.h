@@ -85,6 +85,7 @@ struct shard {
 	bool fault_is_next;   /* the last frame woke somebody, who may stall again soon */
 	uint32_t lazy_passes; /* since a frame that nobody waits for was left */
 	uint64_t published_ns;
+	uint64_t calls; /* of the kernel, but for memory and channels, which count theirs */
 	bool failed;
 	struct page_frame frame; /* received */
 	struct coh_action action[COH_ACTIONS_MIN];

@@ -114,6 +114,9 @@ void shard_stats_sum(const struct shard_stats *stats, struct pager_stats *sum)
 	sum->sleep_count += stat_get(&stats->sleep_count);
 	sum->spin_hit_count += stat_get(&stats->spin_hit_count);
 	sum->spin_miss_count += stat_get(&stats->spin_miss_count);
+	sum->call_count += stat_get(&stats->call_count);
+	sum->shootdown_count += stat_get(&stats->shootdown_count);
+	sum->shootdown_page_count += stat_get(&stats->shootdown_page_count);
 }
 
 static uint64_t in_bucket(const struct pager_stats *stats, enum coh_stall_kind kind,

@@ -232,11 +232,13 @@ static void many_pages_in_one_call(void **state)
 	for (uint32_t i = 0; i < 32; i++)
 		assert_int_equal(((const uint8_t *)taken)[i * PAGE_BYTES], i);
 	assert_int_equal(((const uint8_t *)taken)[10 * PAGE_BYTES + 3], 99);
-	assert_int_equal(guest_memory_takeable(memory, 0), 256 - 32);
+	assert_int_equal(guest_memory_takeable(memory, 0), 512 - 32);
 	assert_int_equal(guest_memory_take(memory, 100, 200, &taken), 0);
-	assert_int_equal(guest_memory_take(memory, 0, 200, &taken), -ENOSPC);
+	assert_int_equal(guest_memory_install(memory, 310, 40, NULL, COH_WRITE, true), 0);
+	assert_int_equal(guest_memory_take(memory, 310, 40, &taken), 0);
+	assert_int_equal(guest_memory_take(memory, 0, 300, &taken), -ENOSPC);
 	assert_int_equal(guest_memory_recycle(memory, 0), 0);
-	assert_int_equal(guest_memory_takeable(memory, 0), 256);
+	assert_int_equal(guest_memory_takeable(memory, 0), 512);
 	assert_int_equal(guest_memory_drop(memory, 0, 512), 0);
 	assert_int_equal(resident(memory), 0);
 	guest_memory_destroy(memory);
@@ -256,6 +258,47 @@ static void pages_of_every_kind_can_be_taken(void **state)
 	assert_int_equal(taken[2 * PAGE_BYTES], 5);
 	assert_int_equal(taken[7 * PAGE_BYTES], 0);
 	assert_int_equal(resident(memory), 0);
+	guest_memory_destroy(memory);
+}
+
+static uint64_t shootdowns(const struct guest_memory *memory)
+{
+	struct guest_memory_counts counts;
+
+	guest_memory_counts(memory, 0, &counts);
+	return counts.shootdowns;
+}
+
+/* A shootdown is for many pages; what comes costs none. */
+static void shootdowns_are_counted_and_few(void **state)
+{
+	struct guest_memory *memory = create(1, 2 * MIB, 0);
+	struct guest_memory_counts counts;
+	const void *taken;
+	uint64_t before;
+
+	assert_int_equal(guest_memory_install(memory, 0, 512, NULL, COH_WRITE, true), 0);
+	assert_int_equal(shootdowns(memory), 0);
+	assert_int_equal(guest_memory_protect(memory, 0, 64, COH_READ, false), 0);
+	assert_int_equal(guest_memory_protect(memory, 0, 32, COH_WRITE, false), 0);
+	assert_int_equal(guest_memory_drop(memory, 0, 64), 0);
+	assert_int_equal(shootdowns(memory), 3);
+	guest_memory_counts(memory, 0, &counts);
+	assert_int_equal(counts.shootdown_pages, 64 + 32 + 64);
+	assert_true(counts.calls >= 4);
+	before = counts.shootdowns;
+	assert_int_equal(guest_memory_take(memory, 64, 64, &taken), 0);
+	assert_true(shootdowns(memory) - before <= 2);
+	/* One page at a time: one each, and to give them back some more, but few. */
+	before = shootdowns(memory);
+	for (uint64_t gpn = 128; gpn < 512; gpn++) {
+		assert_int_equal(guest_memory_take(memory, gpn, 1, &taken), 0);
+		assert_int_equal(guest_memory_recycle(memory, 0), 0);
+	}
+	assert_in_range(shootdowns(memory) - before, 384, 2 * 384 + 2);
+	guest_memory_counts(memory, 0, &counts);
+	if (counts.shootdowns - before < 2 * 384) /* where pages can be moved */
+		assert_in_range(counts.shootdowns - before, 384, 384 + 2);
 	guest_memory_destroy(memory);
 }
 
@@ -319,6 +362,7 @@ int main(void)
 		cmocka_unit_test(nobody_wakes_unasked),
 		cmocka_unit_test(many_pages_in_one_call),
 		cmocka_unit_test(pages_of_every_kind_can_be_taken),
+		cmocka_unit_test(shootdowns_are_counted_and_few),
 		cmocka_unit_test(a_taken_page_has_every_write),
 	};
 
