@@ -36,6 +36,12 @@
  */
 #define OUTPUT_BATCH 16
 
+/*
+ * What a terminal holds at most of what was written to it and not read yet: a tty buffer and a line
+ * discipline's (Linux, drivers/tty: 64 KiB and 4 KiB, rounded up). Pipes say how much they hold.
+ */
+#define TERMINAL_UNREAD_MAX (2u << 16)
+
 #define END_PATIENCE_MS 2000
 #define BYE_PATIENCE_MS 5000
 
@@ -245,26 +251,32 @@ static void output_stream(struct session *s, enum channel_kind kind, const uint8
 	}
 }
 
-/* Reads what the command has written, up to a batch; closes the stream at its end. */
-static void output_collect(struct session *s, int *fd, enum channel_kind kind)
+/*
+ * Reads what the command has written, up to a batch and to `max`; closes the stream at its end.
+ * Returns the bytes read; 0 when there is nothing now.
+ */
+static size_t output_collect(struct session *s, int *fd, enum channel_kind kind, size_t max)
 {
 	size_t frames = output_room(s) / CHANNEL_FRAME_MAX;
+	size_t want;
 	ssize_t n;
 
-	if (*fd < 0 || frames == 0)
-		return;
+	if (*fd < 0 || frames == 0 || max == 0)
+		return 0;
 	if (frames > OUTPUT_BATCH)
 		frames = OUTPUT_BATCH;
-	n = read(*fd, s->collected, frames * CHANNEL_PAYLOAD_MAX);
+	want = frames * CHANNEL_PAYLOAD_MAX;
+	n = read(*fd, s->collected, want < max ? want : max);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
+		return 0;
 	if (n <= 0) {
 		if (*fd == s->in_fd)
 			s->in_fd = -1;
 		close_fd(fd);
-		return;
+		return 0;
 	}
 	output_stream(s, kind, s->collected, (size_t)n);
+	return (size_t)n;
 }
 
 /* ---- towards the command ---- */
@@ -439,34 +451,21 @@ static void await_bye(struct session *s)
 	}
 }
 
-/* Nothing of what the command wrote may be lost: pipes are emptied before EXIT. */
-static int finish(struct session *s)
+/* How much of what was written to this stream so far can still be unread. */
+static size_t unread_max(const struct session *s, int fd)
 {
-	int status;
+	int size;
 
-	for (;;) {
-		size_t before;
+	if (fd < 0)
+		return 0;
+	if (has_terminal(s))
+		return TERMINAL_UNREAD_MAX;
+	return ioctl(fd, FIONREAD, &size) || size < 0 ? 0 : (size_t)size;
+}
 
-		while (!output_is_empty(s)) {
-			struct pollfd line = { .fd = s->config->line, .events = POLLOUT };
-
-			poll(&line, 1, -1);
-			if (line.revents & (POLLHUP | POLLERR) || output_flush(s))
-				return -ECONNRESET;
-		}
-		output_flush(s);
-		before = s->output_filled;
-		output_collect(s, &s->out_fd, CHANNEL_STDOUT);
-		output_collect(s, &s->err_fd, CHANNEL_STDERR);
-		if (s->output_filled == before)
-			break;
-	}
-	if (waitpid(s->pid, &status, 0) != s->pid)
-		return -errno;
-	s->pid = 0;
-	output_u32(s, CHANNEL_EXIT,
-		   WIFSIGNALED(status) ? 128u + (uint32_t)WTERMSIG(status)
-				       : (uint32_t)WEXITSTATUS(status));
+/* Waits until all output is on the line. */
+static int output_drain(struct session *s)
+{
 	while (!output_is_empty(s)) {
 		struct pollfd line = { .fd = s->config->line, .events = POLLOUT };
 
@@ -474,7 +473,35 @@ static int finish(struct session *s)
 		if (line.revents & (POLLHUP | POLLERR) || output_flush(s))
 			return -ECONNRESET;
 	}
-	return 0;
+	return output_flush(s);
+}
+
+/*
+ * Nothing of what the command wrote may be lost: what is in the pipes when it has ended goes out
+ * before EXIT. No more than that: a process that it left behind may write for ever.
+ */
+static int finish(struct session *s)
+{
+	size_t out_left = unread_max(s, s->out_fd);
+	size_t err_left = unread_max(s, s->err_fd);
+	size_t out, err;
+	int status;
+
+	do {
+		if (output_drain(s))
+			return -ECONNRESET;
+		out = output_collect(s, &s->out_fd, CHANNEL_STDOUT, out_left);
+		err = output_collect(s, &s->err_fd, CHANNEL_STDERR, err_left);
+		out_left -= out;
+		err_left -= err;
+	} while (out || err);
+	if (waitpid(s->pid, &status, 0) != s->pid)
+		return -errno;
+	s->pid = 0;
+	output_u32(s, CHANNEL_EXIT,
+		   WIFSIGNALED(status) ? 128u + (uint32_t)WTERMSIG(status)
+				       : (uint32_t)WEXITSTATUS(status));
+	return output_drain(s);
 }
 
 static int serve(struct session *s)
@@ -503,9 +530,9 @@ static int serve(struct session *s)
 		if (s->pid > 0)
 			input_flush(s);
 		if (fds[2].revents)
-			output_collect(s, &s->out_fd, CHANNEL_STDOUT);
+			output_collect(s, &s->out_fd, CHANNEL_STDOUT, SIZE_MAX);
 		if (fds[3].revents)
-			output_collect(s, &s->err_fd, CHANNEL_STDERR);
+			output_collect(s, &s->err_fd, CHANNEL_STDERR, SIZE_MAX);
 		input_repay(s);
 		ret = output_flush(s);
 		if (ret)

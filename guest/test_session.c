@@ -153,6 +153,51 @@ static void ends_are_told_as_a_shell_does(void **state)
 	}
 }
 
+/* Reads frames, 4 KiB each millisecond, until EXIT; its status, or -1 after ten seconds. */
+static int read_slowly(int line, size_t *ret_out_size)
+{
+	struct channel_decoder decoder;
+	struct channel_frame frame;
+	uint8_t data[4096];
+	int whole;
+
+	*ret_out_size = 0;
+	channel_decoder_init(&decoder, CHANNEL_FROM_SERVER);
+	for (int i = 0; i < 10000; i++) {
+		ssize_t size = read(line, data, sizeof(data));
+
+		assert_true(size > 0);
+		for (ssize_t at = 0, n; at < size; at += n) {
+			n = channel_decode(&decoder, data + at, (size_t)(size - at), &frame,
+					   &whole);
+			assert_true(n > 0);
+			if (whole && frame.kind == CHANNEL_EXIT)
+				return (int)channel_frame_u32(&frame);
+			if (whole && frame.kind == CHANNEL_STDOUT)
+				*ret_out_size += frame.size;
+		}
+		usleep(1000);
+	}
+	return -1;
+}
+
+/*
+ * A process that the command leaves behind writes for ever, faster than the line takes it. The
+ * status comes all the same, behind all that the command itself had written.
+ */
+static void who_goes_on_writing_does_not_matter(void **state)
+{
+	char *argv[] = { "sh", "-c", "head -c 300000 /dev/zero; yes & yes >&2 & sleep 0.2; exit 3",
+			 NULL };
+	struct pair pair = server_start(argv, SESSION_WINDOW_SERIAL);
+	size_t out_size;
+
+	(void)state;
+	assert_int_equal(read_slowly(pair.line, &out_size), 3);
+	assert_true(out_size >= BIG_SIZE);
+	assert_int_equal(server_end(&pair), 0);
+}
+
 static void unread_stdin_does_not_matter(void **state)
 {
 	char *argv[] = { "sh", "-c", "exec <&-; sleep 0.2; echo done", NULL };
@@ -366,6 +411,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(streams_and_status_are_exact),
 		cmocka_unit_test(ends_are_told_as_a_shell_does),
+		cmocka_unit_test(who_goes_on_writing_does_not_matter),
 		cmocka_unit_test(unread_stdin_does_not_matter),
 		cmocka_unit_test(two_long_streams_are_exact),
 		cmocka_unit_test(a_command_may_leave_its_sessions_cpus),
