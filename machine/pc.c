@@ -493,6 +493,14 @@ size_t pc_serial_input(struct pc *pc, enum pc_serial port, const uint8_t *bytes,
 	return taken;
 }
 
+size_t pc_serial_break(struct pc *pc, enum pc_serial port)
+{
+	size_t taken = serial_break(&pc->serial[port]);
+
+	update_lines(pc);
+	return taken;
+}
+
 static uint64_t earlier(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;

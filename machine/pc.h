@@ -71,6 +71,8 @@ void pc_eoi(struct pc *pc, uint8_t vector);
  * later. */
 size_t pc_serial_input(struct pc *pc, enum pc_serial port, const uint8_t *bytes, size_t count,
 		       uint64_t now_ns);
+/* A BREAK on its line, behind the input. 1: taken; 0: offer it again. */
+size_t pc_serial_break(struct pc *pc, enum pc_serial port);
 /* How many bytes it would take now. */
 size_t pc_serial_room(const struct pc *pc, enum pc_serial port);
 

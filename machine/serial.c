@@ -6,7 +6,10 @@
  * "transmitter empty": it is raised by a write to THR and by the enabling of its interrupt, and
  * taken back by the read of IIR that reports it.
  *
- * Left out: baud rates, parity, breaks, errors, DMA mode.
+ * A BREAK is a zero byte in the FIFO; while it is the next to be read, LSR says so until LSR has
+ * been read (8.4).
+ *
+ * Left out: baud rates, parity, other errors, sending a BREAK, DMA mode.
  *
  * Tested in tests/machine/test_serial.c.
  */
@@ -27,6 +30,7 @@ enum serial_register {
 
 #define IER_RX	  0x01u
 #define IER_THRE  0x02u
+#define IER_LINE  0x04u
 #define IER_MODEM 0x08u
 #define IER_BITS  0x0fu
 
@@ -34,6 +38,7 @@ enum serial_register {
 #define IIR_MODEM   0x00u
 #define IIR_THRE    0x02u
 #define IIR_RX	    0x04u
+#define IIR_LINE    0x06u
 #define IIR_TIMEOUT 0x0cu
 #define IIR_FIFO    0xc0u
 
@@ -47,7 +52,9 @@ enum serial_register {
 #define MCR_BITS 0x1fu
 
 #define LSR_READY 0x01u
+#define LSR_BREAK 0x18u /* BI, and FE: there was no stop bit */
 #define LSR_EMPTY 0x60u /* THR and shift register */
+#define LSR_FIFO  0x80u /* an error is somewhere in the FIFO */
 
 #define MSR_CTS 0x10u
 #define MSR_DSR 0x20u
@@ -75,19 +82,40 @@ static void refill(struct serial *serial)
 
 static uint8_t take_byte(struct serial *serial)
 {
-	uint8_t byte = serial->fifo[0];
+	uint8_t byte = (uint8_t)serial->fifo[0];
 
 	if (serial->fifo_count == 0)
 		return 0;
 	serial->fifo_count--;
-	memmove(serial->fifo, serial->fifo + 1, serial->fifo_count);
+	memmove(serial->fifo, serial->fifo + 1, serial->fifo_count * sizeof(serial->fifo[0]));
 	refill(serial);
 	return byte;
+}
+
+static bool next_is_break(const struct serial *serial)
+{
+	return serial->fifo_count && (serial->fifo[0] & SERIAL_BREAK);
+}
+
+static uint8_t read_lsr(struct serial *serial)
+{
+	uint8_t value = LSR_EMPTY | (serial->fifo_count ? LSR_READY : 0);
+
+	for (uint32_t i = 0; serial->fifo_enabled && i < serial->fifo_count; i++)
+		if (serial->fifo[i] & SERIAL_BREAK)
+			value |= LSR_FIFO;
+	if (next_is_break(serial)) {
+		value |= LSR_BREAK;
+		serial->fifo[0] = 0;
+	}
+	return value;
 }
 
 /* The cause that IIR names: the pending one of highest priority. */
 static uint8_t pending_cause(const struct serial *serial)
 {
+	if ((serial->ier & IER_LINE) && next_is_break(serial))
+		return IIR_LINE;
 	if ((serial->ier & IER_RX) && serial->fifo_count >= serial->trigger)
 		return IIR_RX;
 	if ((serial->ier & IER_RX) && serial->fifo_count)
@@ -133,7 +161,7 @@ uint8_t serial_read(struct serial *serial, uint32_t reg)
 	case REG_MCR:
 		return serial->mcr;
 	case REG_LSR:
-		return LSR_EMPTY | (serial->fifo_count ? LSR_READY : 0);
+		return read_lsr(serial);
 	case REG_MSR:
 		value = serial->msr_lines | serial->msr_delta;
 		serial->msr_delta = 0;
@@ -243,15 +271,27 @@ size_t serial_room(const struct serial *serial)
 	return SERIAL_QUEUE - serial->queue_count;
 }
 
+static void enqueue(struct serial *serial, uint16_t value)
+{
+	serial->queue[(serial->queue_first + serial->queue_count) % SERIAL_QUEUE] = value;
+	serial->queue_count++;
+}
+
 size_t serial_input(struct serial *serial, const uint8_t *bytes, size_t count)
 {
 	size_t taken = count < serial_room(serial) ? count : serial_room(serial);
 
-	for (size_t i = 0; i < taken; i++) {
-		serial->queue[(serial->queue_first + serial->queue_count) % SERIAL_QUEUE] =
-			bytes[i];
-		serial->queue_count++;
-	}
+	for (size_t i = 0; i < taken; i++)
+		enqueue(serial, bytes[i]);
 	refill(serial);
 	return taken;
+}
+
+size_t serial_break(struct serial *serial)
+{
+	if (!serial_room(serial))
+		return 0;
+	enqueue(serial, SERIAL_BREAK);
+	refill(serial);
+	return 1;
 }

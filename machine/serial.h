@@ -4,7 +4,7 @@
  *
  * Sending takes no time: what the guest writes is output at once and the transmitter is always
  * empty. Input waits in a bounded queue behind the 16-byte FIFO; nothing of it is ever lost to an
- * overrun.
+ * overrun. A BREAK waits its turn there as a zero byte with a mark.
  */
 #ifndef MACHINE_SERIAL_H
 #define MACHINE_SERIAL_H
@@ -16,6 +16,7 @@
 #define SERIAL_PORTS 8u
 #define SERIAL_FIFO  16u
 #define SERIAL_QUEUE 4096u
+#define SERIAL_BREAK 0x100u /* in the FIFO and the queue: a BREAK, not a byte */
 
 struct serial {
 	uint8_t ier, lcr, mcr, scr, dll, dlm;
@@ -24,9 +25,9 @@ struct serial {
 	bool fifo_enabled;
 	uint8_t trigger;   /* bytes in the FIFO that make "data ready" instead of "timeout" */
 	bool thre_pending; /* the transmitter has become empty, and nobody has been told */
-	uint8_t fifo[SERIAL_FIFO];
+	uint16_t fifo[SERIAL_FIFO];
 	uint32_t fifo_count;
-	uint8_t queue[SERIAL_QUEUE];
+	uint16_t queue[SERIAL_QUEUE];
 	uint32_t queue_first, queue_count;
 };
 
@@ -43,5 +44,7 @@ bool serial_line(const struct serial *serial);
 /* Input. Returns the bytes taken: at most serial_room(). */
 size_t serial_input(struct serial *serial, const uint8_t *bytes, size_t count);
 size_t serial_room(const struct serial *serial);
+/* A BREAK behind the input so far. 1: taken; 0: there is no room. */
+size_t serial_break(struct serial *serial);
 
 #endif

@@ -203,13 +203,59 @@ static void test_fuzz(void **state)
 	}
 }
 
+/* A BREAK comes in its place among the bytes, is told by LSR once, and interrupts by itself. */
+static void test_break(void **state)
+{
+	struct serial serial;
+
+	(void)state;
+	serial_reset(&serial);
+	put(&serial, FCR, 0x01);
+	put(&serial, MCR, OUT2);
+	assert_int_equal(serial_input(&serial, (const uint8_t *)"ab", 2), 2);
+	assert_int_equal(serial_break(&serial), 1);
+	assert_int_equal(serial_input(&serial, (const uint8_t *)"c", 1), 1);
+	put(&serial, IER, 0x04);
+	assert_false(serial_line(&serial)); /* not yet */
+	assert_int_equal(serial_read(&serial, LSR), 0xe1);
+	assert_int_equal(serial_read(&serial, DATA), 'a');
+	assert_int_equal(serial_read(&serial, LSR), 0xe1);
+	assert_int_equal(serial_read(&serial, DATA), 'b');
+	assert_true(serial_line(&serial));
+	assert_int_equal(serial_read(&serial, IIR), 0xc6);
+	assert_int_equal(serial_read(&serial, LSR), 0xf9);
+	assert_int_equal(serial_read(&serial, LSR), 0x61);
+	assert_false(serial_line(&serial));
+	assert_int_equal(serial_read(&serial, DATA), 0);
+	assert_int_equal(serial_read(&serial, DATA), 'c');
+	assert_int_equal(serial_read(&serial, LSR), 0x60);
+
+	/* It is before "data ready" where both are due. */
+	put(&serial, IER, 0x05);
+	assert_int_equal(serial_break(&serial), 1);
+	assert_int_equal(serial_read(&serial, IIR), 0xc6);
+	assert_int_equal(serial_read(&serial, LSR), 0xf9);
+	assert_int_equal(serial_read(&serial, IIR), 0xc4);
+	assert_int_equal(serial_read(&serial, DATA), 0);
+
+	/* A full queue takes none. */
+	while (serial_room(&serial))
+		assert_int_equal(serial_break(&serial), 1);
+	assert_int_equal(serial_break(&serial), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_detection),    cmocka_unit_test(test_transmit),
-		cmocka_unit_test(test_receive),	     cmocka_unit_test(test_bounded_in_order),
-		cmocka_unit_test(test_fifo_reset),   cmocka_unit_test(test_loopback),
-		cmocka_unit_test(test_modem_status), cmocka_unit_test(test_fuzz),
+		cmocka_unit_test(test_break),
+		cmocka_unit_test(test_detection),
+		cmocka_unit_test(test_transmit),
+		cmocka_unit_test(test_receive),
+		cmocka_unit_test(test_bounded_in_order),
+		cmocka_unit_test(test_fifo_reset),
+		cmocka_unit_test(test_loopback),
+		cmocka_unit_test(test_modem_status),
+		cmocka_unit_test(test_fuzz),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
