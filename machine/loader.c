@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/limits.h"
@@ -273,28 +274,39 @@ static void build_gdt(uint8_t *gdt)
 	put(gdt, 32, 0x00008b0000000067ull, 8);
 }
 
+/* Too much for a small stack. */
+struct boot_tables {
+	uint8_t acpi[ACPI_BYTES_MAX];
+	uint8_t pages[PAGE_TABLES * PAGE_BYTES];
+	uint8_t gdt[48];
+};
+
 static int write_tables(const struct loader_config *config, char *why, size_t why_size)
 {
-	uint8_t acpi[ACPI_BYTES_MAX];
-	uint8_t tables[PAGE_TABLES * PAGE_BYTES] = { 0 };
-	uint8_t gdt[48] = { 0 };
+	struct boot_tables *tables = calloc(1, sizeof(*tables));
 	struct acpi_config acpi_config = { .vcpu_count = config->vcpu_count, .gpa = ACPI_GPA };
 	size_t acpi_bytes;
-	int error = acpi_build(&acpi_config, acpi, sizeof(acpi), &acpi_bytes);
+	int error =
+		tables ? acpi_build(&acpi_config, tables->acpi, sizeof(tables->acpi), &acpi_bytes)
+		       : -ENOMEM;
 
 	if (error) {
 		snprintf(why, why_size, "cannot build ACPI tables for %u vCPUs: %s",
 			 config->vcpu_count, strerror(-error));
-		return error;
+		goto out;
 	}
-	build_page_tables(tables);
-	build_gdt(gdt);
-	error = write_guest(config, ACPI_GPA, acpi, acpi_bytes, "the ACPI tables", why, why_size);
+	build_page_tables(tables->pages);
+	build_gdt(tables->gdt);
+	error = write_guest(config, ACPI_GPA, tables->acpi, acpi_bytes, "the ACPI tables", why,
+			    why_size);
 	if (!error)
-		error = write_guest(config, PAGE_TABLE_GPA, tables, sizeof(tables),
+		error = write_guest(config, PAGE_TABLE_GPA, tables->pages, sizeof(tables->pages),
 				    "the page tables", why, why_size);
 	if (!error)
-		error = write_guest(config, GDT_GPA, gdt, sizeof(gdt), "the GDT", why, why_size);
+		error = write_guest(config, GDT_GPA, tables->gdt, sizeof(tables->gdt), "the GDT",
+				    why, why_size);
+out:
+	free(tables);
 	return error;
 }
 
