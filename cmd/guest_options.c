@@ -60,7 +60,7 @@ static int file_map(const char *what, const char *path, struct node_file *ret_fi
 {
 	struct stat st;
 	int r = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would block */
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		r = -errno;
 		complain("%s %s: %s", what, path, strerror(-r));
@@ -136,16 +136,21 @@ int guest_options_open(const struct guest_options *options, struct node_guest *r
 			return r;
 	}
 	if (options->log) {
-		guest.log_fd = open(options->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+		/* Not blocked by a FIFO that nobody reads: that is ENXIO. */
+		guest.log_fd = open(options->log,
+				    O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0644);
 		if (guest.log_fd < 0) {
 			r = -errno;
-			complain("log %s: %s", options->log, strerror(-r));
+			complain("log %s: %s", options->log,
+				 r == -ENXIO ? "nobody reads from this FIFO" : strerror(-r));
 			return r;
 		}
 	}
 	*ret_guest = guest;
 	return 0;
 }
+
+const struct engine_ops *const engines[ENGINE_COUNT] = { &engine_kvm, &engine_soft };
 
 static const struct engine_ops *best_engine(char *ret_note, size_t note_size)
 {
@@ -166,12 +171,10 @@ static const struct engine_ops *best_engine(char *ret_note, size_t note_size)
 
 const struct engine_ops *engine_choose(const char *name, char *ret_note, size_t note_size)
 {
-	static const struct engine_ops *const engines[] = { &engine_kvm, &engine_soft };
-
 	ret_note[0] = '\0';
 	if (!name || strcmp(name, "auto") == 0)
 		return best_engine(ret_note, note_size);
-	for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++)
+	for (size_t i = 0; i < ENGINE_COUNT; i++)
 		if (strcmp(name, engines[i]->name) == 0)
 			return engines[i];
 	complain("there is no engine '%s'; there are auto, kvm and soft", name);

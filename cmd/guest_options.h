@@ -46,6 +46,10 @@ void guest_options_take(struct guest_options *options, int option, const char *v
  */
 int guest_options_open(const struct guest_options *options, struct node_guest *ret_guest);
 
+/* All there are, the fastest first. */
+#define ENGINE_COUNT 2
+extern const struct engine_ops *const engines[ENGINE_COUNT];
+
 /*
  * The engine of that name, or NULL after complaining. "auto" or NULL: kvm where this host has it
  * and it runs a guest, else soft; ret_note then is one line with which, and why, else it is empty.

@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The command line: a table of subcommands and nothing else.
+ * The command line: a table of subcommands, and the surroundings that all of them may rely on,
+ * whatever the caller's are: three standard streams, and threads' stacks of a known size.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "cmd/cmd.h"
+#include "cmd/message.h"
 #include "config.h"
 
 static const struct subcommand {
@@ -21,6 +28,9 @@ static const struct subcommand {
 	{ "probe", cmd_probe, "tell whether this host can be a node, and what is missing" },
 };
 
+#define MAIN_STACK_BYTES   (64u << 10)
+#define THREAD_STACK_BYTES (1u << 20)
+
 #define SUBCOMMAND_COUNT (sizeof(subcommands) / sizeof(subcommands[0]))
 
 void complain(const char *format, ...)
@@ -30,7 +40,7 @@ void complain(const char *format, ...)
 	va_start(args, format);
 	vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
-	fprintf(stderr, "eagre: %s\n", line);
+	message_print(line);
 }
 
 int complain_option(char **argv, int option)
@@ -61,8 +71,43 @@ static void usage(FILE *to)
 	      to);
 }
 
+/*
+ * A closed standard stream is /dev/null: its number would otherwise be that of the next file or
+ * socket, which whoever writes to the stream would then write to.
+ */
+static void streams_open(void)
+{
+	int fd;
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* glibc takes the limit of the main thread's stack for the others, too, however small it is. */
+static int stacks_set(void)
+{
+	struct rlimit limit;
+	pthread_attr_t attr;
+	if (getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur < MAIN_STACK_BYTES) {
+		complain("the stack's limit is %llu KiB, and %u are needed: raise it (ulimit -s)",
+			 (unsigned long long)limit.rlim_cur >> 10, MAIN_STACK_BYTES >> 10);
+		return -ENOMEM;
+	}
+	if (pthread_attr_init(&attr) != 0)
+		return -ENOMEM;
+	if (pthread_attr_setstacksize(&attr, THREAD_STACK_BYTES) == 0)
+		pthread_setattr_default_np(&attr);
+	pthread_attr_destroy(&attr);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
+	streams_open();
+	if (stacks_set() < 0)
+		return STATUS_FAILED;
 	const char *name = argc > 1 ? argv[1] : NULL;
 	if (name &&
 	    (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0)) {

@@ -11,6 +11,7 @@
 
 #include "cmd/cmd.h"
 #include "cmd/guest_options.h"
+#include "cmd/message.h"
 #include "node/node.h"
 
 static void usage(FILE *to)
@@ -33,7 +34,7 @@ static void usage(FILE *to)
 
 void print_progress(void *context, const char *line)
 {
-	fprintf(stderr, "eagre: %s\n", line);
+	message_print(line);
 }
 
 static void print_nothing(void *context, const char *line)
@@ -113,6 +114,7 @@ int cmd_node(int argc, char **argv)
 		.config = config,
 		.self = pod_config_find(config, command.name),
 		.say = command.quiet ? print_nothing : print_progress,
+		.warn = print_progress,
 	};
 	char note[600];
 	options.engine = engine_choose(command.guest.engine, note, sizeof(note));

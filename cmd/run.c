@@ -19,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "cmd/cmd.h"
@@ -45,7 +46,7 @@ static void usage(FILE *to)
 		"usage: eagre run [--nodes N] [--vcpus N] [--memory SIZE] [GUEST OPTIONS] [-- COMMAND...]\n"
 		"\n"
 		"Starts a pod whose nodes all run on this machine, and gives the guest's console (Ctrl-] ends\n"
-		"the pod), or runs COMMAND in the guest and exits with its status.\n"
+		"the pod, Ctrl-^ sends a BREAK), or runs COMMAND in the guest and exits with its status.\n"
 		"\n"
 		"  --nodes N        nodes, 1 to %d (%d)\n"
 		"  --vcpus N        vCPUs of the guest, spread over the nodes, 1 to %d (one a node)\n"
@@ -155,8 +156,10 @@ static struct pod_config *make_config(const struct run_command *command)
 	struct pod_config *config = NULL;
 	char *text = NULL, why[512];
 	size_t size;
-	if (free_ports(command->nodes, port) < 0) {
-		complain("no free ports on the loopback interface: is it up?");
+	int r = free_ports(command->nodes, port);
+	if (r < 0) {
+		complain("no free ports on the loopback interface: %s%s", strerror(-r),
+			 r == -EMFILE ? "; raise ulimit -n" : "; is it up?");
 		return NULL;
 	}
 	FILE *file = open_memstream(&text, &size);
@@ -203,6 +206,7 @@ static struct node_options options_of(const struct run_command *command,
 		.engine_note = command->engine_note,
 		.guest = self == 0 ? guest : NULL,
 		.say = command->quiet || self != 0 ? say_nothing : print_progress,
+		.warn = print_progress,
 	};
 }
 
@@ -217,6 +221,25 @@ static void run_node(const struct node_options *options, struct run_shared *shar
 		complain("%s", result.line);
 	fflush(NULL);
 	_exit(r < 0 ? STATUS_FAILED : result.status);
+}
+
+static struct termios terminal_before;
+static bool terminal_known;
+
+static void terminal_keep(void)
+{
+	terminal_known = tcgetattr(STDIN_FILENO, &terminal_before) == 0;
+}
+
+/* The first node does this itself, unless it was killed. */
+static void terminal_mend(void)
+{
+	struct termios now;
+	if (!terminal_known || tcgetattr(STDIN_FILENO, &now) < 0 ||
+	    (now.c_lflag == terminal_before.c_lflag && now.c_oflag == terminal_before.c_oflag))
+		return;
+	signal(SIGTTOU, SIG_IGN); /* in the background, too */
+	tcsetattr(STDIN_FILENO, TCSANOW, &terminal_before);
 }
 
 static pid_t children[NODES_MAX]; /* for the signal handlers alone; written before they are set */
@@ -253,6 +276,8 @@ static int wait_for_nodes(uint32_t count)
 		for (uint32_t i = 0; i < count; i++)
 			if (children[i] == pid)
 				children[i] = 0;
+		if (pid == first_pid)
+			terminal_mend();
 		if (pid == first_pid)
 			first = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 	}
@@ -306,11 +331,14 @@ int cmd_run(int argc, char **argv)
 		goto out;
 	}
 	fflush(NULL);
+	terminal_keep();
 	int r = start_nodes(&command, config, &guest, shared);
 	/* A terminal's Ctrl-C reaches the nodes by itself; other senders know only this process. */
 	signal(SIGINT, SIG_IGN);
+	signal(SIGQUIT, SIG_IGN);
 	signal(SIGTERM, pass_on);
-	signal(SIGHUP, pass_on);
+	if (signal(SIGHUP, pass_on) == SIG_IGN)
+		signal(SIGHUP, SIG_IGN); /* nohup */
 	signal(SIGALRM, out_of_patience);
 	status = wait_for_nodes(config->node_count);
 	if (r < 0)

@@ -26,6 +26,9 @@
  * than the command reads it would be lost. After EXIT the server sends nothing more; a server that
  * goes on to the next client waits for BYE, so that it knows where one ends and the next begins.
  *
+ * Where the guest has no command, the runner greets all the same and hands out no WINDOW: the
+ * client sends RESIZE and nothing else, for the serial console's terminal.
+ *
  * This module is pure: no descriptors, no allocation. Tested by guest/test_channel.c.
  */
 #ifndef EAGRE_GUEST_CHANNEL_H

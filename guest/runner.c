@@ -7,18 +7,28 @@
  * returns when the host has been sent the exit status down to the last byte; init then powers off.
  *
  * Init confines the runner to the CPUs that are where the serial port is. The command is free.
+ *
+ *      runner --size-of TTY
+ *
+ * Without a command the channel carries the size of the host's terminal alone: the runner greets,
+ * gives TTY the size that each RESIZE says, and leaves its caller waiting for the first of them
+ * only, and a second at most: another host than this one's may never answer.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include "guest/archive.h"
 #include "guest/channel.h"
 #include "guest/session.h"
+
+#define FIRST_SIZE_MS 1000
 
 static int fail(const char *what, int error)
 {
@@ -66,6 +76,65 @@ static int line_open(const char *path)
 	return fd;
 }
 
+/* Bytes of the line that are there now; RESIZE frames in them set the size. Negative errno. */
+static int sizes_take(int line, int tty, struct channel_decoder *decoder, int *sized)
+{
+	uint8_t data[CHANNEL_FRAME_MAX];
+	struct channel_frame frame;
+	ssize_t size = read(line, data, sizeof(data)), n;
+	int whole;
+
+	if (size < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	if (size == 0)
+		return -ECONNRESET;
+	for (ssize_t at = 0; at < size; at += n) {
+		n = channel_decode(decoder, data + at, (size_t)(size - at), &frame, &whole);
+		if (n < 0)
+			return (int)n;
+		if (whole && frame.kind == CHANNEL_RESIZE) {
+			struct channel_terminal terminal = channel_frame_terminal(&frame);
+			struct winsize now = { .ws_row = terminal.rows,
+					       .ws_col = terminal.columns };
+
+			if (now.ws_row && now.ws_col)
+				ioctl(tty, TIOCSWINSZ, &now);
+			*sized = 1;
+		}
+	}
+	return 0;
+}
+
+static int follow_size(const char *line_path, const char *tty_path)
+{
+	struct channel_decoder decoder;
+	uint8_t hello[CHANNEL_FRAME_MAX];
+	ssize_t size = channel_encode(CHANNEL_HELLO, CHANNEL_GREETING, strlen(CHANNEL_GREETING),
+				      hello, sizeof(hello));
+	int tty = open(tty_path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	int line = line_open(line_path);
+	int sized = 0, error = 0;
+	struct pollfd ready = { .fd = line, .events = POLLIN };
+
+	if (tty < 0)
+		return fail(tty_path, errno);
+	if (line < 0)
+		return fail(line_path, -line);
+	channel_decoder_init(&decoder, CHANNEL_FROM_CLIENT);
+	if (write(line, hello, (size_t)size) != size)
+		return fail(line_path, EIO);
+	/* An answer comes whole, or is taken up where the first look has left it. */
+	while (!sized && !error && poll(&ready, 1, FIRST_SIZE_MS) > 0)
+		error = sizes_take(line, tty, &decoder, &sized);
+	if (error)
+		return fail(line_path, -error);
+	if (daemon(1, 1))
+		return fail("daemon", errno);
+	while (!error && (poll(&ready, 1, -1) >= 0 || errno == EINTR))
+		error = sizes_take(line, tty, &decoder, &sized);
+	return 1;
+}
+
 int main(int argc, char **argv)
 {
 	static char text[GUEST_COMMAND_BYTES_MAX];
@@ -78,6 +147,8 @@ int main(int argc, char **argv)
 	ssize_t size;
 	int ret;
 
+	if (argc == 3 && strcmp(argv[1], "--size-of") == 0)
+		return follow_size(CHANNEL_GUEST_TTY, argv[2]);
 	if (fd < 0)
 		return fail("/" GUEST_COMMAND_PATH, errno);
 	size = read(fd, text, sizeof(text));

@@ -5,6 +5,11 @@
  * One thread waits for stdin and for output queued by console_output(), a bounded ring a port under
  * one lock. Output is written outside the lock. Input that the serial port does not take at once is
  * offered again every INPUT_RETRY_MS: a 16550 cannot say when it has room.
+ *
+ * The two streams fail apart: a log that takes no more costs a warning, a stdout that does ends the
+ * pod. The channel's frames are decoded whatever becomes of their bytes, for the status is in them.
+ *
+ * Tested by tests/node/test_console.c, whole by tests/pod/guests and tests/pod/terminal.py.
  */
 #include "node/console.h"
 
@@ -28,8 +33,10 @@
 #define RING_BYTES     (1u << 18)
 #define INPUT_BYTES    4096
 #define INPUT_RETRY_MS 5
-#define ESCAPE_KEY     0x1d /* Ctrl-] */
+#define END_KEY	       0x1d /* Ctrl-] */
+#define BREAK_KEY      0x1e /* Ctrl-^ */
 #define CLOSE_MS       1000
+#define NS_PER_MS      1000000ull
 
 struct ring {
 	size_t start, size;
@@ -41,8 +48,10 @@ struct console {
 	pthread_t thread;
 	int wake_fd;
 	struct termios saved;
-	bool raw, no_output;
+	bool raw;
 	atomic_int exit_status;
+	atomic_bool resized, out_failed;
+	char failure[96]; /* written before out_failed is */
 
 	pthread_mutex_t lock; /* guards ring, stop */
 	pthread_cond_t drained;
@@ -54,16 +63,22 @@ struct console {
 	uint32_t window; /* stdin bytes that the guest still takes */
 	uint8_t input[INPUT_BYTES + CHANNEL_HEADER_SIZE];
 	size_t input_start, input_size;
-	bool input_ended, greeted;
+	unsigned int input_port;
+	bool input_ended, greeted, channel_failed, hello_missed;
+	bool log_failed;
+	uint64_t start_ns;
+	uint8_t piece[RING_BYTES]; /* what drain() has in hand */
 };
 
-static unsigned int input_port(const struct console *c)
+static uint64_t now_ns(void)
 {
-	return c->config.mode == CONSOLE_COMMAND ? 1 : 0;
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
-/* Everything, waiting as long as it takes; false when the stream is gone. */
-static bool write_all(int fd, const uint8_t *data, size_t size)
+/* Everything, waiting as long as it takes; negative errno when the stream takes no more. */
+static int write_all(int fd, const uint8_t *data, size_t size)
 {
 	while (size) {
 		ssize_t n = write(fd, data, size);
@@ -74,22 +89,44 @@ static bool write_all(int fd, const uint8_t *data, size_t size)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return false;
+			return n < 0 ? -errno : -EIO;
 		data += n;
 		size -= (size_t)n;
 	}
-	return true;
+	return 0;
 }
 
 static void emit(struct console *c, int fd, const uint8_t *data, size_t size)
 {
-	if (fd < 0 || c->no_output)
+	int r = c->out_failed ? 0 : write_all(fd, data, size);
+	if (!r)
 		return;
-	if (write_all(fd, data, size))
+	if (r == -EPIPE)
+		snprintf(c->failure, sizeof(c->failure), "nobody reads the output any more");
+	else
+		snprintf(c->failure, sizeof(c->failure), "the output cannot be written: %s",
+			 strerror(-r));
+	atomic_store(&c->out_failed, true);
+	c->config.end(c->config.context, c->failure);
+}
+
+static void emit_log(struct console *c, const uint8_t *data, size_t size)
+{
+	char line[96];
+	int r = c->log_failed || c->config.log_fd < 0 ? 0 : write_all(c->config.log_fd, data, size);
+	if (!r)
 		return;
-	c->no_output = true;
-	if (fd != c->config.log_fd)
-		c->config.end(c->config.context, "nobody reads the output any more");
+	c->log_failed = true;
+	snprintf(line, sizeof(line), "the log ends here, it cannot be written: %s", strerror(-r));
+	c->config.warn(c->config.context, line);
+}
+
+/* A frame to the guest. There is no other input in hand: the caller has looked. */
+static void send_frame(struct console *c, ssize_t size)
+{
+	c->input_start = 0;
+	c->input_size = size > 0 ? (size_t)size : 0;
+	c->input_port = 1;
 }
 
 static void channel_frame_handle(struct console *c, const struct channel_frame *frame)
@@ -102,10 +139,10 @@ static void channel_frame_handle(struct console *c, const struct channel_frame *
 		c->window += channel_frame_u32(frame);
 		break;
 	case CHANNEL_STDOUT:
-		emit(c, STDOUT_FILENO, frame->payload, frame->size);
+		emit(c, c->config.out_fd, frame->payload, frame->size);
 		break;
 	case CHANNEL_STDERR:
-		emit(c, STDERR_FILENO, frame->payload, frame->size);
+		emit(c, c->config.err_fd, frame->payload, frame->size);
 		break;
 	case CHANNEL_EXIT:
 		atomic_store(&c->exit_status, (int)channel_frame_u32(frame));
@@ -117,15 +154,17 @@ static void channel_frame_handle(struct console *c, const struct channel_frame *
 
 static void channel_output(struct console *c, const uint8_t *data, size_t size)
 {
-	while (size) {
+	while (size && !c->channel_failed) {
 		struct channel_frame frame;
 		int whole = 0;
 		ssize_t n = channel_decode(&c->decoder, data, size, &frame, &whole);
 		if (n < 0) {
-			c->config.end(c->config.context,
-				      "the guest's command channel speaks nonsense; is the "
-				      "initramfs of another version?");
-			c->no_output = true;
+			c->channel_failed = true;
+			/* Without a command the port is the guest's own to use. */
+			if (c->config.mode == CONSOLE_COMMAND)
+				c->config.end(c->config.context,
+					      "the guest's command channel speaks nonsense; is the "
+					      "initramfs of another version?");
 			return;
 		}
 		data += n;
@@ -137,18 +176,18 @@ static void channel_output(struct console *c, const uint8_t *data, size_t size)
 
 static void port_output(struct console *c, unsigned int port, const uint8_t *data, size_t size)
 {
-	if (port == 1 && c->config.mode == CONSOLE_COMMAND)
+	if (port == 1 && c->config.mode != CONSOLE_NONE)
 		channel_output(c, data, size);
 	else if (port == 0 && c->config.mode == CONSOLE_TERMINAL)
-		emit(c, STDOUT_FILENO, data, size);
+		emit(c, c->config.out_fd, data, size);
 	else if (port == 0)
-		emit(c, c->config.log_fd, data, size);
+		emit_log(c, data, size);
 }
 
 /* Takes what is queued out of the rings and writes it. */
 static void drain(struct console *c)
 {
-	static _Thread_local uint8_t piece[RING_BYTES];
+	uint8_t *piece = c->piece;
 	for (unsigned int port = 0; port < CONSOLE_PORTS; port++) {
 		struct ring *r = &c->ring[port];
 		pthread_mutex_lock(&c->lock);
@@ -161,7 +200,7 @@ static void drain(struct console *c)
 		r->size = 0;
 		pthread_cond_broadcast(&c->drained);
 		pthread_mutex_unlock(&c->lock);
-		if (size && !c->no_output)
+		if (size)
 			port_output(c, port, piece, size);
 	}
 }
@@ -198,39 +237,88 @@ static size_t input_room(const struct console *c)
 static void read_input(struct console *c, size_t room)
 {
 	uint8_t data[INPUT_BYTES];
-	ssize_t n = read(STDIN_FILENO, data, room);
+	ssize_t n = read(c->config.in_fd, data, room);
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
-	c->input_start = 0;
 	if (n <= 0) {
 		c->input_ended = true;
 		if (c->config.mode == CONSOLE_COMMAND)
-			c->input_size = (size_t)channel_encode(CHANNEL_STDIN_END, NULL, 0, c->input,
-							       sizeof(c->input));
+			send_frame(c, channel_encode(CHANNEL_STDIN_END, NULL, 0, c->input,
+						     sizeof(c->input)));
 		return;
 	}
 	if (c->config.mode == CONSOLE_COMMAND) {
 		c->window -= (uint32_t)n;
-		c->input_size = (size_t)channel_encode(CHANNEL_STDIN, data, (size_t)n, c->input,
-						       sizeof(c->input));
+		send_frame(c, channel_encode(CHANNEL_STDIN, data, (size_t)n, c->input,
+					     sizeof(c->input)));
 		return;
 	}
-	if (c->raw && memchr(data, ESCAPE_KEY, (size_t)n)) {
+	if (c->raw && memchr(data, END_KEY, (size_t)n)) {
 		c->config.end(c->config.context, NULL);
 		return;
 	}
 	memcpy(c->input, data, (size_t)n);
+	c->input_start = 0;
 	c->input_size = (size_t)n;
+	c->input_port = 0;
 }
 
+/* What is in hand, up to a key that means BREAK, which takes its place among the bytes. */
 static void offer_input(struct console *c)
 {
-	if (!c->input_size)
+	while (c->input_size) {
+		const uint8_t *data = c->input + c->input_start;
+		const uint8_t *key = c->raw && c->input_port == 0
+					     ? memchr(data, BREAK_KEY, c->input_size)
+					     : NULL;
+		size_t size = key ? (size_t)(key - data) : c->input_size, taken;
+		if (key == data)
+			taken = c->config.send_break(c->config.context, c->input_port);
+		else
+			taken = c->config.input(c->config.context, c->input_port, data, size);
+		c->input_start += taken;
+		c->input_size -= taken;
+		if (taken < size || !taken)
+			return;
+	}
+}
+
+/* The terminal's size for the guest's, once it has asked for it by its HELLO, and when it changes.
+ */
+static void offer_size(struct console *c)
+{
+	struct winsize size = { 0 };
+	if (c->config.mode != CONSOLE_TERMINAL || !c->greeted || c->input_size ||
+	    !atomic_exchange(&c->resized, false))
 		return;
-	size_t taken = c->config.input(c->config.context, input_port(c), c->input + c->input_start,
-				       c->input_size);
-	c->input_start += taken;
-	c->input_size -= taken;
+	if (ioctl(c->config.in_fd, TIOCGWINSZ, &size) < 0)
+		(void)ioctl(c->config.out_fd, TIOCGWINSZ, &size);
+	struct channel_terminal terminal = { .wanted = 1,
+					     .rows = size.ws_row,
+					     .columns = size.ws_col };
+	send_frame(c,
+		   channel_encode_terminal(CHANNEL_RESIZE, &terminal, c->input, sizeof(c->input)));
+}
+
+/* How long the thread may sleep; says so once when the guest's runner is late. */
+static int patience_ms(struct console *c)
+{
+	if (c->input_size)
+		return INPUT_RETRY_MS;
+	if (c->config.mode != CONSOLE_COMMAND || c->greeted || c->hello_missed ||
+	    !c->config.hello_ms)
+		return -1;
+	uint64_t waited_ms = (now_ns() - c->start_ns) / NS_PER_MS;
+	if (waited_ms < c->config.hello_ms)
+		return (int)(c->config.hello_ms - waited_ms);
+	char line[192];
+	c->hello_missed = true;
+	snprintf(line, sizeof(line),
+		 "the guest has not begun the command after %u s: does its initrd have the runner "
+		 "that guest/mkinitramfs puts in? --log FILE shows what its kernel says",
+		 c->config.hello_ms / 1000);
+	c->config.warn(c->config.context, line);
+	return -1;
 }
 
 static bool stopping(struct console *c)
@@ -248,8 +336,8 @@ static void *console_thread(void *arg)
 	while (!stopping(c)) {
 		size_t room = input_room(c);
 		struct pollfd fds[] = { { .fd = c->wake_fd, .events = POLLIN },
-					{ .fd = room ? STDIN_FILENO : -1, .events = POLLIN } };
-		if (poll(fds, 2, c->input_size ? INPUT_RETRY_MS : -1) < 0 && errno != EINTR)
+					{ .fd = room ? c->config.in_fd : -1, .events = POLLIN } };
+		if (poll(fds, 2, patience_ms(c)) < 0 && errno != EINTR)
 			break;
 		eventfd_t count;
 		if (fds[0].revents)
@@ -257,6 +345,7 @@ static void *console_thread(void *arg)
 		drain(c);
 		if (fds[1].revents)
 			read_input(c, room);
+		offer_size(c);
 		offer_input(c);
 	}
 	drain(c);
@@ -265,14 +354,13 @@ static void *console_thread(void *arg)
 
 static void terminal_raw(struct console *c)
 {
-	if (c->config.mode != CONSOLE_TERMINAL || !isatty(STDIN_FILENO))
+	if (c->config.mode != CONSOLE_TERMINAL || !isatty(c->config.in_fd))
 		return;
-	if (tcgetattr(STDIN_FILENO, &c->saved) < 0)
+	if (tcgetattr(c->config.in_fd, &c->saved) < 0)
 		return;
 	struct termios raw = c->saved;
 	cfmakeraw(&raw);
-	raw.c_oflag |= OPOST; /* our own lines on stderr stay readable */
-	c->raw = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+	c->raw = tcsetattr(c->config.in_fd, TCSANOW, &raw) == 0;
 }
 
 int console_open(const struct console_config *config, struct console **ret_console)
@@ -281,7 +369,10 @@ int console_open(const struct console_config *config, struct console **ret_conso
 	if (!c)
 		return -ENOMEM;
 	c->config = *config;
+	c->start_ns = now_ns();
 	atomic_init(&c->exit_status, -ENODATA);
+	atomic_init(&c->resized, true);
+	atomic_init(&c->out_failed, false);
 	channel_decoder_init(&c->decoder, CHANNEL_FROM_SERVER);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->drained, NULL);
@@ -293,7 +384,7 @@ int console_open(const struct console_config *config, struct console **ret_conso
 	}
 	if (r) {
 		if (c->raw)
-			tcsetattr(STDIN_FILENO, TCSANOW, &c->saved);
+			tcsetattr(c->config.in_fd, TCSANOW, &c->saved);
 		if (c->wake_fd >= 0)
 			close(c->wake_fd);
 		free(c);
@@ -318,7 +409,18 @@ void console_close(struct console *c)
 	until.tv_sec += CLOSE_MS / 1000;
 	pthread_timedjoin_np(c->thread, NULL, &until); /* or it is stuck in a stream nobody reads */
 	if (c->raw)
-		tcsetattr(STDIN_FILENO, TCSADRAIN, &c->saved);
+		tcsetattr(c->config.in_fd, TCSADRAIN, &c->saved);
+}
+
+void console_resized(struct console *c)
+{
+	atomic_store(&c->resized, true);
+	eventfd_write(c->wake_fd, 1);
+}
+
+const char *console_failure(const struct console *c)
+{
+	return atomic_load(&c->out_failed) ? c->failure : NULL;
 }
 
 int console_exit_status(const struct console *c)

@@ -2,7 +2,8 @@
 /*
  * The guest's two serial ports and this process's standard streams.
  *
- *      terminal   ttyS0 <-> stdin, stdout (a terminal in raw mode; Ctrl-] ends the pod)
+ *      terminal   ttyS0 <-> stdin, stdout (a terminal in raw mode; Ctrl-] ends the pod, Ctrl-^ is a
+ *                 BREAK); ttyS1 <- the terminal's size, if the guest has a runner that asks for it
  *      command    ttyS1 <-> stdin, stdout, stderr and an exit status, framed (guest/channel.h);
  *                 ttyS0  -> the log
  *      none       ttyS0  -> the log; nothing is read
@@ -27,10 +28,16 @@ enum console_mode {
 
 struct console_config {
 	enum console_mode mode;
-	int log_fd; /* of ttyS0 in the other modes; -1: nowhere */
+	int in_fd, out_fd, err_fd; /* the standard streams */
+	int log_fd;		   /* of ttyS0 in the other modes; -1: nowhere */
+	unsigned int hello_ms;	   /* a command that has not begun by then is warned of; 0: never */
 	/* Bytes for a serial port: how many were taken; the rest is offered again. Console's
 	 * thread. */
 	size_t (*input)(void *context, unsigned int port, const uint8_t *data, size_t size);
+	/* A BREAK behind that input: how many were taken, 1 or 0. Console's thread. */
+	size_t (*send_break)(void *context, unsigned int port);
+	/* One line that the user should know, while the pod goes on. Console's thread. */
+	void (*warn)(void *context, const char *line);
 	/* The user asked for the end, or (a line of text) the streams failed. Console's thread. */
 	void (*end)(void *context, const char *why);
 	void *context;
@@ -48,6 +55,10 @@ void console_output(struct console *console, unsigned int port, const uint8_t *d
  * afterwards. The process is about to end.
  */
 void console_close(struct console *console);
+/* The terminal may have another size. Any thread. */
+void console_resized(struct console *console);
+/* Why output was lost, or NULL. After console_close(). */
+const char *console_failure(const struct console *console);
 /* Exit status of the command, or -ENODATA while none came. Any thread. */
 int console_exit_status(const struct console *console);
 

@@ -173,6 +173,14 @@ size_t devices_input(struct devices *d, unsigned int port, const uint8_t *data, 
 	return taken;
 }
 
+size_t devices_break(struct devices *d, unsigned int port)
+{
+	pthread_mutex_lock(&d->lock);
+	size_t taken = pc_serial_break(d->pc, port);
+	pthread_mutex_unlock(&d->lock);
+	return taken;
+}
+
 void devices_request(struct devices *d, const struct control_message *msg)
 {
 	pthread_mutex_lock(&d->queue_lock);

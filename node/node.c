@@ -26,6 +26,7 @@
 
 #define LINK_SECONDS	  60
 #define LOADER_PORTS	  1
+#define HELLO_SECONDS	  60 /* an emulated host boots a guest in half of it */
 #define HOLD_WALKS_NS_MAX 10000000ull
 #define REFETCH_WALKS	  48u
 
@@ -287,6 +288,18 @@ static size_t on_console_input(void *ctx, unsigned int port, const uint8_t *data
 	return node->run_ns ? devices_input(node->devices, port, data, size) : 0;
 }
 
+static size_t on_console_break(void *ctx, unsigned int port)
+{
+	struct node *node = ctx;
+	return node->run_ns ? devices_break(node->devices, port) : 0;
+}
+
+static void on_console_warn(void *ctx, const char *line)
+{
+	struct node *node = ctx;
+	node->options->warn(node->options->context, line);
+}
+
 static void on_console_end(void *ctx, const char *text)
 {
 	struct control_end end = { .kind = CONTROL_END_USER,
@@ -301,8 +314,14 @@ static int create_devices(struct node *node)
 {
 	const struct node_guest *guest = node->options->guest;
 	struct console_config console = { .mode = guest->console,
+					  .in_fd = STDIN_FILENO,
+					  .out_fd = STDOUT_FILENO,
+					  .err_fd = STDERR_FILENO,
 					  .log_fd = guest->log_fd,
+					  .hello_ms = HELLO_SECONDS * 1000,
 					  .input = on_console_input,
+					  .send_break = on_console_break,
+					  .warn = on_console_warn,
 					  .end = on_console_end,
 					  .context = node };
 	int r = devices_create(node);
@@ -420,34 +439,62 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 	return r ? r : start_vcpus(node);
 }
 
+static const struct {
+	int number;
+	const char *name;
+	bool may_be_ignored; /* by nohup, or by a shell for a job in the background */
+} ending_signals[] = {
+	{ SIGINT, "Ctrl-C", true },
+	{ SIGQUIT, "SIGQUIT", true },
+	{ SIGHUP, "SIGHUP", true },
+	{ SIGTERM, "SIGTERM", false },
+};
+
+#define ENDING_SIGNALS (sizeof(ending_signals) / sizeof(ending_signals[0]))
+
+/* What the process was started to ignore is left alone. */
+static bool is_ignored(int number)
+{
+	struct sigaction action;
+	return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
+static void signals_of_node(sigset_t *ret_set)
+{
+	sigemptyset(ret_set);
+	sigaddset(ret_set, SIGWINCH);
+	for (size_t i = 0; i < ENDING_SIGNALS; i++)
+		if (!ending_signals[i].may_be_ignored || !is_ignored(ending_signals[i].number))
+			sigaddset(ret_set, ending_signals[i].number);
+}
+
 static void *signal_thread(void *arg)
 {
 	struct node *node = arg;
 	sigset_t set;
-	int signal_number;
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	while (sigwait(&set, &signal_number) == 0)
-		node_end_with(node, CONTROL_END_USER, (uint8_t)(128 + signal_number),
-			      "ended by %s on node %u (%s)",
-			      signal_number == SIGINT	 ? "Ctrl-C"
-			      : signal_number == SIGTERM ? "SIGTERM"
-							 : "SIGHUP",
-			      node->self, node->config->node[node->self].name);
+	int number;
+	signals_of_node(&set);
+	while (sigwait(&set, &number) == 0) {
+		size_t i = 0;
+		while (i < ENDING_SIGNALS && ending_signals[i].number != number)
+			i++;
+		/* Before RUN the console has not told the guest any size. */
+		if (i < ENDING_SIGNALS)
+			node_end_with(node, CONTROL_END_USER, (uint8_t)(128 + number),
+				      "ended by %s on node %u (%s)", ending_signals[i].name,
+				      node->self, node->config->node[node->self].name);
+		else if (atomic_load(&node->run_ns) && node->console)
+			console_resized(node->console);
+	}
 	return NULL;
 }
 
-/* One thread takes the signals that end a node; all others, made later, inherit the mask. */
+/* One thread takes the signals that a node knows; all others, made later, inherit the mask. */
 static int take_signals(struct node *node)
 {
 	sigset_t set;
 	pthread_t thread;
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
+	signals_of_node(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	int r = pthread_create(&thread, NULL, signal_thread, node);
@@ -491,7 +538,15 @@ static void judge_end(struct node *node, struct node_result *result)
 			result->line[0] = '\0';
 		return;
 	}
-	if (!node->console || node->options->guest->console != CONSOLE_COMMAND)
+	if (!node->console)
+		return;
+	const char *failure = console_failure(node->console);
+	if (failure) {
+		result->status = 1;
+		snprintf(result->line, sizeof(result->line), "the pod ended: %s", failure);
+		return;
+	}
+	if (node->options->guest->console != CONSOLE_COMMAND)
 		return;
 	int status = console_exit_status(node->console);
 	if (status >= 0) {

@@ -44,6 +44,8 @@ struct node_options {
 	const char *engine_note; /* why this engine: said when the host has been checked; or "" */
 	const struct node_guest *guest;		      /* node 0; NULL on the others */
 	void (*say)(void *context, const char *line); /* progress, one line without newline */
+	/* The same for what the user should know even without progress; node 0. */
+	void (*warn)(void *context, const char *line);
 	void *context;
 };
 

@@ -118,6 +118,7 @@ void devices_request(struct devices *devices,
 		     const struct control_message *msg); /* queues; never waits */
 void devices_eoi(struct devices *devices, uint8_t vector);
 size_t devices_input(struct devices *devices, unsigned int port, const uint8_t *data, size_t size);
+size_t devices_break(struct devices *devices, unsigned int port);
 
 /* guest_io.c: what vCPU threads need from outside. */
 int guest_io_create(struct node *node);

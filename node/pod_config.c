@@ -10,11 +10,14 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <ini.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define CONFIG_BYTES_MAX (1u << 20)
 /* inih cuts a section's name behind 49 bytes without a word: what has so many may have had more. */
@@ -293,12 +296,19 @@ int pod_config_read(const char *path, struct pod_config **ret_config, char *why,
 {
 	int r = 0;
 	char *text = NULL;
-	FILE *file = fopen(path, "re");
-	if (!file) {
+	struct stat st;
+	FILE *file = NULL;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would block */
+	if (fd < 0 || fstat(fd, &st) < 0)
 		r = -errno;
+	else if (S_ISREG(st.st_mode) && !(file = fdopen(fd, "r")))
+		r = -errno;
+	if (!file) {
 		snprintf(why, why_size, "%s: %s; give the pod's configuration file", path,
-			 strerror(-r));
-		return r;
+			 r ? strerror(-r) : "is not a file");
+		if (fd >= 0)
+			close(fd);
+		return r ? r : -EINVAL;
 	}
 	text = calloc(1, CONFIG_BYTES_MAX + 1);
 	if (!text) {

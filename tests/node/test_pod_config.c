@@ -88,7 +88,8 @@ static void test_refuses_files(void **state)
 	char why[256] = "";
 	assert_int_equal(pod_config_read("/nonexistent/pod.conf", &c, why, sizeof(why)), -ENOENT);
 	assert_non_null(strstr(why, "/nonexistent/pod.conf"));
-	assert_int_equal(pod_config_read("/", &c, why, sizeof(why)), -EIO);
+	assert_int_equal(pod_config_read("/", &c, why, sizeof(why)), -EINVAL);
+	assert_non_null(strstr(why, "not a file"));
 }
 
 static void test_sizes(void **state)

@@ -29,7 +29,8 @@ begin() { # NAME BUILD-DIR
 	eagre=$build/cmd/eagre
 	logs=$build/tests/pod/logs/$1
 	mark=pod-test-$1-$$
-	marked=(env "EAGRE_TEST_MARK=$mark")
+	# A shell's background jobs ignore these; what ignores them is not ended by them.
+	marked=(env --default-signal=INT,QUIT "EAGRE_TEST_MARK=$mark")
 	rm -rf "$logs"
 	mkdir -p "$logs"
 	# Short: there are unix sockets in it, wherever the build directory is.

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A line for the user, on stderr.
+ */
+#ifndef CMD_MESSAGE_H
+#define CMD_MESSAGE_H
+
+#include <stddef.h>
+
+/* "eagre: ", the line made harmless, and an end of line as the terminal now wants it; one write. */
+void message_print(const char *line);
+
+/*
+ * Copies `line` so that a terminal shows it and obeys nothing in it: control characters, and bytes
+ * that are no UTF-8, become \xNN. Cuts what does not fit into `size`. Returns the length.
+ */
+size_t message_escape(const char *line, char *ret_text, size_t size);
+
+#endif

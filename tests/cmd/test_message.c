@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Lines for the user: what a terminal must not obey, and where its lines end. */
+#include <pty.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd/message.h"
+#include "tests/test.h"
+
+static void test_escapes(void **state)
+{
+	static const struct {
+		const char *line, *text;
+	} cases[] = {
+		{ "", "" },
+		{ "kernel vmlinuz: No such file", "kernel vmlinuz: No such file" },
+		{ "Grüße, 世界 🙂", "Grüße, 世界 🙂" },
+		{ "\x1b]0;title\x07", "\\x1b]0;title\\x07" },
+		{ "a\tb\r\nc\x7f", "a\\x09b\\x0d\\x0ac\\x7f" },
+		{ "\xc2\x9b"
+		  "31m",
+		  "\\xc2\\x9b31m" }, /* CSI as U+009B */
+		{ "\x9b"
+		  "31m",
+		  "\\x9b31m" },
+		{ "\xc3", "\\xc3" },
+		{ "\xe4\xb8", "\\xe4\\xb8" },
+		{ "\xc0\x9b \xe0\x82\x9b \xf0\x80\x82\x9b", /* too long forms of CSI */
+		  "\\xc0\\x9b \\xe0\\x82\\x9b \\xf0\\x80\\x82\\x9b" },
+		{ "\xed\xa0\x80 \xf4\x90\x80\x80 \xff",
+		  "\\xed\\xa0\\x80 \\xf4\\x90\\x80\\x80 \\xff" },
+	};
+	char text[100];
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		assert_int_equal(message_escape(cases[i].line, text, sizeof(text)),
+				 strlen(cases[i].text));
+		assert_string_equal(text, cases[i].text);
+	}
+}
+
+/* Never half a character, never beyond the end. */
+static void test_cuts(void **state)
+{
+	char text[8];
+	assert_int_equal(message_escape("123456789", text, sizeof(text)), 7);
+	assert_string_equal(text, "1234567");
+	assert_int_equal(message_escape("123456\xc3\xbc", text, sizeof(text)), 6);
+	assert_string_equal(text, "123456");
+	assert_int_equal(message_escape("1234\x1b", text, sizeof(text)), 4);
+	assert_string_equal(text, "1234");
+	assert_int_equal(message_escape("x", text, 1), 0);
+	assert_string_equal(text, "");
+}
+
+/* A terminal that another process has made raw for the guest gets its carriage return from us. */
+static void test_ends_of_lines(void **state)
+{
+	struct termios mode;
+	char got[64];
+	int user, terminal, saved = dup(STDERR_FILENO);
+	assert_int_equal(openpty(&user, &terminal, NULL, NULL, NULL), 0);
+	assert_int_equal(tcgetattr(terminal, &mode), 0);
+	for (int raw = 0; raw < 2; raw++) {
+		if (raw) {
+			cfmakeraw(&mode);
+			assert_int_equal(tcsetattr(terminal, TCSANOW, &mode), 0);
+		}
+		dup2(terminal, STDERR_FILENO);
+		message_print("a line");
+		dup2(saved, STDERR_FILENO);
+		ssize_t n = read(user, got, sizeof(got));
+		assert_int_equal(n, 15);
+		assert_memory_equal(got, "eagre: a line\r\n", 15);
+	}
+	close(user);
+	close(terminal);
+	close(saved);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_escapes),
+		cmocka_unit_test(test_cuts),
+		cmocka_unit_test(test_ends_of_lines),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

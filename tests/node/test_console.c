@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The console between pipes, terminals and devices that are full, and a guest that is this test:
+ * console_output() is what it writes, `guest` has what it was given.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <pty.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "guest/channel.h"
+#include "node/console.h"
+#include "tests/test.h"
+
+#define PATIENCE_MS 10000 /* for what comes at once, on a machine that has other things to do */
+
+/* What the console has told the node, and the guest. A BREAK is kept as '^'. */
+struct guest {
+	pthread_mutex_t lock;
+	uint8_t input[CONSOLE_PORTS][65536];
+	size_t size[CONSOLE_PORTS];
+	size_t take_max; /* bytes that a call of input() takes */
+	unsigned int ends, warnings;
+	char end[256], warning[256];
+};
+
+static struct guest guest;
+static int in[2], out[2], err[2], log_file[2];
+
+static size_t on_input(void *context, unsigned int port, const uint8_t *data, size_t size)
+{
+	pthread_mutex_lock(&guest.lock);
+	if (size > guest.take_max)
+		size = guest.take_max;
+	memcpy(guest.input[port] + guest.size[port], data, size);
+	guest.size[port] += size;
+	pthread_mutex_unlock(&guest.lock);
+	return size;
+}
+
+static size_t on_break(void *context, unsigned int port)
+{
+	return on_input(context, port, (const uint8_t *)"^", 1);
+}
+
+static void on_warn(void *context, const char *line)
+{
+	pthread_mutex_lock(&guest.lock);
+	guest.warnings++;
+	snprintf(guest.warning, sizeof(guest.warning), "%s", line);
+	pthread_mutex_unlock(&guest.lock);
+}
+
+static void on_end(void *context, const char *why)
+{
+	pthread_mutex_lock(&guest.lock);
+	guest.ends++;
+	snprintf(guest.end, sizeof(guest.end), "%s", why ? why : "by the user");
+	pthread_mutex_unlock(&guest.lock);
+}
+
+static int setup(void **state)
+{
+	memset(&guest, 0, sizeof(guest));
+	pthread_mutex_init(&guest.lock, NULL);
+	guest.take_max = SIZE_MAX;
+	return pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC) ||
+	       pipe2(log_file, O_CLOEXEC);
+}
+
+static int teardown(void **state)
+{
+	for (int i = 0; i < 2; i++) {
+		close(in[i]);
+		close(out[i]);
+		close(err[i]);
+		close(log_file[i]);
+	}
+	return 0;
+}
+
+static struct console_config config_of(enum console_mode mode)
+{
+	return (struct console_config){ .mode = mode,
+					.in_fd = in[0],
+					.out_fd = out[1],
+					.err_fd = err[1],
+					.log_fd = log_file[1],
+					.input = on_input,
+					.send_break = on_break,
+					.warn = on_warn,
+					.end = on_end };
+}
+
+static struct console *open_with(const struct console_config *config)
+{
+	struct console *c = NULL;
+	assert_int_equal(console_open(config, &c), 0);
+	return c;
+}
+
+static void say(struct console *c, unsigned int port, const char *text)
+{
+	console_output(c, port, (const uint8_t *)text, strlen(text));
+}
+
+static void send_frame(struct console *c, enum channel_kind kind, const void *data, size_t size)
+{
+	uint8_t frame[CHANNEL_FRAME_MAX];
+	ssize_t n = channel_encode(kind, data, size, frame, sizeof(frame));
+	assert_true(n > 0);
+	console_output(c, 1, frame, (size_t)n);
+}
+
+static void send_u32(struct console *c, enum channel_kind kind, uint32_t value)
+{
+	uint8_t data[4] = { (uint8_t)value, (uint8_t)(value >> 8), (uint8_t)(value >> 16) };
+	send_frame(c, kind, data, sizeof(data));
+}
+
+static void greet(struct console *c)
+{
+	send_frame(c, CHANNEL_HELLO, CHANNEL_GREETING, strlen(CHANNEL_GREETING));
+}
+
+/* Exactly this comes out of a stream. */
+static void reads(int fd, const char *text)
+{
+	char got[256];
+	size_t size = strlen(text), have = 0;
+	while (have < size) {
+		struct pollfd ready = { .fd = fd, .events = POLLIN };
+		assert_int_equal(poll(&ready, 1, PATIENCE_MS), 1);
+		ssize_t n = read(fd, got + have, size - have);
+		assert_true(n > 0);
+		have += (size_t)n;
+	}
+	assert_memory_equal(got, text, size);
+}
+
+/* Waits until *count is `want`. */
+static void wait_count(const unsigned int *count, unsigned int want)
+{
+	for (int i = 0; i < PATIENCE_MS; i++) {
+		pthread_mutex_lock(&guest.lock);
+		bool done = *count == want;
+		pthread_mutex_unlock(&guest.lock);
+		if (done)
+			return;
+		usleep(1000);
+	}
+	fail_msg("%u, not %u", *count, want);
+}
+
+/* Exactly this comes to a port of the guest, from the beginning. */
+static void guest_reads(unsigned int port, const void *data, size_t size)
+{
+	size_t have = 0;
+	for (int i = 0; i < PATIENCE_MS && have < size; i++) {
+		pthread_mutex_lock(&guest.lock);
+		have = guest.size[port];
+		pthread_mutex_unlock(&guest.lock);
+		usleep(1000);
+	}
+	assert_int_equal(have, size);
+	assert_memory_equal(guest.input[port], data, size);
+}
+
+static void wait_status(struct console *c, int status)
+{
+	for (int i = 0; i < PATIENCE_MS && console_exit_status(c) == -ENODATA; i++)
+		usleep(1000);
+	assert_int_equal(console_exit_status(c), status);
+}
+
+static void test_a_command_has_its_streams_and_its_status(void **state)
+{
+	struct console_config config = config_of(CONSOLE_COMMAND);
+	struct console *c = open_with(&config);
+	greet(c);
+	send_frame(c, CHANNEL_STDOUT, "to stdout", 9);
+	send_frame(c, CHANNEL_STDERR, "to stderr", 9);
+	say(c, 0, "the kernel's");
+	reads(out[0], "to stdout");
+	reads(err[0], "to stderr");
+	reads(log_file[0], "the kernel's");
+	assert_int_equal(console_exit_status(c), -ENODATA);
+	send_u32(c, CHANNEL_EXIT, 7);
+	wait_status(c, 7);
+	assert_int_equal(guest.ends + guest.warnings, 0);
+	console_close(c);
+}
+
+/* As much as the guest has said that it takes, and the end only once. */
+static void test_input_waits_for_the_window(void **state)
+{
+	static const uint8_t first[] = { CHANNEL_STDIN, 0, 3, 0, 'a', 'b', 'c' };
+	static const uint8_t all[] = {
+		CHANNEL_STDIN,	   0, 3, 0, 'a', 'b', 'c', CHANNEL_STDIN, 0, 2, 0, 'd', 'e',
+		CHANNEL_STDIN_END, 0, 0, 0
+	};
+	struct console_config config = config_of(CONSOLE_COMMAND);
+	struct console *c = open_with(&config);
+	guest.take_max = 2; /* the rest is offered again */
+	assert_int_equal(write(in[1], "abcde", 5), 5);
+	close(in[1]);
+	in[1] = -1;
+	usleep(20000);
+	assert_int_equal(guest.size[1], 0);
+	greet(c);
+	send_u32(c, CHANNEL_WINDOW, 3);
+	guest_reads(1, first, sizeof(first));
+	usleep(20000);
+	assert_int_equal(guest.size[1], sizeof(first));
+	send_u32(c, CHANNEL_WINDOW, 100);
+	guest_reads(1, all, sizeof(all));
+	usleep(20000);
+	assert_int_equal(guest.size[1], sizeof(all));
+	assert_int_equal(guest.size[0], 0);
+	console_close(c);
+}
+
+static void test_a_full_log_costs_a_warning(void **state)
+{
+	struct console_config config = config_of(CONSOLE_COMMAND);
+	config.log_fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
+	struct console *c = open_with(&config);
+	say(c, 0, "the kernel's");
+	wait_count(&guest.warnings, 1);
+	assert_non_null(strstr(guest.warning, "No space left"));
+	greet(c);
+	send_frame(c, CHANNEL_STDOUT, "hello", 5);
+	say(c, 0, "more of it");
+	reads(out[0], "hello");
+	send_u32(c, CHANNEL_EXIT, 7);
+	wait_status(c, 7);
+	assert_int_equal(guest.warnings, 1);
+	assert_int_equal(guest.ends, 0);
+	console_close(c);
+	assert_null(console_failure(c));
+	close(config.log_fd);
+}
+
+static void test_an_output_that_fails_ends_the_pod(void **state)
+{
+	for (int full = 0; full < 2; full++) {
+		struct console_config config = config_of(CONSOLE_COMMAND);
+		if (full) {
+			config.out_fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
+		} else {
+			close(out[0]);
+			out[0] = -1;
+		}
+		guest.ends = 0;
+		struct console *c = open_with(&config);
+		greet(c);
+		send_frame(c, CHANNEL_STDOUT, "hello", 5);
+		wait_count(&guest.ends, 1);
+		assert_non_null(strstr(guest.end, full ? "No space left" : "nobody reads"));
+		/* The status is told all the same, and the reason is told once. */
+		send_frame(c, CHANNEL_STDOUT, "more", 4);
+		send_u32(c, CHANNEL_EXIT, 9);
+		wait_status(c, 9);
+		assert_int_equal(guest.ends, 1);
+		console_close(c);
+		assert_string_equal(console_failure(c), guest.end);
+		if (full)
+			close(config.out_fd);
+	}
+}
+
+static void test_a_guest_without_a_runner_is_told_of(void **state)
+{
+	struct console_config config = config_of(CONSOLE_COMMAND);
+	config.hello_ms = 100;
+	struct console *c = open_with(&config);
+	wait_count(&guest.warnings, 1);
+	assert_non_null(strstr(guest.warning, "guest/mkinitramfs"));
+	usleep(200000);
+	assert_int_equal(guest.warnings, 1);
+	/* It was only slow. */
+	greet(c);
+	send_u32(c, CHANNEL_EXIT, 0);
+	wait_status(c, 0);
+	console_close(c);
+
+	guest.warnings = 0;
+	c = open_with(&config);
+	greet(c);
+	usleep(200000);
+	assert_int_equal(guest.warnings + guest.ends, 0);
+	console_close(c);
+}
+
+static void test_nonsense_ends_a_command_and_nothing_else(void **state)
+{
+	struct console_config config = config_of(CONSOLE_COMMAND);
+	struct console *c = open_with(&config);
+	say(c, 1, "login: ");
+	wait_count(&guest.ends, 1);
+	assert_non_null(strstr(guest.end, "nonsense"));
+	say(c, 1, "login: ");
+	say(c, 0, "goes on");
+	reads(log_file[0], "goes on");
+	assert_int_equal(guest.ends, 1);
+	console_close(c);
+
+	guest.ends = 0;
+	config.mode = CONSOLE_TERMINAL;
+	c = open_with(&config);
+	say(c, 1, "login: ");
+	say(c, 0, "goes on");
+	reads(out[0], "goes on");
+	assert_int_equal(guest.ends, 0);
+	console_close(c);
+}
+
+static void test_a_pipe_instead_of_a_terminal(void **state)
+{
+	struct console_config config = config_of(CONSOLE_TERMINAL);
+	struct console *c = open_with(&config);
+	/* No key has a meaning. */
+	assert_int_equal(write(in[1], "a\x1d\x1e", 3), 3);
+	guest_reads(0, "a\x1d\x1e", 3);
+	say(c, 0, "a\nb\n");
+	reads(out[0], "a\nb\n");
+	/* The runner waits for an answer, though there is no size to tell. */
+	static const uint8_t unknown[] = { CHANNEL_RESIZE, 0, 6, 0, 1, 0, 0, 0, 0, 0 };
+	greet(c);
+	guest_reads(1, unknown, sizeof(unknown));
+	assert_int_equal(guest.ends, 0);
+	console_close(c);
+}
+
+static void test_a_terminal(void **state)
+{
+	static const uint8_t sizes[] = { CHANNEL_RESIZE, 0, 6, 0, 1, 0, 24, 0, 80,  0,
+					 CHANNEL_RESIZE, 0, 6, 0, 1, 0, 50, 0, 132, 0 };
+	struct winsize size = { .ws_row = 24, .ws_col = 80 };
+	struct termios before, now;
+	int user, terminal;
+	assert_int_equal(openpty(&user, &terminal, NULL, NULL, &size), 0);
+	assert_int_equal(tcgetattr(terminal, &before), 0);
+	struct console_config config = config_of(CONSOLE_TERMINAL);
+	config.in_fd = config.out_fd = config.err_fd = terminal;
+	struct console *c = open_with(&config);
+	assert_int_equal(tcgetattr(terminal, &now), 0);
+	assert_false(now.c_lflag & (ICANON | ECHO | ISIG));
+	/* What the guest's terminal has made of its lines is not made once more. */
+	say(c, 0, "a\nb\r\n\tc");
+	reads(user, "a\nb\r\n\tc");
+
+	usleep(20000);
+	assert_int_equal(guest.size[1], 0); /* the guest may have no runner */
+	greet(c);
+	guest_reads(1, sizes, sizeof(sizes) / 2);
+	size = (struct winsize){ .ws_row = 50, .ws_col = 132 };
+	assert_int_equal(ioctl(terminal, TIOCSWINSZ, &size), 0);
+	console_resized(c);
+	guest_reads(1, sizes, sizeof(sizes));
+
+	/* Ctrl-C and all others are the guest's; a BREAK has its place among them. */
+	assert_int_equal(write(user,
+			       "ab\x03\x1e\x1e"
+			       "cd\r",
+			       8),
+			 8);
+	guest_reads(0, "ab\x03^^cd\r", 8);
+	assert_int_equal(guest.ends, 0);
+	assert_int_equal(write(user, "x\x1d", 2), 2);
+	wait_count(&guest.ends, 1);
+	assert_string_equal(guest.end, "by the user");
+	console_close(c);
+	assert_int_equal(tcgetattr(terminal, &now), 0);
+	assert_int_equal(now.c_iflag, before.c_iflag);
+	assert_int_equal(now.c_oflag, before.c_oflag);
+	assert_int_equal(now.c_lflag, before.c_lflag);
+	close(user);
+	close(terminal);
+}
+
+#define MUCH (3u << 20)
+
+static void *read_slowly(void *arg)
+{
+	uint8_t *data = arg;
+	for (size_t have = 0; have < MUCH;) {
+		ssize_t n = read(out[0], data + have, 30000);
+		if (n <= 0)
+			break;
+		have += (size_t)n;
+		usleep(1000);
+	}
+	return NULL;
+}
+
+/* More than the ring holds: who writes waits for who reads, and nothing is lost. */
+static void test_much_output_waits_for_its_reader(void **state)
+{
+	struct console_config config = config_of(CONSOLE_TERMINAL);
+	uint8_t *sent = malloc(MUCH), *got = calloc(1, MUCH);
+	pthread_t reader;
+	for (size_t i = 0; i < MUCH; i++)
+		sent[i] = (uint8_t)(i * 2654435761u >> 13);
+	assert_int_equal(pthread_create(&reader, NULL, read_slowly, got), 0);
+	struct console *c = open_with(&config);
+	for (size_t i = 0, part = 1; i < MUCH; i += part) {
+		part = i % 5000 + 1 < MUCH - i ? i % 5000 + 1 : MUCH - i;
+		console_output(c, 0, sent + i, part);
+	}
+	pthread_join(reader, NULL);
+	assert_memory_equal(sent, got, MUCH);
+	console_close(c);
+	free(sent);
+	free(got);
+}
+
+static void *write_for_ever(void *arg)
+{
+	static const uint8_t data[1u << 20];
+	console_output(arg, 0, data, sizeof(data));
+	return NULL;
+}
+
+/* Whoever waits in console_output() comes back, and the end does not wait for the reader. */
+static void test_nobody_reads_at_the_end(void **state)
+{
+	struct console_config config = config_of(CONSOLE_TERMINAL);
+	struct console *c = open_with(&config);
+	struct timespec begun, ended;
+	pthread_t writer;
+	assert_int_equal(pthread_create(&writer, NULL, write_for_ever, c), 0);
+	usleep(50000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	console_close(c);
+	clock_gettime(CLOCK_MONOTONIC, &ended);
+	pthread_join(writer, NULL);
+	assert_true(ended.tv_sec - begun.tv_sec < 4);
+	/* Its thread may still be in write(): let it go before the pipe's number is another's. */
+	uint8_t drop[65536];
+	struct pollfd ready = { .fd = out[0], .events = POLLIN };
+	while (poll(&ready, 1, 200) > 0 && read(out[0], drop, sizeof(drop)) > 0)
+		;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_a_command_has_its_streams_and_its_status),
+		TEST(test_input_waits_for_the_window),
+		TEST(test_a_full_log_costs_a_warning),
+		TEST(test_an_output_that_fails_ends_the_pod),
+		TEST(test_a_guest_without_a_runner_is_told_of),
+		TEST(test_nonsense_ends_a_command_and_nothing_else),
+		TEST(test_a_pipe_instead_of_a_terminal),
+		TEST(test_a_terminal),
+		TEST(test_much_output_waits_for_its_reader),
+		TEST(test_nobody_reads_at_the_end),
+	};
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
