@@ -2,16 +2,21 @@
 /*
  * Reading the pod's configuration (pod_config.h).
  *
- * inih splits the file; a table of keys says what each key is and where it goes. Every error is one
- * line that names file, section and key. What the file leaves out gets its default after parsing,
- * and what only makes sense for the whole pod (sums, duplicates) is checked last.
+ * The file is read by lines, each of which is nothing (blank, a comment), a section or a key; what
+ * is none of them is refused, and so is what is there twice: nothing is dropped without a word. A
+ * table of keys says what each key is and where it goes. Every error is one line that names file,
+ * line, section and key. What the file leaves out gets its default after parsing, and what only
+ * makes sense for the whole pod (sums, duplicates) is checked last.
+ *
+ * Tested by tests/node/test_pod_config.c, fuzzed by tests/fuzz/fuzz_pod_config.c.
  */
 #include "node/pod_config.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ini.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +25,7 @@
 #include <unistd.h>
 
 #define CONFIG_BYTES_MAX (1u << 20)
-/* inih cuts a section's name behind 49 bytes without a word: what has so many may have had more. */
-#define SECTION_MAX 48
+#define KEYS_MAX	 8
 
 struct parse {
 	struct pod_config *config;
@@ -29,6 +33,12 @@ struct parse {
 	char *why;
 	size_t why_size;
 	int error;
+
+	unsigned int line;	     /* the one being read, from 1; 0: all have been */
+	const struct key *keys;	     /* of the section that the line is in; NULL: none yet */
+	struct node_config *node;    /* of that section; NULL: [pod] */
+	unsigned int said[KEYS_MAX]; /* where the section has each key; 0: it has not */
+	unsigned int pod_line, node_line[NODES_MAX]; /* where sections begin */
 };
 
 __attribute__((format(printf, 2, 3))) static int refuse(struct parse *p, const char *format, ...)
@@ -36,7 +46,8 @@ __attribute__((format(printf, 2, 3))) static int refuse(struct parse *p, const c
 	if (p->error)
 		return 0;
 	p->error = -EINVAL;
-	int used = snprintf(p->why, p->why_size, "%s: ", p->source);
+	int used = p->line ? snprintf(p->why, p->why_size, "%s: line %u: ", p->source, p->line)
+			   : snprintf(p->why, p->why_size, "%s: ", p->source);
 	if (used < 0 || (size_t)used >= p->why_size)
 		return 0;
 	va_list args;
@@ -100,112 +111,271 @@ static bool name_is_good(const char *name, size_t size)
 	return true;
 }
 
-/* "host:port" or "[v6]:port"; what the name means is found out when it is used. */
-static bool address_is_good(const char *address)
+/*
+ * "host:port" or "[v6]:port", of which *ret_host becomes the host. What a name means is found out
+ * when it is used.
+ */
+static bool address_split(const char *address, char ret_host[ADDRESS_MAX])
 {
 	const char *colon = strrchr(address, ':');
 	uint32_t port;
-	if (strlen(address) >= ADDRESS_MAX || !colon || colon == address)
+	if (strlen(address) >= ADDRESS_MAX || !colon || number_parse(colon + 1, 65535, &port) < 0 ||
+	    !port)
 		return false;
-	return number_parse(colon + 1, 65535, &port) == 0 && port > 0;
+	size_t size = (size_t)(colon - address);
+	if (address[0] == '[' && size > 2 && colon[-1] == ']') {
+		address++;
+		size -= 2;
+	} else if (memchr(address, ':', size) || memchr(address, '[', size)) {
+		return false;
+	}
+	if (!size)
+		return false;
+	memcpy(ret_host, address, size);
+	ret_host[size] = '\0';
+	return true;
 }
 
-static int set_pod(struct parse *p, const char *key, const char *value)
+/* An address that is of no host, or of many: nobody can be reached there. */
+static bool host_is_one(char *host)
+{
+	struct in_addr v4;
+	struct in6_addr v6;
+	if (inet_pton(AF_INET, host, &v4) == 1) {
+		uint32_t bits = ntohl(v4.s_addr);
+		return bits != INADDR_ANY && bits != INADDR_BROADCAST && !IN_MULTICAST(bits);
+	}
+	host[strcspn(host, "%")] = '\0';
+	return inet_pton(AF_INET6, host, &v6) != 1 ||
+	       (!IN6_IS_ADDR_UNSPECIFIED(&v6) && !IN6_IS_ADDR_MULTICAST(&v6));
+}
+
+struct key {
+	const char *name;
+	int (*set)(struct parse *p, const char *value);
+};
+
+static int set_pod_name(struct parse *p, const char *value)
 {
 	struct pod_config *c = p->config;
-	if (strcmp(key, "name") == 0) {
-		if (!name_is_good(value, sizeof(c->name)))
-			return refuse(p,
-				      "[pod] name = %s: use letters, digits, '-', '_' and '.', "
-				      "fewer than %d of them",
-				      value, POD_NAME_MAX);
-		strcpy(c->name, value);
-	} else if (strcmp(key, "memory") == 0) {
-		if (size_parse(value, &c->memory))
-			return refuse(p,
-				      "[pod] memory = %s: not a size; write for example 4G or 512M",
-				      value);
-	} else if (strcmp(key, "shards") == 0) {
-		if (number_parse(value, SHARDS_MAX, &c->shard_count) || !c->shard_count)
-			return refuse(p, "[pod] shards = %s: must be 1 to %d", value, SHARDS_MAX);
-	} else if (strcmp(key, "spin") == 0) {
-		if (strcmp(value, "auto") != 0 && strcmp(value, "off") != 0)
-			return refuse(p, "[pod] spin = %s: must be auto or off", value);
-		c->spin = value[0] == 'a';
-	} else {
-		return refuse(p, "[pod] has no key '%s'; it knows name, memory, shards and spin",
-			      key);
-	}
+	if (!name_is_good(value, sizeof(c->name)))
+		return refuse(p,
+			      "[pod] name = %s: use letters, digits, '-', '_' and '.', fewer than "
+			      "%d of them",
+			      value, POD_NAME_MAX);
+	strcpy(c->name, value);
 	return 1;
 }
 
-static struct node_config *node_named(struct parse *p, const char *name)
+static int set_pod_memory(struct parse *p, const char *value)
+{
+	if (size_parse(value, &p->config->memory))
+		return refuse(p, "[pod] memory = %s: not a size; write for example 4G or 512M",
+			      value);
+	return 1;
+}
+
+static int set_pod_shards(struct parse *p, const char *value)
+{
+	struct pod_config *c = p->config;
+	if (number_parse(value, SHARDS_MAX, &c->shard_count) || !c->shard_count)
+		return refuse(p, "[pod] shards = %s: must be 1 to %d", value, SHARDS_MAX);
+	return 1;
+}
+
+static int set_pod_spin(struct parse *p, const char *value)
+{
+	if (strcmp(value, "auto") != 0 && strcmp(value, "off") != 0)
+		return refuse(p, "[pod] spin = %s: must be auto or off", value);
+	p->config->spin = value[0] == 'a';
+	return 1;
+}
+
+static int set_node_address(struct parse *p, const char *value)
+{
+	char host[ADDRESS_MAX];
+	if (!address_split(value, host))
+		return refuse(p,
+			      "[node %s] address = %s: write HOST:PORT, for example 10.0.0.1:7700",
+			      p->node->name, value);
+	if (!host_is_one(host))
+		return refuse(
+			p,
+			"[node %s] address = %s: no address of one host; give the one at which "
+			"the other nodes reach this node",
+			p->node->name, value);
+	strcpy(p->node->address, value);
+	return 1;
+}
+
+static int set_node_memory(struct parse *p, const char *value)
+{
+	struct node_config *node = p->node;
+	if (size_parse(value, &node->memory) || node->memory < CHUNK_BYTES)
+		return refuse(
+			p,
+			"[node %s] memory = %s: not a size of 2M or more; write for example 4G "
+			"or 512M",
+			node->name, value);
+	node->memory &= ~(uint64_t)(CHUNK_BYTES - 1);
+	return 1;
+}
+
+static int set_node_vcpus(struct parse *p, const char *value)
+{
+	if (number_parse(value, VCPUS_MAX, &p->node->vcpu_count))
+		return refuse(p, "[node %s] vcpus = %s: must be 0 to %d", p->node->name, value,
+			      VCPUS_MAX);
+	return 1;
+}
+
+static const struct key pod_keys[KEYS_MAX] = {
+	{ "name", set_pod_name },
+	{ "memory", set_pod_memory },
+	{ "shards", set_pod_shards },
+	{ "spin", set_pod_spin },
+};
+
+static const struct key node_keys[KEYS_MAX] = {
+	{ "address", set_node_address },
+	{ "memory", set_node_memory },
+	{ "vcpus", set_node_vcpus },
+};
+
+static int begin_node(struct parse *p, const char *name)
 {
 	struct pod_config *c = p->config;
 	uint16_t number = pod_config_find(c, name);
 	if (number != NODE_NONE)
-		return &c->node[number];
-	if (!name_is_good(name, NODE_NAME_MAX)) {
-		refuse(p, "[node %s]: use letters, digits, '-', '_' and '.' for a node's name",
-		       name);
-		return NULL;
-	}
-	if (c->node_count == NODES_MAX) {
-		refuse(p, "[node %s]: a pod has at most %d nodes", name, NODES_MAX);
-		return NULL;
-	}
-	struct node_config *node = &c->node[c->node_count++];
-	strcpy(node->name, name);
-	node->vcpu_count = UINT32_MAX; /* not said yet */
-	return node;
-}
-
-static int set_node(struct parse *p, const char *name, const char *key, const char *value)
-{
-	struct node_config *node = node_named(p, name);
-	if (!node)
-		return 0;
-	if (strcmp(key, "address") == 0) {
-		if (!address_is_good(value))
-			return refuse(p,
-				      "[node %s] address = %s: write HOST:PORT, for example "
-				      "10.0.0.1:7700",
-				      name, value);
-		if (node->address[0])
-			return refuse(p, "[node %s] address is said twice: is a node listed twice?",
-				      name);
-		strcpy(node->address, value);
-	} else if (strcmp(key, "memory") == 0) {
-		if (size_parse(value, &node->memory) || node->memory < CHUNK_BYTES)
-			return refuse(p,
-				      "[node %s] memory = %s: not a size of 2M or more; write for "
-				      "example 4G or 512M",
-				      name, value);
-		node->memory &= ~(uint64_t)(CHUNK_BYTES - 1);
-	} else if (strcmp(key, "vcpus") == 0) {
-		if (number_parse(value, VCPUS_MAX, &node->vcpu_count))
-			return refuse(p, "[node %s] vcpus = %s: must be 0 to %d", name, value,
-				      VCPUS_MAX);
-	} else {
-		return refuse(p, "[node %s] has no key '%s'; it knows address, memory and vcpus",
-			      name, key);
-	}
+		return refuse(p, "[node %s] is there twice: it begins in line %u, too", name,
+			      p->node_line[number]);
+	if (!name_is_good(name, NODE_NAME_MAX))
+		return refuse(p,
+			      "[node %s]: use letters, digits, '-', '_' and '.' for a node's name, "
+			      "fewer than %d of them",
+			      name, NODE_NAME_MAX);
+	if (c->node_count == NODES_MAX)
+		return refuse(p, "[node %s]: a pod has at most %d nodes", name, NODES_MAX);
+	p->node_line[c->node_count] = p->line;
+	p->node = &c->node[c->node_count++];
+	strcpy(p->node->name, name);
+	p->node->vcpu_count = UINT32_MAX; /* not said yet */
+	p->keys = node_keys;
 	return 1;
 }
 
-static int on_key(void *context, const char *section, const char *key, const char *value)
+static int begin_section(struct parse *p, const char *section)
 {
-	struct parse *p = context;
-	if (p->error)
-		return 0;
-	if (strlen(section) > SECTION_MAX)
-		return refuse(p, "[%s...: give the node a name of %zu bytes at most", section,
-			      SECTION_MAX - strlen("node "));
-	if (strcmp(section, "pod") == 0)
-		return set_pod(p, key, value);
-	if (strncmp(section, "node ", 5) == 0)
-		return set_node(p, section + 5, key, value);
-	return refuse(p, "[%s]: unknown section; there are [pod] and [node NAME]", section);
+	static const char node[] = "node";
+	memset(p->said, 0, sizeof(p->said));
+	p->node = NULL;
+	if (strncmp(section, node, sizeof(node) - 1) == 0 &&
+	    (section[4] == ' ' || section[4] == '\t'))
+		return begin_node(p, section + 4 + strspn(section + 4, " \t"));
+	if (strcmp(section, "pod") != 0)
+		return refuse(p, "[%s]: unknown section; there are [pod] and [node NAME]", section);
+	if (p->pod_line)
+		return refuse(p, "[pod] is there twice: it begins in line %u, too", p->pod_line);
+	p->pod_line = p->line;
+	p->keys = pod_keys;
+	return 1;
+}
+
+/* "name, memory, shards and spin" */
+static void list_keys(const struct key *keys, char *text, size_t size)
+{
+	text[0] = '\0';
+	for (size_t i = 0; i < KEYS_MAX && keys[i].name; i++) {
+		bool last = i + 1 == KEYS_MAX || !keys[i + 1].name;
+		size_t used = strlen(text);
+		snprintf(text + used, size - used, "%s%s",
+			 i == 0 ? ""
+			 : last ? " and "
+				: ", ",
+			 keys[i].name);
+	}
+}
+
+static int set_key(struct parse *p, const char *name, const char *value)
+{
+	char known[128], section[NODE_NAME_MAX + 8];
+	size_t i = 0;
+	if (!p->keys)
+		return refuse(p, "'%s' stands before the first section, [pod] or [node NAME]",
+			      name);
+	snprintf(section, sizeof(section), "%s%s", p->node ? "node " : "pod",
+		 p->node ? p->node->name : "");
+	while (i < KEYS_MAX && p->keys[i].name && strcmp(p->keys[i].name, name) != 0)
+		i++;
+	if (i == KEYS_MAX || !p->keys[i].name) {
+		list_keys(p->keys, known, sizeof(known));
+		return refuse(p, "[%s] has no key '%s'; it knows %s", section, name, known);
+	}
+	if (p->said[i])
+		return refuse(p, "[%s] %s is said twice, in line %u, too", section, name,
+			      p->said[i]);
+	p->said[i] = p->line;
+	return p->keys[i].set(p, value);
+}
+
+/* Without the white space at both ends. */
+static char *trim(char *text)
+{
+	size_t size;
+	text += strspn(text, " \t\r");
+	size = strlen(text);
+	while (size && strchr(" \t\r", text[size - 1]))
+		text[--size] = '\0';
+	return text;
+}
+
+/* A comment begins with ';' or '#' at a line's beginning or behind white space. */
+static void cut_comment(char *line)
+{
+	for (char *at = line; (at = strpbrk(at, ";#")); at++)
+		if (at == line || at[-1] == ' ' || at[-1] == '\t') {
+			*at = '\0';
+			return;
+		}
+}
+
+static int parse_line(struct parse *p, char *line)
+{
+	cut_comment(line);
+	line = trim(line);
+	size_t size = strlen(line);
+	char *equals = strchr(line, '=');
+	if (!size)
+		return 1;
+	if (line[0] == '[' && line[size - 1] == ']') {
+		line[size - 1] = '\0';
+		return begin_section(p, trim(line + 1));
+	}
+	if (line[0] == '[' || !equals || equals == line)
+		return refuse(p, "is neither [SECTION] nor KEY = VALUE");
+	*equals = '\0';
+	return set_key(p, trim(line), trim(equals + 1));
+}
+
+/* text[size] is 0; it is cut into pieces. */
+static void parse_text(struct parse *p, char *text, size_t size)
+{
+	static const char mark[] = "\xef\xbb\xbf"; /* some editors begin UTF-8 with it */
+	char *line = text, *end = text + size;
+	if (strncmp(text, mark, strlen(mark)) == 0)
+		line += strlen(mark);
+	while (!p->error && line < end) {
+		char *next = memchr(line, '\n', (size_t)(end - line));
+		char *stop = next ? next : end;
+		*stop = '\0';
+		p->line++;
+		if (strlen(line) != (size_t)(stop - line))
+			refuse(p, "has a zero byte: this is no text");
+		else
+			parse_line(p, line);
+		line = stop + 1;
+	}
+	p->line = 0;
 }
 
 static int check_nodes(struct parse *p)
@@ -268,20 +438,19 @@ static int check_pod(struct parse *p)
 	return 1;
 }
 
-int pod_config_parse(const char *text, const char *source, struct pod_config **ret_config,
+/* Of `text`, which is written to. */
+static int parse_all(char *text, size_t size, const char *source, struct pod_config **ret_config,
 		     char *why, size_t why_size)
 {
+	struct parse p = { .source = source, .why = why, .why_size = why_size };
 	struct pod_config *config = calloc(1, sizeof(*config));
 	if (!config)
 		return -ENOMEM;
 	strcpy(config->name, "pod");
 	config->shard_count = 1;
 	config->spin = true;
-
-	struct parse p = { .config = config, .source = source, .why = why, .why_size = why_size };
-	int line = ini_parse_string(text, on_key, &p);
-	if (!p.error && line)
-		refuse(&p, "line %d is neither [SECTION] nor KEY = VALUE", line);
+	p.config = config;
+	parse_text(&p, text, size);
 	if (!p.error)
 		check_pod(&p);
 	if (p.error) {
@@ -290,6 +459,17 @@ int pod_config_parse(const char *text, const char *source, struct pod_config **r
 	}
 	*ret_config = config;
 	return 0;
+}
+
+int pod_config_parse(const char *text, const char *source, struct pod_config **ret_config,
+		     char *why, size_t why_size)
+{
+	char *copy = strdup(text);
+	if (!copy)
+		return -ENOMEM;
+	int r = parse_all(copy, strlen(copy), source, ret_config, why, why_size);
+	free(copy);
+	return r;
 }
 
 int pod_config_read(const char *path, struct pod_config **ret_config, char *why, size_t why_size)
@@ -324,7 +504,7 @@ int pod_config_read(const char *path, struct pod_config **ret_config, char *why,
 		snprintf(why, why_size, "%s: larger than %u bytes: not a pod configuration", path,
 			 CONFIG_BYTES_MAX);
 	} else {
-		r = pod_config_parse(text, path, ret_config, why, why_size);
+		r = parse_all(text, got, path, ret_config, why, why_size);
 	}
 out:
 	free(text);

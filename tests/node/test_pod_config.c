@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "node/pod_config.h"
 #include "tests/test.h"
@@ -38,6 +39,34 @@ static void test_reads_a_pod(void **state)
 	free(c);
 }
 
+/* What people write, however it is laid out. */
+static void test_reads_any_layout(void **state)
+{
+	static const char text[] = "\xef\xbb\xbf# a comment\r\n"
+				   "[pod] ; the pod\r\n"
+				   "\tname = demo\t# its name\r\n"
+				   "\r\n"
+				   "  ; indented\n"
+				   "[ node   a ]\n"
+				   "    address=[fe80::1%eth0]:7700 ;it has brackets\n"
+				   "  memory   =   1G\n"
+				   "vcpus=2#not a comment, and no number\n";
+	struct pod_config *c = NULL;
+	char why[256] = "", *good = strdup(text);
+	assert_int_equal(pod_config_parse(text, "t", &c, why, sizeof(why)), -EINVAL);
+	assert_non_null(strstr(why, "line 9: [node a] vcpus = 2#not"));
+	*strstr(good, "#not") = '\n';
+	memcpy(strstr(good, "not a"), "#so", 3);
+	assert_int_equal(pod_config_parse(good, "t", &c, why, sizeof(why)), 0);
+	assert_string_equal(c->name, "demo");
+	assert_string_equal(c->node[0].name, "a");
+	assert_string_equal(c->node[0].address, "[fe80::1%eth0]:7700");
+	assert_int_equal(c->node[0].memory, 1u << 30);
+	assert_int_equal(c->vcpu_count, 2);
+	free(c);
+	free(good);
+}
+
 static const struct {
 	const char *text, *named;
 } refused[] = {
@@ -64,8 +93,35 @@ static const struct {
 	  "600" },
 	{ TWO_NODES "[node a]\naddress=10.0.0.3:7700\n", "twice" },
 	{ TWO_NODES "[node c]\naddress=10.0.0.1:7700\nmemory=1G\nvcpus=1\n", "same address" },
-	{ TWO_NODES "[node a-name-that-inih-would-cut-after-forty-four-xx]\nvcpus=1\n",
-	  "43 bytes" },
+	{ TWO_NODES "[node a-name-of-sixty-four-bytes-which-is-one-more-than-a-node-can-have-]\n",
+	  "fewer than 64" },
+	{ TWO_NODES "[node c]\n", "[node c] has no address" },
+	{ TWO_NODES "[node c] x\n", "line 9: is neither" },
+	{ TWO_NODES "[node c\n", "line 9: is neither" },
+	{ TWO_NODES "= 3\n", "line 9: is neither" },
+	{ TWO_NODES "vcpus: 3\n", "line 9: is neither" },
+	{ "name=x\n" TWO_NODES, "line 1: 'name' stands before" },
+	{ "[pod]\nname=x\nmemory=1G\n  name=y\n" TWO_NODES,
+	  "line 4: [pod] name is said twice, in line 2" },
+	{ TWO_NODES "vcpus=3\n", "line 9: [node b] vcpus is said twice, in line 8" },
+	{ "[pod]\n" TWO_NODES "[pod]\nname=x\n",
+	  "line 10: [pod] is there twice: it begins in line 1" },
+	{ TWO_NODES "[node a]\n", "line 9: [node a] is there twice: it begins in line 1" },
+	/* It does not continue the line above it. */
+	{ "[pod]\nname=x\n  y\n" TWO_NODES, "line 3" },
+	{ "[pod]\nname=x;y\n" TWO_NODES, "x;y" },
+	{ "[node a]\naddress=0.0.0.0:7700\n",
+	  "line 2: [node a] address = 0.0.0.0:7700: no address of one" },
+	{ "[node a]\naddress=224.0.0.1:7700\n", "no address of one host" },
+	{ "[node a]\naddress=239.255.1.2:7700\n", "no address of one host" },
+	{ "[node a]\naddress=255.255.255.255:7700\n", "no address of one host" },
+	{ "[node a]\naddress=[::]:7700\n", "no address of one host" },
+	{ "[node a]\naddress=[ff02::1%lo]:7700\n", "no address of one host" },
+	{ "[node a]\naddress=fe80::1:7700\n", "HOST:PORT" },
+	{ "[node a]\naddress=[fe80::1]7700\n", "HOST:PORT" },
+	{ "[node a]\naddress=:7700\n", "HOST:PORT" },
+	{ "[node a]\naddress=[]:7700\n", "HOST:PORT" },
+	{ "[node a]\naddress=\n", "HOST:PORT" },
 };
 
 static void test_refuses_and_names(void **state)
@@ -90,6 +146,17 @@ static void test_refuses_files(void **state)
 	assert_non_null(strstr(why, "/nonexistent/pod.conf"));
 	assert_int_equal(pod_config_read("/", &c, why, sizeof(why)), -EINVAL);
 	assert_non_null(strstr(why, "not a file"));
+
+	static const char zero[] = TWO_NODES "\n[pod]\0\nname = lost\n";
+	char path[] = "/tmp/test-pod-config.XXXXXX";
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, zero, sizeof(zero) - 1), sizeof(zero) - 1);
+	close(fd);
+	assert_int_equal(pod_config_read(path, &c, why, sizeof(why)), -EINVAL);
+	unlink(path);
+	assert_non_null(strstr(why, ": line 10: has a zero byte"));
+	assert_null(c);
 }
 
 static void test_sizes(void **state)
@@ -115,7 +182,8 @@ static void test_digest(void **state)
 	struct pod_config *a, *b;
 	char why[256];
 	assert_int_equal(pod_config_parse(TWO_NODES, "t", &a, why, sizeof(why)), 0);
-	assert_int_equal(pod_config_parse(TWO_NODES "vcpus=2\n", "t", &b, why, sizeof(why)), 0);
+	assert_int_equal(pod_config_parse("[pod]\nname=b\n" TWO_NODES, "t", &b, why, sizeof(why)),
+			 0);
 	assert_true(pod_config_digest(a) == pod_config_digest(a));
 	assert_true(pod_config_digest(a) != pod_config_digest(b));
 	free(a);
@@ -125,8 +193,11 @@ static void test_digest(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_reads_a_pod),   cmocka_unit_test(test_refuses_and_names),
-		cmocka_unit_test(test_refuses_files), cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_reads_any_layout),
+		cmocka_unit_test(test_reads_a_pod),
+		cmocka_unit_test(test_refuses_and_names),
+		cmocka_unit_test(test_refuses_files),
+		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_digest),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
