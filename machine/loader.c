@@ -34,6 +34,7 @@
 #define HDR_BOOT_FLAG	  0x1feu
 #define HDR_JUMP	  0x201u /* 202h + this byte: end of the header */
 #define HDR_SYSSIZE	  0x1f4u
+#define SYSSIZE_UNIT	  16u
 #define HDR_MAGIC	  0x202u
 #define HDR_VERSION	  0x206u
 #define HDR_LOADER	  0x210u
@@ -135,7 +136,7 @@ static int read_header(const struct loader_file *kernel, struct kernel_header *r
 		       char *why, size_t why_size)
 {
 	struct kernel_header header;
-	uint64_t sectors, alignment, preferred;
+	uint64_t sectors, alignment, preferred, said, whole;
 	int error = check_kind(kernel, why, why_size);
 
 	if (error)
@@ -157,14 +158,18 @@ static int read_header(const struct loader_file *kernel, struct kernel_header *r
 		return -ENOEXEC;
 	}
 	header.load_gpa = preferred;
-	header.payload_bytes = (uint32_t)(get(kernel, HDR_SYSSIZE, 4) * 16);
-	if ((uint64_t)header.setup_bytes + get(kernel, HDR_SYSSIZE, 4) * 16 > kernel->bytes ||
-	    header.payload_bytes <= ENTRY_64_OFFSET) {
+	/*
+	 * syssize counts units of 16 bytes, and a file need not have the last one whole: what is
+	 * missing is zero in memory that is fresh.
+	 */
+	said = header.setup_bytes + get(kernel, HDR_SYSSIZE, 4) * SYSSIZE_UNIT;
+	whole = said < kernel->bytes ? said : kernel->bytes;
+	if (whole + SYSSIZE_UNIT <= said || whole <= header.setup_bytes + ENTRY_64_OFFSET) {
 		snprintf(why, why_size, "%s: truncated: %llu bytes, its header says %llu",
-			 kernel->name, (unsigned long long)kernel->bytes,
-			 (unsigned long long)header.setup_bytes + get(kernel, HDR_SYSSIZE, 4) * 16);
+			 kernel->name, (unsigned long long)kernel->bytes, (unsigned long long)said);
 		return -ENOEXEC;
 	}
+	header.payload_bytes = (uint32_t)(whole - header.setup_bytes);
 	*ret_header = header;
 	return 0;
 }

@@ -92,6 +92,24 @@ static int load(const struct loader_config *config, struct vcpu_state *bsp,
 	return loader_load(config, bsp, result, why, sizeof(why));
 }
 
+/* memtest86+ 6.10 and 7.20 end before the padding to 16 bytes. */
+static void test_last_unit_cut(void **state)
+{
+	struct loader_config config = good();
+	struct loader_result result;
+	struct vcpu_state bsp;
+
+	(void)state;
+	for (uint32_t missing = 1; missing < 16; missing++) {
+		config.kernel.bytes = KERNEL_BYTES - missing;
+		memset(guest + 16 * MIB + PAYLOAD - 16, 0, 16);
+		assert_int_equal(loader_check(&config.kernel, why, sizeof(why)), 0);
+		assert_int_equal(load(&config, &bsp, &result), 0);
+		assert_int_equal(guest[16 * MIB + PAYLOAD - missing - 1], 0x90);
+		assert_int_equal(guest[16 * MIB + PAYLOAD - missing], 0);
+	}
+}
+
 static void test_load(void **state)
 {
 	struct loader_config config = good();
@@ -212,7 +230,8 @@ static void test_refused_kernels(void **state)
 	REFUSED(put(0x258, 16 * MIB + 1, 8), "damaged");
 	REFUSED(put(0x258, 1ull << 40, 8), "damaged");
 	REFUSED(put(0x260, 0, 4), "damaged");
-	REFUSED(config.kernel.bytes = KERNEL_BYTES - 1, "truncated");
+	REFUSED(config.kernel.bytes = KERNEL_BYTES - 16, "truncated");
+	REFUSED(config.kernel.bytes = (SETUP_SECTS + 1) * 512, "truncated");
 	REFUSED(put(0x1f4, 0xffffffff, 4), "truncated");
 	REFUSED(put(0x1f4, 0, 4), "truncated");
 }
@@ -338,13 +357,10 @@ static int tear_down(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_load),
-		cmocka_unit_test(test_start_state),
-		cmocka_unit_test(test_refused_kernels),
-		cmocka_unit_test(test_refused_sizes),
-		cmocka_unit_test(test_failing_writes),
-		cmocka_unit_test(test_no_initrd),
-		cmocka_unit_test(test_fuzzed_headers),
+		cmocka_unit_test(test_last_unit_cut), cmocka_unit_test(test_load),
+		cmocka_unit_test(test_start_state),   cmocka_unit_test(test_refused_kernels),
+		cmocka_unit_test(test_refused_sizes), cmocka_unit_test(test_failing_writes),
+		cmocka_unit_test(test_no_initrd),     cmocka_unit_test(test_fuzzed_headers),
 		cmocka_unit_test(test_cmdline),
 	};
 
