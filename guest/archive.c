@@ -60,7 +60,7 @@ static int write_header(struct writer *w, const struct entry *e)
 
 size_t guest_archive_padding(size_t initramfs_size)
 {
-	return (ALIGNMENT - initramfs_size % ALIGNMENT) % ALIGNMENT;
+	return ALIGNMENT + (ALIGNMENT - initramfs_size % ALIGNMENT) % ALIGNMENT;
 }
 
 ssize_t guest_command_archive(size_t argc, char *const *argv, void *out, size_t out_size)

@@ -4,9 +4,11 @@
  *
  * The kernel unpacks every archive it finds in the initrd, one after the other, so a second, tiny
  * one behind the initramfs adds files to it. Each archive must begin at a multiple of 4 bytes;
- * zero bytes between them are skipped (Linux, init/initramfs.c).
+ * zero bytes between them are skipped (Linux, init/initramfs.c). Four of them at least: lz4's
+ * frames have no end of their own, and the kernel's reader takes a size of zero for it (Linux,
+ * lib/decompress_unlz4.c).
  *
- *      initrd = initramfs ++ zero bytes up to a multiple of 4 ++ this archive
+ *      initrd = initramfs ++ 4 to 7 zero bytes, up to a multiple of 4 ++ this archive
  *
  * The archive holds eagre/command: the arguments, each ended by a zero byte. The guest's init finds
  * it and runs it instead of a shell. Pure: fills the caller's buffer. Tested by test_archive.c.
@@ -30,7 +32,8 @@
  */
 ssize_t guest_command_archive(size_t argc, char *const *argv, void *out, size_t out_size);
 
-/* How many zero bytes go between an initramfs of this size and the archive. */
+/* How many zero bytes go between an initramfs of this size and the archive; at most the maximum. */
+#define GUEST_ARCHIVE_PADDING_MAX 7
 size_t guest_archive_padding(size_t initramfs_size);
 
 #endif

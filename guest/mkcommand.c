@@ -36,7 +36,7 @@ static int copy_out(const char *path, size_t *ret_size)
 
 int main(int argc, char **argv)
 {
-	static const char zeros[4];
+	static const char zeros[GUEST_ARCHIVE_PADDING_MAX];
 	static char archive[GUEST_ARCHIVE_SIZE_MAX];
 	size_t size = 0;
 	ssize_t n;

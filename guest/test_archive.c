@@ -105,12 +105,13 @@ static void limits_are_kept(void **state)
 	}
 }
 
+/* Four zero bytes end an lz4 initramfs. */
 static void padding_reaches_alignment(void **state)
 {
 	(void)state;
 	for (size_t size = 0; size < 9; size++) {
 		assert_int_equal((size + guest_archive_padding(size)) % 4, 0);
-		assert_true(guest_archive_padding(size) < 4);
+		assert_in_range(guest_archive_padding(size), 4, GUEST_ARCHIVE_PADDING_MAX);
 	}
 }
 
