@@ -55,9 +55,9 @@ static bool probe_engine(FILE *to, const struct engine_ops *engine)
 	}
 	if (!to)
 		return true;
-	fprintf(to, "engine %s:%*s yes: TSC %u kHz%s; TSC deadline timer %s\n", engine->name,
-		pad(engine), "", features.tsc_khz, features.tsc_scaling ? ", scalable" : "",
-		features.tsc_deadline ? "yes" : "no");
+	fprintf(to, "engine %s:%*s yes: TSC %u kHz (%s)%s; TSC deadline timer %s\n", engine->name,
+		pad(engine), "", features.tsc_khz, features.tsc_source,
+		features.tsc_scaling ? ", scalable" : "", features.tsc_deadline ? "yes" : "no");
 	if (features.advice)
 		fprintf(to, "advice:      %s\n", features.advice);
 	return true;

@@ -280,6 +280,15 @@ uint64_t clock_map_error_ns(const struct clock_map *map, uint64_t local_ns)
 	return map->error_ns + (uint64_t)scale_up((int64_t)span_ns, map->growth_ppb, PPB);
 }
 
+int64_t clock_map_left_ns(const struct clock_map *map, uint64_t local_ns)
+{
+	uint64_t span_ns = local_ns > map->local_ns ? local_ns - map->local_ns : 0;
+
+	if (span_ns >= map->slew_span_ns)
+		return 0;
+	return scale_down((int64_t)(map->slew_span_ns - span_ns), map->slew_ppb, PPB);
+}
+
 uint64_t clock_map_local_ns(const struct clock_map *map, uint64_t pod_ns)
 {
 	int64_t speed = PPB + map->rate_ppb, slewing = speed + map->slew_ppb;
@@ -330,6 +339,7 @@ void pod_clock_update(struct pod_clock *clock, uint64_t local_ns, struct clock_m
 	proven = proven_later(clock, local_ns);
 	likely = likely_later(clock, local_ns);
 	map.rate_ppb = (int32_t)clock->rate_ppb;
+	map.rate_spread_ppb = (int32_t)clock->rate_spread;
 	map.growth_ppb = (uint32_t)larger(clock->rate_high - clock->rate_ppb,
 					  clock->rate_ppb - clock->rate_low);
 	map.pod_ns = local_ns + (uint64_t)middle(&likely);

@@ -41,7 +41,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CLOCK_DRIFT_PPB_MAX 300000u /* between two hosts: 300 ppm */
+#define CLOCK_DRIFT_PPB_MAX 500000u /* between two hosts: 500 ppm */
 #define CLOCK_WANDER_PPB    1500u   /* change of that drift that goes unnoticed: 1.5 ppm */
 #define CLOCK_SLEW_PPB_MAX  500000u
 #define CLOCK_STEP_NS	    10000000u
@@ -65,6 +65,7 @@ struct clock_sample {
 struct clock_map {
 	uint64_t local_ns, pod_ns;
 	int32_t rate_ppb, slew_ppb;
+	int32_t rate_spread_ppb; /* the rate is likely known to this */
 	uint64_t slew_span_ns;
 	uint64_t error_ns;   /* bound at local_ns; UINT64_MAX: no sample yet */
 	uint32_t growth_ppb; /* of the bound afterwards */
@@ -123,5 +124,8 @@ bool pod_clock_known(const struct pod_clock *clock);
 uint64_t clock_map_pod_ns(const struct clock_map *map, uint64_t local_ns);
 uint64_t clock_map_error_ns(const struct clock_map *map, uint64_t local_ns);
 uint64_t clock_map_local_ns(const struct clock_map *map, uint64_t pod_ns);
+
+/* What is left to slew at local_ns: the estimate is so far ahead of the map. */
+int64_t clock_map_left_ns(const struct clock_map *map, uint64_t local_ns);
 
 #endif

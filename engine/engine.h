@@ -26,6 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/tsc_line.h"
 #include "vcpu/cpuid.h"
 #include "vcpu/vcpu_state.h"
 
@@ -72,8 +73,11 @@ struct engine_exit {
 struct engine_features {
 	bool tsc_deadline; /* writes of MSR 0x6e0 have been seen to exit */
 	bool tsc_scaling;  /* engine_config.tsc_khz may differ from the host's */
-	bool walks_write;  /* guest page-table walks count as writes (AMD, or Intel with eptad=1) */
-	uint32_t tsc_khz;  /* of the host */
+	/* ... and by at least so much, for the guest's TSC to run at any slope: tsc_ratio() */
+	uint32_t tsc_margin_ppm;
+	bool walks_write; /* guest page-table walks count as writes (AMD, or Intel with eptad=1) */
+	uint32_t tsc_khz; /* of the host, by its own clock (engine/tsc_rate.h) */
+	const char *tsc_source; /* how that is known; static */
 	const char *advice; /* one line for pods of several nodes (eptad=1, say), or NULL; static */
 	struct cpuid_set offer; /* CPUID this host can offer (cpuid_offer()) */
 };
@@ -100,15 +104,6 @@ struct engine_config {
 	/* Of the pod (cpuid_finish()). Copied; the engine patches APIC ids in per vCPU. */
 	const struct cpuid_set *cpuid;
 	struct engine_pages pages; /* keep NULL: only this engine uses guest memory */
-};
-
-/*
- * Guest time: when this host's TSC (as rdtsc reads it) is host_tsc, the guest's is guest_tsc. A
- * pair, so that no delay between computing and setting it matters.
- */
-struct engine_tsc {
-	uint64_t host_tsc;
-	uint64_t guest_tsc;
 };
 
 /* The signal that kicks, as sigaction() wants it. Do not block it in threads that run vCPUs. */
@@ -139,6 +134,12 @@ struct engine_ops {
 	 */
 	void (*page_lost)(struct engine *engine, uint64_t gpa, uint64_t bytes);
 
+	/*
+	 * The ratio of guest TSC to host TSC that vCPUs will run at if asked for `wanted`: the
+	 * nearest one that the hardware has, and not above it. Any thread.
+	 */
+	uint64_t (*tsc_ratio)(const struct engine *engine, uint64_t wanted);
+
 	int (*vcpu_create)(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu);
 	void (*vcpu_destroy)(struct engine_vcpu *vcpu);
 	/* Before the first run, by the thread that will run it: kicks go to that thread. */
@@ -152,11 +153,12 @@ struct engine_ops {
 	 */
 	int (*vcpu_save)(struct engine_vcpu *vcpu, struct vcpu_state *state);
 	/*
-	 * Guest TSC := tsc, plus what the guest itself has added through TSC_ADJUST. Owner thread,
-	 * between runs; after vcpu_load(), as often as the pod clock wants (a few microseconds).
-	 * Backwards steps are the caller's to avoid.
+	 * Guest TSC := line, plus what the guest itself has added through TSC_ADJUST. A line, so
+	 * that no delay between computing and setting it matters; its ratio is one that tsc_ratio()
+	 * gave. Owner thread, between runs; after vcpu_load(), as often as the pod clock wants (a
+	 * few microseconds). Backwards steps are the caller's to avoid.
 	 */
-	int (*vcpu_set_tsc)(struct engine_vcpu *vcpu, const struct engine_tsc *tsc);
+	int (*vcpu_set_tsc)(struct engine_vcpu *vcpu, const struct tsc_line *line);
 	int (*vcpu_run)(struct engine_vcpu *vcpu, struct engine_exit *exit);
 	/* Any thread or signal handler. The present or the next run ends soon with EXIT_KICKED. */
 	void (*vcpu_kick)(struct engine_vcpu *vcpu);

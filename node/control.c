@@ -28,8 +28,10 @@
 #define LAST_WORDS_NS	 400000000ull
 #define PING_START_NS	 2000000ull    /* until the clock is good */
 #define PING_INTERVAL_NS 100000000ull  /* and from then on */
-#define RESYNC_NS	 1000000000ull /* how often the guest's TSC is held against the pod clock */
-#define RESYNC_STEP_NS	 20000000ull   /* and while it is being corrected */
+#define RESYNC_NS	 1000000000ull /* the clock is read anew at least so often */
+#define RESYNC_AGAIN_NS	 1000000ull    /* vCPUs that have not taken the TSC over are looked at */
+#define RESYNC_WAIT_NS	 50000000ull   /* ... and waited for until then */
+#define RATE_NS		 5000000000ull /* and the TSC held against the kernel's clock */
 #define MESH_POLL_NS	 1000000000ull /* strangers that fell silent are dropped by then */
 #define EVENTS_MAX	 64
 #define MESSAGES_MAX	 64 /* of one peer in a row: nobody can keep this thread from the others */
@@ -39,7 +41,7 @@ struct control_thread {
 	pthread_t thread;
 	int epoll_fd, wake_fd;
 	struct heartbeat heartbeat;
-	uint64_t ping_ns, resync_ns, mesh_ns;
+	uint64_t ping_ns, resync_ns, moved_ns, rate_ns, mesh_ns;
 	struct control_pings pings;
 	bool unread[NODES_MAX]; /* a peer's channel has more than was read */
 
@@ -47,6 +49,11 @@ struct control_thread {
 	uint64_t failed_ns[NODES_MAX]; /* when a page channel failed; 0: not */
 	char failed_cause[NODES_MAX][128];
 };
+
+static uint64_t local_ns(const struct node *node)
+{
+	return node_clock_local_ns(node->clock);
+}
 
 static void handle_ping(struct node *node, const struct control_message *msg)
 {
@@ -61,16 +68,34 @@ static void handle_ping(struct node *node, const struct control_message *msg)
 	node_send(node, msg->src, &pong);
 }
 
+/*
+ * Later, a guest's time that is off by much ends the pod (resync_vcpus()): until then the clock may
+ * find back.
+ */
+static void clock_contradicts(struct node *node, bool started)
+{
+	static const char what[] = "runs apart from the first node's by more than %u ppm, or has "
+				   "jumped: has it been suspended, is its TSC constant?";
+	char text[160];
+	snprintf(text, sizeof(text), what, CLOCK_DRIFT_PPB_MAX / 1000);
+	if (started)
+		node_say(node, "this host's clock %s", text);
+	else
+		node_end_with(node, CONTROL_END_NODE_ERROR, 1, "node %u (%s): its clock %s",
+			      node->self, node->config->node[node->self].name, text);
+}
+
 static void handle_pong(struct node *node, const struct control_clock_pong *pong)
 {
 	if (!control_pings_answer(&node->control->pings, pong))
 		return;
 	struct clock_sample sample = { .sent_ns = pong->sent_ns,
-				       .received_ns = node_clock_local_ns(),
+				       .received_ns = local_ns(node),
 				       .pod_received_ns = pong->peer_received_ns,
 				       .pod_sent_ns = pong->peer_sent_ns };
 	bool ready = node_clock_ready(node->clock);
-	node_clock_pong(node->clock, &sample);
+	if (node_clock_pong(node->clock, &sample) < 0)
+		clock_contradicts(node, ready);
 	if (ready || !node_clock_ready(node->clock))
 		return;
 	pthread_mutex_lock(&node->lock);
@@ -139,7 +164,7 @@ static void read_channel(struct control_thread *c, uint16_t peer)
 		r = control_receive(channel, &msg);
 		if (r < 0)
 			break;
-		heartbeat_heard(&c->heartbeat, peer, node_clock_local_ns());
+		heartbeat_heard(&c->heartbeat, peer, local_ns(c->node));
 		if (!control_rules_allow(c->node->config, c->node->self, &msg))
 			r = -EPROTO;
 		else
@@ -159,7 +184,7 @@ void control_page_link_failed(struct node *node, uint16_t peer, const char *caus
 	struct control_thread *c = node->control;
 	pthread_mutex_lock(&c->lock);
 	if (!c->failed_ns[peer]) {
-		c->failed_ns[peer] = node_clock_local_ns();
+		c->failed_ns[peer] = local_ns(node);
 		snprintf(c->failed_cause[peer], sizeof(c->failed_cause[peer]), "%s", cause);
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -208,26 +233,60 @@ static uint64_t keep_clock(struct control_thread *c, uint64_t now)
 		return UINT64_MAX;
 	if (now >= c->ping_ns) {
 		struct control_message ping = { .type = CONTROL_CLOCK_PING };
-		ping.clock_ping = control_pings_new(&c->pings, node_clock_local_ns());
+		ping.clock_ping = control_pings_new(&c->pings, local_ns(node));
 		node_send(node, 0, &ping);
 		c->ping_ns =
-			now + (node_clock_ready(node->clock) ? PING_INTERVAL_NS : PING_START_NS);
+			now + (node_clock_settled(node->clock) ? PING_INTERVAL_NS : PING_START_NS);
 	}
 	return c->ping_ns;
 }
 
+/* The guest's TSC here goes after the pod clock; all vCPUs take it over when it has been moved. */
 static void resync_vcpus(struct control_thread *c, uint64_t now)
 {
 	struct node *node = c->node;
+	struct node_clock_follow follow;
 	if (now < c->resync_ns)
 		return;
 	c->resync_ns = now + RESYNC_NS;
 	node_clock_update(node->clock);
-	if (!atomic_load(&node->vcpus_exist) || !node_clock_tsc_follow(node->clock))
+	if (!atomic_load(&node->vcpus_exist))
 		return;
-	c->resync_ns = now + RESYNC_STEP_NS;
+	/*
+	 * Two vCPUs are never two moves apart. One that does not get to run, or waits for a page,
+	 * takes over what it has missed before it runs the guest again; it is not waited for long.
+	 */
 	for (uint32_t i = 0; i < node_vcpu_count(node); i++)
+		if (vcpu_resync_pending(node->vcpu[i]) && now < c->moved_ns + RESYNC_WAIT_NS) {
+			c->resync_ns = now + RESYNC_AGAIN_NS;
+			return;
+		}
+	node_clock_tsc_follow(node->clock, &follow);
+	c->resync_ns = now + follow.again_ns;
+	if (follow.moved)
+		c->moved_ns = now;
+	for (uint32_t i = 0; follow.moved && i < node_vcpu_count(node); i++)
 		vcpu_resync_tsc(node->vcpu[i]);
+	if (follow.lost_ns)
+		node_end_with(node, CONTROL_END_NODE_ERROR, 1,
+			      "node %u (%s): the guest's TSC here is off by %.1f ms and does not "
+			      "find back: its host's clock has jumped, or runs unsteadily",
+			      node->self, node->config->node[node->self].name,
+			      (double)follow.lost_ns / 1e6);
+}
+
+/* A TSC that does not run as it did, by the kernel's clock, is somebody's to know. */
+static void watch_rate(struct control_thread *c, uint64_t now)
+{
+	uint32_t khz, was = c->node->features.tsc_khz;
+	if (now < c->rate_ns)
+		return;
+	c->rate_ns = now + RATE_NS;
+	if (node_clock_rate_changed(c->node->clock, &khz))
+		node_say(c->node,
+			 "this host's TSC runs at %u kHz, not at %u as before: the guest's time "
+			 "is wrong by as much",
+			 khz, was);
 }
 
 static uint64_t least(uint64_t a, uint64_t b)
@@ -237,9 +296,11 @@ static uint64_t least(uint64_t a, uint64_t b)
 
 static int wait_ms(struct control_thread *c)
 {
-	uint64_t now = node_clock_local_ns();
+	struct node *node = c->node;
+	uint64_t now = local_ns(node);
 	beat(c, now);
 	resync_vcpus(c, now);
+	watch_rate(c, now);
 	if (now >= c->mesh_ns) {
 		c->mesh_ns = now + MESH_POLL_NS;
 		mesh_poll(c->node->mesh);
@@ -249,7 +310,7 @@ static int wait_ms(struct control_thread *c)
 		if (c->unread[n])
 			return 0;
 	next = least(next, least(keep_clock(c, now), judge_failed(c, now)));
-	now = node_clock_local_ns();
+	now = local_ns(node);
 	if (next <= now)
 		return 0;
 	uint64_t ms = (next - now + 999999) / 1000000;
@@ -313,7 +374,7 @@ int control_start(struct node *node)
 					   .node_count = (uint16_t)node->config->node_count };
 	int r = c->wake_fd < 0 || c->epoll_fd < 0 ? -EMFILE : 0;
 	if (!r)
-		r = heartbeat_init(&c->heartbeat, &config, node_clock_local_ns());
+		r = heartbeat_init(&c->heartbeat, &config, local_ns(node));
 	if (!r)
 		r = watch_all(c);
 	if (!r) {

@@ -66,7 +66,7 @@ static uint64_t now_ns(void *ctx)
 	return node_now_ns(ctx);
 }
 
-static void tsc(void *ctx, struct engine_tsc *ret_tsc)
+static void tsc(void *ctx, struct tsc_line *ret_tsc)
 {
 	struct node *node = ctx;
 	node_clock_tsc(node->clock, ret_tsc);

@@ -244,11 +244,12 @@ static int create_vcpus(struct node *node, char *why, size_t why_size)
 			guest_memory_hva(node->memory, node->map.range[i].gpa),
 			node->map.range[i].bytes);
 	atomic_store_explicit(&node->engine_complete, r == 0, memory_order_release);
-	/* Without scaling the guest's TSC runs as the host's does, whatever its rate is said to be.
-	 */
-	node_clock_tsc_start(node->clock, node->start.epoch_ns, node->start.tsc_khz,
-			     node->features.tsc_scaling ? node->features.tsc_khz
-							: node->start.tsc_khz);
+	node->tsc = (struct node_clock_tsc){ .epoch_ns = node->start.epoch_ns,
+					     .guest_khz = node->start.tsc_khz,
+					     .engine_ops = node->options->engine,
+					     .engine = node->engine };
+	if (!r)
+		node_clock_tsc_start(node->clock, &node->tsc);
 	if (!r)
 		r = guest_io_create(node);
 	struct vcpu_config config = {
@@ -378,6 +379,7 @@ static int load_guest(struct node *node, char *why, size_t why_size)
 static int start_vcpus(struct node *node)
 {
 	int r = 0;
+	node_clock_tsc_start(node->clock, &node->tsc);
 	for (uint32_t i = 0; !r && i < node_vcpu_count(node); i++)
 		r = vcpu_start(node->vcpu[i]);
 	return r;
@@ -406,6 +408,11 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 	int r = check_names(node, why, why_size);
 	if (!r)
 		r = check(node->options, &node->features, &node->map, why, why_size);
+	struct node_clock_config clock = { .reference = node->self == 0,
+					   .exact_rate = !node->features.tsc_scaling,
+					   .host_khz = node->features.tsc_khz };
+	if (!r)
+		r = node_clock_create(&clock, &node->clock);
 	if (!r && node->options->engine_note[0])
 		node_say(node, "%s", node->options->engine_note);
 	if (!r && node->config->node_count > 1 && node->features.advice)
@@ -588,8 +595,6 @@ int node_run(const struct node_options *options, struct node_result *ret_result)
 	int r = node->ended_fd < 0 ? -errno : 0;
 	if (!r)
 		r = take_signals(node);
-	if (!r)
-		r = node_clock_create(node->self, &node->clock);
 	if (!r)
 		r = bring_up(node, why, sizeof(why));
 	if (r == 0) {

@@ -6,6 +6,8 @@
  * local clock, and do both again if the control thread has changed the map meanwhile. That also is
  * what the filter asks for: an old map is only ever used with a time from before the new one
  * begins.
+ *
+ * Tested in tests/node/test_node_clock.c, with a TSC that the test moves.
  */
 #include "node/node_clock.h"
 
@@ -14,60 +16,90 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <x86intrin.h>
 
-#define READY_SAMPLES 100
-#define TSC_STEP_NS   100
-#define TSC_FINE_NS   200
+#include "engine/host_clock.h"
+#include "engine/tsc_rate.h"
+
+/* The clock is good enough to start by, or will not become so soon (a busy host, a slow link). */
+#define READY_SAMPLES	  100
+#define SETTLED_SAMPLES	  400
+#define READY_ERROR_NS	  50000u
+#define READY_SPREAD_PPB  5000
+#define READY_PATIENCE_NS 5000000000ull
+
+#define CONTRADICTIONS_MAX 3 /* before the start: one may be a host that was suspended */
+#define TSC_FINE_NS	   200
+#define TSC_FINE_PART	   50 /* of the clock's error */
+#define TSC_LATER_NS	   500000000ull
+
+/* How often the TSC is held against the kernel's clock anew. */
+#define RATE_SPAN_NS  60000000000ull
+#define RATE_LEAST_NS 1000000000ull
 
 struct node_clock {
-	struct pod_clock filter; /* control thread's */
+	uint32_t host_khz;
+	bool exact_rate;
+	uint64_t ns_factor; /* ns a tick, 2^NS_BITS */
+
+	struct pod_clock filter; /* control thread's, as the next two */
+	uint64_t first_sample_ns;
+	struct tsc_bracket rate_from;
 
 	atomic_uint sequence; /* odd while map is being written; pairs with the readers' loads */
 	struct clock_map map;
-	atomic_uint samples;
+	atomic_bool ready;
 
-	pthread_mutex_t lock; /* guards the line */
-	struct engine_tsc line;
-	uint64_t epoch_ns;
-	uint32_t guest_khz, host_khz;
-	atomic_int_fast64_t tsc_error_ns;
+	pthread_mutex_t lock; /* guards the rest */
+	struct node_clock_tsc tsc;
+	struct tsc_line line;
+	bool line_exists;
 };
 
-static uint64_t raw_ns(void)
+#define NS_BITS 40
+
+static uint64_t ns_of(const struct node_clock *clock, uint64_t tsc)
 {
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC_RAW, &t);
-	return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+	return (uint64_t)((unsigned __int128)tsc * clock->ns_factor >> NS_BITS);
 }
 
-uint64_t node_clock_local_ns(void)
+uint64_t node_clock_local_ns(const struct node_clock *clock)
 {
-	return raw_ns();
+	return ns_of(clock, host_clock_tsc());
 }
 
 void node_clock_update(struct node_clock *clock)
 {
 	atomic_fetch_add(&clock->sequence, 1);
 	atomic_thread_fence(memory_order_seq_cst);
-	pod_clock_update(&clock->filter, raw_ns(), &clock->map);
+	pod_clock_update(&clock->filter, node_clock_local_ns(clock), &clock->map);
 	atomic_thread_fence(memory_order_seq_cst);
 	atomic_fetch_add(&clock->sequence, 1);
 }
 
-int node_clock_create(uint16_t self, struct node_clock **ret_clock)
+static void read_bracket(struct tsc_bracket *ret_bracket)
+{
+	ret_bracket->before = host_clock_tsc();
+	ret_bracket->ns = host_clock_raw_ns();
+	ret_bracket->after = host_clock_tsc();
+}
+
+int node_clock_create(const struct node_clock_config *config, struct node_clock **ret_clock)
 {
 	struct node_clock *clock = calloc(1, sizeof(*clock));
 	if (!clock)
 		return -ENOMEM;
-	struct clock_config config = { .reference = self == 0 };
-	int r = pod_clock_init(&clock->filter, &config);
-	if (r < 0) {
+	struct clock_config filter = { .reference = config->reference };
+	uint32_t host_khz = config->host_khz;
+	int r = pod_clock_init(&clock->filter, &filter);
+	if (r < 0 || host_khz < TSC_RATE_KHZ_MIN || host_khz > TSC_RATE_KHZ_MAX) {
 		free(clock);
-		return r;
+		return r < 0 ? r : -EINVAL;
 	}
+	clock->host_khz = host_khz;
+	clock->exact_rate = config->exact_rate;
+	clock->ns_factor = (1000000ull << NS_BITS) / host_khz;
 	pthread_mutex_init(&clock->lock, NULL);
+	read_bracket(&clock->rate_from);
 	node_clock_update(clock);
 	*ret_clock = clock;
 	return 0;
@@ -75,18 +107,21 @@ int node_clock_create(uint16_t self, struct node_clock **ret_clock)
 
 void node_clock_destroy(struct node_clock *clock)
 {
+	if (!clock)
+		return;
+	pthread_mutex_destroy(&clock->lock);
 	free(clock);
 }
 
-/* A map and a local time that belong together. */
-static struct clock_map read_map(const struct node_clock *clock, uint64_t *ret_local_ns)
+/* A map and a TSC that belong together. */
+static struct clock_map read_map(const struct node_clock *clock, uint64_t *ret_tsc)
 {
 	struct clock_map map;
 	unsigned int before, after;
 	do {
 		before = atomic_load(&clock->sequence);
 		memcpy(&map, &clock->map, sizeof(map));
-		*ret_local_ns = raw_ns();
+		*ret_tsc = host_clock_tsc();
 		atomic_thread_fence(memory_order_seq_cst);
 		after = atomic_load(&clock->sequence);
 	} while (before != after || (before & 1));
@@ -95,111 +130,196 @@ static struct clock_map read_map(const struct node_clock *clock, uint64_t *ret_l
 
 uint64_t node_clock_now(const struct node_clock *clock)
 {
-	uint64_t local;
-	struct clock_map map = read_map(clock, &local);
-	return clock_map_pod_ns(&map, local);
+	uint64_t tsc;
+	struct clock_map map = read_map(clock, &tsc);
+	return clock_map_pod_ns(&map, ns_of(clock, tsc));
 }
 
-void node_clock_pong(struct node_clock *clock, const struct clock_sample *sample)
+static bool good_enough(const struct node_clock *clock, uint64_t now_ns)
 {
-	if (pod_clock_sample(&clock->filter, sample) < 0)
-		return;
-	if (atomic_load(&clock->samples) + 1 == READY_SAMPLES)
-		pod_clock_start(
-			&clock->filter); /* whoever waits for node_clock_ready() sees no step */
+	if (clock->filter.sample_count < READY_SAMPLES)
+		return false;
+	if (now_ns - clock->first_sample_ns >=
+	    (clock->exact_rate ? 4 * READY_PATIENCE_NS : READY_PATIENCE_NS))
+		return true;
+	return clock_map_error_ns(&clock->map, now_ns) <= READY_ERROR_NS &&
+	       (!clock->exact_rate || clock->filter.rate_spread <= READY_SPREAD_PPB);
+}
+
+int node_clock_pong(struct node_clock *clock, const struct clock_sample *sample)
+{
+	int r = pod_clock_sample(&clock->filter, sample);
+	if (r < 0)
+		return 0; /* late or nonsense: it says nothing */
+	if (!clock->first_sample_ns)
+		clock->first_sample_ns = sample->received_ns;
 	node_clock_update(clock);
-	atomic_fetch_add(&clock->samples, 1);
+	if (!node_clock_ready(clock) && good_enough(clock, sample->received_ns)) {
+		/* Whoever waits for node_clock_ready() sees no step. */
+		pod_clock_start(&clock->filter);
+		atomic_store(&clock->ready, true);
+	}
+	if (r == 0)
+		return 0;
+	return node_clock_ready(clock) || clock->filter.reset_count >= CONTRADICTIONS_MAX ? -ERANGE
+											  : 0;
 }
 
 bool node_clock_ready(const struct node_clock *clock)
 {
-	return clock->filter.config.reference || atomic_load(&clock->samples) >= READY_SAMPLES;
+	return clock->filter.config.reference || atomic_load(&clock->ready);
+}
+
+bool node_clock_settled(const struct node_clock *clock)
+{
+	return clock->filter.sample_count >= SETTLED_SAMPLES;
 }
 
 uint64_t node_clock_error_ns(const struct node_clock *clock)
 {
-	uint64_t local;
-	struct clock_map map = read_map(clock, &local);
-	return clock->filter.config.reference ? 0 : clock_map_error_ns(&map, local);
+	uint64_t tsc;
+	struct clock_map map = read_map(clock, &tsc);
+	return clock->filter.config.reference ? 0 : clock_map_error_ns(&map, ns_of(clock, tsc));
 }
 
-/* Both clocks at one moment: the reading of the pod clock that took the least time of a few. */
-static void read_both(const struct node_clock *clock, uint64_t *ret_tsc, uint64_t *ret_now_ns)
+uint32_t node_clock_pod_khz(const struct node_clock *clock)
 {
-	uint64_t least = UINT64_MAX;
-	for (int i = 0; i < 5; i++) {
-		uint64_t before = __rdtsc();
-		uint64_t now = node_clock_now(clock);
-		uint64_t took = __rdtsc() - before;
-		if (took < least) {
-			least = took;
-			*ret_tsc = before + took / 2;
-			*ret_now_ns = now;
-		}
-	}
+	uint64_t tsc;
+	struct clock_map map = read_map(clock, &tsc);
+	int64_t spread_ppb = map.rate_spread_ppb < 2 * READY_SPREAD_PPB ? map.rate_spread_ppb
+									: 2 * READY_SPREAD_PPB;
+	int64_t slowest = 1000000000 + map.rate_ppb - spread_ppb;
+	/* Where local seconds are short, the pod's have more of the TSC's ticks. Rounded up. */
+	return (uint32_t)(((uint64_t)clock->host_khz * 1000000000u + (uint64_t)slowest - 1) /
+			  (uint64_t)slowest);
 }
 
-static uint64_t guest_tsc_at(const struct node_clock *clock, uint64_t now_ns)
+/* ---- the guest's TSC ---- */
+
+/*
+ * Where the guest's TSC should be, and by which slope it grows. That is the filter's estimate, not
+ * the map, which is still on its way there: one lag is enough.
+ */
+struct target {
+	struct tsc_line aim;
+	int64_t left_ns;   /* what the map still lacks */
+	uint64_t error_ns; /* the map's */
+};
+
+static struct target target_now(const struct node_clock *clock)
 {
-	return (uint64_t)((unsigned __int128)(now_ns - clock->epoch_ns) * clock->guest_khz /
-			  1000000);
+	struct target target;
+	struct clock_map map = read_map(clock, &target.aim.host_tsc);
+	uint64_t local_ns = ns_of(clock, target.aim.host_tsc), pod_ns;
+	target.left_ns = clock_map_left_ns(&map, local_ns);
+	pod_ns = clock_map_pod_ns(&map, local_ns) + (uint64_t)target.left_ns;
+	target.aim.guest_tsc = (uint64_t)((__int128)(int64_t)(pod_ns - clock->tsc.epoch_ns) *
+					  clock->tsc.guest_khz / 1000000);
+	target.aim.ratio =
+		tsc_ratio_change(tsc_ratio(clock->tsc.guest_khz, clock->host_khz), map.rate_ppb);
+	target.error_ns = clock->filter.config.reference ? 0 : clock_map_error_ns(&map, local_ns);
+	return target;
 }
 
-void node_clock_tsc_start(struct node_clock *clock, uint64_t epoch_ns, uint32_t guest_khz,
-			  uint32_t host_khz)
+static uint64_t engine_ratio(const struct node_clock *clock, uint64_t wanted)
 {
-	uint64_t now = 0;
+	return clock->tsc.engine_ops->tsc_ratio(clock->tsc.engine, wanted);
+}
+
+void node_clock_tsc_start(struct node_clock *clock, const struct node_clock_tsc *tsc)
+{
 	pthread_mutex_lock(&clock->lock);
-	clock->epoch_ns = epoch_ns;
-	clock->guest_khz = guest_khz;
-	clock->host_khz = host_khz;
-	read_both(clock, &clock->line.host_tsc, &now);
-	clock->line.guest_tsc = guest_tsc_at(clock, now);
+	clock->tsc = *tsc;
+	clock->line = target_now(clock).aim;
+	clock->line.ratio = engine_ratio(clock, clock->line.ratio);
+	clock->line_exists = true;
 	pthread_mutex_unlock(&clock->lock);
 }
 
-/* Moves the point along the line to the host's TSC. */
-static void line_advance(struct node_clock *clock, uint64_t host_tsc)
+static uint64_t magnitude(int64_t value)
 {
-	uint64_t ticks = host_tsc - clock->line.host_tsc;
-	if (clock->guest_khz != clock->host_khz)
-		ticks = (uint64_t)((unsigned __int128)ticks * clock->guest_khz / clock->host_khz);
-	clock->line.guest_tsc += ticks;
-	clock->line.host_tsc = host_tsc;
+	return value < 0 ? -(uint64_t)value : (uint64_t)value;
 }
 
-bool node_clock_tsc_follow(struct node_clock *clock)
+void node_clock_tsc_follow(struct node_clock *clock, struct node_clock_follow *ret_follow)
 {
-	uint64_t host = 0, now = 0;
+	uint64_t wanted, apart_ns;
+	int64_t ahead_ns;
+	*ret_follow = (struct node_clock_follow){ .again_ns = TSC_LATER_NS };
 	pthread_mutex_lock(&clock->lock);
-	read_both(clock, &host, &now);
-	line_advance(clock, host);
-	int64_t ticks = (int64_t)(guest_tsc_at(clock, now) - clock->line.guest_tsc);
-	int64_t error = ticks * 1000000 / (int64_t)clock->guest_khz;
-	int64_t step = error > TSC_STEP_NS    ? TSC_STEP_NS
-		       : error < -TSC_STEP_NS ? -TSC_STEP_NS
-					      : error;
+	struct target target = target_now(clock);
+	struct tsc_steering steering = { .guest_khz = clock->tsc.guest_khz,
+					 .fine_ns = target.error_ns / TSC_FINE_PART };
 	/* What the clock itself may be off is not worth a kick of every vCPU. */
-	int64_t fine = (int64_t)(node_clock_error_ns(clock) / 8);
-	fine = fine > TSC_FINE_NS ? fine : TSC_FINE_NS;
-	bool move = error > fine || error < -fine;
-	if (move)
-		clock->line.guest_tsc += (uint64_t)(step * (int64_t)clock->guest_khz / 1000000);
-	atomic_store(&clock->tsc_error_ns, error);
+	if (steering.fine_ns < TSC_FINE_NS)
+		steering.fine_ns = TSC_FINE_NS;
+	ret_follow->moved =
+		tsc_line_steer(&clock->line, &target.aim, &steering, &wanted, &ahead_ns);
+	if (ret_follow->moved)
+		ret_follow->again_ns = tsc_line_turn(&clock->line, &target.aim, &steering, wanted,
+						     engine_ratio(clock, wanted));
 	pthread_mutex_unlock(&clock->lock);
-	return move;
+	apart_ns = magnitude(ahead_ns - target.left_ns);
+	if (apart_ns > target.error_ns && apart_ns - target.error_ns > NODE_CLOCK_TSC_LOST_NS)
+		ret_follow->lost_ns = apart_ns - target.error_ns;
 }
 
-void node_clock_tsc(const struct node_clock *clock, struct engine_tsc *ret_tsc)
+void node_clock_tsc(const struct node_clock *clock, struct tsc_line *ret_line)
 {
 	struct node_clock *c = (struct node_clock *)(uintptr_t)clock;
 	pthread_mutex_lock(&c->lock);
-	line_advance(c, __rdtsc());
-	*ret_tsc = c->line;
+	*ret_line = c->line;
 	pthread_mutex_unlock(&c->lock);
+}
+
+static int64_t ahead_now(const struct node_clock *clock, uint64_t *ret_error_ns)
+{
+	struct node_clock *c = (struct node_clock *)(uintptr_t)clock;
+	int64_t ticks = 0, left_ns = 0;
+	*ret_error_ns = 0;
+	pthread_mutex_lock(&c->lock);
+	if (c->line_exists) {
+		struct target target = target_now(c);
+		ticks = (int64_t)(target.aim.guest_tsc -
+				  tsc_line_at(&c->line, target.aim.host_tsc));
+		ticks = (int64_t)((__int128)ticks * 1000000 / c->tsc.guest_khz);
+		left_ns = target.left_ns;
+		*ret_error_ns = target.error_ns;
+	}
+	pthread_mutex_unlock(&c->lock);
+	return ticks - left_ns;
 }
 
 int64_t node_clock_tsc_error_ns(const struct node_clock *clock)
 {
-	return atomic_load(&clock->tsc_error_ns);
+	uint64_t error_ns;
+	return ahead_now(clock, &error_ns);
+}
+
+uint64_t node_clock_tsc_bound_ns(const struct node_clock *clock)
+{
+	uint64_t error_ns;
+	int64_t ahead_ns = ahead_now(clock, &error_ns);
+	return error_ns + magnitude(ahead_ns);
+}
+
+bool node_clock_rate_changed(struct node_clock *clock, uint32_t *ret_khz)
+{
+	uint64_t khz = clock->host_khz, slack = khz * NODE_CLOCK_RATE_PPM / 1000000;
+	struct tsc_bracket now;
+	struct tsc_rate rate;
+	bool changed = false;
+	read_bracket(&now);
+	if (now.ns - clock->rate_from.ns < RATE_LEAST_NS)
+		return false;
+	if (!tsc_rate_bounds(&clock->rate_from, &now, &rate)) {
+		*ret_khz = 0;
+		changed = true;
+	} else if (rate.low_khz > khz + slack || rate.high_khz < khz - slack) {
+		*ret_khz = rate.low_khz + (rate.high_khz - rate.low_khz) / 2;
+		changed = true;
+	}
+	if (changed || now.ns - clock->rate_from.ns >= RATE_SPAN_NS)
+		clock->rate_from = now;
+	return changed;
 }

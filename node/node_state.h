@@ -38,7 +38,8 @@ struct node {
 	struct control_start start;
 
 	struct mesh *mesh;
-	struct node_clock *clock;
+	struct node_clock *clock; /* from check() on */
+	struct node_clock_tsc tsc;
 	struct guest_memory *memory;
 	struct pager *pager;
 	struct memory_port *loader_port;

@@ -3,6 +3,7 @@
  * How nodes agree on what the guest will see, before anything runs.
  *
  *	others                node 0
+ *	(the pod clock is known)
  *	FEATURES   ------->   folds all CPUs into the least common, checks TSC rates
  *	           <-------   START: CPUID, TSC rate, memory, epoch
  *	(memory, vCPUs)       (memory, vCPUs, guest loaded)
@@ -22,6 +23,10 @@
 
 #define START_SECONDS 60
 #define SAY_SECONDS   3
+
+/* Between hosts that cannot scale their TSCs: how far apart, and how much faster the guest's is. */
+#define TSC_UNSCALED_APART_PPM	25u
+#define TSC_UNSCALED_MARGIN_PPM 5u
 
 struct waiting {
 	const char *for_what;
@@ -89,7 +94,7 @@ static bool have_clock(const struct node *node)
 static void put_features(const struct node *node, struct control_features *features)
 {
 	snprintf(features->engine, sizeof(features->engine), "%s", node->options->engine->name);
-	features->tsc_khz = node->features.tsc_khz;
+	features->tsc_khz = node_clock_pod_khz(node->clock);
 	features->tsc_deadline = node->features.tsc_deadline;
 	features->tsc_scaling = node->features.tsc_scaling;
 	features->walks_write = node->features.walks_write;
@@ -98,8 +103,8 @@ static void put_features(const struct node *node, struct control_features *featu
 	features->vcpu_count = (uint16_t)node_vcpu_count(node);
 }
 
-/* Host TSCs must run alike where they cannot be scaled: the guest's TSC must not drift between
- * nodes. */
+/* Host TSCs must run alike where they cannot be scaled: what is missing is made up for by steps
+ * (core/tsc_line.h), and they are small. */
 static int check_peer(struct node *node, uint16_t peer, const struct control_features *f, char *why,
 		      size_t why_size)
 {
@@ -113,14 +118,36 @@ static int check_peer(struct node *node, uint16_t peer, const struct control_fea
 	}
 	uint32_t ours = node->features.tsc_khz, theirs = f->tsc_khz;
 	uint32_t apart = ours > theirs ? ours - theirs : theirs - ours;
-	if (apart > ours / 1000 && !f->tsc_scaling) {
+	if ((uint64_t)apart * 1000000 > (uint64_t)ours * TSC_UNSCALED_APART_PPM &&
+	    (!f->tsc_scaling || !node->features.tsc_scaling)) {
 		snprintf(why, why_size,
-			 "node %u (%s) has a TSC of %u kHz, this one of %u kHz, and its CPU cannot "
-			 "scale it: use hosts of one kind",
+			 "node %u (%s) has a TSC of %u kHz, this one of %u kHz, and not both CPUs "
+			 "can scale it: use hosts of one kind",
 			 peer, name, theirs, ours);
 		return -EINVAL;
 	}
 	return 0;
+}
+
+/*
+ * The rate of the guest's TSC, in the pod clock's kHz: one that every host can follow. One node, or
+ * an engine that can scale by anything: the first node's own. Else it is faster than every host's,
+ * by what the engine needs to scale at all, or, where somebody cannot, by a little, so that all
+ * have to step forward only.
+ */
+static uint32_t guest_khz(const struct node *node)
+{
+	uint64_t khz = node->features.tsc_khz, margin = node->features.tsc_margin_ppm;
+	bool scaling = node->features.tsc_scaling;
+	for (uint32_t n = 1; n < node->config->node_count; n++) {
+		const struct control_features *f = node->peer_features[n];
+		scaling &= f->tsc_scaling;
+		khz = f->tsc_khz > khz ? f->tsc_khz : khz;
+	}
+	if (node->config->node_count == 1 || (scaling && margin == 0))
+		return node->features.tsc_khz;
+	return (uint32_t)(khz +
+			  (khz * (scaling ? margin : TSC_UNSCALED_MARGIN_PPM) + 999999) / 1000000);
 }
 
 static int fold_features(struct node *node, struct control_start *start, char *why, size_t why_size)
@@ -162,7 +189,7 @@ static int agree_as_first(struct node *node, char *why, size_t why_size)
 	if (r < 0)
 		return r;
 	msg.start.memory_bytes = node->config->memory;
-	msg.start.tsc_khz = node->features.tsc_khz;
+	msg.start.tsc_khz = guest_khz(node);
 	msg.start.vcpu_count = (uint16_t)node->config->vcpu_count;
 	msg.start.epoch_ns = node_now_ns(node);
 	node->start = msg.start;
@@ -173,11 +200,17 @@ static int agree_as_first(struct node *node, char *why, size_t why_size)
 static int agree_as_other(struct node *node, char *why, size_t why_size)
 {
 	struct control_message msg = { .type = CONTROL_FEATURES };
+	/* First, since this host's rates are told by the pod clock. */
+	int r = wait_until(
+		node,
+		&(struct waiting){ "measuring the distance to the first node's clock", have_clock },
+		why, why_size);
+	if (r < 0)
+		return r;
 	put_features(node, &msg.features);
 	node_send(node, 0, &msg);
-	int r = wait_until(node,
-			   &(struct waiting){ "waiting for the first node's START", have_start },
-			   why, why_size);
+	r = wait_until(node, &(struct waiting){ "waiting for the first node's START", have_start },
+		       why, why_size);
 	if (r < 0)
 		return r;
 	if (node->start.memory_bytes != node->config->memory ||
@@ -188,10 +221,7 @@ static int agree_as_other(struct node *node, char *why, size_t why_size)
 			"all nodes the same file");
 		return -EINVAL;
 	}
-	return wait_until(
-		node,
-		&(struct waiting){ "measuring the distance to the first node's clock", have_clock },
-		why, why_size);
+	return 0;
 }
 
 int start_agree(struct node *node, char *why, size_t why_size)

@@ -73,6 +73,7 @@ static char *stats_own(struct node *node)
 		.promised_bytes = config->memory,
 		.clock_error_ns = node_clock_error_ns(node->clock),
 		.tsc_error_ns = node_clock_tsc_error_ns(node->clock),
+		.tsc_bound_ns = node_clock_tsc_bound_ns(node->clock),
 		.vcpu_count = vcpus ? node_vcpu_count(node) : 0,
 		.vcpu = vcpus,
 	};

@@ -26,6 +26,7 @@ struct stats_node {
 	struct pager_stats pager;
 	uint64_t clock_error_ns;
 	int64_t tsc_error_ns;
+	uint64_t tsc_bound_ns;
 	struct pager_hot_page hot[STATS_HOT_PAGES];
 	uint32_t hot_count;
 	uint32_t vcpu_count;

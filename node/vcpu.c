@@ -138,6 +138,11 @@ void vcpu_resync_tsc(struct vcpu *vcpu)
 	wake(vcpu);
 }
 
+bool vcpu_resync_pending(const struct vcpu *vcpu)
+{
+	return atomic_load(&vcpu->resync) && atomic_load(&vcpu->activity) != VCPU_ENDED;
+}
+
 void vcpu_stop(struct vcpu *vcpu)
 {
 	atomic_store(&vcpu->stop, true);
@@ -347,7 +352,7 @@ static bool handle_exit(struct vcpu *vcpu, struct vcpu_end *ret_end)
 static int load_state(struct vcpu *vcpu)
 {
 	const struct vcpu_config *config = &vcpu->config;
-	struct engine_tsc tsc;
+	struct tsc_line tsc;
 	int error = config->engine_ops->vcpu_load(vcpu->engine_vcpu, &vcpu->state);
 
 	if (error)
@@ -358,7 +363,7 @@ static int load_state(struct vcpu *vcpu)
 
 static int resync_tsc(struct vcpu *vcpu)
 {
-	struct engine_tsc tsc;
+	struct tsc_line tsc;
 
 	if (!atomic_exchange(&vcpu->resync, false))
 		return 0;

@@ -48,7 +48,7 @@ struct vcpu_ops {
 	uint64_t (*now_ns)(void *ctx); /* pod clock; never goes backwards */
 	/* The pair of host and guest TSC to go by from now on: at the start and after
 	 * vcpu_resync_tsc(). */
-	void (*tsc)(void *ctx, struct engine_tsc *ret_tsc);
+	void (*tsc)(void *ctx, struct tsc_line *ret_tsc);
 	/* A port or MMIO access that nobody else has answered. 0, or negative: the pod ends, stop
 	 * running. */
 	int (*io)(void *ctx, uint32_t vcpu, const struct pc_access *access);
@@ -95,6 +95,8 @@ int vcpu_start(struct vcpu *vcpu);
 void vcpu_post(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool level);
 /* Any thread: set the guest's TSC to the pod clock again, soon (the clock filter has moved). */
 void vcpu_resync_tsc(struct vcpu *vcpu);
+/* It has not yet done so. */
+bool vcpu_resync_pending(const struct vcpu *vcpu);
 /* Any thread: kick it, so that the rip in a later vcpu_stats() is fresh. */
 void vcpu_sample(struct vcpu *vcpu);
 /* Any thread: end the thread as soon as it leaves the guest or ops->io. Does not wait. */

@@ -26,9 +26,14 @@
 #define KVM_EXIT_MEMORY_FAULT 39
 #endif
 
+#define KVM_TSC_TOLERANCE_PPM 250 /* KVM's own: up to that, it does not scale */
+#define KVM_TSC_ROOM_PPM      100 /* for what the host's oscillator wanders */
+
 struct engine {
 	int kvm_fd, vm_fd;
 	uint32_t tsc_khz; /* the guest's */
+	uint32_t kvm_khz; /* what KVM takes the host's for */
+	bool tsc_scales;
 	uint32_t slot_count;
 	uint32_t run_bytes; /* mapping of struct kvm_run */
 	struct cpuid_set cpuid;
@@ -43,9 +48,8 @@ struct engine_vcpu {
 	uint32_t number;
 	int fd;
 	struct kvm_run *run;
-	uint64_t msr_known; /* bit n: this host has enum vcpu_msr n */
-	uint64_t tsc_ratio; /* guest TSC = host TSC * ratio >> tsc_ratio_bits, + offset; 0: equal */
-	uint32_t tsc_ratio_bits;
+	uint64_t msr_known;	  /* bit n: this host has enum vcpu_msr n */
+	uint32_t khz;		  /* of its TSC, as KVM was told last */
 	struct engine_exit *exit; /* whose question is open: NULL, or as passed to run */
 	struct engine_exit stashed;
 	bool has_stashed;   /* an exit that came up while saving */
@@ -90,6 +94,9 @@ void kvm_engine_destroy(struct engine *engine);
 int kvm_engine_add_memory(struct engine *engine, uint64_t gpa, void *hva, uint64_t bytes);
 int kvm_vcpu_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu);
 void kvm_vcpu_destroy(struct engine_vcpu *vcpu);
+/* The kHz to tell KVM for a ratio of tsc_ratio(), and that function's pure part. */
+uint32_t kvm_tsc_khz_for(uint64_t ratio, uint32_t kvm_khz);
+uint64_t kvm_tsc_nearest(uint64_t wanted, uint32_t kvm_khz, bool scales, uint32_t ratio_bits);
 
 /* probe.c */
 enum kvm_vendor { KVM_VENDOR_NONE, KVM_VENDOR_AMD, KVM_VENDOR_INTEL };
@@ -98,5 +105,7 @@ enum kvm_vendor kvm_host_vendor(void);
 int kvm_probe(struct engine_features *ret_features, char *why, size_t why_size);
 /* Opens /dev/kvm and checks everything but a real guest. The fd, or negative errno with `why`. */
 int kvm_open_checked(char *why, size_t why_size);
+/* What KVM takes the host's TSC for, in kHz, or negative errno. */
+int kvm_read_tsc_khz(int fd);
 
 #endif

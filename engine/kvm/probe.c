@@ -12,6 +12,7 @@
  * Tested by tests/engine/test_kvm_probe.c and, where it is real, by cases_machine.c.
  */
 #include "engine/kvm/kvm.h"
+#include "engine/tsc_rate.h"
 
 #include <cpuid.h>
 #include <errno.h>
@@ -290,7 +291,7 @@ static int probe_deadline(int fd, uint32_t tsc_khz, char *why, size_t why_size)
 }
 
 /* The host's TSC frequency, which only a vCPU tells. */
-static int read_tsc_khz(int fd)
+int kvm_read_tsc_khz(int fd)
 {
 	int vm = ioctl(fd, KVM_CREATE_VM, 0), vcpu, khz;
 
@@ -323,18 +324,24 @@ int kvm_probe(struct engine_features *ret_features, char *why, size_t why_size)
 {
 	struct engine_features features = { .walks_write = true };
 	int fd = kvm_open_checked(why, why_size), seen, khz;
+	struct tsc_rate rate;
 
 	if (fd < 0)
 		return fd;
-	khz = read_tsc_khz(fd);
+	khz = kvm_read_tsc_khz(fd);
 	if (khz < 0) {
 		snprintf(why, why_size, "KVM cannot create a VM here: %s", strerrordesc_np(-khz));
 		seen = -ENOTSUP;
 		goto out;
 	}
-	features.tsc_khz = (uint32_t)khz;
+	seen = tsc_rate_measure((uint32_t)khz, &rate, why, why_size);
+	if (seen)
+		goto out;
+	features.tsc_khz = rate.khz;
+	features.tsc_source = rate.source;
 	features.tsc_scaling = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) > 0;
-	seen = probe_deadline(fd, features.tsc_khz, why, why_size);
+	features.tsc_margin_ppm = KVM_TSC_TOLERANCE_PPM + KVM_TSC_ROOM_PPM;
+	seen = probe_deadline(fd, (uint32_t)khz, why, why_size);
 	if (seen < 0) {
 		seen = -ENOTSUP;
 		goto out;

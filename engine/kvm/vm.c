@@ -19,14 +19,11 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include <x86intrin.h>
 
 /* Intel hosts without unrestricted guests keep these pages in the guest's space (KVM
  * API 4.41, 4.37). */
 #define IDENTITY_MAP_GPA 0xfeffc000ull
 #define TSS_GPA		 0xfeffd000ull
-
-#define TSC_TOLERANCE_PPM 250 /* KVM's own: below it, it does not scale */
 
 static int explain(char *why, size_t why_size, int err, const char *what)
 {
@@ -74,6 +71,13 @@ int kvm_engine_create(const struct engine_config *config, struct engine **ret_en
 	engine->kvm_fd = err = kvm_open_checked(why, why_size);
 	if (err < 0)
 		goto out;
+	err = kvm_read_tsc_khz(engine->kvm_fd);
+	if (err < 0) {
+		explain(why, why_size, err, "KVM_GET_TSC_KHZ");
+		goto out;
+	}
+	engine->kvm_khz = (uint32_t)err;
+	engine->tsc_scales = ioctl(engine->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) > 0;
 	err = create_vm(engine, why, why_size);
 	if (err)
 		goto out;
@@ -151,29 +155,51 @@ static int set_cpuid(struct engine_vcpu *vcpu)
 	return ioctl(vcpu->fd, KVM_SET_CPUID2, &list) ? -errno : 0;
 }
 
-/*
- * The guest's frequency. With a difference that KVM can scale, remember its ratio: fixed point,
- * with 32 fraction bits on AMD (APM vol. 2, 15.30.5) and 48 on Intel (SDM vol. 3, 24.6.5).
- */
-static int set_tsc_khz(struct engine_vcpu *vcpu)
-{
-	uint64_t guest = vcpu->engine->tsc_khz, host;
-	uint64_t difference;
-	int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
+/* ---- the TSC ---- */
 
-	if (khz <= 0)
-		return -EIO;
-	host = (uint64_t)khz;
-	difference = guest > host ? guest - host : host - guest;
-	if (difference * 1000000 <= host * TSC_TOLERANCE_PPM)
+uint64_t kvm_tsc_nearest(uint64_t wanted, uint32_t kvm_khz, bool scales, uint32_t ratio_bits)
+{
+	uint64_t khz = (uint64_t)((unsigned __int128)wanted * kvm_khz >> TSC_RATIO_BITS);
+	uint64_t difference = khz > kvm_khz ? khz - kvm_khz : kvm_khz - khz;
+
+	if (!scales || difference * 1000000 <= (uint64_t)kvm_khz * KVM_TSC_TOLERANCE_PPM)
+		return TSC_RATIO_ONE;
+	return (uint64_t)(((unsigned __int128)khz << ratio_bits) / kvm_khz)
+	       << (TSC_RATIO_BITS - ratio_bits);
+}
+
+uint32_t kvm_tsc_khz_for(uint64_t ratio, uint32_t kvm_khz)
+{
+	/* Up: the ratio was cut off, by less than a part in 2^32. */
+	return (uint32_t)(((unsigned __int128)ratio * kvm_khz + TSC_RATIO_ONE - 1) >>
+			  TSC_RATIO_BITS);
+}
+
+/* KVM is told whole kHz, and makes of them a number with 32 binary digits behind the point on AMD
+ * (APM vol. 2, 15.30.5) and 48 on Intel (SDM vol. 3, 24.6.5). */
+static uint64_t kvm_tsc_ratio(const struct engine *engine, uint64_t wanted)
+{
+	return kvm_tsc_nearest(wanted, engine->kvm_khz, engine->tsc_scales,
+			       kvm_host_vendor() == KVM_VENDOR_INTEL ? 48 : 32);
+}
+
+static int set_tsc_khz(struct engine_vcpu *vcpu, uint32_t khz)
+{
+	if (khz == vcpu->khz)
 		return 0;
-	if (ioctl(vcpu->engine->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) <= 0)
-		return -ENOTSUP;
-	if (ioctl(vcpu->fd, KVM_SET_TSC_KHZ, guest))
+	if (ioctl(vcpu->fd, KVM_SET_TSC_KHZ, (unsigned long)khz))
 		return -errno;
-	vcpu->tsc_ratio_bits = kvm_host_vendor() == KVM_VENDOR_INTEL ? 48 : 32;
-	vcpu->tsc_ratio = (uint64_t)(((unsigned __int128)guest << vcpu->tsc_ratio_bits) / host);
+	vcpu->khz = khz;
 	return 0;
+}
+
+static int start_tsc(struct engine_vcpu *vcpu)
+{
+	const struct engine *engine = vcpu->engine;
+	uint64_t ratio = kvm_tsc_ratio(engine, tsc_ratio(engine->tsc_khz, engine->kvm_khz));
+
+	vcpu->khz = engine->kvm_khz; /* a new vCPU's */
+	return set_tsc_khz(vcpu, kvm_tsc_khz_for(ratio, engine->kvm_khz));
 }
 
 static int open_vcpu(struct engine_vcpu *vcpu)
@@ -191,7 +217,7 @@ static int open_vcpu(struct engine_vcpu *vcpu)
 	err = set_cpuid(vcpu);
 	if (err)
 		return err;
-	err = set_tsc_khz(vcpu);
+	err = start_tsc(vcpu);
 	if (err)
 		return err;
 	kvm_vcpu_find_msrs(vcpu);
@@ -244,9 +270,9 @@ void kvm_vcpu_destroy(struct engine_vcpu *vcpu)
  * happens, and KVM does not guess (as for MSR writes) that two vCPUs' nearly equal values were
  * meant to be equal.
  */
-static int kvm_vcpu_set_tsc(struct engine_vcpu *vcpu, const struct engine_tsc *tsc)
+static int kvm_vcpu_set_tsc(struct engine_vcpu *vcpu, const struct tsc_line *line)
 {
-	uint64_t adjust = 0, scaled = tsc->host_tsc, offset;
+	uint64_t adjust = 0, scaled, offset;
 	struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL,
 					.attr = KVM_VCPU_TSC_OFFSET,
 					.addr = (uintptr_t)&offset };
@@ -257,10 +283,11 @@ static int kvm_vcpu_set_tsc(struct engine_vcpu *vcpu, const struct engine_tsc *t
 		if (err)
 			return err;
 	}
-	if (vcpu->tsc_ratio)
-		scaled = (uint64_t)((unsigned __int128)scaled * vcpu->tsc_ratio >>
-				    vcpu->tsc_ratio_bits);
-	offset = tsc->guest_tsc + adjust - scaled;
+	err = set_tsc_khz(vcpu, kvm_tsc_khz_for(line->ratio, vcpu->engine->kvm_khz));
+	if (err)
+		return err;
+	scaled = (uint64_t)((unsigned __int128)line->host_tsc * line->ratio >> TSC_RATIO_BITS);
+	offset = line->guest_tsc + adjust - scaled;
 	return ioctl(vcpu->fd, KVM_SET_DEVICE_ATTR, &attr) ? -errno : 0;
 }
 
@@ -281,6 +308,7 @@ const struct engine_ops engine_kvm = {
 	.create = kvm_engine_create,
 	.destroy = kvm_engine_destroy,
 	.add_memory = kvm_engine_add_memory,
+	.tsc_ratio = kvm_tsc_ratio,
 	.vcpu_create = kvm_vcpu_create,
 	.vcpu_destroy = kvm_vcpu_destroy,
 	.vcpu_bind = kvm_vcpu_bind,

@@ -10,13 +10,9 @@
 
 #include <cpuid.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/kvm.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
-#include <time.h>
-#include <unistd.h>
-#include <x86intrin.h>
+
+#include "engine/tsc_rate.h"
 
 #define BIT(n) (1u << (n))
 
@@ -32,7 +28,6 @@
 #define X1_ECX_LAHF    BIT(0)
 #define X8_EBX_KEPT    BIT(2)
 #define XCR0_SOFT      7u
-#define MEASURE_NS     20000000ll
 
 static const struct {
 	uint32_t function, index;
@@ -98,54 +93,10 @@ static int read_offer(struct cpuid_set *ret_offer)
 	return cpuid_offer(raw, WANTED_COUNT, true, ret_offer);
 }
 
-static uint32_t khz_from_kvm(void)
-{
-	int khz = 0, device = open("/dev/kvm", O_RDWR | O_CLOEXEC), vm, vcpu;
-
-	if (device < 0)
-		return 0;
-	vm = ioctl(device, KVM_CREATE_VM, 0);
-	vcpu = vm < 0 ? -1 : ioctl(vm, KVM_CREATE_VCPU, 0);
-	if (vcpu >= 0) {
-		khz = ioctl(vcpu, KVM_GET_TSC_KHZ, 0);
-		close(vcpu);
-	}
-	if (vm >= 0)
-		close(vm);
-	close(device);
-	return khz > 0 ? (uint32_t)khz : 0;
-}
-
-static int64_t now_ns(uint64_t *ret_tsc)
-{
-	struct timespec now;
-
-	*ret_tsc = __rdtsc();
-	clock_gettime(CLOCK_MONOTONIC_RAW, &now);
-	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-static uint32_t khz_measured(void)
-{
-	uint64_t first, last;
-	int64_t start = now_ns(&first), stop;
-
-	do {
-		stop = now_ns(&last);
-	} while (stop - start < MEASURE_NS);
-	return (uint32_t)((last - first) * 1000000u / (uint64_t)(stop - start));
-}
-
-uint32_t soft_host_tsc_khz(void)
-{
-	uint32_t khz = khz_from_kvm();
-
-	return khz ? khz : khz_measured();
-}
-
 int soft_probe(struct engine_features *ret_features, char *why, size_t why_size)
 {
 	uint32_t eax, ebx, ecx = 0, edx;
+	struct tsc_rate rate;
 	int err;
 
 	__get_cpuid(1, &eax, &ebx, &ecx, &edx);
@@ -160,8 +111,13 @@ int soft_probe(struct engine_features *ret_features, char *why, size_t why_size)
 			 "soft: the CPU has no LAHF in 64-bit mode: use another host");
 		return -ENOTSUP;
 	}
-	*ret_features = (struct engine_features){ .tsc_deadline = true, .tsc_scaling = true };
-	ret_features->tsc_khz = soft_host_tsc_khz();
+	err = tsc_rate_measure(0, &rate, why, why_size);
+	if (err)
+		return err;
+	*ret_features = (struct engine_features){ .tsc_deadline = true,
+						  .tsc_scaling = true,
+						  .tsc_khz = rate.khz,
+						  .tsc_source = rate.source };
 	err = read_offer(&ret_features->offer);
 	if (err)
 		snprintf(why, why_size, "soft: the CPU lacks what every x86-64 guest needs");

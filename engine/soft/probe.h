@@ -6,7 +6,4 @@
 
 int soft_probe(struct engine_features *ret_features, char *why, size_t why_size);
 
-/* Frequency of the host's TSC: from KVM where there is one, else measured (20 ms). */
-uint32_t soft_host_tsc_khz(void);
-
 #endif

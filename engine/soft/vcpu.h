@@ -140,7 +140,7 @@ struct engine_vcpu {
 	_Atomic uint32_t kicked;
 	bool running;		/* inside run: fpu and gs are the vCPU's */
 	bool fpu_live;		/* the guest's extended state is in the host's registers */
-	uint64_t tsc_ratio;	/* 32 fraction bits; 0: the host's rate */
+	uint64_t tsc_ratio;	/* TSC_RATIO_BITS behind the point; 0: the host's rate */
 	uint64_t physical_mask; /* bits that a physical address may have */
 
 	/* Control registers, segments, MSRs, events. gpr, rip, rflags, xsave: only while stopped.
@@ -227,7 +227,6 @@ _Static_assert(offsetof(struct engine_vcpu, interrupts_on) == VCPU_STACK_END, "l
 struct engine {
 	struct cpuid_set cpuid;
 	uint32_t tsc_khz;
-	uint64_t tsc_ratio;
 	struct soft_memory memory[MEMORY_RANGES_MAX];
 	uint32_t memory_count;
 	uint32_t vcpu_max;

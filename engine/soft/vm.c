@@ -18,8 +18,6 @@
 #include "engine/soft/step/stepper.h"
 #include "engine/soft/tlb/tlb.h"
 
-#define TSC_TOLERANCE_PPM 250u /* as KVM: below it, nothing is scaled */
-
 static void soft_vcpu_destroy(struct engine_vcpu *vcpu)
 {
 	if (!vcpu)
@@ -46,15 +44,6 @@ static void soft_engine_destroy(struct engine *engine)
 	free(engine);
 }
 
-static uint64_t ratio_of(uint32_t guest_khz, uint32_t host_khz)
-{
-	uint64_t difference = guest_khz > host_khz ? guest_khz - host_khz : host_khz - guest_khz;
-
-	if (!guest_khz || difference * 1000000 <= (uint64_t)host_khz * TSC_TOLERANCE_PPM)
-		return 0;
-	return ((uint64_t)guest_khz << 32) / host_khz;
-}
-
 static int soft_engine_create(const struct engine_config *config, struct engine **ret_engine,
 			      char *why, size_t why_size)
 {
@@ -66,7 +55,6 @@ static int soft_engine_create(const struct engine_config *config, struct engine 
 	pthread_mutex_init(&engine->lock, NULL);
 	engine->cpuid = *config->cpuid;
 	engine->tsc_khz = config->tsc_khz;
-	engine->tsc_ratio = ratio_of(config->tsc_khz, soft_host_tsc_khz());
 	engine->vcpu_max = config->vcpu_max;
 	engine->pages = config->pages;
 	engine->exact_flags = getenv("EAGRE_SOFT_EXACT_FLAGS") != NULL;
@@ -121,7 +109,6 @@ static int soft_vcpu_create(struct engine *engine, uint32_t number, struct engin
 	vcpu->number = number;
 	vcpu->signal_stack = stack;
 	vcpu->small_stack_top = (uintptr_t)(vcpu->small_stack + 16);
-	vcpu->tsc_ratio = engine->tsc_ratio;
 	vcpu->physical_mask = BIT64(bits) - 1;
 	vcpu->exec = soft_cache_exec(engine, number);
 	cpuid_for_vcpu(&engine->cpuid, number, &vcpu->cpuid);
@@ -134,13 +121,20 @@ static int soft_vcpu_create(struct engine *engine, uint32_t number, struct engin
 	return 0;
 }
 
-static int soft_vcpu_set_tsc(struct engine_vcpu *vcpu, const struct engine_tsc *tsc)
+/* RDTSC is a multiplication here, so any slope will do. */
+static uint64_t soft_tsc_ratio(const struct engine *engine, uint64_t wanted)
 {
-	uint64_t scaled = tsc->host_tsc;
+	(void)engine;
+	return wanted;
+}
 
-	if (vcpu->tsc_ratio)
-		scaled = (uint64_t)((unsigned __int128)scaled * vcpu->tsc_ratio >> 32);
-	vcpu->tsc_offset = tsc->guest_tsc + vcpu->state.msr[MSR_TSC_ADJUST] - scaled;
+static int soft_vcpu_set_tsc(struct engine_vcpu *vcpu, const struct tsc_line *line)
+{
+	uint64_t scaled =
+		(uint64_t)((unsigned __int128)line->host_tsc * line->ratio >> TSC_RATIO_BITS);
+
+	vcpu->tsc_ratio = line->ratio == TSC_RATIO_ONE ? 0 : line->ratio;
+	vcpu->tsc_offset = line->guest_tsc + vcpu->state.msr[MSR_TSC_ADJUST] - scaled;
 	return 0;
 }
 
@@ -166,6 +160,7 @@ const struct engine_ops engine_soft = {
 	.destroy = soft_engine_destroy,
 	.add_memory = soft_add_memory,
 	.page_lost = soft_page_lost,
+	.tsc_ratio = soft_tsc_ratio,
 	.vcpu_create = soft_vcpu_create,
 	.vcpu_destroy = soft_vcpu_destroy,
 	.vcpu_bind = soft_vcpu_bind,

@@ -57,7 +57,7 @@ struct oscillator {
 
 static void oscillator_make(struct oscillator *o, bool reference)
 {
-	int64_t base = reference ? 0 : random_between(-100000, 100000);
+	int64_t base = reference ? 0 : random_between(-400000, 400000);
 	int64_t wander = 0;
 
 	o->reading[0] = reference ? 5 * NS : (uint64_t)random_between(0, 1000000) * NS;

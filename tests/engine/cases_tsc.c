@@ -37,7 +37,7 @@ static int check_tsc(struct rig *rig, uint32_t number, uint64_t offset, uint64_t
 static int test_tsc(struct rig *rig)
 {
 	uint64_t host = __rdtsc(), offset = 1000000 - host, last = 0;
-	struct engine_tsc tsc = { .host_tsc = host, .guest_tsc = 1000000 };
+	struct tsc_line tsc = { .host_tsc = host, .guest_tsc = 1000000, .ratio = TSC_RATIO_ONE };
 
 	for (uint32_t i = 0; i < 2; i++) {
 		CHECK(rig_start(rig, i, GUEST(tsc), RIG_LONG) == 0, "start");
@@ -48,7 +48,9 @@ static int test_tsc(struct rig *rig)
 		CHECK(check_tsc(rig, i % 2, offset, &last) == 0, "reading %d", i);
 	for (int i = 0; i < 100; i++) { /* corrected forward a little, again and again */
 		offset += 1000;
-		tsc = (struct engine_tsc){ .host_tsc = 0, .guest_tsc = offset };
+		tsc = (struct tsc_line){ .host_tsc = 0,
+					 .guest_tsc = offset,
+					 .ratio = TSC_RATIO_ONE };
 		for (uint32_t k = 0; k < 2; k++)
 			CHECK(rig_ops->vcpu_set_tsc(rig->vcpu[k], &tsc) == 0, "set");
 		CHECK(check_tsc(rig, 0, offset, &last) == 0 &&
@@ -61,7 +63,7 @@ static int test_tsc(struct rig *rig)
 /* What the guest adds to its TSC stays added when the pod clock is set again. */
 static int test_tsc_adjust(struct rig *rig)
 {
-	struct engine_tsc tsc = { .host_tsc = 0, .guest_tsc = 0 };
+	struct tsc_line tsc = { .host_tsc = 0, .guest_tsc = 0, .ratio = TSC_RATIO_ONE };
 	uint64_t last = 0;
 
 	CHECK(rig_start(rig, 0, GUEST(tsc_adjust), RIG_LONG) == 0, "start");

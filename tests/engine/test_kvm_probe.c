@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "engine/engine.h"
+#include "engine/kvm/kvm.h"
 
 struct verdict {
 	int err;
@@ -151,6 +152,36 @@ static void test_old_kernel(void **unused)
 	assert_says(&verdict, -ENOTSUP, "Linux 2.6 is too old", "6.2 or newer");
 }
 
+/* What KVM can be told, and what comes of it: whole kHz, and nothing within 250 ppm. */
+static void test_tsc_ratio(void **unused)
+{
+	static const uint32_t bits[] = { 32, 48 };
+	const uint32_t host = 2596120;
+
+	(void)unused;
+	for (unsigned int b = 0; b < 2; b++)
+		for (int64_t ppb = -900000; ppb < 900000; ppb += 3331) {
+			uint64_t wanted = tsc_ratio_change(TSC_RATIO_ONE, ppb);
+			uint64_t got = kvm_tsc_nearest(wanted, host, true, bits[b]);
+			uint32_t khz = kvm_tsc_khz_for(got, host);
+
+			assert_int_equal(kvm_tsc_nearest(wanted, host, false, bits[b]),
+					 TSC_RATIO_ONE);
+			if (got == TSC_RATIO_ONE) {
+				assert_in_range(ppb + 251000, 0, 2 * 251000);
+				assert_int_equal(khz, host);
+				continue;
+			}
+			assert_false(ppb > -250000 && ppb < 250000);
+			assert_true(got <= wanted);
+			assert_in_range(tsc_ratio_ppb(got, wanted), 0, 500);
+			/* What KVM makes of that kHz is what was promised. */
+			assert_int_equal((((unsigned __int128)khz << bits[b]) / host)
+						 << (48 - bits[b]),
+					 got);
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -158,6 +189,7 @@ int main(void)
 		cmocka_unit_test(test_no_device),
 		cmocka_unit_test(test_no_permission),
 		cmocka_unit_test(test_old_kernel),
+		cmocka_unit_test(test_tsc_ratio),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -75,10 +75,11 @@ static uint64_t now_ns(void *ctx)
 	return monotonic_ns() - boot->epoch_ns;
 }
 
-static void get_tsc(void *ctx, struct engine_tsc *ret_tsc)
+static void get_tsc(void *ctx, struct tsc_line *ret_tsc)
 {
 	const struct boot *boot = ctx;
 
+	ret_tsc->ratio = TSC_RATIO_ONE;
 	ret_tsc->host_tsc = __rdtsc();
 	ret_tsc->guest_tsc =
 		(uint64_t)((unsigned __int128)now_ns(ctx) * boot->features.tsc_khz / 1000000u);

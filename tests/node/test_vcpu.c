@@ -126,7 +126,7 @@ static int fake_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 	return 0;
 }
 
-static int fake_set_tsc(struct engine_vcpu *vcpu, const struct engine_tsc *tsc)
+static int fake_set_tsc(struct engine_vcpu *vcpu, const struct tsc_line *tsc)
 {
 	assert(tsc->guest_tsc == 77);
 	vcpu->tsc_sets++;
@@ -306,10 +306,10 @@ static uint64_t on_now(void *ctx)
 	return clock_ns();
 }
 
-static void on_tsc(void *ctx, struct engine_tsc *ret_tsc)
+static void on_tsc(void *ctx, struct tsc_line *ret_tsc)
 {
 	(void)ctx;
-	*ret_tsc = (struct engine_tsc){ .guest_tsc = 77 };
+	*ret_tsc = (struct tsc_line){ .guest_tsc = 77 };
 }
 
 static int on_io(void *ctx, uint32_t vcpu, const struct pc_access *access)

@@ -6,8 +6,7 @@
  */
 #include "engine/soft/cpu/segment.h"
 
-#include <x86intrin.h>
-
+#include "engine/host_clock.h"
 #include "engine/soft/cpu/exception.h"
 #include "engine/soft/cpu/mode.h"
 #include "engine/soft/cpu/msr.h"
@@ -45,10 +44,10 @@ static const struct msr_answer msr_answers[] = {
 
 uint64_t soft_tsc(const struct engine_vcpu *vcpu)
 {
-	uint64_t tsc = __rdtsc();
+	uint64_t tsc = host_clock_tsc();
 
 	if (vcpu->tsc_ratio)
-		tsc = (uint64_t)((unsigned __int128)tsc * vcpu->tsc_ratio >> 32);
+		tsc = (uint64_t)((unsigned __int128)tsc * vcpu->tsc_ratio >> TSC_RATIO_BITS);
 	return tsc + vcpu->tsc_offset;
 }
 
