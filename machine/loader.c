@@ -351,7 +351,7 @@ static void set_segment(struct vcpu_segment_state *segment, uint16_t selector, u
 						.attributes = attributes };
 }
 
-static void start_state(struct vcpu_state *state, uint64_t entry, uint64_t xcr0)
+void loader_first(uint64_t entry, uint64_t xcr0, struct vcpu_state *state)
 {
 	vcpu_state_reset(state, 0);
 	lapic_reset(&state->lapic, 0, true);
@@ -406,7 +406,7 @@ int loader_load(const struct loader_config *config, struct vcpu_state *ret_bsp,
 		error = write_kernel(config, &header, &result, why, why_size);
 	if (error)
 		return error;
-	start_state(ret_bsp, result.entry, config->xcr0);
+	loader_first(result.entry, config->xcr0, ret_bsp);
 	*ret_result = result;
 	return 0;
 }

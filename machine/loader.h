@@ -61,6 +61,9 @@ int loader_check(const struct loader_file *kernel, char *why, size_t why_size);
 int loader_load(const struct loader_config *config, struct vcpu_state *ret_bsp,
 		struct loader_result *ret_result, char *why, size_t why_size);
 
+/* vCPU 0 at the kernel's entry: what loader_load() gives, for a node that has not loaded it. */
+void loader_first(uint64_t entry, uint64_t xcr0, struct vcpu_state *ret_state);
+
 /*
  * vCPU `number` (not 0) at power-on, x2APIC on: it waits for a start-up IPI.
  *

@@ -230,7 +230,7 @@ static int create_memory(struct node *node)
 	return r;
 }
 
-static int create_vcpus(struct node *node, char *why, size_t why_size)
+static int create_engine(struct node *node, char *why, size_t why_size)
 {
 	const struct node_config *own = &node->config->node[node->self];
 	struct engine_config engine = { .vcpu_max = own->vcpu_count,
@@ -252,6 +252,15 @@ static int create_vcpus(struct node *node, char *why, size_t why_size)
 		node_clock_tsc_start(node->clock, &node->tsc);
 	if (!r)
 		r = guest_io_create(node);
+	if (r < 0 && !why[0])
+		snprintf(why, why_size, "the engine cannot be made: %s", strerror(-r));
+	return r;
+}
+
+static int create_vcpus(struct node *node, char *why, size_t why_size)
+{
+	const struct node_config *own = &node->config->node[node->self];
+	uint64_t xcr0 = cpuid_xcr0(&node->start.cpuid);
 	struct vcpu_config config = {
 		.engine_ops = node->options->engine,
 		.engine = node->engine,
@@ -262,16 +271,29 @@ static int create_vcpus(struct node *node, char *why, size_t why_size)
 		.ctx = node,
 	};
 	static struct vcpu_state state;
+	int r = 0;
 	for (uint32_t i = 0; !r && i < own->vcpu_count; i++) {
 		config.number = own->vcpu_first + i;
-		if (config.number == 0)
-			continue; /* needs the loader's state: load_guest() */
-		loader_secondary(config.number, cpuid_xcr0(&node->start.cpuid), &state);
+		loader_secondary(config.number, xcr0, &state);
 		r = vcpu_create(&config, &state, &node->vcpu[i]);
 	}
-	if (r < 0 && !why[0])
+	if (r < 0)
 		snprintf(why, why_size, "vCPUs cannot be made: %s", strerror(-r));
 	return r;
+}
+
+/*
+ * vCPU 0 is on the first node that has vCPUs, which need not be the one that loads the guest: where
+ * it begins is known since RUN. The others wait for its start-up IPIs.
+ */
+static void set_first_vcpu(struct node *node)
+{
+	struct vcpu *first = node_vcpu(node, 0);
+	static struct vcpu_state state;
+	if (!first)
+		return;
+	loader_first(node->entry, cpuid_xcr0(&node->start.cpuid), &state);
+	vcpu_set_state(first, &state);
 }
 
 static int loader_write(void *ctx, uint64_t gpa, const void *data, size_t bytes)
@@ -329,13 +351,19 @@ static int create_devices(struct node *node)
 	return r ? r : console_open(&console, &node->console);
 }
 
+/* How many vCPUs the node of vCPU 0 has. */
+static uint32_t first_vcpus(const struct node *node)
+{
+	return node->config->node[pod_config_vcpu_node(node->config, 0)].vcpu_count;
+}
+
 static int load_guest(struct node *node, char *why, size_t why_size)
 {
 	const struct node_guest *guest = node->options->guest;
 	char cmdline[LOADER_CMDLINE_MAX + 1];
 	bool late = node->config->node_count > 1;
 	struct loader_cmdline_config line = { .tsc_khz = node->start.tsc_khz,
-					      .boot_cpus = late ? node_vcpu_count(node) : 0,
+					      .boot_cpus = late ? first_vcpus(node) : 0,
 					      .quiet = guest->quiet,
 					      .extra = guest->append };
 	if (loader_cmdline(&line, cmdline, sizeof(cmdline)) < 0) {
@@ -353,24 +381,13 @@ static int load_guest(struct node *node, char *why, size_t why_size)
 		.ctx = node,
 	};
 	static struct vcpu_state bsp;
-	struct loader_result result;
+	struct loader_result result = { 0 };
 	int r = pager_open_port(node->pager, &node->loader_port);
 	if (!r)
 		r = loader_load(&config, &bsp, &result, why, why_size);
 	if (node->loader_port)
 		pager_close_port(node->pager, node->loader_port);
-	struct vcpu_config vcpu = {
-		.engine_ops = node->options->engine,
-		.engine = node->engine,
-		.number = 0,
-		.lapic = { .tsc_khz = node->start.tsc_khz,
-			   .tsc_epoch_ns = node->start.epoch_ns,
-			   .tsc_deadline = node->start.tsc_deadline },
-		.ops = &guest_io_ops,
-		.ctx = node,
-	};
-	if (!r)
-		r = vcpu_create(&vcpu, &bsp, &node->vcpu[0]);
+	node->entry = result.entry;
 	if (r < 0 && !why[0])
 		snprintf(why, why_size, "the guest cannot be loaded: %s", strerror(-r));
 	return r;
@@ -424,6 +441,8 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 	if (!r)
 		r = create_memory(node);
 	if (!r)
+		r = create_engine(node, why, why_size);
+	if (!r)
 		r = create_vcpus(node, why, why_size);
 	if (!r && node->self == 0)
 		r = create_devices(node);
@@ -443,7 +462,10 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 		snprintf(why, why_size, "the status socket cannot be made: %s", strerror(-r));
 	if (!r)
 		r = start_ready(node, why, why_size);
-	return r ? r : start_vcpus(node);
+	if (r < 0)
+		return r;
+	set_first_vcpu(node);
+	return start_vcpus(node);
 }
 
 static const struct {

@@ -46,6 +46,7 @@ struct node {
 	struct page_pair page_pair;
 	struct engine *engine;
 	atomic_bool engine_complete;  /* it has all of its memory; no vCPU has run before */
+	uint64_t entry;		      /* where vCPU 0 begins: loaded here, or said by RUN */
 	struct vcpu *vcpu[VCPUS_MAX]; /* local ones, in order: config->node[self].vcpu_count */
 	struct control_thread *control;
 	struct guest_io *io;

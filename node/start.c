@@ -247,6 +247,7 @@ int start_ready(struct node *node, char *why, size_t why_size)
 		return r;
 	msg = (struct control_message){ .type = CONTROL_RUN };
 	msg.run.start_ns = node_now_ns(node);
+	msg.run.entry = node->entry;
 	node->run_ns = msg.run.start_ns;
 	node_broadcast(node, &msg);
 	return 0;
@@ -277,6 +278,7 @@ void start_message(struct node *node, const struct control_message *msg)
 		node->started = true;
 	} else if (msg->type == CONTROL_RUN && msg->src == 0 && !node->running) {
 		node->run_ns = msg->run.start_ns;
+		node->entry = msg->run.entry;
 		node->running = true;
 	}
 	pthread_cond_broadcast(&node->changed);

@@ -641,6 +641,12 @@ int vcpu_create(const struct vcpu_config *config, const struct vcpu_state *state
 	return 0;
 }
 
+void vcpu_set_state(struct vcpu *vcpu, const struct vcpu_state *state)
+{
+	vcpu->state = *state;
+	atomic_store(&vcpu->run_state_seen, state->run_state);
+}
+
 int vcpu_start(struct vcpu *vcpu)
 {
 	int error = pthread_create(&vcpu->thread, NULL, run_thread, vcpu);

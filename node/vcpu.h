@@ -89,6 +89,8 @@ struct vcpu;
 /* Creates the engine's vCPU; `state` is copied. -ENOMEM or the engine's error. */
 int vcpu_create(const struct vcpu_config *config, const struct vcpu_state *state,
 		struct vcpu **ret_vcpu);
+/* Another state than at vcpu_create(); copied. Before vcpu_start(). */
+void vcpu_set_state(struct vcpu *vcpu, const struct vcpu_state *state);
 /* Starts the thread. Once. */
 int vcpu_start(struct vcpu *vcpu);
 /* Any thread, any time between create and destroy: an interrupt for this vCPU. */

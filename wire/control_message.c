@@ -470,7 +470,7 @@ static int encode_payload(const struct control_message *msg, uint8_t *out)
 	case CONTROL_READY:
 		return put_numbers(out, 1, &msg->ready.clock_error_ns);
 	case CONTROL_RUN:
-		return put_numbers(out, 1, &msg->run.start_ns);
+		return put_numbers(out, 2, (uint64_t[]){ msg->run.start_ns, msg->run.entry });
 	case CONTROL_STATS_REQUEST:
 		return put_numbers(out, 1, &msg->stats_request.id);
 	case CONTROL_STATS_REPLY:
@@ -535,6 +535,16 @@ static int get_numbers(const uint8_t *in, size_t size, unsigned count, uint64_t 
 		ret_number[i] = le64toh(le);
 	}
 	return 0;
+}
+
+static int decode_run(const uint8_t *payload, size_t size, struct control_run *m)
+{
+	uint64_t number[2];
+	int r = get_numbers(payload, size, 2, number);
+
+	if (!r)
+		*m = (struct control_run){ .start_ns = number[0], .entry = number[1] };
+	return r;
 }
 
 static int decode_clock_ping(const uint8_t *in, size_t size, struct control_clock_ping *m)
@@ -770,7 +780,7 @@ int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 	case CONTROL_READY:
 		return get_numbers(payload, size, 1, &ret_msg->ready.clock_error_ns);
 	case CONTROL_RUN:
-		return get_numbers(payload, size, 1, &ret_msg->run.start_ns);
+		return decode_run(payload, size, &ret_msg->run);
 	case CONTROL_STATS_REQUEST:
 		return get_numbers(payload, size, 1, &ret_msg->stats_request.id);
 	case CONTROL_STATS_REPLY:

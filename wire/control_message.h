@@ -178,6 +178,7 @@ struct control_ready {
 
 struct control_run {
 	uint64_t start_ns; /* pod clock; vCPUs may run from now on */
+	uint64_t entry;	   /* where vCPU 0 begins (loader_first()) */
 };
 
 struct control_stats_request {
