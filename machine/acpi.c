@@ -46,7 +46,6 @@
 #define FADT_WBINVD	   (1u << 0)
 #define FADT_C1		   (1u << 2)
 #define FADT_NO_SLEEP_KEY  (1u << 5)
-#define FADT_RTC_NOT_FIXED (1u << 6)
 #define FADT_TIMER_32	   (1u << 8)
 #define FADT_RESET	   (1u << 10)
 
@@ -213,7 +212,7 @@ static uint8_t *build_fadt(struct builder *builder, uint64_t facs_gpa, uint64_t 
 	table[108] = RTC_CENTURY;
 	put_at(table, 109, BOOT_LEGACY_DEVICES | BOOT_NO_VGA, 2);
 	put_at(table, 112,
-	       FADT_WBINVD | FADT_C1 | FADT_NO_SLEEP_KEY | FADT_RTC_NOT_FIXED | FADT_TIMER_32 |
+	       FADT_WBINVD | FADT_C1 | FADT_NO_SLEEP_KEY | FADT_TIMER_32 |
 		       FADT_RESET,
 	       4);
 	put_port(table, 116, RESET_PORT, 8);

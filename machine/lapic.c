@@ -261,22 +261,27 @@ static void timer_arm_deadline(const struct lapic_config *config, struct lapic_s
 		lapic->timer_deadline_ns = ns < UINT64_MAX ? (uint64_t)ns : UINT64_MAX - 1;
 }
 
-/* A new divisor: the count goes on from where it is. */
-static void timer_set_divide(struct lapic_state *lapic, uint32_t divide, uint64_t now_ns)
+/* The count goes on from here. */
+static void timer_go_on(struct lapic_state *lapic, uint32_t current, uint64_t now_ns)
 {
-	uint32_t current = timer_current(lapic, now_ns);
-	uint64_t divisor = timer_divisor(divide);
+	uint64_t divisor = timer_divisor(lapic->timer_divide);
 
-	lapic->timer_divide = divide;
-	if (current == 0)
-		return;
 	lapic->timer_start_ns = now_ns - (lapic->timer_initial - current) * divisor;
 	lapic->timer_deadline_ns = now_ns + current * divisor;
 }
 
-static void timer_set_lvt(struct lapic_state *lapic, uint32_t value)
+static void timer_set_divide(struct lapic_state *lapic, uint32_t divide, uint64_t now_ns)
 {
-	uint32_t before = timer_mode(lapic);
+	uint32_t current = timer_current(lapic, now_ns);
+
+	lapic->timer_divide = divide;
+	if (current)
+		timer_go_on(lapic, current, now_ns);
+}
+
+static void timer_set_lvt(struct lapic_state *lapic, uint32_t value, uint64_t now_ns)
+{
+	uint32_t before = timer_mode(lapic), current = timer_current(lapic, now_ns);
 
 	lapic->lvt_timer = value;
 	/* Into or out of TSC-deadline mode disarms (SDM 11.5.4.1). */
@@ -285,6 +290,9 @@ static void timer_set_lvt(struct lapic_state *lapic, uint32_t value)
 		lapic->timer_deadline_ns = UINT64_MAX;
 		lapic->timer_initial = 0;
 		lapic->tsc_deadline = 0;
+	} else if (before != timer_mode(lapic) && current) {
+		/* Once or again and again: the count that is under way goes on to its end. */
+		timer_go_on(lapic, current, now_ns);
 	}
 }
 
@@ -351,7 +359,7 @@ static uint32_t *lvt_find(const struct lapic_config *config, struct lapic_state 
 }
 
 static int write_lvt(const struct lapic_config *config, struct lapic_state *lapic, uint32_t reg,
-		     uint32_t value, struct lapic_effect *effect)
+		     uint32_t value, uint64_t now_ns, struct lapic_effect *effect)
 {
 	uint32_t bits;
 	uint32_t *lvt = lvt_find(config, lapic, reg, &bits);
@@ -366,7 +374,7 @@ static int write_lvt(const struct lapic_config *config, struct lapic_state *lapi
 	if (!(lapic->svr & SVR_ENABLE))
 		value |= LVT_MASKED;
 	if (reg == REG_LVT_TIMER) {
-		timer_set_lvt(lapic, value);
+		timer_set_lvt(lapic, value, now_ns);
 		effect->timer = true;
 	} else {
 		*lvt = value;
@@ -519,7 +527,7 @@ static int write_register(const struct lapic_config *config, struct lapic_state 
 	case REG_SELF_IPI:
 		return write_self_ipi(lapic, value);
 	default: /* the LVT; the rest is read-only or not there */
-		return write_lvt(config, lapic, reg, value, effect);
+		return write_lvt(config, lapic, reg, value, now_ns, effect);
 	}
 }
 

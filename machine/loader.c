@@ -279,6 +279,13 @@ static void build_gdt(uint8_t *gdt)
 	put(gdt, 32, 0x00008b0000000067ull, 8);
 }
 
+/* A guest that reboots "by the BIOS" jumps to f000:fff0 in real mode; there is none but this. */
+static const uint8_t reset_code[] = {
+	0xba, 0xf9, 0x0c,      /* mov $0xcf9, %dx */
+	0xb0, 0x0e, 0xee,      /* mov $0xe, %al; out %al, (%dx) */
+	0xfa, 0xf4, 0xeb, 0xfc /* 1: cli; hlt; jmp 1b */
+};
+
 /* Too much for a small stack. */
 struct boot_tables {
 	uint8_t acpi[ACPI_BYTES_MAX];
@@ -310,6 +317,9 @@ static int write_tables(const struct loader_config *config, char *why, size_t wh
 	if (!error)
 		error = write_guest(config, GDT_GPA, tables->gdt, sizeof(tables->gdt), "the GDT",
 				    why, why_size);
+	if (!error)
+		error = write_guest(config, RESET_VECTOR_GPA, reset_code, sizeof(reset_code),
+				    "the reset vector", why, why_size);
 out:
 	free(tables);
 	return error;

@@ -22,7 +22,8 @@
 #define EBDA_GPA	 0x9fc00ull
 #define ISA_HOLE_GPA	 0xa0000ull
 #define ACPI_GPA	 0xe0000ull
-#define ACPI_BYTES_MAX	 0x20000u
+#define ACPI_BYTES_MAX	 0x1fff0u
+#define RESET_VECTOR_GPA 0xffff0ull
 #define HIMEM_GPA	 0x100000ull
 #define GUEST_MEMORY_MIN (64ull << 20)
 

@@ -197,8 +197,8 @@ static void pic_write(struct pic *pic, uint32_t reg, uint8_t value)
 }
 
 /*
- * The reset register of chipsets: a rising RST_CPU resets. Guests reset "warm" (06h) only when they
- * panic (loader_cmdline()), and "cold" (0eh) otherwise.
+ * The reset register of chipsets: a rising RST_CPU resets, all of the machine ("cold", 0eh) or not
+ * all of it ("warm", 06h; 04h).
  */
 static void write_reset(struct pc *pc, uint8_t value)
 {
@@ -206,7 +206,7 @@ static void write_reset(struct pc *pc, uint8_t value)
 
 	pc->reset_register = value & (uint8_t)~RESET_CPU;
 	if (rises)
-		reset(pc, value & RESET_FULL ? PC_RESET_GUEST : PC_RESET_PANIC);
+		reset(pc, value & RESET_FULL ? PC_RESET_COLD : PC_RESET_WARM);
 }
 
 /*
@@ -318,7 +318,7 @@ static void write_byte(struct pc *pc, uint32_t port, uint8_t value, uint64_t now
 		break;
 	case PORT_KEYBOARD:
 		if (value == KEYBOARD_RESET)
-			reset(pc, PC_RESET_GUEST);
+			reset(pc, PC_RESET_COLD);
 		break;
 	case PORT_RTC:
 		rtc_write(&pc->rtc, reg, value, now_ns);
@@ -523,7 +523,8 @@ void pc_tick(struct pc *pc, uint64_t now_ns)
 		ioapic_set_line(&pc->ioapic, PIT_PIN, true);
 		ioapic_set_line(&pc->ioapic, PIT_PIN, false);
 	}
-	rtc_tick(&pc->rtc, now_ns);
+	if (rtc_tick(&pc->rtc, now_ns))
+		acpi_pm_rtc_alarm(&pc->pm);
 	for (int port = 0; port < PC_SERIALS; port++) {
 		if (pc->output[port].count && now_ns >= pc->output[port].since_ns + OUTPUT_NS)
 			flush_output(pc, (enum pc_serial)port);

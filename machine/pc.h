@@ -28,9 +28,8 @@
 enum pc_serial { PC_CONSOLE = 0, PC_COMMAND = 1, PC_SERIALS };
 
 enum pc_reset {
-	PC_RESET_GUEST, /* the guest asked for a reset (reboot) */
-	PC_RESET_PANIC, /* the guest's kernel has panicked (loader_cmdline() makes it reset warm
-			   then) */
+	PC_RESET_COLD,
+	PC_RESET_WARM, /* a kernel that has panicked, too, resets so (loader_cmdline()) */
 };
 
 struct pc_ops {

@@ -6,8 +6,8 @@
  * fields it writes are kept in `ram` until it takes SET away (or are taken at once without SET).
  *
  * Left out: periodic and update-ended interrupts (guests emulate them with the alarm or a timer),
- * daylight saving, the update-in-progress flag (reads are never torn within one second's tick by
- * more than guests check for).
+ * daylight saving. The time may be read at any moment; the update-in-progress flag is shown before
+ * each second's end as the chip shows it, for those who wait for it to find the second's beginning.
  *
  * Tested in tests/machine/test_rtc.c.
  */
@@ -33,7 +33,9 @@ enum rtc_register {
 	REG_CENTURY = 0x32,
 };
 
-#define A_VALUE 0x26u /* 32768 Hz, no update in progress */
+#define A_VALUE	       0x26u /* 32768 Hz */
+#define A_UPDATE       0x80u
+#define UPDATE_NS      2228000ull /* 244 us of warning, 1984 us of update */
 #define D_VALID 0x80u
 
 #define B_SET	  0x80u
@@ -195,6 +197,11 @@ static void plan_alarm(struct rtc *rtc, uint64_t now_ns)
 	}
 }
 
+static bool is_updating(const struct rtc *rtc, uint64_t now_ns)
+{
+	return !(rtc->b & B_SET) && now_ns % NS_PER_S >= NS_PER_S - UPDATE_NS;
+}
+
 void rtc_reset(struct rtc *rtc, int64_t epoch_s)
 {
 	*rtc = (struct rtc){ .epoch_s = epoch_s, .b = B_24_HOUR, .alarm_ns = UINT64_MAX };
@@ -211,7 +218,7 @@ uint8_t rtc_read(struct rtc *rtc, uint32_t reg, uint64_t now_ns)
 		fields_from_clock(rtc, now_ns);
 	switch (index) {
 	case REG_A:
-		return A_VALUE;
+		return A_VALUE | (is_updating(rtc, now_ns) ? A_UPDATE : 0);
 	case REG_B:
 		return rtc->b;
 	case REG_C:
@@ -272,10 +279,11 @@ uint64_t rtc_deadline(const struct rtc *rtc)
 	return rtc->alarm_ns;
 }
 
-void rtc_tick(struct rtc *rtc, uint64_t now_ns)
+bool rtc_tick(struct rtc *rtc, uint64_t now_ns)
 {
 	if (now_ns < rtc->alarm_ns)
-		return;
+		return false;
 	rtc->c |= C_ALARM;
 	plan_alarm(rtc, now_ns);
+	return true;
 }

@@ -24,6 +24,6 @@ uint8_t rtc_read(struct rtc *rtc, uint32_t reg, uint64_t now_ns);
 void rtc_write(struct rtc *rtc, uint32_t reg, uint8_t value, uint64_t now_ns);
 bool rtc_line(const struct rtc *rtc);
 uint64_t rtc_deadline(const struct rtc *rtc);
-void rtc_tick(struct rtc *rtc, uint64_t now_ns);
+bool rtc_tick(struct rtc *rtc, uint64_t now_ns);
 
 #endif

@@ -105,18 +105,20 @@ static void on_reset(void *ctx, enum pc_reset why)
 		end.node = pod_config_vcpu_node(node->config, d->at_work);
 	}
 	const char *name = end.node == NODE_NONE ? "?" : node->config->node[end.node].name;
-	if (why == PC_RESET_PANIC) {
-		char line[256];
+	char line[256] = "";
+	/* A kernel that panics resets warm; one that reboots may do so, too, if told to. */
+	if (why == PC_RESET_WARM)
 		panic_line(d, line, sizeof(line));
+	if (line[0]) {
 		end.kind = CONTROL_END_PANIC;
 		snprintf(end.text, sizeof(end.text),
 			 "the guest's kernel panicked on vCPU %u, node %u (%s): %s", end.vcpu,
-			 end.node, name, line[0] ? line : "no message on its console");
+			 end.node, name, line);
 	} else {
 		snprintf(
 			end.text, sizeof(end.text),
-			"the guest asked for a reset (vCPU %u, node %u (%s)); a pod does not restart a guest",
-			end.vcpu, end.node, name);
+			"the guest asked for a %sreset (vCPU %u, node %u (%s)); a pod does not restart a guest",
+			why == PC_RESET_WARM ? "warm " : "", end.vcpu, end.node, name);
 	}
 	node_end(node, &end, true);
 }

@@ -126,7 +126,7 @@ static void power_off(void *ctx)
 
 static void reset(void *ctx, enum pc_reset why)
 {
-	end(ctx, why == PC_RESET_PANIC ? 4 : 3);
+	end(ctx, why == PC_RESET_WARM ? 4 : 3);
 }
 
 static const struct pc_ops pc_ops = {

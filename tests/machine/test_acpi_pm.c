@@ -38,6 +38,21 @@ static void test_button(void **state)
 	assert_false(acpi_pm_line(&pm));
 }
 
+static void test_alarm(void **state)
+{
+	struct acpi_pm pm;
+
+	(void)state;
+	acpi_pm_reset(&pm);
+	acpi_pm_rtc_alarm(&pm);
+	assert_false(acpi_pm_line(&pm));
+	acpi_pm_write(&pm, 3, 0x04);
+	assert_true(acpi_pm_line(&pm));
+	assert_int_equal(acpi_pm_read(&pm, 1), 0x04);
+	acpi_pm_write(&pm, 1, 0x04);
+	assert_false(acpi_pm_line(&pm));
+}
+
 static void test_timer(void **state)
 {
 	uint32_t before = 0;
@@ -59,7 +74,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_power_off),
-		cmocka_unit_test(test_button),
+		cmocka_unit_test(test_button), cmocka_unit_test(test_alarm),
 		cmocka_unit_test(test_timer),
 	};
 

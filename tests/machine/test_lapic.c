@@ -388,6 +388,17 @@ static void test_timer_periodic(void **state)
 	lapic_tick(&config, &lapic, 7 + 1000 * 1000000ull + 5);
 	assert_int_equal(lapic_next(&lapic, 0), 0xec);
 	assert_int_equal(lapic_deadline(&lapic), 7 + 1001 * 1000000ull);
+	/* once from now on: the count under way goes on to its end, and that is all */
+	assert_int_equal(put(&lapic, TMICT, 1000000, 0), 0);
+	lapic_tick(&config, &lapic, 3000000);
+	assert_int_equal(put(&lapic, LVTT, 0xec, 3400000), 0);
+	assert_int_equal(get(&lapic, TMCCT, 3400000), 600000);
+	assert_int_equal(lapic_deadline(&lapic), 4000000);
+	lapic_tick(&config, &lapic, 4000000);
+	assert_int_equal(get(&lapic, TMCCT, 4000000), 0);
+	assert_int_equal(lapic_deadline(&lapic), UINT64_MAX);
+	assert_int_equal(put(&lapic, LVTT, 0x200ec, 5000000), 0);
+	assert_int_equal(lapic_deadline(&lapic), UINT64_MAX);
 	/* too fast: still leaves time to run */
 	assert_int_equal(put(&lapic, TMICT, 1, 0), 0);
 	lapic_tick(&config, &lapic, 100);

@@ -271,13 +271,13 @@ static void test_resets(void **state)
 	assert_int_equal(seen.resets, 0);
 	outp(0xcf9, 1, 0x0e);
 	assert_int_equal(seen.resets, 1);
-	assert_int_equal(seen.why, PC_RESET_GUEST);
+	assert_int_equal(seen.why, PC_RESET_COLD);
 	outp(0xcf9, 1, 0x06);
 	assert_int_equal(seen.resets, 2);
-	assert_int_equal(seen.why, PC_RESET_PANIC);
+	assert_int_equal(seen.why, PC_RESET_WARM);
 	outp(0x64, 1, 0xfe);
 	assert_int_equal(seen.resets, 3);
-	assert_int_equal(seen.why, PC_RESET_GUEST);
+	assert_int_equal(seen.why, PC_RESET_COLD);
 	outp(0x64, 1, 0xaa);
 	assert_int_equal(seen.resets, 3);
 	outp(0x604, 2, 0x2000 | 5 << 10);

@@ -134,6 +134,21 @@ static void test_alarm(void **state)
 	assert_int_equal(rtc_deadline(&rtc), UINT64_MAX);
 }
 
+static void test_update(void **state)
+{
+	struct rtc rtc;
+
+	(void)state;
+	rtc_reset(&rtc, 0);
+	assert_int_equal(get(&rtc, 10, S / 2), 0x26);
+	assert_int_equal(get(&rtc, 10, S - 1000), 0xa6);
+	assert_int_equal(get(&rtc, 0, S - 1000), 0);
+	assert_int_equal(get(&rtc, 10, S), 0x26);
+	assert_int_equal(get(&rtc, 0, S), 1);
+	set(&rtc, 11, 0x82, S); /* being set: nothing is updated */
+	assert_int_equal(get(&rtc, 10, 2 * S - 1000), 0x26);
+}
+
 static void test_fuzz(void **state)
 {
 	struct rtc rtc;
@@ -155,7 +170,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_time),	cmocka_unit_test(test_formats),
-		cmocka_unit_test(test_setting), cmocka_unit_test(test_alarm),
+		cmocka_unit_test(test_setting), cmocka_unit_test(test_alarm), cmocka_unit_test(test_update),
 		cmocka_unit_test(test_fuzz),
 	};
 

@@ -5,7 +5,8 @@
  * where KVM emulates every instruction.
  *
  *   p   says "tiny: up" on the console and powers off       r   resets cold, as a reboot does
- *   t   triple fault on vCPU 0                              k   resets warm, as a panic does here
+ *   t   triple fault on vCPU 0                              k   panics: says so, resets warm
+ *   w   resets warm
  *   T   starts vCPU 1, which makes a triple fault           h   halts for ever, interrupts off
  *   s   starts vCPU 1, and both write one page for ever     b   is busy for ever on vCPU 0
  *
@@ -63,6 +64,8 @@ entry:
 	cmp $'r', %cl
 	je reset_cold
 	cmp $'k', %cl
+	je panic
+	cmp $'w', %cl
 	je reset_warm
 	cmp $'t', %cl
 	je triple_fault
@@ -90,6 +93,15 @@ power_off:
 	out %ax, %dx
 	jmp halt
 
+panic:
+	lea panic_text(%rip), %rsi
+	mov $(panic_text_end - panic_text), %ecx
+	mov $CONSOLE, %edx
+1:	lodsb
+	out %al, %dx
+	dec %ecx
+	jnz 1b
+	jmp reset_warm
 reset_cold:
 	mov $0x0e, %al
 	jmp 1f
@@ -177,5 +189,8 @@ no_table:
 text:
 	.ascii "tiny: up\n"
 text_end:
+panic_text:
+	.ascii "Kernel panic - tiny\n"
+panic_text_end:
 	.balign 512
 end:
