@@ -43,11 +43,11 @@
 #define FLAGS_ACTIVE_HIGH_LEVEL 0xdu
 
 /* FADT flags (ACPI 6.4, table 5.10) */
-#define FADT_WBINVD	   (1u << 0)
-#define FADT_C1		   (1u << 2)
-#define FADT_NO_SLEEP_KEY  (1u << 5)
-#define FADT_TIMER_32	   (1u << 8)
-#define FADT_RESET	   (1u << 10)
+#define FADT_WBINVD	  (1u << 0)
+#define FADT_C1		  (1u << 2)
+#define FADT_NO_SLEEP_KEY (1u << 5)
+#define FADT_TIMER_32	  (1u << 8)
+#define FADT_RESET	  (1u << 10)
 
 #define BOOT_LEGACY_DEVICES (1u << 0)
 #define BOOT_NO_VGA	    (1u << 2)
@@ -211,9 +211,7 @@ static uint8_t *build_fadt(struct builder *builder, uint64_t facs_gpa, uint64_t 
 	table[106] = 0;		      /* the RTC alarm has no day of month */
 	table[108] = RTC_CENTURY;
 	put_at(table, 109, BOOT_LEGACY_DEVICES | BOOT_NO_VGA, 2);
-	put_at(table, 112,
-	       FADT_WBINVD | FADT_C1 | FADT_NO_SLEEP_KEY | FADT_TIMER_32 |
-		       FADT_RESET,
+	put_at(table, 112, FADT_WBINVD | FADT_C1 | FADT_NO_SLEEP_KEY | FADT_TIMER_32 | FADT_RESET,
 	       4);
 	put_port(table, 116, RESET_PORT, 8);
 	table[128] = RESET_COLD;

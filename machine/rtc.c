@@ -33,10 +33,10 @@ enum rtc_register {
 	REG_CENTURY = 0x32,
 };
 
-#define A_VALUE	       0x26u /* 32768 Hz */
-#define A_UPDATE       0x80u
-#define UPDATE_NS      2228000ull /* 244 us of warning, 1984 us of update */
-#define D_VALID 0x80u
+#define A_VALUE	  0x26u /* 32768 Hz */
+#define A_UPDATE  0x80u
+#define UPDATE_NS 2228000ull /* 244 us of warning, 1984 us of update */
+#define D_VALID	  0x80u
 
 #define B_SET	  0x80u
 #define B_ALARM	  0x20u

@@ -74,7 +74,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_power_off),
-		cmocka_unit_test(test_button), cmocka_unit_test(test_alarm),
+		cmocka_unit_test(test_button),
+		cmocka_unit_test(test_alarm),
 		cmocka_unit_test(test_timer),
 	};
 

@@ -170,8 +170,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_time),	cmocka_unit_test(test_formats),
-		cmocka_unit_test(test_setting), cmocka_unit_test(test_alarm), cmocka_unit_test(test_update),
-		cmocka_unit_test(test_fuzz),
+		cmocka_unit_test(test_setting), cmocka_unit_test(test_alarm),
+		cmocka_unit_test(test_update),	cmocka_unit_test(test_fuzz),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
