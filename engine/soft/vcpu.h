@@ -136,6 +136,12 @@ struct engine_vcpu {
 
 	struct engine *engine;
 	uint32_t number;
+	/*
+	 * It was created and not destroyed since. Guarded by the engine's lock. A destroyed one keeps
+	 * its place and its memory until the engine goes, for a vCPU of that number that comes (back)
+	 * later: others look at it without a lock (to pause it, to take its TLB's entries away).
+	 */
+	bool seated;
 	_Atomic int thread; /* who runs it; 0: nobody */
 	_Atomic uint32_t kicked;
 	bool running;		/* inside run: fpu and gs are the vCPU's */
@@ -233,10 +239,12 @@ struct engine {
 	struct engine_pages pages;
 	bool exact_flags; /* for tests: flags are right at every fault, whatever it costs */
 
-	pthread_mutex_t lock; /* vcpu[], and what block.c and code_page.c say */
-	struct engine_vcpu *vcpu[VCPUS_MAX];
+	pthread_mutex_t lock;		     /* vcpu[], and what block.c and code_page.c say */
+	struct engine_vcpu *vcpu[VCPUS_MAX]; /* once there, they stay: see `seated` */
 	struct soft_cache *cache;
-	struct engine_vcpu *_Atomic pauser; /* pause.c */
+	/* pause.c: whose turn it is, and which number comes next; NULL if nobody pauses. */
+	_Atomic uint32_t pause_turn, pause_tickets;
+	struct engine_vcpu *_Atomic pauser;
 };
 
 static inline bool soft_is_canonical(uint64_t linear)

@@ -18,17 +18,26 @@
 #include "engine/soft/step/stepper.h"
 #include "engine/soft/tlb/tlb.h"
 
+/* It is not in run. Its seat stays. */
 static void soft_vcpu_destroy(struct engine_vcpu *vcpu)
 {
 	if (!vcpu)
 		return;
 	soft_signals_forget(vcpu);
 	pthread_mutex_lock(&vcpu->engine->lock);
-	vcpu->engine->vcpu[vcpu->number] = NULL;
+	vcpu->seated = false;
+	atomic_store(&vcpu->thread, 0);
 	pthread_mutex_unlock(&vcpu->engine->lock);
+}
+
+static void free_seat(struct engine_vcpu *vcpu)
+{
+	if (!vcpu)
+		return;
 	free(vcpu->insns);
 	soft_fault_pages_free(vcpu);
-	munmap(vcpu->signal_stack, SIGNAL_STACK_BYTES);
+	if (vcpu->signal_stack)
+		munmap(vcpu->signal_stack, SIGNAL_STACK_BYTES);
 	munmap(vcpu, sizeof(*vcpu));
 }
 
@@ -37,7 +46,7 @@ static void soft_engine_destroy(struct engine *engine)
 	if (!engine)
 		return;
 	for (uint32_t i = 0; i < VCPUS_MAX; i++)
-		soft_vcpu_destroy(engine->vcpu[i]);
+		free_seat(engine->vcpu[i]);
 	soft_cache_destroy(engine);
 	soft_code_remove_memory(engine);
 	pthread_mutex_destroy(&engine->lock);
@@ -80,45 +89,67 @@ static int soft_add_memory(struct engine *engine, uint64_t gpa, void *hva, uint6
 	return soft_code_add_memory(engine, engine->memory_count - 1);
 }
 
-static int soft_vcpu_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu)
+static struct engine_vcpu *new_seat(void)
 {
-	struct engine_vcpu *vcpu;
-	uint32_t bits = cpuid_physical_bits(&engine->cpuid);
-	void *stack, *insns;
+	struct engine_vcpu *vcpu = mmap(NULL, sizeof(*vcpu), PROT_READ | PROT_WRITE,
+					MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *stack;
 
-	if (number >= VCPUS_MAX || engine->vcpu[number])
-		return -EINVAL;
-	vcpu = mmap(NULL, sizeof(*vcpu), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-		    0);
 	if (vcpu == MAP_FAILED)
-		return -errno;
+		return NULL;
 	stack = mmap(NULL, SIGNAL_STACK_BYTES, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (stack == MAP_FAILED) {
-		munmap(vcpu, sizeof(*vcpu));
-		return -errno;
-	}
-	insns = calloc(BLOCK_INSNS_MAX, sizeof(struct soft_insn));
-	if (!insns) {
-		munmap(stack, SIGNAL_STACK_BYTES);
-		munmap(vcpu, sizeof(*vcpu));
-		return -ENOMEM;
-	}
+	vcpu->signal_stack = stack == MAP_FAILED ? NULL : stack;
+	vcpu->insns = calloc(BLOCK_INSNS_MAX, sizeof(struct soft_insn));
+	if (vcpu->signal_stack && vcpu->insns)
+		return vcpu;
+	free_seat(vcpu);
+	return NULL;
+}
+
+/* Lock held: whoever looks at all vCPUs meanwhile finds this one standing still. */
+static void take_seat(struct engine *engine, struct engine_vcpu *vcpu, uint32_t number)
+{
+	struct soft_insn *insns = vcpu->insns;
+	uint8_t *fault_pages = vcpu->fault_pages;
+	void *stack = vcpu->signal_stack;
+
+	memset(vcpu, 0, offsetof(struct engine_vcpu, tlb));
 	vcpu->insns = insns;
+	vcpu->fault_pages = fault_pages;
+	vcpu->signal_stack = stack;
 	vcpu->engine = engine;
 	vcpu->number = number;
-	vcpu->signal_stack = stack;
 	vcpu->small_stack_top = (uintptr_t)(vcpu->small_stack + 16);
-	vcpu->physical_mask = BIT64(bits) - 1;
+	vcpu->physical_mask = BIT64(cpuid_physical_bits(&engine->cpuid)) - 1;
 	vcpu->exec = soft_cache_exec(engine, number);
 	cpuid_for_vcpu(&engine->cpuid, number, &vcpu->cpuid);
 	vcpu_state_reset(&vcpu->state, number);
 	soft_tlb_create(vcpu);
-	pthread_mutex_lock(&engine->lock);
+	/* Who pauses has asked those who were there, and will let all go on. */
+	atomic_store(&vcpu->pause, atomic_load(&engine->pauser) != NULL);
+	atomic_store(&vcpu->stop, 1);
+	vcpu->seated = true;
 	engine->vcpu[number] = vcpu;
+}
+
+static int soft_vcpu_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu)
+{
+	struct engine_vcpu *vcpu;
+	int err = -EINVAL;
+
+	if (number >= VCPUS_MAX)
+		return err;
+	pthread_mutex_lock(&engine->lock);
+	vcpu = engine->vcpu[number];
+	if (!vcpu || !vcpu->seated)
+		err = vcpu || (vcpu = new_seat()) ? 0 : -ENOMEM;
+	if (!err)
+		take_seat(engine, vcpu, number);
 	pthread_mutex_unlock(&engine->lock);
-	*ret_vcpu = vcpu;
-	return 0;
+	if (!err)
+		*ret_vcpu = vcpu;
+	return err;
 }
 
 /* RDTSC is a multiplication here, so any slope will do. */

@@ -7,7 +7,9 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "tests/engine/cases.h"
 
@@ -16,6 +18,7 @@
 #define FAILED	     WORD(1)
 #define SITE	     WORD(2)
 #define TRAPS	     WORD(8)
+#define DONE	     WORD(7)
 #define CALLS	     WORD(9)
 #define A	     WORD(10)
 #define B	     WORD(11)
@@ -24,6 +27,7 @@
 #define HANDLER_AT   0x10
 #define POKE_ROUNDS  1000u
 #define SHORT_ROUNDS 100000u
+#define MUCH_BYTES   (256ull << 30)
 
 /* Emulated hosts are slow, and their CPUs wait for each other's time slices. */
 static uint64_t rounds_of(uint64_t rounds)
@@ -173,6 +177,82 @@ static int test_locked_split(struct rig *rig)
 	return 0;
 }
 
+static int open_small_cache(struct rig *rig)
+{
+	int err;
+
+	rig_close(rig);
+	setenv("EAGRE_SOFT_CACHE_BYTES", "65536", 1);
+	err = rig_open(rig, NULL);
+	unsetenv("EAGRE_SOFT_CACHE_BYTES");
+	return err;
+}
+
+/*
+ * The code cache is emptied again and again while an instruction that it knew decoded waits for its
+ * turn. There is much memory that nobody touches: emptying must not look at it.
+ */
+static int test_cache_emptied(struct rig *rig)
+{
+	const uint64_t rounds = rounds_of(POKE_ROUNDS) / 20;
+	void *untouched = mmap(NULL, MUCH_BYTES, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t begin_ns;
+	int err;
+
+	CHECK(untouched != MAP_FAILED, "mmap");
+	err = open_small_cache(rig);
+	if (!err)
+		err = rig_ops->add_memory(rig->engine, 1ull << 32, untouched, MUCH_BYTES);
+	begin_ns = rig_now_ns();
+	if (!err)
+		err = run_both(rig, GUEST(emptied), rounds);
+	if (!err)
+		printf("  %lu fillings, %lu toggles, %lu ms\n", (unsigned long)word(rig, CALLS),
+		       (unsigned long)word(rig, A),
+		       (unsigned long)(rig_now_ns() - begin_ns) / 1000000);
+	rig_close(rig);
+	munmap(untouched, MUCH_BYTES);
+	return err;
+}
+
+static int come_and_go(struct rig *rig, uint32_t times)
+{
+	for (uint32_t i = 0; i < times; i++) {
+		CHECK(rig_start(rig, 0, GUEST(emptied), RIG_LONG) == 0, "start");
+		CHECK(rig_expect(rig, 0, EXIT_HLT) == 0, "run");
+		rig_ops->vcpu_destroy(rig->vcpu[0]);
+		rig->vcpu[0] = NULL;
+	}
+	return 0;
+}
+
+/* A vCPU is made, runs and goes again and again, while another one pauses all there are. */
+static int test_cache_visitors(struct rig *rig)
+{
+	const uint32_t times = (uint32_t)rounds_of(POKE_ROUNDS) / 2;
+	struct second second = { .rig = rig, .guest = GUEST(emptied) };
+	pthread_t thread;
+	int err;
+
+	if (open_small_cache(rig))
+		return -1;
+	CHECK(rig_ops->vcpu_create(rig->engine, 1, &rig->vcpu[1]) == 0, "second vCPU");
+	set_word(rig, SITE, 1);
+	CHECK(pthread_create(&thread, NULL, run_second, &second) == 0, "thread");
+	while (!atomic_load(&second.ready))
+		sched_yield();
+	err = come_and_go(rig, times);
+	set_word(rig, DONE, 1);
+	pthread_join(thread, NULL);
+	CHECK(err == 0 && second.err == 0 && second.last == EXIT_HLT, "%s",
+	      rig_kind_name(second.last));
+	CHECK(word(rig, A) == times && (uint32_t)word(rig, SPLIT) == times, "%lu, %lu",
+	      (unsigned long)word(rig, A), (unsigned long)word(rig, SPLIT));
+	printf("  %lu fillings, %u visits\n", (unsigned long)word(rig, CALLS), times);
+	return 0;
+}
+
 static int test_order(struct rig *rig)
 {
 	return run_both(rig, GUEST(order), rounds_of(10 * SHORT_ROUNDS));
@@ -220,6 +300,8 @@ const struct test_case cases_smp[] = {
 	{ "code-written", test_code_written, ONE_THREAD },
 	{ "code-released", test_code_released, ONE_THREAD },
 	{ "locked", test_locked, ONE_THREAD },
+	{ "cache-emptied", test_cache_emptied, ONE_THREAD },
+	{ "cache-visitors", test_cache_visitors, ONE_THREAD },
 	{ "locked-split", test_locked_split, ONE_THREAD },
 	{ "code-outside", test_code_outside, NULL },
 	{ "order", test_order, ONE_THREAD },

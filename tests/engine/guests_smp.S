@@ -261,6 +261,47 @@ guest_released_jump:
 	END	locked_split
 
 /*
+ * The first vCPU toggles a bit of a word in two pages, by an instruction that is always stepped. The second one makes
+ * blocks, as many as it can, each with an instruction that is stepped as well: they fill the code cache. With SITE set
+ * the first one only counts itself.
+ */
+	GUEST	emptied
+	sti
+	IF_SECOND 5f
+	cmpq	$0, SITE
+	jne	4f
+	mov	ROUNDS, %r12
+	mov	$SPLIT, %eax
+	mov	$9, %r14d
+	xor	%r13d, %r13d
+1:	addr32 lock btcl %r14d, (%eax)
+	setc	%cl
+	cmp	%cl, %r13b
+	jne	2f
+	xor	$1, %r13d
+	testl	$0xfffffdff, SPLIT
+	jnz	2f
+	incq	A
+	cmp	%r12, CALLS
+	jb	1b
+	jmp	3f
+2:	movq	$1, FAILED
+3:	movq	$1, DONE
+	hlt
+4:	lock incl SPLIT
+	incq	A
+	hlt
+5:	.rept	1000
+	sldt	%ecx
+	jmp	. + 2
+	.endr
+	incq	CALLS
+	cmpq	$0, DONE
+	je	5b
+	hlt
+	END	emptied
+
+/*
  * Total store order: the second vCPU never sees B's round without A's. And of two that each write and, behind MFENCE
  * or a locked instruction, read the other's, one sees what the other wrote.
  */

@@ -33,6 +33,7 @@ extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_chec
 #define BLOCKS_OFFSET  (STUBS_BYTES + VCPUS_MAX * SOFT_EXEC_BYTES)
 #define BLOCK_CODE_MAX 32768u
 #define BUCKETS	       65536u
+#define FORGET_BATCH   256u /* blocks */
 
 /* How near to each other accesses have to be to share, and how many of those there are to choose.
  */
@@ -41,13 +42,14 @@ static const uint32_t spans[] = { SOFT_SPAN_MAX, 64, 16, 0 };
 #define NARROWEST    (sizeof(spans) / sizeof(spans[0]) - 1)
 
 struct soft_cache {
-	uint8_t *base, *next;			 /* next: where the next block goes */
+	uint8_t *base, *next, *end;		 /* blocks: next is where the next one goes */
 	uint8_t *notes, *notes_next, *notes_end; /* decoded instructions grow down from the end */
 	struct soft_block **order;		 /* every block, by address */
 	_Atomic uint32_t count;
 	uint32_t at_granule[CACHE_BYTES / GRANULE]; /* index into order */
 	uint64_t generation;			    /* counts emptyings */
 	struct soft_block *bucket[BUCKETS];
+	bool small;		      /* for a test */
 	uint8_t narrow[NARROW_SLOTS]; /* index into spans, by a hash of the block's gpa */
 };
 
@@ -110,6 +112,17 @@ enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc)
 	return PLACE_STUB;
 }
 
+/* For tests: who still uses what is no more is to be seen (INT3; instructions that are none). */
+static void spoil(struct soft_cache *cache)
+{
+	uint8_t *notes_end = cache->notes + NOTES_BYTES;
+
+	memset(cache->base + BLOCKS_OFFSET, 0xcc,
+	       (size_t)(cache->next - cache->base) - BLOCKS_OFFSET);
+	memset(cache->notes, 0xcc, (size_t)(cache->notes_next - cache->notes));
+	memset(cache->notes_end, 0xcc, (size_t)(notes_end - cache->notes_end));
+}
+
 static void reset(struct soft_cache *cache)
 {
 	memset(cache->bucket, 0, sizeof(cache->bucket));
@@ -129,6 +142,17 @@ static void *map(size_t bytes, int protection)
 	return base == MAP_FAILED ? NULL : base;
 }
 
+/* Less for tests, which want it to be full again and again. */
+static size_t bytes_of_blocks(void)
+{
+	const char *text = getenv("EAGRE_SOFT_CACHE_BYTES");
+	size_t bytes = text ? strtoul(text, NULL, 0) : 0;
+
+	if (!bytes || bytes > CACHE_BYTES - BLOCKS_OFFSET)
+		return CACHE_BYTES - BLOCKS_OFFSET;
+	return bytes < 2 * BLOCK_CODE_MAX ? 2 * BLOCK_CODE_MAX : bytes;
+}
+
 int soft_cache_create(struct engine *engine)
 {
 	struct soft_cache *cache = calloc(1, sizeof(*cache));
@@ -142,6 +166,8 @@ int soft_cache_create(struct engine *engine)
 	if (!cache->base || !cache->notes || !cache->order)
 		return -ENOMEM;
 	memcpy(cache->base, soft_stubs_begin, (size_t)(soft_stubs_end - soft_stubs_begin));
+	cache->end = cache->base + BLOCKS_OFFSET + bytes_of_blocks();
+	cache->small = cache->end != cache->base + CACHE_BYTES;
 	reset(cache);
 	return 0;
 }
@@ -225,7 +251,7 @@ bool soft_cache_is_full(const struct engine *engine)
 	const struct soft_cache *cache = engine->cache;
 	size_t notes = sizeof(struct soft_block) + SOFT_RECORDS_MAX * sizeof(struct soft_record);
 
-	return (size_t)(cache->base + CACHE_BYTES - cache->next) < BLOCK_CODE_MAX + 64 ||
+	return (size_t)(cache->end - cache->next) < BLOCK_CODE_MAX + 64 ||
 	       (size_t)(cache->notes_end - cache->notes_next) < notes + SOFT_KEPT_MAX + 64 ||
 	       atomic_load(&cache->count) >= ORDER_BYTES / sizeof(struct soft_block *);
 }
@@ -248,13 +274,30 @@ void soft_cache_publish(struct engine *engine, struct soft_block *block)
 	__atomic_store_n(bucket, block, __ATOMIC_RELEASE);
 }
 
+/* The lock is taken for a few blocks at a time: shards want it to say that a page is lost. */
+static void forget_blocks(struct engine *engine)
+{
+	struct soft_cache *cache = engine->cache;
+	uint32_t count = atomic_load(&cache->count);
+
+	for (uint32_t i = 0; i < count;) {
+		pthread_mutex_lock(&engine->lock);
+		for (uint32_t end = i + FORGET_BATCH; i < end && i < count; i++)
+			soft_code_forget(engine, cache->order[i]);
+		pthread_mutex_unlock(&engine->lock);
+	}
+}
+
 void soft_cache_empty(struct engine *engine)
 {
-	reset(engine->cache);
-	soft_code_forget_all(engine);
+	forget_blocks(engine);
 	for (uint32_t i = 0; i < VCPUS_MAX; i++)
 		for (int view = 0; engine->vcpu[i] && view < VIEW_COUNT; view++)
 			soft_jump_flush(engine->vcpu[i], (enum soft_view)view);
+	/* No page knows a block any more, so nobody else looks at any. */
+	if (engine->cache->small)
+		spoil(engine->cache);
+	reset(engine->cache);
 }
 
 struct soft_room soft_cache_room(const struct engine *engine)

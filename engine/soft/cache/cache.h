@@ -96,7 +96,10 @@ void soft_cache_destroy(struct engine *engine);
 uint64_t soft_cache_generation(const struct engine *engine);
 /* Is there no room for another block? */
 bool soft_cache_is_full(const struct engine *engine);
-/* Lock held, all other vCPUs paused: forgets every block, and who jumps to them. */
+/*
+ * All other vCPUs paused, lock not held: forgets every block, and who jumps to them. What it takes
+ * is in proportion to the blocks, not to guest memory.
+ */
 void soft_cache_empty(struct engine *engine);
 /* A valid block, or NULL. */
 struct soft_block *soft_cache_find(const struct engine *engine, uint64_t gpa, uint64_t rip,

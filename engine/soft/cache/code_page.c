@@ -220,15 +220,9 @@ void soft_page_lost(struct engine *engine, uint64_t gpa, uint64_t bytes)
 	}
 }
 
-void soft_code_forget_all(struct engine *engine)
+void soft_code_forget(struct engine *engine, const struct soft_block *block)
 {
-	for (uint32_t i = 0; i < engine->memory_count; i++)
-		for (uint64_t n = 0; n < engine->memory[i].bytes / PAGE_BYTES; n++) {
-			struct soft_code_page *page = &engine->memory[i].pages[n];
-
-			if (page->blocks)
-				page->blocks = NULL;
-			if (page->behind)
-				page->behind = NULL;
-		}
+	page_of(engine, block->gpa)->blocks = NULL;
+	if (block->gpa_behind)
+		page_of(engine, block->gpa_behind)->behind = NULL;
 }

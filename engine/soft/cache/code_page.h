@@ -21,7 +21,7 @@ bool soft_code_allow_write(struct engine_vcpu *vcpu, uint64_t gpa);
 int soft_code_begin(struct engine_vcpu *vcpu, uint64_t gpa, uint32_t *ret_version);
 /* Lock held. Makes it known; false: the page has been written since. */
 bool soft_code_insert(struct engine *engine, struct soft_block *block, const uint32_t version[2]);
-/* Every block is gone (the cache was emptied). All other vCPUs are paused. */
-void soft_code_forget_all(struct engine *engine);
+/* Lock held. The block is about to go, and with it all others of its pages. */
+void soft_code_forget(struct engine *engine, const struct soft_block *block);
 
 #endif

@@ -7,7 +7,8 @@
  *   pause := 1, stop := 1, signal       in_run := 1, then looks at stop before guest code
  *   waits for in_run = 0 or parked      at its safe point: parked := 1, sleeps while pause = 1
  *
- * One pauser at a time; who wants to be one meanwhile is at a safe point itself. A vCPU that waits
+ * One pauser at a time, in the order in which they came. Who waits for its turn is at a safe point
+ * itself. A vCPU that is made meanwhile begins paused (vm.c). A vCPU that waits
  * for a page, in guest code or in C, is taken out of it by the signal.
  */
 #include "engine/soft/cache/cache.h"
@@ -39,16 +40,49 @@ static void ask(struct engine_vcpu *other)
 		syscall(SYS_tgkill, getpid(), thread, ENGINE_KICK_SIGNAL);
 }
 
+/*
+ * Nobody pauses now, so whoever still stands where the last one held it is about to wake up. Each
+ * gets on a little before the next pause: a loop of locked instructions across pages (or of what
+ * fills the cache) would else keep the others from running at all.
+ */
+static void wait_until_awake(struct engine_vcpu *vcpu, uint64_t mask)
+{
+	const struct engine *engine = vcpu->engine;
+
+	for (uint32_t i = 0; i < VCPUS_MAX; i++) {
+		struct engine_vcpu *other = engine->vcpu[i];
+
+		if (!other || other == vcpu || !(mask >> i % 64 & 1))
+			continue;
+		while (atomic_load(&other->parked))
+			sched_yield();
+	}
+}
+
+/*
+ * Nobody has anything to ask of this vCPU any more but to leave, for a kick. If `stop` stayed set,
+ * what it does in its turn would be broken off, and the pauses of two that take turns would keep
+ * both from ever getting on. A kick sets `kicked` before `stop`, so none is lost here.
+ */
+static void forget_pauses(struct engine_vcpu *vcpu)
+{
+	atomic_store(&vcpu->stop, 0);
+	if (atomic_load(&vcpu->kicked))
+		atomic_store(&vcpu->stop, 1);
+}
+
 void soft_pause_others(struct engine_vcpu *vcpu, uint64_t mask)
 {
 	struct engine *engine = vcpu->engine;
-	struct engine_vcpu *expected = NULL;
+	uint32_t ticket = atomic_fetch_add(&engine->pause_tickets, 1);
 
-	while (!atomic_compare_exchange_strong(&engine->pauser, &expected, vcpu)) {
-		expected = NULL;
+	while (atomic_load(&engine->pause_turn) != ticket) {
 		soft_safe_point(vcpu);
 		sched_yield();
 	}
+	wait_until_awake(vcpu, mask);
+	forget_pauses(vcpu);
+	atomic_store(&engine->pauser, vcpu);
 	pthread_mutex_lock(&engine->lock);
 	for (uint32_t i = 0; i < VCPUS_MAX; i++)
 		if (engine->vcpu[i] && engine->vcpu[i] != vcpu && (mask >> i % 64 & 1))
@@ -82,6 +116,7 @@ void soft_resume_others(struct engine_vcpu *vcpu)
 			continue;
 		syscall(SYS_futex, &other->pause, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 	}
-	pthread_mutex_unlock(&engine->lock);
 	atomic_store(&engine->pauser, NULL);
+	pthread_mutex_unlock(&engine->lock);
+	atomic_fetch_add(&engine->pause_turn, 1);
 }

@@ -41,10 +41,8 @@ static void make_room(struct engine_vcpu *vcpu)
 	if (!soft_cache_is_full(engine))
 		return;
 	soft_pause_others(vcpu, UINT64_MAX);
-	pthread_mutex_lock(&engine->lock);
 	if (soft_cache_is_full(engine))
 		soft_cache_empty(engine);
-	pthread_mutex_unlock(&engine->lock);
 	soft_resume_others(vcpu);
 }
 
