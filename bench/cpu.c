@@ -14,6 +14,7 @@
  * everywhere.
  */
 #include "bench/cpu.h"
+#include "bench/progress.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -194,8 +195,8 @@ static void start(const struct cpu_bench *bench, struct run *run)
 static void complain(struct cpu_bench *bench, const struct run *run, const char *what,
 		     const char *line)
 {
-	fprintf(stderr, "\r\033[Kcpu_bench: %s: %s: %s\n", cpu_subject_name[run->subject], what,
-		line);
+	progress_clear();
+	fprintf(stderr, "cpu_bench: %s: %s: %s\n", cpu_subject_name[run->subject], what, line);
 	bench->failed[run->subject]++;
 }
 
@@ -246,8 +247,8 @@ static void take_line(struct cpu_bench *bench, struct run *run, const char *text
 		return;
 	}
 	if (strncmp(line, "cpu: begin ", 11) == 0) {
-		fprintf(stderr, "\r\033[Kcpu: round %u of %u, %s: %s", bench->round + 1,
-			bench->rounds, cpu_subject_name[run->subject], line + 11);
+		progress_line("cpu: round %u of %u, %s: %s", bench->round + 1, bench->rounds,
+			      cpu_subject_name[run->subject], line + 11);
 		run->begin_ns = now_ns();
 	} else if (strncmp(line, "cpu: end ", 9) == 0) {
 		take_end(bench, run, line);
@@ -301,8 +302,8 @@ static void run_subject(struct cpu_bench *bench, enum cpu_subject subject)
 	list_items(bench, &run);
 	if (run.count == 0)
 		return;
-	fprintf(stderr, "\r\033[Kcpu: round %u of %u, %s starts", bench->round + 1, bench->rounds,
-		cpu_subject_name[subject]);
+	progress_line("cpu: round %u of %u, %s starts", bench->round + 1, bench->rounds,
+		      cpu_subject_name[subject]);
 	start(bench, &run);
 	if (!read_lines(bench, &run)) {
 		complain(bench, &run, "took too long; it said last", run.said);
@@ -440,7 +441,7 @@ int main(int argc, char **argv)
 				run_subject(&bench, (enum cpu_subject)subject);
 		}
 	}
-	fprintf(stderr, "\r\033[K");
+	progress_clear();
 	cpu_print(&bench, stdout);
 	if (json)
 		write_json(&bench, json);

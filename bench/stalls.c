@@ -10,6 +10,7 @@
  * cores for is measured sleeping only.
  */
 #include "bench/bench.h"
+#include "bench/progress.h"
 
 #include <getopt.h>
 #include <sched.h>
@@ -103,10 +104,8 @@ struct bench {
 /* What is being measured, since a round takes some seconds. */
 static void progress(const struct bench *bench, enum mode mode, enum figure figure)
 {
-	if (!isatty(STDERR_FILENO))
-		return;
-	fprintf(stderr, "\r\033[Kstalls: round %u of %u, %s: %s", bench->round + 1, bench->rounds,
-		mode == SPINNING ? "spinning" : "sleeping", figure_name[figure]);
+	progress_line("stalls: round %u of %u, %s: %s", bench->round + 1, bench->rounds,
+		      mode == SPINNING ? "spinning" : "sleeping", figure_name[figure]);
 }
 
 static void note(struct bench *bench, enum mode mode, enum figure figure)
@@ -594,8 +593,7 @@ int main(int argc, char **argv)
 		if (!bench.only[SPINNING])
 			measure(&bench, SLEEPING);
 	}
-	if (isatty(STDERR_FILENO))
-		fprintf(stderr, "\r\033[K");
+	progress_clear();
 	printf("%u cores, median of %u rounds; nodes are processes joined by TCP on loopback\n",
 	       bench.cores, bench.rounds);
 	if (bench.cores < 10)

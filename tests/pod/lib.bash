@@ -25,6 +25,7 @@ check() {
 
 begin() { # NAME BUILD-DIR
 	build=$(cd "$2" && pwd) && [ -x "$build/cmd/eagre" ] || { echo "$2: not a folder with eagre built"; exit 1; }
+	unset CDPATH
 	source_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 	eagre=$build/cmd/eagre
 	logs=$build/tests/pod/logs/$1
