@@ -164,7 +164,8 @@ static _Noreturn void become(const struct cpu_bench *bench, const struct run *ru
 		die("dup2");
 	/* Where its threads run settles in the guest's scheduler first. */
 	snprintf(ms, sizeof(ms), "%u", bench->budget_ms * (run->subject == CPU_SOFT_2 ? 6 : 1));
-	snprintf(extra, sizeof(extra), "quiet rdinit=" INIT " -- %s %s", ms, run->names);
+	snprintf(extra, sizeof(extra), "quiet %s rdinit=" INIT " -- %s %s", bench->append, ms,
+		 run->names);
 	if (run->subject == CPU_NATIVE)
 		execl(bench->items_program, bench->items_program, ms, run->names, (char *)NULL);
 	else if (run->subject == CPU_SOFT || run->subject == CPU_SOFT_2)
@@ -358,6 +359,7 @@ static bool parse(int argc, char **argv, struct cpu_bench *bench, const char **r
 		{ "rounds", 1, NULL, 'r' }, { "ms", 1, NULL, 'm' },
 		{ "items", 1, NULL, 'i' },  { "subjects", 1, NULL, 's' },
 		{ "json", 1, NULL, 'j' },   { "realtime", 0, NULL, 'R' },
+		{ "append", 1, NULL, 'a' },
 		{ NULL, 0, NULL, 0 }
 	};
 	int option;
@@ -371,6 +373,8 @@ static bool parse(int argc, char **argv, struct cpu_bench *bench, const char **r
 			bench->realtime = true;
 		else if (option == 'j')
 			*ret_json = optarg;
+		else if (option == 'a')
+			bench->append = optarg;
 		else if (option == 'i'	 ? !choose_items(bench, optarg)
 			 : option == 's' ? !choose_subjects(bench, optarg)
 					 : true)
@@ -418,7 +422,7 @@ static void write_json(const struct cpu_bench *bench, const char *name)
 
 int main(int argc, char **argv)
 {
-	static struct cpu_bench bench = { .rounds = 3, .budget_ms = 300 };
+	static struct cpu_bench bench = { .rounds = 3, .budget_ms = 300, .append = "" };
 	const char *json = NULL;
 	uint32_t failed = 0;
 
@@ -427,7 +431,7 @@ int main(int argc, char **argv)
 	if (!parse(argc, argv, &bench, &json)) {
 		fprintf(stderr,
 			"usage: cpu_bench [--rounds 1..%u] [--ms N] [--items A,B] [--subjects A,B] "
-			"[--json FILE] [--realtime] KERNEL INITRD CPU_ITEMS BOOT_ONE\n",
+			"[--json FILE] [--realtime] [--append TEXT] KERNEL INITRD CPU_ITEMS BOOT_ONE\n",
 			CPU_ROUNDS_MAX);
 		return 2;
 	}

@@ -45,7 +45,7 @@ struct cpu_bench {
 	uint32_t budget_ms; /* a subject's time for an item in a round */
 	bool subject[CPU_SUBJECTS], item[CPU_ITEMS_MAX];
 	bool realtime; /* on a machine that others use too: they wait meanwhile */
-	const char *kernel, *initrd, *items_program, *boot_one;
+	const char *append, *kernel, *initrd, *items_program, *boot_one;
 	uint32_t cores, tsc_khz;
 
 	struct cpu_result result[CPU_SUBJECTS][CPU_ITEMS_MAX][CPU_ROUNDS_MAX];
