@@ -55,8 +55,7 @@ static void add_memory(struct soft_insn *insn, int i)
 	insn->memory_write = (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
 }
 
-/* Shifts and rotates by a count that may be zero change no flag then. */
-static bool shifts_by_register(const struct soft_insn *insn)
+static bool is_shift(const struct soft_insn *insn)
 {
 	switch (insn->z.mnemonic) {
 	case ZYDIS_MNEMONIC_ROL:
@@ -74,6 +73,46 @@ static bool shifts_by_register(const struct soft_insn *insn)
 	}
 }
 
+/* By a constant that is not zero, so that the flags change for certain? */
+static bool shifts_by_constant(const struct soft_insn *insn)
+{
+	const ZydisDecodedOperand *count = &insn->op[1];
+
+	/* RCL and RCR of 8 and 16 bits turn by their width and the carry: they may be round. */
+	if ((insn->z.mnemonic == ZYDIS_MNEMONIC_RCL || insn->z.mnemonic == ZYDIS_MNEMONIC_RCR) &&
+	    insn->op[0].size < 32)
+		return false;
+	if (insn->z.mnemonic == ZYDIS_MNEMONIC_SHLD || insn->z.mnemonic == ZYDIS_MNEMONIC_SHRD)
+		count = &insn->op[2];
+	return count->type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+	       (count->imm.value.u & (insn->op[0].size == 64 ? 63 : 31));
+}
+
+/*
+ * By a count that may be zero they leave all flags alone then. Else rotates write CF and OF, and
+ * shifts all; what is undefined of them (AF, and OF where the count is not 1) counts as written:
+ * nobody may rely on it.
+ */
+static void add_shift_flags(struct soft_insn *insn)
+{
+	if (!shifts_by_constant(insn)) {
+		insn->flags_write = 0;
+		insn->flags_read |= FLAGS_ARITHMETIC;
+		return;
+	}
+	switch (insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR:
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+		insn->flags_write = FLAG_CF | FLAG_OF;
+		break;
+	default:
+		insn->flags_write = FLAGS_ARITHMETIC;
+		break;
+	}
+}
+
 static void add_flags(struct soft_insn *insn)
 {
 	const ZydisAccessedFlags *flags = insn->z.cpu_flags;
@@ -84,11 +123,8 @@ static void add_flags(struct soft_insn *insn)
 	insn->flags_write = (flags->modified | flags->set_0 | flags->set_1 | flags->undefined) &
 			    FLAGS_ARITHMETIC;
 	insn->flags_change = insn->flags_write != 0;
-	if (shifts_by_register(insn)) {
-		/* Left alone if the count is zero, or (OF, AF) as they were on some CPUs. */
-		insn->flags_write = 0;
-		insn->flags_read |= FLAGS_ARITHMETIC;
-	}
+	if (is_shift(insn))
+		add_shift_flags(insn);
 }
 
 bool soft_insn_is_bit_string(const struct soft_insn *insn)
