@@ -359,8 +359,7 @@ static bool parse(int argc, char **argv, struct cpu_bench *bench, const char **r
 		{ "rounds", 1, NULL, 'r' }, { "ms", 1, NULL, 'm' },
 		{ "items", 1, NULL, 'i' },  { "subjects", 1, NULL, 's' },
 		{ "json", 1, NULL, 'j' },   { "realtime", 0, NULL, 'R' },
-		{ "append", 1, NULL, 'a' },
-		{ NULL, 0, NULL, 0 }
+		{ "append", 1, NULL, 'a' }, { NULL, 0, NULL, 0 }
 	};
 	int option;
 

@@ -106,6 +106,7 @@ struct soft_cache;
 struct soft_block;
 
 struct soft_insn;
+struct soft_decoded;
 
 struct engine_vcpu {
 	/* layout.h has these offsets. */
@@ -179,8 +180,9 @@ struct engine_vcpu {
 	bool alone;	     /* the next block is one that shares no looks into the TLB */
 	bool stepped;	     /* an instruction was stepped since translated code was left */
 	bool tracing;	     /* the host steps to the next place where the guest's state is known */
-	bool no_vector, no_avx;	 /* such instructions have to ask C first */
-	struct soft_insn *insns; /* for the translator */
+	bool no_vector, no_avx;	      /* such instructions have to ask C first */
+	struct soft_insn *insns;      /* for the translator */
+	struct soft_decoded *decoded; /* for the stepper */
 	uint64_t tlb_used[VIEW_COUNT];
 	uint32_t jump_count[VIEW_COUNT]; /* of jump_list; JUMP_LIST: too many */
 	uint16_t jump_list[VIEW_COUNT][JUMP_LIST];

@@ -35,6 +35,7 @@ static void free_seat(struct engine_vcpu *vcpu)
 	if (!vcpu)
 		return;
 	free(vcpu->insns);
+	free(vcpu->decoded);
 	soft_fault_pages_free(vcpu);
 	if (vcpu->signal_stack)
 		munmap(vcpu->signal_stack, SIGNAL_STACK_BYTES);
@@ -101,7 +102,8 @@ static struct engine_vcpu *new_seat(void)
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	vcpu->signal_stack = stack == MAP_FAILED ? NULL : stack;
 	vcpu->insns = calloc(BLOCK_INSNS_MAX, sizeof(struct soft_insn));
-	if (vcpu->signal_stack && vcpu->insns)
+	vcpu->decoded = calloc(DECODED_COUNT, sizeof(struct soft_decoded));
+	if (vcpu->signal_stack && vcpu->insns && vcpu->decoded)
 		return vcpu;
 	free_seat(vcpu);
 	return NULL;
@@ -111,11 +113,13 @@ static struct engine_vcpu *new_seat(void)
 static void take_seat(struct engine *engine, struct engine_vcpu *vcpu, uint32_t number)
 {
 	struct soft_insn *insns = vcpu->insns;
+	struct soft_decoded *decoded = vcpu->decoded;
 	uint8_t *fault_pages = vcpu->fault_pages;
 	void *stack = vcpu->signal_stack;
 
 	memset(vcpu, 0, offsetof(struct engine_vcpu, tlb));
 	vcpu->insns = insns;
+	vcpu->decoded = decoded;
 	vcpu->fault_pages = fault_pages;
 	vcpu->signal_stack = stack;
 	vcpu->engine = engine;

@@ -39,6 +39,14 @@ struct soft_insn {
 
 enum soft_code_size { CODE_16_REAL, CODE_16, CODE_32, CODE_32_COMPAT, CODE_64 };
 
+/* One that the stepper has decoded: it keeps some, by their address (step/step.c). */
+struct soft_decoded {
+	struct soft_insn insn;
+	enum soft_code_size code_size;
+	bool valid;
+};
+#define DECODED_COUNT 64u
+
 /* 0; -EINVAL: no instruction; -ENODATA: it needs more than `size` bytes. */
 int soft_decode(enum soft_code_size code_size, const uint8_t *bytes, uint32_t size,
 		struct soft_insn *ret_insn);

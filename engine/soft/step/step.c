@@ -254,12 +254,28 @@ static int fail_untranslated(struct engine_vcpu *vcpu, const uint8_t *bytes)
 	return SOFT_EXIT;
 }
 
-static int fetch_and_decode(struct engine_vcpu *vcpu, struct soft_step *step,
-			    struct soft_insn *insn)
+/*
+ * What was decoded here the last time, if its bytes are the same: decoding depends on nothing else,
+ * and takes longer than most instructions; Zydis wants the guest's vectors saved, too.
+ */
+static struct soft_decoded *decoded_at(struct engine_vcpu *vcpu, uint64_t linear)
+{
+	return &vcpu->decoded[(linear ^ linear >> 6) & (DECODED_COUNT - 1)];
+}
+
+static bool is_decoded(const struct soft_decoded *decoded, enum soft_code_size code_size,
+		       const uint8_t *bytes, uint32_t size)
+{
+	return decoded->valid && decoded->code_size == code_size && decoded->insn.length <= size &&
+	       memcmp(decoded->insn.bytes, bytes, decoded->insn.length) == 0;
+}
+
+static int fetch_and_decode(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	uint64_t linear = vcpu->rip + (soft_code64(vcpu) ? 0 : vcpu->state.segment[SEG_CS].base);
 	uint8_t bytes[16] = { 0 };
 	uint32_t size = INSN_BYTES_MAX, more;
+	struct soft_decoded *decoded;
 	int err, result;
 
 	if (!soft_code64(vcpu)) {
@@ -270,19 +286,28 @@ static int fetch_and_decode(struct engine_vcpu *vcpu, struct soft_step *step,
 	err = soft_fetch(vcpu, linear, bytes, &size);
 	if (err)
 		return err;
-	soft_fpu_release(vcpu);
 	step->code_size = soft_code_size(vcpu);
-	result = soft_decode(step->code_size, bytes, size, insn);
+	decoded = decoded_at(vcpu, linear);
+	step->insn = &decoded->insn;
+	if (is_decoded(decoded, step->code_size, bytes, size))
+		return SOFT_OK;
+	decoded->valid = false;
+	soft_fpu_release(vcpu);
+	result = soft_decode(step->code_size, bytes, size, &decoded->insn);
 	if (result == -ENODATA && size < INSN_BYTES_MAX) {
 		more = INSN_BYTES_MAX - size;
 		err = soft_fetch(vcpu, linear + size, bytes + size, &more);
 		if (err)
 			return err;
-		result = soft_decode(step->code_size, bytes, INSN_BYTES_MAX, insn);
+		result = soft_decode(step->code_size, bytes, INSN_BYTES_MAX, &decoded->insn);
 	}
 	if (result == -ENODATA || result == -E2BIG)
 		return soft_raise_error(vcpu, VECTOR_GP, 0); /* longer than 15 bytes */
-	return result ? soft_raise(vcpu, VECTOR_UD) : SOFT_OK;
+	if (result)
+		return soft_raise(vcpu, VECTOR_UD);
+	decoded->code_size = step->code_size;
+	decoded->valid = true;
+	return SOFT_OK;
 }
 
 /* CR0.TS and the like: #NM or #UD before a vector instruction (SDM vol. 3, 13.1). */
@@ -420,14 +445,13 @@ static void begin_step(struct engine_vcpu *vcpu)
 
 int soft_step(struct engine_vcpu *vcpu)
 {
-	struct soft_insn insn;
-	struct soft_step step = { .insn = &insn };
+	struct soft_step step = { 0 };
 	int err;
 
 	begin_step(vcpu);
 	err = check_breakpoint(vcpu);
 	if (!err)
-		err = fetch_and_decode(vcpu, &step, &insn);
+		err = fetch_and_decode(vcpu, &step);
 	if (!err)
 		err = step_decoded(vcpu, &step);
 	vcpu->stepping = false;
