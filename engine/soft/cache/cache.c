@@ -30,7 +30,7 @@ extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_chec
 #define ORDER_BYTES    (16u << 20)
 #define GRANULE	       1024u /* of code; where one begins, it is known which block that is in */
 #define STUBS_BYTES    1024u
-#define BLOCKS_OFFSET  (STUBS_BYTES + VCPUS_MAX * SOFT_EXEC_BYTES)
+#define BLOCKS_OFFSET  (STUBS_BYTES + VCPUS_MAX * SOFT_EXEC_PLACES * SOFT_EXEC_BYTES)
 #define BLOCK_CODE_MAX 32768u
 #define BUCKETS	       65536u
 #define FORGET_BATCH   256u /* blocks */
@@ -85,7 +85,8 @@ soft_enter_fn *soft_cache_enter(const struct engine *engine)
 
 uint8_t *soft_cache_exec(const struct engine *engine, uint32_t slot)
 {
-	return engine->cache->base + STUBS_BYTES + slot * SOFT_EXEC_BYTES;
+	return engine->cache->base + STUBS_BYTES +
+	       (size_t)slot * SOFT_EXEC_PLACES * SOFT_EXEC_BYTES;
 }
 
 uint64_t soft_cache_generation(const struct engine *engine)

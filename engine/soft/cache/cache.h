@@ -17,7 +17,8 @@
 
 #include "engine/soft/vcpu.h"
 
-#define SOFT_EXEC_BYTES	 256u
+#define SOFT_EXEC_BYTES	 128u /* for one instruction; two lines of the host's caches */
+#define SOFT_EXEC_PLACES 16u
 #define SOFT_RECORDS_MAX 200u  /* of a block */
 #define SOFT_KEPT_MAX	 4096u /* bytes, of what soft_cache_keep() keeps */
 #define SOFT_SPAN_MAX	 256   /* bytes; accesses within it may share a look (translate/share.c) */

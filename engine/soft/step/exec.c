@@ -55,10 +55,37 @@ int soft_fault_from_host(struct engine_vcpu *vcpu)
 	return soft_raise(vcpu, vector);
 }
 
+/*
+ * The vCPU's buffer has room for several instructions, and what is there already is not written
+ * again: a host's CPU that finds code changed which it has just executed starts all over.
+ */
+static uint8_t *exec_place(const struct engine_vcpu *vcpu, const struct soft_insn *insn)
+{
+	uint64_t low = 0, high = 0;
+
+	memcpy(&low, insn->bytes, 8);
+	memcpy(&high, insn->bytes + 8, 8);
+	low = (low ^ high * 0x9e3779b97f4a7c15ull) * 0x9e3779b97f4a7c15ull;
+	return vcpu->exec + (low >> 32) % SOFT_EXEC_PLACES * SOFT_EXEC_BYTES;
+}
+
+/* Whole words of it. Not by the C library, which would use vector registers. */
+static void put_code(uint8_t *place, const uint64_t *code)
+{
+	for (uint32_t i = 0; i < SOFT_EXEC_BYTES / 8; i++) {
+		uint64_t there;
+
+		memcpy(&there, place + 8 * i, 8);
+		if (there != code[i])
+			memcpy(place + 8 * i, &code[i], 8);
+	}
+}
+
 int soft_execute_at(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint8_t *host, int base)
 {
-	struct emit e = { .at = vcpu->exec, .end = vcpu->exec + SOFT_EXEC_BYTES };
-	uint8_t bytes[HOST_INSN_MAX];
+	uint64_t words[SOFT_EXEC_BYTES / 8] = { 0 };
+	uint8_t *code = (uint8_t *)words, *place = exec_place(vcpu, insn), bytes[HOST_INSN_MAX];
+	struct emit e = { .at = code, .end = code + SOFT_EXEC_BYTES };
 
 	if (base < 0)
 		base = host ? choose_base(insn) : 0;
@@ -66,16 +93,18 @@ int soft_execute_at(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint
 	emit_load(&e, R15, VCPU_GPR + 8 * R15);
 	if (host)
 		emit_load(&e, base, VCPU_EXEC_ADDRESS);
-	vcpu->exec_insn = e.at;
+	vcpu->exec_insn = place + (e.at - code);
 	emit_bytes(&e, bytes, soft_encode(insn, (struct host_operand){ base, -1, 0, 0 }, bytes));
 	emit_store(&e, R14, VCPU_GPR + 8 * R14);
 	emit_store(&e, R15, VCPU_GPR + 8 * R15);
 	if (host)
 		emit_load(&e, base, VCPU_GPR + 8 * (uint32_t)base);
 	emit_store_constant(&e, SOFT_REASON_EXEC, VCPU_REASON);
-	emit_jump(&e, soft_cache_exit(vcpu->engine));
+	/* As far from here as it will be from its place. */
+	emit_jump(&e, code + (soft_cache_exit(vcpu->engine) - place));
+	put_code(place, words);
 	vcpu->exec_address = (uintptr_t)host;
-	switch (soft_enter(vcpu, vcpu->exec)) {
+	switch (soft_enter(vcpu, place)) {
 	case SOFT_REASON_EXEC:
 		return SOFT_OK;
 	case SOFT_REASON_FAULT:

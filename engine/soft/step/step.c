@@ -266,8 +266,14 @@ static struct soft_decoded *decoded_at(struct engine_vcpu *vcpu, uint64_t linear
 static bool is_decoded(const struct soft_decoded *decoded, enum soft_code_size code_size,
 		       const uint8_t *bytes, uint32_t size)
 {
-	return decoded->valid && decoded->code_size == code_size && decoded->insn.length <= size &&
-	       memcmp(decoded->insn.bytes, bytes, decoded->insn.length) == 0;
+	const struct soft_insn *insn = &decoded->insn;
+
+	if (!decoded->valid || decoded->code_size != code_size || insn->length > size)
+		return false;
+	for (uint32_t i = 0; i < insn->length; i++)
+		if (insn->bytes[i] != bytes[i])
+			return false;
+	return true;
 }
 
 static int fetch_and_decode(struct engine_vcpu *vcpu, struct soft_step *step)
