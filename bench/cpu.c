@@ -140,7 +140,9 @@ static void exec_soft(const struct cpu_bench *bench, const struct run *run, cons
 static void exec_tcg(const struct cpu_bench *bench, const struct run *run, const char *extra)
 {
 	char line[LOADER_CMDLINE_MAX + 1];
-	struct loader_cmdline_config config = { .tsc_khz = bench->tsc_khz, .extra = extra };
+	struct loader_cmdline_config config = { .tsc_khz = bench->tsc_khz,
+						.translated = true,
+						.extra = extra };
 
 	if (loader_cmdline(&config, line, sizeof(line)))
 		die("the kernel's command line");

@@ -114,6 +114,7 @@ struct engine_vcpu; /* one vCPU of it */
 
 struct engine_ops {
 	const char *name; /* "kvm", "soft" */
+	bool translates; /* guest code is rewritten: its own guards against the CPU protect nothing */
 	/*
 	 * Can this host run it, and with what? -ENODEV, -EACCES, -ENOTSUP with `why`. Creates
 	 * nothing lasting.

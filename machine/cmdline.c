@@ -78,6 +78,12 @@ int loader_cmdline(const struct loader_cmdline_config *config, char *ret_line, s
 		snprintf(late, sizeof(late), "maxcpus=%u eagre.online=1", config->boot_cpus);
 		add(&line, late);
 	}
+	/*
+	 * Retpolines, returns through thunks and the like are jumps as others after translation:
+	 * they cost a fifth of the kernel's time and guard nothing (docs/decisions.md).
+	 */
+	if (config->translated)
+		add(&line, "mitigations=off");
 	if (config->quiet)
 		add(&line, "quiet");
 	if (config->extra)

@@ -80,6 +80,7 @@ void loader_secondary(uint32_t number, uint64_t xcr0, struct vcpu_state *ret_sta
 struct loader_cmdline_config {
 	uint32_t tsc_khz;
 	bool quiet;
+	bool translated;    /* the engine's `translates` */
 	uint32_t boot_cpus; /* vCPUs that Linux brings up itself; 0: all */
 	const char *extra;  /* or NULL */
 };

@@ -365,6 +365,7 @@ static int load_guest(struct node *node, char *why, size_t why_size)
 	struct loader_cmdline_config line = { .tsc_khz = node->start.tsc_khz,
 					      .boot_cpus = late ? first_vcpus(node) : 0,
 					      .quiet = guest->quiet,
+					      .translated = node->options->engine->translates,
 					      .extra = guest->append };
 	if (loader_cmdline(&line, cmdline, sizeof(cmdline)) < 0) {
 		snprintf(why, why_size, "the kernel's command line is too long: shorten --append");

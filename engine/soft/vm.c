@@ -190,6 +190,7 @@ static uint64_t soft_vcpu_rip(struct engine_vcpu *vcpu)
 
 const struct engine_ops engine_soft = {
 	.name = "soft",
+	.translates = true,
 	.probe = soft_probe,
 	.create = soft_engine_create,
 	.destroy = soft_engine_destroy,

@@ -254,6 +254,7 @@ static void load(struct boot *boot, char **argv, const char *extra, struct vcpu_
 {
 	char why[256] = "", cmdline[LOADER_CMDLINE_MAX + 1];
 	struct loader_cmdline_config cmdline_config = { .tsc_khz = boot->features.tsc_khz,
+							.translated = ops->translates,
 							.extra = extra };
 	struct loader_config config = {
 		.map = boot->map,

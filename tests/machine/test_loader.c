@@ -322,6 +322,11 @@ static void test_cmdline(void **state)
 	assert_null(strstr(line, "quiet"));
 	assert_string_equal(line + strlen(line) - 11, " single x=y");
 	assert_null(strstr(line, "maxcpus"));
+	assert_null(strstr(line, "mitigations"));
+	config.translated = true;
+	assert_int_equal(loader_cmdline(&config, line, sizeof(line)), 0);
+	assert_non_null(strstr(line, " mitigations=off single x=y"));
+	config.translated = false;
 	config.boot_cpus = 3;
 	assert_int_equal(loader_cmdline(&config, line, sizeof(line)), 0);
 	assert_non_null(strstr(line, " maxcpus=3 eagre.online=1 "));
