@@ -52,14 +52,24 @@ enum soft_view {
 enum soft_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 
 /*
- * A page of a view. Tags are the page's address, or (if that access has to ask C first) an address
- * that belongs to another entry. host: where the page is in our address space.
+ * The pages of a view: entries by the address's bits 12 to 31, which a shift of its lower half
+ * gives; what an entry has is spread over one table each. Tags are the page's address, or (if that
+ * access has to ask C first) an address that belongs to another entry. host: where the page is in
+ * our address space. 120 MiB of addresses, of which little is ever touched.
  */
-struct soft_tlb_entry {
-	uint64_t tag_read, tag_write, host, addend; /* host = page's address + addend */
+#define TLB_ENTRIES (1u << 20)
+#define TLB_GROUP   8u /* entries, one line of the host's caches in each table */
+struct soft_tlb {
+	_Alignas(64) uint64_t tag_read[TLB_ENTRIES];
+	uint64_t tag_write[TLB_ENTRIES], host[TLB_ENTRIES];
+	uint64_t addend[TLB_ENTRIES];	 /* host = page's address + addend */
+	uint64_t tag_fetch[TLB_ENTRIES]; /* by C alone */
 };
-#define TLB_ENTRIES 4096u
-#define TLB_GROUP   64u /* entries; a bit each in tlb_used says which are not empty */
+/* Which groups are not empty, a bit each, and which of those words are not zero. */
+#define TLB_USED_WORDS (TLB_ENTRIES / TLB_GROUP / 64)
+struct soft_tlb_used {
+	uint64_t word[TLB_USED_WORDS], summary[TLB_USED_WORDS / 64];
+};
 
 /* Where indirect jumps go: guest rip -> host code of the same view, for flags in the slot. */
 struct soft_jump_entry {
@@ -69,7 +79,6 @@ struct soft_jump_entry {
 /* So many entries in use are listed; if there are more, all are emptied. */
 #define JUMP_LIST 1024u
 
-_Static_assert(TLB_ENTRIES == 64 * TLB_GROUP, "a word");
 #define FETCHED_BITS 16384u
 
 struct soft_fault {
@@ -183,7 +192,7 @@ struct engine_vcpu {
 	bool no_vector, no_avx;	      /* such instructions have to ask C first */
 	struct soft_insn *insns;      /* for the translator */
 	struct soft_decoded *decoded; /* for the stepper */
-	uint64_t tlb_used[VIEW_COUNT];
+	struct soft_tlb_used tlb_used[VIEW_COUNT];
 	uint32_t jump_count[VIEW_COUNT]; /* of jump_list; JUMP_LIST: too many */
 	uint16_t jump_list[VIEW_COUNT][JUMP_LIST];
 	uint64_t fetched[FETCHED_BITS / 64]; /* pages code was fetched from, by a hash */
@@ -210,9 +219,9 @@ struct engine_vcpu {
 	uint64_t host_fault;  /* where the host's own page fault was, in the stepper's code */
 	_Alignas(64) uint8_t bounce[2048];
 	_Alignas(64) uint8_t xsave[4096]; /* the host's layout, standard format */
-	_Alignas(64) struct soft_tlb_entry tlb[VIEW_COUNT][TLB_ENTRIES];
-	uint64_t tlb_fetch[VIEW_COUNT][TLB_ENTRIES]; /* tags for fetching code, by C alone */
-	struct soft_jump_entry jump[VIEW_COUNT][JUMP_ENTRIES];
+	/* From here on what survives whoever had the seat before, emptied. */
+	_Alignas(64) struct soft_jump_entry jump[VIEW_COUNT][JUMP_ENTRIES];
+	struct soft_tlb tlb[VIEW_COUNT];
 };
 
 _Static_assert(offsetof(struct engine_vcpu, gpr) == VCPU_GPR, "layout.h");

@@ -93,11 +93,13 @@ static int soft_add_memory(struct engine *engine, uint64_t gpa, void *hva, uint6
 static struct engine_vcpu *new_seat(void)
 {
 	struct engine_vcpu *vcpu = mmap(NULL, sizeof(*vcpu), PROT_READ | PROT_WRITE,
-					MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+					MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	void *stack;
 
 	if (vcpu == MAP_FAILED)
 		return NULL;
+	/* Its tables are touched here and there. */
+	madvise(vcpu, sizeof(*vcpu), MADV_NOHUGEPAGE);
 	stack = mmap(NULL, SIGNAL_STACK_BYTES, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	vcpu->signal_stack = stack == MAP_FAILED ? NULL : stack;
@@ -117,7 +119,8 @@ static void take_seat(struct engine *engine, struct engine_vcpu *vcpu, uint32_t 
 	uint8_t *fault_pages = vcpu->fault_pages;
 	void *stack = vcpu->signal_stack;
 
-	memset(vcpu, 0, offsetof(struct engine_vcpu, tlb));
+	soft_tlb_flush(vcpu, true);
+	memset(vcpu, 0, offsetof(struct engine_vcpu, jump));
 	vcpu->insns = insns;
 	vcpu->decoded = decoded;
 	vcpu->fault_pages = fault_pages;

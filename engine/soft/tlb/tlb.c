@@ -28,18 +28,10 @@ static uint64_t index_of(uint64_t linear)
 	return linear >> PAGE_SHIFT & (TLB_ENTRIES - 1);
 }
 
-static struct soft_tlb_entry *entry_of(struct engine_vcpu *vcpu, enum soft_view view,
-				       uint64_t linear)
-{
-	return &vcpu->tlb[view][index_of(linear)];
-}
-
-static uint64_t *fetch_tag(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear)
-{
-	return &vcpu->tlb_fetch[view][index_of(linear)];
-}
-
-/* A tag that no address of this index matches. */
+/*
+ * A tag that no address of this index matches. In a table that was never written there is 0, which
+ * is as good, but for the first entry.
+ */
 static uint64_t no_tag(uint64_t index)
 {
 	return (index & (TLB_ENTRIES - 1)) << PAGE_SHIFT ^ PAGE_BYTES;
@@ -47,9 +39,37 @@ static uint64_t no_tag(uint64_t index)
 
 static void clear_entry(struct engine_vcpu *vcpu, int view, uint64_t index)
 {
-	struct soft_tlb_entry *entry = &vcpu->tlb[view][index];
+	struct soft_tlb *tlb = &vcpu->tlb[view];
 
-	entry->tag_read = entry->tag_write = vcpu->tlb_fetch[view][index] = no_tag(index);
+	tlb->tag_read[index] = tlb->tag_write[index] = tlb->tag_fetch[index] = no_tag(index);
+}
+
+static void note_used(struct soft_tlb_used *used, uint64_t index)
+{
+	uint64_t group = index / TLB_GROUP;
+
+	used->word[group / 64] |= BIT64(group % 64);
+	used->summary[group / 64 / 64] |= BIT64(group / 64 % 64);
+}
+
+/* Calls `each` for every entry of the groups in use. */
+typedef void each_entry(struct engine_vcpu *vcpu, int view, uint64_t index, uint64_t arg);
+
+static void for_used(struct engine_vcpu *vcpu, int view, each_entry *each, uint64_t arg)
+{
+	const struct soft_tlb_used *used = &vcpu->tlb_used[view];
+
+	for (uint64_t s = 0; s < TLB_USED_WORDS / 64; s++)
+		for (uint64_t words = used->summary[s]; words; words &= words - 1) {
+			uint64_t w = s * 64 + (uint64_t)__builtin_ctzll(words);
+
+			for (uint64_t bits = used->word[w]; bits; bits &= bits - 1) {
+				uint64_t group = w * 64 + (uint64_t)__builtin_ctzll(bits);
+
+				for (uint64_t i = 0; i < TLB_GROUP; i++)
+					each(vcpu, view, group * TLB_GROUP + i, arg);
+			}
+		}
 }
 
 /*
@@ -85,64 +105,77 @@ static bool was_fetched(const struct engine_vcpu *vcpu, uint64_t linear)
 	return vcpu->fetched[hash / 64] & BIT64(hash % 64);
 }
 
+static uint64_t tag_of(const struct soft_tlb *tlb, enum soft_access access, uint64_t index)
+{
+	return access == ACCESS_READ	? tlb->tag_read[index]
+	       : access == ACCESS_WRITE ? tlb->tag_write[index]
+					: tlb->tag_fetch[index];
+}
+
 uint8_t *soft_tlb_find(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
 		       enum soft_access access)
 {
-	const struct soft_tlb_entry *entry = entry_of(vcpu, view, linear);
-	uint64_t tag = access == ACCESS_READ	? entry->tag_read
-		       : access == ACCESS_WRITE ? entry->tag_write
-						: *fetch_tag(vcpu, view, linear);
+	const struct soft_tlb *tlb = &vcpu->tlb[view];
+	uint64_t index = index_of(linear);
 
-	return tag == page_of(linear) ? (uint8_t *)(uintptr_t)(linear + entry->addend) : NULL;
+	return tag_of(tlb, access, index) == page_of(linear)
+		       ? (uint8_t *)(uintptr_t)(linear + tlb->addend[index])
+		       : NULL;
 }
 
 bool soft_tlb_has(struct engine_vcpu *vcpu, uint64_t linear, enum soft_access access)
 {
-	const struct soft_tlb_entry *entry = entry_of(vcpu, vcpu->view, linear);
-
-	return (access == ACCESS_WRITE ? entry->tag_write : entry->tag_read) ==
-	       (linear & ~(uint64_t)(PAGE_BYTES - 1));
+	return tag_of(&vcpu->tlb[vcpu->view], access, index_of(linear)) == page_of(linear);
 }
 
 void soft_tlb_enter(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
 		    enum soft_access access, const struct soft_tlb_page *page)
 {
-	struct soft_tlb_entry *entry = entry_of(vcpu, view, linear);
-	uint64_t tag = page_of(linear);
+	struct soft_tlb *tlb = &vcpu->tlb[view];
+	uint64_t tag = page_of(linear), index = index_of(linear);
 
 	vcpu->fill_count++;
-	vcpu->tlb_used[view] |= BIT64(index_of(linear) / TLB_GROUP);
+	note_used(&vcpu->tlb_used[view], index);
 	if (access == ACCESS_FETCH)
 		vcpu->fetched[fetched_hash(linear) / 64] |= BIT64(fetched_hash(linear) % 64);
 	note_large(vcpu, linear, page->level);
-	if (entry->tag_read != tag && *fetch_tag(vcpu, view, linear) != tag)
-		clear_entry(vcpu, view, index_of(linear));
-	entry->host = (uintptr_t)page->host & ~(uint64_t)(PAGE_BYTES - 1);
-	entry->addend = entry->host - tag;
+	if (tlb->tag_read[index] != tag && tlb->tag_fetch[index] != tag)
+		clear_entry(vcpu, view, index);
+	tlb->host[index] = page_of((uintptr_t)page->host);
+	tlb->addend[index] = tlb->host[index] - tag;
 	if (page->readable)
-		entry->tag_read = tag;
+		tlb->tag_read[index] = tag;
 	if (access == ACCESS_FETCH)
-		*fetch_tag(vcpu, view, linear) = tag;
-	entry->tag_write = page->writable ? tag : no_tag(linear >> PAGE_SHIFT);
+		tlb->tag_fetch[index] = tag;
+	tlb->tag_write[index] = page->writable ? tag : no_tag(index);
 	if (!page->global && view == VIEW_KERNEL)
 		vcpu->kernel_not_global = true;
 }
 
+static void clear_one(struct engine_vcpu *vcpu, int view, uint64_t index, uint64_t arg)
+{
+	(void)arg;
+	clear_entry(vcpu, view, index);
+}
+
 static void clear_view(struct engine_vcpu *vcpu, enum soft_view view)
 {
-	for (uint64_t used = vcpu->tlb_used[view]; used; used &= used - 1)
-		for (uint64_t i = 0; i < TLB_GROUP; i++)
-			clear_entry(vcpu, view, (uint64_t)__builtin_ctzll(used) * TLB_GROUP + i);
-	vcpu->tlb_used[view] = 0;
+	struct soft_tlb_used *used = &vcpu->tlb_used[view];
+
+	for_used(vcpu, view, clear_one, 0);
+	for (uint64_t s = 0; s < TLB_USED_WORDS / 64; s++) {
+		for (uint64_t words = used->summary[s]; words; words &= words - 1)
+			used->word[s * 64 + (uint64_t)__builtin_ctzll(words)] = 0;
+		used->summary[s] = 0;
+	}
 }
 
 void soft_tlb_create(struct engine_vcpu *vcpu)
 {
 	for (int view = 0; view < VIEW_COUNT; view++) {
-		vcpu->tlb_used[view] = UINT64_MAX;
+		clear_entry(vcpu, view, 0);
 		vcpu->jump_count[view] = JUMP_LIST;
 	}
-	soft_tlb_flush(vcpu, true);
 	vcpu->kernel_not_global = true;
 	soft_tlb_flush(vcpu, true);
 }
@@ -163,19 +196,16 @@ void soft_tlb_flush(struct engine_vcpu *vcpu, bool global_too)
 	memset(vcpu->large_seen, 0, sizeof(vcpu->large_seen));
 }
 
+/* Its pieces are neighbours in the table. */
 static void flush_large_page(struct engine_vcpu *vcpu, uint64_t linear)
 {
+	uint64_t first = index_of(linear >> LARGE_SHIFT << LARGE_SHIFT);
+
 	for (int view = 0; view < VIEW_COUNT; view++) {
-		for (uint64_t i = 0; i < TLB_ENTRIES; i++) {
-			struct soft_tlb_entry *entry = &vcpu->tlb[view][i];
+		for (uint64_t i = first; i < first + (1u << (LARGE_SHIFT - PAGE_SHIFT)); i++) {
+			uint64_t group = i / TLB_GROUP;
 
-			if (i % TLB_GROUP == 0 && !(vcpu->tlb_used[view] >> i / TLB_GROUP & 1)) {
-				i += TLB_GROUP - 1;
-				continue;
-			}
-
-			if ((entry->tag_read ^ linear) >> LARGE_SHIFT == 0 ||
-			    (vcpu->tlb_fetch[view][i] ^ linear) >> LARGE_SHIFT == 0)
+			if (vcpu->tlb_used[view].word[group / 64] >> group % 64 & 1)
 				clear_entry(vcpu, view, i);
 		}
 	}
@@ -192,30 +222,25 @@ void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear)
 	if (may_be_large(vcpu, linear))
 		flush_large_page(vcpu, linear);
 	for (int view = 0; view < VIEW_COUNT; view++) {
-		if (entry_of(vcpu, (enum soft_view)view, linear)->tag_read == page ||
-		    *fetch_tag(vcpu, (enum soft_view)view, linear) == page)
-			clear_entry(vcpu, view, index_of(linear));
+		const struct soft_tlb *tlb = &vcpu->tlb[view];
+		uint64_t index = index_of(linear);
+
+		if (tlb->tag_read[index] == page || tlb->tag_fetch[index] == page)
+			clear_entry(vcpu, view, index);
 	}
 	/* Its entry may have been replaced while the jumps into the page are still known. */
 	for (int view = 0; was_fetched(vcpu, linear) && view < VIEW_COUNT; view++)
 		soft_jump_flush(vcpu, (enum soft_view)view);
 }
 
+static void forget_write(struct engine_vcpu *vcpu, int view, uint64_t index, uint64_t page)
+{
+	if (vcpu->tlb[view].host[index] == page)
+		vcpu->tlb[view].tag_write[index] = no_tag(index);
+}
+
 void soft_tlb_forget_write(struct engine_vcpu *vcpu, const uint8_t *host)
 {
-	uint64_t page = (uintptr_t)host & ~(uint64_t)(PAGE_BYTES - 1);
-
-	for (int view = 0; view < VIEW_COUNT; view++) {
-		for (uint64_t i = 0; i < TLB_ENTRIES; i++) {
-			struct soft_tlb_entry *entry = &vcpu->tlb[view][i];
-
-			if (i % TLB_GROUP == 0 && !(vcpu->tlb_used[view] >> i / TLB_GROUP & 1)) {
-				i += TLB_GROUP - 1;
-				continue;
-			}
-
-			if (entry->host == page)
-				entry->tag_write = no_tag(i);
-		}
-	}
+	for (int view = 0; view < VIEW_COUNT; view++)
+		for_used(vcpu, view, forget_write, page_of((uintptr_t)host));
 }

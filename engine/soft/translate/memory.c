@@ -4,12 +4,11 @@
  *
  *      lea   r14, [operand]            (and the base of FS or GS)
  *      mov   r15d, r14d
- *      shr   r15d, 7                   32 bytes an entry
- *      and   r15d, 4095 * 32
- *      sub   r14, gs:[r15 + tag]       offset in the page, if it is the page
+ *      shr   r15d, 12                  2^20 entries: the bits that there are
+ *      sub   r14, gs:[r15 * 8 + tag]   offset in the page, if it is the page
  *      cmp   r14, 4096 - size          so an access across pages goes to C as well
  *      ja    miss
- *      add   r14, gs:[r15 + host]
+ *      add   r14, gs:[r15 * 8 + host]
  *
  * Where the address is a register and a constant, translate/share.c does it with less.
  *
@@ -19,19 +18,22 @@
 
 #include "engine/soft/cache/cache.h"
 
-static uint32_t tag_offset(const struct tr *tr, bool write)
+/* The view's tables, from the vCPU. */
+static uint32_t table(const struct tr *tr, size_t which)
 {
-	uint32_t view = tr->t->mode & MODE_VIEW;
-	size_t entry = offsetof(struct engine_vcpu, tlb) +
-		       view * TLB_ENTRIES * sizeof(struct soft_tlb_entry);
-
-	return (uint32_t)(entry + (write ? offsetof(struct soft_tlb_entry, tag_write)
-					 : offsetof(struct soft_tlb_entry, tag_read)));
+	return (uint32_t)(offsetof(struct engine_vcpu, tlb) +
+			  (tr->t->mode & MODE_VIEW) * sizeof(struct soft_tlb) + which);
 }
 
-static uint32_t host_offset(const struct tr *tr)
+static uint32_t tag_table(const struct tr *tr, bool write)
 {
-	return tag_offset(tr, false) + (uint32_t)offsetof(struct soft_tlb_entry, host);
+	return table(tr, write ? offsetof(struct soft_tlb, tag_write)
+			       : offsetof(struct soft_tlb, tag_read));
+}
+
+static uint32_t host_table(const struct tr *tr)
+{
+	return table(tr, offsetof(struct soft_tlb, host));
 }
 
 /* lea `to`, [base + index * scale + displacement], as the instruction has it. */
@@ -96,14 +98,15 @@ void tr_address(struct tr *tr, const struct soft_insn *insn)
 		emit_gs(&tr->e, true, 0x03, R14, offsetof(struct engine_vcpu, gs_base));
 }
 
-/* op reg, gs:[r15 + offset] */
-static void emit_indexed(struct emit *e, uint8_t opcode, int reg, uint32_t offset)
+/* op reg, gs:[r15 * 8 + table]; reg: r8 to r15 */
+static void emit_indexed(struct emit *e, uint8_t opcode, int reg, uint32_t table)
 {
 	emit8(e, 0x65);
-	emit8(e, 0x4d);
+	emit8(e, 0x4e);
 	emit8(e, opcode);
-	emit8(e, 0x87u | ((uint32_t)reg & 7) << 3);
-	emit32(e, offset);
+	emit8(e, 0x04u | ((uint32_t)reg & 7) << 3);
+	emit8(e, 0xfd);
+	emit32(e, table);
 }
 
 /* The stepper knows what comes before such an operand's page fault (alignment, masks). */
@@ -132,38 +135,35 @@ struct cold *tr_miss_jump(struct tr *tr, uint8_t condition)
 
 struct cold *tr_look(struct tr *tr, uint32_t bytes, bool write)
 {
-	static const uint8_t move_shift_and[] = { 0x45, 0x89, 0xf7, 0x41, 0xc1,
-						  0xef, 0x07, 0x41, 0x81, 0xe7 };
+	/* mov r15d, r14d; shr r15d, 12 */
+	static const uint8_t move_shift[] = { 0x45, 0x89, 0xf7, 0x41, 0xc1, 0xef, 0x0c };
 	struct emit *e = &tr->e;
 
-	_Static_assert(sizeof(struct soft_tlb_entry) == 32, "the shift above");
+	_Static_assert(TLB_ENTRIES == 1u << (32 - PAGE_SHIFT), "the shift above");
 	tr_forget(tr, R14);
 	tr_forget(tr, R15);
-	emit_bytes(e, move_shift_and, sizeof(move_shift_and));
-	emit32(e, (TLB_ENTRIES - 1) * 32);
-	emit_indexed(e, 0x2b, R14, tag_offset(tr, write));
+	emit_bytes(e, move_shift, sizeof(move_shift));
+	emit_indexed(e, 0x2b, R14, tag_table(tr, write));
 	emit_compare(e, R14, PAGE_BYTES - bytes);
 	return tr_miss_jump(tr, 0x87);
 }
 
 void tr_addend(struct tr *tr)
 {
-	emit_indexed(&tr->e, 0x8b, R15,
-		     tag_offset(tr, false) + (uint32_t)offsetof(struct soft_tlb_entry, addend));
+	emit_indexed(&tr->e, 0x8b, R15, table(tr, offsetof(struct soft_tlb, addend)));
 }
 
 struct cold *tr_look_constant(struct tr *tr, uint64_t page, bool write)
 {
-	uint32_t entry = (uint32_t)(page / PAGE_BYTES & (TLB_ENTRIES - 1)) *
-			 (uint32_t)sizeof(struct soft_tlb_entry);
+	uint32_t entry = (uint32_t)(page / PAGE_BYTES & (TLB_ENTRIES - 1)) * 8;
 	struct cold *cold;
 
 	tr_forget(tr, R14);
 	tr_forget(tr, R15); /* who comes back from a miss has lost it */
 	emit_constant(&tr->e, R14, page);
-	emit_gs(&tr->e, true, 0x3b, R14, tag_offset(tr, write) + entry);
+	emit_gs(&tr->e, true, 0x3b, R14, tag_table(tr, write) + entry);
 	cold = tr_miss_jump(tr, 0x85);
-	emit_load(&tr->e, R14, host_offset(tr) + entry);
+	emit_load(&tr->e, R14, host_table(tr) + entry);
 	return cold;
 }
 
@@ -171,7 +171,7 @@ void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn 
 	      uint8_t *retry)
 {
 	tr_miss(tr_look(tr, bytes, write), insn, write, retry);
-	emit_indexed(&tr->e, 0x03, R14, host_offset(tr));
+	emit_indexed(&tr->e, 0x03, R14, host_table(tr));
 }
 
 struct host_operand tr_stack(struct tr *tr, int base, int32_t offset, bool write)

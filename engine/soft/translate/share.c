@@ -10,8 +10,8 @@
  * for write access if any of them writes. What is found, the page's addend (host address - guest
  * address), stays in r15 or r14 while nothing else needs the register, and in a slot of the vCPU:
  *
- *      leader   lea r14,[rbx+lo]; mov r15d,r14d; shr; and; sub r14,gs:[r15+tag];
- *               cmp r14,4096-span; ja miss; mov r15,gs:[r15+addend]; mov gs:[slot],r15
+ *      leader   lea r14,[rbx+lo]; mov r15d,r14d; shr; sub r14,gs:[r15*8+tag];
+ *               cmp r14,4096-span; ja miss; mov r15,gs:[r15*8+addend]; mov gs:[slot],r15
  *      access   op [rbx+disp+r15]
  *      others   (mov r15,gs:[slot];) op [rbx+disp+r15]
  *
