@@ -151,12 +151,12 @@ static void print_pod(const json_t *answer)
 	       text(answer, "engine"), number(answer, "memory_bytes") >> 20,
 	       json_array_size(json_object_get(answer, "nodes")), json_array_size(vcpus));
 	print_nodes(json_object_get(answer, "nodes"));
-	printf("\n%-5s %-12s %-10s %10s\n", "vcpu", "node", "state", "stalls");
+	printf("\n%-5s %-12s %-10s %10s %8s\n", "vcpu", "node", "state", "stalls", "rekicks");
 	size_t i;
 	json_t *v;
 	json_array_foreach(vcpus, i, v)
-		printf("%-5lld %-12s %-10s %10lld\n", number(v, "number"), text(v, "node"),
-		       text(v, "state"), number(v, "stalls"));
+		printf("%-5lld %-12s %-10s %10lld %8lld\n", number(v, "number"), text(v, "node"),
+		       text(v, "state"), number(v, "stalls"), number(v, "rekicks"));
 }
 
 int cmd_status(int argc, char **argv)

@@ -106,8 +106,15 @@ struct engine_config {
 	struct engine_pages pages; /* keep NULL: only this engine uses guest memory */
 };
 
-/* The signal that kicks, as sigaction() wants it. Do not block it in threads that run vCPUs. */
-#define ENGINE_KICK_SIGNAL (SIGRTMIN + 2)
+/*
+ * The signal that kicks. Do not block it in threads that run vCPUs, but in every handler that may
+ * run on such a thread (sa_mask): what an engine does at a kick depends on what it interrupts, and
+ * another handler is nothing that it could get the vCPU out of.
+ *
+ * A signal that does not queue: one that is sent is pending once, and sending it never fails for
+ * want of room. By default it is ignored, so one that comes too late does no harm.
+ */
+#define ENGINE_KICK_SIGNAL SIGURG
 
 struct engine;	    /* one VM */
 struct engine_vcpu; /* one vCPU of it */

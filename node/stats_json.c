@@ -90,6 +90,7 @@ static json_t *vcpu_json(const struct stats_node *node, const struct stats_vcpu 
 	json_object_set_new(entry, "rip", hex_json(vcpu->stats.rip));
 	set(entry, "interrupts", vcpu->stats.interrupt_count);
 	set(entry, "ipis", vcpu->stats.ipi_count);
+	set(entry, "rekicks", vcpu->stats.rekick_count);
 	return entry;
 }
 

@@ -10,12 +10,16 @@
  *      anything posted? then do not go         activity IN_GUEST: kick; SLEEPING: wake
  *
  * All of these are sequentially consistent, so at least one of the two sees the other. A kick that
- * comes late only makes a run end early.
+ * comes late only makes a run end early. That no kick gets lost is the engine's part
+ * (engine/kick.h).
  *
  * The APIC timer must get a running guest out: a POSIX timer signals this thread, whose handler
  * kicks the vCPU (so that a signal just before the guest is entered is not lost). It is only armed
  * when the guest is entered with a deadline earlier than what it is armed for: guests put their
- * timer off far more often than it expires.
+ * timer off far more often than it expires. That it has gone off is known from its handler: by the
+ * pod clock it may be early, since the host's timers go by another clock.
+ *
+ * vcpu_watch() is the second line of defence, and counts: 0 is right.
  *
  * Everything in struct vcpu is the thread's own but the inbox, the atomics, and what vcpu_create()
  * set for good.
@@ -49,6 +53,9 @@
 /* A sleep is never longer than this: then the deadline is computed anew from the pod clock. */
 #define SLEEP_NS_MAX (10 * NS_PER_S)
 
+/* So long may the thread run in the guest with something to take: then a kick has been lost. */
+#define OVERDUE_NS 100000000ull
+
 struct vcpu {
 	struct vcpu_config config;
 	struct engine_vcpu *engine_vcpu;
@@ -58,8 +65,9 @@ struct vcpu {
 
 	timer_t timer;
 	bool timer_exists;
-	uint64_t timer_armed_ns; /* pod clock; UINT64_MAX: not armed */
-	uint64_t timer_late_ns;	 /* pod clock: an expired timer is looked at again then; 0: none */
+	_Atomic bool timer_fired;	 /* set by its handler, taken by arm_timer() */
+	_Atomic uint64_t timer_armed_ns; /* pod clock; UINT64_MAX: not armed */
+	uint64_t timer_late_ns; /* pod clock: an expired timer is looked at again then; 0: none */
 	struct timer_pace pace;
 
 	pthread_t thread;
@@ -74,7 +82,13 @@ struct vcpu {
 	/* written by the thread only */
 	_Atomic uint32_t run_state_seen;
 	_Atomic uint64_t exit_count[EXIT_FAILED + 1];
-	_Atomic uint64_t interrupt_count, ipi_count, sleep_ns;
+	_Atomic uint64_t interrupt_count, ipi_count, sleep_ns, entry_count;
+
+	struct {
+		uint64_t entry, thread_ns; /* at the last look: entry_count, CPU time */
+		uint64_t ran_ns;	   /* since there is something to take */
+	} watched;			   /* the watcher's alone */
+	_Atomic uint64_t rekick_count;
 };
 
 /* The vCPU that the calling thread runs, for the timer's signal handler. */
@@ -85,8 +99,10 @@ static void on_timer(int signal_number)
 	struct vcpu *vcpu = atomic_load(&this_vcpu);
 
 	(void)signal_number;
-	if (vcpu)
-		vcpu->config.engine_ops->vcpu_kick(vcpu->engine_vcpu);
+	if (!vcpu)
+		return;
+	atomic_store(&vcpu->timer_fired, true);
+	vcpu->config.engine_ops->vcpu_kick(vcpu->engine_vcpu);
 }
 
 static void count(_Atomic uint64_t *counter, uint64_t add)
@@ -170,7 +186,60 @@ void vcpu_stats(const struct vcpu *vcpu, struct vcpu_stats *ret_stats)
 		atomic_load_explicit(&vcpu->interrupt_count, memory_order_relaxed);
 	ret_stats->ipi_count = atomic_load_explicit(&vcpu->ipi_count, memory_order_relaxed);
 	ret_stats->sleep_ns = atomic_load_explicit(&vcpu->sleep_ns, memory_order_relaxed);
+	ret_stats->rekick_count = atomic_load_explicit(&vcpu->rekick_count, memory_order_relaxed);
 	ret_stats->rip = atomic_load(&vcpu->rip);
+}
+
+/* ---- the second line of defence -----------------------------------------------------------------
+ */
+
+/* In the guest, with something to take: a kick is on its way, or should be. */
+static bool is_overdue(struct vcpu *vcpu)
+{
+	return atomic_load(&vcpu->activity) == VCPU_IN_GUEST &&
+	       (lapic_inbox_pending(&vcpu->inbox) || atomic_load(&vcpu->stop) ||
+		atomic_load(&vcpu->resync) || atomic_load(&vcpu->timer_fired) ||
+		atomic_load(&vcpu->timer_armed_ns) <= now_of(vcpu));
+}
+
+static uint64_t thread_ns(const struct vcpu *vcpu)
+{
+	clockid_t clock;
+	struct timespec ts;
+
+	if (pthread_getcpuclockid(vcpu->thread, &clock) || clock_gettime(clock, &ts) < 0)
+		return 0;
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+/*
+ * Wall time would say nothing: on a busy host the thread may not have had a core yet. Its CPU time
+ * goes on, too, while a virtual host's core is stopped from outside; so no more of it counts than
+ * may have passed since the last look.
+ */
+enum vcpu_watched vcpu_watch(struct vcpu *vcpu)
+{
+	uint64_t entry = atomic_load(&vcpu->entry_count), ran_ns, now_ns;
+
+	if (!is_overdue(vcpu)) {
+		vcpu->watched.entry = 0;
+		return VCPU_WATCHED_WELL;
+	}
+	now_ns = thread_ns(vcpu);
+	ran_ns = now_ns - vcpu->watched.thread_ns;
+	vcpu->watched.thread_ns = now_ns;
+	if (entry != vcpu->watched.entry) {
+		vcpu->watched.entry = entry;
+		vcpu->watched.ran_ns = 0;
+		return VCPU_WATCHED_SOON;
+	}
+	vcpu->watched.ran_ns += ran_ns < VCPU_WATCH_NS ? ran_ns : VCPU_WATCH_NS;
+	if (vcpu->watched.ran_ns < OVERDUE_NS)
+		return VCPU_WATCHED_SOON;
+	vcpu->watched.ran_ns = 0;
+	count(&vcpu->rekick_count, 1);
+	vcpu->config.engine_ops->vcpu_kick(vcpu->engine_vcpu);
+	return VCPU_WATCHED_REKICKED;
 }
 
 /* Of this thread: time in stalls and in sleep does not count. */
@@ -226,14 +295,15 @@ static int arm_timer(struct vcpu *vcpu, uint64_t now_ns)
 
 	if (deadline_ns < vcpu->timer_late_ns)
 		deadline_ns = vcpu->timer_late_ns;
-	if (vcpu->timer_armed_ns <= now_ns)
-		vcpu->timer_armed_ns = UINT64_MAX; /* it has gone off */
-	if (deadline_ns >= vcpu->timer_armed_ns)
+	if (atomic_exchange(&vcpu->timer_fired, false) ||
+	    atomic_load(&vcpu->timer_armed_ns) <= now_ns)
+		atomic_store(&vcpu->timer_armed_ns, UINT64_MAX);
+	if (deadline_ns >= atomic_load(&vcpu->timer_armed_ns))
 		return 0;
 	spec.it_value = to_timespec(deadline_ns > now_ns ? deadline_ns - now_ns : 1);
 	if (timer_settime(vcpu->timer, 0, &spec, NULL) < 0)
 		return -errno;
-	vcpu->timer_armed_ns = deadline_ns;
+	atomic_store(&vcpu->timer_armed_ns, deadline_ns);
 	return 0;
 }
 
@@ -458,6 +528,7 @@ static bool run_once(struct vcpu *vcpu, uint64_t now_ns, struct vcpu_end *ret_en
 	error = arm_timer(vcpu, now_ns);
 	if (error)
 		return fail(ret_end, "cannot arm the timer", error);
+	count(&vcpu->entry_count, 1);
 	if (!announce(vcpu, VCPU_IN_GUEST))
 		return true;
 	error = vcpu->config.engine_ops->vcpu_run(vcpu->engine_vcpu, &vcpu->exit);
@@ -570,7 +641,9 @@ static int install_timer_handler(void)
 	/* The soft engine runs guest code with the guest's stack pointer. */
 	struct sigaction action = { .sa_handler = on_timer, .sa_flags = SA_RESTART | SA_ONSTACK };
 
-	sigemptyset(&action.sa_mask);
+	/* No kick inside it: see ENGINE_KICK_SIGNAL. The one that it sends itself comes behind it.
+	 */
+	sigfillset(&action.sa_mask);
 	return sigaction(TIMER_SIGNAL, &action, NULL) < 0 ? -errno : 0;
 }
 
@@ -628,7 +701,7 @@ int vcpu_create(const struct vcpu_config *config, const struct vcpu_state *state
 	memset(vcpu, 0, sizeof(*vcpu));
 	vcpu->config = *config;
 	vcpu->state = *state;
-	vcpu->timer_armed_ns = UINT64_MAX;
+	atomic_store(&vcpu->timer_armed_ns, UINT64_MAX);
 	lapic_inbox_clear(&vcpu->inbox);
 	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
 	atomic_store(&vcpu->run_state_seen, state->run_state);

@@ -81,7 +81,8 @@ struct vcpu_stats {
 	uint64_t interrupt_count;	      /* injected */
 	uint64_t ipi_count;		      /* sent */
 	uint64_t sleep_ns;
-	uint64_t rip; /* where the last kick found it: vcpu_sample() */
+	uint64_t rekick_count; /* vcpu_watch(): kicks that had been lost */
+	uint64_t rip;	       /* where the last kick found it: vcpu_sample() */
 };
 
 struct vcpu;
@@ -101,6 +102,14 @@ void vcpu_resync_tsc(struct vcpu *vcpu);
 bool vcpu_resync_pending(const struct vcpu *vcpu);
 /* Any thread: kick it, so that the rip in a later vcpu_stats() is fresh. */
 void vcpu_sample(struct vcpu *vcpu);
+/*
+ * One thread, again and again: a vCPU whose thread has run in the guest for 100 ms and more, having
+ * had something to take, is kicked again. That is a defect of ours, and is counted. Call it
+ * VCPU_WATCH_NS later again after VCPU_WATCHED_SOON, and four times that after the others.
+ */
+#define VCPU_WATCH_NS 25000000u
+enum vcpu_watched { VCPU_WATCHED_WELL, VCPU_WATCHED_SOON, VCPU_WATCHED_REKICKED };
+enum vcpu_watched vcpu_watch(struct vcpu *vcpu);
 /* Any thread: end the thread as soon as it leaves the guest or ops->io. Does not wait. */
 void vcpu_stop(struct vcpu *vcpu);
 /*

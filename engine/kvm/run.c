@@ -5,15 +5,15 @@
  * Kicks (KVM API 5, immediate_exit). Kicker and runner share two flags:
  *
  *   kicker                            runner
- *   1. kicked := 1 (was 1: done)      a. KVM_RUN; -EINTR if a signal pends or immediate_exit is set
+ *   1. kicked := 1                    a. KVM_RUN; -EINTR if a signal pends or immediate_exit is set
  *   2. immediate_exit := 1            b. on -EINTR: immediate_exit := 0
  *   3. signal to the thread           c.            kicked := 0, report EXIT_KICKED
  *
  * A signal that comes before the runner is inside KVM_RUN does nothing by itself, but then 2 came
  * first and KVM_RUN returns at once; a signal that comes later interrupts it. A kick between b and
- * c that finds kicked = 1 is covered by the report that follows; one after c leaves immediate_exit
- * set for the next run. Other exits leave both flags alone. So no kick is lost, and some come
- * twice. The signal's handler has nothing to do.
+ * c is covered by the report that follows, and leaves immediate_exit set for the next run. Other
+ * exits leave both flags alone. So no kick is lost, and some come twice. The signal's handler has
+ * nothing to do. `kicked` is only for finish_exit(), which sets immediate_exit for its own use.
  *
  * A vCPU thread blocked in a userfaultfd fault is woken by the same signal (Linux 6.2): KVM_RUN
  * returns -EINTR and the next run repeats the access. Tested by tests/engine/cases_*.c.
@@ -58,14 +58,9 @@ static void set_immediate_exit(struct engine_vcpu *vcpu, uint8_t value)
 
 void kvm_vcpu_kick(struct engine_vcpu *vcpu)
 {
-	pid_t thread;
-
-	if (atomic_exchange(&vcpu->kicked, 1))
-		return;
+	atomic_store(&vcpu->kicked, 1);
 	set_immediate_exit(vcpu, 1);
-	thread = atomic_load(&vcpu->thread);
-	if (thread)
-		syscall(SYS_tgkill, getpid(), thread, ENGINE_KICK_SIGNAL);
+	engine_kick_send(atomic_load(&vcpu->thread));
 }
 
 static void fail(struct engine_exit *exit, const char *reason, uint64_t detail)

@@ -68,11 +68,14 @@ struct fixture {
 	struct vcpu_end end[VCPUS];
 	sem_t ended;
 	_Atomic uint32_t io_count, eoi_count;
-	_Atomic int post_in; /* calls of ops or engine until vCPU 0 gets an interrupt there */
+	_Atomic int lose_kicks; /* so many */
+	_Atomic bool idle_spin; /* SPIN sleeps, as a vCPU does that waits for a page */
+	_Atomic int post_in;	/* calls of ops or engine until vCPU 0 gets an interrupt there */
 };
 
 static struct fixture fixture;
-static int post_in_next; /* post_in of the next start() */
+static int post_in_next;		 /* post_in of the next start() */
+static uint64_t pod_clock_percent = 100; /* of the host's clock */
 
 static uint64_t clock_ns(void)
 {
@@ -136,6 +139,8 @@ static int fake_set_tsc(struct engine_vcpu *vcpu, const struct tsc_line *tsc)
 /* Any thread, or the timer's signal handler. */
 static void fake_kick(struct engine_vcpu *vcpu)
 {
+	if (atomic_load(&fixture.lose_kicks) > 0 && atomic_fetch_sub(&fixture.lose_kicks, 1) > 0)
+		return;
 	atomic_store(&vcpu->kick, true);
 }
 
@@ -239,7 +244,9 @@ static int fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
 		}
 		if (run_step(vcpu, exit))
 			return 0;
-		if (vcpu->program[vcpu->at].kind == SPIN)
+		if (vcpu->program[vcpu->at].kind == SPIN && fixture.idle_spin)
+			usleep(1000);
+		else if (vcpu->program[vcpu->at].kind == SPIN)
 			sched_yield();
 	}
 }
@@ -303,7 +310,7 @@ static uint64_t on_now(void *ctx)
 {
 	(void)ctx;
 	maybe_post();
-	return clock_ns();
+	return clock_ns() / 100 * pod_clock_percent;
 }
 
 static void on_tsc(void *ctx, struct tsc_line *ret_tsc)
@@ -557,6 +564,82 @@ static void test_short_timers(void **state)
 	finish();
 }
 
+/* The host's timers are early by a pod clock that is slower, or late by one that is faster. */
+static void test_other_clock(void **state)
+{
+	static const struct step program[] = { { WRITE_MSR, X2(0x3e), 0xb },
+					       { WRITE_MSR, X2(0x32), 0x20061 },
+					       { WRITE_MSR, X2(0x38), 1000000 },
+					       { .kind = SPIN },
+					       { REPEAT, 0, 3 } };
+	const struct step *programs[] = { program };
+
+	(void)state;
+	for (pod_clock_percent = 90; pod_clock_percent <= 110; pod_clock_percent += 20) {
+		start(1, 1, programs);
+		progress_to(0, 100);
+		finish();
+	}
+	pod_clock_percent = 100;
+}
+
+static uint64_t rekicks(uint32_t v)
+{
+	struct vcpu_stats stats;
+
+	vcpu_stats(fixture.vcpu[v], &stats);
+	return stats.rekick_count;
+}
+
+/* As the node's main thread does it. */
+static void watch_for(uint32_t v, uint64_t ns)
+{
+	uint64_t until = clock_ns() + ns;
+
+	while (clock_ns() < until && vcpu_watch(fixture.vcpu[v]) != VCPU_WATCHED_REKICKED)
+		usleep(VCPU_WATCH_NS / 1000);
+}
+
+/* An engine that loses a kick: it is kicked again, which is counted. */
+static void test_lost_kick(void **state)
+{
+	static const struct step program[] = { { .kind = SPIN }, { .kind = SPIN } };
+	const struct step *programs[] = { program };
+
+	(void)state;
+	start(1, 1, programs);
+	EVENTUALLY(is_in(0, VCPU_IN_GUEST));
+	watch_for(0, 300000000); /* nothing to take */
+	assert_int_equal(rekicks(0), 0);
+	fixture.lose_kicks = 1;
+	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
+	assert_int_equal(fixture.lose_kicks, 0);
+	watch_for(0, 20000000000ull);
+	assert_int_equal(rekicks(0), 1);
+	EVENTUALLY(fixture.engine_vcpu[0].interrupts == 1);
+	finish();
+}
+
+/* A thread that has not run cannot have taken anything: no kick needs to have been lost. */
+static void test_not_lost(void **state)
+{
+	static const struct step program[] = { { .kind = SPIN }, { .kind = SPIN } };
+	const struct step *programs[] = { program };
+
+	(void)state;
+	start(1, 1, programs);
+	EVENTUALLY(is_in(0, VCPU_IN_GUEST));
+	fixture.idle_spin = true;
+	fixture.lose_kicks = 1;
+	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
+	watch_for(0, 500000000);
+	assert_int_equal(rekicks(0), 0);
+	assert_int_equal(fixture.engine_vcpu[0].interrupts, 0);
+	vcpu_sample(fixture.vcpu[0]);
+	EVENTUALLY(fixture.engine_vcpu[0].interrupts == 1);
+	finish();
+}
+
 static void test_start_up(void **state)
 {
 	static const struct step first[] = { { .kind = SPIN }, { .kind = SPIN } };
@@ -725,6 +808,9 @@ int main(void)
 		cmocka_unit_test(test_post_into_guest),
 		cmocka_unit_test(test_timer),
 		cmocka_unit_test(test_short_timers),
+		cmocka_unit_test(test_other_clock),
+		cmocka_unit_test(test_lost_kick),
+		cmocka_unit_test(test_not_lost),
 		cmocka_unit_test(test_start_up),
 		cmocka_unit_test(test_bsp_init),
 		cmocka_unit_test(test_halt_without_interrupts),

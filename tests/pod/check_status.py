@@ -48,6 +48,7 @@ def check_pod(pod):
         check(f"vCPU {i}: node is {vcpu.get('node')!r}", vcpu.get("node") in names)
         check(f"vCPU {i}: state is {vcpu.get('state')!r}", isinstance(vcpu.get("state"), str))
         check(f"vCPU {i}: stalls is {vcpu.get('stalls')!r}", isinstance(vcpu.get("stalls"), int))
+        check(f"vCPU {i}: rekicks is {vcpu.get('rekicks')!r}", vcpu.get("rekicks") == 0)
     check("vCPUs are not the nodes' sum",
           len(pod["vcpus"]) == sum(node.get("vcpus", 0) for node in pod["nodes"]))
 

@@ -16,9 +16,13 @@
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "engine/kick.h"
 #include "engine/soft/cache/pause.h"
+
+#define ASK_AGAIN_NS 10000000u
 
 void soft_safe_point(struct engine_vcpu *vcpu)
 {
@@ -30,14 +34,48 @@ void soft_safe_point(struct engine_vcpu *vcpu)
 	atomic_store(&vcpu->parked, 0);
 }
 
+void soft_stop(struct engine_vcpu *vcpu)
+{
+	atomic_store(&vcpu->stop, 1);
+	/* Outside run it looks at that before it does anything for the guest. */
+	if (atomic_load(&vcpu->in_run))
+		engine_kick_send(atomic_load(&vcpu->thread));
+}
+
 static void ask(struct engine_vcpu *other)
 {
-	int thread = atomic_load(&other->thread);
-
 	atomic_store(&other->pause, 1);
-	atomic_store(&other->stop, 1);
-	if (thread && atomic_load(&other->in_run))
-		syscall(SYS_tgkill, getpid(), thread, ENGINE_KICK_SIGNAL);
+	soft_stop(other);
+}
+
+static bool stands_still(struct engine_vcpu *other)
+{
+	return !atomic_load(&other->in_run) || atomic_load(&other->parked);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/*
+ * One signal does (vcpu.c). But everybody waits for this, and asking again costs little: whatever
+ * may be wrong with a single vCPU, it is not to stop them all.
+ */
+static void wait_until_still(struct engine_vcpu *other)
+{
+	uint64_t asked_ns = now_ns();
+
+	while (!stands_still(other)) {
+		sched_yield();
+		if (now_ns() - asked_ns < ASK_AGAIN_NS)
+			continue;
+		ask(other);
+		asked_ns = now_ns();
+	}
 }
 
 /*
@@ -93,8 +131,7 @@ void soft_pause_others(struct engine_vcpu *vcpu, uint64_t mask)
 
 		if (!other || other == vcpu || !(mask >> i % 64 & 1))
 			continue;
-		while (atomic_load(&other->in_run) && !atomic_load(&other->parked))
-			sched_yield();
+		wait_until_still(other);
 	}
 }
 

@@ -5,6 +5,8 @@
 
 #include "engine/soft/vcpu.h"
 
+/* Sets `stop`, and makes a vCPU that is inside run see it. Any thread, any signal handler. */
+void soft_stop(struct engine_vcpu *vcpu);
 /* All other vCPUs (or those of the mask, by number modulo 64) wait at a safe point. */
 void soft_pause_others(struct engine_vcpu *vcpu, uint64_t mask);
 void soft_resume_others(struct engine_vcpu *vcpu);

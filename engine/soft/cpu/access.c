@@ -3,11 +3,13 @@
  * Guest memory for the engine's own C code, and devices in the middle of an instruction.
  *
  * A page may be on another node: then the access blocks in the host's kernel. The functions of the
- * section soft_access are the only ones that may block so. A signal that finds the pc there (a
- * kick) breaks the access off: it goes to vcpu->abandon, and the instruction starts anew some time,
- * its registers as they were (soft_step_abandoned()). So callers hold no lock, and do nothing
- * before their last access that may not be done twice, or set vcpu->committing for it: then the
- * access is not broken off, and the kick waits for it.
+ * section soft_access are the only ones that may block so. They begin with a look at vcpu->stop,
+ * and a signal that finds the pc in the section (a kick) breaks the access off, too: so a kick that
+ * comes before the look is seen by it, and one that comes later does not find the thread about to
+ * block with nobody to wake it. Broken off, it goes to vcpu->abandon, and the instruction starts
+ * anew some time, its registers as they were (soft_step_abandoned()). So callers hold no lock, and
+ * do nothing before their last access that may not be done twice, or set vcpu->committing for it:
+ * then the access is not broken off, and the kick waits for it.
  *
  * Memory that is a device's is asked for by an exit. The instruction then starts anew as well, with
  * the answers so far in vcpu->device[]; it asks for the same things in the same order.
@@ -33,18 +35,44 @@ bool soft_in_access(uint64_t pc)
 	return pc >= (uintptr_t)__start_soft_access && pc < (uintptr_t)__stop_soft_access;
 }
 
+_Thread_local struct engine_vcpu *volatile soft_this_vcpu;
+
+void soft_access_break_off(struct engine_vcpu *vcpu)
+{
+	longjmp(vcpu->abandon, 1);
+}
+
+static __attribute__((noinline)) void stopped(struct engine_vcpu *vcpu)
+{
+	if (vcpu->running && !vcpu->committing)
+		soft_access_break_off(vcpu);
+}
+
+/* Part of each function of the section. */
+static inline __attribute__((always_inline, no_sanitize("address", "thread", "undefined"))) void
+look_at_stop(void)
+{
+	struct engine_vcpu *vcpu = soft_this_vcpu;
+
+	if (__builtin_expect(vcpu && atomic_load(&vcpu->stop), 0))
+		stopped(vcpu);
+}
+
 ACCESS_SECTION uint64_t soft_load64(const void *host)
 {
+	look_at_stop();
 	return *(const volatile uint64_t *)host;
 }
 
 ACCESS_SECTION uint8_t soft_load8(const void *host)
 {
+	look_at_stop();
 	return *(const volatile uint8_t *)host;
 }
 
 ACCESS_SECTION bool soft_exchange64(void *host, uint64_t expected, uint64_t value)
 {
+	look_at_stop();
 	return __atomic_compare_exchange_n((uint64_t *)host, &expected, value, false,
 					   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
@@ -52,6 +80,7 @@ ACCESS_SECTION bool soft_exchange64(void *host, uint64_t expected, uint64_t valu
 /* Small sizes in one go, as the CPU does it. */
 ACCESS_SECTION void soft_copy(void *to, const void *from, size_t bytes)
 {
+	look_at_stop();
 	switch (bytes) {
 	case 1:
 		*(volatile uint8_t *)to = *(const volatile uint8_t *)from;
@@ -74,11 +103,13 @@ ACCESS_SECTION void soft_copy(void *to, const void *from, size_t bytes)
 /* Changes nothing, but wants the page as a write does. */
 ACCESS_SECTION void soft_touch(void *host)
 {
+	look_at_stop();
 	__asm__ volatile("lock orb $0, %0" : "+m"(*(uint8_t *)host) : : "cc", "memory");
 }
 
 ACCESS_SECTION void soft_fill(void *to, uint64_t value, size_t words)
 {
+	look_at_stop();
 	__asm__ volatile("rep stosq" : "+D"(to), "+c"(words) : "a"(value) : "memory");
 }
 

@@ -21,6 +21,11 @@ bool soft_exchange64(void *host, uint64_t expected, uint64_t value);
 void soft_copy(void *to, const void *from, size_t bytes);
 void soft_fill(void *to, uint64_t value, size_t words);
 void soft_touch(void *host);	  /* a write that changes nothing */
-bool soft_in_access(uint64_t pc); /* is this pc in one of the three? */
+bool soft_in_access(uint64_t pc); /* is this pc in one of them? */
+/* Leaves C for where run goes on after that. Not for code that is committing. */
+__attribute__((noreturn)) void soft_access_break_off(struct engine_vcpu *vcpu);
+
+/* The vCPU of the calling thread while it is inside run, or NULL. */
+extern _Thread_local struct engine_vcpu *volatile soft_this_vcpu;
 
 #endif

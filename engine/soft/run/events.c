@@ -18,8 +18,9 @@ bool soft_takes_interrupts(const struct engine_vcpu *vcpu)
 bool soft_vcpu_can_interrupt(struct engine_vcpu *vcpu)
 {
 	const struct engine_exit *exit = vcpu->exit;
-	bool faults = exit && (vcpu->open == OPEN_MSR_READ || vcpu->open == OPEN_MSR_WRITE) &&
-		      exit->msr.fault;
+	bool msr = vcpu->open == OPEN_MSR_READ || vcpu->open == OPEN_MSR_WRITE;
+	/* A kick may have come between the answer and what it is for. */
+	bool faults = msr && (exit ? exit->msr.fault : vcpu->pending.msr.fault);
 
 	return soft_takes_interrupts(vcpu) && !faults && !vcpu->has_stashed;
 }

@@ -10,8 +10,6 @@ int soft_vcpu_bind(struct engine_vcpu *vcpu);
 int soft_vcpu_run(struct engine_vcpu *vcpu, struct engine_exit *exit);
 int soft_vcpu_finish_exit(struct engine_vcpu *vcpu);
 void soft_vcpu_kick(struct engine_vcpu *vcpu);
-/* The vCPU of the calling thread while it is inside run, or NULL: for signal handlers. */
-struct engine_vcpu *soft_vcpu_current(void);
 
 /* state.c */
 int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state);

@@ -10,7 +10,7 @@
  *   pc between blocks     as if the next one had not been found
  *   pc in the stepper's   before or at the guest's instruction: left, it starts anew
  *   pc in an access       of C to guest memory: broken off (access.c), if that may still be
- *   elsewhere             `stop` is set and will be seen
+ *   elsewhere             `stop` is set and will be seen (vcpu.c says why)
  */
 #include "engine/soft/vcpu.h"
 
@@ -56,12 +56,6 @@ void soft_signals_forget(struct engine_vcpu *vcpu)
 	thread_stack = NULL;
 }
 
-/* On the thread's own stack, the handler being through. */
-static __attribute__((noreturn)) void abandon(struct engine_vcpu *vcpu)
-{
-	longjmp(vcpu->abandon, 1);
-}
-
 static void leave(struct engine_vcpu *vcpu, greg_t *regs, uint64_t reason, uint64_t argument)
 {
 	vcpu->reason = reason;
@@ -78,7 +72,7 @@ static void leave_lookup(const struct engine_vcpu *vcpu, greg_t *regs)
 
 static void on_kick(int number, siginfo_t *info, void *context)
 {
-	struct engine_vcpu *vcpu = soft_vcpu_current();
+	struct engine_vcpu *vcpu = soft_this_vcpu;
 	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
 	uint64_t pc = (uint64_t)regs[REG_RIP];
 	int saved_errno = errno;
@@ -106,7 +100,7 @@ static void on_kick(int number, siginfo_t *info, void *context)
 			break;
 		regs[REG_RSP] = ((regs[REG_RSP] - 256) & ~15ll) - 8;
 		regs[REG_RDI] = (greg_t)(uintptr_t)vcpu;
-		regs[REG_RIP] = (greg_t)(uintptr_t)abandon;
+		regs[REG_RIP] = (greg_t)(uintptr_t)soft_access_break_off;
 		break;
 	default:
 		break;
@@ -133,7 +127,7 @@ static uint8_t vector_of(int number, const siginfo_t *info, const greg_t *regs)
 
 static void on_fault(int number, siginfo_t *info, void *context)
 {
-	struct engine_vcpu *vcpu = soft_vcpu_current();
+	struct engine_vcpu *vcpu = soft_this_vcpu;
 	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
 	uint64_t pc = (uint64_t)regs[REG_RIP];
 	uint8_t vector = vector_of(number, info, regs);
@@ -172,7 +166,8 @@ int soft_signals_install(void)
 	struct sigaction action = { .sa_sigaction = on_kick,
 				    .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART };
 
-	sigemptyset(&action.sa_mask);
+	/* What a handler interrupts is never another one: see on_kick(). */
+	sigfillset(&action.sa_mask);
 	if (sigaction(ENGINE_KICK_SIGNAL, &action, NULL))
 		return -errno;
 	action.sa_sigaction = on_fault;

@@ -5,10 +5,19 @@
  *   turn:  told to stop?  ->  the open question's answer  ->  events to deliver  ->  a window to
  *          report?  ->  guest code, until it needs C
  *
- * Kicks. The kicker sets `kicked`, then `stop`, then signals the thread; the runner clears `stop`,
- * then takes `kicked`. Guest code looks at `stop` when it is entered; a signal that comes later
- * finds the pc inside (signal.c) and takes the state out there. C code looks at it every turn, and
- * a signal breaks off its waiting for a page. So no kick is lost, and some come twice.
+ * Kicks (engine/kick.h). The kicker sets `kicked`, then `stop`, then signals the thread; the
+ * runner clears `stop`, then takes `kicked`. The signal goes unused only where `stop` is certain to
+ * be looked at before the thread can be inside the guest, or can wait for it:
+ *
+ *   the guest's code   is entered by a stub that looks at `stop`. From that look on, until the
+ *                      registers are saved again, the handler finds the pc inside and takes the
+ *                      state out there, or lets the host step on to where it can (signal.c)
+ *   C's accesses       look at `stop` themselves. From that look on until the access is through,
+ *                      the handler finds the pc inside and breaks it off (access.c)
+ *   the rest of C      is on its way to one of these, or to the next turn, which looks. Its loops
+ *                      have bounds
+ *
+ * So no kick is lost, and some come twice. A pause request (pause.c) is `stop` and signal alone.
  *
  * The guest's extended state stays in the host's registers until C that might use them is called
  * (soft_fpu_release()), or run returns.
@@ -18,23 +27,15 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "engine/kick.h"
 #include "engine/soft/cache/pause.h"
+#include "engine/soft/cpu/access.h"
 #include "engine/soft/cpu/exception.h"
 #include "engine/soft/cpu/extended.h"
 #include "engine/soft/cpu/host.h"
 #include "engine/soft/step/stepper.h"
 #include "engine/soft/translate/translator.h"
-
-static _Thread_local struct engine_vcpu *volatile this_vcpu;
-
-struct engine_vcpu *soft_vcpu_current(void)
-{
-	return this_vcpu;
-}
 
 /* ---- the loop -------------------------------------------------------------------------------- */
 
@@ -150,7 +151,7 @@ static void take_answer(struct engine_vcpu *vcpu)
 
 static void begin(struct engine_vcpu *vcpu)
 {
-	this_vcpu = vcpu;
+	soft_this_vcpu = vcpu;
 	soft_signals_thread(vcpu);
 	soft_host_set_gs(vcpu);
 	vcpu->running = true;
@@ -164,7 +165,7 @@ static void end(struct engine_vcpu *vcpu)
 	soft_fpu_reset();
 	vcpu->running = false;
 	atomic_store(&vcpu->in_run, 0);
-	this_vcpu = NULL;
+	soft_this_vcpu = NULL;
 }
 
 /* C was left in the middle of something that translated code waits for. */
@@ -180,12 +181,17 @@ static void settle_abandoned(struct engine_vcpu *vcpu)
 	vcpu->slot_pending = false;
 }
 
-/* An access that a signal breaks off comes back here. */
+/*
+ * An access that is broken off comes back here. What broke it off comes first: an open question,
+ * with which a turn begins, would meet it again and again.
+ */
 static void loop(struct engine_vcpu *vcpu)
 {
 	if (setjmp(vcpu->abandon)) {
 		vcpu->answered = false;
 		settle_abandoned(vcpu);
+		if (atomic_load(&vcpu->stop) && obey_stop(vcpu) == SOFT_EXIT)
+			return;
 	}
 	while (turn(vcpu) != SOFT_EXIT)
 		;
@@ -229,8 +235,13 @@ int soft_vcpu_finish_exit(struct engine_vcpu *vcpu)
 	if (vcpu->open == OPEN_NONE)
 		return 0;
 	begin(vcpu);
+	/* A kick that has come before must not break this off: it is for the run that follows. */
+	atomic_store(&vcpu->stop, 0);
+	soft_safe_point(vcpu);
 	err = finish_loop(vcpu);
 	end(vcpu);
+	if (atomic_load(&vcpu->kicked))
+		atomic_store(&vcpu->stop, 1);
 	if (err != SOFT_EXIT)
 		return err == SOFT_AGAIN ? -EAGAIN : 0;
 	vcpu->stashed = vcpu->pending;
@@ -250,30 +261,8 @@ int soft_vcpu_bind(struct engine_vcpu *vcpu)
 	return err;
 }
 
-/*
- * Called by a signal handler of the very thread (a timer's), our signal would come at once, find
- * the pc in that handler, and change nothing. Blocked, it comes when the handler returns, which
- * restores the mask.
- */
-static void wait_for_handler(void)
-{
-	sigset_t kick;
-
-	sigemptyset(&kick);
-	sigaddset(&kick, ENGINE_KICK_SIGNAL);
-	pthread_sigmask(SIG_BLOCK, &kick, NULL);
-}
-
 void soft_vcpu_kick(struct engine_vcpu *vcpu)
 {
-	int thread;
-
-	if (atomic_exchange(&vcpu->kicked, 1))
-		return;
-	atomic_store(&vcpu->stop, 1);
-	thread = atomic_load(&vcpu->thread);
-	if (this_vcpu == vcpu)
-		wait_for_handler();
-	if (thread)
-		syscall(SYS_tgkill, getpid(), thread, ENGINE_KICK_SIGNAL);
+	atomic_store(&vcpu->kicked, 1);
+	soft_stop(vcpu);
 }

@@ -160,11 +160,11 @@ static int execute_on_copy(struct engine_vcpu *vcpu, const struct soft_insn *ins
 	err = execute_here(vcpu, insn, copy - distance);
 	if (!err && insn->memory_write)
 		err = soft_write(vcpu, vcpu->view, linear, copy, bytes);
-	vcpu->committing = false;
 	if (err) {
 		soft_copy(vcpu->gpr, undo.gpr, sizeof(undo.gpr));
 		vcpu->flags = undo.flags;
 	}
+	vcpu->committing = false;
 	return err;
 }
 
