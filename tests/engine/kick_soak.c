@@ -50,7 +50,7 @@
 static struct {
 	struct rig rig;
 	struct vcpu *vcpu[VCPUS];
-	_Atomic bool stop, lost;
+	_Atomic bool stop, ended, lost; /* no more posts; the vCPUs are out; it has failed */
 	_Atomic uint64_t posts, answers, worst_ns, sum_ns;
 	uint64_t posts_max;
 	int uffd;
@@ -197,8 +197,7 @@ static void *serve(void *arg)
 
 	(void)arg;
 	prctl(PR_SET_TIMERSLACK, 1);
-	/* Also afterwards: a vCPU may still wait while it is told to end. */
-	while (!atomic_load(&soak.stop) || poll(&poll_fd, 1, 0) == 1) {
+	while (!atomic_load(&soak.ended)) {
 		if (poll(&poll_fd, 1, 10) != 1 ||
 		    read(soak.uffd, &message, sizeof(message)) != sizeof(message))
 			continue;
@@ -297,6 +296,9 @@ static int run_kind(const char *name, const struct guest *guest, uint64_t ns)
 	for (uint32_t i = 0; i < POSTERS; i++)
 		pthread_create(&threads[count++], NULL, post, (void *)(uintptr_t)i);
 	watch_all(ns);
+	atomic_store(&soak.stop, true);
+	while (count > 1) /* askers get their last answer */
+		pthread_join(threads[--count], NULL);
 	if (atomic_load(&soak.lost)) {
 		printf("FAILED  %s: a kick was lost\n", name);
 		return -1; /* what hangs, hangs: the process ends */
@@ -305,13 +307,10 @@ static int run_kind(const char *name, const struct guest *guest, uint64_t ns)
 		vcpu_stop(soak.vcpu[v]);
 	for (uint32_t v = 0; v < VCPUS; v++)
 		vcpu_join(soak.vcpu[v]);
-	/* Askers wait for no answer any more. */
-	atomic_store(&soak.lost, true);
-	atomic_store(&soak.stop, true);
-	for (uint32_t i = 0; i < count; i++)
-		pthread_join(threads[i], NULL);
-	printf("ok      %-9s %8lu posts, %7lu answers, mean %5lu us, worst %7lu us, %u ticks\n", name,
-	       (unsigned long)soak.posts, (unsigned long)soak.answers,
+	atomic_store(&soak.ended, true);
+	pthread_join(threads[0], NULL);
+	printf("ok      %-9s %8lu posts, %7lu answers, mean %5lu us, worst %7lu us, %u ticks\n",
+	       name, (unsigned long)soak.posts, (unsigned long)soak.answers,
 	       (unsigned long)(soak.sum_ns / 1000 / (soak.answers ? soak.answers : 1)),
 	       (unsigned long)(soak.worst_ns / 1000), handled(0, 0x4f) + handled(1, 0x4f));
 	for (uint32_t v = 0; v < VCPUS; v++)
