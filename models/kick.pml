@@ -16,10 +16,9 @@
  *   BROKEN_ORDER  the signal first, then `stop`
  *   BROKEN_TAKE   the thread takes `kicked` first, then clears `stop`
  *   BROKEN_LOOK   C's accesses do not look at `stop`
- *   BROKEN_ANNOUNCE  the thread looks whether something was posted, then announces that it enters the guest
- *   BROKEN_RUN    the engine looks at `stop`, then says that it is inside run
+ *   BROKEN_ANNOUNCE   the thread looks whether something was posted, then announces that it enters the guest
  */
-#define POSTS 2
+#define POSTS 1
 
 mtype = { OUTSIDE, TURN, ACCESS, GUEST };
 
@@ -79,13 +78,7 @@ outside:
 	STEP(announced = true);
 	STEP(if :: work -> announced = false; goto outside :: else fi);
 #endif
-#ifdef BROKEN_RUN
-	STEP(was = stop);
 	STEP(in_run = true);
-	STEP(if :: was -> goto obey :: else -> at = TURN; goto middle fi);
-#else
-	STEP(in_run = true);
-#endif
 turn:
 	STEP(at = TURN);
 	STEP(if :: stop -> goto obey :: else fi);
@@ -107,10 +100,11 @@ obey:
 	STEP(
 		if
 		:: pause -> parked = true
-		:: else
+		:: else -> goto awake
 		fi
 	);
 	WHEN(!pause, parked = false);
+awake:
 #ifndef BROKEN_TAKE
 	STEP(was = kicked; kicked = false);
 #endif

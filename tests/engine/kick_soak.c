@@ -62,10 +62,10 @@ static uint64_t on_now(void *ctx)
 	return rig_now_ns();
 }
 
-static void on_tsc(void *ctx, struct engine_tsc *ret_tsc)
+static void on_tsc(void *ctx, struct tsc_line *ret_tsc)
 {
 	(void)ctx;
-	*ret_tsc = (struct engine_tsc){ 0 };
+	*ret_tsc = (struct tsc_line){ .guest_tsc = 77 };
 }
 
 static int on_access(void *ctx, uint32_t vcpu, const struct pc_access *access)
