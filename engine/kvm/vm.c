@@ -132,6 +132,18 @@ int kvm_engine_add_memory(struct engine *engine, uint64_t gpa, void *hva, uint64
 	return 0;
 }
 
+/*
+ * KVM's paravirtual registers and hypercalls answer whatever CPUID says, unless told otherwise
+ * (Linux 5.10, KVM_CAP_ENFORCE_PV_FEATURE_CPUID): a guest's clock page would then be written by one
+ * node's kernel, behind the page protocol's back. A KVM that does not know this has fewer of them.
+ */
+static void enforce_pv_features(struct engine_vcpu *vcpu)
+{
+	struct kvm_enable_cap enforce = { .cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args = { 1 } };
+
+	(void)ioctl(vcpu->fd, KVM_ENABLE_CAP, &enforce);
+}
+
 static int set_cpuid(struct engine_vcpu *vcpu)
 {
 	struct cpuid_set set;
@@ -214,6 +226,7 @@ static int open_vcpu(struct engine_vcpu *vcpu)
 	if (run == MAP_FAILED)
 		return -errno;
 	vcpu->run = run;
+	enforce_pv_features(vcpu);
 	err = set_cpuid(vcpu);
 	if (err)
 		return err;

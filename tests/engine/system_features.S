@@ -82,6 +82,17 @@ gate_target:
 	FAULT	13, 0, lock cmpxchg16b 8(%rdi)
 	DONE
 
+/* KVM's own registers: of features that the pod's CPUID does not offer, so nobody's. */
+	CASE	pv_msrs
+	xor	%eax, %eax
+	xor	%edx, %edx
+	.irp	msr, 0x11, 0x12, 0x4b564d00, 0x4b564d01, 0x4b564d02, 0x4b564d03, 0x4b564d04
+	mov	$\msr, %ecx
+	FAULT	13, 0, wrmsr
+	FAULT	13, 0, rdmsr
+	.endr
+	DONE
+
 	CASE	cx8
 	mov	$SYS_DATA + 0x10, %edi
 	xor	%eax, %eax

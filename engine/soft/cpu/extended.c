@@ -26,10 +26,13 @@ void soft_fpu_release(struct engine_vcpu *vcpu)
 	vcpu->fpu_live = false;
 }
 
+/* The upper halves are left as if never used: else every SSE instruction of the library pays. */
 void soft_fpu_reset(void)
 {
 	static const uint32_t mxcsr = 0x1f80;
 
+	if (soft_host_has_avx())
+		__asm__ volatile("vzeroupper");
 	__asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(mxcsr));
 }
 

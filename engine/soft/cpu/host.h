@@ -4,6 +4,7 @@
 #define ENGINE_SOFT_HOST_H
 
 #include <asm/prctl.h>
+#include <stdbool.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -21,6 +22,11 @@
 #ifndef SOFT_C_USES_VECTORS
 #define SOFT_C_USES_VECTORS 0
 #endif
+
+static inline bool soft_host_has_avx(void)
+{
+	return __builtin_cpu_supports("avx");
+}
 
 static inline void soft_host_set_gs(void *base)
 {
