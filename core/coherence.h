@@ -8,9 +8,9 @@
  * order, before the next input. No clocks, no threads, no I/O, no allocation after coh_create() but
  * for a directory block when the node becomes home of a chunk. Same inputs, same bytes out.
  *
- *      fault ----> coh_stall() ---+                +--> COH_SEND / COH_SEND_PAGE   (to a peer's
- * coh) message --> coh_message() -+--> actions ----+--> COH_PROTECT / COH_INSTALL  (this node's
- * memory) time -----> coh_tick() ----+                +--> COH_WAKE / COH_PINNED      (who waited)
+ *   fault ----> coh_stall() ----+               +--> COH_SEND, COH_SEND_PAGE   (to a peer's coh)
+ *   message --> coh_message() --+--> actions ---+--> COH_PROTECT, COH_INSTALL  (this node's memory)
+ *   time -----> coh_tick() -----+               +--> COH_WAKE, COH_PINNED      (who waited)
  *
  * One thread per struct coh. All functions return 0 or a negative errno: -EINVAL the caller broke
  * the contract; -EPROTO a peer sent what no correct peer sends (the caller ends the pod, naming the

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A small emitter of AML, the byte code of ACPI's DSDT (ACPI 6.4, chapter 20). Pure: it appends to
- *the caller's buffer. A buffer that is too small makes `overflow`; nothing is ever written behind
- *it.
+ * the caller's buffer. A buffer that is too small makes `overflow`; nothing is ever written behind
+ * it.
  *
  *	uint32_t device = aml_begin_device(&aml, "COM1");
  *	aml_name_eisa_id(&aml, "_HID", "PNP0501");

@@ -3,10 +3,14 @@
  * The local APIC of one vCPU, in x2APIC mode, on the plain struct lapic_state
  * (vcpu/vcpu_state.h). Pure.
  *
- *    MSR exits ----> lapic_read(), lapic_write() --> struct lapic_effect (IPI out, EOI to the I/O
- * APIC, timer) other threads -> lapic_inbox_post() =========> lapic_inbox_drain() --> IRR, NMI,
- * INIT, SIPI time ---------> lapic_tick() IRR ----------> lapic_next() --> engine injects -->
- * lapic_accept() --> ISR --> EOI
+ *   MSR exits ------> lapic_read(), lapic_write() ----> struct lapic_effect: IPI out, EOI, timer
+ *   other threads --> lapic_inbox_post()
+ *                          ||
+ *                     lapic_inbox_drain() --> IRR, NMI, INIT, SIPI
+ *   time -----------> lapic_tick() ---------> IRR
+ *                     lapic_next() <--------- IRR
+ *                          |
+ *                     engine injects --> lapic_accept() --> ISR --> EOI
  *
  * The guest is handed its machine with x2APIC already on, and it stays on: like a processor that
  * reports LEGACY_XAPIC_DISABLED (SDM vol. 3, 11.12.5), writes that would leave x2APIC mode fault.

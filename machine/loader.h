@@ -4,9 +4,12 @@
  * (Documentation/arch/x86/boot.rst) and says how the first vCPU must start. Pure but for the
  * callback that writes guest memory.
  *
- *   9000  page tables (identity, 4 GiB)   10000 boot_params   20000 command line   e0000 ACPI
- * tables 16 MiB (the kernel's preferred address): the kernel, room for its decompression initrd: as
- * high as it may be below LOW_RAM_LIMIT, on a chunk of its own
+ *     9000   page tables (identity, 4 GiB)
+ *    10000   boot_params
+ *    20000   command line
+ *    e0000   ACPI tables
+ *   16 MiB   (the kernel's preferred address) the kernel, and room for its decompression
+ *      ...   initrd: as high as it may be below LOW_RAM_LIMIT, on a chunk of its own
  */
 #ifndef MACHINE_LOADER_H
 #define MACHINE_LOADER_H

@@ -7,8 +7,8 @@
  *
  *	[pod]
  *	name = demo          ; the pod's name, in messages and sockets
- *	memory = 14G         ; guest memory; without it MEMORY_SHARE of what the nodes promise
- *together shards = 1           ; instances of the page protocol a node, each with its own thread
+ *	memory = 14G         ; guest memory; without it MEMORY_SHARE of the sum that is promised
+ *	shards = 1           ; instances of the page protocol a node, each with its own thread
  *	spin = auto          ; auto | off: whether protocol threads may spin
  *
  *	[node alpha]         ; nodes in the order of the file; the first loads the guest

@@ -11,7 +11,7 @@
  *	           <-------   RUN
  *
  * The control thread takes the messages in (start_message()), the main thread waits for them, with
- *a limit, and tells the user what it waits for.
+ * a limit, and tells the user what it waits for.
  */
 #include <errno.h>
 #include <stdio.h>

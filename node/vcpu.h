@@ -3,11 +3,11 @@
  * A vCPU's thread: runs the guest through the engine, carries its local APIC and its timer, sleeps
  * in HLT. It knows nothing of nodes: what it cannot do itself goes through struct vcpu_ops.
  *
- *        vcpu_post() (any thread)            +----> ops->io, mmio (may wait for another node)
- *             |                              |
- *   inbox --> drain --> timer --> inject --> run --> exit --> APIC register -->
- * ops->send_interrupt, eoi ^                                       |
- *             +-------- sleep (HLT, wait for SIPI) <--+
+ *   vcpu_post() (any thread)                     +--> ops->io, mmio (may wait for another node)
+ *       |                                        |
+ *     inbox --> drain --> timer --> inject --> run --> exit --> APIC register
+ *                 ^                              |                   |
+ *                 +--- sleep (HLT, no SIPI yet) <+                   +--> ops->send_interrupt, eoi
  *
  * Invariant: the thread drains its inbox after it has announced that it enters the guest or sleeps,
  * and whoever posts looks at that announcement after posting; so no interrupt waits for an exit

@@ -4,9 +4,10 @@
  * system calls as its order allows. Owned by the shard's thread.
  *
  *   memory   one run of neighbouring pages under one operation; it is carried out when the next
- * action does not continue it. So what the protocol did to memory is done in the protocol's order.
- *   frames   one per peer, sent by plan_flush(), after the run. So no message leaves before what it
- * tells of is true of this node's memory: another node may act on it at once.
+ *            action does not continue it. So what the protocol did to memory is done in the
+ *            protocol's order.
+ *   frames   one per peer, sent by plan_flush(), after the run. So no message leaves before what
+ *            it tells of is true of this node's memory: another node may act on it at once.
  *
  * Nobody waits for COH_DONE but the next in the page's queue, and it costs the home a wake-up. A
  * frame of nothing else may stay until this thread has nothing better to do (plan_flush() with
