@@ -45,10 +45,11 @@
 #define L71_EAX_AVX    BIT(4)			  /* AVX-VNNI */
 #define L71_EAX_AVX512 BIT(5)			  /* BF16 */
 /* Leaf 0x80000001 */
-#define X1_ECX_AVX	     (BIT(11) | BIT(16)) /* XOP, FMA4 */
-#define X1_ECX_TOPOEXT	     BIT(22)
-#define X1_EDX_LM	     BIT(29)
-#define X7_EDX_INVARIANT_TSC BIT(8)
+#define X1_ECX_AVX		 (BIT(11) | BIT(16)) /* XOP, FMA4 */
+#define X1_ECX_TOPOEXT		 BIT(22)
+#define L7_EDX_ARCH_CAPABILITIES BIT(29)
+#define X1_EDX_LM		 BIT(29)
+#define X7_EDX_INVARIANT_TSC	 BIT(8)
 
 #define XCR0_AVX    0x4u
 #define XCR0_AVX512 0xe0u
@@ -77,8 +78,7 @@ static const struct feature_mask feature_masks[] = {
 	 * EBX: FSGSBASE TSC_ADJUST BMI1 AVX2 SMEP BMI2 ERMS INVPCID RDSEED ADX SMAP CLFLUSHOPT CLWB
 	 * SHA, AVX-512. ECX: AVX512VBMI UMIP PKU VBMI2 GFNI VAES VPCLMULQDQ VNNI BITALG VPOPCNTDQ
 	 * RDPID MOVDIRI MOVDIR64B. EDX: 4VNNIW 4FMAPS FSRM VP2INTERSECT MD_CLEAR SERIALIZE
-	 * SPEC_CTRL STIBP SSBD. No ARCH_CAPABILITIES: its MSR differs from host to host, and
-	 * without it guests take every precaution.
+	 * SPEC_CTRL STIBP SSBD. ARCH_CAPABILITIES is ours (cpuid_finish()): hosts' differ.
 	 */
 	{ 0x7, 0, 1, 0,
 	  BIT(0) | BIT(1) | BIT(3) | L7_EBX_AVX2 | BIT(7) | BIT(8) | BIT(9) | BIT(10) | BIT(18) |
@@ -528,6 +528,8 @@ int cpuid_finish(const struct cpuid_set *common, uint32_t vcpu_count, struct cpu
 	/* The APIC timer runs always. */
 	append(&pod, (struct cpuid_leaf){ .function = 6, .eax = BIT(2) });
 	find_mutable(&pod, 7, 0)->eax = find_mutable(&pod, 7, 1)->eax ? 1 : 0;
+	/* Or Linux, told "nox2apic", writes to an APIC that is not there. */
+	find_mutable(&pod, 7, 0)->edx |= L7_EDX_ARCH_CAPABILITIES;
 	append(&pod, (struct cpuid_leaf){ .function = 0x80000007, .edx = X7_EDX_INVARIANT_TSC });
 	append(&pod, (struct cpuid_leaf){ .function = 0x40000000,
 					  .eax = 0x40000001,

@@ -19,6 +19,16 @@
 
 #define CPUID_LEAVES_MAX 128
 
+/*
+ * ARCH_CAPABILITIES and XAPIC_DISABLE_STATUS as all hosts show them: the local APIC cannot leave
+ * x2APIC mode (SDM vol. 3, 11.12.5), and nothing else is promised, so that guests take every
+ * precaution. Read-only.
+ */
+#define MSR_INDEX_ARCH_CAPABILITIES    0x10au
+#define MSR_INDEX_XAPIC_DISABLE_STATUS 0xbdu
+#define ARCH_CAPABILITIES_VALUE	       (1u << 21)
+#define XAPIC_DISABLE_STATUS_VALUE     1u
+
 /* One CPUID leaf as the guest shall see it. */
 struct cpuid_leaf {
 	uint32_t function, index;

@@ -3,8 +3,8 @@
  * Which MSRs leave the guest, and the answer for those that nobody has.
  *
  * Without an in-kernel irqchip KVM refuses the x2APIC registers (0x800..0x8ff), and what it refuses
- * exits (KVM_CAP_X86_USER_SPACE_MSR, reasons INVAL and UNKNOWN). Two MSRs that it would handle
- * itself are taken from it by a filter: the TSC deadline, which it would swallow (on some Intel
+ * exits (KVM_CAP_X86_USER_SPACE_MSR, reasons INVAL and UNKNOWN). Some MSRs that it would handle
+ * itself are taken from it by a filter: those whose values are the pod's (vcpu/cpuid.h), the TSC deadline, which it would swallow (on some Intel
  * hosts it does so even then, so probe.c looks), and the APIC base, so that the machine alone
  * decides about APIC modes.
  *
@@ -30,7 +30,9 @@ struct msr_answer {
 
 /* Kernels access these without asking whether they are there. */
 static const struct msr_answer msr_answers[] = {
-	{ 0x34, false, 0 },	       /* SMI count: no SMIs */
+	{ 0x34, false, 0 }, /* SMI count: no SMIs */
+	{ MSR_INDEX_ARCH_CAPABILITIES, false, ARCH_CAPABILITIES_VALUE },
+	{ MSR_INDEX_XAPIC_DISABLE_STATUS, false, XAPIC_DISABLE_STATUS_VALUE },
 	{ 0xc0010015, true, 0 },       /* HWCR: bits that KVM refuses */
 	{ 0xc0010114, false, 1 << 4 }, /* VM_CR: SVM is disabled */
 	{ 0xc0011020, true, 0 },       /* LS_CFG: errata of bare metal */
@@ -44,13 +46,15 @@ int kvm_msr_exits_enable(int vm_fd)
 		.args = { KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN |
 			  KVM_MSR_EXIT_REASON_FILTER },
 	};
-	static const uint32_t filtered[] = { MSR_APIC_BASE, MSR_TSC_DEADLINE };
+	static const uint32_t filtered[] = { MSR_APIC_BASE, MSR_TSC_DEADLINE,
+					     MSR_INDEX_ARCH_CAPABILITIES,
+					     MSR_INDEX_XAPIC_DISABLE_STATUS };
 	struct kvm_msr_filter filter = { .flags = KVM_MSR_FILTER_DEFAULT_ALLOW };
 	uint8_t denied[1] = { 0 };
 
 	if (ioctl(vm_fd, KVM_ENABLE_CAP, &cap))
 		return -errno;
-	for (int i = 0; i < 2; i++)
+	for (size_t i = 0; i < sizeof(filtered) / sizeof(filtered[0]); i++)
 		filter.ranges[i] = (struct kvm_msr_filter_range){
 			.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
 			.nmsrs = 1,

@@ -31,7 +31,9 @@ struct msr_answer {
 
 static const struct msr_answer msr_answers[] = {
 	{ 0x34, false, 0 }, /* SMI count: no SMIs */
-	{ 0x8b, true, 0 },  /* microcode */
+	{ MSR_INDEX_ARCH_CAPABILITIES, false, ARCH_CAPABILITIES_VALUE },
+	{ MSR_INDEX_XAPIC_DISABLE_STATUS, false, XAPIC_DISABLE_STATUS_VALUE },
+	{ 0x8b, true, 0 }, /* microcode */
 	{ 0xfe, false, MTRR_CAP_VALUE },
 	{ 0x49, true, 0 },		  /* prediction barrier */
 	{ 0xc0010114, false, 1 << 4 },	  /* VM_CR: SVM is disabled */
