@@ -90,3 +90,34 @@ int loader_cmdline(const struct loader_cmdline_config *config, char *ret_line, s
 		add(&line, config->extra);
 	return line.error;
 }
+
+static bool has_word(const char *text, const char *word)
+{
+	size_t length = strlen(word);
+
+	for (const char *at = strstr(text, word); at; at = strstr(at + 1, word)) {
+		if ((at == text || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0'))
+			return true;
+	}
+	return false;
+}
+
+const char *loader_cmdline_doubt(const char *extra)
+{
+	/* No machine whose APIC is locked in x2APIC mode can do without these. */
+	static const struct {
+		const char *word, *doubt;
+	} doubts[] = {
+		{ "acpi=off",
+		  "'acpi=off' takes the only table away that lists the CPUs: Linux panics" },
+		{ "nolapic", "'nolapic' takes the only source of interrupts away: Linux panics" },
+		{ "disableapic",
+		  "'disableapic' takes the only source of interrupts away: Linux panics" },
+	};
+
+	for (size_t i = 0; extra && i < sizeof(doubts) / sizeof(doubts[0]); i++) {
+		if (has_word(extra, doubts[i].word))
+			return doubts[i].doubt;
+	}
+	return NULL;
+}

@@ -56,9 +56,12 @@ static void send_entry(const struct ioapic *ioapic, uint64_t entry)
 		.level = is_level(entry),
 	};
 
-	/* SMI, reserved and SIPI do not come out of an I/O APIC in this machine. */
+	/*
+	 * SMI, reserved and SIPI do not come out of an I/O APIC in this machine, nor is the
+	 * i8259s' output one of its pins.
+	 */
 	if (interrupt.mode == INTERRUPT_SMI || interrupt.mode == 3 ||
-	    interrupt.mode == INTERRUPT_SIPI)
+	    interrupt.mode == INTERRUPT_SIPI || interrupt.mode == INTERRUPT_EXTINT)
 		return;
 	ioapic->send(ioapic->ctx, &interrupt);
 }

@@ -6,8 +6,8 @@
  * (SDM 11.12.1.3). The timer has no thread and no callback: timer_deadline_ns says when it expires,
  * lapic_tick() makes it so. A count is computed from the time since timer_start_ns, never stored.
  *
- * Left out: xAPIC mode and its MMIO page, CMCI, directed EOI, focus checking, SMM. LINT pins are
- * not wired: their entries are registers only.
+ * Left out: xAPIC mode and its MMIO page, CMCI, directed EOI, focus checking, SMM. LINT0 is wired to
+ * the i8259s (pic.h), on vCPU 0; LINT1 is a register only.
  *
  * Tested in tests/machine/test_lapic.c.
  */
@@ -178,7 +178,11 @@ void lapic_deliver(struct lapic_state *lapic, uint8_t mode, uint8_t vector, bool
 		lapic->sipi_pending = 1;
 		lapic->sipi_vector = vector;
 		break;
-	default: /* SMI: there is no SMM. ExtINT: there is no 8259 to ask for a vector. */
+	case INTERRUPT_EXTINT: /* those of exceptions are not taken, whatever the i8259s send */
+		if (vector >= 16)
+			bit_assign(lapic->extint, vector, true);
+		break;
+	default: /* SMI: there is no SMM. */
 		break;
 	}
 }
@@ -192,11 +196,26 @@ static uint32_t priority(const struct lapic_state *lapic, uint32_t tpr)
 	return (tpr & 0xf0) >= service ? tpr : service;
 }
 
+/* The i8259s' most urgent, if they are let through (SDM 11.5.1). */
+static int external(const struct lapic_state *lapic)
+{
+	if ((lapic->lvt_lint0 & (LVT_MASKED | LVT_MODE)) != (uint32_t)INTERRUPT_EXTINT << 8)
+		return -1;
+	for (int word = 0; word < 4; word++) {
+		if (lapic->extint[word])
+			return word * 64 + __builtin_ctzll(lapic->extint[word]);
+	}
+	return -1;
+}
+
 int lapic_next(const struct lapic_state *lapic, uint8_t cr8)
 {
 	uint32_t tpr = (uint32_t)(cr8 & 0xf) << 4;
-	int vector = bit_highest(lapic->irr);
+	int vector = external(lapic);
 
+	if (vector >= 0)
+		return vector;
+	vector = bit_highest(lapic->irr);
 	if (vector < 0 || ((uint32_t)vector & 0xf0) <= (priority(lapic, tpr) & 0xf0))
 		return -1;
 	return vector;
@@ -204,6 +223,10 @@ int lapic_next(const struct lapic_state *lapic, uint8_t cr8)
 
 void lapic_accept(struct lapic_state *lapic, uint8_t vector)
 {
+	if (external(lapic) == vector) {
+		bit_assign(lapic->extint, vector, false);
+		return;
+	}
 	bit_assign(lapic->irr, vector, false);
 	bit_assign(lapic->isr, vector, true);
 }
@@ -675,6 +698,7 @@ void lapic_inbox_clear(struct lapic_inbox *inbox)
 	for (int i = 0; i < 4; i++) {
 		atomic_store(&inbox->irr[i], 0);
 		atomic_store(&inbox->tmr[i], 0);
+		atomic_store(&inbox->extint[i], 0);
 	}
 	atomic_store(&inbox->events, 0);
 	atomic_store(&inbox->pending, 0);
@@ -727,6 +751,11 @@ bool lapic_inbox_post(struct lapic_inbox *inbox, uint8_t mode, uint8_t vector, b
 	case INTERRUPT_SIPI:
 		post_sipi(inbox, vector);
 		break;
+	case INTERRUPT_EXTINT:
+		if (vector < 16)
+			return false;
+		atomic_fetch_or(&inbox->extint[vector / 64], 1ull << (vector % 64));
+		break;
 	default:
 		return false;
 	}
@@ -758,8 +787,10 @@ bool lapic_inbox_drain(struct lapic_inbox *inbox, struct lapic_state *lapic)
 	if (!atomic_exchange(&inbox->pending, 0))
 		return false;
 	events = atomic_exchange(&inbox->events, 0);
-	for (uint32_t word = 0; word < 4; word++)
+	for (uint32_t word = 0; word < 4; word++) {
 		drain_fixed(inbox, lapic, word);
+		lapic->extint[word] |= atomic_exchange(&inbox->extint[word], 0);
+	}
 	if (events & EVENT_NMI)
 		lapic_deliver(lapic, INTERRUPT_NMI, 0, false);
 	if (events & EVENT_INIT)

@@ -70,9 +70,12 @@ int lapic_write(const struct lapic_config *config, struct lapic_state *lapic, ui
 /* An interrupt that interrupt_route() has brought here. Sets IRR or the pending flags. */
 void lapic_deliver(struct lapic_state *lapic, uint8_t mode, uint8_t vector, bool level);
 
-/* The vector to inject now, or -1. cr8: the vCPU's, as the engine has it. */
+/*
+ * The vector to inject now, or -1: one of the i8259's, if LINT0 is for that (they have no place in
+ * the priorities), or one of ours. cr8: the vCPU's, as the engine has it.
+ */
 int lapic_next(const struct lapic_state *lapic, uint8_t cr8);
-/* The engine has taken `vector` (from lapic_next()): IRR -> ISR. */
+/* The engine has taken `vector` (from lapic_next()): IRR -> ISR, but for those of the i8259's. */
 void lapic_accept(struct lapic_state *lapic, uint8_t vector);
 
 /* Pod clock of the next timer expiry; UINT64_MAX: none. */
@@ -88,6 +91,7 @@ void lapic_tick(const struct lapic_config *config, struct lapic_state *lapic, ui
 struct lapic_inbox {
 	_Atomic uint64_t irr[4];
 	_Atomic uint64_t tmr[4]; /* trigger mode of the bits in irr */
+	_Atomic uint64_t extint[4];
 	_Atomic uint32_t events; /* bit 8 NMI, bit 9 INIT, bit 10 SIPI (of vector 7:0); an INIT
 				    takes back an earlier SIPI */
 	_Atomic uint32_t pending;

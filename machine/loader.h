@@ -88,5 +88,7 @@ struct loader_cmdline_config {
 	const char *extra;  /* or NULL */
 };
 int loader_cmdline(const struct loader_cmdline_config *config, char *ret_line, size_t size);
+/* What a user should hear of these words before the guest starts with them, or NULL. */
+const char *loader_cmdline_doubt(const char *extra);
 
 #endif

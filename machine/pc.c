@@ -12,8 +12,7 @@
  *
  * Output bytes are gathered: to the end of a line, OUTPUT_BYTES, or OUTPUT_NS, whatever is first.
  *
- * Left out: a keyboard controller (the ACPI tables say so), HPET, DMA, floppy, a working i8259 (its
- * mask registers answer, because guests number the ISA interrupts by its presence).
+ * Left out: a keyboard controller (the ACPI tables say so), HPET, DMA, floppy.
  *
  * Tested in tests/machine/test_pc.c.
  */
@@ -26,6 +25,7 @@
 #include "machine/acpi_pm.h"
 #include "machine/ioapic.h"
 #include "machine/memory_map.h"
+#include "machine/pic.h"
 #include "machine/pit.h"
 #include "machine/rtc.h"
 #include "machine/serial.h"
@@ -33,8 +33,9 @@
 #define OUTPUT_BYTES 256u
 #define OUTPUT_NS    2000000ull
 
-#define PIT_PIN 2u
-#define RTC_PIN 8u
+#define PIT_IRQ 0u
+#define PIT_PIN 2u /* of the I/O APIC */
+#define RTC_IRQ 8u
 
 #define PCI_ADDRESS_PORT 0xcf8u
 #define PCI_DATA_PORT	 0xcfcu
@@ -45,13 +46,6 @@
 #define RESET_CPU      0x04u
 #define RESET_FULL     0x08u
 #define KEYBOARD_RESET 0xfeu
-
-/* i8259: ICW1 begins an initialisation of two to three more words; then the data port is the mask.
- */
-struct pic {
-	uint8_t mask, edge_level;
-	uint8_t words_left;
-};
 
 struct output {
 	uint32_t count;
@@ -68,12 +62,12 @@ struct pc {
 	struct rtc rtc;
 	struct pit pit;
 	struct acpi_pm pm;
-	struct pic pic[2];
+	struct pic pic;
 	uint32_t pci_address;
 	uint8_t reset_register;
 };
 
-static const uint8_t serial_pin[PC_SERIALS] = { 4, 3 };
+static const uint8_t serial_irq[PC_SERIALS] = { 4, 3 };
 
 /* Who answers a port. */
 enum port_owner {
@@ -168,33 +162,39 @@ static void reset(struct pc *pc, enum pc_reset why)
 	pc->ops->reset(pc->ctx, why);
 }
 
+/* An ISA interrupt, to both controllers; the guest uses one of them. Timers have another pin. */
+static void set_irq(struct pc *pc, uint32_t irq, bool asserted)
+{
+	ioapic_set_line(&pc->ioapic, irq == PIT_IRQ ? PIT_PIN : irq, asserted);
+	pic_set_line(&pc->pic, irq, asserted);
+}
+
+static void send_pic_interrupts(struct pc *pc)
+{
+	struct interrupt interrupt = { .source = INTERRUPT_SOURCE_DEVICE,
+				       .mode = INTERRUPT_EXTINT };
+
+	/* Bounded: a level-triggered one with automatic EOI would be there for ever. */
+	for (uint32_t i = 0; i < PIC_IRQS; i++) {
+		int vector = pic_take(&pc->pic);
+
+		if (vector < 0)
+			return;
+		interrupt.vector = (uint8_t)vector;
+		pc->ops->interrupt(pc->ctx, &interrupt);
+	}
+}
+
 static void update_lines(struct pc *pc)
 {
 	for (int port = 0; port < PC_SERIALS; port++)
-		ioapic_set_line(&pc->ioapic, serial_pin[port], serial_line(&pc->serial[port]));
-	ioapic_set_line(&pc->ioapic, RTC_PIN, rtc_line(&pc->rtc));
-	ioapic_set_line(&pc->ioapic, ACPI_SCI_PIN, acpi_pm_line(&pc->pm));
+		set_irq(pc, serial_irq[port], serial_line(&pc->serial[port]));
+	set_irq(pc, RTC_IRQ, rtc_line(&pc->rtc));
+	set_irq(pc, ACPI_SCI_PIN, acpi_pm_line(&pc->pm));
+	send_pic_interrupts(pc);
 }
 
 /* ---- small devices --------------------------------------------------------------------------- */
-
-static uint8_t pic_read(const struct pic *pic, uint32_t reg)
-{
-	return reg ? pic->mask : 0; /* nothing requested, nothing in service */
-}
-
-static void pic_write(struct pic *pic, uint32_t reg, uint8_t value)
-{
-	if (reg == 0 && (value & 0x10)) { /* ICW1 */
-		pic->words_left = (uint8_t)(1 + !(value & 0x02) + (value & 0x01));
-		pic->mask = 0;
-	} else if (reg == 1) {
-		if (pic->words_left)
-			pic->words_left--;
-		else
-			pic->mask = value;
-	}
-}
 
 /*
  * The reset register of chipsets: a rising RST_CPU resets, all of the machine ("cold", 0eh) or not
@@ -259,9 +259,9 @@ static uint8_t read_byte(struct pc *pc, uint32_t port, uint64_t now_ns)
 	switch (owner) {
 	case PORT_PIC_0:
 	case PORT_PIC_1:
-		return pic_read(&pc->pic[owner - PORT_PIC_0], reg);
+		return pic_read(&pc->pic, owner == PORT_PIC_0 ? PIC_20 + reg : PIC_A0 + reg);
 	case PORT_PIC_EDGE_LEVEL:
-		return pc->pic[reg].edge_level;
+		return pic_read(&pc->pic, PIC_4D0 + reg);
 	case PORT_PIT:
 		return pit_read(&pc->pit, reg, now_ns);
 	case PORT_61:
@@ -291,7 +291,7 @@ static void write_serial(struct pc *pc, enum pc_serial port, uint32_t reg, uint8
 	if (!serial_write(serial, reg, value, &byte))
 		return;
 	/* The transmitter was busy for no time, yet its pin must show an edge. */
-	ioapic_set_line(&pc->ioapic, serial_pin[port], false);
+	set_irq(pc, serial_irq[port], false);
 	put_output(pc, port, byte, now_ns);
 }
 
@@ -305,10 +305,10 @@ static void write_byte(struct pc *pc, uint32_t port, uint8_t value, uint64_t now
 	switch (range->owner) {
 	case PORT_PIC_0:
 	case PORT_PIC_1:
-		pic_write(&pc->pic[range->owner - PORT_PIC_0], reg, value);
+		pic_write(&pc->pic, (range->owner == PORT_PIC_0 ? PIC_20 : PIC_A0) + reg, value);
 		break;
 	case PORT_PIC_EDGE_LEVEL:
-		pc->pic[reg].edge_level = value;
+		pic_write(&pc->pic, PIC_4D0 + reg, value);
 		break;
 	case PORT_PIT:
 		pit_write(&pc->pit, reg, value, now_ns);
@@ -457,7 +457,7 @@ int pc_create(const struct pc_config *config, const struct pc_ops *ops, void *ct
 	rtc_reset(&pc->rtc, config->wall_epoch_s);
 	pit_reset(&pc->pit, 0);
 	acpi_pm_reset(&pc->pm);
-	pc->pic[0].mask = pc->pic[1].mask = 0xff;
+	pic_reset(&pc->pic);
 	*ret_pc = pc;
 	return 0;
 }
@@ -520,8 +520,8 @@ uint64_t pc_deadline(const struct pc *pc)
 void pc_tick(struct pc *pc, uint64_t now_ns)
 {
 	if (pit_tick(&pc->pit, now_ns)) {
-		ioapic_set_line(&pc->ioapic, PIT_PIN, true);
-		ioapic_set_line(&pc->ioapic, PIT_PIN, false);
+		set_irq(pc, PIT_IRQ, true);
+		set_irq(pc, PIT_IRQ, false);
 	}
 	if (rtc_tick(&pc->rtc, now_ns))
 		acpi_pm_rtc_alarm(&pc->pm);

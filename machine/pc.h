@@ -5,7 +5,7 @@
  * struct pc_ops.
  *
  *   fec00000      I/O APIC, 24 pins           3f8 irq 4   serial 0: the console
- *   20, a0        i8259: mask registers only  2f8 irq 3   serial 1: the command channel
+ *   20, a0, 4d0   i8259: vCPU 0, by LINT0     2f8 irq 3   serial 1: the command channel
  *   40..43, 61    PIT                         600..607    ACPI PM1 event, control; irq 9
  *   70, 71        RTC, irq 8                  608         ACPI PM timer       (every node)
  *   64 (write fe) reset                       80, ed      delay               (every node)

@@ -367,6 +367,9 @@ static int load_guest(struct node *node, char *why, size_t why_size)
 					      .quiet = guest->quiet,
 					      .translated = node->options->engine->translates,
 					      .extra = guest->append };
+	const char *doubt = loader_cmdline_doubt(guest->append);
+	if (doubt)
+		node_say(node, "the guest's command line: %s", doubt);
 	if (loader_cmdline(&line, cmdline, sizeof(cmdline)) < 0) {
 		snprintf(why, why_size, "the kernel's command line is too long: shorten --append");
 		return -E2BIG;

@@ -89,6 +89,7 @@ struct lapic_state {
 	uint64_t tsc_deadline;	    /* MSR 0x6e0 as the guest wrote it */
 	uint64_t icr;
 	uint64_t irr[4], isr[4], tmr[4]; /* bit v of the 256: irr[v / 64] >> (v % 64) */
+	uint64_t extint[4];		 /* vectors of the i8259's, which it has in service */
 	uint8_t nmi_pending, init_pending, sipi_pending, sipi_vector;
 	uint8_t enabled; /* APIC base MSR bit 11 */
 	uint8_t x2apic;	 /* APIC base MSR bit 10 */

@@ -106,6 +106,7 @@ static const struct field fields[] = {
 	MANY(lapic.irr),
 	MANY(lapic.isr),
 	MANY(lapic.tmr),
+	MANY(lapic.extint),
 	ONE(lapic.nmi_pending),
 	ONE(lapic.init_pending),
 	ONE(lapic.sipi_pending),

@@ -21,6 +21,7 @@
 #define ESR	  X2(0x28)
 #define ICR	  X2(0x30)
 #define LVTT	  X2(0x32)
+#define LVT0	  X2(0x35)
 #define LVT_LINT0 X2(0x35)
 #define LVT_ERROR X2(0x37)
 #define TMICT	  X2(0x38)
@@ -366,6 +367,37 @@ static void test_timer_divide(void **state)
 	assert_int_equal(get(&lapic, TMCCT, 1100), 200);
 }
 
+/* What the i8259s send comes first, if LINT0 lets it through, and leaves nothing behind. */
+static void test_external(void **state)
+{
+	struct lapic_state lapic = fresh();
+	struct lapic_inbox inbox;
+
+	(void)state;
+	lapic_inbox_clear(&inbox);
+	assert_true(lapic_inbox_post(&inbox, INTERRUPT_EXTINT, 0x34, false));
+	lapic_inbox_post(&inbox, INTERRUPT_EXTINT, 0x30, false);
+	lapic_inbox_post(&inbox, INTERRUPT_FIXED, 0xf0, false);
+	assert_true(lapic_inbox_drain(&inbox, &lapic));
+	assert_int_equal(lapic_next(&lapic, 0), 0xf0); /* LINT0 is masked */
+	assert_int_equal(put(&lapic, LVT0, 0x700, 0), 0);
+	assert_int_equal(lapic_next(&lapic, 15), 0x30); /* whatever the priority */
+	lapic_accept(&lapic, 0x30);
+	assert_int_equal(lapic_next(&lapic, 0), 0x34);
+	lapic_accept(&lapic, 0x34);
+	assert_int_equal(lapic_next(&lapic, 0), 0xf0);
+	lapic_accept(&lapic, 0xf0);
+	assert_int_equal(put(&lapic, EOI, 0, 0), 0); /* of f0, the only one in service */
+	assert_int_equal(lapic.isr[0] | lapic.isr[1] | lapic.isr[2] | lapic.isr[3], 0);
+	/* not as ExtINT: a fixed LINT0 is not wired */
+	lapic_deliver(&lapic, INTERRUPT_EXTINT, 0x31, false);
+	assert_int_equal(put(&lapic, LVT0, 0x31, 0), 0);
+	assert_int_equal(lapic_next(&lapic, 0), -1);
+	lapic_init(&lapic);
+	assert_int_equal(put(&lapic, LVT0, 0x10700, 0), 0);
+	assert_int_equal(lapic_next(&lapic, 0), -1);
+}
+
 static void test_timer_periodic(void **state)
 {
 	struct lapic_state lapic = fresh();
@@ -622,6 +654,7 @@ int main(void)
 		cmocka_unit_test(test_timer_one_shot),
 		cmocka_unit_test(test_timer_divide),
 		cmocka_unit_test(test_timer_periodic),
+		cmocka_unit_test(test_external),
 		cmocka_unit_test(test_timer_masked),
 		cmocka_unit_test(test_tsc_deadline),
 		cmocka_unit_test(test_init),

@@ -359,13 +359,27 @@ static int tear_down(void **state)
 	return 0;
 }
 
+static void test_cmdline_doubt(void **state)
+{
+	(void)state;
+	assert_null(loader_cmdline_doubt(NULL));
+	assert_null(loader_cmdline_doubt("quiet noapic acpi=offline xnolapic"));
+	assert_non_null(strstr(loader_cmdline_doubt("quiet acpi=off"), "acpi=off"));
+	assert_non_null(strstr(loader_cmdline_doubt("nolapic_timer nolapic quiet"), "nolapic"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_last_unit_cut), cmocka_unit_test(test_load),
-		cmocka_unit_test(test_start_state),   cmocka_unit_test(test_refused_kernels),
-		cmocka_unit_test(test_refused_sizes), cmocka_unit_test(test_failing_writes),
-		cmocka_unit_test(test_no_initrd),     cmocka_unit_test(test_fuzzed_headers),
+		cmocka_unit_test(test_cmdline_doubt),
+		cmocka_unit_test(test_last_unit_cut),
+		cmocka_unit_test(test_load),
+		cmocka_unit_test(test_start_state),
+		cmocka_unit_test(test_refused_kernels),
+		cmocka_unit_test(test_refused_sizes),
+		cmocka_unit_test(test_failing_writes),
+		cmocka_unit_test(test_no_initrd),
+		cmocka_unit_test(test_fuzzed_headers),
 		cmocka_unit_test(test_cmdline),
 	};
 
