@@ -12,18 +12,18 @@
 
 #define CASCADE 2u /* the master's input that the slave is at */
 
-#define ICW1	       0x10u
-#define ICW1_SINGLE    0x02u
-#define ICW1_FOURTH    0x01u
-#define ICW4_AUTO_EOI  0x02u
-#define OCW3	       0x08u
-#define OCW3_READ      0x02u
-#define OCW3_READ_ISR  0x01u
-#define OCW2_EOI       0x20u
-#define OCW2_SPECIFIC  0x40u
-#define OCW2_LEVEL     0x07u
-#define LEVEL_MASTER   0xf8u /* IRQs 0, 1, 2, 8 and 13 are edge-triggered for good */
-#define LEVEL_SLAVE    0xdeu
+#define ICW1	      0x10u
+#define ICW1_SINGLE   0x02u
+#define ICW1_FOURTH   0x01u
+#define ICW4_AUTO_EOI 0x02u
+#define OCW3	      0x08u
+#define OCW3_READ     0x02u
+#define OCW3_READ_ISR 0x01u
+#define OCW2_EOI      0x20u
+#define OCW2_SPECIFIC 0x40u
+#define OCW2_LEVEL    0x07u
+#define LEVEL_MASTER  0xf8u /* IRQs 0, 1, 2, 8 and 13 are edge-triggered for good */
+#define LEVEL_SLAVE   0xdeu
 
 static int first_of(uint8_t bits)
 {
@@ -58,7 +58,7 @@ static void cascade(struct pic *pic)
 
 	/* It goes down and up again between two interrupts of the slave, as far as one can see. */
 	set_input(master, CASCADE, false);
-	master->irr &= (uint8_t)~(1u << CASCADE);
+	master->irr &= (uint8_t) ~(1u << CASCADE);
 	set_input(master, CASCADE, wanted);
 }
 
@@ -131,7 +131,7 @@ static void write_command(struct pic_chip *chip, uint8_t value)
 	} else if (value & OCW2_EOI) {
 		if (value & OCW2_SPECIFIC)
 			in_service = value & OCW2_LEVEL;
-		chip->isr &= (uint8_t)~(1u << in_service);
+		chip->isr &= (uint8_t) ~(1u << in_service);
 	}
 }
 

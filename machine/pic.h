@@ -23,9 +23,9 @@ enum pic_port { PIC_20, PIC_21, PIC_A0, PIC_A1, PIC_4D0, PIC_4D1, PIC_PORTS };
 
 struct pic_chip {
 	uint8_t irr, isr, mask;
-	uint8_t line;  /* asserted inputs */
-	uint8_t level; /* inputs that are level-triggered (4d0, 4d1) */
-	uint8_t base;  /* vector of input 0 */
+	uint8_t line;	    /* asserted inputs */
+	uint8_t level;	    /* inputs that are level-triggered (4d0, 4d1) */
+	uint8_t base;	    /* vector of input 0 */
 	uint8_t words_left; /* of the initialisation */
 	bool base_next, has_fourth;
 	bool ready; /* initialised: makes interrupts */

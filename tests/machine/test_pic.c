@@ -94,7 +94,7 @@ static void test_priority(void **state)
 	assert_int_equal(pic_take(&pic), -1);
 	pic_write(&pic, PIC_20, 0x60);
 	assert_int_equal(pic_take(&pic), 0x38); /* the slave is at input 2 */
-	pulse(0);				 /* is more urgent */
+	pulse(0);				/* is more urgent */
 	assert_int_equal(pic_take(&pic), 0x30);
 	pic_write(&pic, PIC_20, 0x60);
 	assert_int_equal(pic_take(&pic), -1);
