@@ -33,6 +33,7 @@
 #define RESYNC_WAIT_NS	 50000000ull   /* ... and waited for until then */
 #define RATE_NS		 5000000000ull /* and the TSC held against the kernel's clock */
 #define MESH_POLL_NS	 1000000000ull /* strangers that fell silent are dropped by then */
+#define LOAD_STALL_NS	 10000000000ull
 #define EVENTS_MAX	 64
 #define MESSAGES_MAX	 64 /* of one peer in a row: nobody can keep this thread from the others */
 
@@ -43,6 +44,7 @@ struct control_thread {
 	struct heartbeat heartbeat;
 	uint64_t ping_ns, resync_ns, moved_ns, rate_ns, mesh_ns;
 	struct control_pings pings;
+	struct control_rules rules;
 	bool unread[NODES_MAX]; /* a peer's channel has more than was read */
 
 	pthread_mutex_t lock;	       /* guards the rest */
@@ -114,21 +116,18 @@ static void handle_message(struct node *node, const struct control_message *msg)
 	case CONTROL_CLOCK_PONG:
 		handle_pong(node, &msg->clock_pong);
 		break;
+	/* The rules let these come only once vCPUs and devices are all there. */
 	case CONTROL_INTERRUPT:
-		if (atomic_load(&node->vcpus_exist))
-			guest_io_deliver(node, msg);
+		guest_io_deliver(node, msg);
 		break;
 	case CONTROL_EOI:
-		if (node->devices)
-			devices_eoi(node->devices, msg->eoi.vector);
+		devices_eoi_later(node->devices, msg->eoi.vector);
 		break;
 	case CONTROL_IO_REQUEST:
-		if (node->devices)
-			devices_request(node->devices, msg);
+		devices_request(node->devices, msg);
 		break;
 	case CONTROL_IO_REPLY:
-		if (node->io)
-			guest_io_reply(node, msg);
+		guest_io_reply(node, msg);
 		break;
 	case CONTROL_FEATURES:
 	case CONTROL_START:
@@ -144,6 +143,22 @@ static void handle_message(struct node *node, const struct control_message *msg)
 		node_end(node, &msg->end, false);
 		break;
 	}
+}
+
+/* False: no correct node says this now. */
+static bool take_message(struct control_thread *c, const struct control_message *msg)
+{
+	enum node_phase phase = (enum node_phase)atomic_load(&c->node->phase);
+	const char *lie = control_rules_lie(&c->rules, phase, msg);
+	char cause[96];
+
+	if (!lie) {
+		handle_message(c->node, msg);
+		return true;
+	}
+	snprintf(cause, sizeof(cause), "it sent %s %s", control_type_name(msg->type), lie);
+	mesh_down(c->node->mesh, msg->src, -EPROTO, cause);
+	return false;
 }
 
 /*
@@ -165,10 +180,8 @@ static void read_channel(struct control_thread *c, uint16_t peer)
 		if (r < 0)
 			break;
 		heartbeat_heard(&c->heartbeat, peer, local_ns(c->node));
-		if (!control_rules_allow(c->node->config, c->node->self, &msg))
+		if (!take_message(c, &msg))
 			r = -EPROTO;
-		else
-			handle_message(c->node, &msg);
 	}
 	/* What sending says comes second: the peer's last words may be there to be read. */
 	if (r == -EAGAIN && sent < 0)
@@ -294,22 +307,40 @@ static uint64_t least(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
+/* The loader waits for another node's pages only here; who beats and does not answer ends the pod.
+ */
+static void judge_load(struct control_thread *c, uint64_t now)
+{
+	struct node *node = c->node;
+	uint64_t since = atomic_load(&node->loading_ns);
+	if (since && now > since && now - since > LOAD_STALL_NS)
+		node_end_with(
+			node, CONTROL_END_NODE_ERROR, 1,
+			"node %u (%s) cannot load the guest: another node has not answered for "
+			"a page for %llu s",
+			node->self, node->config->node[node->self].name,
+			LOAD_STALL_NS / 1000000000);
+}
+
+/* What must happen at its time comes first, however much a peer has to say. */
 static int wait_ms(struct control_thread *c)
 {
 	struct node *node = c->node;
 	uint64_t now = local_ns(node);
+	uint64_t next = least(keep_clock(c, now), judge_failed(c, now));
 	beat(c, now);
+	judge_load(c, now);
 	resync_vcpus(c, now);
 	watch_rate(c, now);
 	if (now >= c->mesh_ns) {
 		c->mesh_ns = now + MESH_POLL_NS;
 		mesh_poll(c->node->mesh);
 	}
-	uint64_t next = least(least(heartbeat_deadline(&c->heartbeat), c->resync_ns), c->mesh_ns);
+	next = least(least(next, heartbeat_deadline(&c->heartbeat)),
+		     least(c->resync_ns, c->mesh_ns));
 	for (uint32_t n = 0; n < c->node->config->node_count; n++)
 		if (c->unread[n])
 			return 0;
-	next = least(next, least(keep_clock(c, now), judge_failed(c, now)));
 	now = local_ns(node);
 	if (next <= now)
 		return 0;
@@ -367,6 +398,7 @@ int control_start(struct node *node)
 	if (!c)
 		return -ENOMEM;
 	c->node = node;
+	c->rules = (struct control_rules){ .config = node->config, .self = node->self };
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	c->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	pthread_mutex_init(&c->lock, NULL);

@@ -1,7 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who may say what to whom: the table of wire/control_message.h as a check. Decoding has looked at
- * a message by itself; this looks at it as a word of one node of this pod to another.
+ * Who may say what to whom, and when: the table of wire/control_message.h as a check. Decoding has
+ * looked at a message by itself; this looks at it as a word of one node of this pod to another.
+ *
+ *	phase      node 0 got there by            another node by
+ *	LINKED     links stand                    links stand
+ *	OFFERED    waiting for FEATURES           sending FEATURES
+ *	STARTED    sending START                  taking in START
+ *	READY      having loaded the guest        sending READY
+ *	RUNNING    sending RUN                    taking in RUN
+ *
+ * A node enters a phase before it sends what lets others go on, so no correct node's word comes too
+ * early: what does is a lie, and the link ends.
  *
  * Pure. Tested in tests/node/test_control_rules.c.
  */
@@ -14,9 +24,26 @@
 #include "node/pod_config.h"
 #include "wire/control_message.h"
 
-/* Whether node `self` may get this from node msg->src: a correct node sends nothing else. */
-bool control_rules_allow(const struct pod_config *config, uint16_t self,
-			 const struct control_message *msg);
+enum node_phase {
+	NODE_LINKED,
+	NODE_OFFERED,
+	NODE_STARTED,
+	NODE_READY,
+	NODE_RUNNING,
+};
+
+struct control_rules {
+	const struct pod_config *config;
+	uint16_t self;
+	uint32_t said[NODES_MAX]; /* by each node: bits of the types that it may say once */
+};
+
+/*
+ * NULL: node `self`, being in `phase`, may get this from node msg->src; it is remembered if it may
+ * come once. Otherwise what is wrong with it, to follow "it sent X ": a correct node never does.
+ */
+const char *control_rules_lie(struct control_rules *rules, enum node_phase phase,
+			      const struct control_message *msg);
 
 /*
  * Clock pings that are out. A pong counts only if it answers one of the last, with the time that

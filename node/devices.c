@@ -7,6 +7,9 @@
  * reader. The queue is as long as the pod has vCPUs: a vCPU has one request under way at most; a
  * peer that sends more is broken and ends the pod. The thread also carries the devices' timers.
  *
+ * Other nodes' EOIs are bits of a set, by vector, for the same reason. Two that fall together are
+ * one: between the two there is an interrupt, which the PC raises only when it has seen the first.
+ *
  * The tail of what the kernel said on its console is kept, so that the end of a guest can be
  * explained.
  */
@@ -39,6 +42,8 @@ struct devices {
 	pthread_cond_t queued;
 	uint32_t first, count;
 	bool timer_changed;
+	bool ended[256];       /* vectors of EOIs */
+	bool eoi;	       /* one of them is set */
 	struct request *queue; /* VCPUS_MAX of them */
 };
 
@@ -164,6 +169,32 @@ void devices_eoi(struct devices *d, uint8_t vector)
 	pthread_mutex_unlock(&d->lock);
 }
 
+void devices_eoi_later(struct devices *d, uint8_t vector)
+{
+	pthread_mutex_lock(&d->queue_lock);
+	d->ended[vector] = true;
+	d->eoi = true;
+	pthread_cond_signal(&d->queued);
+	pthread_mutex_unlock(&d->queue_lock);
+}
+
+/* In front of requests: a vCPU says EOI before it goes on to its next access. */
+static void take_eois(struct devices *d)
+{
+	bool ended[256], any;
+	pthread_mutex_lock(&d->queue_lock);
+	any = d->eoi;
+	if (any) {
+		memcpy(ended, d->ended, sizeof(ended));
+		memset(d->ended, 0, sizeof(d->ended));
+		d->eoi = false;
+	}
+	pthread_mutex_unlock(&d->queue_lock);
+	for (unsigned int vector = 0; any && vector < 256; vector++)
+		if (ended[vector])
+			devices_eoi(d, (uint8_t)vector);
+}
+
 size_t devices_input(struct devices *d, unsigned int port, const uint8_t *data, size_t size)
 {
 	pthread_mutex_lock(&d->lock);
@@ -239,7 +270,7 @@ static bool next_request(struct devices *d, uint64_t deadline, struct request *r
 	struct timespec until;
 	bool got = false;
 	pthread_mutex_lock(&d->queue_lock);
-	if (!d->count && !d->timer_changed) {
+	if (!d->count && !d->timer_changed && !d->eoi) {
 		uint64_t now = node_now_ns(d->node);
 		uint64_t wait = deadline > now ? deadline - now : 0;
 		if (wait > 1000000000ull)
@@ -266,9 +297,12 @@ static void *device_thread(void *arg)
 	struct devices *d = arg;
 	struct request request;
 	pthread_setname_np(pthread_self(), "devices");
-	while (!node_has_ended(d->node))
-		if (next_request(d, tick(d), &request))
+	while (!node_has_ended(d->node)) {
+		bool got = next_request(d, tick(d), &request);
+		take_eois(d);
+		if (got)
 			serve_request(d, &request);
+	}
 	return NULL;
 }
 

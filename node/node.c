@@ -22,6 +22,7 @@
 #include "machine/loader.h"
 #include "memory/uffd_probe.h"
 #include "node/node_state.h"
+#include "node/say.h"
 #include "node/status_socket.h"
 
 #define LINK_SECONDS	  60
@@ -29,6 +30,8 @@
 #define HELLO_SECONDS	  60 /* an emulated host boots a guest in half of it */
 #define HOLD_WALKS_NS_MAX 10000000ull
 #define REFETCH_WALKS	  48u
+#define LOAD_PIECE_BYTES  65536u
+#define SAY_FLUSH_MS	  500u
 
 void node_say(struct node *node, const char *format, ...)
 {
@@ -37,7 +40,7 @@ void node_say(struct node *node, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
-	node->options->say(node->options->context, line);
+	say_line(node->say, line);
 }
 
 bool node_has_ended(struct node *node)
@@ -57,6 +60,8 @@ void node_end(struct node *node, const struct control_end *end, bool ours)
 		node->ended = true;
 		eventfd_write(node->ended_fd, 1);
 		pthread_cond_broadcast(&node->changed);
+		if (node->pages_wait)
+			pager_interrupt(node->pager);
 	}
 	pthread_mutex_unlock(&node->lock);
 }
@@ -219,6 +224,12 @@ static int create_memory(struct node *node)
 		.arg = node,
 	};
 	r = pager_create(&pager, &node->pager);
+	/* From now on the end also ends waits for pages: the loader's. */
+	pthread_mutex_lock(&node->lock);
+	node->pages_wait = r == 0;
+	if (!r && node->ended)
+		r = -ESHUTDOWN;
+	pthread_mutex_unlock(&node->lock);
 	for (uint32_t n = 0; !r && n < config->node_count; n++)
 		for (uint32_t s = 0; !r && n != node->self && s < config->shard_count; s++)
 			r = pager_add_channel(node->pager, s,
@@ -296,10 +307,17 @@ static void set_first_vcpu(struct node *node)
 	vcpu_set_state(first, &state);
 }
 
+/* In pieces, so that the control thread sees it go on: judge_load(). */
 static int loader_write(void *ctx, uint64_t gpa, const void *data, size_t bytes)
 {
 	struct node *node = ctx;
-	int r = memory_write(node->loader_port, gpa, data, bytes);
+	int r = 0;
+	for (size_t done = 0, piece; !r && done < bytes; done += piece) {
+		piece = bytes - done < LOAD_PIECE_BYTES ? bytes - done : LOAD_PIECE_BYTES;
+		atomic_store(&node->loading_ns, node_clock_local_ns(node->clock));
+		r = memory_write(node->loader_port, gpa + done, (const uint8_t *)data + done,
+				 piece);
+	}
 	if (!r && node->options->engine->page_lost)
 		node->options->engine->page_lost(node->engine, gpa, bytes);
 	return r;
@@ -347,8 +365,9 @@ static int create_devices(struct node *node)
 					  .warn = on_console_warn,
 					  .end = on_console_end,
 					  .context = node };
-	int r = devices_create(node);
-	return r ? r : console_open(&console, &node->console);
+	/* Devices write to the console from their first moment. */
+	int r = console_open(&console, &node->console);
+	return r ? r : devices_create(node);
 }
 
 /* How many vCPUs the node of vCPU 0 has. */
@@ -389,6 +408,7 @@ static int load_guest(struct node *node, char *why, size_t why_size)
 	int r = pager_open_port(node->pager, &node->loader_port);
 	if (!r)
 		r = loader_load(&config, &bsp, &result, why, why_size);
+	atomic_store(&node->loading_ns, 0);
 	if (node->loader_port)
 		pager_close_port(node->pager, node->loader_port);
 	node->entry = result.entry;
@@ -621,11 +641,12 @@ static void judge_end(struct node *node, struct node_result *result)
 		"the guest powered off before its command had ended: see its console (--log FILE)");
 }
 
+/* The others are told first: what is left to do here may wait for a user. */
 static void close_down(struct node *node)
 {
+	tell_end(node);
 	status_socket_close(node->status);
 	console_close(node->console);
-	tell_end(node);
 	for (uint32_t n = 0; node->control && n < node->config->node_count; n++)
 		if (n != node->self) {
 			struct control_channel *channel = mesh_control(node->mesh, (uint16_t)n);
@@ -651,21 +672,27 @@ int node_run(const struct node_options *options, struct node_result *ret_result)
 	if (!r)
 		r = take_signals(node);
 	if (!r)
+		r = say_create(options->say, options->context, &node->say);
+	if (!r)
 		r = bring_up(node, why, sizeof(why));
 	if (r == 0) {
 		node_say(node, "the guest runs: %u vCPUs and %lluM on %u nodes",
 			 node->config->vcpu_count, (unsigned long long)(node->config->memory >> 20),
 			 node->config->node_count);
 		wait_for_end(node);
-	} else if (!node_has_ended(node)) {
+	}
+	/* A start that fails because the pod has ended fails for that reason, whatever it ran into.
+	 */
+	bool failed = r < 0 && !node_has_ended(node);
+	if (failed)
 		node_end_with(node, CONTROL_END_NODE_ERROR, 1, "node %u (%s) cannot start: %s",
 			      node->self, node->config->node[node->self].name,
 			      why[0] ? why : strerror(-r));
-	}
 	close_down(node);
-	if (r < 0 && node->end_is_ours)
+	say_close(node->say, SAY_FLUSH_MS);
+	if (failed)
 		snprintf(ret_result->line, sizeof(ret_result->line), "%s",
-			 why[0] ? why : node->end.text);
+			 why[0] ? why : strerror(-r));
 	else
 		judge_end(node, ret_result);
 	return r;

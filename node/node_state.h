@@ -15,6 +15,7 @@
 #include "link/mesh.h"
 #include "machine/memory_map.h"
 #include "machine/pc.h"
+#include "node/control_rules.h"
 #include "node/node.h"
 #include "pager/pager.h"
 #include "node/node_clock.h"
@@ -25,6 +26,7 @@ struct control_thread;
 struct devices;
 struct guest_io;
 struct node_stats;
+struct say;
 struct status_socket;
 
 struct node {
@@ -54,18 +56,22 @@ struct node {
 	struct console *console; /* node 0 */
 	struct status_socket *status;
 	struct node_stats *stats;
-	atomic_bool vcpus_exist;     /* all of vcpu[] is set */
-	atomic_uint_fast64_t run_ns; /* pod clock at RUN, 0 before */
+	struct say *say;
+	atomic_bool vcpus_exist;	 /* all of vcpu[] is set */
+	_Atomic uint32_t phase;		 /* enum node_phase: what others may say to this node */
+	atomic_uint_fast64_t run_ns;	 /* pod clock at RUN, 0 before */
+	atomic_uint_fast64_t loading_ns; /* local clock when the loader last went on; 0: no load */
 
 	int ended_fd; /* readable once the pod has ended: for those who wait for other things */
 
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t changed;
-	uint32_t features_count, ready_count; /* node 0: answers of the others */
-	bool peer_ready[NODES_MAX];
+	uint32_t features_count, ready_count;	 /* node 0: answers of the others */
+	uint64_t peer_clock_error_ns[NODES_MAX]; /* that READY told */
 	struct control_features *peer_features[NODES_MAX];
 	bool started, running; /* other nodes: START, RUN came */
 	bool ended, end_is_ours;
+	bool pages_wait; /* pager is there, and may keep the main thread from seeing the end */
 	struct control_end end;
 };
 
@@ -119,6 +125,7 @@ void devices_access(struct devices *devices, uint32_t vcpu, bool mmio,
 void devices_request(struct devices *devices,
 		     const struct control_message *msg); /* queues; never waits */
 void devices_eoi(struct devices *devices, uint8_t vector);
+void devices_eoi_later(struct devices *devices, uint8_t vector); /* never waits */
 size_t devices_input(struct devices *devices, unsigned int port, const uint8_t *data, size_t size);
 size_t devices_break(struct devices *devices, unsigned int port);
 

@@ -27,6 +27,8 @@
 /* Between hosts that cannot scale their TSCs: how far apart, and how much faster the guest's is. */
 #define TSC_UNSCALED_APART_PPM	25u
 #define TSC_UNSCALED_MARGIN_PPM 5u
+/* Clocks that are known no better than this make guests whose vCPUs disagree for all to see. */
+#define CLOCK_ERROR_NS_MAX 100000000ull
 
 struct waiting {
 	const char *for_what;
@@ -116,6 +118,18 @@ static int check_peer(struct node *node, uint16_t peer, const struct control_fea
 			 peer, name, f->engine, node->options->engine->name);
 		return -EINVAL;
 	}
+	const struct node_config *promised = &node->config->node[peer];
+	if (f->vcpu_count != promised->vcpu_count ||
+	    f->capacity_pages != promised->memory / PAGE_BYTES) {
+		snprintf(
+			why, why_size,
+			"node %u (%s) offers %u vCPUs and %lluM, in the configuration it has %u and "
+			"%lluM: give all nodes the same file",
+			peer, name, f->vcpu_count,
+			(unsigned long long)(f->capacity_pages >> (20 - PAGE_SHIFT)),
+			promised->vcpu_count, (unsigned long long)(promised->memory >> 20));
+		return -EINVAL;
+	}
 	uint32_t ours = node->features.tsc_khz, theirs = f->tsc_khz;
 	uint32_t apart = ours > theirs ? ours - theirs : theirs - ours;
 	if ((uint64_t)apart * 1000000 > (uint64_t)ours * TSC_UNSCALED_APART_PPM &&
@@ -193,6 +207,7 @@ static int agree_as_first(struct node *node, char *why, size_t why_size)
 	msg.start.vcpu_count = (uint16_t)node->config->vcpu_count;
 	msg.start.epoch_ns = node_now_ns(node);
 	node->start = msg.start;
+	atomic_store(&node->phase, NODE_STARTED);
 	node_broadcast(node, &msg);
 	return 0;
 }
@@ -208,6 +223,7 @@ static int agree_as_other(struct node *node, char *why, size_t why_size)
 	if (r < 0)
 		return r;
 	put_features(node, &msg.features);
+	atomic_store(&node->phase, NODE_OFFERED);
 	node_send(node, 0, &msg);
 	r = wait_until(node, &(struct waiting){ "waiting for the first node's START", have_start },
 		       why, why_size);
@@ -221,6 +237,12 @@ static int agree_as_other(struct node *node, char *why, size_t why_size)
 			"all nodes the same file");
 		return -EINVAL;
 	}
+	if (!cpuid_within(&node->start.cpuid, &node->features.offer)) {
+		snprintf(
+			why, why_size,
+			"the first node starts a guest with CPU features that this host does not have");
+		return -EINVAL;
+	}
 	return 0;
 }
 
@@ -230,11 +252,29 @@ int start_agree(struct node *node, char *why, size_t why_size)
 			       : agree_as_other(node, why, why_size);
 }
 
+static int check_clocks(const struct node *node, char *why, size_t why_size)
+{
+	for (uint32_t n = 1; n < node->config->node_count; n++) {
+		if (node->peer_clock_error_ns[n] <= CLOCK_ERROR_NS_MAX)
+			continue;
+		snprintf(
+			why, why_size,
+			"node %u (%s) knows the pod clock to %llu ms only, %llu would do: its host or "
+			"the network between is too slow",
+			n, node->config->node[n].name,
+			(unsigned long long)(node->peer_clock_error_ns[n] / 1000000),
+			CLOCK_ERROR_NS_MAX / 1000000);
+		return -ETIME;
+	}
+	return 0;
+}
+
 int start_ready(struct node *node, char *why, size_t why_size)
 {
 	struct control_message msg = { .type = CONTROL_READY };
 	if (node->self != 0) {
 		msg.ready.clock_error_ns = node_clock_error_ns(node->clock);
+		atomic_store(&node->phase, NODE_READY);
 		node_send(node, 0, &msg);
 		return wait_until(
 			node, &(struct waiting){ "waiting for the guest to be loaded", have_run },
@@ -243,20 +283,21 @@ int start_ready(struct node *node, char *why, size_t why_size)
 	int r = wait_until(node,
 			   &(struct waiting){ "waiting for the other nodes' vCPUs", have_ready },
 			   why, why_size);
+	if (!r)
+		r = check_clocks(node, why, why_size);
 	if (r < 0)
 		return r;
 	msg = (struct control_message){ .type = CONTROL_RUN };
 	msg.run.start_ns = node_now_ns(node);
 	msg.run.entry = node->entry;
 	node->run_ns = msg.run.start_ns;
+	atomic_store(&node->phase, NODE_RUNNING);
 	node_broadcast(node, &msg);
 	return 0;
 }
 
 static void take_features(struct node *node, const struct control_message *msg)
 {
-	if (node->self != 0 || node->peer_features[msg->src])
-		return;
 	struct control_features *copy = malloc(sizeof(*copy));
 	if (!copy)
 		return; /* the wait for it names what is missing */
@@ -265,21 +306,29 @@ static void take_features(struct node *node, const struct control_message *msg)
 	node->features_count++;
 }
 
+/* Each comes once and in its phase: control_rules.h. */
 void start_message(struct node *node, const struct control_message *msg)
 {
 	pthread_mutex_lock(&node->lock);
-	if (msg->type == CONTROL_FEATURES) {
+	switch (msg->type) {
+	case CONTROL_FEATURES:
 		take_features(node, msg);
-	} else if (msg->type == CONTROL_READY && node->self == 0 && !node->peer_ready[msg->src]) {
-		node->peer_ready[msg->src] = true;
+		break;
+	case CONTROL_READY:
+		node->peer_clock_error_ns[msg->src] = msg->ready.clock_error_ns;
 		node->ready_count++;
-	} else if (msg->type == CONTROL_START && msg->src == 0 && !node->started) {
+		break;
+	case CONTROL_START:
 		node->start = msg->start;
 		node->started = true;
-	} else if (msg->type == CONTROL_RUN && msg->src == 0 && !node->running) {
+		atomic_store(&node->phase, NODE_STARTED);
+		break;
+	case CONTROL_RUN:
 		node->run_ns = msg->run.start_ns;
 		node->entry = msg->run.entry;
 		node->running = true;
+		atomic_store(&node->phase, NODE_RUNNING);
+		break;
 	}
 	pthread_cond_broadcast(&node->changed);
 	pthread_mutex_unlock(&node->lock);

@@ -141,6 +141,11 @@ void pager_close_ports(struct pager *pager, int error)
 		port_finish(&pager->port[i], error);
 }
 
+void pager_interrupt(struct pager *pager)
+{
+	pager_close_ports(pager, -ESHUTDOWN);
+}
+
 void pager_actor_idle(struct pager *pager, uint32_t vcpu, bool idle)
 {
 	coh_actors_idle(pager->coh_actors, vcpu, idle);

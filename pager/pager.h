@@ -82,6 +82,10 @@ int pager_start(struct pager *pager);
  * Idempotent. */
 void pager_stop(struct pager *pager);
 
+/* Waiting and later port calls get -ESHUTDOWN; everything else goes on. Any thread but a shard's;
+ * never waits. */
+void pager_interrupt(struct pager *pager);
+
 /* The thread `tid` is actor `vcpu` from now on (0: nobody is). Any thread. 0 or -EINVAL. */
 int pager_bind_actor(struct pager *pager, uint32_t vcpu, pid_t tid);
 

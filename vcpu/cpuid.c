@@ -408,6 +408,35 @@ int cpuid_common(struct cpuid_set *common, const struct cpuid_set *other, char *
 	return 0;
 }
 
+/* Every bit of `of` is in `in`, and so is every part of its extended state, at the same place. */
+static bool set_within(const struct cpuid_set *of, const struct cpuid_set *in)
+{
+	for (size_t i = 0; i < FEATURE_MASK_COUNT; i++) {
+		const struct feature_mask *mask = &feature_masks[i];
+		const struct cpuid_leaf *a = cpuid_find(of, mask->function, mask->index);
+		const struct cpuid_leaf *b = cpuid_find(in, mask->function, mask->index);
+
+		if ((a->eax & mask->eax & ~b->eax) | (a->ebx & mask->ebx & ~b->ebx) |
+		    (a->ecx & ~b->ecx) | (a->edx & ~b->edx))
+			return false;
+	}
+	if (cpuid_find(of, 0xd, 0)->eax & ~cpuid_find(in, 0xd, 0)->eax)
+		return false;
+	return cpuid_physical_bits(of) <= cpuid_physical_bits(in);
+}
+
+bool cpuid_within(const struct cpuid_set *pod, const struct cpuid_set *offer)
+{
+	struct cpuid_set common = *offer, checked;
+	char why[256];
+
+	return pod->count <= CPUID_LEAVES_MAX &&
+	       cpuid_offer(pod->leaf, pod->count, cpuid_has_tsc_deadline(pod), &checked) == 0 &&
+	       set_within(&checked, offer) &&
+	       cpuid_common(&common, &checked, why, sizeof(why)) == 0 &&
+	       cpuid_find(&common, 0xd, 0)->eax == cpuid_find(&checked, 0xd, 0)->eax;
+}
+
 static uint32_t bits_for(uint32_t count)
 {
 	uint32_t bits = 0;

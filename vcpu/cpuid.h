@@ -71,6 +71,10 @@ int cpuid_common(struct cpuid_set *common, const struct cpuid_set *other, char *
  */
 int cpuid_finish(const struct cpuid_set *common, uint32_t vcpu_count, struct cpuid_set *ret_pod);
 
+/* Whether a pod's CPUID asks for nothing that is not in this node's offer. `pod` is checked as
+ * input from a peer. */
+bool cpuid_within(const struct cpuid_set *pod, const struct cpuid_set *offer);
+
 /* Patches the APIC id of vCPU `number` into the leaves that carry it. */
 void cpuid_for_vcpu(const struct cpuid_set *pod, uint32_t number, struct cpuid_set *ret_set);
 

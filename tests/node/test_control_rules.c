@@ -12,10 +12,26 @@ static const char pod_text[] = "[node a]\naddress=h:1\nmemory=1G\nvcpus=2\n"
 			       "[node c]\naddress=h:3\nmemory=1G\nvcpus=1\n";
 static struct pod_config *config;
 
-static bool allowed(uint16_t from, uint16_t to, uint8_t type)
+/* What a fresh node `to` in `phase` makes of it. */
+static const char *lie(uint16_t to, enum node_phase phase, const struct control_message *msg)
+{
+	struct control_rules rules = { .config = config, .self = to };
+	return control_rules_lie(&rules, phase, msg);
+}
+
+static bool allowed_in(uint16_t from, uint16_t to, enum node_phase phase, uint8_t type)
 {
 	struct control_message msg = { .type = type, .src = from };
-	return control_rules_allow(config, to, &msg);
+	return !lie(to, phase, &msg);
+}
+
+/* In some phase. */
+static bool allowed(uint16_t from, uint16_t to, uint8_t type)
+{
+	for (int phase = NODE_LINKED; phase <= NODE_RUNNING; phase++)
+		if (allowed_in(from, to, (enum node_phase)phase, type))
+			return true;
+	return false;
 }
 
 static void test_roles(void **state)
@@ -34,9 +50,81 @@ static void test_roles(void **state)
 		assert_false(allowed(1, 0, from_first[i]));
 		assert_false(allowed(2, 1, from_first[i]));
 	}
-	for (size_t i = 0; i < sizeof(any); i++)
-		assert_true(allowed(2, 1, any[i]) && allowed(0, 2, any[i]) &&
-			    allowed(1, 0, any[i]));
+	for (int phase = NODE_LINKED; phase <= NODE_RUNNING; phase++)
+		for (size_t i = 0; i < sizeof(any); i++)
+			assert_true(allowed_in(2, 1, (enum node_phase)phase, any[i]) &&
+				    allowed_in(0, 2, (enum node_phase)phase, any[i]) &&
+				    allowed_in(1, 0, (enum node_phase)phase, any[i]));
+}
+
+/* The table of phases: a row a message, what a node 0 and another one may hear in each phase. */
+static void test_phases(void **state)
+{
+	static const struct {
+		uint8_t type;
+		const char *first, *other; /* LINKED, OFFERED, STARTED, READY, RUNNING */
+		uint16_t other_src;
+	} rows[] = {
+		{ CONTROL_FEATURES, "yynnn", "nnnnn", 2 },
+		{ CONTROL_START, "nnnnn", "nynnn", 0 },
+		{ CONTROL_READY, "nnyyn", "nnnnn", 2 },
+		{ CONTROL_RUN, "nnnnn", "nnnyn", 0 },
+		{ CONTROL_IO_REQUEST, "nnnny", "nnnnn", 2 },
+		{ CONTROL_IO_REPLY, "nnnnn", "nnnny", 0 },
+		{ CONTROL_EOI, "nnnny", "nnnnn", 2 },
+		{ CONTROL_INTERRUPT, "nnnny", "nnnyy", 2 },
+		{ CONTROL_INTERRUPT, "nnnny", "nnnyy", 0 },
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		for (int phase = NODE_LINKED; phase <= NODE_RUNNING; phase++) {
+			struct control_message to_first = { .type = rows[i].type, .src = 1 };
+			struct control_message to_other = { .type = rows[i].type,
+							    .src = rows[i].other_src };
+			uint16_t other_vcpu = rows[i].other_src == 0 ? 0 : 3;
+			switch (rows[i].type) {
+			case CONTROL_IO_REQUEST:
+				to_first.io_request.vcpu = 2;
+				to_other.io_request.vcpu = other_vcpu;
+				break;
+			case CONTROL_IO_REPLY:
+				to_first.io_reply.vcpu = 0;
+				to_other.io_reply.vcpu = 2;
+				break;
+			case CONTROL_EOI:
+				to_first.eoi.vcpu = 2;
+				to_other.eoi.vcpu = other_vcpu;
+				break;
+			case CONTROL_INTERRUPT:
+				to_first.interrupt = (struct control_interrupt){ .from_vcpu = 2,
+										 .vcpu_count = 1 };
+				to_other.interrupt = (struct control_interrupt){
+					.from_vcpu = other_vcpu, .vcpu_count = 1, .vcpu = { 2 }
+				};
+				break;
+			}
+			assert_int_equal(!lie(0, (enum node_phase)phase, &to_first),
+					 rows[i].first[phase] == 'y');
+			assert_int_equal(!lie(1, (enum node_phase)phase, &to_other),
+					 rows[i].other[phase] == 'y');
+		}
+}
+
+/* Each node says these once; another node's words do not count as its. */
+static void test_once(void **state)
+{
+	struct control_rules rules = { .config = config, .self = 0 };
+	struct control_message msg = { .type = CONTROL_FEATURES, .src = 1 };
+	assert_null(control_rules_lie(&rules, NODE_OFFERED, &msg));
+	assert_string_equal(control_rules_lie(&rules, NODE_OFFERED, &msg), "twice");
+	msg.src = 2;
+	assert_null(control_rules_lie(&rules, NODE_OFFERED, &msg));
+	msg.type = CONTROL_READY;
+	assert_null(control_rules_lie(&rules, NODE_STARTED, &msg));
+	assert_non_null(control_rules_lie(&rules, NODE_READY, &msg));
+	rules = (struct control_rules){ .config = config, .self = 1 };
+	msg = (struct control_message){ .type = CONTROL_START, .src = 0 };
+	assert_null(control_rules_lie(&rules, NODE_OFFERED, &msg));
+	assert_non_null(control_rules_lie(&rules, NODE_OFFERED, &msg));
 }
 
 static bool interrupt(uint16_t from, uint16_t to, uint16_t from_vcpu, uint16_t first, uint16_t last)
@@ -45,7 +133,7 @@ static bool interrupt(uint16_t from, uint16_t to, uint16_t from_vcpu, uint16_t f
 	msg.interrupt.from_vcpu = from_vcpu;
 	for (uint16_t v = first; v <= last; v++)
 		msg.interrupt.vcpu[msg.interrupt.vcpu_count++] = v;
-	return control_rules_allow(config, to, &msg);
+	return !lie(to, NODE_RUNNING, &msg);
 }
 
 static void test_interrupts(void **state)
@@ -63,21 +151,21 @@ static void test_interrupts(void **state)
 static void test_accesses(void **state)
 {
 	struct control_message msg = { .type = CONTROL_EOI, .src = 1, .eoi = { .vcpu = 2 } };
-	assert_true(control_rules_allow(config, 0, &msg));
-	assert_false(control_rules_allow(config, 2, &msg));
+	assert_null(lie(0, NODE_RUNNING, &msg));
+	assert_non_null(lie(2, NODE_RUNNING, &msg));
 	msg.eoi.vcpu = 3;
-	assert_false(control_rules_allow(config, 0, &msg));
+	assert_non_null(lie(0, NODE_RUNNING, &msg));
 	msg = (struct control_message){ .type = CONTROL_IO_REQUEST, .src = 1 };
 	msg.io_request.vcpu = 2;
-	assert_true(control_rules_allow(config, 0, &msg));
+	assert_null(lie(0, NODE_RUNNING, &msg));
 	msg.io_request.vcpu = 0;
-	assert_false(control_rules_allow(config, 0, &msg));
+	assert_non_null(lie(0, NODE_RUNNING, &msg));
 	msg = (struct control_message){ .type = CONTROL_IO_REPLY, .src = 0 };
 	msg.io_reply.vcpu = 2;
-	assert_true(control_rules_allow(config, 1, &msg));
-	assert_false(control_rules_allow(config, 2, &msg));
+	assert_null(lie(1, NODE_RUNNING, &msg));
+	assert_non_null(lie(2, NODE_RUNNING, &msg));
 	msg.src = 2;
-	assert_false(control_rules_allow(config, 1, &msg));
+	assert_non_null(lie(1, NODE_RUNNING, &msg));
 }
 
 static bool answers(struct control_pings *pings, uint64_t id, uint64_t sent_ns)
@@ -104,10 +192,9 @@ static void test_pongs(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_roles),
-		cmocka_unit_test(test_interrupts),
-		cmocka_unit_test(test_accesses),
-		cmocka_unit_test(test_pongs),
+		cmocka_unit_test(test_roles),	 cmocka_unit_test(test_phases),
+		cmocka_unit_test(test_once),	 cmocka_unit_test(test_interrupts),
+		cmocka_unit_test(test_accesses), cmocka_unit_test(test_pongs),
 	};
 	char why[256];
 
