@@ -76,7 +76,8 @@ void say_line(struct say *say, const char *line)
 	if (say->count == SAY_LINES) {
 		say->lost++;
 	} else if (!say->closed) {
-		snprintf(say->line[(say->first + say->count++) % SAY_LINES], SAY_LINE_MAX, "%s", line);
+		snprintf(say->line[(say->first + say->count++) % SAY_LINES], SAY_LINE_MAX, "%s",
+			 line);
 		pthread_cond_signal(&say->changed);
 	}
 	pthread_mutex_unlock(&say->lock);

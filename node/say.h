@@ -2,9 +2,9 @@
 /*
  * Lines for the user, from any thread, none of which waits for him.
  *
- * Who prints to stderr waits for whoever reads it, and a thread that other nodes depend on must not.
- * So lines go into a bounded ring, and a thread of its own prints them; what does not fit is counted
- * and not said. Tested in tests/node/test_say.c.
+ * Who prints to stderr waits for whoever reads it, and a thread that other nodes depend on must
+ * not. So lines go into a bounded ring, and a thread of its own prints them; what does not fit is
+ * counted and not said. Tested in tests/node/test_say.c.
  */
 #ifndef NODE_SAY_H
 #define NODE_SAY_H

@@ -430,9 +430,12 @@ bool cpuid_within(const struct cpuid_set *pod, const struct cpuid_set *offer)
 	struct cpuid_set common = *offer, checked;
 	char why[256];
 
-	return pod->count <= CPUID_LEAVES_MAX &&
-	       cpuid_offer(pod->leaf, pod->count, cpuid_has_tsc_deadline(pod), &checked) == 0 &&
-	       set_within(&checked, offer) &&
+	if (pod->count > CPUID_LEAVES_MAX ||
+	    cpuid_offer(pod->leaf, pod->count, cpuid_has_tsc_deadline(pod), &checked))
+		return false;
+	/* The topology is cpuid_finish()'s own, whatever hosts have. */
+	find_mutable(&checked, 0x80000001, 0)->ecx &= ~X1_ECX_TOPOEXT;
+	return set_within(&checked, offer) &&
 	       cpuid_common(&common, &checked, why, sizeof(why)) == 0 &&
 	       cpuid_find(&common, 0xd, 0)->eax == cpuid_find(&checked, 0xd, 0)->eax;
 }

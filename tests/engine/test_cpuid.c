@@ -236,6 +236,44 @@ static void test_common_is_least(void **unused)
 	}
 }
 
+/* Whatever the hosts are: the pod's CPUID is within each one's offer, and with a bit more it is
+ * not. */
+static void test_within(void **unused)
+{
+	static const struct {
+		uint32_t function, bit; /* of ebx */
+	} more[] = { { 7, 5 }, { 7, 16 }, { 7, 18 }, { 7, 29 } };
+	struct cpuid_set offer[3], common, pod;
+	char why[128];
+
+	(void)unused;
+	srand(8);
+	for (int round = 0; round < 2000; round++) {
+		for (int i = 0; i < 3; i++)
+			random_offer(&offer[i]);
+		common = offer[0];
+		for (int i = 1; i < 3; i++)
+			assert_int_equal(cpuid_common(&common, &offer[i], why, sizeof(why)), 0);
+		assert_int_equal(cpuid_finish(&common, 1 + (uint32_t)round % 9, &pod), 0);
+		for (int i = 0; i < 3; i++)
+			assert_true(cpuid_within(&pod, &offer[i]));
+		for (size_t k = 0; k < sizeof(more) / sizeof(more[0]); k++) {
+			struct cpuid_leaf *leaf =
+				&pod.leaf[cpuid_find(&pod, more[k].function, 0) - pod.leaf];
+			struct cpuid_set before = pod, grown;
+			leaf->ebx |= 1u << more[k].bit;
+			/* Bits that stand on others, which are not there, count for nothing. */
+			assert_int_equal(cpuid_offer(pod.leaf, pod.count, false, &grown), 0);
+			bool has = cpuid_find(&grown, 7, 0)->ebx >> more[k].bit & 1;
+			bool offered = cpuid_find(&offer[0], 7, 0)->ebx >> more[k].bit & 1;
+			assert_int_equal(cpuid_within(&pod, &offer[0]), !has || offered);
+			pod = before;
+		}
+	}
+	pod.count = 0;
+	assert_false(cpuid_within(&pod, &offer[0]));
+}
+
 /* PKRU elsewhere (an older AMD CPU): not common, so not offered. */
 static void test_layouts_must_agree(void **unused)
 {
@@ -362,6 +400,7 @@ int main(void)
 		cmocka_unit_test(test_offer_is_fixed_point),
 		cmocka_unit_test(test_no_deadline_unless_seen),
 		cmocka_unit_test(test_common_is_least),
+		cmocka_unit_test(test_within),
 		cmocka_unit_test(test_layouts_must_agree),
 		cmocka_unit_test(test_vendors_do_not_mix),
 		cmocka_unit_test(test_hostile_offer),
