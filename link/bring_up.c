@@ -6,7 +6,10 @@
  * each pair has one dialler, and a listener knows a node by its control channel before it takes the
  * rest: links of one node must come from one process (`incarnation`). A link that ends while others
  * are still missing takes all links of its node with it, and that node starts anew: so a node may
- * die and come back while the pod waits for others.
+ * die and come back while the pod waits for others: it has COME_BACK_NS.
+ *
+ * Nobody waits for a node that was here and is lost (judge_peers()). Linked nodes send heartbeats,
+ * whose bytes are counted where they lie: the control thread reads them later, in order.
  *
  * Strangers cost little: a bounded pool of connections, 256 bytes and handshake_ms each, oldest out
  * first.
@@ -19,8 +22,10 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,8 +41,15 @@
 #define DRAIN_BYTES_MAX	     4096u
 #define WAITING_NS	     (2000 * MS)
 #define STRANGER_NS	     (1000 * MS)
-#define USER_TIMEOUT_CONTROL 4000  /* ms */
-#define USER_TIMEOUT_PAGES   15000 /* ms; heartbeats are what judges a peer */
+#define BEAT_NS		     (500 * MS)
+#define SILENCE_NS	     (3000 * MS) /* of a linked node */
+#define ANSWER_NS	     (4000 * MS) /* of one that takes connections: it may be starting */
+#define COME_BACK_NS	     (3000 * MS)
+#define LAST_WORD_NS	     (400 * MS)
+#define LATE_NS		     (1000 * MS) /* a judge that did not run so long judges nobody by it */
+#define SAID_MAX	     4		 /* lines a second on one node's coming and going */
+#define USER_TIMEOUT_CONTROL 4000	 /* ms */
+#define USER_TIMEOUT_PAGES   15000	 /* ms; heartbeats are what judges a peer */
 #define EVENTS_MAX	     64
 #define KEY_LISTENER	     UINT32_MAX
 #define KEY_CANCEL	     (UINT32_MAX - 1)
@@ -124,12 +136,32 @@ static void drop(struct mesh *mesh, struct mesh_connection *connection)
 		connection->backoff_ns = BACKOFF_NS_MAX;
 }
 
+/* Lines on a node that comes and goes must not fill the log. */
+static void say_of_peer(struct mesh *mesh, enum mesh_event event, uint16_t node, const char *text)
+{
+	struct mesh_peer *peer = &mesh->peer[node];
+	uint64_t now_ns = mesh_now_ns();
+
+	if (now_ns - peer->said_ns >= STRANGER_NS) {
+		peer->said_ns = now_ns;
+		peer->said_count = 0;
+	}
+	if (peer->said_count++ < SAID_MAX)
+		mesh_progress(mesh, event, node, text);
+}
+
 /* All links to a node, at the first sign that one of them is over. */
 static void drop_peer(struct mesh *mesh, uint16_t node, const char *trouble)
 {
 	struct mesh_peer *peer = &mesh->peer[node];
 
 	snprintf(peer->trouble, sizeof(peer->trouble), "%s", trouble);
+	if (peer->control) {
+		peer->control->ops->destroy(peer->control);
+		peer->control = NULL;
+		peer->gone_ns = mesh_now_ns() + COME_BACK_NS;
+	}
+	peer->ending_ns = 0;
 	for (uint32_t i = 0; i < HANDSHAKE_PURPOSE_MAX; i++) {
 		if (!peer->up[i])
 			continue;
@@ -141,8 +173,31 @@ static void drop_peer(struct mesh *mesh, uint16_t node, const char *trouble)
 	peer->incarnation = 0;
 }
 
-static void link_stands(struct mesh *mesh, struct mesh_connection *connection, uint16_t node,
-			uint16_t purpose, uint64_t incarnation)
+static void beat(struct mesh_peer *peer)
+{
+	static const struct control_message msg = { .type = CONTROL_HEARTBEAT };
+
+	(void)control_send(peer->control, &msg); /* its end shows by itself */
+}
+
+/* From now on the channel owns the socket. */
+static int make_control(struct mesh *mesh, struct mesh_connection *connection)
+{
+	struct mesh_peer *peer = &mesh->peer[connection->node];
+	int error = tcp_control_create(connection->fd, connection->node, &peer->control);
+
+	if (error < 0)
+		return error;
+	connection->fd = -1;
+	peer->heard_ns = mesh_now_ns();
+	peer->unread = 0;
+	peer->gone_ns = 0;
+	beat(peer);
+	return 0;
+}
+
+static int link_stands(struct mesh *mesh, struct mesh_connection *connection, uint16_t node,
+		       uint16_t purpose, uint64_t incarnation)
 {
 	struct mesh_peer *peer = &mesh->peer[node];
 
@@ -155,6 +210,8 @@ static void link_stands(struct mesh *mesh, struct mesh_connection *connection, u
 	peer->up_count++;
 	peer->incarnation = incarnation;
 	mesh->up_count++;
+	if (watch(mesh, connection, EPOLLRDHUP) < 0)
+		return -ENOMEM;
 	if (purpose == HANDSHAKE_CONTROL) {
 		set_sockopt(connection->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_CONTROL);
 		/* Its page channels, if they are ours to dial, need wait no longer. */
@@ -163,13 +220,16 @@ static void link_stands(struct mesh *mesh, struct mesh_connection *connection, u
 			    mesh->connection[i].state == CONNECTION_IDLE)
 				mesh->connection[i].deadline_ns = 0;
 		}
+		if (make_control(mesh, connection) < 0)
+			return -ENOMEM;
 	}
 	if (peer->up_count == mesh_purposes(mesh)) {
 		char text[MESH_WHY_MAX];
 
-		mesh_progress(mesh, MESH_CONNECTED, node,
-			      mesh_describe(mesh, node, text, sizeof(text)));
+		say_of_peer(mesh, MESH_CONNECTED, node,
+			    mesh_describe(mesh, node, text, sizeof(text)));
 	}
+	return 0;
 }
 
 /* ---- Dialling ---- */
@@ -248,6 +308,8 @@ static void dial_connected(struct mesh *mesh, struct mesh_connection *connection
 	}
 	connection->state = CONNECTION_READ_REPLY;
 	connection->deadline_ns = mesh_now_ns() + handshake_ns(mesh);
+	if (mesh->peer[connection->node].silent_ns == 0)
+		mesh->peer[connection->node].silent_ns = mesh_now_ns();
 	if (watch(mesh, connection, EPOLLIN) < 0)
 		trouble(mesh, connection, strerror(errno));
 }
@@ -292,13 +354,14 @@ static int read_hello(struct mesh_connection *connection, struct handshake *ret_
 static int dial_reply(struct mesh *mesh, struct mesh_connection *connection)
 {
 	struct handshake mine = my_hello(mesh, connection->node, connection->purpose);
-	const struct mesh_peer *peer = &mesh->peer[connection->node];
+	struct mesh_peer *peer = &mesh->peer[connection->node];
 	enum handshake_verdict verdict;
 	struct handshake theirs;
 	int result = read_hello(connection, &theirs);
 
 	if (result == 0)
 		return 0;
+	peer->silent_ns = 0;
 	if (result == -EPROTO) {
 		trouble(mesh, connection, "what listens there is no Eagre node: check the address");
 		return 0;
@@ -321,8 +384,8 @@ static int dial_reply(struct mesh *mesh, struct mesh_connection *connection)
 		trouble(mesh, connection, "it was restarted during the handshake");
 		return 0;
 	}
-	link_stands(mesh, connection, connection->node, connection->purpose, theirs.incarnation);
-	return watch(mesh, connection, EPOLLRDHUP) < 0 ? -ENOMEM : 0;
+	return link_stands(mesh, connection, connection->node, connection->purpose,
+			   theirs.incarnation);
 }
 
 /* ---- Accepting ---- */
@@ -478,8 +541,7 @@ static int accept_hello(struct mesh *mesh, struct mesh_connection *connection)
 		refuse(mesh, connection, &mine, &theirs);
 		return 0;
 	}
-	link_stands(mesh, connection, theirs.node, theirs.purpose, theirs.incarnation);
-	return watch(mesh, connection, EPOLLRDHUP) < 0 ? -ENOMEM : 0;
+	return link_stands(mesh, connection, theirs.node, theirs.purpose, theirs.incarnation);
 }
 
 static void drain(struct mesh *mesh, struct mesh_connection *connection)
@@ -496,12 +558,133 @@ static void drain(struct mesh *mesh, struct mesh_connection *connection)
 	drop(mesh, connection);
 }
 
+/* ---- Nodes that are lost while others are still missing ---- */
+
+/* Its END, if it said one: the bring-up's end, too. What else it said goes with its links. */
+static int take_last_words(struct mesh *mesh, uint16_t node)
+{
+	struct mesh_peer *peer = &mesh->peer[node];
+	struct control_message *msg = malloc(sizeof(*msg));
+	int error = msg && peer->control ? 0 : -ENOMEM;
+
+	while (error == 0 && (error = control_receive(peer->control, msg)) == 0) {
+		if (msg->type != CONTROL_END)
+			continue;
+		snprintf(mesh->why, mesh->why_size, "the pod ended: %s", msg->end.text);
+		if (mesh->config.ended)
+			mesh->config.ended(mesh->config.ctx, &msg->end);
+		error = -ECONNABORTED;
+	}
+	free(msg);
+	return error == -ECONNABORTED ? error : 0;
+}
+
+static int peer_lost(struct mesh *mesh, uint16_t node)
+{
+	char text[MESH_WHY_MAX], peer[MESH_WHY_MAX / 2];
+	int error = take_last_words(mesh, node);
+
+	if (error < 0)
+		return error;
+	snprintf(text, sizeof(text), "lost %s while waiting for other nodes",
+		 mesh_describe(mesh, node, peer, sizeof(peer)));
+	say_of_peer(mesh, MESH_DROPPED, node, text);
+	drop_peer(mesh, node, "it ended its links during bring-up");
+	return 0;
+}
+
+/* A link ended. If it is a page link, the control link may have the node's last word. */
+static int link_ended(struct mesh *mesh, struct mesh_connection *connection)
+{
+	struct mesh_peer *peer = &mesh->peer[connection->node];
+
+	if (connection->purpose == HANDSHAKE_CONTROL)
+		return peer_lost(mesh, connection->node);
+	epoll_ctl(mesh->epoll, EPOLL_CTL_DEL, connection->fd, NULL);
+	if (peer->ending_ns == 0)
+		peer->ending_ns = mesh_now_ns() + LAST_WORD_NS;
+	return 0;
+}
+
+static int peer_gone(struct mesh *mesh, uint16_t node, const char *cause)
+{
+	char line[MESH_WHY_MAX], peer[MESH_WHY_MAX / 2];
+
+	snprintf(line, sizeof(line), "%s is gone: %s",
+		 mesh_describe(mesh, node, peer, sizeof(peer)), cause);
+	snprintf(mesh->why, mesh->why_size, "%s", line);
+	atomic_store(&mesh->peer[node].down, true);
+	if (mesh->config.down)
+		mesh->config.down(mesh->config.ctx, node, line);
+	return -ECONNABORTED;
+}
+
+/* Bytes that arrive are signs of life, read or not. */
+static void hear(struct mesh_peer *peer, uint64_t now_ns)
+{
+	int unread = 0;
+
+	if (ioctl(control_fd(peer->control), FIONREAD, &unread) < 0 || unread <= peer->unread)
+		return;
+	peer->unread = unread;
+	peer->heard_ns = now_ns;
+}
+
+static int judge_peer(struct mesh *mesh, uint16_t node, uint64_t now_ns)
+{
+	struct mesh_peer *peer = &mesh->peer[node];
+
+	if (peer->control)
+		hear(peer, now_ns);
+	if (peer->ending_ns && now_ns >= peer->ending_ns)
+		return peer_lost(mesh, node);
+	if (peer->control && now_ns - peer->heard_ns >= SILENCE_NS)
+		return peer_gone(mesh, node,
+				 "nothing heard from it for 3 s: it hangs, or its network is cut");
+	if (peer->gone_ns && now_ns >= peer->gone_ns)
+		return peer_gone(mesh, node,
+				 "it was linked, ended its links, and did not come back");
+	if (peer->silent_ns && now_ns - peer->silent_ns >= ANSWER_NS)
+		return peer_gone(mesh, node,
+				 "it takes connections and does not answer: it hangs, or its "
+				 "address is another program's");
+	return 0;
+}
+
+/* Who did not get to run could not hear anybody. */
+static void forgive(struct mesh *mesh, uint64_t late_ns)
+{
+	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
+		struct mesh_peer *peer = &mesh->peer[i];
+
+		peer->heard_ns += late_ns;
+		peer->gone_ns += peer->gone_ns ? late_ns : 0;
+		peer->silent_ns += peer->silent_ns ? late_ns : 0;
+	}
+}
+
+static int judge_peers(struct mesh *mesh, uint64_t now_ns)
+{
+	int error = 0;
+
+	if (now_ns - mesh->looked_ns > LATE_NS)
+		forgive(mesh, now_ns - mesh->looked_ns);
+	mesh->looked_ns = now_ns;
+	for (uint16_t i = 0; i < mesh->config.node_count && error == 0; i++)
+		error = judge_peer(mesh, i, now_ns);
+	if (error < 0 || now_ns < mesh->beat_ns)
+		return error;
+	mesh->beat_ns = now_ns + BEAT_NS;
+	for (uint16_t i = 0; i < mesh->config.node_count; i++)
+		if (mesh->peer[i].control)
+			beat(&mesh->peer[i]);
+	return 0;
+}
+
 /* ---- The loop ---- */
 
 static int connection_event(struct mesh *mesh, struct mesh_connection *connection)
 {
-	char text[MESH_WHY_MAX], peer[MESH_WHY_MAX / 2];
-
 	switch (connection->state) {
 	case CONNECTION_CONNECTING:
 		dial_connected(mesh, connection);
@@ -514,11 +697,7 @@ static int connection_event(struct mesh *mesh, struct mesh_connection *connectio
 		drain(mesh, connection);
 		return 0;
 	case CONNECTION_UP:
-		snprintf(text, sizeof(text), "lost %s while waiting for other nodes",
-			 mesh_describe(mesh, connection->node, peer, sizeof(peer)));
-		mesh_progress(mesh, MESH_DROPPED, connection->node, text);
-		drop_peer(mesh, connection->node, "it ended its links during bring-up");
-		return 0;
+		return link_ended(mesh, connection);
 	case CONNECTION_IDLE:
 		return 0; /* dropped by an earlier event of the same round */
 	}
@@ -655,9 +834,11 @@ static int make_channels(struct mesh *mesh)
 
 			if (i == mesh->config.self)
 				continue;
-			epoll_ctl(mesh->epoll, EPOLL_CTL_DEL, connection->fd, NULL);
+			epoll_ctl(mesh->epoll, EPOLL_CTL_DEL,
+				  connection->fd < 0 ? control_fd(peer->control) : connection->fd,
+				  NULL);
 			error = purpose == HANDSHAKE_CONTROL
-					? tcp_control_create(connection->fd, i, &peer->control)
+					? 0
 					: tcp_page_create(connection->fd, i,
 							  mesh->config.page_queue_bytes,
 							  &peer->pages[purpose - 1]);
@@ -694,6 +875,7 @@ int mesh_bring_up(struct mesh *mesh, int cancel_fd, char *why, size_t why_size)
 	mesh->why_size = why_size;
 	why[0] = '\0';
 	mesh->waiting_ns = start_ns;
+	mesh->looked_ns = start_ns;
 	if (watch_fd(mesh, mesh->listener, KEY_LISTENER) < 0 ||
 	    (cancel_fd >= 0 && watch_fd(mesh, cancel_fd, KEY_CANCEL) < 0)) {
 		error = -errno;
@@ -709,8 +891,13 @@ int mesh_bring_up(struct mesh *mesh, int cancel_fd, char *why, size_t why_size)
 			error = timed_out(mesh);
 			break;
 		}
+		error = judge_peers(mesh, now_ns);
+		if (error < 0)
+			break;
 		if (mesh->waiting_ns < wake_ns)
 			wake_ns = mesh->waiting_ns;
+		if (mesh->beat_ns < wake_ns)
+			wake_ns = mesh->beat_ns;
 		error = round_of_events(mesh, wake_ns < end_ns ? wake_ns : end_ns);
 		if (error > 0) {
 			snprintf(why, why_size, "cancelled while waiting for other nodes");

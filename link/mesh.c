@@ -294,6 +294,31 @@ bool mesh_down(struct mesh *mesh, uint16_t node, int error, const char *text)
 	return true;
 }
 
+static void tell(struct mesh *mesh, uint16_t node, const struct control_message *msg)
+{
+	if (mesh->peer[node].control)
+		(void)control_send(mesh->peer[node].control, msg);
+}
+
+void mesh_tell(struct mesh *mesh, const struct control_message *msg, uint16_t last)
+{
+	for (uint16_t i = 0; i < mesh->config.node_count; i++)
+		if (i != last)
+			tell(mesh, i, msg);
+	if (last < mesh->config.node_count)
+		tell(mesh, last, msg);
+}
+
+void mesh_shutdown(struct mesh *mesh)
+{
+	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
+		struct control_channel *control = mesh->peer[i].control;
+
+		if (control)
+			control->ops->shutdown(control);
+	}
+}
+
 int mesh_fd(const struct mesh *mesh)
 {
 	return mesh->epoll;

@@ -4,7 +4,8 @@
  *
  *      mesh_create()    check the config, listen on this node's own address
  *      mesh_bring_up()  blocks: the higher number dials, both sides shake hands (wire/handshake.h),
- *                       until all links stand, the deadline passes, or cancel_fd is readable
+ *                       until all links stand, the deadline passes, cancel_fd is readable, or a
+ *                       node that was there is lost
  *      channels         in use by shard threads and the control thread
  *      mesh_down()      whoever sees a link fail says so; the first word on a node
  *                       is reported, once
@@ -14,6 +15,10 @@
  * with one line; the side that refused notes the same line through `progress` and waits on until
  * its deadline: a stray node must not end a pod that it does not belong to. What is no handshake
  * (scanners, garbage, silence) is dropped after `handshake_ms` at most, and noted.
+ *
+ * A node that has linked sends heartbeats, and is missed by the others when it falls silent, ends
+ * and does not come back, or takes connections without a word: they do not wait for it until the
+ * deadline. Its END, if it says one, is the reason.
  *
  * Links carry no authentication yet: run a pod on a network where only its nodes can reach its
  * ports.
@@ -66,6 +71,8 @@ struct mesh_config {
 	 * call.
 	 */
 	void (*down)(void *ctx, uint16_t node, const char *cause);
+	/* During mesh_bring_up(): a node said END, which ends the bring-up. May be NULL. */
+	void (*ended)(void *ctx, const struct control_end *end);
 	void *ctx;
 };
 
@@ -82,13 +89,22 @@ int mesh_create(const struct mesh_config *config, struct mesh **ret_mesh, char *
 /*
  * Brings up all links. 0, or with `why`: -ETIMEDOUT (names who is missing, and the last thing that
  * went wrong with it), -ECONNREFUSED (a peer refused us, or we it: versions, pod, config...),
- * -ECANCELED (cancel_fd, which may be -1, became readable). Call once.
+ * -ECANCELED (cancel_fd, which may be -1, became readable), -ECONNABORTED (a node was lost, or said
+ * END). Call once.
  */
 int mesh_bring_up(struct mesh *mesh, int cancel_fd, char *why, size_t why_size);
 
 /* After bring-up. The mesh owns them. NULL for self. */
 struct control_channel *mesh_control(struct mesh *mesh, uint16_t node);
 struct page_channel *mesh_pages(struct mesh *mesh, uint16_t node, uint16_t shard);
+
+/*
+ * Says this to all nodes that are linked, to `last` (or NODE_NONE) after all others; also when the
+ * bring-up has failed. For last words: what cannot be sent is not.
+ */
+void mesh_tell(struct mesh *mesh, const struct control_message *msg, uint16_t last);
+/* No more words to anybody: control channels are shut down in order. */
+void mesh_shutdown(struct mesh *mesh);
 
 /*
  * A link to `node` is of no more use: error (negative errno) from a channel, or text (or NULL) if

@@ -13,7 +13,8 @@
  *               ^---------------------'
  *
  * An UP connection is watched for its end only; not a byte of what follows the handshake is read
- * here. The dialled ones have fixed places, one for each lower node and purpose; the others are a
+ * here, but for a last END. A control connection is a control channel as soon as it is UP, and the
+ * heartbeats on it are counted, unread. The dialled ones have fixed places, one for each lower node and purpose; the others are a
  * bounded pool.
  */
 #ifndef LINK_MESH_STATE_H
@@ -52,6 +53,14 @@ struct mesh_peer {
 	uint64_t incarnation;	   /* of the process that our links go to; 0: none stands */
 	uint32_t up_count;	   /* links that stand */
 	uint64_t refused_quiet_ns; /* no line on a refusal before */
+	uint64_t said_ns;	   /* since then said_count lines on its coming and going */
+	uint32_t said_count;
+	/* While the mesh comes up; 0: not. */
+	uint64_t heard_ns;  /* linked: when more of its words had come */
+	int unread;	    /* bytes of them */
+	uint64_t silent_ns; /* it took a connection then, and has said nothing since */
+	uint64_t ending_ns; /* a link of it has ended; its last word is waited for till then */
+	uint64_t gone_ns;   /* it was linked and is not; it may come back till then */
 	struct mesh_connection *up[HANDSHAKE_PURPOSE_MAX];
 	char trouble[MESH_WHY_MAX]; /* the last thing that went wrong with it */
 
@@ -85,6 +94,8 @@ struct mesh {
 	} stranger[MESH_STRANGER_KINDS];
 	uint64_t refused_quiet_ns; /* the same for numbers that are not in the pod */
 	uint64_t waiting_ns;	   /* when to say next who is waited for */
+	uint64_t beat_ns;	   /* when the next heartbeats of the bring-up are due */
+	uint64_t looked_ns;	   /* when peers were last judged */
 	char *why;		   /* of the call under way */
 	size_t why_size;
 

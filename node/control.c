@@ -402,8 +402,10 @@ int control_start(struct node *node)
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	c->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	pthread_mutex_init(&c->lock, NULL);
+	/* All have been heard while the mesh came up: no first word is waited for. */
 	struct heartbeat_config config = { .self = node->self,
-					   .node_count = (uint16_t)node->config->node_count };
+					   .node_count = (uint16_t)node->config->node_count,
+					   .first_ns = HEARTBEAT_TIMEOUT_NS };
 	int r = c->wake_fd < 0 || c->epoll_fd < 0 ? -EMFILE : 0;
 	if (!r)
 		r = heartbeat_init(&c->heartbeat, &config, local_ns(node));

@@ -161,6 +161,11 @@ int node_check(const struct node_options *options, char *why, size_t why_size)
 	return check(options, &features, &map, why, why_size);
 }
 
+static void on_peer_ended(void *ctx, const struct control_end *end)
+{
+	node_end(ctx, end, false);
+}
+
 static int link_up(struct node *node, char *why, size_t why_size)
 {
 	const struct pod_config *config = node->config;
@@ -180,6 +185,7 @@ static int link_up(struct node *node, char *why, size_t why_size)
 		.timeout_ms = LINK_SECONDS * 1000,
 		.progress = on_progress,
 		.down = on_link_down,
+		.ended = on_peer_ended,
 		.ctx = node,
 	};
 	int r = mesh_create(&mesh, &node->mesh, why, why_size);
@@ -600,13 +606,10 @@ static void wait_for_end(struct node *node)
 static void tell_end(struct node *node)
 {
 	struct control_message msg = { .type = CONTROL_END, .end = node->end };
-	if (!node->mesh || !node->control)
+	if (!node->mesh)
 		return;
-	for (uint32_t n = 0; n < node->config->node_count; n++)
-		if (n != node->self && n != node->end.node)
-			control_send(mesh_control(node->mesh, (uint16_t)n), &msg);
-	if (node->end.node != node->self && node->end.node < node->config->node_count)
-		control_send(mesh_control(node->mesh, node->end.node), &msg);
+	/* Who it is about comes last: the others shall not see its end before the reason. */
+	mesh_tell(node->mesh, &msg, node->end.node == node->self ? NODE_NONE : node->end.node);
 }
 
 /* What the process's exit status and last line are. */
@@ -647,13 +650,10 @@ static void close_down(struct node *node)
 	tell_end(node);
 	status_socket_close(node->status);
 	console_close(node->console);
-	for (uint32_t n = 0; node->control && n < node->config->node_count; n++)
-		if (n != node->self) {
-			struct control_channel *channel = mesh_control(node->mesh, (uint16_t)n);
-			channel->ops->shutdown(channel);
-		}
-	if (node->control)
-		usleep(100000); /* the last words leave */
+	if (!node->mesh)
+		return;
+	mesh_shutdown(node->mesh);
+	usleep(100000); /* the last words leave */
 }
 
 int node_run(const struct node_options *options, struct node_result *ret_result)

@@ -174,6 +174,8 @@ static void assert_says(const char *text, const char *part)
 	assert_null(strchr(text, '\n'));
 }
 
+static int listen_at(const char *address);
+
 /* ---- Coming up ---- */
 
 static void check_all_channels(struct node *pod, uint16_t count)
@@ -194,7 +196,9 @@ static void check_all_channels(struct node *pod, uint16_t count)
 			*msg = (struct control_message){ .type = CONTROL_HEARTBEAT };
 			msg->heartbeat.count = a * 100u + b;
 			assert_int_equal(control_send(to, msg), 0);
-			while ((error = control_receive(from, msg)) == -EAGAIN)
+			/* Behind the heartbeats of the bring-up. */
+			while ((error = control_receive(from, msg)) == -EAGAIN ||
+			       (error == 0 && msg->heartbeat.count == 0))
 				test_sleep_ms(1);
 			assert_int_equal(error, 0);
 			assert_int_equal(msg->src, a);
@@ -286,6 +290,104 @@ static void test_restart_during_bring_up(void **state)
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(finish(&pod[i]), 0);
 	check_all_channels(pod, 3);
+	end_pod(pod, 3);
+}
+
+static void on_ended(void *ctx, const struct control_end *end)
+{
+	struct node *node = ctx;
+
+	snprintf(node->down, sizeof(node->down), "%s", end->text);
+}
+
+/* Who says why it ends, while others are missing, ends them at once. */
+static void test_end_during_bring_up(void **state)
+{
+	struct control_message msg = { .type = CONTROL_END };
+	struct node *pod = make_pod(3);
+	uint64_t start_ns;
+
+	msg.end = (struct control_end){ .kind = CONTROL_END_USER, .status = 3, .text = "enough" };
+	pod[0].config.ended = on_ended;
+	start(&pod[0]);
+	start(&pod[1]);
+	wait_logged(&pod[0], "CONNECTED 1");
+	wait_logged(&pod[1], "CONNECTED 0");
+	cancel(&pod[1]);
+	assert_int_equal(finish(&pod[1]), -ECANCELED);
+	start_ns = test_now_ns();
+	mesh_tell(pod[1].mesh, &msg, NODE_NONE);
+	end_node(&pod[1]);
+	assert_int_equal(finish(&pod[0]), -ECONNABORTED);
+	assert_true(test_now_ns() - start_ns < 2000000000);
+	assert_string_equal(pod[0].down, "enough");
+	end_pod(pod, 3);
+}
+
+/* Who was there, went without a word, and does not come back is not waited for until the deadline. */
+static void test_lost_during_bring_up(void **state)
+{
+	struct node *pod = make_pod(3);
+	uint64_t start_ns;
+
+	pod[0].config.timeout_ms = 60000;
+	start(&pod[0]);
+	start(&pod[1]);
+	wait_logged(&pod[0], "CONNECTED 1");
+	wait_logged(&pod[1], "CONNECTED 0");
+	cancel(&pod[1]);
+	assert_int_equal(finish(&pod[1]), -ECANCELED);
+	start_ns = test_now_ns();
+	end_node(&pod[1]);
+	assert_int_equal(finish(&pod[0]), -ECONNABORTED);
+	assert_true(test_now_ns() - start_ns < 5000000000);
+	assert_says(pod[0].why, "node 1 (beta");
+	assert_says(pod[0].why, "did not come back");
+	end_pod(pod, 3);
+}
+
+/* Its kernel takes connections, nobody answers: a node that was stopped, or another program. */
+static void test_stopped_before_handshake(void **state)
+{
+	struct node *pod = make_pod(2);
+	int listener = listen_at(pod[0].peers[0].address);
+	uint64_t start_ns = test_now_ns();
+
+	pod[1].config.timeout_ms = 60000;
+	start(&pod[1]);
+	assert_int_equal(finish(&pod[1]), -ECONNABORTED);
+	assert_true(test_now_ns() - start_ns < 5500000000);
+	assert_says(pod[1].why, "does not answer");
+	close(listener);
+	end_pod(pod, 2);
+}
+
+/* A peer that comes and goes as fast as it can costs a few lines a second. */
+static void test_flapping(void **state)
+{
+	struct node *pod = make_pod(3);
+	unsigned rounds = 0, lines = 0;
+	uint64_t end_ns = test_now_ns() + 1500000000;
+
+	start(&pod[0]);
+	for (; test_now_ns() < end_ns; rounds++) {
+		start(&pod[1]);
+		while (!logged(&pod[1], "CONNECTED 0"))
+			test_sleep_ms(1);
+		cancel(&pod[1]);
+		finish(&pod[1]);
+		end_node(&pod[1]);
+		close(pod[1].cancel_fd);
+		pod[1].cancel_fd = eventfd(0, 0);
+		pod[1].log[0] = '\0';
+	}
+	cancel(&pod[0]);
+	finish(&pod[0]);
+	for (const char *c = pod[0].log; *c; c++)
+		lines += *c == '\n';
+	if (lines > 4 * 3 + 4)
+		fail_msg("%u rounds, %u lines:\n%s", rounds, lines, pod[0].log);
+	assert_true(rounds > 10);
 	end_pod(pod, 3);
 }
 
@@ -786,7 +888,7 @@ static void test_last_words(void **state)
 	while ((error = control_receive(in, msg)) == -EAGAIN || error == 0) {
 		if (error == -EAGAIN)
 			test_sleep_ms(1);
-		else
+		else if (msg->type != CONTROL_HEARTBEAT) /* of the bring-up */
 			count++;
 	}
 	pthread_join(thread, NULL);
@@ -805,6 +907,10 @@ int main(void)
 		cmocka_unit_test(test_one_node),
 		cmocka_unit_test(test_small_socket_buffers),
 		cmocka_unit_test(test_restart_during_bring_up),
+		cmocka_unit_test(test_end_during_bring_up),
+		cmocka_unit_test(test_lost_during_bring_up),
+		cmocka_unit_test(test_stopped_before_handshake),
+		cmocka_unit_test(test_flapping),
 		cmocka_unit_test(test_missing_node),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_wrong_number),

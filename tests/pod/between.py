@@ -114,8 +114,9 @@ class Between:
     on_frame(between, stream, frame) returns the frames to pass on in its place (default: it alone).
     """
 
-    def __init__(self, eagre, logs, kernel, action="h", on_frame=None, env=None):
+    def __init__(self, eagre, logs, kernel, action="h", on_frame=None, env=None, options=(), missing=False):
         self.eagre, self.logs, self.kernel, self.action = eagre, logs, kernel, action
+        self.options = options  # more of the first node's
         self.on_frame = on_frame or (lambda between, stream, frame: [frame])
         self.env = env
         self.links, self.seen, self.node = [], {}, {}
@@ -124,10 +125,12 @@ class Between:
         self.folder = tempfile.mkdtemp(prefix="between.")
         self.port = [self.free_port(), self.free_port()]
         self.config = os.path.join(self.folder, "pod.conf")
-        self.pod = f"between{os.getpid()}"
+        self.pod = os.path.basename(self.folder).replace("_", "-")
+        names = ["first", "second"] + ["third"] * missing  # the third never comes
+        self.port += [self.free_port()] * missing
         with open(self.config, "w") as file:
             file.write(f"[pod]\nname = {self.pod}\nmemory = 128M\n")
-            for name, port in zip(("first", "second"), self.port):
+            for name, port in zip(names, self.port):
                 file.write(f"[node {name}]\naddress = 127.0.0.1:{port}\nmemory = 128M\nvcpus = 1\n")
 
     @staticmethod
@@ -145,7 +148,8 @@ class Between:
         out.close()
 
     def start_first(self):
-        self.spawn("first", "--no-console", "--kernel", self.kernel, "--append", self.action)
+        self.spawn("first", "--no-console", "--kernel", self.kernel, "--append", self.action,
+                   *self.options)
 
     def start_second(self):
         """In a namespace of its own, whose loopback has this process at the first node's address."""
