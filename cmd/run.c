@@ -19,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -29,7 +30,12 @@
 #define NODES_DEFAULT  3
 #define MEMORY_DEFAULT (1ull << 30)
 
-#define PATIENCE_SECONDS 6 /* between one node's end and the others' */
+/* From one node's end on: then the others are asked to end, and then they are killed. */
+#define PATIENCE_MS 3000
+#define KILL_MS	    9000
+/* A stopped node is killed when it has been so for this long, or the pod has ended. */
+#define STOPPED_MS     3000
+#define STOPPED_END_MS 300
 
 struct run_command {
 	uint32_t nodes, vcpus;
@@ -251,37 +257,111 @@ static void pass_on(int number)
 			kill(children[i], number);
 }
 
-static void out_of_patience(int number)
+static uint64_t now_ms(void)
 {
-	pass_on(SIGTERM);
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* What the parent knows of its nodes. Times in ms; 0: not. */
+struct watch {
+	const struct pod_config *config;
+	uint32_t left;
+	int first_status; /* of node 0 */
+	uint64_t stopped[NODES_MAX], ended, looked;
+	bool asked, killed;
+};
+
+static void kill_node(struct watch *w, uint32_t i, const char *why)
+{
+	complain("node %u (%s) %s", i, w->config->node[i].name, why);
+	kill(children[i], SIGKILL);
+}
+
+static void node_changed(struct watch *w, uint32_t i, int status)
+{
+	if (WIFSTOPPED(status) || WIFCONTINUED(status)) {
+		w->stopped[i] = WIFSTOPPED(status) ? now_ms() : 0;
+		return;
+	}
+	bool ours = w->killed || w->stopped[i];
+	children[i] = 0;
+	w->stopped[i] = 0;
+	w->left--;
+	if (!w->ended)
+		w->ended = now_ms();
+	if (i == 0) {
+		terminal_mend();
+		w->first_status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	}
+	if (WIFSIGNALED(status) && !ours)
+		complain("node %u (%s) was ended by SIG%s%s", i, w->config->node[i].name,
+			 sigabbrev_np(WTERMSIG(status)),
+			 WTERMSIG(status) == SIGKILL ? ": perhaps this host ran out of memory"
+						     : "");
+}
+
+static void take_changes(struct watch *w)
+{
+	int status;
+	pid_t pid;
+	while (w->left && (pid = waitpid(-1, &status, WNOHANG | WUNTRACED | WCONTINUED)) > 0)
+		for (uint32_t i = 0; i < w->config->node_count; i++)
+			if (children[i] == pid)
+				node_changed(w, i, status);
 }
 
 /*
- * Waits for all; the pod's own protocol ends the others when one ends, and those that were not
- * linked yet are ended a little later. The first node's status.
+ * The pod's own protocol ends the others when one ends. What it cannot do is done here: a stopped
+ * process takes no signal but SIGKILL, and who was not linked yet does not know.
  */
-static int wait_for_nodes(uint32_t count)
+static void judge_nodes(struct watch *w)
 {
-	pid_t first_pid = children[0];
-	int first = STATUS_FAILED;
-	for (uint32_t left = count; left;) {
-		int status;
-		pid_t pid = wait(&status);
-		if (pid < 0 && errno == EINTR)
+	uint64_t now = now_ms();
+	/* Who was stopped itself (Ctrl-Z) has seen nobody go on. */
+	bool late = now - w->looked > 1000;
+	w->looked = now;
+	for (uint32_t i = 0; i < w->config->node_count; i++) {
+		if (!w->stopped[i] || !children[i])
 			continue;
-		if (pid < 0)
-			break;
-		left--;
-		alarm(PATIENCE_SECONDS);
-		for (uint32_t i = 0; i < count; i++)
-			if (children[i] == pid)
-				children[i] = 0;
-		if (pid == first_pid)
-			terminal_mend();
-		if (pid == first_pid)
-			first = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+		if (late)
+			w->stopped[i] = now;
+		if (now - w->stopped[i] < (w->ended ? STOPPED_END_MS : STOPPED_MS))
+			continue;
+		kill_node(w, i, "was stopped, and is killed so that the pod ends");
+		/* Perhaps nobody else has seen it at all. */
+		pass_on(SIGTERM);
 	}
-	return first;
+	if (!w->ended)
+		return;
+	if (!w->asked && now - w->ended >= PATIENCE_MS) {
+		w->asked = true;
+		pass_on(SIGTERM);
+	}
+	if (!w->killed && now - w->ended >= KILL_MS) {
+		w->killed = true;
+		for (uint32_t i = 0; i < w->config->node_count; i++)
+			if (children[i])
+				kill_node(w, i, "did not end, and is killed");
+	}
+}
+
+/* Until all are gone. The first node's status. */
+static int wait_for_nodes(const struct pod_config *config, uint32_t count)
+{
+	struct watch w = { .config = config, .left = count, .first_status = STATUS_FAILED };
+	struct timespec turn = { .tv_nsec = 100000000 };
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	w.looked = now_ms();
+	for (take_changes(&w); w.left; take_changes(&w)) {
+		judge_nodes(&w);
+		sigtimedwait(&set, NULL, &turn);
+	}
+	return w.first_status;
 }
 
 static int start_nodes(const struct run_command *command, const struct pod_config *config,
@@ -339,8 +419,10 @@ int cmd_run(int argc, char **argv)
 	signal(SIGTERM, pass_on);
 	if (signal(SIGHUP, pass_on) == SIG_IGN)
 		signal(SIGHUP, SIG_IGN); /* nohup */
-	signal(SIGALRM, out_of_patience);
-	status = wait_for_nodes(config->node_count);
+	uint32_t started = 0;
+	for (uint32_t i = 0; i < config->node_count; i++)
+		started += children[i] > 0;
+	status = wait_for_nodes(config, started);
 	if (r < 0)
 		status = STATUS_FAILED;
 out:
