@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -185,10 +186,22 @@ static struct pod_config *make_config(const struct run_command *command)
 		fprintf(file, "[node node%u]\naddress = 127.0.0.1:%u\nmemory = %llu\nvcpus = %u\n",
 			i, port[i], (unsigned long long)promise,
 			command->vcpus / command->nodes + (i < command->vcpus % command->nodes));
+	/* For this pod alone; never in a file or on a command line. */
+	uint8_t random[POD_SECRET_MAX / 4];
+	if (getrandom(random, sizeof(random), 0) != sizeof(random)) {
+		complain("no random numbers for the pod's secret: %s", strerror(errno));
+		fclose(file);
+		free(text);
+		return NULL;
+	}
 	fclose(file);
 	if (pod_config_parse(text, "eagre run", &config, why, sizeof(why)) < 0)
 		complain("%s", why);
 	free(text);
+	if (config) {
+		memcpy(config->secret, random, sizeof(random));
+		config->secret_size = sizeof(random);
+	}
 	return config;
 }
 

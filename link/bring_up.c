@@ -242,12 +242,15 @@ static void trouble(struct mesh *mesh, struct mesh_connection *connection, const
 	drop(mesh, connection);
 }
 
-static int send_hello(struct mesh_connection *connection, const struct handshake *hello)
+static int send_hello(const struct mesh *mesh, struct mesh_connection *connection,
+		      const struct handshake *hello)
 {
 	uint8_t bytes[HANDSHAKE_BYTES];
 	ssize_t sent;
 
 	handshake_encode(hello, bytes);
+	if (hello->node_count > 0) /* else a refusal, which proves nothing */
+		handshake_seal(bytes, mesh->secret, mesh->config.secret_size);
 	sent = send(connection->fd, bytes, sizeof(bytes), MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (sent == (ssize_t)sizeof(bytes))
 		return 0;
@@ -301,7 +304,7 @@ static void dial_connected(struct mesh *mesh, struct mesh_connection *connection
 	if (error == 0 && connected_to_itself(connection->fd))
 		error = ECONNREFUSED;
 	if (error == 0)
-		error = -send_hello(connection, &hello);
+		error = -send_hello(mesh, connection, &hello);
 	if (error != 0) {
 		trouble(mesh, connection, strerror(error));
 		return;
@@ -351,6 +354,11 @@ static int read_hello(struct mesh_connection *connection, struct handshake *ret_
 	return handshake_decode(connection->buffer, ret_hello) < 0 ? -EPROTO : 1;
 }
 
+static bool is_sealed(const struct mesh *mesh, const struct mesh_connection *connection)
+{
+	return handshake_is_sealed(connection->buffer, mesh->secret, mesh->config.secret_size);
+}
+
 static int dial_reply(struct mesh *mesh, struct mesh_connection *connection)
 {
 	struct handshake mine = my_hello(mesh, connection->node, connection->purpose);
@@ -373,6 +381,8 @@ static int dial_reply(struct mesh *mesh, struct mesh_connection *connection)
 	/* The listener has judged; where it saw nothing wrong we may (its answer may be for
 	 * another). */
 	verdict = theirs.version != mine.version ? HANDSHAKE_VERSION : theirs.verdict;
+	if (theirs.version == mine.version && !is_sealed(mesh, connection))
+		verdict = HANDSHAKE_SECRET;
 	if (verdict == HANDSHAKE_OK)
 		verdict = handshake_judge(&mine, &theirs);
 	if (verdict == HANDSHAKE_OK && theirs.node != connection->node)
@@ -492,8 +502,10 @@ static void refuse(struct mesh *mesh, struct mesh_connection *connection,
 	uint64_t now_ns = mesh_now_ns();
 
 	address_text(&connection->from, from);
-	snprintf(peer, sizeof(peer), "a node at %s", from);
-	if (theirs->node < mesh->config.node_count && theirs->node != mesh->config.self) {
+	snprintf(peer, sizeof(peer), "%s at %s",
+		 mine->verdict == HANDSHAKE_SECRET ? "somebody" : "a node", from);
+	if (mine->verdict != HANDSHAKE_SECRET && theirs->node < mesh->config.node_count &&
+	    theirs->node != mesh->config.self) {
 		snprintf(peer, sizeof(peer), "node %u (%s, from %s)", theirs->node,
 			 mesh->peer[theirs->node].name, from);
 		quiet_ns = &mesh->peer[theirs->node].refused_quiet_ns;
@@ -501,7 +513,8 @@ static void refuse(struct mesh *mesh, struct mesh_connection *connection,
 	handshake_explain(mine->verdict, HANDSHAKE_LISTENER, mine, theirs, peer, text,
 			  sizeof(text));
 	/* A verdict about this very node explains why it is still waited for. */
-	if (theirs->node < mesh->config.node_count && mesh->peer[theirs->node].up_count == 0)
+	if (theirs->node < mesh->config.node_count && theirs->node != mesh->config.self &&
+	    mesh->peer[theirs->node].up_count == 0)
 		snprintf(mesh->peer[theirs->node].trouble, sizeof(mesh->peer[0].trouble), "%s",
 			 text);
 
@@ -517,9 +530,25 @@ static void refuse(struct mesh *mesh, struct mesh_connection *connection,
 	mesh_progress(mesh, MESH_REFUSED, theirs->node, text);
 }
 
+/* Who has not the secret learns nothing from the rest. */
+static enum handshake_verdict judge_hello(struct mesh *mesh,
+					  const struct mesh_connection *connection,
+					  const struct handshake *mine,
+					  const struct handshake *theirs)
+{
+	enum handshake_verdict verdict;
+
+	if (theirs->version != mine->version)
+		return HANDSHAKE_VERSION;
+	if (!is_sealed(mesh, connection))
+		return HANDSHAKE_SECRET;
+	verdict = handshake_judge(mine, theirs);
+	return verdict == HANDSHAKE_OK ? judge_here(mesh, theirs) : verdict;
+}
+
 static int accept_hello(struct mesh *mesh, struct mesh_connection *connection)
 {
-	struct handshake mine, theirs;
+	struct handshake mine, theirs, answer;
 	int result = read_hello(connection, &theirs);
 
 	if (result == 0)
@@ -530,10 +559,11 @@ static int accept_hello(struct mesh *mesh, struct mesh_connection *connection)
 		return 0;
 	}
 	mine = my_hello(mesh, theirs.node, theirs.purpose);
-	mine.verdict = (uint8_t)handshake_judge(&mine, &theirs);
-	if (mine.verdict == HANDSHAKE_OK)
-		mine.verdict = (uint8_t)judge_here(mesh, &theirs);
-	if (send_hello(connection, &mine) < 0) {
+	mine.verdict = (uint8_t)judge_hello(mesh, connection, &mine, &theirs);
+	answer = mine;
+	if (mine.verdict == HANDSHAKE_VERSION || mine.verdict == HANDSHAKE_SECRET)
+		answer = handshake_refusal(&mine, (enum handshake_verdict)mine.verdict);
+	if (send_hello(mesh, connection, &answer) < 0) {
 		stranger(mesh, connection, MESH_STRANGER_GONE);
 		return 0;
 	}

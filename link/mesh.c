@@ -83,6 +83,11 @@ static int check_config(const struct mesh_config *config, char *why, size_t why_
 			 POD_NAME_MAX);
 		return -EINVAL;
 	}
+	if (config->secret_size > MESH_SECRET_MAX) {
+		snprintf(why, why_size, "the pod's secret must be %u bytes or fewer",
+			 MESH_SECRET_MAX);
+		return -EINVAL;
+	}
 	return 0;
 }
 
@@ -217,6 +222,9 @@ int mesh_create(const struct mesh_config *config, struct mesh **ret_mesh, char *
 	mesh->config = *config;
 	mesh->config.node = NULL;
 	mesh->config.pod_name = NULL;
+	mesh->config.secret = NULL;
+	if (config->secret_size > 0)
+		memcpy(mesh->secret, config->secret, config->secret_size);
 	if (mesh->config.timeout_ms == 0)
 		mesh->config.timeout_ms = TIMEOUT_MS;
 	if (mesh->config.handshake_ms == 0)

@@ -20,8 +20,8 @@
  * and does not come back, or takes connections without a word: they do not wait for it until the
  * deadline. Its END, if it says one, is the reason.
  *
- * Links carry no authentication yet: run a pod on a network where only its nodes can reach its
- * ports.
+ * A node proves itself by the pod's secret, in its hello; what follows is neither sealed nor secret:
+ * run a pod on a network where nobody else can listen or change what is sent.
  */
 #ifndef LINK_MESH_H
 #define LINK_MESH_H
@@ -35,7 +35,8 @@
 #include "link/control.h"
 
 #define MESH_WHY_MAX	 512 /* one line for the user */
-#define MESH_ADDRESS_MAX 64  /* "10.0.0.3:7000", "[fe80::1%eth0]:7000" */
+#define MESH_SECRET_MAX	 128
+#define MESH_ADDRESS_MAX 64 /* "10.0.0.3:7000", "[fe80::1%eth0]:7000" */
 
 struct mesh_node {
 	const char *name;    /* shorter than NODE_NAME_MAX */
@@ -55,6 +56,8 @@ struct mesh_config {
 	uint16_t node_count;	      /* 1..NODES_MAX */
 	const struct mesh_node *node; /* node_count of them */
 	uint16_t shard_count;	      /* 1..SHARDS_MAX */
+	const void *secret;	/* of the pod, copied; without it (size 0) hellos prove nothing */
+	size_t secret_size;	/* to MESH_SECRET_MAX */
 	uint64_t config_digest; /* of everything in the pod's config that nodes must agree on */
 	uint32_t capabilities;	/* HANDSHAKE_CAP_*: what this build and run must have in common */
 	uint32_t timeout_ms;	/* of mesh_bring_up(); 0: 60 s */

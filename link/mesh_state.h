@@ -81,6 +81,7 @@ enum mesh_stranger {
 struct mesh {
 	struct mesh_config config; /* pointers in it: not used after create, but for callbacks */
 	char pod_name[POD_NAME_MAX];
+	uint8_t secret[MESH_SECRET_MAX];
 	uint64_t incarnation;
 	int listener, epoll;
 	bool complete; /* bring-up is over */

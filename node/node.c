@@ -181,6 +181,8 @@ static int link_up(struct node *node, char *why, size_t why_size)
 		.node_count = (uint16_t)config->node_count,
 		.node = nodes,
 		.shard_count = (uint16_t)config->shard_count,
+		.secret = config->secret,
+		.secret_size = config->secret_size,
 		.config_digest = pod_config_digest(config),
 		.timeout_ms = LINK_SECONDS * 1000,
 		.progress = on_progress,

@@ -191,6 +191,27 @@ static int set_pod_spin(struct parse *p, const char *value)
 	return 1;
 }
 
+static int set_pod_secret(struct parse *p, const char *value)
+{
+	struct pod_config *c = p->config;
+	size_t size = strlen(value);
+	if (size < POD_SECRET_MIN || size > POD_SECRET_MAX)
+		return refuse(p, "[pod] secret: must be %d to %d characters", POD_SECRET_MIN,
+			      POD_SECRET_MAX);
+	c->secret_size = (uint32_t)size;
+	memcpy(c->secret, value, size);
+	return 1;
+}
+
+static int set_pod_secret_file(struct parse *p, const char *value)
+{
+	if (!value[0] || strlen(value) >= sizeof(p->config->secret_file))
+		return refuse(p, "[pod] secret_file = %s: must be a path of fewer than %zu bytes",
+			      value, sizeof(p->config->secret_file));
+	strcpy(p->config->secret_file, value);
+	return 1;
+}
+
 static int set_node_address(struct parse *p, const char *value)
 {
 	char host[ADDRESS_MAX];
@@ -230,10 +251,9 @@ static int set_node_vcpus(struct parse *p, const char *value)
 }
 
 static const struct key pod_keys[KEYS_MAX] = {
-	{ "name", set_pod_name },
-	{ "memory", set_pod_memory },
-	{ "shards", set_pod_shards },
-	{ "spin", set_pod_spin },
+	{ "name", set_pod_name },     { "memory", set_pod_memory },
+	{ "shards", set_pod_shards }, { "spin", set_pod_spin },
+	{ "secret", set_pod_secret }, { "secret_file", set_pod_secret_file },
 };
 
 static const struct key node_keys[KEYS_MAX] = {
@@ -472,6 +492,42 @@ int pod_config_parse(const char *text, const char *source, struct pod_config **r
 	return r;
 }
 
+/* The secret's file: one line. Others of this host must not read it, or it is none. */
+static int read_secret(struct pod_config *config, const char *path, char *why, size_t why_size)
+{
+	const char *name = config->secret_file;
+	char text[POD_SECRET_MAX + 2];
+	struct stat st;
+	ssize_t got = -1;
+	int r = 0, fd;
+	if (!name[0])
+		return 0;
+	fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &st) < 0 || (got = read(fd, text, sizeof(text))) < 0)
+		r = -errno;
+	if (fd >= 0)
+		close(fd);
+	while (got > 0 && (text[got - 1] == '\n' || text[got - 1] == '\r'))
+		got--;
+	if (r < 0)
+		snprintf(why, why_size, "%s: secret_file = %s: %s", path, name, strerror(-r));
+	else if (config->secret_size)
+		snprintf(why, why_size, "%s: give secret or secret_file, not both", path);
+	else if (!S_ISREG(st.st_mode) || (st.st_mode & 077))
+		snprintf(why, why_size,
+			 "%s: secret_file = %s: others than its owner may use it: chmod 600 it",
+			 path, name);
+	else if (got < POD_SECRET_MIN || got > POD_SECRET_MAX)
+		snprintf(why, why_size, "%s: secret_file = %s: must hold %d to %d characters", path,
+			 name, POD_SECRET_MIN, POD_SECRET_MAX);
+	else {
+		memcpy(config->secret, text, (size_t)got);
+		config->secret_size = (uint32_t)got;
+		return 0;
+	}
+	return r ? r : -EINVAL;
+}
+
 int pod_config_read(const char *path, struct pod_config **ret_config, char *why, size_t why_size)
 {
 	int r = 0;
@@ -504,7 +560,15 @@ int pod_config_read(const char *path, struct pod_config **ret_config, char *why,
 		snprintf(why, why_size, "%s: larger than %u bytes: not a pod configuration", path,
 			 CONFIG_BYTES_MAX);
 	} else {
-		r = parse_all(text, got, path, ret_config, why, why_size);
+		struct pod_config *config;
+		r = parse_all(text, got, path, &config, why, why_size);
+		if (!r) {
+			r = read_secret(config, path, why, why_size);
+			if (!r)
+				*ret_config = config;
+			else
+				free(config);
+		}
 	}
 out:
 	free(text);

@@ -10,6 +10,8 @@
  *	memory = 14G         ; guest memory; without it MEMORY_SHARE of the sum that is promised
  *	shards = 1           ; instances of the page protocol a node, each with its own thread
  *	spin = auto          ; auto | off: whether protocol threads may spin
+ *	secret = WORDS       ; without it whoever reaches a node's port may take part
+ *	secret_file = PATH   ; ... or a file on each host that holds it, for its owner's eyes only
  *
  *	[node alpha]         ; nodes in the order of the file; the first loads the guest
  *	address = 10.0.0.1:7700
@@ -25,7 +27,9 @@
 
 #include "core/limits.h"
 
-#define ADDRESS_MAX 128
+#define ADDRESS_MAX    128
+#define POD_SECRET_MAX 128 /* bytes; at least POD_SECRET_MIN */
+#define POD_SECRET_MIN 16
 
 /* Guest memory is at most this share of the promised memory: the page protocol needs room to move.
  */
@@ -45,6 +49,9 @@ struct pod_config {
 	uint64_t memory; /* of the guest, a multiple of CHUNK_BYTES */
 	uint32_t shard_count;
 	bool spin;
+	uint32_t secret_size;
+	uint8_t secret[POD_SECRET_MAX];
+	char secret_file[ADDRESS_MAX]; /* pod_config_read() has read it into secret */
 	uint32_t node_count, vcpu_count;
 	struct node_config node[NODES_MAX];
 };

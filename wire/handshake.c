@@ -19,6 +19,7 @@
 
 #include "core/coherence.h"
 #include "wire/control_message.h"
+#include "wire/hmac.h"
 #include "wire/page_frame.h"
 #include "wire/text.h"
 #include "wire/version.h"
@@ -38,12 +39,15 @@ struct wire_hello {
 	char pod_name[POD_NAME_MAX];
 	char node_name[NODE_NAME_MAX];
 	char build[HANDSHAKE_BUILD_MAX];
+	uint8_t mac[HANDSHAKE_MAC_BYTES];
 };
 static_assert(sizeof(struct wire_hello) == HANDSHAKE_BYTES);
 static_assert(offsetof(struct wire_hello, purpose) == HANDSHAKE_FIXED_BYTES);
 static_assert(offsetof(struct wire_hello, config_digest) == 32);
 static_assert(offsetof(struct wire_hello, pod_name) == 64);
 static_assert(offsetof(struct wire_hello, build) == 192);
+static_assert(offsetof(struct wire_hello, mac) == HANDSHAKE_BYTES - HANDSHAKE_MAC_BYTES);
+static_assert(HANDSHAKE_MAC_BYTES == HMAC_BYTES);
 
 uint64_t handshake_limits_digest(void)
 {
@@ -84,7 +88,32 @@ void handshake_encode(const struct handshake *hello, uint8_t out[HANDSHAKE_BYTES
 	wire_text_clean(w.pod_name, sizeof(w.pod_name), hello->pod_name);
 	wire_text_clean(w.node_name, sizeof(w.node_name), hello->node_name);
 	wire_text_clean(w.build, sizeof(w.build), hello->build);
+	memcpy(w.mac, hello->mac, sizeof(w.mac));
 	memcpy(out, &w, sizeof(w));
+}
+
+void handshake_seal(uint8_t bytes[HANDSHAKE_BYTES], const void *secret, size_t size)
+{
+	size_t before = HANDSHAKE_BYTES - HANDSHAKE_MAC_BYTES;
+
+	hmac_sha256(secret, size, bytes, before, bytes + before);
+}
+
+bool handshake_is_sealed(const uint8_t bytes[HANDSHAKE_BYTES], const void *secret, size_t size)
+{
+	size_t before = HANDSHAKE_BYTES - HANDSHAKE_MAC_BYTES;
+	uint8_t mac[HMAC_BYTES];
+
+	hmac_sha256(secret, size, bytes, before, mac);
+	return hmac_equal(mac, bytes + before);
+}
+
+struct handshake handshake_refusal(const struct handshake *mine, enum handshake_verdict verdict)
+{
+	return (struct handshake){ .version = mine->version,
+				   .node = mine->node,
+				   .peer = mine->peer,
+				   .verdict = (uint8_t)verdict };
 }
 
 int handshake_decode_fixed(const uint8_t in[HANDSHAKE_FIXED_BYTES], struct handshake *ret_hello,
@@ -124,6 +153,12 @@ int handshake_decode(const uint8_t in[HANDSHAKE_BYTES], struct handshake *ret_he
 		*ret_hello = hello;
 		return 0;
 	}
+	if (hello.verdict == HANDSHAKE_SECRET) { /* handshake_refusal() */
+		if (!wire_zero(in + HANDSHAKE_FIXED_BYTES, HANDSHAKE_BYTES - HANDSHAKE_FIXED_BYTES))
+			return -EPROTO;
+		*ret_hello = hello;
+		return 0;
+	}
 	memcpy(&w, in, sizeof(w));
 	hello.purpose = le16toh(w.purpose);
 	hello.shard_count = le16toh(w.shard_count);
@@ -135,6 +170,7 @@ int handshake_decode(const uint8_t in[HANDSHAKE_BYTES], struct handshake *ret_he
 	memcpy(hello.pod_name, w.pod_name, sizeof(w.pod_name));
 	memcpy(hello.node_name, w.node_name, sizeof(w.node_name));
 	memcpy(hello.build, w.build, sizeof(w.build));
+	memcpy(hello.mac, w.mac, sizeof(w.mac));
 	if (w.zero2 != 0 || w.zero3 != 0 || w.zero4 != 0 ||
 	    hello.purpose >= HANDSHAKE_PURPOSE_MAX || hello.shard_count == 0 ||
 	    hello.shard_count > SHARDS_MAX || hello.node_count == 0 ||
@@ -170,164 +206,120 @@ enum handshake_verdict handshake_judge(const struct handshake *mine, const struc
 	return HANDSHAKE_OK;
 }
 
-/*
- * The words for each verdict, to the side that dialled and to the one that listened. {fields} are
- * filled in once; what stands for them is not looked at again.
- */
-static const char version_text[] =
-	"{peer} runs Eagre protocol {their version}, this is {my version}: install the same version "
-	"on all nodes";
-static const char pod_text[] =
-	"{peer} belongs to pod \"{their pod}\", this node to pod \"{my pod}\": give each pod addresses "
-	"of its own, and all nodes of a pod the same configuration";
-static const char config_text[] =
-	"{peer} was started with another configuration of pod \"{my pod}\" (digest {their digest}, "
-	"here {my digest}): copy one file to all nodes";
-static const char shards_text[] =
-	"{peer} has {their shards} shards, this node {my shards}: set the same number on all nodes";
-static const char capabilities_text[] =
-	"{peer} was built or started with other capabilities ({their capabilities}, here "
-	"{my capabilities}): run the same program in the same way on all nodes";
-static const char limits_text[] =
-	"{peer} ({their build}) was built with other limits than this node ({my build}): install "
-	"the same build on all nodes";
-
-static const struct verdict_text {
-	const char *listener, *dialler;
-} verdict_texts[HANDSHAKE_VERDICT_LIMIT] = {
-	[HANDSHAKE_VERSION] = { version_text, version_text },
-	[HANDSHAKE_POD] = { pod_text, pod_text },
-	[HANDSHAKE_WRONG_NODE] = {
-		"{peer} says it is node {their node} and wants node {their peer}, but this is node "
-		"{my node}: addresses are mixed up; start each node on its own host, with the same "
-		"configuration",
-		"{peer} says it is node {their node}: addresses are mixed up; start each node on its "
-		"own host, with the same configuration",
-	},
-	[HANDSHAKE_UNKNOWN_NODE] = {
-		"{peer} says it is node {their node}, which is {known}: give all nodes the same "
-		"configuration, and start each once",
-		"{peer} has no other node {my node} in its configuration: give all nodes the same "
-		"configuration, and start each once",
-	},
-	[HANDSHAKE_CONFIG] = { config_text, config_text },
-	[HANDSHAKE_SHARDS] = { shards_text, shards_text },
-	[HANDSHAKE_CAPABILITIES] = { capabilities_text, capabilities_text },
-	[HANDSHAKE_LIMITS] = { limits_text, limits_text },
-	[HANDSHAKE_DUPLICATE] = {
-		"{peer} is linked already, and a second process says it is node {their node}: start "
-		"each node once",
-		"{peer} is linked with another process that says it is node {my node}: start each "
-		"node once",
-	},
-	[HANDSHAKE_RUNNING] = {
-		"{peer} wants to join, but the pod is complete and running: end this pod first",
-		"{peer} says that its pod is complete and running: end that pod first",
-	},
-};
-
-#define FIELD_MAX 64u
-
-enum number_form { DECIMAL, HEX, DIGEST };
-
-static void put_number(char value[FIELD_MAX], enum number_form form, uint64_t number)
-{
-	unsigned long long n = number;
-
-	if (form == DECIMAL)
-		snprintf(value, FIELD_MAX, "%llu", n);
-	else if (form == HEX)
-		snprintf(value, FIELD_MAX, "%#llx", n);
-	else
-		snprintf(value, FIELD_MAX, "%016llx", n);
-}
-
-/* A field of one side's hello, in value; NULL: there is none of this name. */
-static const char *side_field(const struct handshake *hello, const char *name, size_t length,
-			      char value[FIELD_MAX])
-{
-	const struct {
-		const char *name, *text;
-		uint64_t number;
-		enum number_form form;
-	} fields[] = {
-		{ "version", NULL, hello->version, DECIMAL },
-		{ "node", NULL, hello->node, DECIMAL },
-		{ "peer", NULL, hello->peer, DECIMAL },
-		{ "shards", NULL, hello->shard_count, DECIMAL },
-		{ "digest", NULL, hello->config_digest, DIGEST },
-		{ "capabilities", NULL, hello->capabilities, HEX },
-		{ "pod", hello->pod_name, 0, DECIMAL },
-		{ "build", hello->build, 0, DECIMAL },
-	};
-
-	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-		if (strlen(fields[i].name) != length || strncmp(fields[i].name, name, length) != 0)
-			continue;
-		if (fields[i].text)
-			return fields[i].text;
-		put_number(value, fields[i].form, fields[i].number);
-		return value;
-	}
-	return NULL;
-}
-
-struct sides {
-	const struct handshake *mine, *theirs;
-	const char *peer;
-};
-
-/* What stands for the field `name`, without its braces. An unknown one is our own bug. */
-static const char *field_text(const struct sides *sides, const char *name, size_t length,
-			      char value[FIELD_MAX])
-{
-	const char *text = NULL;
-
-	if (length == 4 && strncmp(name, "peer", 4) == 0)
-		text = sides->peer;
-	else if (length == 5 && strncmp(name, "known", 5) == 0)
-		text = sides->theirs->node == sides->mine->node
-			       ? "this node's own number"
-			       : "not in this node's configuration";
-	else if (strncmp(name, "their ", 6) == 0)
-		text = side_field(sides->theirs, name + 6, length - 6, value);
-	else if (strncmp(name, "my ", 3) == 0)
-		text = side_field(sides->mine, name + 3, length - 3, value);
-	assert(text);
-	return text;
-}
-
 void handshake_explain(enum handshake_verdict verdict, enum handshake_role my_role,
 		       const struct handshake *mine, const struct handshake *theirs,
 		       const char *peer, char *text, size_t size)
 {
-	const struct sides sides = { mine, theirs, peer };
-	const struct verdict_text *words =
-		(unsigned)verdict < HANDSHAKE_VERDICT_LIMIT ? &verdict_texts[verdict] : NULL;
-	const char *from = !words			  ? NULL
-			   : my_role == HANDSHAKE_DIALLER ? words->dialler
-							  : words->listener;
-	size_t filled = 0;
+	bool dialled = my_role == HANDSHAKE_DIALLER;
 
-	if (!from) {
-		snprintf(text, size, "%s refused for reason %d", peer, (int)verdict);
+	switch (verdict) {
+	case HANDSHAKE_VERSION:
+		snprintf(
+			text, size,
+			"%s runs Eagre protocol %u, this is %u: install the same version on all nodes",
+			peer, theirs->version, mine->version);
 		return;
+	case HANDSHAKE_SECRET:
+		snprintf(text, size,
+			 "%s %s: it is of another pod, or has another secret in its configuration: "
+			 "give all nodes of a pod the same",
+			 peer,
+			 dialled ? "does not take this node's hello for one of its pod"
+				 : "does not know this pod's secret");
+		return;
+	case HANDSHAKE_POD:
+		snprintf(
+			text, size,
+			"%s belongs to pod \"%s\", this node to pod \"%s\": give each pod addresses "
+			"of its own, and all nodes of a pod the same configuration",
+			peer, theirs->pod_name, mine->pod_name);
+		return;
+	case HANDSHAKE_WRONG_NODE:
+		if (dialled)
+			snprintf(
+				text, size,
+				"%s says it is node %u: addresses are mixed up; start each node on its "
+				"own host, with the same configuration",
+				peer, theirs->node);
+		else
+			snprintf(
+				text, size,
+				"%s says it is node %u and wants node %u, but this is node %u: addresses "
+				"are mixed up; start each node on its own host, with the same "
+				"configuration",
+				peer, theirs->node, theirs->peer, mine->node);
+		return;
+	case HANDSHAKE_UNKNOWN_NODE:
+		if (dialled)
+			snprintf(
+				text, size,
+				"%s has no other node %u in its configuration: give all nodes the same "
+				"configuration, and start each once",
+				peer, mine->node);
+		else
+			snprintf(text, size,
+				 "%s says it is node %u, which is %s: give all nodes the same "
+				 "configuration, and start each once",
+				 peer, theirs->node,
+				 theirs->node == mine->node ? "this node's own number"
+							    : "not in this node's configuration");
+		return;
+	case HANDSHAKE_CONFIG:
+		snprintf(
+			text, size,
+			"%s was started with another configuration of pod \"%s\" (digest %016llx, here "
+			"%016llx): copy one file to all nodes",
+			peer, mine->pod_name, (unsigned long long)theirs->config_digest,
+			(unsigned long long)mine->config_digest);
+		return;
+	case HANDSHAKE_SHARDS:
+		snprintf(text, size,
+			 "%s has %u shards, this node %u: set the same number on all nodes", peer,
+			 theirs->shard_count, mine->shard_count);
+		return;
+	case HANDSHAKE_CAPABILITIES:
+		snprintf(
+			text, size,
+			"%s was built or started with other capabilities (%#x, here %#x): run the same "
+			"program in the same way on all nodes",
+			peer, theirs->capabilities, mine->capabilities);
+		return;
+	case HANDSHAKE_LIMITS:
+		snprintf(
+			text, size,
+			"%s (%s) was built with other limits than this node (%s): install the same "
+			"build on all nodes",
+			peer, theirs->build, mine->build);
+		return;
+	case HANDSHAKE_DUPLICATE:
+		if (dialled)
+			snprintf(
+				text, size,
+				"%s is linked with another process that says it is node %u: start each "
+				"node once",
+				peer, mine->node);
+		else
+			snprintf(
+				text, size,
+				"%s is linked already, and a second process says it is node %u: start "
+				"each node once",
+				peer, theirs->node);
+		return;
+	case HANDSHAKE_RUNNING:
+		if (dialled)
+			snprintf(text, size,
+				 "%s says that its pod is complete and running: end that pod first",
+				 peer);
+		else
+			snprintf(
+				text, size,
+				"%s wants to join, but the pod is complete and running: end this pod "
+				"first",
+				peer);
+		return;
+	case HANDSHAKE_OK:
+	case HANDSHAKE_VERDICT_LIMIT:
+		break;
 	}
-	while (*from && filled + 1 < size) {
-		size_t plain = strcspn(from, "{");
-		char value[FIELD_MAX];
-		const char *field = "";
-
-		if (from[plain] == '{') {
-			size_t length = strcspn(from + plain, "}") - 1;
-
-			field = field_text(&sides, from + plain + 1, length, value);
-			filled += (size_t)snprintf(text + filled, size - filled, "%.*s%s",
-						   (int)plain, from, field);
-			from += plain + length + 2;
-		} else {
-			filled += (size_t)snprintf(text + filled, size - filled, "%s", from);
-			from += plain;
-		}
-	}
+	snprintf(text, size, "%s refused for reason %d", peer, (int)verdict);
 }

@@ -17,11 +17,17 @@
  *       24 capabilities u32  28 zero u32
  *       32 config_digest u64                     40 incarnation u64
  *       48 limits_digest u64                     56 zero u64
- *       64 pod_name[64]     128 node_name[64]   192 build[64]       256
+ *       64 pod_name[64]     128 node_name[64]   192 build[32]       224 mac[32]            256
+ *
+ * The MAC (HMAC-SHA-256 of the 224 bytes before it) is made with the pod's secret; without one the
+ * key is empty and the MAC proves nothing. Who does not know the secret hears no more than a
+ * verdict: all else in that hello is zero (handshake_refusal()). It proves who a node is at the
+ * start of a connection; what is said on it later is neither sealed nor secret.
  */
 #ifndef WIRE_HANDSHAKE_H
 #define WIRE_HANDSHAKE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,7 +35,8 @@
 
 #define HANDSHAKE_BYTES	      256u
 #define HANDSHAKE_FIXED_BYTES 16u /* that mean the same in every version */
-#define HANDSHAKE_BUILD_MAX   64u
+#define HANDSHAKE_BUILD_MAX   32u
+#define HANDSHAKE_MAC_BYTES   32u
 
 /* Purpose of a connection: control, or page channel of shard k. */
 #define HANDSHAKE_CONTROL     0u
@@ -52,6 +59,7 @@ enum handshake_verdict {
 	HANDSHAKE_LIMITS,    /* built with other core/limits.h */
 	HANDSHAKE_DUPLICATE, /* this node number is linked already */
 	HANDSHAKE_RUNNING,   /* the pod is complete and running */
+	HANDSHAKE_SECRET,    /* another secret of the pod, or none */
 	HANDSHAKE_VERDICT_LIMIT,
 };
 
@@ -66,12 +74,20 @@ struct handshake {
 	char pod_name[POD_NAME_MAX];
 	char node_name[NODE_NAME_MAX];
 	char build[HANDSHAKE_BUILD_MAX]; /* "eagre 0.1.0", for people */
+	uint8_t mac[HANDSHAKE_MAC_BYTES];
 };
 
 /* Of this build's core/limits.h. */
 uint64_t handshake_limits_digest(void);
 
 void handshake_encode(const struct handshake *hello, uint8_t out[HANDSHAKE_BYTES]);
+
+/* Puts the MAC into an encoded hello; whether a received one has the right MAC. */
+void handshake_seal(uint8_t bytes[HANDSHAKE_BYTES], const void *secret, size_t size);
+bool handshake_is_sealed(const uint8_t bytes[HANDSHAKE_BYTES], const void *secret, size_t size);
+
+/* A hello that says who is asked, the version and the verdict, and nothing else. */
+struct handshake handshake_refusal(const struct handshake *mine, enum handshake_verdict verdict);
 
 /*
  * The first HANDSHAKE_FIXED_BYTES: 0 and *ret_version, node, peer, verdict set (the rest zero) and

@@ -58,6 +58,44 @@ static void test_round_trip(void **state)
 	assert_memory_equal(bytes, fixed, sizeof(fixed));
 }
 
+/* Every bit of a hello is under the seal, and only the right secret opens it. */
+static void test_seal(void **state)
+{
+	static const char secret[] = "no tide comes twice";
+	struct handshake hello = make(2, 1), back;
+	uint8_t bytes[HANDSHAKE_BYTES];
+
+	handshake_encode(&hello, bytes);
+	assert_false(handshake_is_sealed(bytes, secret, sizeof(secret)));
+	assert_false(handshake_is_sealed(bytes, NULL, 0));
+	handshake_seal(bytes, secret, sizeof(secret));
+	assert_true(handshake_is_sealed(bytes, secret, sizeof(secret)));
+	assert_false(handshake_is_sealed(bytes, secret, sizeof(secret) - 2));
+	assert_false(handshake_is_sealed(bytes, NULL, 0));
+	assert_int_equal(handshake_decode(bytes, &back), 0);
+	for (unsigned bit = 0; bit < 8 * HANDSHAKE_BYTES; bit++) {
+		bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		assert_false(handshake_is_sealed(bytes, secret, sizeof(secret)));
+		bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+	}
+}
+
+/* What a stranger hears: the fixed part. */
+static void test_refusal(void **state)
+{
+	struct handshake hello = make(2, 1), refusal, back;
+	uint8_t bytes[HANDSHAKE_BYTES];
+
+	refusal = handshake_refusal(&hello, HANDSHAKE_SECRET);
+	handshake_encode(&refusal, bytes);
+	for (size_t i = HANDSHAKE_FIXED_BYTES; i < HANDSHAKE_BYTES; i++)
+		assert_int_equal(bytes[i], 0);
+	assert_int_equal(handshake_decode(bytes, &back), 0);
+	assert_int_equal(back.verdict, HANDSHAKE_SECRET);
+	bytes[100] = 1;
+	assert_int_equal(handshake_decode(bytes, &back), -EPROTO);
+}
+
 static void expect_malformed(size_t at, uint8_t value)
 {
 	struct handshake hello = make(2, 1), back;
@@ -225,7 +263,8 @@ static void test_text(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_malformed),
+		cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_seal),
+		cmocka_unit_test(test_refusal),	      cmocka_unit_test(test_malformed),
 		cmocka_unit_test(test_other_version), cmocka_unit_test(test_judge),
 		cmocka_unit_test(test_explain),	      cmocka_unit_test(test_text),
 	};

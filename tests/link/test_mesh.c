@@ -175,6 +175,7 @@ static void assert_says(const char *text, const char *part)
 }
 
 static int listen_at(const char *address);
+static int connect_to(const char *address);
 
 /* ---- Coming up ---- */
 
@@ -291,6 +292,82 @@ static void test_restart_during_bring_up(void **state)
 		assert_int_equal(finish(&pod[i]), 0);
 	check_all_channels(pod, 3);
 	end_pod(pod, 3);
+}
+
+/* One secret: they link. Another one, or none: refused, and told nothing of the pod. */
+static void test_secrets(void **state)
+{
+	static const char *const secret[] = { "of one pod, long", "of another, longer", "" };
+
+	for (int a = 0; a < 3; a++) {
+		struct node *pod = make_pod(2);
+
+		pod[0].config.secret = secret[0];
+		pod[0].config.secret_size = strlen(secret[0]);
+		pod[1].config.secret = secret[a];
+		pod[1].config.secret_size = strlen(secret[a]);
+		start(&pod[0]);
+		start(&pod[1]);
+		if (a == 0) {
+			assert_int_equal(finish(&pod[0]), 0);
+			assert_int_equal(finish(&pod[1]), 0);
+		} else {
+			assert_int_equal(finish(&pod[1]), -ECONNREFUSED);
+			assert_says(pod[1].why, "node 0 (alpha");
+			assert_says(pod[1].why, "secret");
+			wait_logged(&pod[0], "does not know this pod's secret");
+			cancel(&pod[0]);
+			finish(&pod[0]);
+		}
+		end_pod(pod, 2);
+	}
+}
+
+/* Who knows all of the pod but its secret: hears a verdict, is not linked, and keeps nobody out. */
+static void test_stranger_with_digest(void **state)
+{
+	static const char secret[] = "the pod's own secret";
+	struct handshake hello = {
+		.version = WIRE_VERSION,
+		.node = 1,
+		.shard_count = 2,
+		.node_count = 2,
+		.config_digest = 0x1234,
+		.incarnation = 7,
+		.limits_digest = handshake_limits_digest(),
+		.pod_name = "tide",
+		.node_name = "beta",
+		.build = "eagre",
+	};
+	uint8_t bytes[HANDSHAKE_BYTES];
+	struct node *pod = make_pod(2);
+	size_t got = 0;
+	int fd;
+
+	for (int i = 0; i < 2; i++) {
+		pod[i].config.secret = secret;
+		pod[i].config.secret_size = sizeof(secret);
+	}
+	start(&pod[0]);
+	wait_logged(&pod[0], "WAITING 1");
+	fd = connect_to(pod[0].peers[0].address);
+	handshake_encode(&hello, bytes);
+	handshake_seal(bytes, NULL, 0);
+	assert_int_equal(send(fd, bytes, sizeof(bytes), MSG_NOSIGNAL), sizeof(bytes));
+	while (got < sizeof(bytes)) {
+		ssize_t n = recv(fd, bytes + got, sizeof(bytes) - got, 0);
+
+		assert_true(n > 0);
+		got += (size_t)n;
+	}
+	assert_int_equal(bytes[12], HANDSHAKE_SECRET);
+	for (size_t i = HANDSHAKE_FIXED_BYTES; i < HANDSHAKE_BYTES; i++)
+		assert_int_equal(bytes[i], 0);
+	start(&pod[1]);
+	assert_int_equal(finish(&pod[0]), 0);
+	assert_int_equal(finish(&pod[1]), 0);
+	close(fd);
+	end_pod(pod, 2);
 }
 
 static void on_ended(void *ctx, const struct control_end *end)
@@ -640,6 +717,7 @@ static void test_other_limits(void **state)
 	start(&pod[0]);
 	fd = connect_to(pod[0].peers[0].address);
 	handshake_encode(&hello, bytes);
+	handshake_seal(bytes, NULL, 0);
 	assert_int_equal(write(fd, bytes, sizeof(bytes)), sizeof(bytes));
 	wait_logged(&pod[0], "(odd) was built with other limits than this node");
 	close(fd);
@@ -911,6 +989,8 @@ int main(void)
 		cmocka_unit_test(test_lost_during_bring_up),
 		cmocka_unit_test(test_stopped_before_handshake),
 		cmocka_unit_test(test_flapping),
+		cmocka_unit_test(test_secrets),
+		cmocka_unit_test(test_stranger_with_digest),
 		cmocka_unit_test(test_missing_node),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_wrong_number),

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "node/pod_config.h"
@@ -159,6 +160,52 @@ static void test_refuses_files(void **state)
 	assert_null(c);
 }
 
+static int read_with(const char *extra, struct pod_config **ret_config, char *why, size_t size)
+{
+	char path[] = "/tmp/test_pod_config.XXXXXX";
+	int fd = mkstemp(path), r;
+	assert_true(fd >= 0);
+	dprintf(fd, "[pod]\n%s\n" TWO_NODES, extra);
+	close(fd);
+	r = pod_config_read(path, ret_config, why, size);
+	unlink(path);
+	return r;
+}
+
+/* In the file, or in one of its own that nobody else may read. */
+static void test_secret(void **state)
+{
+	char path[] = "/tmp/test_pod_secret.XXXXXX", line[128], both[256], why[512];
+	struct pod_config *c = NULL;
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "a secret in a file\n", 19), 19);
+	assert_int_equal(read_with("secret = 0123456789abcdef", &c, why, sizeof(why)), 0);
+	assert_int_equal(c->secret_size, 16);
+	assert_memory_equal(c->secret, "0123456789abcdef", 16);
+	free(c);
+	snprintf(line, sizeof(line), "secret_file = %s", path);
+	assert_int_equal(read_with(line, &c, why, sizeof(why)), 0);
+	assert_int_equal(c->secret_size, 18);
+	assert_memory_equal(c->secret, "a secret in a file", 18);
+	free(c);
+	c = NULL;
+	snprintf(both, sizeof(both), "secret = 0123456789abcdef\n%s", line);
+	assert_int_equal(read_with(both, &c, why, sizeof(why)), -EINVAL);
+	assert_non_null(strstr(why, "not both"));
+	assert_int_equal(fchmod(fd, 0640), 0);
+	assert_int_equal(read_with(line, &c, why, sizeof(why)), -EINVAL);
+	assert_non_null(strstr(why, "chmod 600"));
+	assert_int_equal(read_with("secret = short", &c, why, sizeof(why)), -EINVAL);
+	assert_int_equal(read_with("secret_file = /nowhere", &c, why, sizeof(why)), -ENOENT);
+	assert_int_equal(fchmod(fd, 0600), 0);
+	assert_int_equal(ftruncate(fd, 0), 0);
+	assert_int_equal(read_with(line, &c, why, sizeof(why)), -EINVAL);
+	assert_null(c);
+	close(fd);
+	unlink(path);
+}
+
 static void test_sizes(void **state)
 {
 	uint64_t size = 7;
@@ -197,6 +244,7 @@ int main(void)
 		cmocka_unit_test(test_reads_a_pod),
 		cmocka_unit_test(test_refuses_and_names),
 		cmocka_unit_test(test_refuses_files),
+		cmocka_unit_test(test_secret),
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_digest),
 	};
