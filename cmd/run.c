@@ -221,6 +221,7 @@ static struct node_options options_of(const struct run_command *command,
 	return (struct node_options){
 		.config = config,
 		.self = self,
+		.all_here = true,
 		.engine = command->engine,
 		.engine_note = command->engine_note,
 		.guest = self == 0 ? guest : NULL,

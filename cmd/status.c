@@ -86,12 +86,19 @@ static json_t *ask(const char *path)
 	}
 	strcpy(address.sun_path, path);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* A stopped node answers nobody, and once its queue is full nobody gets in, either. */
+	struct timeval patience = { .tv_sec = ANSWER_SECONDS };
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-		complain("%s: %s; is a pod running on this machine?", path, strerror(errno));
+		if (errno == EAGAIN)
+			complain("%s: no answer within %d s; the node is stuck or stopped", path,
+				 ANSWER_SECONDS);
+		else
+			complain("%s: %s; is a pod running on this machine?", path,
+				 strerror(errno));
 		goto out;
 	}
-	struct timeval patience = { .tv_sec = ANSWER_SECONDS };
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	json_error_t error;
 	answer = json_loadfd(fd, 0, &error);
 	if (!answer)
@@ -196,9 +203,14 @@ int cmd_status(int argc, char **argv)
 		complain("status takes no argument '%s'; see eagre status --help", argv[optind]);
 		return STATUS_USAGE;
 	}
-	if (optind < argc) {
-		complain("status takes no argument '%s'; see eagre status --help", argv[optind]);
-		return STATUS_USAGE;
+	if (!search.path[0] && status_socket_dir_check() == -EPERM) {
+		char dir[256];
+		status_socket_dir(dir, sizeof(dir));
+		complain(
+			"%s: it belongs to somebody else, or others may write to it: what is in it may "
+			"be no pod of yours",
+			dir);
+		return STATUS_FAILED;
 	}
 	if (!search.path[0] && find_socket(&search) != 1) {
 		if (search.found)

@@ -244,7 +244,6 @@ static void serve_request(struct devices *d, struct request *r)
 	msg.io_reply = (struct control_io_reply){
 		.id = r->io.id,
 		.vcpu = r->io.vcpu,
-		.status = CONTROL_IO_DONE,
 		.size = r->io.size,
 		.count = r->io.write ? 0 : r->io.count,
 	};

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "machine/loader.h"
+#include "memory/host_memory.h"
 #include "memory/uffd_probe.h"
 #include "node/node_state.h"
 #include "node/say.h"
@@ -130,6 +131,21 @@ static uint64_t pager_now(void *ctx)
 	return node_now_ns(ctx);
 }
 
+static int check_memory(const struct node_options *options, char *why, size_t why_size)
+{
+	const struct pod_config *config = options->config;
+	struct host_memory memory;
+	uint64_t promised = 0, mapped = 0;
+	for (uint32_t n = 0; n < config->node_count; n++) {
+		if (n != options->self && !options->all_here)
+			continue;
+		promised += config->node[n].memory;
+		mapped += config->memory;
+	}
+	host_memory_probe("", &memory);
+	return host_memory_check(&memory, promised, mapped, why, why_size);
+}
+
 static int check(const struct node_options *options, struct engine_features *ret_features,
 		 struct memory_map *ret_map, char *why, size_t why_size)
 {
@@ -143,6 +159,8 @@ static int check(const struct node_options *options, struct engine_features *ret
 	}
 	if (!r)
 		r = uffd_probe(&uffd, why, why_size);
+	if (!r)
+		r = check_memory(options, why, why_size);
 	if (!r)
 		r = options->engine->probe(ret_features, why, why_size);
 	if (r < 0)
@@ -490,6 +508,11 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 	if (r == -EADDRINUSE)
 		snprintf(why, why_size, "a node '%s' of a pod '%s' runs on this host already",
 			 node->config->node[node->self].name, node->config->name);
+	else if (r == -EPERM)
+		snprintf(
+			why, why_size,
+			"the folder of status sockets belongs to somebody else, or others may write "
+			"to it: set XDG_RUNTIME_DIR to one of your own");
 	else if (r < 0)
 		snprintf(why, why_size, "the status socket cannot be made: %s", strerror(-r));
 	if (!r)

@@ -19,8 +19,6 @@
 #include "node/console.h"
 #include "node/pod_config.h"
 
-#define NODE_INITRDS_MAX 4
-
 /* What node 0 runs. Files are mapped by the caller and outlive the node. */
 struct node_file {
 	const char *name;
@@ -40,6 +38,7 @@ struct node_guest {
 struct node_options {
 	const struct pod_config *config;
 	uint16_t self;
+	bool all_here; /* all nodes of the pod run on this host, and share its memory */
 	const struct engine_ops *engine;
 	const char *engine_note; /* why this engine: said when the host has been checked; or "" */
 	const struct node_guest *guest;		      /* node 0; NULL on the others */

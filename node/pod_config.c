@@ -422,6 +422,11 @@ static int check_nodes(struct parse *p)
 		node->vcpu_first = c->vcpu_count;
 		c->vcpu_count += node->vcpu_count;
 	}
+	for (uint32_t v = 0, i = 0; v < VCPUS_MAX; v++) {
+		while (i < c->node_count && v >= c->node[i].vcpu_first + c->node[i].vcpu_count)
+			i++;
+		c->vcpu_node[v] = i < c->node_count ? (uint16_t)i : NODE_NONE;
+	}
 	return 1;
 }
 
@@ -610,8 +615,5 @@ uint16_t pod_config_find(const struct pod_config *config, const char *name)
 
 uint16_t pod_config_vcpu_node(const struct pod_config *config, uint32_t number)
 {
-	for (uint32_t i = 0; i < config->node_count; i++)
-		if (number - config->node[i].vcpu_first < config->node[i].vcpu_count)
-			return (uint16_t)i;
-	return NODE_NONE;
+	return number < VCPUS_MAX ? config->vcpu_node[number] : NODE_NONE;
 }

@@ -53,6 +53,7 @@ struct pod_config {
 	uint8_t secret[POD_SECRET_MAX];
 	char secret_file[ADDRESS_MAX]; /* pod_config_read() has read it into secret */
 	uint32_t node_count, vcpu_count;
+	uint16_t vcpu_node[VCPUS_MAX]; /* derived; NODE_NONE beyond vcpu_count */
 	struct node_config node[NODES_MAX];
 };
 

@@ -29,6 +29,15 @@ struct status_socket {
 	void *context;
 };
 
+/* The folder that logind makes for a user. */
+static bool is_ours(const char *parent, uid_t user)
+{
+	char dir[64];
+	struct stat st;
+	snprintf(dir, sizeof(dir), "%s%u", parent, user);
+	return lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == user;
+}
+
 void status_socket_dir(char *path, size_t size)
 {
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
@@ -36,8 +45,20 @@ void status_socket_dir(char *path, size_t size)
 		snprintf(path, size, "/run/eagre");
 	else if (runtime && runtime[0] == '/')
 		snprintf(path, size, "%s/eagre", runtime);
+	else if (is_ours("/run/user/", geteuid()))
+		snprintf(path, size, "/run/user/%u/eagre", geteuid());
 	else
 		snprintf(path, size, "/tmp/eagre-%u", geteuid());
+}
+
+int status_socket_dir_check(void)
+{
+	char dir[PATH_MAX];
+	struct stat st;
+	status_socket_dir(dir, sizeof(dir));
+	if (lstat(dir, &st) < 0)
+		return -errno;
+	return S_ISDIR(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & 022) ? 0 : -EPERM;
 }
 
 static void swap_dots(char *name, char from, char to)
@@ -108,12 +129,15 @@ int status_socket_remove_dead(const char *path)
 	if (strlen(path) >= sizeof(address.sun_path))
 		return -ENAMETOOLONG;
 	strcpy(address.sun_path, path);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* Behind a full queue (EAGAIN) somebody lives, if only stopped. */
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
 	int r = connect(fd, (const struct sockaddr *)&address, sizeof(address)) ? -errno
 										: -EADDRINUSE;
 	close(fd);
+	if (r == -EAGAIN)
+		r = -EADDRINUSE;
 	if (r == -ECONNREFUSED)
 		r = unlink(path) ? -errno : 0;
 	return r == -ENOENT ? 0 : r;
@@ -146,9 +170,12 @@ static int listen_at(struct status_socket *s, const char *pod, const char *node)
 	status_socket_dir(dir, sizeof(dir));
 	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
 		return -errno;
+	int r = status_socket_dir_check();
+	if (r < 0)
+		return r;
 	s->address.sun_family = AF_UNIX;
 	path_make(pod, node, s->address.sun_path, sizeof(s->address.sun_path));
-	int r = status_socket_remove_dead(s->address.sun_path);
+	r = status_socket_remove_dead(s->address.sun_path);
 	if (r < 0)
 		return r;
 	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

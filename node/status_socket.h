@@ -3,8 +3,8 @@
  * The local socket on which a node says what its pod does. Only the user who runs the node may
  * connect.
  *
- * Path: DIR/POD.NODE.sock, DIR being /run/eagre for root, else $XDG_RUNTIME_DIR/eagre (or
- * /tmp/eagre-UID). A connection gets one JSON object and is closed. Names of pods and nodes may
+ * Path: DIR/POD.NODE.sock, DIR being /run/eagre for root, else $XDG_RUNTIME_DIR/eagre,
+ * /run/user/UID/eagre, or /tmp/eagre-UID; it must belong to the user, and to him alone. A connection gets one JSON object and is closed. Names of pods and nodes may
  * have dots in them, so the socket's name writes those as '%'.
  */
 #ifndef NODE_STATUS_SOCKET_H
@@ -14,6 +14,9 @@
 #include <stddef.h>
 
 void status_socket_dir(char *path, size_t size);
+/* 0; -ENOENT; -EPERM: it is somebody else's, or others may write to it: what is in it proves
+ * nothing. */
+int status_socket_dir_check(void);
 /* Splits a file name of that directory; false when it is none of ours. pod and node hold `size`
  * bytes each. */
 bool status_socket_name_parse(const char *name, char *pod, char *node, size_t size);
@@ -35,7 +38,7 @@ typedef char *status_answer_fn(void *context);
 
 /*
  * -EADDRINUSE: a living node of this name is here already. Removes what a dead one left.
- * -ENAMETOOLONG: status_socket_excess().
+ * -ENAMETOOLONG: status_socket_excess(). -EPERM: status_socket_dir_check().
  */
 int status_socket_open(const char *pod, const char *node, status_answer_fn *answer, void *context,
 		       struct status_socket **ret_socket);

@@ -37,7 +37,7 @@ struct wire_numbers {
 };
 
 struct wire_interrupt {
-	uint8_t delivery, vector, level, deassert;
+	uint8_t delivery, vector, level, zero;
 	uint16_t from_vcpu, vcpu_count;
 	/* uint16_t vcpu[vcpu_count] */
 };
@@ -65,8 +65,8 @@ struct wire_io_reply {
 	uint64_t id;
 	uint16_t vcpu;
 	uint16_t count;
-	uint8_t status, size;
-	uint8_t zero[2];
+	uint8_t zero1, size;
+	uint8_t zero2[2];
 	/* uint8_t data[count * size] */
 };
 static_assert(sizeof(struct wire_io_reply) == 16);
@@ -159,7 +159,7 @@ static bool interrupt_valid(const struct control_interrupt *m)
 	default:
 		return false;
 	}
-	if (m->level > 1 || m->deassert > (m->delivery == CONTROL_DELIVERY_INIT))
+	if (m->level > 1)
 		return false;
 	if (m->from_vcpu >= VCPUS_MAX && m->from_vcpu != NODE_NONE)
 		return false;
@@ -186,8 +186,8 @@ static bool io_request_valid(const struct control_io_request *m)
 
 static bool io_reply_valid(const struct control_io_reply *m)
 {
-	return m->vcpu < VCPUS_MAX && m->status <= CONTROL_IO_NO_DEVICE && m->size >= 1 &&
-	       m->size <= 8 && m->count <= CONTROL_IO_ITEMS_MAX;
+	return m->vcpu < VCPUS_MAX && m->size >= 1 && m->size <= 8 &&
+	       m->count <= CONTROL_IO_ITEMS_MAX;
 }
 
 static bool leaves_valid(const struct cpuid_set *set)
@@ -257,7 +257,6 @@ static int encode_interrupt(const struct control_interrupt *m, uint8_t *out)
 		.delivery = m->delivery,
 		.vector = m->vector,
 		.level = m->level,
-		.deassert = m->deassert,
 		.from_vcpu = htole16(m->from_vcpu),
 		.vcpu_count = htole16(m->vcpu_count),
 	};
@@ -311,7 +310,6 @@ static int encode_io_reply(const struct control_io_reply *m, uint8_t *out)
 		.id = htole64(m->id),
 		.vcpu = htole16(m->vcpu),
 		.count = htole16(m->count),
-		.status = m->status,
 		.size = m->size,
 	};
 	size_t data_bytes = (size_t)m->count * m->size;
@@ -581,7 +579,6 @@ static int decode_interrupt(const uint8_t *in, size_t size, struct control_inter
 	m->delivery = w.delivery;
 	m->vector = w.vector;
 	m->level = w.level;
-	m->deassert = w.deassert;
 	m->from_vcpu = le16toh(w.from_vcpu);
 	m->vcpu_count = le16toh(w.vcpu_count);
 	if (m->vcpu_count > CONTROL_VCPUS_MAX ||
@@ -593,7 +590,7 @@ static int decode_interrupt(const uint8_t *in, size_t size, struct control_inter
 		memcpy(&le, in + sizeof(w) + i * sizeof(le), sizeof(le));
 		m->vcpu[i] = le16toh(le);
 	}
-	return interrupt_valid(m) ? 0 : -EPROTO;
+	return w.zero == 0 && interrupt_valid(m) ? 0 : -EPROTO;
 }
 
 static int decode_eoi(const uint8_t *in, size_t size, struct control_eoi *m)
@@ -642,9 +639,8 @@ static int decode_io_reply(const uint8_t *in, size_t size, struct control_io_rep
 	m->id = le64toh(w.id);
 	m->vcpu = le16toh(w.vcpu);
 	m->count = le16toh(w.count);
-	m->status = w.status;
 	m->size = w.size;
-	if (w.zero[0] != 0 || w.zero[1] != 0 || !io_reply_valid(m) ||
+	if (w.zero1 != 0 || !wire_zero(w.zero2, sizeof(w.zero2)) || !io_reply_valid(m) ||
 	    size != sizeof(w) + (size_t)m->count * m->size)
 		return -EPROTO;
 	memcpy(m->data, in + sizeof(w), (size_t)m->count * m->size);

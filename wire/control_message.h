@@ -81,11 +81,6 @@ enum control_io_kind {
 	CONTROL_IO_MMIO = 1, /* address < GPA_LIMIT; size 1..8; count 1 */
 };
 
-enum control_io_status {
-	CONTROL_IO_DONE = 0,
-	CONTROL_IO_NO_DEVICE = 1, /* reads give all ones, which are in data */
-};
-
 /* Why a pod or its guest ends. */
 enum control_end_kind {
 	CONTROL_END_POWER_OFF = 0,
@@ -96,7 +91,6 @@ enum control_end_kind {
 	CONTROL_END_NODE_LOST = 5,  /* `node` died or its link broke */
 	CONTROL_END_NODE_ERROR = 6, /* `node` cannot go on */
 	CONTROL_END_USER = 7,	    /* somebody ended the pod */
-	CONTROL_END_COMMAND = 8,    /* the command that the pod was started for is over: status */
 	CONTROL_END_KIND_LIMIT,
 };
 
@@ -120,7 +114,6 @@ struct control_interrupt {
 	uint8_t delivery; /* enum control_delivery */
 	uint8_t vector;
 	uint8_t level;	     /* 1: level-triggered (sets TMR), 0: edge */
-	uint8_t deassert;    /* 1: INIT level de-assert; else 0 */
 	uint16_t from_vcpu;  /* NODE_NONE: from a device */
 	uint16_t vcpu_count; /* 1..CONTROL_VCPUS_MAX */
 	uint16_t vcpu[CONTROL_VCPUS_MAX];
@@ -146,7 +139,6 @@ struct control_io_request {
 struct control_io_reply {
 	uint64_t id;
 	uint16_t vcpu;
-	uint8_t status; /* enum control_io_status */
 	uint8_t size;
 	uint16_t count; /* 0 for the reply to a write */
 	uint8_t data[CONTROL_IO_BYTES_MAX];

@@ -59,7 +59,6 @@ static void make_io_reply(int variant)
 {
 	in.io_reply.id = 78;
 	in.io_reply.size = 8;
-	in.io_reply.status = CONTROL_IO_NO_DEVICE;
 	in.io_reply.count = variant ? CONTROL_IO_ITEMS_MAX : 0;
 	for (unsigned i = 0; i < in.io_reply.count * 8u; i++)
 		in.io_reply.data[i] = (uint8_t)(i * 5);

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How much memory this host can give a node: what it has, what this process's cgroups let it use,
+ * and, where the kernel promises no more than it has (vm.overcommit_memory = 2), what it may still
+ * map.
+ */
+#ifndef MEMORY_HOST_MEMORY_H
+#define MEMORY_HOST_MEMORY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Bytes; UINT64_MAX: no limit. */
+struct host_memory {
+	uint64_t total;	 /* memory and swap */
+	uint64_t cgroup; /* the least memory.max (or v1's memory.limit_in_bytes) up to the root */
+	uint64_t commit; /* that may be mapped yet */
+};
+
+/* `root` is put before /proc and /sys: "" but in tests. What cannot be read is no limit. */
+void host_memory_probe(const char *root, struct host_memory *ret_memory);
+
+/*
+ * Whether nodes here can keep a promise of `promised` bytes together and map `mapped`. 0, or -ENOMEM
+ * with one line in `why` that names the limit and the remedy.
+ */
+int host_memory_check(const struct host_memory *memory, uint64_t promised, uint64_t mapped,
+		      char *why, size_t why_size);
+
+#endif
