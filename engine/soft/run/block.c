@@ -61,7 +61,7 @@ struct source {
 static void decode_block(struct engine_vcpu *vcpu, const uint8_t *bytes, uint32_t size,
 			 struct source *source)
 {
-	uint32_t offset = 0;
+	uint32_t offset = 0, side_exits = 0;
 
 	while (source->count < BLOCK_INSNS_MAX && offset < size) {
 		struct soft_insn *insn = &vcpu->insns[source->count];
@@ -73,7 +73,10 @@ static void decode_block(struct engine_vcpu *vcpu, const uint8_t *bytes, uint32_
 			break;
 		source->count++;
 		offset += insn->length;
-		if (soft_insn_ends_block(insn, source->mode))
+		if (!soft_insn_ends_block(insn, source->mode))
+			continue;
+		if (!soft_insn_may_be_passed(insn, vcpu->rip, offset) ||
+		    ++side_exits > SOFT_SIDE_EXITS_MAX)
 			break;
 	}
 }

@@ -225,6 +225,10 @@ static void translate_conditional(struct tr *tr, const struct soft_insn *insn)
 		tr_restore_flags(tr, tr_scratch(tr));
 		tr->flags = FLAGS_IN_HOST;
 	}
+	if (tr->index + 1 < tr->t->count) { /* a side exit: who does not take it goes on here */
+		link_to(tr, emit_condition(tr, insn), target);
+		return;
+	}
 	again = tr_is_jcc(insn) && tr->loops && !(tr->t->mode & MODE_SLOT);
 	if (again)
 		tr_share_again(tr);

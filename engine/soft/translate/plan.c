@@ -161,12 +161,15 @@ static void follow(struct origin *origin, const struct soft_insn *insn, enum tr_
 
 /* Can the access join the group? Then the group reaches as far. */
 static bool join(struct tr_group *group, const struct tr_access *access, uint32_t version,
-		 int64_t low, int64_t span)
+		 int64_t low, int64_t span, uint8_t side_exits)
 {
 	int64_t high = low + access->bytes;
 
 	if (group->base != access->base || group->index != access->index ||
 	    group->scale != access->scale || group->version != version)
+		return false;
+	/* Who leaves by a side exit before it writes must not need a page that can be written. */
+	if (access->write && !group->write && group->side_exits != side_exits)
 		return false;
 	if (access->base == BASE_CONSTANT) {
 		if ((uint64_t)(group->low ^ low) >= PAGE_BYTES)
@@ -195,7 +198,7 @@ static void add_access(struct tr *tr, struct tr_access *access, uint8_t insn,
 	access->shift = origin[moves].delta * (1 << access->scale);
 	low = access->shift + access->disp;
 	for (uint32_t g = tr->group_count; g-- > 0;) {
-		if (join(&tr->group[g], access, version, low, tr->t->span)) {
+		if (join(&tr->group[g], access, version, low, tr->t->span, tr->side_exits)) {
 			access->group = (uint8_t)g;
 			return;
 		}
@@ -212,6 +215,7 @@ static void add_access(struct tr *tr, struct tr_access *access, uint8_t insn,
 							  .high = low + access->bytes,
 							  .write = access->write,
 							  .members = 1,
+							  .side_exits = tr->side_exits,
 							  .first = insn };
 }
 
@@ -339,6 +343,7 @@ void tr_share_plan(struct tr *tr)
 			add_access(tr, access, (uint8_t)i, origin);
 		}
 		follow(origin, insn, kind);
+		tr->side_exits += kind == KIND_JUMP;
 	}
 	if (loop)
 		find_loops(tr, origin);

@@ -12,6 +12,10 @@
  * block's end everyone might. Blocks can be entered with the flags in the host's register or in the
  * slot (MODE_SLOT), so that a block that has saved them once need not restore them to leave.
  *
+ * Side exits. A block goes on behind a conditional jump forwards: who does not take it has what was
+ * found before, flags that are set anew behind it need not be saved, and there is one jump less. Who
+ * takes it leaves to a block that knows nothing of this one, so all flags count as read there.
+ *
  * Exactness. An instruction changes the guest's state in its last host instruction, or can be
  * repeated from its start; records say for every host address which it is. So a fault, a wait for a
  * page, or a kick at any host instruction finds the guest's exact state. The one liberty: flags
@@ -78,6 +82,17 @@ bool soft_insn_ends_block(const struct soft_insn *insn, uint8_t mode)
 	return tr_kind(insn, mode) <= KIND_JUMP;
 }
 
+bool soft_insn_may_be_passed(const struct soft_insn *insn, uint64_t rip, uint32_t behind)
+{
+	uint64_t next = rip + behind, target;
+
+	if (insn->z.meta.category != ZYDIS_CATEGORY_COND_BR || !tr_is_jump(insn) ||
+	    !tr_is_jcc(insn))
+		return false;
+	target = next + insn->op[0].imm.value.u;
+	return target >= next && (target ^ rip) < PAGE_BYTES && (next ^ rip) < PAGE_BYTES;
+}
+
 /* What is read behind each instruction, from the block's end upwards. C may look at all flags. */
 static void find_live(const struct soft_translation *t, uint32_t *live)
 {
@@ -87,7 +102,8 @@ static void find_live(const struct soft_translation *t, uint32_t *live)
 		const struct soft_insn *insn = &t->insn[i];
 
 		live[i] = now;
-		if (t->vcpu->engine->exact_flags || tr_kind(insn, t->mode) == KIND_STEP)
+		/* Where a jump leads they may all be read. */
+		if (t->vcpu->engine->exact_flags || tr_kind(insn, t->mode) <= KIND_JUMP)
 			now = FLAGS_ARITHMETIC;
 		else
 			now = (now & ~insn->flags_write) | insn->flags_read;

@@ -37,8 +37,9 @@ struct tr_group {
 	uint8_t scale;
 	bool write; /* some of them */
 	uint8_t members;
-	uint8_t first;	  /* the instruction of the first of them */
-	uint32_t version; /* of the register, or the index */
+	uint8_t side_exits; /* before its first member */
+	uint8_t first;	    /* the instruction of the first of them */
+	uint32_t version;   /* of the register, or the index */
 	int64_t low, high;
 
 	bool loops;    /* what one round of a loop has found is kept for the next */
@@ -93,6 +94,7 @@ struct tr {
 	struct tr_group group[GROUPS_MAX];
 	uint32_t group_count;
 	uint8_t held[2];     /* the groups whose addend is in r14 and r15 */
+	uint8_t side_exits;  /* so far, while groups are planned */
 	bool loops;	     /* some groups do; then the block jumps back to its head */
 	uint8_t pinned[2];   /* what r14 and r15 hold there */
 	bool known_offered;  /* the way out to C is for the block's last instruction */
