@@ -248,6 +248,8 @@ struct engine {
 	uint32_t memory_count;
 	uint32_t vcpu_max;
 	struct engine_pages pages;
+	/* The host forbids locked accesses across two cache lines: set when it has said so. */
+	_Atomic bool split_locks_trap;
 	bool exact_flags; /* for tests: flags are right at every fault, whatever it costs */
 
 	pthread_mutex_t lock;		     /* vcpu[], and what block.c and code_page.c say */

@@ -6,10 +6,13 @@
  */
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "tests/engine/cases.h"
 
@@ -23,6 +26,7 @@
 #define A	     WORD(10)
 #define B	     WORD(11)
 #define SPLIT	     0x31ffdu
+#define LINES	     0x3203du
 #define BREAKPOINT   3
 #define HANDLER_AT   0x10
 #define POKE_ROUNDS  1000u
@@ -51,7 +55,8 @@ static void set_word(struct rig *rig, uint32_t gpa, uint64_t value)
 struct second {
 	struct rig *rig;
 	struct guest guest;
-	_Atomic int ready, stop;
+	_Atomic int ready, stop, ended;
+	pid_t thread;
 	enum engine_exit_kind last;
 	int err;
 };
@@ -61,6 +66,7 @@ static void *run_second(void *arg)
 	struct second *second = arg;
 	struct rig *rig = second->rig;
 
+	second->thread = gettid();
 	second->err = rig_start(rig, 1, second->guest, RIG_LONG);
 	atomic_store(&second->ready, 1);
 	while (!second->err && !atomic_load(&second->stop)) {
@@ -69,6 +75,7 @@ static void *run_second(void *arg)
 		if (second->last != EXIT_KICKED)
 			break;
 	}
+	atomic_store(&second->ended, 1);
 	return NULL;
 }
 
@@ -253,6 +260,39 @@ static int test_cache_visitors(struct rig *rig)
 	return 0;
 }
 
+/* As the kernel reports that a host forbids them, wherever the vCPU's thread is. */
+static void report_split_lock(pid_t thread)
+{
+	siginfo_t info = { .si_signo = SIGBUS, .si_code = BUS_ADRALN };
+
+	syscall(SYS_rt_tgsigqueueinfo, getpid(), thread, SIGBUS, &info);
+}
+
+/* Nothing is lost or done twice where locked accesses across cache lines trap. */
+static int test_locked_lines(struct rig *rig)
+{
+	const uint64_t rounds = rounds_of(10 * POKE_ROUNDS);
+	struct second second = { .rig = rig, .guest = GUEST(locked_lines) };
+	uint32_t reports = 0;
+	pthread_t thread;
+
+	CHECK(rig_ops->vcpu_create(rig->engine, 1, &rig->vcpu[1]) == 0, "vCPU");
+	set_word(rig, ROUNDS, rounds);
+	CHECK(pthread_create(&thread, NULL, run_second, &second) == 0, "thread");
+	while (!atomic_load(&second.ready))
+		sched_yield();
+	for (; rig_ops->page_lost && !atomic_load(&second.ended); reports++) {
+		report_split_lock(second.thread);
+		usleep(20);
+	}
+	pthread_join(thread, NULL);
+	CHECK(second.err == 0 && second.last == EXIT_HLT, "%s", rig_kind_name(second.last));
+	CHECK(word(rig, LINES) == 6 * rounds, "%lu of %lu", (unsigned long)word(rig, LINES),
+	      (unsigned long)(6 * rounds));
+	printf("  %u reports\n", reports);
+	return 0;
+}
+
 static int test_order(struct rig *rig)
 {
 	return run_both(rig, GUEST(order), rounds_of(10 * SHORT_ROUNDS));
@@ -300,6 +340,7 @@ const struct test_case cases_smp[] = {
 	{ "code-written", test_code_written, ONE_THREAD },
 	{ "code-released", test_code_released, ONE_THREAD },
 	{ "locked", test_locked, ONE_THREAD },
+	{ "locked-lines", test_locked_lines, NULL },
 	{ "cache-emptied", test_cache_emptied, ONE_THREAD },
 	{ "cache-visitors", test_cache_visitors, ONE_THREAD },
 	{ "locked-split", test_locked_split, ONE_THREAD },

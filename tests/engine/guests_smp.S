@@ -20,6 +20,7 @@
 #define CALLS	WORD(9)
 #define A	WORD(10)
 #define B	WORD(11)
+#define LINES	(0x3203d)	/* over the edge of two cache lines */
 #define SPLIT	(0x31ffd)	/* over the edge of two pages */
 #define TRAPPED	0x79b9b9b9
 
@@ -300,6 +301,27 @@ guest_released_jump:
 	je	5b
 	hlt
 	END	emptied
+
+/* Locked instructions across two cache lines of a page; each adds 1 to what lies there. */
+	GUEST	locked_lines
+	sti
+	mov	ROUNDS, %r12
+	mov	$LINES, %ebx
+1:	lock incq (%rbx)
+	lock addq $1, (%rbx)
+	mov	$1, %eax
+	lock xadd %rax, (%rbx)
+	mov	(%rbx), %rax
+	lea	1(%rax), %rcx
+	lock cmpxchg %rcx, (%rbx)
+	mov	$1, %r14d
+	mov	$1, %r15d
+	lock xadd %r14, (%rbx)
+	addr32 lock add %r15, (%ebx)
+	dec	%r12
+	jnz	1b
+	hlt
+	END	locked_lines
 
 /*
  * Total store order: the second vCPU never sees B's round without A's. And of two that each write and, behind MFENCE

@@ -125,6 +125,33 @@ static uint8_t vector_of(int number, const siginfo_t *info, const greg_t *regs)
 	}
 }
 
+/*
+ * A locked access across two cache lines, on a host that forbids it (split_lock_detect=fatal): the
+ * CPU has not done it (#AC), and C will do it another way (step/exec.c). Where the host counts bus
+ * locks instead (bus_lock_detect), it has done it, and the next instruction is stepped in its
+ * stead, or nothing. The engine's own code has no such access.
+ */
+static void on_split_lock(struct engine_vcpu *vcpu, void *context)
+{
+	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+	uint64_t pc = (uint64_t)regs[REG_RIP];
+
+	if (!vcpu || !vcpu->running)
+		return;
+	atomic_store(&vcpu->engine->split_locks_trap, true);
+	switch (soft_cache_place(vcpu->engine, pc)) {
+	case PLACE_BLOCK:
+		soft_translated_step(vcpu, context);
+		break;
+	case PLACE_EXEC:
+		if (pc <= (uintptr_t)vcpu->exec_insn)
+			leave(vcpu, regs, SOFT_REASON_STOP, 0);
+		break;
+	default:
+		break;
+	}
+}
+
 static void on_fault(int number, siginfo_t *info, void *context)
 {
 	struct engine_vcpu *vcpu = soft_this_vcpu;
@@ -132,6 +159,10 @@ static void on_fault(int number, siginfo_t *info, void *context)
 	uint64_t pc = (uint64_t)regs[REG_RIP];
 	uint8_t vector = vector_of(number, info, regs);
 
+	if (number == SIGBUS && info->si_code == BUS_ADRALN) {
+		on_split_lock(vcpu, context);
+		return;
+	}
 	if (vcpu && vcpu->running) {
 		if (number == SIGTRAP && vcpu->tracing) {
 			vcpu->tracing = false;

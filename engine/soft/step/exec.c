@@ -24,6 +24,7 @@
 #include "engine/soft/insn/emit.h"
 
 #define OPERAND_MAX 1024u
+#define LINE_BYTES  64u
 
 /* A register for the operand's address: no REX prefix, no SIB byte, and not the instruction's. */
 static int choose_base(const struct soft_insn *insn)
@@ -288,6 +289,14 @@ static int execute_split_lock(struct engine_vcpu *vcpu, const struct soft_insn *
 	return err;
 }
 
+/* In one page, but the host would not have it. */
+static bool is_split_here(const struct engine_vcpu *vcpu, const struct soft_insn *insn,
+			  uint64_t linear)
+{
+	return atomic_load_explicit(&vcpu->engine->split_locks_trap, memory_order_relaxed) &&
+	       (linear & (LINE_BYTES - 1)) + insn->memory_bytes > LINE_BYTES && is_locked(insn);
+}
+
 /* On its operand in memory at `linear`, and `distance` bytes before what it is told. */
 static int execute_on_memory(struct engine_vcpu *vcpu, const struct soft_insn *insn,
 			     uint64_t linear, int64_t distance)
@@ -306,6 +315,8 @@ static int execute_on_memory(struct engine_vcpu *vcpu, const struct soft_insn *i
 			return execute_split_lock(vcpu, insn, linear, distance);
 		return execute_on_copy(vcpu, insn, linear, distance);
 	}
+	if (is_split_here(vcpu, insn, linear))
+		return execute_split_lock(vcpu, insn, linear, distance);
 	err = execute_here(vcpu, insn, page.host - distance);
 	if (page.code && !err)
 		soft_code_written(vcpu, page.gpa, insn->memory_bytes);

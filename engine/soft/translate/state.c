@@ -121,3 +121,8 @@ void soft_translated_fault(struct engine_vcpu *vcpu, void *context, uint8_t vect
 	regs[REG_RIP] = (greg_t)(uintptr_t)soft_cache_left(vcpu->engine);
 	regs[REG_EFL] &= ~(greg_t)(FLAG_DF | FLAG_TF);
 }
+
+void soft_translated_step(struct engine_vcpu *vcpu, void *context)
+{
+	(void)take_out(vcpu, ((ucontext_t *)context)->uc_mcontext.gregs, SOFT_REASON_STEP, 0);
+}

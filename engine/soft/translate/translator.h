@@ -41,6 +41,8 @@ bool soft_insn_may_be_passed(const struct soft_insn *insn, uint64_t rip, uint32_
 /* A signal's context, with the pc in a block: the vCPU leaves it; the host's CPU raised vector. */
 void soft_translated_stop(struct engine_vcpu *vcpu, void *context);
 void soft_translated_fault(struct engine_vcpu *vcpu, void *context, uint8_t vector);
+/* The instruction there is for the stepper, this once; if the pc is not behind it already. */
+void soft_translated_step(struct engine_vcpu *vcpu, void *context);
 /* Takes rip and flags from a host address where code was to be tried again. */
 void soft_settle(struct engine_vcpu *vcpu, uint64_t host);
 /* Back to before a jump to vcpu->rip, if that is not canonical; host: a place in the jump's code.
