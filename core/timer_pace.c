@@ -3,18 +3,19 @@
  */
 #include "core/timer_pace.h"
 
-void timer_pace_restart(struct timer_pace *pace, uint64_t now_ns, uint64_t run_ns)
+void timer_pace_restart(struct timer_pace *pace, uint64_t now_ns, uint64_t stalled_ns)
 {
 	pace->fired_ns = now_ns;
-	pace->fired_run_ns = run_ns;
+	pace->fired_stalled_ns = stalled_ns;
 }
 
 uint64_t timer_pace_wait(const struct timer_pace *pace, uint64_t deadline_ns, uint64_t now_ns,
-			 uint64_t run_ns)
+			 uint64_t stalled_ns)
 {
 	uint64_t passed = now_ns > pace->fired_ns ? now_ns - pace->fired_ns : 0;
-	uint64_t ran = run_ns > pace->fired_run_ns ? run_ns - pace->fired_run_ns : 0;
-	uint64_t need = passed > ran ? passed - ran : 0;
+	uint64_t need =
+		stalled_ns > pace->fired_stalled_ns ? stalled_ns - pace->fired_stalled_ns : 0;
+	uint64_t ran = passed > need ? passed - need : 0;
 	uint64_t late = now_ns > deadline_ns ? now_ns - deadline_ns : 0;
 	uint64_t wait;
 

@@ -10,6 +10,9 @@
  * difference, and to one that does it looks like a hypervisor that gave its CPU to others: guests
  * know that. A vCPU in HLT gets its timer in time.
  *
+ * Stalls are what the pager says they are (pager/stall_time.h). A thread that waits for a core counts
+ * as running here: on a busy host the wait would not give it the core.
+ *
  *      |--ran--|====stalled====|-ran-|==stalled==|--ran--| interrupt
  *      ^ the last one                ^ the timer expires ^ ran >= min(stalled, 40 ms)
  *
@@ -25,17 +28,17 @@
 
 struct timer_pace {
 	uint64_t fired_ns; /* when the last one came */
-	uint64_t fired_run_ns;
+	uint64_t fired_stalled_ns;
 };
 
-/* It comes now, or the vCPU has slept: a new beginning. run_ns: running time of the vCPU so far. */
-void timer_pace_restart(struct timer_pace *pace, uint64_t now_ns, uint64_t run_ns);
+/* It comes now, or the vCPU has slept: a new beginning. stalled_ns: of the vCPU so far. */
+void timer_pace_restart(struct timer_pace *pace, uint64_t now_ns, uint64_t stalled_ns);
 
 /*
  * The timer has expired at deadline_ns <= now_ns. 0: let it come. Otherwise ask again so many ns
  * from now.
  */
 uint64_t timer_pace_wait(const struct timer_pace *pace, uint64_t deadline_ns, uint64_t now_ns,
-			 uint64_t run_ns);
+			 uint64_t stalled_ns);
 
 #endif

@@ -66,6 +66,12 @@ static uint64_t now_ns(void *ctx)
 	return node_now_ns(ctx);
 }
 
+static uint64_t stalled_ns(void *ctx, uint32_t vcpu)
+{
+	struct node *node = ctx;
+	return pager_vcpu_stalled_ns(node->pager, vcpu - node->config->node[node->self].vcpu_first);
+}
+
 static void tsc(void *ctx, struct tsc_line *ret_tsc)
 {
 	struct node *node = ctx;
@@ -275,6 +281,7 @@ const struct vcpu_ops guest_io_ops = {
 	.started = started,
 	.idle = idle,
 	.now_ns = now_ns,
+	.stalled_ns = stalled_ns,
 	.tsc = tsc,
 	.io = io,
 	.mmio = mmio,

@@ -77,6 +77,8 @@ static char *stats_own(struct node *node)
 		.vcpu_count = vcpus ? node_vcpu_count(node) : 0,
 		.vcpu = vcpus,
 	};
+	node_clock_tsc(node->clock, &now.tsc);
+	now.tsc_khz = node->start.tsc_khz;
 	pager_stats_get(node->pager, &now.pager);
 	now.hot_count = pager_hot_pages(node->pager, now.hot, STATS_HOT_PAGES);
 	char *text = stats_json(&now);

@@ -129,7 +129,11 @@ char *stats_json(const struct stats_node *node)
 	set_pager(o, &node->pager);
 	set(o, "clock_error_ns", node->clock_error_ns);
 	json_object_set_new(o, "tsc_error_ns", json_integer(node->tsc_error_ns));
-	json_object_set_new(o, "tsc_bound_ns", json_integer((json_int_t)node->tsc_bound_ns));
+	set(o, "tsc_bound_ns", node->tsc_bound_ns);
+	set(o, "tsc_host", node->tsc.host_tsc);
+	set(o, "tsc_guest", node->tsc.guest_tsc);
+	set(o, "tsc_ratio", node->tsc.ratio);
+	set(o, "tsc_khz", node->tsc_khz);
 	json_object_set_new(o, "hot_pages", hot_json(node));
 	for (uint32_t i = 0; i < node->vcpu_count; i++)
 		json_array_append_new(vcpus, vcpu_json(node, &node->vcpu[i]));

@@ -27,6 +27,8 @@ struct stats_node {
 	uint64_t clock_error_ns;
 	int64_t tsc_error_ns;
 	uint64_t tsc_bound_ns;
+	struct tsc_line tsc; /* what the guest's is made of */
+	uint32_t tsc_khz;
 	struct pager_hot_page hot[STATS_HOT_PAGES];
 	uint32_t hot_count;
 	uint32_t vcpu_count;

@@ -242,13 +242,11 @@ enum vcpu_watched vcpu_watch(struct vcpu *vcpu)
 	return VCPU_WATCHED_REKICKED;
 }
 
-/* Of this thread: time in stalls and in sleep does not count. */
-static uint64_t running_ns(void)
+static uint64_t stalled_of(const struct vcpu *vcpu)
 {
-	struct timespec ts;
+	const struct vcpu_config *config = &vcpu->config;
 
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+	return config->ops->stalled_ns ? config->ops->stalled_ns(config->ctx, config->number) : 0;
 }
 
 /* ---- waiting --------------------------------------------------------------------------------- */
@@ -281,7 +279,7 @@ static void sleep_until(struct vcpu *vcpu, uint64_t deadline_ns)
 	/* Any return is fine: the caller looks at everything again. */
 	syscall(SYS_futex, &vcpu->activity, FUTEX_WAIT_PRIVATE, VCPU_SLEEPING, &timeout, NULL, 0);
 	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
-	timer_pace_restart(&vcpu->pace, now_of(vcpu), running_ns());
+	timer_pace_restart(&vcpu->pace, now_of(vcpu), stalled_of(vcpu));
 	if (vcpu->config.ops->idle)
 		vcpu->config.ops->idle(vcpu->config.ctx, vcpu->config.number, false);
 	count(&vcpu->sleep_ns, now_of(vcpu) - now_ns);
@@ -550,12 +548,12 @@ static void tick(struct vcpu *vcpu, uint64_t now_ns)
 	if (deadline_ns > now_ns)
 		return;
 	if (vcpu->state.run_state == VCPU_RUNNABLE)
-		wait_ns = timer_pace_wait(&vcpu->pace, deadline_ns, now_ns, running_ns());
+		wait_ns = timer_pace_wait(&vcpu->pace, deadline_ns, now_ns, stalled_of(vcpu));
 	if (wait_ns) {
 		vcpu->timer_late_ns = now_ns + wait_ns;
 		return;
 	}
-	timer_pace_restart(&vcpu->pace, now_ns, running_ns());
+	timer_pace_restart(&vcpu->pace, now_ns, stalled_of(vcpu));
 	lapic_tick(&vcpu->config.lapic, lapic, now_ns);
 }
 

@@ -46,6 +46,8 @@ struct vcpu_ops {
 	/* It goes to sleep, or is back. NULL: nobody wants to know. */
 	void (*idle)(void *ctx, uint32_t vcpu, bool idle);
 	uint64_t (*now_ns)(void *ctx); /* pod clock; never goes backwards */
+	/* How long its thread has waited for pages, in all. NULL: never. */
+	uint64_t (*stalled_ns)(void *ctx, uint32_t vcpu);
 	/* The pair of host and guest TSC to go by from now on: at the start and after
 	 * vcpu_resync_tsc(). */
 	void (*tsc)(void *ctx, struct tsc_line *ret_tsc);

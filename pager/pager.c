@@ -207,7 +207,8 @@ static int create_actors(struct pager *pager)
 	actors->port_count = config->port_count;
 	actors->tid = calloc(config->vcpu_count + 1, sizeof(*actors->tid));
 	actors->stalls = calloc(config->vcpu_count + 1, sizeof(*actors->stalls));
-	if (!actors->tid || !actors->stalls)
+	actors->stalled = calloc(config->vcpu_count + 1, sizeof(*actors->stalled));
+	if (!actors->tid || !actors->stalls || !actors->stalled)
 		return -ENOMEM;
 	return coh_actors_create(config->vcpu_count + config->port_count + NAMELESS_ACTORS,
 				 config->hold_ns, config->hold_ns_max, &pager->coh_actors);
@@ -319,6 +320,7 @@ void pager_destroy(struct pager *pager)
 	destroy_ports(pager);
 	free(pager->actors.tid);
 	free(pager->actors.stalls);
+	free(pager->actors.stalled);
 	pthread_mutex_destroy(&pager->mutex);
 	free(pager);
 }
@@ -338,6 +340,13 @@ uint64_t pager_vcpu_stalls(const struct pager *pager, uint32_t vcpu)
 	if (vcpu >= pager->actors.vcpu_count)
 		return 0;
 	return atomic_load_explicit(&pager->actors.stalls[vcpu], memory_order_relaxed);
+}
+
+uint64_t pager_vcpu_stalled_ns(const struct pager *pager, uint32_t vcpu)
+{
+	if (vcpu >= pager->actors.vcpu_count)
+		return 0;
+	return stall_time_ns(&pager->actors.stalled[vcpu], monotonic_ns(NULL));
 }
 
 void pager_stats_get(const struct pager *pager, struct pager_stats *ret_stats)

@@ -131,6 +131,8 @@ uint64_t pager_stats_quantile_ns(const struct pager_stats *stats, enum coh_stall
 
 /* Stalls of one vCPU so far. Any thread. */
 uint64_t pager_vcpu_stalls(const struct pager *pager, uint32_t vcpu);
+/* How long they took, the present one included, in ns. Any thread. */
+uint64_t pager_vcpu_stalled_ns(const struct pager *pager, uint32_t vcpu);
 
 /*
  * Pages that stalled most, first touches left out, most first, and the offsets in them that were

@@ -90,12 +90,16 @@ static void plan_failed(struct shard *shard, int error)
 static void wait_begin(struct shard *shard, uint32_t actor, const struct guest_fault *fault,
 		       enum coh_access want)
 {
+	uint64_t now_ns = local_now_ns();
+
+	if (actor < shard->pager->actors.vcpu_count)
+		stall_time_begin(&shard->pager->actors.stalled[actor], now_ns);
 	shard->wait[actor] = (struct shard_wait){ .waiting = true,
 						  .wp = fault->wp,
 						  .want = want,
 						  .gpn = fault->gpn,
 						  .offset = fault->offset,
-						  .since_ns = local_now_ns() };
+						  .since_ns = now_ns };
 }
 
 /* What ended the stalls on a page, seen from the actions of the same call. */
@@ -130,6 +134,7 @@ static void wait_end(struct shard *shard, const struct coh_action *wake,
 		wait->waiting = false;
 		shard->woken[shard->woken_count++] =
 			(struct shard_woken){ .kind = kind_of(action, count, wake->gpn, wait),
+					      .actor = i,
 					      .gpn = wait->gpn,
 					      .offset = wait->offset,
 					      .since_ns = wait->since_ns };
@@ -145,6 +150,10 @@ static void count_woken(struct shard *shard)
 	now_ns = local_now_ns();
 	for (uint32_t i = 0; i < shard->woken_count; i++) {
 		const struct shard_woken *woken = &shard->woken[i];
+
+		if (woken->actor < shard->pager->actors.vcpu_count)
+			stall_time_end(&shard->pager->actors.stalled[woken->actor], woken->since_ns,
+				       now_ns);
 
 		if (woken->kind == COH_STALL_KINDS)
 			stat_add(&shard->stats.spurious_count, 1);

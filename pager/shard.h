@@ -15,6 +15,7 @@
 #include "pager/plan.h"
 #include "pager/queue.h"
 #include "pager/spin.h"
+#include "pager/stall_time.h"
 #include "pager/stats.h"
 
 /* Threads that touch guest memory without having been bound to an actor take one of these for a
@@ -36,7 +37,8 @@ struct pager_actors {
 	uint32_t vcpu_count, port_count;
 	_Atomic int32_t
 		*tid; /* of vCPU i, 0: nobody. Written by pager_bind_actor(), read by shards */
-	_Atomic uint64_t *stalls; /* of vCPU i. Added to by shards */
+	_Atomic uint64_t *stalls;   /* of vCPU i. Added to by shards */
+	struct stall_time *stalled; /* likewise */
 };
 
 struct pager_port {
@@ -59,6 +61,7 @@ struct shard_wait {
 
 struct shard_woken {
 	enum coh_stall_kind kind; /* COH_STALL_KINDS: spurious */
+	uint32_t actor;
 	uint64_t gpn, since_ns;
 	uint16_t offset;
 };

@@ -58,14 +58,29 @@ static uint64_t clock_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* Both clocks at one moment: of some readings the one in which the least time passed. */
+static void read_both(uint64_t *ret_tsc, uint64_t *ret_ns)
+{
+	uint64_t least = UINT64_MAX;
+	for (int i = 0; i < 20; i++) {
+		uint64_t before = tsc_read(), ns = clock_ns(), took = tsc_read() - before;
+		if (took >= least)
+			continue;
+		least = took;
+		*ret_tsc = before + took / 2;
+		*ret_ns = ns;
+	}
+}
+
 uint64_t tsc_measure_hz(void)
 {
-	uint64_t start_ns = clock_ns(), start = tsc_read(), now_ns;
+	uint64_t start_ns = 0, start = 0, now_ns = 0, now = 0;
+	read_both(&start, &start_ns);
 	do
 		now_ns = clock_ns();
 	while (now_ns - start_ns < 30000000);
-	uint64_t ticks = tsc_read() - start;
-	return (uint64_t)((__uint128_t)ticks * 1000000000u / (now_ns - start_ns));
+	read_both(&now, &now_ns);
+	return (uint64_t)((__uint128_t)(now - start) * 1000000000u / (now_ns - start_ns));
 }
 
 void cpus_relax(unsigned int *spins)

@@ -7,11 +7,15 @@
  *
  * Of all hand-overs between two neighbours the quickest each way are kept: half their difference is
  * how far the two TSCs may be apart, half their sum how well that is known, as NTP reckons.
+ *
+ * --beats N prints the kernel's clock of vCPU 0 N times instead, 20 ms apart, for someone outside to
+ * hold it against his own.
  */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tests/guest/cpus.h"
 
@@ -147,11 +151,25 @@ static double print_pairs(const struct ring *ring, uint64_t hz)
 	return worst;
 }
 
+static void beat(uint64_t count)
+{
+	cpus_pin(0);
+	for (uint64_t i = 0; i < count; i++) {
+		struct timespec now;
+		clock_gettime(CLOCK_MONOTONIC_RAW, &now);
+		printf("beat %llu\n", (unsigned long long)now.tv_sec * 1000000000u +
+					      (unsigned long long)now.tv_nsec);
+		fflush(stdout);
+		usleep(20000);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "seconds", required_argument, NULL, 's' },
 		{ "threads", required_argument, NULL, 't' },
+		{ "beats", required_argument, NULL, 'b' },
 		{ "spoil", no_argument, NULL, 'x' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
@@ -166,10 +184,12 @@ int main(int argc, char **argv)
 		else if (option == 't')
 			ring.threads =
 				(unsigned int)number_argument("--threads", optarg, GUEST_THREADS);
+		else if (option == 'b')
+			return beat(number_argument("--beats", optarg, 1000000)), 0;
 		else if (option == 'x')
 			ring.spoil = true;
 		else {
-			fputs("usage: tsc [--seconds N] [--threads N] [--spoil]\n"
+			fputs("usage: tsc [--seconds N] [--threads N] [--spoil] [--beats N]\n"
 			      "\n"
 			      "Hands TSC values round all vCPUs; exits with 1 when one goes back. --spoil makes one.\n",
 			      option == 'h' ? stdout : stderr);

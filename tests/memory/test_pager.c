@@ -108,6 +108,10 @@ static void run_counters(enum pager_spin spin)
 			    pager_vcpu_stalls(pod.node[1].pager, 1) >
 		    0);
 	assert_int_equal(pager_vcpu_stalls(pod.node[1].pager, 3), 0);
+	assert_true(pager_vcpu_stalled_ns(pod.node[1].pager, 0) +
+			    pager_vcpu_stalled_ns(pod.node[1].pager, 1) >
+		    0);
+	assert_int_equal(pager_vcpu_stalled_ns(pod.node[1].pager, 3), 0);
 	pod_destroy(&pod);
 }
 
