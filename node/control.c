@@ -26,8 +26,11 @@
 #include "node/node_state.h"
 
 #define LAST_WORDS_NS	 400000000ull
-#define PING_START_NS	 2000000ull    /* until the clock is good */
-#define PING_INTERVAL_NS 100000000ull  /* and from then on */
+#define PING_START_NS	 2000000ull   /* until the clock is good */
+#define PING_INTERVAL_NS 100000000ull /* and from then on, */
+#define PING_OFTEN_NS	 10000000ull  /* ... or as long as it is off by more than ... */
+#define PING_ERROR_NS	 20000u
+#define PING_CROWD	 16
 #define RESYNC_NS	 1000000000ull /* the clock is read anew at least so often */
 #define RESYNC_AGAIN_NS	 1000000ull    /* vCPUs that have not taken the TSC over are looked at */
 #define RESYNC_WAIT_NS	 50000000ull   /* ... and waited for until then */
@@ -239,6 +242,20 @@ static void beat(struct control_thread *c, uint64_t now)
 	}
 }
 
+/*
+ * On a busy host most pings say little, and the few that nobody held up count: so more of them are
+ * sent as long as the error is large. Node 0 has to answer all nodes' pings.
+ */
+static uint64_t ping_interval_ns(const struct node *node)
+{
+	uint64_t crowd = 1 + node->config->node_count / PING_CROWD;
+	if (!node_clock_settled(node->clock))
+		return PING_START_NS * crowd;
+	if (node_clock_error_ns(node->clock) > PING_ERROR_NS)
+		return PING_OFTEN_NS * crowd;
+	return PING_INTERVAL_NS;
+}
+
 static uint64_t keep_clock(struct control_thread *c, uint64_t now)
 {
 	struct node *node = c->node;
@@ -248,8 +265,7 @@ static uint64_t keep_clock(struct control_thread *c, uint64_t now)
 		struct control_message ping = { .type = CONTROL_CLOCK_PING };
 		ping.clock_ping = control_pings_new(&c->pings, local_ns(node));
 		node_send(node, 0, &ping);
-		c->ping_ns =
-			now + (node_clock_settled(node->clock) ? PING_INTERVAL_NS : PING_START_NS);
+		c->ping_ns = now + ping_interval_ns(node);
 	}
 	return c->ping_ns;
 }

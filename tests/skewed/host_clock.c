@@ -17,11 +17,11 @@
 
 #include "engine/host_clock.h"
 
-#define SLICES	    4096u
-#define TSC_SHIFT   31 /* a slice in ticks: 2^31 */
-#define NS_SHIFT    30
-#define WANDER_MAX  4000 /* ppb to each side, in all */
-#define PPB	    1000000000ll
+#define SLICES	   4096u
+#define TSC_SHIFT  31 /* a slice in ticks: 2^31 */
+#define NS_SHIFT   30
+#define WANDER_MAX 4000 /* ppb to each side, in all */
+#define PPB	   1000000000ll
 
 struct skewed {
 	uint64_t origin, start[SLICES];
@@ -66,7 +66,8 @@ static void begin(struct skewed *clock, uint64_t real, unsigned int shift, const
 	for (unsigned int i = 0; i < SLICES; i++) {
 		clock->rate_ppb[i] = rate_ppb[i];
 		if (i + 1 < SLICES)
-			clock->start[i + 1] = skew(clock, real + ((uint64_t)(i + 1) << shift) - 1) + 1;
+			clock->start[i + 1] =
+				skew(clock, real + ((uint64_t)(i + 1) << shift) - 1) + 1;
 	}
 }
 
@@ -89,7 +90,7 @@ __attribute__((constructor)) static void make_clocks(void)
 		random ^= random >> 27;
 		wander += most ? (int64_t)((random * 0x2545f4914f6cdd1dull >> 16) %
 					   (uint64_t)(2 * most + 1)) -
-					 most
+					  most
 			       : 0;
 		if (wander > WANDER_MAX || wander < -WANDER_MAX)
 			wander = wander > 0 ? WANDER_MAX : -WANDER_MAX;
