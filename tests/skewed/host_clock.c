@@ -7,6 +7,7 @@
  *   EAGRE_SKEW_PPB      how much faster than this machine's (-1000000 to 1000000)
  *   EAGRE_SKEW_WANDER   changes by up to so many ppb a second, at random
  *   EAGRE_SKEW_SEED
+ *   EAGRE_SKEW_STUMBLE  in this slice they run at half their speed, as if the host had been stopped
  *
  * Each clock is a table of seconds, or what is one at 2 GHz, made before main(): integers only,
  * since this is called with the guest's vectors in the registers. After the table's end
@@ -82,6 +83,7 @@ __attribute__((constructor)) static void make_clocks(void)
 {
 	static int64_t rate_ppb[SLICES];
 	int64_t base = setting("EAGRE_SKEW_PPB"), most = setting("EAGRE_SKEW_WANDER"), wander = 0;
+	int64_t stumble = setting("EAGRE_SKEW_STUMBLE");
 	uint64_t random = (uint64_t)setting("EAGRE_SKEW_SEED") * 0x9e3779b97f4a7c15ull + 1;
 
 	for (unsigned int i = 0; i < SLICES; i++) {
@@ -95,6 +97,8 @@ __attribute__((constructor)) static void make_clocks(void)
 		if (wander > WANDER_MAX || wander < -WANDER_MAX)
 			wander = wander > 0 ? WANDER_MAX : -WANDER_MAX;
 		rate_ppb[i] = base + wander;
+		if (stumble > 0 && i == stumble)
+			rate_ppb[i] -= PPB / 2;
 	}
 	begin(&tsc, real_tsc(), TSC_SHIFT, rate_ppb);
 	begin(&raw, real_raw_ns(), NS_SHIFT, rate_ppb);
