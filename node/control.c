@@ -31,11 +31,12 @@
 #define PING_OFTEN_NS	 10000000ull  /* ... or as long as it is off by more than ... */
 #define PING_ERROR_NS	 20000u
 #define PING_CROWD	 16
-#define RESYNC_NS	 1000000000ull /* the clock is read anew at least so often */
-#define RESYNC_AGAIN_NS	 1000000ull    /* vCPUs that have not taken the TSC over are looked at */
-#define RESYNC_WAIT_NS	 50000000ull   /* ... and waited for until then */
-#define RATE_NS		 5000000000ull /* and the TSC held against the kernel's clock */
-#define MESH_POLL_NS	 1000000000ull /* strangers that fell silent are dropped by then */
+#define RESYNC_NS	 1000000000ull	/* the clock is read anew at least so often */
+#define RESYNC_AGAIN_NS	 1000000ull	/* vCPUs that have not taken the TSC over are looked at */
+#define RESYNC_WAIT_NS	 50000000ull	/* ... and waited for until then */
+#define CONTRADICTION_NS 10000000000ull /* of quiet, before it is said again */
+#define RATE_NS		 5000000000ull	/* and the TSC held against the kernel's clock */
+#define MESH_POLL_NS	 1000000000ull	/* strangers that fell silent are dropped by then */
 #define LOAD_STALL_NS	 10000000000ull
 #define EVENTS_MAX	 64
 #define MESSAGES_MAX	 64 /* of one peer in a row: nobody can keep this thread from the others */
@@ -45,7 +46,7 @@ struct control_thread {
 	pthread_t thread;
 	int epoll_fd, wake_fd;
 	struct heartbeat heartbeat;
-	uint64_t ping_ns, resync_ns, moved_ns, rate_ns, mesh_ns;
+	uint64_t ping_ns, resync_ns, moved_ns, rate_ns, contradiction_ns, mesh_ns;
 	struct control_pings pings;
 	struct control_rules rules;
 	bool unread[NODES_MAX]; /* a peer's channel has more than was read */
@@ -83,11 +84,15 @@ static void clock_contradicts(struct node *node, bool started)
 				   "jumped: has it been suspended, is its TSC constant?";
 	char text[160];
 	snprintf(text, sizeof(text), what, CLOCK_DRIFT_PPB_MAX / 1000);
-	if (started)
-		node_say(node, "this host's clock %s", text);
-	else
+	if (started) {
+		uint64_t now = local_ns(node);
+		if (now >= node->control->contradiction_ns)
+			node_say(node, "this host's clock %s", text);
+		node->control->contradiction_ns = now + CONTRADICTION_NS;
+	} else {
 		node_end_with(node, CONTROL_END_NODE_ERROR, 1, "node %u (%s): its clock %s",
 			      node->self, node->config->node[node->self].name, text);
+	}
 }
 
 static void handle_pong(struct node *node, const struct control_clock_pong *pong)
