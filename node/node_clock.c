@@ -140,7 +140,7 @@ static bool good_enough(const struct node_clock *clock, uint64_t now_ns)
 	if (clock->filter.sample_count < READY_SAMPLES)
 		return false;
 	if (now_ns - clock->first_sample_ns >=
-	    (clock->exact_rate ? 4 * READY_PATIENCE_NS : READY_PATIENCE_NS))
+	    (clock->exact_rate ? 2 * READY_PATIENCE_NS : READY_PATIENCE_NS))
 		return true;
 	return clock_map_error_ns(&clock->map, now_ns) <= READY_ERROR_NS &&
 	       (!clock->exact_rate || clock->filter.rate_spread <= READY_SPREAD_PPB);
