@@ -382,11 +382,14 @@ int coh_create(const struct coh_config *config, struct coh **ret_coh)
 	coh->config = *config;
 	if (!coh->config.zero_batch)
 		coh->config.zero_batch = 1;
+	if (coh->config.run > COH_RUN)
+		coh->config.run = COH_RUN;
 	if (coh->config.readahead > COH_AHEAD_MAX)
 		coh->config.readahead = COH_AHEAD_MAX;
 	coh->sharer_words = (config->node_count + 63) / 64;
 	coh->unit_actions =
-		max_u32(config->node_count, max_u32(config->window, config->actor_count)) + 64;
+		max_u32(config->node_count, max_u32(config->window, config->actor_count)) +
+		COH_RUN + 64;
 	coh->room_node = config->self;
 	coh->random = config->self;
 	coh->actors = config->actors;

@@ -60,6 +60,9 @@ struct coh_config {
 	 */
 	bool neighbours;
 	uint64_t gap_gpn;
+	/* Most neighbouring pages that leave together when slots are short, up to a quarter of the
+	 * capacity; 0: as many as suit the capacity. */
+	uint32_t run;
 	uint32_t refetch; /* most lost pages fetched back together at a stall; 0: off */
 	uint64_t hold_ns; /* running time that an actor gets with a fresh grant, to begin with */
 	uint64_t hold_ns_max; /* bound of the adaptive hold */

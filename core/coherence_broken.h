@@ -22,6 +22,7 @@ enum coh_broken {
 	COH_BROKEN_AGE_IGNORED,	       /* holds are kept whatever the age of who asks */
 	COH_BROKEN_NUDGE_LOST,	       /* an older request behind a transaction is not announced */
 	COH_BROKEN_DONE_EARLY, /* the home is told that a write is over before the acks came */
+	COH_BROKEN_RUN_BLIND,  /* a victim's neighbours leave with it, wanted and pinned or not */
 	COH_BROKEN_COUNT,
 };
 

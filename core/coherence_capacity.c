@@ -34,6 +34,13 @@
 
 #include "core/coherence_state.h"
 
+#define LOW_WATER_MAX 512u
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
 static void list_remove(struct coh *coh, struct coh_list *list, uint64_t gpn)
 {
 	struct coh_page *page = coh_page_of(coh, gpn);
@@ -164,6 +171,44 @@ static uint64_t victim_find(struct coh *coh, struct coh_list *list, struct need 
 	return UINT64_MAX;
 }
 
+/* How many pages leave together: few where there are few. */
+static uint32_t run_most(const struct coh *coh)
+{
+	uint32_t run = coh->config.run ? coh->config.run : COH_RUN;
+	uint32_t most = min_u32(run, coh->config.capacity / (coh->config.run ? 4 : 32));
+
+	return most ? most : 1;
+}
+
+/*
+ * Whether a neighbour of a victim may leave with it: nobody holds it, and it did not come lately.
+ * The list's order is that of the last change, so pages that came together are old together.
+ */
+static bool leaves_along(struct coh *coh, const struct coh_list *list, uint64_t gpn)
+{
+	const struct coh_page *page = coh_page_of(coh, gpn);
+
+	return list_of(coh, page) == list && coh->stamp - page->stamp >= list->count / 2 &&
+	       (can_leave(coh, gpn, need_spare) ||
+		(coh_broken(coh, COH_BROKEN_RUN_BLIND) && !(page->flags & PAGE_PUSHING)));
+}
+
+/* The run of pages that leave with the victim: its first page, and *ret_count of at most `most`. */
+static uint64_t run_around(struct coh *coh, const struct coh_list *list, uint64_t victim,
+			   uint32_t most, uint32_t *ret_count)
+{
+	uint64_t begin = victim / CHUNK_PAGES * CHUNK_PAGES, end = begin + CHUNK_PAGES;
+	uint64_t first = victim, last = victim;
+
+	while (last + 1 < end && last + 1 < coh->config.gpn_limit && last - first + 1 < most &&
+	       leaves_along(coh, list, last + 1))
+		last++;
+	while (first > begin && last - first + 1 < most && leaves_along(coh, list, first - 1))
+		first--;
+	*ret_count = (uint32_t)(last - first + 1);
+	return first;
+}
+
 static void copy_drop_page(struct coh *coh, uint64_t gpn, struct coh_out *out)
 {
 	coh_holds_forget(coh, gpn);
@@ -171,13 +216,17 @@ static void copy_drop_page(struct coh *coh, uint64_t gpn, struct coh_out *out)
 	coh->stats.evict_drop_count++;
 }
 
+/* Drops a copy, and its neighbours: the next who needs a slot finds one. */
 static bool copy_drop(struct coh *coh, struct need need, struct coh_out *out)
 {
 	uint64_t gpn = victim_find(coh, &coh->copies, need);
+	uint32_t count;
 
 	if (gpn == UINT64_MAX)
 		return false;
-	copy_drop_page(coh, gpn, out);
+	gpn = run_around(coh, &coh->copies, gpn, run_most(coh), &count);
+	for (uint32_t i = 0; i < count; i++)
+		copy_drop_page(coh, gpn + i, out);
 	return true;
 }
 
@@ -253,12 +302,15 @@ static bool taking_yield(struct coh *coh, struct coh_list *list, struct need nee
 	return false;
 }
 
-/* How many slots should be there for the taking, so that a stall seldom waits for a push. */
+/*
+ * How many slots should be there for the taking, so that a stall seldom waits for a push: what is
+ * touched while a run of pages goes.
+ */
 static uint32_t low_water(const struct coh *coh)
 {
 	uint32_t low = coh->config.capacity / 64;
 
-	return low < 64 ? low : 64;
+	return low < LOW_WATER_MAX ? low : LOW_WATER_MAX;
 }
 
 /* Slots that are free or could be at once. */
@@ -267,6 +319,7 @@ static uint32_t slots_ready(const struct coh *coh)
 	return coh->config.capacity - coh->used + coh->copies.count;
 }
 
+/* None, or at least a run: slots that are used up one by one do not make pages leave one by one. */
 static uint32_t pushes_wanted(const struct coh *coh)
 {
 	uint32_t want, low = low_water(coh), ready = slots_ready(coh);
@@ -276,7 +329,10 @@ static uint32_t pushes_wanted(const struct coh *coh)
 	want = coh->used >= coh->config.capacity ? coh->parked_count : 0;
 	if (ready < low)
 		want += low - ready;
-	return want > coh->push_count ? want - coh->push_count : 0;
+	if (want <= coh->push_count)
+		return 0;
+	want -= coh->push_count;
+	return want > run_most(coh) ? want : run_most(coh);
 }
 
 static void push_end(struct coh *coh, struct coh_push *push)
@@ -453,16 +509,20 @@ static void room_ask(struct coh *coh, uint32_t count, struct coh_out *out)
 	coh_send(coh, out, coh->room_node, &msg);
 }
 
-static bool push_one(struct coh *coh, struct coh_out *out)
+/* A victim and its neighbours, `most` at most: how many. */
+static uint32_t push_run(struct coh *coh, uint32_t most, struct coh_out *out)
 {
 	struct need need = { .age = coh->releasing ? 0 : oldest_parked_age(coh),
 			     .node = NODE_NONE };
 	uint64_t gpn = victim_find(coh, &coh->kept, need);
+	uint32_t count;
 
 	if (gpn == UINT64_MAX)
-		return false;
-	push_start(coh, gpn, out);
-	return true;
+		return 0;
+	gpn = run_around(coh, &coh->kept, gpn, most < COH_RUN ? most : COH_RUN, &count);
+	for (uint32_t i = 0; i < count; i++)
+		push_start(coh, gpn + i, out);
+	return count;
 }
 
 void coh_capacity_pump(struct coh *coh, struct coh_out *out)
@@ -476,13 +536,17 @@ void coh_capacity_pump(struct coh *coh, struct coh_out *out)
 	if (coh->now_ns < coh->push_retry)
 		return;
 	while (want && coh->room_count && coh->push_count < COH_PUSHES && coh_room(coh, out)) {
-		if (!push_one(coh, out)) {
+		uint32_t most =
+			min_u32(want, min_u32(coh->room_count, COH_PUSHES - coh->push_count));
+		uint32_t count = push_run(coh, most, out);
+
+		if (!count) {
 			/* Nothing can leave now: look again soon. */
 			if (!relieve_parked(coh, out))
 				coh->push_retry = coh->now_ns + COH_RETRY_NS;
 			break;
 		}
-		want = pushes_wanted(coh);
+		want -= count;
 	}
 	if (!want || coh->room_count || coh->push_count == COH_PUSHES)
 		return;
@@ -585,17 +649,32 @@ static bool room_to_give(const struct coh *coh, struct need need)
 	return slots_ready(coh) && (!coh->parked_count || need.age < oldest_parked_age(coh));
 }
 
+/*
+ * Half of what is to spare: who gives all would soon push as many pages itself, perhaps back to
+ * where they came from. So a node that pushes a run has used as many slots since its last one.
+ */
+static uint32_t room_most(const struct coh *coh, const struct coh_msg *msg)
+{
+	uint32_t ready = slots_ready(coh), low = low_water(coh);
+
+	if (msg->age != COH_AGE_NEVER || ready <= low)
+		return msg->acks;
+	return min_u32(msg->acks, (ready - low + 1) / 2);
+}
+
 int coh_room_get(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 {
 	struct coh_msg reply = { .type = COH_ROOM_IS, .requester = msg->src };
 	struct need need = { .age = msg->age, .node = msg->src };
+	uint32_t most;
 
 	if (msg->requester != msg->src || !msg->acks || msg->acks > COH_ROOM_BATCH || !msg->age ||
 	    coh->credit[msg->src] > 2 * COH_ROOM_BATCH)
 		return -EPROTO;
 	if (coh->releasing)
 		reply.flags = COH_MSG_LEAVING;
-	while (reply.acks < msg->acks && room_to_give(coh, need)) {
+	most = room_most(coh, msg);
+	while (reply.acks < most && room_to_give(coh, need)) {
 		if (coh->used >= coh->config.capacity && !copy_drop(coh, need, out))
 			break;
 		coh->used++;

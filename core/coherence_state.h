@@ -31,9 +31,10 @@ _Static_assert(GPN_LIMIT < UINT32_MAX, "struct coh_list and struct coh_page link
 #define COH_WINDOW_MAX	 256u /* so that what one message sets free fits in the action array */
 #define COH_ACTORS_MAX	 (VCPUS_MAX + 64u)
 #define COH_HOLDS	 64u /* remembered grants of an actor: more pages than an instruction needs */
-#define COH_STREAMS	 4u   /* sequential accesses followed per actor */
-#define COH_PUSHES	 16u  /* pushes of a node in flight */
-#define COH_ROOM_BATCH	 16u  /* slots asked of a peer at once */
+#define COH_STREAMS	 4u  /* sequential accesses followed per actor */
+#define COH_RUN		 64u /* pages that leave together: neighbours, so that one call takes them */
+#define COH_PUSHES	 128u /* pushes of a node in flight */
+#define COH_ROOM_BATCH	 64u  /* slots asked of a peer at once */
 #define COH_SCAN	 64u  /* pages looked at for a victim in one go */
 #define COH_BATCH_MAX	 256u /* zero pages granted in one go */
 #define COH_AHEAD_MAX	 128u /* read-ahead requests in one go, each with a page dropped for it */

@@ -15,6 +15,9 @@
  */
 #define PLAN_PAGES_MAX 32u
 
+/* The same for pages that are given up, as many as are taken in one go. */
+#define PLAN_LAST_PAGES_MAX PLAN_TAKES_MAX
+
 /* Messages that nobody waits for are few, or the home's pages stay busy too long. */
 #define PLAN_LAZY_MAX 128u
 
@@ -33,51 +36,69 @@ void plan_fini(struct plan *plan)
 	plan->peer = NULL;
 }
 
-static int take_run(struct plan *plan)
+static int take_run(struct plan *plan, const struct plan_run *run)
 {
 	const void *data;
-	int error = guest_memory_take(plan->memory, plan->gpn, plan->count, &data);
+	int error = guest_memory_take(plan->memory, run->gpn, run->count, &data);
 
 	if (error < 0)
 		return error;
-	for (uint32_t i = 0; i < plan->count; i++)
-		plan->slot[i].frame->page[plan->slot[i].index] =
+	for (uint32_t i = 0; i < run->count; i++)
+		run->slot[i].frame->page[run->slot[i].index] =
 			(const uint8_t *)data + (size_t)i * PAGE_BYTES;
 	return 0;
 }
 
-int plan_settle(struct plan *plan)
+static bool frees(const struct plan_run *run)
 {
-	enum plan_op op = plan->op;
-	int error = 0;
+	return run->op == PLAN_DROP || run->op == PLAN_TAKE;
+}
 
-	plan->op = PLAN_IDLE;
-	switch (op) {
-	case PLAN_IDLE:
-		return 0;
+static int carry_out_run(struct plan *plan, const struct plan_run *run)
+{
+	int error = -EINVAL;
+
+	switch (run->op) {
 	case PLAN_LOWER:
 	case PLAN_RAISE:
-		error = guest_memory_protect(plan->memory, plan->gpn, plan->count,
-					     op == PLAN_LOWER ? COH_READ : COH_WRITE, plan->wake);
+		error = guest_memory_protect(plan->memory, run->gpn, run->count,
+					     run->op == PLAN_LOWER ? COH_READ : COH_WRITE,
+					     run->wake);
 		break;
 	case PLAN_DROP:
-		error = guest_memory_drop(plan->memory, plan->gpn, plan->count);
+		error = guest_memory_drop(plan->memory, run->gpn, run->count);
 		break;
 	case PLAN_TAKE:
-		error = take_run(plan);
+		error = take_run(plan, run);
 		break;
 	case PLAN_INSTALL_READ:
 	case PLAN_INSTALL_WRITE:
-		error = guest_memory_install(plan->memory, plan->gpn, plan->count, plan->data,
-					     op == PLAN_INSTALL_READ ? COH_READ : COH_WRITE,
-					     plan->wake);
+		error = guest_memory_install(plan->memory, run->gpn, run->count, run->data,
+					     run->op == PLAN_INSTALL_READ ? COH_READ : COH_WRITE,
+					     run->wake);
 		break;
 	}
+	if (error == 0 && plan->lost && frees(run))
+		plan->lost(plan->lost_arg, run->gpn << PAGE_SHIFT,
+			   (uint64_t)run->count << PAGE_SHIFT);
+	return error;
+}
+
+int plan_settle(struct plan *plan)
+{
+	int error = 0;
+
+	/* First what frees memory, so that the node never has more than it promised. */
+	for (uint32_t i = 0; error == 0 && i < plan->run_count; i++)
+		if (frees(&plan->run[i]))
+			error = carry_out_run(plan, &plan->run[i]);
+	for (uint32_t i = 0; error == 0 && i < plan->run_count; i++)
+		if (!frees(&plan->run[i]))
+			error = carry_out_run(plan, &plan->run[i]);
+	plan->run_count = 0;
+	plan->takes = 0;
 	if (error < 0)
 		plan->failed_node = NODE_NONE;
-	else if (plan->lost && (op == PLAN_DROP || op == PLAN_TAKE))
-		plan->lost(plan->lost_arg, plan->gpn << PAGE_SHIFT,
-			   (uint64_t)plan->count << PAGE_SHIFT);
 	return error;
 }
 
@@ -86,6 +107,10 @@ static int send_frame(struct plan *plan, uint16_t to)
 	struct plan_peer *peer = &plan->peer[to];
 	int error = peer->channel->ops->send(peer->channel, &peer->frame);
 
+	if (!peer->sent) {
+		peer->sent = true;
+		plan->sent[plan->sent_count++] = to;
+	}
 	plan->pages_sent += peer->frame.page_count;
 	peer->frame.message_count = 0;
 	peer->frame.page_count = 0;
@@ -93,6 +118,17 @@ static int send_frame(struct plan *plan, uint16_t to)
 	if (error < 0)
 		plan->failed_node = to;
 	return error;
+}
+
+uint16_t plan_sent(struct plan *plan)
+{
+	uint16_t to;
+
+	if (plan->sent_count == 0)
+		return NODE_NONE;
+	to = plan->sent[--plan->sent_count];
+	plan->peer[to].sent = false;
+	return to;
 }
 
 bool plan_has_lazy(const struct plan *plan)
@@ -123,28 +159,62 @@ int plan_flush(struct plan *plan, bool idle)
 	return error;
 }
 
-/* Makes gpn's operation the end of the run, or settles the run and begins another. */
-static int extend(struct plan *plan, enum plan_op op, uint64_t gpn, const uint8_t *data)
+static struct plan_run *run_with(struct plan *plan, uint64_t gpn)
 {
-	bool next = plan->op == op && gpn == plan->gpn + plan->count &&
-		    plan->count < FRAME_MESSAGES_MAX &&
-		    guest_memory_run(plan->memory, plan->gpn, plan->count + 1) > plan->count;
-	int error;
+	for (uint32_t i = 0; i < plan->run_count; i++) {
+		struct plan_run *run = &plan->run[i];
 
-	if (next && (op == PLAN_INSTALL_READ || op == PLAN_INSTALL_WRITE))
-		next = plan->data ? data == plan->data + (size_t)plan->count * PAGE_BYTES : !data;
-	if (next) {
-		plan->count++;
+		if (gpn >= run->gpn && gpn - run->gpn < run->count)
+			return run;
+	}
+	return NULL;
+}
+
+/* Whether the page behind the run's last one may be done with it. */
+static bool goes_on(const struct plan *plan, const struct plan_run *run, enum plan_op op,
+		    uint64_t gpn, const uint8_t *data)
+{
+	uint32_t most = op == PLAN_TAKE ? PLAN_TAKES_MAX : FRAME_MESSAGES_MAX;
+
+	if (run->op != op || gpn != run->gpn + run->count || run->count >= most ||
+	    guest_memory_run(plan->memory, run->gpn, run->count + 1) <= run->count)
+		return false;
+	if (op != PLAN_INSTALL_READ && op != PLAN_INSTALL_WRITE)
+		return true;
+	return run->data ? data == run->data + (size_t)run->count * PAGE_BYTES : !data;
+}
+
+/* Makes gpn's operation the end of a run, or begins another. */
+static int extend(struct plan *plan, enum plan_op op, uint64_t gpn, const uint8_t *data,
+		  struct plan_run **ret_run)
+{
+	if (run_with(plan, gpn)) {
+		int error = plan_settle(plan);
+
+		if (error < 0)
+			return error;
+	}
+	for (uint32_t i = plan->run_count; i > 0; i--) {
+		struct plan_run *run = &plan->run[i - 1];
+
+		if (!goes_on(plan, run, op, gpn, data))
+			continue;
+		run->count++;
+		*ret_run = run;
 		return 0;
 	}
-	error = plan_settle(plan);
-	if (error < 0)
-		return error;
-	plan->op = op;
-	plan->gpn = gpn;
-	plan->count = 1;
-	plan->data = data;
-	plan->wake = false;
+	if (plan->run_count == PLAN_RUNS) {
+		int error = plan_settle(plan);
+
+		if (error < 0)
+			return error;
+	}
+	*ret_run = &plan->run[plan->run_count++];
+	(*ret_run)->op = op;
+	(*ret_run)->gpn = gpn;
+	(*ret_run)->count = 1;
+	(*ret_run)->data = data;
+	(*ret_run)->wake = false;
 	return 0;
 }
 
@@ -193,30 +263,25 @@ int plan_send_page(struct plan *plan, uint16_t to, const struct coh_msg *msg)
 	return frame->page_count < PLAN_PAGES_MAX ? 0 : plan_flush(plan, false);
 }
 
-/* Pages that a run is going to take are not yet out. */
-static uint32_t takes_pending(const struct plan *plan)
-{
-	return plan->op == PLAN_TAKE ? plan->count : 0;
-}
-
 int plan_send_last(struct plan *plan, uint16_t to, const struct coh_msg *msg)
 {
 	struct page_frame *frame = &plan->peer[to].frame;
+	struct plan_run *run;
 	int error = unstage(plan, msg->gpn);
 
-	if (error == 0 &&
-	    (guest_memory_takeable(plan->memory, plan->shard) <= takes_pending(plan) ||
-	     frame->message_count == FRAME_MESSAGES_MAX))
+	if (error == 0 && (guest_memory_takeable(plan->memory, plan->shard) <= plan->takes ||
+			   frame->message_count == FRAME_MESSAGES_MAX))
 		error = plan_flush(plan, true);
 	if (error == 0)
-		error = extend(plan, PLAN_TAKE, msg->gpn, NULL);
-	if (error == 0)
 		error = plan_send(plan, to, msg);
+	if (error == 0)
+		error = extend(plan, PLAN_TAKE, msg->gpn, NULL, &run);
 	if (error < 0)
 		return error;
-	plan->slot[plan->count - 1] = (struct plan_slot){ frame, frame->page_count };
+	plan->takes++;
+	run->slot[run->count - 1] = (struct plan_slot){ frame, frame->page_count };
 	frame->page[frame->page_count++] = NULL;
-	return 0;
+	return frame->page_count < PLAN_LAST_PAGES_MAX ? 0 : plan_flush(plan, false);
 }
 
 int plan_protect(struct plan *plan, uint64_t gpn, enum coh_access access)
@@ -224,26 +289,31 @@ int plan_protect(struct plan *plan, uint64_t gpn, enum coh_access access)
 	static const enum plan_op op[] = {
 		[COH_NONE] = PLAN_DROP, [COH_READ] = PLAN_LOWER, [COH_WRITE] = PLAN_RAISE
 	};
+	struct plan_run *run;
 	int error = access == COH_READ ? 0 : unstage(plan, gpn);
 
-	return error < 0 ? error : extend(plan, op[access], gpn, NULL);
+	return error < 0 ? error : extend(plan, op[access], gpn, NULL, &run);
 }
 
 int plan_install(struct plan *plan, uint64_t gpn, const void *data, enum coh_access access)
 {
-	return extend(plan, access == COH_READ ? PLAN_INSTALL_READ : PLAN_INSTALL_WRITE, gpn, data);
+	struct plan_run *run;
+
+	return extend(plan, access == COH_READ ? PLAN_INSTALL_READ : PLAN_INSTALL_WRITE, gpn, data,
+		      &run);
 }
 
 int plan_wake(struct plan *plan, uint64_t gpn)
 {
-	int error;
+	struct plan_run *run = run_with(plan, gpn);
+	int error = 0;
 
-	if (plan->op != PLAN_IDLE && gpn >= plan->gpn && gpn - plan->gpn < plan->count &&
-	    plan->op != PLAN_DROP && plan->op != PLAN_TAKE) {
-		plan->wake = true;
+	if (run && run->op != PLAN_DROP && run->op != PLAN_TAKE) {
+		run->wake = true;
 		return 0;
 	}
-	error = plan_settle(plan);
+	if (run)
+		error = plan_settle(plan);
 	if (error == 0)
 		error = guest_memory_wake(plan->memory, gpn, 1);
 	if (error < 0)

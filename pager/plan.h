@@ -3,10 +3,11 @@
  * The plan: what one pass of a shard's loop does to guest memory and sends to peers, in as few
  * system calls as its order allows. Owned by the shard's thread.
  *
- *   memory   one run of neighbouring pages under one operation; it is carried out when the next
- *            action does not continue it. So what the protocol did to memory is done in the
- *            protocol's order.
- *   frames   one per peer, sent by plan_flush(), after the run. So no message leaves before what
+ *   memory   a few runs of neighbouring pages, each under one operation, carried out by
+ *            plan_settle(). Pages are independent of each other, so what is done to different
+ *            pages may be done in any order; a page is in one run only, and a second operation on
+ *            it settles the first. So evictions make runs although pages come between them.
+ *   frames   one per peer, sent by plan_flush(), after the runs. So no message leaves before what
  *            it tells of is true of this node's memory: another node may act on it at once.
  *
  * Nobody waits for COH_DONE but the next in the page's queue, and it costs the home a wake-up. A
@@ -28,7 +29,6 @@
 #include "memory/guest_memory.h"
 
 enum plan_op {
-	PLAN_IDLE,
 	PLAN_LOWER,	   /* to read-only */
 	PLAN_RAISE,	   /* to writable */
 	PLAN_DROP,	   /* to nothing */
@@ -41,6 +41,7 @@ struct plan_peer {
 	struct page_channel *channel; /* NULL: self */
 	struct page_frame frame;      /* to be sent */
 	bool eager;		      /* somebody waits for a message in it */
+	bool sent;		      /* is in the plan's list */
 };
 
 /* Where the content of a page that goes to a peer is to be filled in. */
@@ -49,18 +50,28 @@ struct plan_slot {
 	uint32_t index;
 };
 
+#define PLAN_RUNS      16u
+#define PLAN_TAKES_MAX 64u /* pages in a run that are taken */
+
+/* Pages [gpn, gpn + count), of one stripe. */
+struct plan_run {
+	enum plan_op op;
+	bool wake;
+	uint64_t gpn;
+	uint32_t count;
+	const uint8_t *data;		       /* installs: the first page, or NULL for zeros */
+	struct plan_slot slot[PLAN_TAKES_MAX]; /* PLAN_TAKE: one a page */
+};
+
 struct plan {
 	struct guest_memory *memory;
 	uint32_t shard;
 	uint16_t peer_count;
 	struct plan_peer *peer; /* by node number */
 
-	enum plan_op op;
-	uint64_t gpn;
-	uint32_t count;
-	const uint8_t *data; /* installs: the first page, or NULL for zeros */
-	bool wake;
-	struct plan_slot slot[FRAME_MESSAGES_MAX]; /* PLAN_TAKE: one a page */
+	struct plan_run run[PLAN_RUNS];
+	uint32_t run_count;
+	uint32_t takes; /* pages in runs that are taken */
 
 	/* Guest pages that frames point to. */
 	uint64_t staged[FRAME_MESSAGES_MAX];
@@ -68,6 +79,9 @@ struct plan {
 	/* Peers whose frame is not empty. */
 	uint16_t dirty[NODES_MAX];
 	uint32_t dirty_count;
+	/* Peers who were sent a frame, which may be stuck in the channel's queue: plan_sent(). */
+	uint16_t sent[NODES_MAX];
+	uint32_t sent_count;
 	uint64_t pages_sent;
 
 	uint16_t failed_node; /* whom the last error is about, NODE_NONE: memory */
@@ -89,11 +103,13 @@ int plan_protect(struct plan *plan, uint64_t gpn, enum coh_access access);
 int plan_install(struct plan *plan, uint64_t gpn, const void *data, enum coh_access access);
 int plan_wake(struct plan *plan, uint64_t gpn);
 
-/* Carries out the run, so that all so far is true of memory and received pages are no longer
+/* Carries out the runs, so that all so far is true of memory and received pages are no longer
  * needed. */
 int plan_settle(struct plan *plan);
 /* And sends the frames; those that nobody waits for only when `idle`. */
 int plan_flush(struct plan *plan, bool idle);
+/* The next peer who was sent a frame since it was last named; NODE_NONE: no other. */
+uint16_t plan_sent(struct plan *plan);
 /* Whether a frame that nobody waits for is left. */
 bool plan_has_lazy(const struct plan *plan);
 

@@ -505,19 +505,17 @@ static void go_on_sending(struct shard *shard, uint16_t node)
 /* Frames to the peers; those that nobody waits for only when `idle`. */
 static void send_all(struct shard *shard, bool idle)
 {
-	uint16_t dirty[NODES_MAX];
-	uint32_t count = shard->plan.dirty_count;
-	int error;
+	int error = plan_flush(&shard->plan, idle);
+	uint16_t node;
 
-	memcpy(dirty, shard->plan.dirty, count * sizeof(dirty[0]));
-	error = plan_flush(&shard->plan, idle);
 	if (error < 0) {
 		plan_failed(shard, error);
 		return;
 	}
 	count_woken(shard);
-	for (uint32_t i = 0; i < count && !shard->failed; i++)
-		go_on_sending(shard, dirty[i]);
+	/* Those whose frames left in the middle of the pass, too: a full socket has to be watched. */
+	while (!shard->failed && (node = plan_sent(&shard->plan)) != NODE_NONE)
+		go_on_sending(shard, node);
 }
 
 static void dispatch(struct shard *shard, const struct epoll_event *event)

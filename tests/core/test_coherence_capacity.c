@@ -147,6 +147,89 @@ static void test_copies_are_dropped_first(void **state)
 	pod_free(pod);
 }
 
+/* Node 0 writes pages from *gpn on, one by one, until some have left. */
+static uint32_t write_until_push(struct pod *pod, uint64_t *gpn)
+{
+	uint32_t before = pod_count(pod, COH_PUSH_DATA);
+
+	while (pod_count(pod, COH_PUSH_DATA) == before) {
+		assert_true(*gpn < 3000);
+		pod_write(pod, 0, 0, *gpn, *gpn);
+		pod_settle(pod);
+		pod->now_ns += 1000000;
+		++*gpn;
+	}
+	return pod_count(pod, COH_PUSH_DATA) - before;
+}
+
+/* Slots are used up one by one, but pages leave in runs, and before the last slot is gone. */
+static void test_pages_leave_in_runs(void **state)
+{
+	struct coh_config config = pod_config();
+	struct pod *pod;
+	uint64_t gpn = 0, first;
+
+	config.capacity = 2048;
+	pod = pod_new(2, &config);
+	assert_int_equal(write_until_push(pod, &gpn), 64);
+	assert_in_range(gpn, 2048 - 2048 / 16, 2048 - 1);
+	for (uint64_t i = 0; i < 64; i++)
+		assert_int_equal(pod->node[1].access[i], COH_WRITE);
+	for (uint32_t run = 1; run < 8; run++) {
+		first = gpn;
+		assert_int_equal(write_until_push(pod, &gpn), 64);
+		assert_int_equal(gpn - first, 64);
+	}
+	for (uint64_t i = 0; i < gpn; i++)
+		assert_int_equal(pod->node[1].access[i], i < 512 ? COH_WRITE : COH_NONE);
+	pod_check(pod);
+	pod_free(pod);
+}
+
+/* The run ends where a page must not leave, and begins again behind it. */
+static void test_a_pinned_page_stays_out_of_a_run(void **state)
+{
+	struct coh_config config = pod_config();
+	struct pod *pod;
+	uint64_t gpn = 0;
+
+	config.capacity = 2048;
+	pod = pod_new(2, &config);
+	for (; gpn < 1500; gpn++)
+		pod_write(pod, 0, 0, gpn, gpn);
+	pod_pin(pod, 0, 1, 10, COH_READ);
+	assert_int_equal(write_until_push(pod, &gpn), 64);
+	for (uint64_t i = 0; i < 65; i++)
+		assert_int_equal(pod->node[1].access[i], i == 10 ? COH_NONE : COH_WRITE);
+	assert_int_equal(pod->node[0].access[10], COH_WRITE);
+	pod_unpin(pod, 0, 1);
+	pod_check(pod);
+	pod_free(pod);
+}
+
+/* Copies go in runs, too: a reader of much costs few shootdowns. */
+static void test_copies_are_dropped_in_runs(void **state)
+{
+	struct coh_config config = pod_config();
+	uint32_t drops = 0, before = 0;
+	struct pod *pod;
+
+	config.capacity = 2048;
+	config.readahead = 0;
+	pod = pod_new(3, &config);
+	for (uint64_t gpn = 0; gpn < 3000; gpn++)
+		pod_write(pod, gpn < 1500 ? 1 : 2, 0, gpn, gpn);
+	for (uint64_t gpn = 0; gpn < 3000; gpn++) {
+		assert_int_equal(pod_read(pod, 0, 0, gpn), gpn);
+		pod->now_ns += 1000000;
+		drops += pod->node[0].resident < before;
+		before = pod->node[0].resident;
+	}
+	assert_in_range(drops, 3000 / 64 - 2048 / 64 - 1, 3000 / 64 - 2048 / 64 + 2);
+	pod_check(pod);
+	pod_free(pod);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -154,6 +237,9 @@ int main(void)
 		cmocka_unit_test(test_push_races_forward),
 		cmocka_unit_test(test_push_refused),
 		cmocka_unit_test(test_copies_are_dropped_first),
+		cmocka_unit_test(test_pages_leave_in_runs),
+		cmocka_unit_test(test_a_pinned_page_stays_out_of_a_run),
+		cmocka_unit_test(test_copies_are_dropped_in_runs),
 		cmocka_unit_test(test_sweeps),
 	};
 

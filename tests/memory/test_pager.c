@@ -216,6 +216,64 @@ static void memory_stays_within_capacity(void **state)
 	pod_destroy(&pod);
 }
 
+static uint64_t shootdowns(const struct pod *pod, uint16_t node)
+{
+	struct guest_memory_counts counts;
+
+	guest_memory_counts(pod->node[node].memory, 0, &counts);
+	return counts.shootdowns;
+}
+
+/* A page that is read ahead costs its owner a tenth of a shootdown at most, its reader none. */
+static void a_scan_costs_few_shootdowns(void **state)
+{
+	struct pod_options options = two;
+	struct pager_stats stats;
+	struct pod pod;
+	uint64_t pages = 16 * MIB >> PAGE_SHIFT;
+
+	options.shard_count = 1;
+	options.capacity_bytes = 32 * MIB; /* so that nothing has to leave */
+	pod_create(&pod, &options);
+	for (uint64_t gpn = 0; gpn < pages; gpn++)
+		*(volatile uint64_t *)pod_at(&pod, 1, gpn << PAGE_SHIFT) = gpn;
+	assert_int_equal(shootdowns(&pod, 1), 0);
+	for (uint64_t gpn = 0; gpn < pages; gpn++)
+		assert_int_equal(*(volatile uint64_t *)pod_at(&pod, 0, gpn << PAGE_SHIFT), gpn);
+	for (uint16_t i = 0; i < 2; i++)
+		pager_stop(pod.node[i].pager);
+	assert_in_range(shootdowns(&pod, 1), 1, pages / 10);
+	assert_int_equal(shootdowns(&pod, 0), 0);
+	pager_stats_get(pod.node[1].pager, &stats);
+	assert_int_equal(stats.shootdown_count, shootdowns(&pod, 1));
+	assert_true(stats.call_count > stats.shootdown_count);
+	assert_in_range(stats.shootdown_page_count, pages - CHUNK_PAGES, pages);
+	pod_destroy(&pod);
+}
+
+/* The same for a page that has to go for another. */
+static void an_eviction_costs_few_shootdowns(void **state)
+{
+	struct pod_options options = { .node_count = 2,
+				       .shard_count = 1,
+				       .memory_bytes = 14 * MIB,
+				       .capacity_bytes = 8 * MIB };
+	uint64_t pages = 14 * MIB >> PAGE_SHIFT;
+	struct pager_stats stats;
+	struct pod pod;
+
+	pod_create(&pod, &options);
+	for (uint64_t gpn = 0; gpn < pages; gpn++)
+		*(volatile uint64_t *)pod_at(&pod, 0, gpn << PAGE_SHIFT) = gpn;
+	for (uint16_t i = 0; i < 2; i++)
+		pager_stop(pod.node[i].pager);
+	pager_stats_get(pod.node[0].pager, &stats);
+	assert_true(stats.evict_push_count >= 6 * MIB >> PAGE_SHIFT);
+	assert_in_range(shootdowns(&pod, 0), 1, stats.evict_push_count / 10);
+	assert_int_equal(shootdowns(&pod, 1), 0);
+	pod_destroy(&pod);
+}
+
 static void ports_reach_all_memory(void **state)
 {
 	static uint8_t data[5 * PAGE_BYTES], back[5 * PAGE_BYTES];
@@ -474,6 +532,8 @@ int main(void)
 		cmocka_unit_test(many_nameless_threads),
 		cmocka_unit_test(hot_pages_are_known),
 		cmocka_unit_test(memory_stays_within_capacity),
+		cmocka_unit_test(a_scan_costs_few_shootdowns),
+		cmocka_unit_test(an_eviction_costs_few_shootdowns),
 		cmocka_unit_test(ports_reach_all_memory),
 		cmocka_unit_test(a_lost_page_is_told_first),
 		cmocka_unit_test(a_page_pushed_out_is_told),

@@ -41,6 +41,7 @@ static const struct variant {
 	{ COH_BROKEN_AGE_IGNORED, "age ignored", "pattern=4" },
 	{ COH_BROKEN_NUDGE_LOST, "nudge lost", "pattern=4" },
 	{ COH_BROKEN_DONE_EARLY, "done early", NULL },
+	{ COH_BROKEN_RUN_BLIND, "run blind", "fill_percent=90" },
 };
 
 struct found {

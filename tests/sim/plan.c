@@ -117,6 +117,7 @@ void plan_make(struct plan *plan, uint64_t seed)
 	plan_time(plan, &rng);
 	plan_work(plan, &rng);
 	plan->refetch = rng_chance_64(&rng, 60) ? 0 : rng_range(&rng, 1, 40);
+	plan->run = rng_chance_64(&rng, 50) ? 0 : rng_range(&rng, 1, 64);
 }
 
 static const struct field {
@@ -127,16 +128,16 @@ static const struct field {
 	{                                                                                          \
 #name, offsetof(struct plan, name)                                                 \
 	}
-	FIELD(seed),	      FIELD(nodes),	   FIELD(shards),	 FIELD(vcpus),
-	FIELD(devices),	      FIELD(pages),	   FIELD(fill_percent),	 FIELD(uneven),
-	FIELD(window),	      FIELD(readahead),	   FIELD(zero_batch),	 FIELD(refetch),
-	FIELD(hold_ns),	      FIELD(hold_ns_max),  FIELD(delay_min_ns),	 FIELD(delay_max_ns),
-	FIELD(slow_from),     FIELD(slow_to),	   FIELD(slow_ns),	 FIELD(burst_percent),
-	FIELD(burst_ns),      FIELD(wake_min_ns),  FIELD(wake_max_ns),	 FIELD(think_min_ns),
-	FIELD(think_max_ns),  FIELD(tick_late_ns), FIELD(pattern),	 FIELD(hot_pages),
-	FIELD(write_percent), FIELD(multi_pages),  FIELD(quota),	 FIELD(keep_busy),
-	FIELD(pin_ns_max),    FIELD(leaves),	   FIELD(leave_percent), FIELD(events_max),
-	FIELD(run_ns),	      FIELD(broken),	   FIELD(quick_end),
+	FIELD(seed),	      FIELD(nodes),	    FIELD(shards),	 FIELD(vcpus),
+	FIELD(devices),	      FIELD(pages),	    FIELD(fill_percent), FIELD(uneven),
+	FIELD(window),	      FIELD(readahead),	    FIELD(zero_batch),	 FIELD(refetch),
+	FIELD(run),	      FIELD(hold_ns),	    FIELD(hold_ns_max),	 FIELD(delay_min_ns),
+	FIELD(delay_max_ns),  FIELD(slow_from),	    FIELD(slow_to),	 FIELD(slow_ns),
+	FIELD(burst_percent), FIELD(burst_ns),	    FIELD(wake_min_ns),	 FIELD(wake_max_ns),
+	FIELD(think_min_ns),  FIELD(think_max_ns),  FIELD(tick_late_ns), FIELD(pattern),
+	FIELD(hot_pages),     FIELD(write_percent), FIELD(multi_pages),	 FIELD(quota),
+	FIELD(keep_busy),     FIELD(pin_ns_max),    FIELD(leaves),	 FIELD(leave_percent),
+	FIELD(events_max),    FIELD(run_ns),	    FIELD(broken),	 FIELD(quick_end),
 #undef FIELD
 };
 

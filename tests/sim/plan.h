@@ -39,7 +39,7 @@ struct plan {
 	uint64_t pages;				/* of the guest */
 	uint64_t fill_percent;			/* pages / sum of capacities, at most */
 	uint64_t uneven;			/* nodes promise different capacities */
-	uint64_t window, readahead, zero_batch, refetch;
+	uint64_t window, readahead, zero_batch, refetch, run;
 	uint64_t hold_ns, hold_ns_max;
 	uint64_t delay_min_ns, delay_max_ns;  /* of links */
 	uint64_t slow_from, slow_to, slow_ns; /* one link that is slower; slow_ns 0: none */

@@ -401,6 +401,7 @@ static int make_shard(struct world *world, uint32_t node, uint32_t shard, uint32
 		.zero_batch = (uint32_t)plan->zero_batch,
 		.neighbours = plan->shards == 1,
 		.refetch = (uint32_t)plan->refetch,
+		.run = (uint32_t)plan->run,
 		.hold_ns = plan->hold_ns,
 		.hold_ns_max = plan->hold_ns_max,
 		.broken = (uint32_t)plan->broken,
