@@ -33,27 +33,31 @@
 #include "link/tcp.h"
 #include "wire/version.h"
 
-#define MS		     1000000ull
-#define BACKOFF_NS_MIN	     (20 * MS)
-#define BACKOFF_NS_MAX	     (250 * MS)
-#define CONNECT_NS_MAX	     (2000 * MS)
-#define DRAIN_NS_MAX	     (1000 * MS)
-#define DRAIN_BYTES_MAX	     4096u
-#define WAITING_NS	     (2000 * MS)
-#define STRANGER_NS	     (1000 * MS)
-#define BEAT_NS		     (500 * MS)
-#define SILENCE_NS	     (3000 * MS) /* of a linked node */
-#define ANSWER_NS	     (4000 * MS) /* of one that takes connections: it may be starting */
-#define COME_BACK_NS	     (3000 * MS)
-#define LAST_WORD_NS	     (400 * MS)
-#define LATE_NS		     (1000 * MS) /* a judge that did not run so long judges nobody by it */
-#define SAID_MAX	     4		 /* lines a second on one node's coming and going */
-#define USER_TIMEOUT_CONTROL 4000	 /* ms */
-#define USER_TIMEOUT_PAGES   15000	 /* ms; heartbeats are what judges a peer */
-#define EVENTS_MAX	     64
-#define KEY_LISTENER	     UINT32_MAX
-#define KEY_CANCEL	     (UINT32_MAX - 1)
-#define BUILD_TEXT	     "eagre"
+#define MS		1000000ull
+#define BACKOFF_NS_MIN	(20 * MS)
+#define BACKOFF_NS_MAX	(250 * MS)
+#define CONNECT_NS_MAX	(2000 * MS)
+#define DRAIN_NS_MAX	(1000 * MS)
+#define DRAIN_BYTES_MAX 4096u
+#define WAITING_NS	(2000 * MS)
+#define STRANGER_NS	(1000 * MS)
+#define BEAT_NS		(500 * MS)
+#define SILENCE_NS	(3000 * MS) /* of a linked node */
+#define ANSWER_NS	(4000 * MS) /* of one that takes connections: it may be starting */
+#define COME_BACK_NS	(3000 * MS)
+#define LAST_WORD_NS	(400 * MS)
+#define LATE_NS		(1000 * MS) /* a judge that did not run so long judges nobody by it */
+#define SAID_MAX	4	    /* lines a second on one node's coming and going */
+/*
+ * Bytes that the peer's kernel does not acknowledge for so long have found a hole. Heartbeats judge
+ * a peer sooner, but they go by the control link: a page link that alone leads nowhere would stall
+ * vCPUs for as long as this.
+ */
+#define USER_TIMEOUT_MS 4000
+#define EVENTS_MAX	64
+#define KEY_LISTENER	UINT32_MAX
+#define KEY_CANCEL	(UINT32_MAX - 1)
+#define BUILD_TEXT	"eagre"
 
 /* ---- Small helpers ---- */
 
@@ -66,7 +70,7 @@ static void set_sockopt(int fd, int level, int option, int value)
 static void tune_socket(const struct mesh *mesh, int fd)
 {
 	set_sockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	set_sockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_PAGES);
+	set_sockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS);
 	if (mesh->config.socket_buffer > 0) {
 		set_sockopt(fd, SOL_SOCKET, SO_SNDBUF, (int)mesh->config.socket_buffer);
 		set_sockopt(fd, SOL_SOCKET, SO_RCVBUF, (int)mesh->config.socket_buffer);
@@ -213,7 +217,6 @@ static int link_stands(struct mesh *mesh, struct mesh_connection *connection, ui
 	if (watch(mesh, connection, EPOLLRDHUP) < 0)
 		return -ENOMEM;
 	if (purpose == HANDSHAKE_CONTROL) {
-		set_sockopt(connection->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_CONTROL);
 		/* Its page channels, if they are ours to dial, need wait no longer. */
 		for (uint32_t i = 0; i < mesh->dialled_count; i++) {
 			if (mesh->connection[i].node == node &&

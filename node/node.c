@@ -26,8 +26,11 @@
 #include "node/say.h"
 #include "node/status_socket.h"
 
-#define LINK_SECONDS	  60
-#define LOADER_PORTS	  1
+#define LINK_SECONDS 60
+#define LOADER_PORTS 1
+
+_Static_assert(NODE_VCPUS_MAX + LOADER_PORTS + PAGE_PAIR_PORTS <= PAGER_ACTORS_MAX,
+	       "the pager serves all of them");
 #define HELLO_SECONDS	  60 /* an emulated host boots a guest in half of it */
 #define HOLD_WALKS_NS_MAX 10000000ull
 #define REFETCH_WALKS	  48u

@@ -244,9 +244,10 @@ static int set_node_memory(struct parse *p, const char *value)
 
 static int set_node_vcpus(struct parse *p, const char *value)
 {
-	if (number_parse(value, VCPUS_MAX, &p->node->vcpu_count))
-		return refuse(p, "[node %s] vcpus = %s: must be 0 to %d", p->node->name, value,
-			      VCPUS_MAX);
+	if (number_parse(value, VCPUS_MAX, &p->node->vcpu_count) ||
+	    p->node->vcpu_count > NODE_VCPUS_MAX)
+		return refuse(p, "[node %s] vcpus = %s: must be 0 to %u on a node, and %d in a pod",
+			      p->node->name, value, NODE_VCPUS_MAX, VCPUS_MAX);
 	return 1;
 }
 

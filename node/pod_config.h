@@ -34,6 +34,7 @@
 /* Guest memory is at most this share of the promised memory: the page protocol needs room to move.
  */
 #define MEMORY_SHARE_PERCENT 90u
+#define NODE_VCPUS_MAX	     240u /* what a node's pager serves (PAGER_ACTORS_MAX), less its ports */
 #define GUEST_MEMORY_MIN     (64ull << 20)
 
 struct node_config {

@@ -21,6 +21,8 @@
 #define HOLD_NS_MAX_DEFAULT 20000000u
 #define SPIN_NS_DEFAULT	    50000u
 
+_Static_assert(PAGER_ACTORS_MAX + NAMELESS_ACTORS <= WINDOW_DEFAULT, "each may have a request out");
+
 static uint64_t monotonic_ns(void *arg)
 {
 	struct timespec ts;
@@ -56,7 +58,8 @@ static bool config_valid(const struct pager_config *config)
 	uint64_t pages;
 
 	if (!config->memory || config->node_count == 0 || config->node_count > NODES_MAX ||
-	    config->self >= config->node_count || config->vcpu_count > VCPUS_MAX)
+	    config->self >= config->node_count || config->vcpu_count > PAGER_ACTORS_MAX ||
+	    config->port_count > PAGER_ACTORS_MAX - config->vcpu_count)
 		return false;
 	pages = config->capacity_bytes / PAGE_BYTES / guest_memory_shard_count(config->memory);
 	return pages >= PAGER_SHARD_PAGES_MIN && pages <= UINT32_MAX;

@@ -33,6 +33,9 @@ enum pager_spin {
 	PAGER_SPIN_ON,	 /* never sleep: benchmarks, dedicated cores */
 };
 
+/* vCPUs and ports of a node at most: each may have a request out, in a window of 256. */
+#define PAGER_ACTORS_MAX 248u
+
 struct pager_config {
 	struct guest_memory *memory; /* borrowed; outlives the pager */
 	uint16_t self, node_count;   /* node_count <= NODES_MAX */
@@ -66,7 +69,7 @@ struct pager_config {
 
 struct pager;
 
-/* 0; -EINVAL; -ENOMEM. */
+/* 0; -EINVAL, also for more than PAGER_ACTORS_MAX; -ENOMEM. */
 int pager_create(const struct pager_config *config, struct pager **ret_pager);
 /* Stops if need be; ports still open become invalid. */
 void pager_destroy(struct pager *pager);

@@ -119,28 +119,6 @@ static enum coh_stall_kind kind_of(const struct coh_action *action, uint32_t cou
 	return COH_STALL_KINDS;
 }
 
-/* COH_WAKE: whoever waited on the page is done, as soon as the run is carried out. */
-static void wait_end(struct shard *shard, const struct coh_action *wake,
-		     const struct coh_action *action, uint32_t count)
-{
-	const struct pager_actors *actors = &shard->pager->actors;
-	uint32_t actor_count = actors->vcpu_count + actors->port_count + NAMELESS_ACTORS;
-
-	for (uint32_t i = 0; i < actor_count; i++) {
-		struct shard_wait *wait = &shard->wait[i];
-
-		if (!wait->waiting || wait->gpn != wake->gpn || wait->want > wake->access)
-			continue;
-		wait->waiting = false;
-		shard->woken[shard->woken_count++] =
-			(struct shard_woken){ .kind = kind_of(action, count, wake->gpn, wait),
-					      .actor = i,
-					      .gpn = wait->gpn,
-					      .offset = wait->offset,
-					      .since_ns = wait->since_ns };
-	}
-}
-
 static void count_woken(struct shard *shard)
 {
 	uint64_t now_ns;
@@ -164,6 +142,31 @@ static void count_woken(struct shard *shard)
 			shard_stats_hot(&shard->stats, woken->gpn, woken->offset);
 	}
 	shard->woken_count = 0;
+}
+
+/* COH_WAKE: whoever waited on the page is done, as soon as the run is carried out. */
+static void wait_end(struct shard *shard, const struct coh_action *wake,
+		     const struct coh_action *action, uint32_t count)
+{
+	const struct pager_actors *actors = &shard->pager->actors;
+	uint32_t actor_count = actors->vcpu_count + actors->port_count + NAMELESS_ACTORS;
+
+	for (uint32_t i = 0; i < actor_count; i++) {
+		struct shard_wait *wait = &shard->wait[i];
+
+		if (!wait->waiting || wait->gpn != wake->gpn || wait->want > wake->access)
+			continue;
+		wait->waiting = false;
+		/* Any number may end in a pass: faults queue up for the few nameless actors. */
+		if (shard->woken_count == SHARD_WOKEN)
+			count_woken(shard);
+		shard->woken[shard->woken_count++] =
+			(struct shard_woken){ .kind = kind_of(action, count, wake->gpn, wait),
+					      .actor = i,
+					      .gpn = wait->gpn,
+					      .offset = wait->offset,
+					      .since_ns = wait->since_ns };
+	}
 }
 
 /* --- actions --- */
@@ -807,11 +810,9 @@ int shard_init(struct shard *shard, struct pager *pager, uint32_t index)
 		     (uint32_t)CPU_COUNT(&cores));
 	shard->want_writable = calloc(pager->config.node_count, sizeof(*shard->want_writable));
 	shard->wait = calloc(actors, sizeof(*shard->wait));
-	shard->woken = calloc(actors + SHARD_FAULTS, sizeof(*shard->woken));
 	shard->cached_tid = calloc(TID_CACHE, sizeof(*shard->cached_tid));
 	shard->cached_actor = calloc(TID_CACHE, sizeof(*shard->cached_actor));
-	if (!shard->want_writable || !shard->wait || !shard->woken || !shard->cached_tid ||
-	    !shard->cached_actor)
+	if (!shard->want_writable || !shard->wait || !shard->cached_tid || !shard->cached_actor)
 		return -ENOMEM;
 	error = plan_init(&shard->plan, pager->config.memory, index, pager->config.node_count);
 	shard->plan.lost = pager->config.lost;
@@ -847,7 +848,6 @@ void shard_fini(struct shard *shard)
 	pager_queue_destroy(&shard->queue);
 	free(shard->want_writable);
 	free(shard->wait);
-	free(shard->woken);
 	free(shard->cached_tid);
 	free(shard->cached_actor);
 	if (shard->epoll_fd >= 0)

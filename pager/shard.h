@@ -30,6 +30,8 @@
 #define SHARD_FAULTS   64
 #define SHARD_COMMANDS 32
 #define SHARD_EVENTS   64
+/* Stalls whose end is counted at a time. */
+#define SHARD_WOKEN 64
 
 /* Who is an actor, by thread: an open-addressed table from thread id to actor, rebuilt at every
  * bind. */
@@ -77,10 +79,9 @@ struct shard {
 	/* The thread's own. */
 	struct plan plan;
 	struct pager_spinner spinner;
-	bool *want_writable;	 /* by node: EPOLLOUT is on */
-	struct shard_wait *wait; /* by actor */
-	struct shard_woken
-		*woken; /* stalls that this pass ended: one an actor and one a fault at most */
+	bool *want_writable;		       /* by node: EPOLLOUT is on */
+	struct shard_wait *wait;	       /* by actor */
+	struct shard_woken woken[SHARD_WOKEN]; /* stalls that ended and are to be counted */
 	uint32_t woken_count;
 	struct guest_fault queued[NAMELESS_QUEUE]; /* of nameless threads, a ring */
 	uint32_t queued_first, queued_count;

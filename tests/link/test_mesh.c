@@ -6,6 +6,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -17,6 +18,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -928,6 +930,42 @@ static void test_down_once(void **state)
 	end_pod(pod, 2);
 }
 
+/*
+ * A page link that leads nowhere, while all others work: its node learns of it within 5 s, not when
+ * TCP gives up. The hole is a filter that drops what comes for one socket before TCP sees it.
+ */
+static void test_page_link_into_a_hole(void **state)
+{
+	struct sock_filter nothing = { .code = BPF_RET | BPF_K, .k = 0 };
+	struct sock_fprog filter = { .len = 1, .filter = &nothing };
+	struct page_frame *frame = calloc(1, sizeof(*frame));
+	struct node *pod = make_pod(2);
+	struct page_channel *out, *in;
+	struct timespec begin, end;
+	struct pollfd broken = { .events = POLLIN };
+
+	start(&pod[0]);
+	start(&pod[1]);
+	assert_int_equal(finish(&pod[0]), 0);
+	assert_int_equal(finish(&pod[1]), 0);
+	out = mesh_pages(pod[0].mesh, 1, 1);
+	in = mesh_pages(pod[1].mesh, 0, 1);
+	assert_int_equal(
+		setsockopt(in->ops->fd(in), SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)),
+		0);
+	frame->message_count = 1;
+	frame->message[0] = (struct coh_msg){ .type = COH_READ_REQ };
+	assert_int_equal(out->ops->send(out, frame), 0);
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	broken.fd = out->ops->fd(out);
+	assert_int_equal(poll(&broken, 1, 20000), 1);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	assert_int_equal(out->ops->receive(out, frame), -ETIMEDOUT);
+	assert_in_range(end.tv_sec - begin.tv_sec, 2, 9);
+	free(frame);
+	end_pod(pod, 2);
+}
+
 /* What is sent right before mesh_destroy() arrives, though unread bytes lie in the sender's socket.
  */
 static void test_last_words(void **state)
@@ -1003,6 +1041,7 @@ int main(void)
 		cmocka_unit_test(test_slow_loris),
 		cmocka_unit_test(test_bad_config),
 		cmocka_unit_test(test_down_once),
+		cmocka_unit_test(test_page_link_into_a_hole),
 		cmocka_unit_test(test_last_words),
 	};
 

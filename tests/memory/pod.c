@@ -46,7 +46,7 @@ static void create_node(struct pod *pod, uint16_t self, const struct pod_options
 		.self = self,
 		.node_count = options->node_count,
 		.vcpu_count = 4,
-		.port_count = 2,
+		.port_count = options->port_count ? options->port_count : 2,
 		.capacity_bytes = options->capacity_bytes,
 		.spin = options->spin,
 		.failed = failed,

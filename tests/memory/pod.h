@@ -53,7 +53,8 @@ struct pod_options {
 	uint32_t shard_count;
 	uint64_t memory_bytes, capacity_bytes;
 	enum pager_spin spin;
-	bool watch_lost; /* node[].lost is kept */
+	bool watch_lost;     /* node[].lost is kept */
+	uint32_t port_count; /* 0: two */
 };
 
 /* Started. Asserts that all went well. */

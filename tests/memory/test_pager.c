@@ -153,6 +153,54 @@ static void many_nameless_threads(void **state)
 	pod_destroy(&pod);
 }
 
+#define CROWD 200
+
+/* All actors for nameless threads wait for pages that are pinned; a crowd behind them waits for an
+ * actor, and is served in one pass. */
+static void a_crowd_waits_for_nameless_actors(void **state)
+{
+	struct pod_options options = two;
+	struct memory_port *port[8];
+	pthread_t held[8], crowd[CROWD];
+	struct pager_stats stats;
+	struct pod pod;
+
+	options.shard_count = 1;
+	options.port_count = 8;
+	pod_create(&pod, &options);
+	*(volatile uint8_t *)pod_at(&pod, 0, 4 * MIB) = 1; /* that chunk's home is here */
+	for (uint64_t i = 0; i < 8; i++) {
+		void *hva;
+		size_t length = 8;
+
+		assert_int_equal(pager_open_port(pod.node[1].pager, &port[i]), 0);
+		assert_int_equal(memory_acquire(port[i], i * PAGE_BYTES, COH_WRITE, &hva, &length),
+				 0);
+		assert_int_equal(
+			pthread_create(&held[i], NULL, touch_one, pod_at(&pod, 0, i * PAGE_BYTES)),
+			0);
+	}
+	usleep(100000);
+	/* Every other page, so that none comes with another. */
+	for (uint64_t i = 0; i < CROWD; i++)
+		assert_int_equal(
+			pthread_create(&crowd[i], NULL, touch_one,
+				       pod_at(&pod, 0, 4 * MIB + (2 * i + 2) * PAGE_BYTES)),
+			0);
+	usleep(200000);
+	for (uint64_t i = 0; i < 8; i++)
+		pager_close_port(pod.node[1].pager, port[i]);
+	for (uint64_t i = 0; i < 8; i++)
+		assert_int_equal(pthread_join(held[i], NULL), 0);
+	for (uint64_t i = 0; i < CROWD; i++)
+		assert_int_equal(pthread_join(crowd[i], NULL), 0);
+	for (uint16_t i = 0; i < 2; i++)
+		pager_stop(pod.node[i].pager);
+	pager_stats_get(pod.node[0].pager, &stats);
+	assert_int_equal(stats.stall_count[COH_STALL_ZERO], CROWD + 1);
+	pod_destroy(&pod);
+}
+
 /* A stall is counted when whom it held up has gone on: the last one may be late. */
 static uint32_t hot_pages(const struct pod *pod, uint16_t node, uint64_t count,
 			  struct pager_hot_page *ret_hot, uint32_t max)
@@ -530,6 +578,7 @@ int main(void)
 		cmocka_unit_test(no_count_is_lost_sleeping),
 		cmocka_unit_test(no_count_is_lost_adapting),
 		cmocka_unit_test(many_nameless_threads),
+		cmocka_unit_test(a_crowd_waits_for_nameless_actors),
 		cmocka_unit_test(hot_pages_are_known),
 		cmocka_unit_test(memory_stays_within_capacity),
 		cmocka_unit_test(a_scan_costs_few_shootdowns),
