@@ -26,6 +26,8 @@
 #define L7_EDX_KEPT    BIT(4) /* FSRM */
 #define XSAVE_KEPT     7u     /* XSAVEOPT, XSAVEC, XGETBV with ECX 1 */
 #define X1_ECX_LAHF    BIT(0)
+#define X1_ECX_NOT     (BIT(11) | BIT(16) | BIT(21)) /* XOP, FMA4, TBM: encodings of their own */
+#define X1_EDX_NOT     BIT(25)			     /* FFXSR: the host executes FXSAVE in ring 3 */
 #define X8_EBX_KEPT    BIT(2)
 #define XCR0_SOFT      7u
 
@@ -58,7 +60,7 @@ static void restrict_leaf(struct cpuid_leaf *leaf)
 		break;
 	case 0x7:
 		if (leaf->index) {
-			leaf->eax &= BIT(10) | BIT(11) | BIT(12);
+			leaf->eax &= BIT(4) | BIT(10) | BIT(11) | BIT(12); /* AVX-VNNI */
 			break;
 		}
 		leaf->ebx = (leaf->ebx & ~L7_EBX_NOT) | L7_EBX_DONE;
@@ -70,6 +72,10 @@ static void restrict_leaf(struct cpuid_leaf *leaf)
 			leaf->eax &= XCR0_SOFT;
 		if (leaf->index == 1)
 			leaf->eax &= XSAVE_KEPT;
+		break;
+	case 0x80000001:
+		leaf->ecx &= ~X1_ECX_NOT;
+		leaf->edx &= ~X1_EDX_NOT;
 		break;
 	case 0x80000008:
 		leaf->ebx &= X8_EBX_KEPT;

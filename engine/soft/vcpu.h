@@ -166,11 +166,12 @@ struct engine_vcpu {
 
 	struct soft_fault fault;
 	uint64_t resume_flag; /* RF in the frame of the exception being delivered */
-	bool shadow;	     /* no interrupt before the next instruction is through (STI, MOV SS) */
-	bool debug_pending;  /* #DB when the instruction is through, with debug_hits */
-	uint32_t debug_hits; /* bits of DR6: single step, data breakpoints */
-	bool iret_done;	     /* RF is as IRET left it, for one instruction */
-	bool kick_after;     /* the instruction wants EXIT_KICKED when it is through */
+	uint8_t shadow;	      /* no interrupt before the next instruction is through: SHADOW_ */
+	bool debug_pending;   /* #DB when the instruction is through, with debug_hits */
+	uint32_t debug_hits;  /* bits of DR6: single step, data breakpoints */
+	uint32_t debug_held;  /* those of a load of SS, which are due behind the next instruction */
+	bool iret_done;	      /* RF is as IRET left it, for one instruction */
+	bool kick_after;      /* the instruction wants EXIT_KICKED when it is through */
 
 	enum soft_open open;
 	struct engine_exit *exit; /* of the open question, or NULL */
@@ -178,6 +179,7 @@ struct engine_vcpu {
 	bool has_stashed;
 	struct soft_device_access device[DEVICE_ACCESSES_MAX];
 	uint32_t device_count, device_seen;
+	uint32_t io_answered; /* items of INS that wait for the device that they go to; or 0 */
 	bool answered; /* the instruction of the open question starts anew, with its answer */
 	_Alignas(16) uint8_t io_data[IO_BYTES];
 
@@ -208,7 +210,8 @@ struct engine_vcpu {
 	bool stepping, committing;
 	struct {
 		uint64_t gpr[GPR_COUNT], rip, flags;
-		bool shadow;
+		uint8_t shadow;
+		uint32_t debug_held;
 	} undo;
 	jmp_buf abandon; /* in soft_vcpu_run(): where an access broken off by a signal goes */
 	void *signal_stack;
@@ -241,8 +244,10 @@ _Static_assert(offsetof(struct engine_vcpu, reach) == VCPU_REACH, "layout.h");
 _Static_assert(offsetof(struct engine_vcpu, jumps) == VCPU_JUMPS, "layout.h");
 _Static_assert(offsetof(struct engine_vcpu, interrupts_on) == VCPU_STACK_END, "layout.h");
 
+struct soft_offer;
 struct engine {
 	struct cpuid_set cpuid;
+	struct soft_offer *offer; /* insn/offer.c */
 	uint32_t tsc_khz;
 	struct soft_memory memory[MEMORY_RANGES_MAX];
 	uint32_t memory_count;

@@ -50,6 +50,7 @@ static void soft_engine_destroy(struct engine *engine)
 		free_seat(engine->vcpu[i]);
 	soft_cache_destroy(engine);
 	soft_code_remove_memory(engine);
+	soft_offer_destroy(engine->offer);
 	pthread_mutex_destroy(&engine->lock);
 	free(engine);
 }
@@ -68,7 +69,9 @@ static int soft_engine_create(const struct engine_config *config, struct engine 
 	engine->vcpu_max = config->vcpu_max;
 	engine->pages = config->pages;
 	engine->exact_flags = getenv("EAGRE_SOFT_EXACT_FLAGS") != NULL;
-	err = soft_cache_create(engine);
+	engine->offer = soft_offer_create(&engine->cpuid);
+	if (engine->offer)
+		err = soft_cache_create(engine);
 	if (!err)
 		err = soft_signals_install();
 	if (err)

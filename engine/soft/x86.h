@@ -33,11 +33,16 @@
 #define CR4_SMEP       BIT64(20)
 #define CR4_SMAP       BIT64(21)
 
-#define EFER_SCE   BIT64(0)
-#define EFER_LME   BIT64(8)
-#define EFER_LMA   BIT64(10)
-#define EFER_NXE   BIT64(11)
-#define EFER_FFXSR BIT64(14)
+#define EFER_SCE BIT64(0)
+#define EFER_LME BIT64(8)
+#define EFER_LMA BIT64(10)
+#define EFER_NXE BIT64(11)
+/* As struct vcpu_state has them. */
+#define SHADOW_STI    1u
+#define SHADOW_MOV_SS 2u
+
+/* FFXSR is not offered. */
+#define EFER_WRITABLE (EFER_SCE | EFER_LME | EFER_NXE)
 
 #define FLAG_CF		 BIT64(0)
 #define FLAG_PF		 BIT64(2)

@@ -454,4 +454,25 @@ gate_target:
 1:	lretl
 	EXPECT_DONE
 
+/* An instruction that reaches over its segment's limit. */
+	CASE	code_limit, NOT_QEMU
+	movabs	$0x4040fb1800000011, %rax	/* base USER + SYS_DATA, limit 0x11 */
+	mov	%rax, SYS_GDT + (SEL_USER_32 & ~7)
+	movl	$0x000002b8, SYS_DATA + 0x10	/* mov $2, %eax */
+	movb	$0, SYS_DATA + 0x14
+	HOOK	2f
+	pushq	$SEL_USER_DATA
+	pushq	$SYS_STACK_USER + USER
+	pushq	$2
+	pushq	$SEL_USER_32
+	pushq	$0x10
+	iretq
+	EXPECT	13, error=0, cs=SEL_USER_32
+2:	movq	$ADDR(3f), 48 + 8(%rsp)
+	movq	$SEL_CODE, 56 + 8(%rsp)
+	movq	$SYS_STACK, 72 + 8(%rsp)
+	movq	$SEL_DATA, 80 + 8(%rsp)
+	ret
+3:	DONE
+
 	END_IMAGE compat

@@ -275,6 +275,24 @@ gate_target:
 	WANT	0x400
 	DONE
 
+/* A watched load of SS: nothing comes before the instruction behind it is through, and ICEBP's trap is the same one. */
+	CASE	movss_watched, NOT_QEMU | NOT_BOCHS | NOT_KVM
+	movw	$SEL_DATA, SYS_DATA
+	mov	$SYS_DATA, %eax
+	mov	%rax, %db0
+	mov	$0x00070402, %eax
+	mov	%rax, %db7
+	mov	SYS_DATA, %ss
+	nop
+1:	EXPECT	1, rip=1b, dr6=0xffff0ff1
+	mov	SYS_DATA, %ss
+	.byte	0xf1
+1:	EXPECT	1, rip=1b, dr6=0xffff0ff1
+	nop
+	xor	%eax, %eax
+	mov	%rax, %db7
+	DONE
+
 /* The trap behind HLT ends it. KVM goes to sleep with the trap pending. */
 	CASE	hlt_step, NOT_KVM
 	SET_TF

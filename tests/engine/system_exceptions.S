@@ -682,11 +682,26 @@ gate_target:
 	RESUME	2f
 1:	mov	USER+3(%rbx), %rax
 	EXPECT	17, error=0, rip=1b
-2:	movups	USER(%rbx), %xmm0
-	pushfq
+2:	pushfq
 	andl	$~0x40000, (%rsp)
 	popfq
 	mov	USER(%rbx), %eax
+	DONE
+
+/* Vectors want 16 bytes there, or 8 of them; images of the x87 their words. */
+	CASE	ac_wide, NOT_QEMU | NOT_BOCHS | NOT_KVM
+	mov	$SYS_DATA + 4, %ebx
+	TO_USER	0x40002
+	FAULT	17, 0, movups USER(%rbx), %xmm0
+	FAULT	17, 0, fldt USER(%rbx)
+	FAULT	17, 0, fnsave USER-2(%rbx)
+	fninit
+	movups	USER+12(%rbx), %xmm0
+	fldt	USER+4(%rbx)
+	fnsave	USER(%rbx)
+	pushfq
+	andl	$~0x40000, (%rsp)
+	popfq
 	DONE
 
 /* IST stacks and RSP0; without a stack switch the frame is aligned to 16. */

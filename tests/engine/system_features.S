@@ -428,6 +428,58 @@ gate_target:
 	DONE
 
 /* Locked instructions over cache lines and pages add up; XCHG needs no prefix. */
+/* Without CR4.SMAP they are as good. */
+	CASE	ac_without_smap, NEED_SMAP
+	stac
+	pushfq
+	pop	%rax
+	and	$0x40000, %eax
+	REPORT	%rax
+	WANT	0x40000
+	clac
+	pushfq
+	pop	%rax
+	and	$0x40000, %eax
+	REPORT	%rax
+	WANT	0
+	DONE
+
+/* MSRs and counters that the engine `soft` offers to nobody. */
+	CASE	no_msrs, NOT_QEMU | NOT_BOCHS | NOT_KVM
+	mov	$0x48, %ecx
+	FAULT	13, 0, rdmsr
+	mov	$0x49, %ecx
+	FAULT	13, 0, rdmsr
+	xor	%edx, %edx
+	mov	$1, %eax
+	FAULT	13, 0, wrmsr
+	mov	$0x179, %ecx
+	FAULT	13, 0, rdmsr
+	mov	$0x186, %ecx
+	FAULT	13, 0, rdmsr
+	xor	%ecx, %ecx
+	FAULT	13, 0, rdpmc
+	DONE
+
+/* From a port to a device: every item is two exits. */
+	CASE	ins_to_device, NOT_KVM | NOT_QEMU | NOT_BOCHS
+	mov	$SYS_MMIO + 0x20, %edi
+	mov	$3, %ecx
+	mov	$0x60, %edx
+	cld
+	rep insb
+	REPORT	%rcx
+	WANT	0
+	mov	$SYS_MMIO + 0x20, %esi
+	mov	(%rsi), %eax
+	and	$0xffffff, %eax
+	REPORT	%rax
+	WANT	0x5a5a5a
+	sub	%esi, %edi
+	REPORT	%rdi
+	WANT	3
+	DONE
+
 	CASE	split_locks
 	mov	$SYS_DATA + 0xffd, %ebx
 	mov	$1000, %ecx

@@ -157,6 +157,36 @@ gate_target:
 	REPORT	%rax
 	ret
 
+/* Two more in its handler are one. */
+	CASE	nmi_one_kept
+	HOOK	3f
+	xor	%ebx, %ebx
+	SEND	2
+	nop
+	EXPECT	2
+	EXPECT	2
+	nop
+	REPORT	%rbx
+	WANT	1
+	DONE
+3:	inc	%ebx
+	SEND	2
+	nop
+	SEND	2
+	nop
+	ret
+
+/* Both due behind the OUT: the NMI first, the interrupt behind its IRET and not within it. */
+	CASE	nmi_first, NOT_QEMU | NOT_BOCHS | NOT_KVM
+	SEND	0x50
+	mov	$2, %al
+	sti
+	out	%al, $ASK
+1:	cli
+	EXPECT	2, rip=1b, fset=0x200
+	EXPECT	0x50, rip=1b, fset=0x200
+	DONE
+
 	CASE	nmi_stack
 	movb	$1, SYS_IDT + 2 * 16 + 4
 	movb	$2, %al

@@ -78,6 +78,9 @@ struct diff_state {
 enum diff_mode { MODE_USER, MODE_SYSTEM, MODE_COMPAT, MODE_COUNT };
 extern const char diff_mode_letter[MODE_COUNT];
 
+/* What must be the same: diff_opcodes.c. */
+enum diff_judge { JUDGE_ALL, JUDGE_FRAME, JUDGE_UNDEFINED, JUDGE_ENGINE };
+
 struct diff_case {
 	uint64_t seed;
 	uint64_t code_va;
@@ -85,6 +88,7 @@ struct diff_case {
 	uint32_t insn_count;
 	uint32_t image; /* contents of the data pages: diff_image() */
 	enum diff_mode mode;
+	bool single;  /* one instruction of diff_opcodes.c: AC and TF may be set */
 	bool exact;   /* flags that nobody will read are to be right at a fault, too */
 	bool strings; /* a repeated string instruction may write over itself: then CPUs differ */
 	bool tainted; /* an instruction may read an undefined flag: not comparable */
@@ -187,6 +191,11 @@ struct diff_plan {
 /* Fills all of c from its seed, code_va and mode. */
 void diff_generate(const struct diff_plan *plan, struct diff_case *c);
 
+/* diff_opcodes.c: one of all instructions that there may be, from c's seed, code_va and mode. */
+uint32_t diff_opcodes_count(void);
+void diff_opcode(uint32_t index, struct diff_case *c);
+enum diff_judge diff_judge_of(const struct diff_case *c);
+
 /* diff_flags.c */
 /*
  * offset, undefined, insn_count, tainted from the code. Bytes that do not decode are one
@@ -238,7 +247,8 @@ int diff_try(struct diff_sides *sides, const struct diff_case *c);
  */
 int diff_shrink(struct diff_sides *sides, struct diff_case *c);
 void diff_print_code(const struct diff_case *c);
-/* "seed address u|s|c bytes": a line of tests/soft/regressions, and back (-EINVAL). */
+/* "seed address u|s|c bytes" (upper case: one of diff_opcodes.c): a line of tests/soft/regressions,
+ * and back (-EINVAL). */
 void diff_print_line(const struct diff_case *c);
 int diff_read_line(const char *line, struct diff_case *ret_case);
 const char *diff_mnemonic(const struct diff_case *c, uint32_t insn);

@@ -12,12 +12,19 @@ struct diff_insn {
 	ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
 };
 
+/* As the CPU that it runs on: branches with 66h are AMD's or Intel's, and MPX is nobody's any more.
+ */
 static inline void diff_decoder_init(ZydisDecoder *decoder, bool compat)
 {
+	bool amd = __builtin_cpu_is("amd");
+
 	if (compat)
 		ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
 	else
 		ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_AMD_BRANCHES, amd);
+	ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+	ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
 }
 
 static inline bool diff_decode(enum diff_mode mode, const uint8_t *code, size_t bytes,

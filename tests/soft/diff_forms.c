@@ -440,16 +440,6 @@ static bool has_rm_opcodes(const struct diff_form *f)
 		(f->map == 1 && (f->opcode == 0x01 || f->opcode == 0xae || f->opcode == 0x1e)));
 }
 
-static bool has_gpr(const struct probe *p)
-{
-	for (int i = 0; i < p->insn.operand_count; i++)
-		if (p->operand[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-		    (ZydisRegisterGetClass(p->operand[i].reg.value) == ZYDIS_REGCLASS_GPR32 ||
-		     ZydisRegisterGetClass(p->operand[i].reg.value) == ZYDIS_REGCLASS_GPR64))
-			return true;
-	return false;
-}
-
 /* Fills in *f. */
 static bool is_form(const struct diff_forms *forms, struct diff_form *f, bool avx)
 {
@@ -459,10 +449,9 @@ static bool is_form(const struct diff_forms *forms, struct diff_form *f, bool av
 	    !is_extension_allowed(p.insn.meta.isa_ext, avx) || writes_segment(&p.insn, p.operand) ||
 	    is_redundant(forms, f, &p))
 		return false;
-	/* In 32-bit code VEX.W of general registers is ignored, or #UD. */
+	/* In 32-bit code VEX.W is #UD there for AMD's, ignored by Intel's. */
 	if (forms->compat && f->w &&
-	    (has_gpr(&p) || p.insn.meta.category == ZYDIS_CATEGORY_CONVERT ||
-	     p.insn.mnemonic == ZYDIS_MNEMONIC_VMOVD || p.insn.mnemonic == ZYDIS_MNEMONIC_VPINSRD ||
+	    (p.insn.mnemonic == ZYDIS_MNEMONIC_VPINSRD ||
 	     p.insn.mnemonic == ZYDIS_MNEMONIC_VPEXTRD))
 		return false;
 	describe(f, &p);

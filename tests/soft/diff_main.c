@@ -28,10 +28,10 @@ struct options {
 	const struct engine_ops *engine;
 	uint64_t seed, count, seconds, repeat;
 	uint32_t classes; /* a bit each */
-	uint32_t insn_max, shown_max;
+	uint32_t insn_max, shown_max, every;
 	enum diff_mode mode;
-	bool trace, list, statistics, tolerant, twice, kicks, exact, verbose;
-	const char *regressions, *line;
+	bool trace, list, statistics, tolerant, twice, kicks, exact, verbose, opcodes;
+	const char *regressions, *line, *bytes;
 };
 
 struct blame {
@@ -65,6 +65,8 @@ static const struct option long_options[] = {
 	{ "system", no_argument, NULL, 'k' },
 	{ "compat", no_argument, NULL, '3' },
 	{ "kicks", no_argument, NULL, 'K' },
+	{ "opcodes", no_argument, NULL, 'O' },
+	{ "every", required_argument, NULL, 'E' },
 	{ "exact-flags", no_argument, NULL, 'x' },
 	{ "verbose", no_argument, NULL, 'v' },
 	{ "repeat", required_argument, NULL, 'R' },
@@ -74,6 +76,7 @@ static const struct option long_options[] = {
 	{ "statistics", no_argument, NULL, 'z' },
 	{ "tolerate-unsupported", no_argument, NULL, 'u' },
 	{ "regressions", required_argument, NULL, 'r' },
+	{ "bytes", required_argument, NULL, 'B' },
 	{ "case", required_argument, NULL, 'C' },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
@@ -92,7 +95,10 @@ static const char usage[] =
 	"  --twice                 on the CPU both times: the test of the test itself\n"
 	"  --kicks                 kicks the vCPU all the time, and reloads its state\n"
 	"  --compat                32-bit code\n"
+	"  --opcodes               every opcode there may be, one by one\n"
+	"  --every N               of those only every Nth (1)\n"
 	"  --regressions FILE      runs the sequences of that file, and nothing else\n"
+	"  --bytes FILE            runs each instruction of that file, and nothing else\n"
 	"  --case 'LINE'           runs one sequence, as reported\n"
 	"  --repeat N              so often, with --case (1)\n"
 	"  --trace                 shows every sequence and how it ended\n"
@@ -168,6 +174,8 @@ static bool *option_switch(struct options *o, int c)
 		return &o->statistics;
 	case 'u':
 		return &o->tolerant;
+	case 'O':
+		return &o->opcodes;
 	default:
 		return NULL;
 	}
@@ -198,6 +206,9 @@ static int read_option(struct options *o, int c)
 	case 'R':
 		o->repeat = strtoull(optarg, NULL, 0);
 		return 0;
+	case 'E':
+		o->every = (uint32_t)strtoul(optarg, NULL, 0);
+		return 0;
 	case 'k':
 		o->mode = MODE_SYSTEM;
 		return 0;
@@ -206,6 +217,9 @@ static int read_option(struct options *o, int c)
 		return 0;
 	case 'r':
 		o->regressions = optarg;
+		return 0;
+	case 'B':
+		o->bytes = optarg;
 		return 0;
 	case 'C':
 		o->line = optarg;
@@ -231,6 +245,8 @@ static int read_options(int argc, char **argv, struct options *o)
 		else
 			err = read_option(o, c);
 	}
+	if (o->every < 1)
+		o->every = 1;
 	if (o->insn_max < 1 || o->insn_max > 60)
 		o->insn_max = 20;
 	return err;
@@ -450,6 +466,37 @@ static int run_random(struct soft_diff *d)
 	return 0;
 }
 
+static int run_opcodes(struct soft_diff *d)
+{
+	uint32_t total = diff_opcodes_count();
+
+	d->code_at = DIFF_CODE_VA;
+	for (uint32_t index = d->options.seed % d->options.every; index < total;) {
+		uint32_t number = d->options.trace ? 1 : DIFF_BATCH;
+		int err;
+
+		if (d->code_at + number * (uint64_t)DIFF_CODE_MAX > CODE_END)
+			d->code_at = CODE_END;
+		for (uint32_t i = 0; i < number; i++, index += d->options.every) {
+			struct diff_case *c = &d->cases[i];
+
+			c->seed = rng_next(&d->rng);
+			c->mode = d->options.mode;
+			err = place(d, c);
+			if (err)
+				return err;
+			diff_opcode(index < total ? index : total - 1, c);
+			d->code_at = c->code_va + c->code_bytes + CODE_GAP;
+		}
+		err = run_cases(d, number);
+		if (err)
+			return err;
+		if (d->differences > 50 && d->differences > d->options.shown_max)
+			break;
+	}
+	return 0;
+}
+
 static int run_file(struct soft_diff *d)
 {
 	FILE *file = fopen(d->options.regressions, "re");
@@ -461,6 +508,47 @@ static int run_file(struct soft_diff *d)
 			continue;
 		err = diff_read_line(line, &d->cases[0]);
 		d->cases[0].exact = d->options.exact;
+		if (!err)
+			err = diff_guest_forget(d->sides.guest);
+		if (!err)
+			err = run_cases(d, 1);
+	}
+	if (file)
+		fclose(file);
+	return err;
+}
+
+/* "64-bit NAME: 0f 01 c4": as an ordinary user. */
+static int read_bytes(const char *line, struct diff_case *c)
+{
+	const char *hex = strchr(line, ':');
+	unsigned int byte;
+	int at;
+
+	memset(c, 0, sizeof(*c));
+	c->seed = 1;
+	c->single = true;
+	c->mode = line[0] == '3' ? MODE_COMPAT : MODE_USER;
+	c->code_va = DIFF_CODE_VA;
+	if (!hex)
+		return -EINVAL;
+	for (hex++; c->code_bytes < 15 && sscanf(hex, "%2x%n", &byte, &at) == 1; hex += at)
+		c->code[c->code_bytes++] = (uint8_t)byte;
+	diff_state_random(c);
+	diff_analyse(c);
+	return c->code_bytes ? 0 : -EINVAL;
+}
+
+static int run_bytes(struct soft_diff *d)
+{
+	FILE *file = fopen(d->options.bytes, "re");
+	char line[LINE_MAX_BYTES];
+	int err = file ? 0 : -errno;
+
+	while (!err && fgets(line, sizeof(line), file)) {
+		if (line[0] == '#' || line[0] == '\n')
+			continue;
+		err = read_bytes(line, &d->cases[0]);
 		if (!err)
 			err = diff_guest_forget(d->sides.guest);
 		if (!err)
@@ -528,8 +616,12 @@ static int run(struct soft_diff *d)
 	d->rng.state = d->options.seed;
 	if (d->options.regressions)
 		err = run_file(d);
+	else if (d->options.bytes)
+		err = run_bytes(d);
 	else if (d->options.line)
 		err = run_line(d);
+	else if (d->options.opcodes)
+		err = run_opcodes(d);
 	else
 		err = run_random(d);
 	summary(d);

@@ -51,7 +51,8 @@ diff_native_enter:
 	.globl diff_native_leave
 	.type diff_native_leave, @function
 diff_native_leave:
-	cld
+	push $2		/* sigreturn leaves NT as it is, and with it no iretq works */
+	popfq
 	fninit
 	ldmxcsr default_mxcsr(%rip)
 	pop %r15

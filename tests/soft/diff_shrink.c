@@ -3,6 +3,7 @@
  * From a sequence that fails to the smallest one that does, and how sequences are written down.
  * Instructions are replaced by nops rather than removed: what is relative to RIP stays right.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -98,6 +99,8 @@ static void strip(struct diff_sides *sides, struct diff_case *c)
 
 int diff_shrink(struct diff_sides *sides, struct diff_case *c)
 {
+	if (c->single)
+		return diff_try(sides, c);
 	if (!shorten(sides, c))
 		return 0;
 	blank(sides, c);
@@ -141,7 +144,10 @@ const char *diff_mnemonic(const struct diff_case *c, uint32_t insn)
 
 void diff_print_line(const struct diff_case *c)
 {
-	printf("%" PRIx64 " %" PRIx64 " %c ", c->seed, c->code_va, diff_mode_letter[c->mode]);
+	char letter = diff_mode_letter[c->mode];
+
+	printf("%" PRIx64 " %" PRIx64 " %c ", c->seed, c->code_va,
+	       c->single ? toupper(letter) : letter);
 	for (uint32_t i = 0; i < c->code_bytes; i++)
 		printf("%02x", c->code[i]);
 	printf("\n");
@@ -172,7 +178,8 @@ int diff_read_line(const char *line, struct diff_case *c)
 	    c->code_va >= DIFF_CODE_VA + (DIFF_CODE_PAGES - 2) * DIFF_PAGE ||
 	    diff_code_room(c->code_va) == 0)
 		return -EINVAL;
-	while (c->mode < MODE_COUNT && diff_mode_letter[c->mode] != level)
+	c->single = isupper((unsigned char)level);
+	while (c->mode < MODE_COUNT && diff_mode_letter[c->mode] != tolower((unsigned char)level))
 		c->mode++;
 	if (c->mode == MODE_COUNT || read_code(line + at, c))
 		return -EINVAL;

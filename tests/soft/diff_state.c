@@ -301,4 +301,8 @@ void diff_state_random(struct diff_case *c)
 	start->ds = start->es = c->mode == MODE_COMPAT ? DIFF_SS : 0;
 	random_x87(&rng, start->xsave);
 	random_vectors(&rng, start->xsave);
+	if (c->single && rng_chance(&rng, 15))
+		start->rflags |= FLAG_AC;
+	if (c->single && rng_chance(&rng, 3))
+		start->rflags |= FLAG_TF;
 }

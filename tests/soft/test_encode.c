@@ -8,6 +8,8 @@
 
 #include "engine/soft/insn/decode.h"
 
+static struct soft_offer *offer; /* everything, as Intel has it */
+
 struct form {
 	enum soft_code_size size;
 	struct host_operand at;
@@ -72,7 +74,7 @@ static void test_forms(void **state)
 		uint32_t size = from_text(forms[i].guest, guest), length;
 		struct soft_insn insn;
 
-		assert_int_equal(soft_decode(forms[i].size, guest, size, &insn), 0);
+		assert_int_equal(soft_decode(offer, forms[i].size, guest, size, &insn), 0);
 		assert_int_equal(insn.length, size);
 		length = soft_encode(&insn, forms[i].at, host);
 		assert_int_equal(length, from_text(forms[i].host, wanted));
@@ -85,7 +87,7 @@ static struct soft_insn decode(const char *text)
 	uint8_t bytes[32] = { 0 };
 	struct soft_insn insn;
 
-	assert_int_equal(soft_decode(CODE_64, bytes, from_text(text, bytes), &insn), 0);
+	assert_int_equal(soft_decode(offer, CODE_64, bytes, from_text(text, bytes), &insn), 0);
 	return insn;
 }
 
@@ -123,11 +125,25 @@ static void test_flags(void **state)
 	assert_int_equal(shift.flags_read, FLAGS_ARITHMETIC);
 }
 
+static int make_offer(void **state)
+{
+	(void)state;
+	offer = soft_offer_create(NULL);
+	return offer ? 0 : -1;
+}
+
+static int free_offer(void **state)
+{
+	(void)state;
+	soft_offer_destroy(offer);
+	return 0;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_forms),
 					    cmocka_unit_test(test_what_is_plain),
 					    cmocka_unit_test(test_flags) };
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, make_offer, free_offer);
 }

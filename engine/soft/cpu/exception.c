@@ -182,7 +182,9 @@ int soft_deliver(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event
 		vcpu->fault.error |= ERROR_EXTERNAL;
 	if (err)
 		return err;
-	vcpu->shadow = false;
+	vcpu->shadow = 0;
+	if (event == EVENT_EXCEPTION)
+		vcpu->debug_held = 0;
 	soft_update_mode(vcpu);
 	return SOFT_OK;
 }

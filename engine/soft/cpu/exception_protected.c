@@ -29,6 +29,8 @@ struct gate {
 
 int soft_no_task_switch(struct engine_vcpu *vcpu, uint16_t selector)
 {
+	if (vcpu->cpl) /* a user may ask for one, and may not end the guest by it */
+		return soft_raise_error(vcpu, VECTOR_TS, selector & 0xfffcu);
 	vcpu->pending.kind = EXIT_FAILED;
 	vcpu->pending.fail.reason = "task switches are not there (detail: the selector)";
 	vcpu->pending.fail.detail = selector;

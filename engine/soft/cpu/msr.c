@@ -10,9 +10,11 @@
 #include "engine/soft/cpu/exception.h"
 #include "engine/soft/cpu/mode.h"
 #include "engine/soft/cpu/msr.h"
+#include "engine/soft/insn/decode.h"
 #include "engine/soft/tlb/tlb.h"
 
 #define INDEX_TSC	   0x10u
+#define INDEX_PRED_CMD	   0x49u
 #define INDEX_APIC_BASE	   0x1bu
 #define INDEX_TSC_DEADLINE 0x6e0u
 #define INDEX_X2APIC_FIRST 0x800u
@@ -21,7 +23,6 @@
 #define INDEX_FS_BASE	   0xc0000100u
 #define INDEX_GS_BASE	   0xc0000101u
 #define MTRR_CAP_VALUE	   0x508ull /* 8 variable ranges, fixed ones, write-combining */
-#define EFER_WRITABLE	   (EFER_SCE | EFER_LME | EFER_NXE | EFER_FFXSR)
 
 struct msr_answer {
 	uint32_t index;
@@ -35,7 +36,6 @@ static const struct msr_answer msr_answers[] = {
 	{ MSR_INDEX_XAPIC_DISABLE_STATUS, false, XAPIC_DISABLE_STATUS_VALUE },
 	{ 0x8b, true, 0 }, /* microcode */
 	{ 0xfe, false, MTRR_CAP_VALUE },
-	{ 0x49, true, 0 },		  /* prediction barrier */
 	{ 0xc0010114, false, 1 << 4 },	  /* VM_CR: SVM is disabled */
 	{ 0xc0011020, true, 0 },	  /* LS_CFG: errata of bare metal */
 	{ 0xc0011029, true, 1 << 1 },	  /* DE_CFG: LFENCE serialises */
@@ -59,11 +59,19 @@ static bool is_callers(uint32_t index)
 	       (index >= INDEX_X2APIC_FIRST && index <= INDEX_X2APIC_LAST);
 }
 
-static int own_index(uint32_t index)
+/* Of those that CPUID offers. */
+static int own_index(const struct engine_vcpu *vcpu, uint32_t index)
 {
-	for (int i = 0; i < VCPU_MSR_COUNT; i++)
-		if (vcpu_msr_index[i] == index)
-			return i;
+	const struct soft_offer *offer = vcpu->engine->offer;
+
+	for (int i = 0; i < VCPU_MSR_COUNT; i++) {
+		if (vcpu_msr_index[i] != index)
+			continue;
+		if ((i == MSR_SPEC_CTRL && !offer->spec_ctrl) ||
+		    (i == MSR_VIRT_SPEC_CTRL && !offer->virt_spec_ctrl))
+			return -1;
+		return i;
+	}
 	return -1;
 }
 
@@ -103,7 +111,7 @@ int soft_msr_read(struct engine_vcpu *vcpu, uint32_t index, uint64_t *ret_value)
 	default:
 		break;
 	}
-	own = own_index(index);
+	own = own_index(vcpu, index);
 	if (own >= 0) {
 		*ret_value = vcpu->state.msr[own];
 		return SOFT_OK;
@@ -193,10 +201,14 @@ int soft_msr_write(struct engine_vcpu *vcpu, uint32_t index, uint64_t value)
 			return soft_raise_error(vcpu, VECTOR_GP, 0);
 		soft_segment_set_base(vcpu, index == INDEX_FS_BASE ? SEG_FS : SEG_GS, value);
 		return SOFT_OK;
+	case INDEX_PRED_CMD: /* a barrier; it cannot be read */
+		return vcpu->engine->offer->pred_cmd && !(value & ~1ull)
+			       ? SOFT_OK
+			       : soft_raise_error(vcpu, VECTOR_GP, 0);
 	default:
 		break;
 	}
-	own = own_index(index);
+	own = own_index(vcpu, index);
 	if (own >= 0)
 		return write_own(vcpu, own, value);
 	for (size_t i = 0; i < sizeof(msr_answers) / sizeof(msr_answers[0]); i++)

@@ -318,6 +318,19 @@ int soft_segment_code(struct engine_vcpu *vcpu, uint16_t selector, enum soft_seg
 	return err;
 }
 
+/* Not to be done twice: the second time it is busy. So a kick waits for it. */
+static int mark_busy(struct engine_vcpu *vcpu, uint16_t selector, uint64_t descriptor)
+{
+	int err = soft_probe_write(vcpu, VIEW_KERNEL, table_address(vcpu, selector, 8), 8);
+
+	if (err)
+		return err;
+	vcpu->committing = true;
+	err = mark(vcpu, selector, descriptor, DESCRIPTOR_BUSY);
+	vcpu->committing = false;
+	return err;
+}
+
 int soft_segment_system(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_t selector)
 {
 	bool wide = soft_long_mode(vcpu);
@@ -349,7 +362,7 @@ int soft_segment_system(struct engine_vcpu *vcpu, enum vcpu_segment which, uint1
 		return soft_raise_error(vcpu, VECTOR_NP, selector & 0xfffcu);
 	if (which == SEG_TR) {
 		segment.attributes |= 2;
-		err = mark(vcpu, selector, descriptor, DESCRIPTOR_BUSY);
+		err = mark_busy(vcpu, selector, descriptor);
 	}
 	if (!err)
 		settle(vcpu, which, &segment);

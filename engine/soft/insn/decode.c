@@ -191,31 +191,115 @@ static uint32_t alignment_of(const struct soft_insn *insn)
 	return 16;
 }
 
-int soft_decode(enum soft_code_size code_size, const uint8_t *bytes, uint32_t size,
-		struct soft_insn *ret_insn)
+/* AMD's way to CR8 for 32-bit code: MOV to or from CR0 with LOCK, which Zydis does not know. */
+static ZyanStatus decode_cr8(const ZydisDecoder *decoder, const uint8_t *bytes, uint32_t size,
+			     struct soft_insn *insn)
 {
-	static const struct {
-		ZydisMachineMode mode;
-		ZydisStackWidth stack;
-	} modes[] = {
-		[CODE_16_REAL] = { ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16 },
-		[CODE_16] = { ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16 },
-		[CODE_32] = { ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32 },
-		[CODE_32_COMPAT] = { ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32 },
-		[CODE_64] = { ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64 },
-	};
-	struct soft_insn *insn = ret_insn;
-	ZydisDecoder decoder;
+	uint8_t plain[INSN_BYTES_MAX];
+	uint32_t at = 0, count = 0;
 	ZyanStatus status;
+	int reg;
 
-	ZydisDecoderInit(&decoder, modes[code_size].mode, modes[code_size].stack);
-	status = ZydisDecoderDecodeFull(&decoder, bytes, size, &insn->z, insn->op);
+	if (size > INSN_BYTES_MAX)
+		size = INSN_BYTES_MAX;
+	while (at < size && bytes[at] != 0xf0 && bytes[at] != 0x0f)
+		plain[count++] = bytes[at++];
+	if (at == size || bytes[at++] != 0xf0)
+		return ZYDIS_STATUS_DECODING_ERROR;
+	while (at < size)
+		plain[count++] = bytes[at++];
+	status = ZydisDecoderDecodeFull(decoder, plain, count, &insn->z, insn->op);
+	if (ZYAN_FAILED(status))
+		return status;
+	reg = insn->op[0].reg.value == ZYDIS_REGISTER_CR0   ? 0
+	      : insn->op[1].reg.value == ZYDIS_REGISTER_CR0 ? 1
+							    : -1;
+	if (insn->z.mnemonic != ZYDIS_MNEMONIC_MOV || reg < 0)
+		return ZYDIS_STATUS_DECODING_ERROR;
+	insn->op[reg].reg.value = ZYDIS_REGISTER_CR8;
+	insn->z.length++;
+	return ZYAN_STATUS_SUCCESS;
+}
+
+/* Nothing but its length is left of it. */
+static void make_undefined(struct soft_insn *insn)
+{
+	insn->z.mnemonic = ZYDIS_MNEMONIC_UD2;
+	insn->z.meta.category = ZYDIS_CATEGORY_MISC;
+	insn->z.meta.isa_set = ZYDIS_ISA_SET_PPRO;
+	insn->z.meta.branch_type = ZYDIS_BRANCH_TYPE_NONE;
+	insn->z.encoding = ZYDIS_INSTRUCTION_ENCODING_LEGACY;
+	insn->z.attributes = 0;
+	insn->z.operand_count = insn->z.operand_count_visible = 0;
+	insn->z.cpu_flags = NULL;
+}
+
+/* 0F 0D with a register, which Intel's CPUs take for a NOP; VEX.W where 32-bit code has no use for
+ * it. */
+static bool is_undefined_on_amd(const ZydisDecodedInstruction *z, enum soft_code_size code_size)
+{
+	if (z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode == 0x0d && z->raw.modrm.mod == 3 &&
+	    z->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+		return true;
+	return code_size != CODE_64 && z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+	       z->raw.vex.W &&
+	       (z->mnemonic == ZYDIS_MNEMONIC_VPINSRD || z->mnemonic == ZYDIS_MNEMONIC_VPEXTRD);
+}
+
+/*
+ * A near branch with 66h in 64-bit code, to AMD's CPUs: rip is cut to 16 bits. Zydis knows that of
+ * those with wide offsets only, which it has to for their length.
+ */
+static bool is_narrow_branch(const ZydisDecodedInstruction *z)
+{
+	if (z->raw.rex.W || z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+		return false;
+	if (z->meta.branch_type != ZYDIS_BRANCH_TYPE_SHORT &&
+	    z->meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR)
+		return false;
+	for (uint32_t i = 0; i < z->raw.prefix_count; i++)
+		if (z->raw.prefixes[i].value == 0x66)
+			return true;
+	return false;
+}
+
+/* LOOPNE with F3 is LOOPE, and LOOPE with F2 is LOOPNE: CPUs do it, no manual says it. */
+static void turn_loop(ZydisDecodedInstruction *z)
+{
+	uint8_t last = 0;
+
+	if (z->mnemonic != ZYDIS_MNEMONIC_LOOPE && z->mnemonic != ZYDIS_MNEMONIC_LOOPNE)
+		return;
+	for (uint32_t i = 0; i < z->raw.prefix_count; i++)
+		if (z->raw.prefixes[i].value == 0xf2 || z->raw.prefixes[i].value == 0xf3)
+			last = z->raw.prefixes[i].value;
+	if (last) {
+		z->mnemonic = last == 0xf3 ? ZYDIS_MNEMONIC_LOOPE : ZYDIS_MNEMONIC_LOOPNE;
+		z->opcode = last == 0xf3 ? 0xe1 : 0xe0;
+	}
+}
+
+int soft_decode(const struct soft_offer *offer, enum soft_code_size code_size, const uint8_t *bytes,
+		uint32_t size, struct soft_insn *ret_insn)
+{
+	const ZydisDecoder *decoder = &offer->decoder[code_size];
+	struct soft_insn *insn = ret_insn;
+	ZyanStatus status = ZydisDecoderDecodeFull(decoder, bytes, size, &insn->z, insn->op);
+
+	if (status == ZYDIS_STATUS_ILLEGAL_LOCK && offer->cr8_by_lock)
+		status = decode_cr8(decoder, bytes, size, insn);
 	if (status == ZYDIS_STATUS_NO_MORE_DATA)
 		return -ENODATA;
 	if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
 		return -E2BIG;
 	if (ZYAN_FAILED(status))
 		return -EINVAL;
+	if (!soft_is_offered(offer, &insn->z) ||
+	    (offer->amd && is_undefined_on_amd(&insn->z, code_size)))
+		make_undefined(insn);
+	else if (offer->amd && code_size == CODE_64 && is_narrow_branch(&insn->z))
+		insn->z.operand_width = insn->op[0].size = 16;
+	turn_loop(&insn->z);
 	insn->length = insn->z.length;
 	for (uint32_t i = 0; i < insn->length; i++)
 		insn->bytes[i] = bytes[i];

@@ -12,6 +12,7 @@
 #include <stddef.h>
 
 #include "engine/soft/x86.h"
+#include "vcpu/cpuid.h"
 
 #include <Zydis/Zydis.h>
 
@@ -37,7 +38,7 @@ struct soft_insn {
 	ZydisDecodedOperand op[INSN_OPERANDS]; /* the last: copies keep only those there are */
 };
 
-enum soft_code_size { CODE_16_REAL, CODE_16, CODE_32, CODE_32_COMPAT, CODE_64 };
+enum soft_code_size { CODE_16_REAL, CODE_16, CODE_32, CODE_32_COMPAT, CODE_64, CODE_SIZES };
 
 /* One that the stepper has decoded: it keeps some, by their address (step/step.c). */
 struct soft_decoded {
@@ -47,9 +48,26 @@ struct soft_decoded {
 };
 #define DECODED_COUNT 64u
 
-/* 0; -EINVAL: no instruction; -ENODATA: it needs more than `size` bytes. */
-int soft_decode(enum soft_code_size code_size, const uint8_t *bytes, uint32_t size,
-		struct soft_insn *ret_insn);
+/* offer.c: what the guest's CPU is. The same for all vCPUs; made once, then only read. */
+struct soft_offer {
+	bool amd, cr8_by_lock;
+	bool spec_ctrl, pred_cmd, virt_spec_ctrl; /* MSRs */
+	uint64_t cr4;				  /* bits that can be set */
+	bool set[ZYDIS_ISA_SET_MAX_VALUE + 1];
+	ZydisDecoder decoder[CODE_SIZES];
+};
+/* cpuid NULL: of every instruction there is a rule for. The result is NULL if there is no memory.
+ */
+struct soft_offer *soft_offer_create(const struct cpuid_set *cpuid);
+void soft_offer_destroy(struct soft_offer *offer);
+bool soft_is_offered(const struct soft_offer *offer, const ZydisDecodedInstruction *z);
+
+/*
+ * 0; -EINVAL: no instruction; -ENODATA: it needs more than `size` bytes. What is not offered comes
+ * as UD2, of the length that it has.
+ */
+int soft_decode(const struct soft_offer *offer, enum soft_code_size code_size, const uint8_t *bytes,
+		uint32_t size, struct soft_insn *ret_insn);
 
 /* Number of a general register 0..15, or -1. */
 int soft_register_number(ZydisRegister reg);

@@ -134,6 +134,17 @@ static void put_tail(struct writer *w, const struct soft_insn *insn, struct host
 		w->out[w->count - 1] &= 0x7f;
 }
 
+/* In 32-bit code VEX.W makes no general register wide. */
+static bool ignores_w(const struct soft_insn *insn)
+{
+	if (insn->z.machine_mode == ZYDIS_MACHINE_MODE_LONG_64)
+		return false;
+	return insn->operand_registers || insn->z.meta.category == ZYDIS_CATEGORY_CONVERT ||
+	       insn->z.mnemonic == ZYDIS_MNEMONIC_VMOVD ||
+	       insn->z.mnemonic == ZYDIS_MNEMONIC_VPINSRD ||
+	       insn->z.mnemonic == ZYDIS_MNEMONIC_VPEXTRD;
+}
+
 static uint32_t encode_vex(const struct soft_insn *insn, struct host_operand at, struct writer *w)
 {
 	const ZydisDecodedInstructionRaw *raw = &insn->z.raw;
@@ -146,8 +157,9 @@ static uint32_t encode_vex(const struct soft_insn *insn, struct host_operand at,
 	}
 	put(w, 0xc4);
 	put(w, r << 7 | x << 6 | b << 5 | raw->vex.m_mmmm);
-	put(w, (uint32_t)raw->vex.W << 7 | (uint32_t)(raw->vex.vvvv & 15) << 3 |
-		       (uint32_t)raw->vex.L << 2 | raw->vex.pp);
+	put(w, (uint32_t)(raw->vex.W && !ignores_w(insn)) << 7 |
+		       (uint32_t)(raw->vex.vvvv & 15) << 3 | (uint32_t)raw->vex.L << 2 |
+		       raw->vex.pp);
 	put(w, insn->z.opcode);
 	put_tail(w, insn, at);
 	return w->count;

@@ -65,7 +65,8 @@ static void decode_block(struct engine_vcpu *vcpu, const uint8_t *bytes, uint32_
 
 	while (source->count < BLOCK_INSNS_MAX && offset < size) {
 		struct soft_insn *insn = &vcpu->insns[source->count];
-		int err = soft_decode(CODE_64, bytes + offset, size - offset, insn);
+		int err = soft_decode(vcpu->engine->offer, CODE_64, bytes + offset, size - offset,
+				      insn);
 
 		source->crossing_next =
 			err == -ENODATA && ((vcpu->rip + size) & (PAGE_BYTES - 1)) == 0;
@@ -94,7 +95,8 @@ static bool decode_crossing(struct engine_vcpu *vcpu, uint8_t *bytes, uint32_t s
 	if (soft_code_begin(vcpu, source->gpa_behind, &source->version[1]))
 		return false;
 	soft_copy(bytes + size, behind.host, INSN_BYTES_MAX - size);
-	if (soft_decode(CODE_64, bytes, INSN_BYTES_MAX, vcpu->insns) || vcpu->insns->length <= size)
+	if (soft_decode(vcpu->engine->offer, CODE_64, bytes, INSN_BYTES_MAX, vcpu->insns) ||
+	    vcpu->insns->length <= size)
 		return false;
 	source->count = 1;
 	source->crossing_next = false;

@@ -12,7 +12,7 @@ bool soft_takes_interrupts(const struct engine_vcpu *vcpu)
 
 	return vcpu->interrupts_on && !vcpu->shadow && !state->interrupt_injected &&
 	       !state->exception_pending && !state->exception_injected && !state->nmi_injected &&
-	       !vcpu->debug_pending;
+	       !vcpu->debug_pending && !(state->nmi_pending && !state->nmi_masked);
 }
 
 bool soft_vcpu_can_interrupt(struct engine_vcpu *vcpu)
@@ -37,7 +37,10 @@ int soft_vcpu_interrupt(struct engine_vcpu *vcpu, uint8_t vector)
 
 int soft_vcpu_nmi(struct engine_vcpu *vcpu)
 {
-	if (vcpu->state.nmi_pending < 2)
+	/* One is kept while NMIs are masked; else one may come in the other's handler. */
+	uint8_t most = vcpu->state.nmi_masked || vcpu->state.nmi_injected ? 1 : 2;
+
+	if (vcpu->state.nmi_pending < most)
 		vcpu->state.nmi_pending++;
 	return 0;
 }

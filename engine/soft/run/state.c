@@ -12,10 +12,12 @@
 #include <string.h>
 
 #include "engine/soft/cpu/mode.h"
+#include "engine/soft/insn/decode.h"
 #include "engine/soft/run/run.h"
 #include "engine/soft/tlb/tlb.h"
 
 #define XSAVE_HEADER 512
+#define XSAVE_MXCSR  24
 #define XSAVE_PARTS  7ull
 
 static void load_extended(struct engine_vcpu *vcpu, const struct vcpu_state *state)
@@ -49,19 +51,36 @@ static void save_extended(struct engine_vcpu *vcpu, struct vcpu_state *state)
 	vcpu_state_trim_extended(state);
 }
 
+/* The bits of MXCSR that this CPU has: one that it has not ends the process when it is loaded. */
+static uint32_t host_mxcsr_mask(void)
+{
+	_Alignas(16) uint8_t image[512] = { 0 };
+	uint32_t mask;
+
+	__asm__ volatile("fxsave64 %0" : "=m"(image));
+	memcpy(&mask, image + XSAVE_MXCSR + 4, sizeof(mask));
+	return mask ? mask : 0xffbf; /* SDM vol. 1, 11.6.6 */
+}
+
 int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 {
 	uint64_t used, offered = cpuid_xcr0(&vcpu->engine->cpuid) | 3;
 	const char *why;
+	uint32_t mxcsr;
 
 	memcpy(&used, state->xsave + XSAVE_HEADER, sizeof(used));
+	memcpy(&mxcsr, state->xsave + XSAVE_MXCSR, sizeof(mxcsr));
 	if (vcpu_state_check(state, &why) || ((state->xcr0 | used) & ~(offered & XSAVE_PARTS)))
+		return -EINVAL;
+	if ((state->cr4 & ~vcpu->engine->offer->cr4) ||
+	    (state->efer & ~(EFER_WRITABLE | EFER_LMA)) || (mxcsr & ~host_mxcsr_mask()))
 		return -EINVAL;
 	vcpu->state = *state;
 	memcpy(vcpu->gpr, state->gpr, sizeof(vcpu->gpr));
 	vcpu->rip = state->rip;
-	vcpu->shadow = state->interrupt_shadow != 0;
-	vcpu->debug_hits = 0;
+	vcpu->shadow = state->interrupt_shadow;
+	vcpu->debug_hits = vcpu->debug_held = 0;
+	vcpu->io_answered = 0;
 	vcpu->debug_pending = vcpu->kick_after = vcpu->iret_done = vcpu->answered = false;
 	vcpu->open = OPEN_NONE;
 	vcpu->exit = NULL;
@@ -100,6 +119,10 @@ int soft_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 		state->exception_has_payload = 1;
 		state->exception_payload = vcpu->debug_hits;
 	}
+	/* PAE's first entries are read at every walk: whoever keeps copies of them reads them anew.
+	 */
+	memset(state->pdptr, 0, sizeof(state->pdptr));
+	state->pdptr_valid = 0;
 	save_extended(vcpu, state);
 	return 0;
 }

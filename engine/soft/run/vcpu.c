@@ -74,7 +74,7 @@ static int finish_open(struct engine_vcpu *vcpu)
 		vcpu->answered = true;
 	err = soft_step(vcpu);
 	vcpu->answered = false;
-	if (err == SOFT_EXIT && vcpu->open == OPEN_MMIO && open == OPEN_MMIO)
+	if (err == SOFT_EXIT && vcpu->open == OPEN_MMIO)
 		return err;
 	if (err != SOFT_AGAIN)
 		vcpu->open = OPEN_NONE;
@@ -117,7 +117,7 @@ static int turn(struct engine_vcpu *vcpu)
 		if (err == SOFT_EXIT)
 			return err;
 	}
-	if (atomic_load(&vcpu->stop)) {
+	if (atomic_load(&vcpu->stop) && !vcpu->debug_held) {
 		err = obey_stop(vcpu);
 		if (err)
 			return err;

@@ -41,7 +41,7 @@ static bool condition(const struct engine_vcpu *vcpu, uint8_t code)
 
 static int jump_relative(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	uint32_t bytes = soft_code64(vcpu) ? 8 : soft_operand_bytes(step);
+	uint32_t bytes = soft_operand_bytes(step);
 
 	return soft_jump(vcpu, step, step->next + step->insn->op[0].imm.value.u, bytes);
 }
@@ -96,10 +96,11 @@ static int step_jmp(struct engine_vcpu *vcpu, struct soft_step *step)
 	return err ? err : soft_jump(vcpu, step, target, soft_operand_bytes(step));
 }
 
+/* Pushed first: a fault of the stack's comes before one of the target's. */
 static int step_call(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	uint32_t bytes = soft_code64(vcpu) ? 8 : soft_operand_bytes(step);
-	uint64_t target, rip = vcpu->rip;
+	uint32_t bytes = soft_operand_bytes(step);
+	uint64_t target, rsp = vcpu->gpr[GPR_RSP];
 	int err;
 
 	if (is_far(step))
@@ -111,17 +112,18 @@ static int step_call(struct engine_vcpu *vcpu, struct soft_step *step)
 		if (err)
 			return err;
 	}
-	err = soft_jump(vcpu, step, target, bytes);
-	if (!err)
-		err = soft_stack_push(vcpu, bytes, step->next);
+	err = soft_stack_push(vcpu, bytes, step->next);
 	if (err)
-		vcpu->rip = rip;
+		return err;
+	err = soft_jump(vcpu, step, target, bytes);
+	if (err)
+		vcpu->gpr[GPR_RSP] = rsp;
 	return err;
 }
 
 static int step_ret(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	uint32_t bytes = soft_code64(vcpu) ? 8 : soft_operand_bytes(step);
+	uint32_t bytes = soft_operand_bytes(step);
 	uint64_t release = 0, target;
 	int err;
 

@@ -25,6 +25,8 @@
 
 #define OPERAND_MAX 1024u
 #define LINE_BYTES  64u
+#define XSAVE_MXCSR 24u
+#define MXCSR_MM    BIT64(17)
 
 /* A register for the operand's address: no REX prefix, no SIB byte, and not the instruction's. */
 static int choose_base(const struct soft_insn *insn)
@@ -323,12 +325,29 @@ static int execute_on_memory(struct engine_vcpu *vcpu, const struct soft_insn *i
 	return err;
 }
 
+/* AMD's MXCSR.MM: most operands of 16 bytes need not be aligned, and which the CPU knows. */
+static bool misalignment_is_masked(const struct engine_vcpu *vcpu)
+{
+	uint32_t mxcsr;
+
+	if (vcpu->fpu_live)
+		__asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
+	else
+		soft_copy(&mxcsr, vcpu->xsave + XSAVE_MXCSR, sizeof(mxcsr));
+	return mxcsr & MXCSR_MM;
+}
+
 static bool is_misaligned(const struct engine_vcpu *vcpu, const struct soft_insn *insn,
 			  enum vcpu_segment segment, uint64_t offset)
 {
+	if (insn->alignment == 1)
+		return false;
 	if (!soft_code64(vcpu) || segment == SEG_FS || segment == SEG_GS)
 		offset += vcpu->state.segment[segment].base;
-	return offset & (insn->alignment - 1);
+	if (!(offset & (insn->alignment - 1)))
+		return false;
+	return !(soft_insn_is_vector(insn) && !soft_insn_saves_vectors(insn) &&
+		 misalignment_is_masked(vcpu));
 }
 
 int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
@@ -346,12 +365,20 @@ int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 	offset = (soft_effective_address(vcpu, step, &insn->op[insn->memory].mem) +
 		  (uint64_t)distance) &
 		 soft_mask(insn->z.address_width / 8u);
-	/* The CPU looks at this before it looks for the page, or at the rest of the address. */
-	if (is_misaligned(vcpu, insn, segment, offset))
+	/*
+	 * The CPU looks at this before it looks for the page, or at the rest of the address; FXSAVE
+	 * and FXRSTOR have it the other way round.
+	 */
+	if (!soft_insn_saves_vectors(insn) && is_misaligned(vcpu, insn, segment, offset))
 		err = soft_raise_error(vcpu, VECTOR_GP, 0);
+	else if (soft_insn_is_masked(insn))
+		err = soft_linear_aligned(vcpu, segment, offset, insn->memory_bytes, 1,
+					  insn->memory_write, &linear);
 	else
 		err = soft_linear(vcpu, segment, offset, insn->memory_bytes, insn->memory_write,
 				  &linear);
+	if (!err && soft_insn_saves_vectors(insn) && is_misaligned(vcpu, insn, segment, offset))
+		err = soft_raise_error(vcpu, VECTOR_GP, 0);
 	if (err == SOFT_FAULT && soft_fault_is_hosts(insn))
 		return soft_step_absent(vcpu, insn);
 	if (err)

@@ -51,7 +51,7 @@ void soft_fault_pages_free(struct engine_vcpu *vcpu)
 	vcpu->fault_pages = NULL;
 }
 
-static bool is_masked(const struct soft_insn *insn)
+bool soft_insn_is_masked(const struct soft_insn *insn)
 {
 	switch (insn->z.mnemonic) {
 	case ZYDIS_MNEMONIC_VMASKMOVPS:
@@ -67,7 +67,7 @@ static bool is_masked(const struct soft_insn *insn)
 bool soft_fault_is_hosts(const struct soft_insn *insn)
 {
 	/* Not by instruction set: Zydis 4.0 has one form of FISTTP among SSE3's. */
-	if (is_masked(insn) || insn->z.meta.category == ZYDIS_CATEGORY_X87_ALU)
+	if (soft_insn_is_masked(insn) || insn->z.meta.category == ZYDIS_CATEGORY_X87_ALU)
 		return true;
 	for (int i = 0; i < insn->z.operand_count && i < INSN_OPERANDS; i++)
 		if (insn->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
@@ -162,9 +162,10 @@ static int masked_linear(struct engine_vcpu *vcpu, struct soft_step *step, uint3
 
 	for (int i = 0; i < insn->z.operand_count && i < INSN_OPERANDS; i++)
 		if (insn->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
-			return soft_linear(vcpu, soft_segment_of(insn->op[i].mem.segment),
-					   soft_effective_address(vcpu, step, &insn->op[i].mem),
-					   bytes, true, ret_linear);
+			return soft_linear_aligned(
+				vcpu, soft_segment_of(insn->op[i].mem.segment),
+				soft_effective_address(vcpu, step, &insn->op[i].mem), bytes, 8,
+				true, ret_linear);
 	return soft_raise(vcpu, VECTOR_UD);
 }
 

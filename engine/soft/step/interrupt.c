@@ -22,6 +22,9 @@ int soft_step_int(struct engine_vcpu *vcpu, struct soft_step *step)
 		vector = VECTOR_DB;
 		event = EVENT_EXCEPTION;
 		vcpu->resume_flag = 0;
+		/* One #DB for it and for what a load of SS has held back. */
+		vcpu->state.dr6 |= vcpu->debug_hits & 0xf;
+		vcpu->debug_hits = 0;
 		break;
 	case ZYDIS_MNEMONIC_INTO:
 		if (!(vcpu->flags & FLAG_OF))

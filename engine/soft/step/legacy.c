@@ -92,7 +92,9 @@ static int step_bound(struct engine_vcpu *vcpu, struct soft_step *step)
 	uint32_t bytes = step->insn->z.operand_width / 8u;
 	uint64_t linear, lower = 0, upper = 0;
 	int64_t index = sign_extend(soft_get_register(vcpu, op[0].reg.value), bytes);
-	int err = soft_operand_linear(vcpu, step, &op[1], false, &linear);
+	int err = soft_linear_aligned(vcpu, soft_segment_of(op[1].mem.segment),
+				      soft_effective_address(vcpu, step, &op[1].mem), 2 * bytes,
+				      bytes, false, &linear);
 
 	if (!err)
 		err = soft_read(vcpu, vcpu->view, linear, &lower, bytes);

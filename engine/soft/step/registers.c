@@ -6,10 +6,9 @@
 #include "engine/soft/step/system.h"
 
 #include "engine/soft/cpu/segment.h"
+#include "engine/soft/insn/decode.h"
 #include "engine/soft/tlb/tlb.h"
 
-#define CR4_KNOWN                                                                                  \
-	(0x7ffull | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
 #define CR0_KNOWN 0xe005003full
 
 static int set_cr0(struct engine_vcpu *vcpu, uint64_t value)
@@ -54,7 +53,7 @@ static int set_cr4(struct engine_vcpu *vcpu, uint64_t value)
 {
 	uint64_t changed = value ^ vcpu->state.cr4;
 
-	if ((value & ~CR4_KNOWN) || (soft_long_mode(vcpu) && !(value & CR4_PAE)))
+	if ((value & ~vcpu->engine->offer->cr4) || (soft_long_mode(vcpu) && !(value & CR4_PAE)))
 		return soft_not_privileged(vcpu);
 	if ((changed & value & CR4_PCIDE) && (!soft_long_mode(vcpu) || (vcpu->state.cr3 & 0xfff)))
 		return soft_not_privileged(vcpu);
@@ -174,7 +173,7 @@ static int move_segment(struct engine_vcpu *vcpu, struct soft_step *step)
 	if (!err)
 		err = soft_segment_load(vcpu, which, (uint16_t)value);
 	if (!err && which == SEG_SS) {
-		vcpu->shadow = true;
+		vcpu->shadow = SHADOW_MOV_SS;
 		step->trap = false;
 	}
 	return err;

@@ -36,7 +36,7 @@ int soft_step_pop(struct engine_vcpu *vcpu, struct soft_step *step)
 
 		err = soft_segment_load(vcpu, which, (uint16_t)value);
 		if (!err && which == SEG_SS) {
-			vcpu->shadow = true;
+			vcpu->shadow = SHADOW_MOV_SS;
 			step->trap = false;
 		}
 	} else {

@@ -106,19 +106,47 @@ static int segment_fault(struct engine_vcpu *vcpu, enum vcpu_segment segment)
 	return soft_raise_error(vcpu, segment == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
 }
 
+/*
+ * What EFLAGS.AC asks of an operand: AMD's CPUs (Turin, measured) want halves of vectors in 16
+ * bytes, images of the x87 in words of theirs. Intel's manual leaves it to the CPU.
+ */
+static uint32_t natural_alignment(uint32_t bytes)
+{
+	switch (bytes) {
+	case 2:
+	case 4:
+	case 8:
+	case 16:
+		return bytes;
+	case 10: /* x87's extended precision */
+		return 8;
+	case 14: /* FNSTENV and FNSAVE of 16 bits */
+	case 94:
+		return 2;
+	case 28: /* and of 32 bits; FXSAVE */
+	case 108:
+	case 512:
+		return 4;
+	case 32:
+		return 16;
+	default:
+		return 1;
+	}
+}
+
 /* What debug registers and alignment checks say to an access of the instruction itself. */
-static int check_access(struct engine_vcpu *vcpu, uint64_t linear, uint32_t bytes, bool write)
+static int check_access(struct engine_vcpu *vcpu, uint64_t linear, uint32_t bytes, uint32_t align,
+			bool write)
 {
 	if (vcpu->state.dr7 & 0xff)
 		soft_watch_data(vcpu, linear, bytes, write);
-	if (vcpu->cpl == 3 && soft_checks_alignment(vcpu) && bytes <= 8 &&
-	    (linear & (bytes - 1) & 7) && !(bytes & (bytes - 1)))
+	if (vcpu->cpl == 3 && soft_checks_alignment(vcpu) && (linear & (align - 1)))
 		return soft_raise_error(vcpu, VECTOR_AC, 0);
 	return SOFT_OK;
 }
 
-int soft_linear(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t offset,
-		uint32_t bytes, bool write, uint64_t *ret_linear)
+int soft_linear_aligned(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t offset,
+			uint32_t bytes, uint32_t align, bool write, uint64_t *ret_linear)
 {
 	const struct vcpu_segment_state *state = &vcpu->state.segment[segment];
 	uint64_t linear, last;
@@ -129,14 +157,21 @@ int soft_linear(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t of
 		if (!soft_is_canonical(linear) || !soft_is_canonical(last))
 			return segment_fault(vcpu, segment);
 		*ret_linear = linear;
-		return check_access(vcpu, linear, bytes, write);
+		return check_access(vcpu, linear, bytes, align, write);
 	}
 	offset &= 0xffffffff;
 	if (soft_real_mode(vcpu) ? offset + (bytes ? bytes - 1 : 0) > state->limit
 				 : !soft_segment_allows(state, offset, bytes, write))
 		return segment_fault(vcpu, segment);
 	*ret_linear = (state->base + offset) & 0xffffffff;
-	return check_access(vcpu, *ret_linear, bytes, write);
+	return check_access(vcpu, *ret_linear, bytes, align, write);
+}
+
+int soft_linear(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t offset,
+		uint32_t bytes, bool write, uint64_t *ret_linear)
+{
+	return soft_linear_aligned(vcpu, segment, offset, bytes, natural_alignment(bytes), write,
+				   ret_linear);
 }
 
 int soft_operand_linear(struct engine_vcpu *vcpu, const struct soft_step *step,
@@ -243,10 +278,13 @@ int soft_jump(struct engine_vcpu *vcpu, struct soft_step *step, uint64_t offset,
 	return SOFT_OK;
 }
 
+/* A user may not end the guest, whatever it tries. */
 static int fail_untranslated(struct engine_vcpu *vcpu, const uint8_t *bytes)
 {
 	uint64_t detail = 0;
 
+	if (vcpu->cpl)
+		return soft_raise(vcpu, VECTOR_UD);
 	memcpy(&detail, bytes, 8);
 	vcpu->pending.kind = EXIT_FAILED;
 	vcpu->pending.fail.reason = "an instruction that is not implemented (detail: its bytes)";
@@ -276,19 +314,30 @@ static bool is_decoded(const struct soft_decoded *decoded, enum soft_code_size c
 	return true;
 }
 
+/* Bytes of code from here to CS's limit, INSN_BYTES_MAX at most. */
+static uint32_t room_of(const struct engine_vcpu *vcpu)
+{
+	uint64_t offset = vcpu->rip & 0xffffffff, limit = vcpu->state.segment[SEG_CS].limit;
+
+	if (soft_code64(vcpu))
+		return INSN_BYTES_MAX;
+	if (offset > limit)
+		return 0;
+	return limit - offset < INSN_BYTES_MAX ? (uint32_t)(limit - offset) + 1 : INSN_BYTES_MAX;
+}
+
 static int fetch_and_decode(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	uint64_t linear = vcpu->rip + (soft_code64(vcpu) ? 0 : vcpu->state.segment[SEG_CS].base);
+	uint32_t room = room_of(vcpu), size = room, more;
 	uint8_t bytes[16] = { 0 };
-	uint32_t size = INSN_BYTES_MAX, more;
 	struct soft_decoded *decoded;
 	int err, result;
 
-	if (!soft_code64(vcpu)) {
+	if (!room)
+		return soft_raise_error(vcpu, VECTOR_GP, 0);
+	if (!soft_code64(vcpu))
 		linear &= 0xffffffff;
-		if ((vcpu->rip & 0xffffffff) > vcpu->state.segment[SEG_CS].limit)
-			return soft_raise_error(vcpu, VECTOR_GP, 0);
-	}
 	err = soft_fetch(vcpu, linear, bytes, &size);
 	if (err)
 		return err;
@@ -299,16 +348,18 @@ static int fetch_and_decode(struct engine_vcpu *vcpu, struct soft_step *step)
 		return SOFT_OK;
 	decoded->valid = false;
 	soft_fpu_release(vcpu);
-	result = soft_decode(step->code_size, bytes, size, &decoded->insn);
-	if (result == -ENODATA && size < INSN_BYTES_MAX) {
-		more = INSN_BYTES_MAX - size;
+	result = soft_decode(vcpu->engine->offer, step->code_size, bytes, size, &decoded->insn);
+	if (result == -ENODATA && size < room) {
+		more = room - size;
 		err = soft_fetch(vcpu, linear + size, bytes + size, &more);
 		if (err)
 			return err;
-		result = soft_decode(step->code_size, bytes, INSN_BYTES_MAX, &decoded->insn);
+		result = soft_decode(vcpu->engine->offer, step->code_size, bytes, room,
+				     &decoded->insn);
 	}
+	/* Longer than 15 bytes, or beyond the limit. */
 	if (result == -ENODATA || result == -E2BIG)
-		return soft_raise_error(vcpu, VECTOR_GP, 0); /* longer than 15 bytes */
+		return soft_raise_error(vcpu, VECTOR_GP, 0);
 	if (result)
 		return soft_raise(vcpu, VECTOR_UD);
 	decoded->code_size = step->code_size;
@@ -395,7 +446,7 @@ static int check_breakpoint(struct engine_vcpu *vcpu)
 /* A decoded instruction at vcpu->rip. */
 static int step_decoded(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	bool shadow = vcpu->shadow;
+	uint8_t shadow = vcpu->shadow;
 	int err;
 
 	step->jumped = false;
@@ -407,13 +458,13 @@ static int step_decoded(struct engine_vcpu *vcpu, struct soft_step *step)
 				      : 0xffffffff;
 	if (step->insn->z.attributes & ZYDIS_ATTRIB_HAS_LOCK && step->insn->memory < 0)
 		return soft_raise(vcpu, VECTOR_UD);
-	vcpu->shadow = false;
+	vcpu->shadow = 0;
 	err = execute(vcpu, step);
 	if (err) {
 		/* It starts anew; so does a fault whose delivery is broken off by a kick. */
 		if (err == SOFT_AGAIN || err == SOFT_FAULT ||
 		    (err == SOFT_EXIT && vcpu->open == OPEN_MMIO))
-			vcpu->shadow = shadow;
+			vcpu->shadow = shadow, vcpu->debug_held = vcpu->undo.debug_held;
 		return err;
 	}
 	if (!step->jumped)
@@ -424,7 +475,11 @@ static int step_decoded(struct engine_vcpu *vcpu, struct soft_step *step)
 	vcpu->iret_done = false;
 	if (step->trap)
 		vcpu->debug_hits |= DR6_STEP;
-	vcpu->debug_pending = vcpu->debug_hits != 0;
+	/* Nothing comes between a load of SS and the instruction behind it (SDM vol. 3, 6.8.3). */
+	if (vcpu->shadow == SHADOW_MOV_SS)
+		vcpu->debug_held = vcpu->debug_hits;
+	else
+		vcpu->debug_pending = vcpu->debug_hits != 0;
 	return SOFT_OK;
 }
 
@@ -440,7 +495,9 @@ static void begin_step(struct engine_vcpu *vcpu)
 	vcpu->step_count++;
 	vcpu->stepped = true;
 	vcpu->device_seen = 0;
-	vcpu->debug_hits = 0;
+	vcpu->undo.debug_held = vcpu->debug_held;
+	vcpu->debug_hits = vcpu->debug_held;
+	vcpu->debug_held = 0;
 	memcpy(vcpu->undo.gpr, vcpu->gpr, sizeof(vcpu->undo.gpr));
 	vcpu->undo.rip = vcpu->rip;
 	vcpu->undo.flags = vcpu->flags;
@@ -483,5 +540,6 @@ void soft_step_abandoned(struct engine_vcpu *vcpu)
 	vcpu->rip = vcpu->undo.rip;
 	vcpu->flags = vcpu->undo.flags;
 	vcpu->shadow = vcpu->undo.shadow;
+	vcpu->debug_held = vcpu->undo.debug_held;
 	vcpu->stepping = vcpu->committing = false;
 }

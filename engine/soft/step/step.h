@@ -38,6 +38,8 @@ int soft_execute_at(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint
 		    int base);
 /* Its operand is not there: is it for the host's CPU to say which fault comes (step/fault.c)? */
 bool soft_fault_is_hosts(const struct soft_insn *insn);
+/* Elements that a mask disables are not accessed. */
+bool soft_insn_is_masked(const struct soft_insn *insn);
 /* vcpu->fault is what its address gives, if it comes to that. */
 int soft_step_absent(struct engine_vcpu *vcpu, const struct soft_insn *insn);
 int soft_step_fault(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint64_t linear);
@@ -63,6 +65,10 @@ uint64_t soft_effective_address(const struct engine_vcpu *vcpu, const struct sof
 /* Linear address of an access there: segment base, limits, canonical form. May fault. */
 int soft_linear(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t offset,
 		uint32_t bytes, bool write, uint64_t *ret_linear);
+/* The same, with the alignment that EFLAGS.AC asks for, where that does not follow from the size.
+ */
+int soft_linear_aligned(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t offset,
+			uint32_t bytes, uint32_t align, bool write, uint64_t *ret_linear);
 int soft_operand_linear(struct engine_vcpu *vcpu, const struct soft_step *step,
 			const ZydisDecodedOperand *op, bool write, uint64_t *ret_linear);
 int soft_get_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int index,

@@ -82,7 +82,8 @@ static bool finish(struct engine_vcpu *vcpu, struct soft_step *step, const struc
 {
 	uint64_t mask = soft_mask(s->address), left = s->count - items;
 
-	if (!s->repeat)
+	if (!s->repeat ||
+	    !s->count) /* with a count of 0 no register changes, not even its upper half */
 		return true;
 	if (s->address == 2)
 		vcpu->gpr[GPR_RCX] = (vcpu->gpr[GPR_RCX] & ~mask) | left;
@@ -374,14 +375,39 @@ static int finish_port_string(struct engine_vcpu *vcpu, struct soft_step *step, 
 	return SOFT_OK;
 }
 
+/* A device's items go one by one: each is an exit of its own. */
+static int items_of_memory(struct engine_vcpu *vcpu, uint64_t linear, bool write, uint64_t *items)
+{
+	struct soft_page page;
+	int err =
+		soft_translate(vcpu, vcpu->view, linear, write ? ACCESS_READ : ACCESS_WRITE, &page);
+
+	if (!err && !page.host)
+		*items = 1;
+	return err;
+}
+
+/* The answer is kept while the device that INS writes to is asked. */
+static int answered_port_string(struct engine_vcpu *vcpu, struct soft_step *step, bool write)
+{
+	int err;
+
+	if (vcpu->answered)
+		vcpu->io_answered = vcpu->pending.io.count;
+	err = finish_port_string(vcpu, step, write, vcpu->io_answered);
+	if (err == SOFT_OK || err == SOFT_FAULT)
+		vcpu->io_answered = 0;
+	return err;
+}
+
 static int port_string(struct engine_vcpu *vcpu, struct soft_step *step, bool write)
 {
 	struct string s = describe(vcpu, step);
 	uint64_t items = chunk_of(vcpu, &s), linear;
 	int err;
 
-	if (vcpu->answered)
-		return finish_port_string(vcpu, step, write, vcpu->pending.io.count);
+	if (vcpu->answered || vcpu->io_answered)
+		return answered_port_string(vcpu, step, write);
 	err = soft_check_port(vcpu, (uint16_t)vcpu->gpr[GPR_RDX], s.item);
 	if (!err && !items) {
 		finish(vcpu, step, &s, 0);
@@ -390,6 +416,8 @@ static int port_string(struct engine_vcpu *vcpu, struct soft_step *step, bool wr
 	if (!err)
 		err = write ? source_linear(vcpu, &s, &linear)
 			    : target_linear(vcpu, &s, true, &linear);
+	if (!err)
+		err = items_of_memory(vcpu, linear, write, &items);
 	if (err)
 		return err;
 	items = items_in_page(&s, linear, items);

@@ -5,8 +5,7 @@
  *
  * Privilege first, then operands, then the effect.
  *
- * Left out: VMX and SVM (not offered), MONITOR and MWAIT (not offered), TSX (not offered),
- * performance counters.
+ * What CPUID does not offer does not come here: offer.c.
  */
 #include "engine/soft/step/system.h"
 
@@ -24,6 +23,13 @@ static int step_nothing(struct engine_vcpu *vcpu, struct soft_step *step)
 	(void)vcpu;
 	(void)step;
 	return SOFT_OK;
+}
+
+/* There are no counters, and #GP is what a number without a counter gives. */
+static int step_rdpmc(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	(void)step;
+	return soft_not_privileged(vcpu);
 }
 
 /* Nothing is cached that a flush would matter to, but the address has to be there. */
@@ -91,14 +97,14 @@ static int step_sti(struct engine_vcpu *vcpu, struct soft_step *step)
 	if (!may_change_if(vcpu))
 		return soft_not_privileged(vcpu);
 	if (!vcpu->interrupts_on)
-		vcpu->shadow = true;
+		vcpu->shadow = SHADOW_STI;
 	vcpu->interrupts_on = (uint32_t)FLAG_IF;
 	return SOFT_OK;
 }
 
 static int step_ac(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	if (vcpu->cpl || !(vcpu->state.cr4 & CR4_SMAP))
+	if (vcpu->cpl)
 		return soft_raise(vcpu, VECTOR_UD);
 	if (step->insn->z.mnemonic == ZYDIS_MNEMONIC_STAC)
 		vcpu->system_flags |= FLAG_AC;
@@ -208,13 +214,7 @@ static soft_handler *const handlers[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 	[ZYDIS_MNEMONIC_CLFLUSH] = step_flush_line,
 	[ZYDIS_MNEMONIC_CLFLUSHOPT] = step_flush_line,
 	[ZYDIS_MNEMONIC_CLWB] = step_flush_line,
-	[ZYDIS_MNEMONIC_CLDEMOTE] = step_nothing,
-	[ZYDIS_MNEMONIC_RDSSPD] = step_nothing, /* no shadow stacks: a hint */
-	[ZYDIS_MNEMONIC_RDSSPQ] = step_nothing,
-	[ZYDIS_MNEMONIC_SERIALIZE] = step_nothing,
 	[ZYDIS_MNEMONIC_NOP] = step_nothing,
-	[ZYDIS_MNEMONIC_ENDBR32] = step_nothing,
-	[ZYDIS_MNEMONIC_ENDBR64] = step_nothing,
 	[ZYDIS_MNEMONIC_PREFETCH] = step_nothing,
 	[ZYDIS_MNEMONIC_PREFETCHNTA] = step_nothing,
 	[ZYDIS_MNEMONIC_PREFETCHT0] = step_nothing,
@@ -225,34 +225,10 @@ static soft_handler *const handlers[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 	[ZYDIS_MNEMONIC_UD0] = step_undefined,
 	[ZYDIS_MNEMONIC_UD1] = step_undefined,
 	[ZYDIS_MNEMONIC_UD2] = step_undefined,
-	[ZYDIS_MNEMONIC_MONITOR] = step_undefined,
-	[ZYDIS_MNEMONIC_MWAIT] = step_undefined,
-	[ZYDIS_MNEMONIC_MONITORX] = step_undefined,
-	[ZYDIS_MNEMONIC_MWAITX] = step_undefined,
 	[ZYDIS_MNEMONIC_SYSENTER] = soft_step_sysenter,
 	[ZYDIS_MNEMONIC_SYSEXIT] = soft_step_sysexit,
 	[ZYDIS_MNEMONIC_RSM] = step_undefined,
-	[ZYDIS_MNEMONIC_GETSEC] = step_undefined,
-	[ZYDIS_MNEMONIC_RDPMC] = step_undefined,
-	[ZYDIS_MNEMONIC_RDPKRU] = step_undefined,
-	[ZYDIS_MNEMONIC_WRPKRU] = step_undefined,
-	[ZYDIS_MNEMONIC_XSAVES] = step_undefined,
-	[ZYDIS_MNEMONIC_XSAVES64] = step_undefined,
-	[ZYDIS_MNEMONIC_XRSTORS] = step_undefined,
-	[ZYDIS_MNEMONIC_XRSTORS64] = step_undefined,
-	[ZYDIS_MNEMONIC_VMCALL] = step_undefined,
-	[ZYDIS_MNEMONIC_VMMCALL] = step_undefined,
-	[ZYDIS_MNEMONIC_VMRUN] = step_undefined,
-	[ZYDIS_MNEMONIC_XBEGIN] = step_undefined,
-	[ZYDIS_MNEMONIC_XEND] = step_undefined,
-	[ZYDIS_MNEMONIC_XTEST] = step_undefined,
-	[ZYDIS_MNEMONIC_XABORT] = step_undefined,
-	[ZYDIS_MNEMONIC_UMONITOR] = step_undefined,
-	[ZYDIS_MNEMONIC_UMWAIT] = step_undefined,
-	[ZYDIS_MNEMONIC_TPAUSE] = step_undefined,
-	[ZYDIS_MNEMONIC_CLZERO] = step_undefined,
-	[ZYDIS_MNEMONIC_MOVDIRI] = step_undefined,
-	[ZYDIS_MNEMONIC_MOVDIR64B] = step_undefined,
+	[ZYDIS_MNEMONIC_RDPMC] = step_rdpmc,
 };
 
 soft_handler *soft_system_handler(ZydisMnemonic mnemonic)

@@ -59,6 +59,15 @@ int soft_step_xsetbv(struct engine_vcpu *vcpu, struct soft_step *step)
 	return SOFT_OK;
 }
 
+/* Comes before all that the address could be wrong with. */
+static bool is_misaligned(const struct engine_vcpu *vcpu, enum vcpu_segment segment,
+			  uint64_t offset)
+{
+	if (!soft_code64(vcpu) || segment == SEG_FS || segment == SEG_GS)
+		offset += vcpu->state.segment[segment].base;
+	return offset & 63;
+}
+
 /*
  * Executed on a copy, so that pages may be crossed. XSAVEOPT and XSAVES become XSAVEC and XSAVE,
  * which write the same or more: what the host remembers of its last XRSTOR is not about the guest.
@@ -73,17 +82,19 @@ int soft_step_xsave(struct engine_vcpu *vcpu, struct soft_step *step)
 	uint64_t parts = ((uint32_t)rax | rdx << 32) & vcpu->state.xcr0;
 	uint32_t bytes = soft_xsave_bytes(vcpu, vcpu->state.xcr0, false);
 	struct soft_insn insn = { 0 };
+	enum vcpu_segment segment;
+	uint64_t offset;
 	int err;
 
 	if (!(vcpu->state.cr4 & CR4_OSXSAVE))
 		return soft_raise(vcpu, VECTOR_UD);
 	if (vcpu->state.cr0 & CR0_TS)
 		return soft_raise(vcpu, VECTOR_NM);
-	err = soft_linear(vcpu, soft_segment_of(step->insn->op[0].mem.segment),
-			  soft_effective_address(vcpu, step, &step->insn->op[0].mem), bytes,
-			  !restore, &linear);
-	if (!err && (linear & 63))
-		err = soft_not_privileged(vcpu);
+	segment = soft_segment_of(step->insn->op[0].mem.segment);
+	offset = soft_effective_address(vcpu, step, &step->insn->op[0].mem);
+	if (is_misaligned(vcpu, segment, offset))
+		return soft_not_privileged(vcpu);
+	err = soft_linear(vcpu, segment, offset, bytes, !restore, &linear);
 	if (!err && !restore)
 		err = soft_probe_write(vcpu, vcpu->view, linear, bytes);
 	if (!err)

@@ -35,7 +35,7 @@ bool tr_is_jump(const struct soft_insn *insn)
 {
 	switch (insn->z.meta.category) {
 	case ZYDIS_CATEGORY_COND_BR:
-		return insn->z.address_width == 64 &&
+		return insn->z.address_width == 64 && insn->z.operand_width == 64 &&
 		       (insn->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT
 				? insn->z.opcode >> 4 == 7 || insn->z.opcode >> 2 == 0xe0 >> 2
 				: insn->z.opcode_map == ZYDIS_OPCODE_MAP_0F &&
@@ -166,7 +166,7 @@ void tr_exit_step(struct tr *tr, uint64_t rip)
 	tr_record(tr, rip);
 	/* A kick may break off the step: then no interrupt may come before it. */
 	if (rip == tr->shadow_rip)
-		emit_store8_constant(e, 1, offsetof(struct engine_vcpu, shadow));
+		emit_store8_constant(e, SHADOW_STI, offsetof(struct engine_vcpu, shadow));
 	emit_constant(e, R14, rip);
 	emit_store(e, R14, VCPU_RIP);
 	emit_constant(e, R14, tr->known_offered ? (uintptr_t)tr->t->known : 0);

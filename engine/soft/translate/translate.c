@@ -47,7 +47,7 @@ struct soft_record *tr_record(struct tr *tr, uint64_t rip)
 					.start = offset,
 					.clean = offset,
 					.slot = tr->flags == FLAGS_IN_SLOT,
-					.shadow = rip == tr->shadow_rip,
+					.shadow = rip == tr->shadow_rip ? SHADOW_STI : 0,
 					.swapped = NOT_SWAPPED };
 	return record;
 }
