@@ -53,9 +53,10 @@ struct console {
 	atomic_bool resized, out_failed;
 	char failure[96]; /* written before out_failed is */
 
-	pthread_mutex_t lock; /* guards ring, stop */
+	pthread_mutex_t lock; /* guards ring, writing, stop */
 	pthread_cond_t drained;
 	struct ring ring[CONSOLE_PORTS];
+	bool writing; /* what was in a ring */
 	bool stop;
 
 	/* The console thread's own. */
@@ -198,10 +199,16 @@ static void drain(struct console *c)
 		memcpy(piece + first, r->byte, size - first);
 		r->start = (r->start + size) % RING_BYTES;
 		r->size = 0;
+		c->writing = size;
 		pthread_cond_broadcast(&c->drained);
 		pthread_mutex_unlock(&c->lock);
-		if (size)
-			port_output(c, port, piece, size);
+		if (!size)
+			continue;
+		port_output(c, port, piece, size);
+		pthread_mutex_lock(&c->lock);
+		c->writing = false;
+		pthread_cond_broadcast(&c->drained);
+		pthread_mutex_unlock(&c->lock);
 	}
 }
 
@@ -221,6 +228,14 @@ void console_output(struct console *c, unsigned int port, const uint8_t *data, s
 	}
 	pthread_mutex_unlock(&c->lock);
 	eventfd_write(c->wake_fd, 1);
+}
+
+void console_flush(struct console *c)
+{
+	pthread_mutex_lock(&c->lock);
+	while (!c->stop && (c->writing || c->ring[0].size || c->ring[1].size))
+		pthread_cond_wait(&c->drained, &c->lock);
+	pthread_mutex_unlock(&c->lock);
 }
 
 /* How many bytes of stdin may be read now. */

@@ -9,8 +9,9 @@
  *      none       ttyS0  -> the log; nothing is read
  *
  * console_output() is called by whoever runs the serial port; it waits when the reader of stdout
- * does, which is the only flow control a 16550 has. Everything else happens on the console's
- * thread.
+ * does, which is the only flow control a 16550 has. So the callbacks must not wait for who runs the
+ * serial port for long: input that finds it busy is offered again. Everything else happens on the
+ * console's thread.
  */
 #ifndef NODE_CONSOLE_H
 #define NODE_CONSOLE_H
@@ -49,6 +50,8 @@ struct console;
 int console_open(const struct console_config *config, struct console **ret_console);
 /* From any thread but the console's: the guest wrote these bytes to `port`. */
 void console_output(struct console *console, unsigned int port, const uint8_t *data, size_t size);
+/* The same callers: waits until all of it has been written out, or console_close() is called. */
+void console_flush(struct console *console);
 /*
  * Writes out what is queued (at most a second), restores the terminal. NULL is fine. The memory
  * stays: vCPUs may still be writing, which then goes nowhere, and the exit status is asked for

@@ -21,7 +21,8 @@
 
 #include "node/node_state.h"
 
-#define TAIL_BYTES 8192
+#define TAIL_BYTES	  8192
+#define INPUT_PATIENCE_NS 5000000
 
 struct request {
 	uint16_t src;
@@ -75,9 +76,11 @@ static void on_output(void *ctx, enum pc_serial port, const uint8_t *bytes, size
 	console_output(d->node->console, port, bytes, count);
 }
 
+/* The guest's last words come first: who reads them may be slow. */
 static void on_power_off(void *ctx)
 {
 	struct devices *d = ctx;
+	console_flush(d->node->console);
 	node_end_with(d->node, CONTROL_END_POWER_OFF, 0, "the guest powered off");
 }
 
@@ -110,6 +113,7 @@ static void on_reset(void *ctx, enum pc_reset why)
 		end.node = pod_config_vcpu_node(node->config, d->at_work);
 	}
 	const char *name = end.node == NODE_NONE ? "?" : node->config->node[end.node].name;
+	console_flush(node->console);
 	char line[256] = "";
 	/* A kernel that panics resets warm; one that reboots may do so, too, if told to. */
 	if (why == PC_RESET_WARM)
@@ -195,9 +199,26 @@ static void take_eois(struct devices *d)
 			devices_eoi(d, (uint8_t)vector);
 }
 
+/*
+ * For the console's thread: whoever has the lock may be waiting in console_output() for that very
+ * thread to write.
+ */
+static bool lock_for_input(struct devices *d)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += INPUT_PATIENCE_NS;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000;
+	}
+	return pthread_mutex_clocklock(&d->lock, CLOCK_MONOTONIC, &until) == 0;
+}
+
 size_t devices_input(struct devices *d, unsigned int port, const uint8_t *data, size_t size)
 {
-	pthread_mutex_lock(&d->lock);
+	if (!lock_for_input(d))
+		return 0;
 	uint64_t before = pc_deadline(d->pc);
 	size_t taken = pc_serial_input(d->pc, port, data, size, node_now_ns(d->node));
 	uint64_t after = pc_deadline(d->pc);
@@ -208,7 +229,8 @@ size_t devices_input(struct devices *d, unsigned int port, const uint8_t *data, 
 
 size_t devices_break(struct devices *d, unsigned int port)
 {
-	pthread_mutex_lock(&d->lock);
+	if (!lock_for_input(d))
+		return 0;
 	size_t taken = pc_serial_break(d->pc, port);
 	pthread_mutex_unlock(&d->lock);
 	return taken;

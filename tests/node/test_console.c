@@ -425,6 +425,44 @@ static void test_much_output_waits_for_its_reader(void **state)
 	free(got);
 }
 
+static void *flush(void *arg)
+{
+	console_flush(arg);
+	return arg;
+}
+
+/* A guest that has said its last word is not off before that is written. */
+static void test_a_flush_waits_for_the_reader(void **state)
+{
+	static const uint8_t much[200000];
+	struct console_config config = config_of(CONSOLE_TERMINAL);
+	struct console *c = open_with(&config);
+	struct timespec until;
+	uint8_t drop[4096];
+	pthread_t thread;
+	size_t have = 0;
+	console_flush(c);			  /* nothing yet */
+	console_output(c, 0, much, sizeof(much)); /* the ring's and the pipe's */
+	assert_int_equal(pthread_create(&thread, NULL, flush, c), 0);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 1;
+	assert_int_equal(pthread_timedjoin_np(thread, NULL, &until), ETIMEDOUT);
+	while (have < sizeof(much)) {
+		ssize_t n = read(out[0], drop, sizeof(drop));
+		assert_true(n > 0);
+		have += (size_t)n;
+	}
+	assert_int_equal(pthread_join(thread, NULL), 0);
+
+	/* Nor does it wait beyond the end. */
+	console_output(c, 0, much, sizeof(much));
+	assert_int_equal(pthread_create(&thread, NULL, flush, c), 0);
+	console_close(c);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	while (poll(&(struct pollfd){ .fd = out[0], .events = POLLIN }, 1, 200) > 0)
+		assert_true(read(out[0], drop, sizeof(drop)) > 0);
+}
+
 static void *write_for_ever(void *arg)
 {
 	static const uint8_t data[1u << 20];
@@ -467,6 +505,7 @@ int main(void)
 		TEST(test_a_pipe_instead_of_a_terminal),
 		TEST(test_a_terminal),
 		TEST(test_much_output_waits_for_its_reader),
+		TEST(test_a_flush_waits_for_the_reader),
 		TEST(test_nobody_reads_at_the_end),
 	};
 	signal(SIGPIPE, SIG_IGN);
