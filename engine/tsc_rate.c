@@ -135,10 +135,10 @@ static uint32_t khz_of_perf(void)
 		return 0;
 	do {
 		sequence = page->lock;
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		__atomic_signal_fence(__ATOMIC_SEQ_CST); /* x86 keeps the order of loads */
 		mult = page->cap_user_time ? page->time_mult : 0;
 		shift = page->time_shift;
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	} while (page->lock != sequence);
 	munmap((void *)(uintptr_t)page, (size_t)bytes);
 	if (mult && shift < 40) {
