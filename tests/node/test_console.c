@@ -9,7 +9,6 @@
 #include <pthread.h>
 #include <pty.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,11 +101,34 @@ static struct console_config config_of(enum console_mode mode)
 					.end = on_end };
 }
 
+/* A console's memory outlives it, by its contract: to the leak sanitizer it is in use. */
+static struct console *kept[32];
+static size_t kept_count;
+
 static struct console *open_with(const struct console_config *config)
 {
 	struct console *c = NULL;
 	assert_int_equal(console_open(config, &c), 0);
+	assert_true(kept_count < sizeof(kept) / sizeof(kept[0]));
+	kept[kept_count++] = c;
 	return c;
+}
+
+static unsigned int now(const unsigned int *count)
+{
+	pthread_mutex_lock(&guest.lock);
+	unsigned int value = *count;
+	pthread_mutex_unlock(&guest.lock);
+	return value;
+}
+
+/* Bytes that a port has been given so far. */
+static size_t given(unsigned int port)
+{
+	pthread_mutex_lock(&guest.lock);
+	size_t size = guest.size[port];
+	pthread_mutex_unlock(&guest.lock);
+	return size;
 }
 
 static void say(struct console *c, unsigned int port, const char *text)
@@ -152,14 +174,11 @@ static void reads(int fd, const char *text)
 static void wait_count(const unsigned int *count, unsigned int want)
 {
 	for (int i = 0; i < PATIENCE_MS; i++) {
-		pthread_mutex_lock(&guest.lock);
-		bool done = *count == want;
-		pthread_mutex_unlock(&guest.lock);
-		if (done)
+		if (now(count) == want)
 			return;
 		usleep(1000);
 	}
-	fail_msg("%u, not %u", *count, want);
+	fail_msg("%u, not %u", now(count), want);
 }
 
 /* Exactly this comes to a port of the guest, from the beginning. */
@@ -167,9 +186,7 @@ static void guest_reads(unsigned int port, const void *data, size_t size)
 {
 	size_t have = 0;
 	for (int i = 0; i < PATIENCE_MS && have < size; i++) {
-		pthread_mutex_lock(&guest.lock);
-		have = guest.size[port];
-		pthread_mutex_unlock(&guest.lock);
+		have = given(port);
 		usleep(1000);
 	}
 	assert_int_equal(have, size);
@@ -197,7 +214,7 @@ static void test_a_command_has_its_streams_and_its_status(void **state)
 	assert_int_equal(console_exit_status(c), -ENODATA);
 	send_u32(c, CHANNEL_EXIT, 7);
 	wait_status(c, 7);
-	assert_int_equal(guest.ends + guest.warnings, 0);
+	assert_int_equal(now(&guest.ends) + now(&guest.warnings), 0);
 	console_close(c);
 }
 
@@ -216,17 +233,17 @@ static void test_input_waits_for_the_window(void **state)
 	close(in[1]);
 	in[1] = -1;
 	usleep(20000);
-	assert_int_equal(guest.size[1], 0);
+	assert_int_equal(given(1), 0);
 	greet(c);
 	send_u32(c, CHANNEL_WINDOW, 3);
 	guest_reads(1, first, sizeof(first));
 	usleep(20000);
-	assert_int_equal(guest.size[1], sizeof(first));
+	assert_int_equal(given(1), sizeof(first));
 	send_u32(c, CHANNEL_WINDOW, 100);
 	guest_reads(1, all, sizeof(all));
 	usleep(20000);
-	assert_int_equal(guest.size[1], sizeof(all));
-	assert_int_equal(guest.size[0], 0);
+	assert_int_equal(given(1), sizeof(all));
+	assert_int_equal(given(0), 0);
 	console_close(c);
 }
 
@@ -244,8 +261,8 @@ static void test_a_full_log_costs_a_warning(void **state)
 	reads(out[0], "hello");
 	send_u32(c, CHANNEL_EXIT, 7);
 	wait_status(c, 7);
-	assert_int_equal(guest.warnings, 1);
-	assert_int_equal(guest.ends, 0);
+	assert_int_equal(now(&guest.warnings), 1);
+	assert_int_equal(now(&guest.ends), 0);
 	console_close(c);
 	assert_null(console_failure(c));
 	close(config.log_fd);
@@ -271,7 +288,7 @@ static void test_an_output_that_fails_ends_the_pod(void **state)
 		send_frame(c, CHANNEL_STDOUT, "more", 4);
 		send_u32(c, CHANNEL_EXIT, 9);
 		wait_status(c, 9);
-		assert_int_equal(guest.ends, 1);
+		assert_int_equal(now(&guest.ends), 1);
 		console_close(c);
 		assert_string_equal(console_failure(c), guest.end);
 		if (full)
@@ -287,7 +304,7 @@ static void test_a_guest_without_a_runner_is_told_of(void **state)
 	wait_count(&guest.warnings, 1);
 	assert_non_null(strstr(guest.warning, "guest/mkinitramfs"));
 	usleep(200000);
-	assert_int_equal(guest.warnings, 1);
+	assert_int_equal(now(&guest.warnings), 1);
 	/* It was only slow. */
 	greet(c);
 	send_u32(c, CHANNEL_EXIT, 0);
@@ -298,7 +315,7 @@ static void test_a_guest_without_a_runner_is_told_of(void **state)
 	c = open_with(&config);
 	greet(c);
 	usleep(200000);
-	assert_int_equal(guest.warnings + guest.ends, 0);
+	assert_int_equal(now(&guest.warnings) + now(&guest.ends), 0);
 	console_close(c);
 }
 
@@ -312,7 +329,7 @@ static void test_nonsense_ends_a_command_and_nothing_else(void **state)
 	say(c, 1, "login: ");
 	say(c, 0, "goes on");
 	reads(log_file[0], "goes on");
-	assert_int_equal(guest.ends, 1);
+	assert_int_equal(now(&guest.ends), 1);
 	console_close(c);
 
 	guest.ends = 0;
@@ -321,7 +338,7 @@ static void test_nonsense_ends_a_command_and_nothing_else(void **state)
 	say(c, 1, "login: ");
 	say(c, 0, "goes on");
 	reads(out[0], "goes on");
-	assert_int_equal(guest.ends, 0);
+	assert_int_equal(now(&guest.ends), 0);
 	console_close(c);
 }
 
@@ -338,7 +355,7 @@ static void test_a_pipe_instead_of_a_terminal(void **state)
 	static const uint8_t unknown[] = { CHANNEL_RESIZE, 0, 6, 0, 1, 0, 0, 0, 0, 0 };
 	greet(c);
 	guest_reads(1, unknown, sizeof(unknown));
-	assert_int_equal(guest.ends, 0);
+	assert_int_equal(now(&guest.ends), 0);
 	console_close(c);
 }
 
@@ -347,21 +364,21 @@ static void test_a_terminal(void **state)
 	static const uint8_t sizes[] = { CHANNEL_RESIZE, 0, 6, 0, 1, 0, 24, 0, 80,  0,
 					 CHANNEL_RESIZE, 0, 6, 0, 1, 0, 50, 0, 132, 0 };
 	struct winsize size = { .ws_row = 24, .ws_col = 80 };
-	struct termios before, now;
+	struct termios before, after;
 	int user, terminal;
 	assert_int_equal(openpty(&user, &terminal, NULL, NULL, &size), 0);
 	assert_int_equal(tcgetattr(terminal, &before), 0);
 	struct console_config config = config_of(CONSOLE_TERMINAL);
 	config.in_fd = config.out_fd = config.err_fd = terminal;
 	struct console *c = open_with(&config);
-	assert_int_equal(tcgetattr(terminal, &now), 0);
-	assert_false(now.c_lflag & (ICANON | ECHO | ISIG));
+	assert_int_equal(tcgetattr(terminal, &after), 0);
+	assert_false(after.c_lflag & (ICANON | ECHO | ISIG));
 	/* What the guest's terminal has made of its lines is not made once more. */
 	say(c, 0, "a\nb\r\n\tc");
 	reads(user, "a\nb\r\n\tc");
 
 	usleep(20000);
-	assert_int_equal(guest.size[1], 0); /* the guest may have no runner */
+	assert_int_equal(given(1), 0); /* the guest may have no runner */
 	greet(c);
 	guest_reads(1, sizes, sizeof(sizes) / 2);
 	size = (struct winsize){ .ws_row = 50, .ws_col = 132 };
@@ -376,15 +393,15 @@ static void test_a_terminal(void **state)
 			       8),
 			 8);
 	guest_reads(0, "ab\x03^^cd\r", 8);
-	assert_int_equal(guest.ends, 0);
+	assert_int_equal(now(&guest.ends), 0);
 	assert_int_equal(write(user, "x\x1d", 2), 2);
 	wait_count(&guest.ends, 1);
 	assert_string_equal(guest.end, "by the user");
 	console_close(c);
-	assert_int_equal(tcgetattr(terminal, &now), 0);
-	assert_int_equal(now.c_iflag, before.c_iflag);
-	assert_int_equal(now.c_oflag, before.c_oflag);
-	assert_int_equal(now.c_lflag, before.c_lflag);
+	assert_int_equal(tcgetattr(terminal, &after), 0);
+	assert_int_equal(after.c_iflag, before.c_iflag);
+	assert_int_equal(after.c_oflag, before.c_oflag);
+	assert_int_equal(after.c_lflag, before.c_lflag);
 	close(user);
 	close(terminal);
 }
