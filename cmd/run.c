@@ -129,6 +129,11 @@ static int parse(int argc, char **argv, struct run_command *ret_command)
 	}
 	if (!command.vcpus)
 		command.vcpus = command.nodes;
+	if (command.vcpus > command.nodes * NODE_VCPUS_MAX) {
+		complain("--vcpus %u: a node has at most %u vCPUs: take more nodes", command.vcpus,
+			 NODE_VCPUS_MAX);
+		return STATUS_USAGE;
+	}
 	command.guest.command_count = argc - optind;
 	command.guest.command = argv + optind;
 	*ret_command = command;

@@ -422,7 +422,9 @@ void console_close(struct console *c)
 	struct timespec until;
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += CLOSE_MS / 1000;
-	pthread_timedjoin_np(c->thread, NULL, &until); /* or it is stuck in a stream nobody reads */
+	/* Or it is stuck in a stream that nobody reads. */
+	if (pthread_timedjoin_np(c->thread, NULL, &until) != 0)
+		pthread_detach(c->thread);
 	if (c->raw)
 		tcsetattr(c->config.in_fd, TCSADRAIN, &c->saved);
 }
