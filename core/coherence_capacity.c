@@ -553,6 +553,9 @@ void coh_capacity_pump(struct coh *coh, struct coh_out *out)
 	/* That nobody has room is known: who is parked need not wait for the next round. */
 	if (coh->now_ns < coh->room_retry && relieve_parked(coh, out))
 		return;
+	/* One run ahead, or every run would wait for an answer first. */
+	if (run_most(coh) > 1 && !coh->parked_count)
+		want += run_most(coh);
 	room_ask(coh, want, out);
 }
 

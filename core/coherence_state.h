@@ -34,7 +34,7 @@ _Static_assert(GPN_LIMIT < UINT32_MAX, "struct coh_list and struct coh_page link
 #define COH_STREAMS	 4u  /* sequential accesses followed per actor */
 #define COH_RUN		 64u /* pages that leave together: neighbours, so that one call takes them */
 #define COH_PUSHES	 128u /* pushes of a node in flight */
-#define COH_ROOM_BATCH	 64u  /* slots asked of a peer at once */
+#define COH_ROOM_BATCH	 128u /* slots asked of a peer at once */
 #define COH_SCAN	 64u  /* pages looked at for a victim in one go */
 #define COH_BATCH_MAX	 256u /* zero pages granted in one go */
 #define COH_AHEAD_MAX	 128u /* read-ahead requests in one go, each with a page dropped for it */

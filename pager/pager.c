@@ -17,7 +17,7 @@
 /* Measured by bench/stalls; docs/benchmarks.md. */
 #define WINDOW_DEFAULT	    256u
 #define READAHEAD_DEFAULT   128u
-#define ZERO_BATCH_DEFAULT  32u
+#define ZERO_BATCH_DEFAULT  128u
 #define HOLD_NS_MAX_DEFAULT 20000000u
 #define SPIN_NS_DEFAULT	    50000u
 
