@@ -263,6 +263,7 @@ struct engine {
 	/* pause.c: whose turn it is, and which number comes next; NULL if nobody pauses. */
 	_Atomic uint32_t pause_turn, pause_tickets;
 	struct engine_vcpu *_Atomic pauser;
+	uint64_t resumed_ns; /* the last pause's end; whose turn it is has it */
 };
 
 static inline bool soft_is_canonical(uint64_t linear)

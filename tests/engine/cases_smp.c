@@ -260,6 +260,20 @@ static int test_cache_visitors(struct rig *rig)
 	return 0;
 }
 
+/* Who does nothing but pause the others leaves them some time. */
+static int test_lock_hog(struct rig *rig)
+{
+	const uint64_t rounds = rounds_of(100 * SHORT_ROUNDS);
+	uint64_t begin_ns = rig_now_ns();
+
+	if (run_both(rig, GUEST(lock_hog), rounds))
+		return -1;
+	CHECK(word(rig, A) == rounds, "%lu", (unsigned long)word(rig, A));
+	printf("  %u locked instructions in %lu ms\n", (uint32_t)word(rig, SPLIT),
+	       (unsigned long)(rig_now_ns() - begin_ns) / 1000000);
+	return 0;
+}
+
 /* As the kernel reports that a host forbids them, wherever the vCPU's thread is. */
 static void report_split_lock(pid_t thread)
 {
@@ -340,6 +354,7 @@ const struct test_case cases_smp[] = {
 	{ "code-written", test_code_written, ONE_THREAD },
 	{ "code-released", test_code_released, ONE_THREAD },
 	{ "locked", test_locked, ONE_THREAD },
+	{ "lock-hog", test_lock_hog, ONE_THREAD },
 	{ "locked-lines", test_locked_lines, NULL },
 	{ "cache-emptied", test_cache_emptied, ONE_THREAD },
 	{ "cache-visitors", test_cache_visitors, ONE_THREAD },

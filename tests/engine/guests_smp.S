@@ -302,6 +302,24 @@ guest_released_jump:
 	hlt
 	END	emptied
 
+/* The second vCPU does nothing but locked instructions across pages; the first one has work to do. */
+	GUEST	lock_hog
+	sti
+	IF_SECOND 5f
+1:	cmpl	$100, SPLIT		/* the other one is at it */
+	jb	1b
+	mov	ROUNDS, %r12
+2:	incq	A
+	dec	%r12
+	jnz	2b
+	movq	$1, DONE
+	hlt
+5:	lock incl SPLIT
+	cmpq	$0, DONE
+	je	5b
+	hlt
+	END	lock_hog
+
 /* Locked instructions across two cache lines of a page; each adds 1 to what lies there. */
 	GUEST	locked_lines
 	sti

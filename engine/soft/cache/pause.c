@@ -23,6 +23,7 @@
 #include "engine/soft/cache/pause.h"
 
 #define ASK_AGAIN_NS 10000000u
+#define PAUSE_GAP_NS 10000u /* between two pauses */
 
 void soft_safe_point(struct engine_vcpu *vcpu)
 {
@@ -80,21 +81,25 @@ static void wait_until_still(struct engine_vcpu *other)
 
 /*
  * Nobody pauses now, so whoever still stands where the last one held it is about to wake up. Each
- * gets on a little before the next pause: a loop of locked instructions across pages (or of what
+ * gets on for a while before the next pause: a loop of locked instructions across pages (or of what
  * fills the cache) would else keep the others from running at all.
  */
-static void wait_until_awake(struct engine_vcpu *vcpu, uint64_t mask)
+static void let_others_run(struct engine_vcpu *vcpu)
 {
 	const struct engine *engine = vcpu->engine;
+	uint64_t since_ns = engine->resumed_ns;
 
 	for (uint32_t i = 0; i < VCPUS_MAX; i++) {
-		struct engine_vcpu *other = engine->vcpu[i];
+		const struct engine_vcpu *other = engine->vcpu[i];
 
-		if (!other || other == vcpu || !(mask >> i % 64 & 1))
+		if (!other || !atomic_load(&other->parked))
 			continue;
 		while (atomic_load(&other->parked))
 			sched_yield();
+		since_ns = now_ns();
 	}
+	while (now_ns() - since_ns < PAUSE_GAP_NS)
+		sched_yield();
 }
 
 /*
@@ -118,7 +123,7 @@ void soft_pause_others(struct engine_vcpu *vcpu, uint64_t mask)
 		soft_safe_point(vcpu);
 		sched_yield();
 	}
-	wait_until_awake(vcpu, mask);
+	let_others_run(vcpu);
 	forget_pauses(vcpu);
 	atomic_store(&engine->pauser, vcpu);
 	pthread_mutex_lock(&engine->lock);
@@ -155,5 +160,6 @@ void soft_resume_others(struct engine_vcpu *vcpu)
 	}
 	atomic_store(&engine->pauser, NULL);
 	pthread_mutex_unlock(&engine->lock);
+	engine->resumed_ns = now_ns();
 	atomic_fetch_add(&engine->pause_turn, 1);
 }
