@@ -175,6 +175,27 @@ gate_target:
 	EXPECT	0x41, fset=0x40000, hset=0x40000
 	clac
 	PAGE_FAULT 1, PAGE(1), mov PAGE(1), %al
+	stc				/* flags stay as they are */
+	stac
+	setc	%al
+	clac
+	setc	%ah
+	movzwl	%ax, %eax
+	REPORT	%rax
+	WANT	0x101
+	mov	$30000, %ecx		/* to and fro, until somebody would be late */
+1:	stac
+	add	%ecx, PAGE(1)
+	clac
+	pushfq
+	testl	$0x40000, (%rsp)
+	lea	8(%rsp), %rsp
+	jnz	2f
+	dec	%ecx
+	jnz	1b
+2:	REPORT	%rcx
+	WANT	0
+	PAGE_FAULT 3, PAGE(1), mov %al, PAGE(1)
 	pushfq
 	orl	$0x40000, (%rsp)
 	popfq

@@ -59,6 +59,21 @@ static enum tr_kind plain_kind(const struct soft_insn *insn, uint8_t mode)
 	return KIND_PLAIN;
 }
 
+/*
+ * In VIEW_KERNEL SMAP is on and AC is 0. VIEW_KERNEL_USER may be for want of SMAP: CLAC has to look
+ * at that, and STAC there is rare.
+ */
+static enum tr_kind ac_kind(const struct soft_insn *insn, uint8_t mode)
+{
+	bool set = insn->z.mnemonic == ZYDIS_MNEMONIC_STAC;
+
+	if (insn->length != 3) /* no prefixes */
+		return KIND_STEP;
+	if ((mode & MODE_VIEW) == VIEW_KERNEL)
+		return set ? KIND_AC : KIND_NOTHING;
+	return (mode & MODE_VIEW) == VIEW_KERNEL_USER && !set ? KIND_AC : KIND_STEP;
+}
+
 enum tr_kind tr_kind(const struct soft_insn *insn, uint8_t mode)
 {
 	if (tr_is_jump(insn))
@@ -77,6 +92,9 @@ enum tr_kind tr_kind(const struct soft_insn *insn, uint8_t mode)
 		return (mode & MODE_VIEW) != VIEW_USER ? KIND_CLI : KIND_STEP;
 	case ZYDIS_MNEMONIC_STI:
 		return (mode & MODE_VIEW) != VIEW_USER ? KIND_STI : KIND_STEP;
+	case ZYDIS_MNEMONIC_STAC:
+	case ZYDIS_MNEMONIC_CLAC:
+		return ac_kind(insn, mode);
 	case ZYDIS_MNEMONIC_PUSHFQ:
 		return KIND_PUSHF;
 	case ZYDIS_MNEMONIC_SWAPGS:

@@ -73,11 +73,10 @@ static void save_flags_for_exit(struct tr *tr, uint64_t rip)
 	tr->rip = here;
 }
 
-static uint32_t jump_table(const struct tr *tr)
+static uint32_t jump_table(uint32_t view)
 {
 	return (uint32_t)(offsetof(struct engine_vcpu, jump) +
-			  (tr->t->mode & MODE_VIEW) * JUMP_ENTRIES *
-				  sizeof(struct soft_jump_entry));
+			  view * JUMP_ENTRIES * sizeof(struct soft_jump_entry));
 }
 
 /* jne lookup */
@@ -93,7 +92,7 @@ static void emit_unknown(struct tr *tr)
 void tr_exit_computed(struct tr *tr)
 {
 	static const uint8_t lea_and[] = { 0x46, 0x8d, 0x3c, 0x75, 0, 0, 0, 0, 0x41, 0x81, 0xe7 };
-	uint32_t table = jump_table(tr);
+	uint32_t table = jump_table(tr->t->mode & MODE_VIEW);
 	struct emit *e = &tr->e;
 
 	_Static_assert(JUMP_INDEX_MASK == (JUMP_ENTRIES - 1) * sizeof(struct soft_jump_entry), "");
@@ -115,11 +114,11 @@ void tr_exit_computed(struct tr *tr)
 	emit32(e, table + 8);
 }
 
-/* To another page: its place in the table is known. */
-static void exit_constant(struct tr *tr, uint64_t rip)
+/* To another page, or view: its place in the table is known. */
+static void exit_constant(struct tr *tr, uint32_t view, uint64_t rip)
 {
 	uint32_t entry =
-		jump_table(tr) + soft_jump_index(rip) * (uint32_t)sizeof(struct soft_jump_entry);
+		jump_table(view) + soft_jump_index(rip) * (uint32_t)sizeof(struct soft_jump_entry);
 	struct emit *e = &tr->e;
 
 	emit_constant(e, R14, rip);
@@ -127,6 +126,35 @@ static void exit_constant(struct tr *tr, uint64_t rip)
 	emit_unknown(tr);
 	tr_clean(tr);
 	emit_gs(e, false, 0xff, 4, entry + 8); /* jmp gs:[code] */
+}
+
+void tr_switch_view(struct tr *tr, bool ac)
+{
+	uint32_t view = ac ? VIEW_KERNEL_USER : VIEW_KERNEL;
+	uint32_t flags = offsetof(struct engine_vcpu, system_flags);
+	struct emit *e = &tr->e;
+
+	if (!soft_is_canonical(tr->next)) {
+		tr_exit_step(tr, tr->rip);
+		return;
+	}
+	save_flags_for_exit(tr, tr->rip);
+	tr_record(tr, tr->rip);
+	if (!ac) { /* test byte gs:[cr4], smap; je: C knows what it is then */
+		emit_gs(e, false, 0xf6, 0, offsetof(struct engine_vcpu, state.cr4) + 2);
+		emit8(e, CR4_SMAP >> 16);
+		emit8(e, 0x0f);
+		emit8(e, 0x84);
+		emit32(e, 0);
+		tr_cold(tr, e->at - 4, SOFT_REASON_STEP_SLOT);
+	}
+	tr_clean(tr);
+	emit_gs(e, false, 0x81, ac ? 1 : 4, flags); /* or, and */
+	emit32(e, ac ? (uint32_t)FLAG_AC : ~(uint32_t)FLAG_AC);
+	emit_store8_constant(e, (uint8_t)view, offsetof(struct engine_vcpu, view));
+	emit_store_constant(e, jump_table(view), VCPU_JUMPS);
+	tr_record(tr, tr->next);
+	exit_constant(tr, view, tr->next);
 }
 
 /* The jump whose distance is at `site` will be linked to the block at rip. */
@@ -148,7 +176,7 @@ void tr_exit(struct tr *tr, uint64_t rip)
 	if (!in_same_page(tr, rip) || (rip == tr->next && tr->t->crossing_next)) {
 		save_flags_for_exit(tr, rip);
 		tr_record(tr, rip);
-		exit_constant(tr, rip);
+		exit_constant(tr, tr->t->mode & MODE_VIEW, rip);
 		return;
 	}
 	tr_record(tr, rip);

@@ -117,6 +117,8 @@ static void translate_one(struct tr *tr, const struct soft_insn *insn, bool last
 	if (kind == KIND_STEP || (kind == KIND_STI && last)) {
 		tr->known_offered = kind == KIND_STEP;
 		tr_exit_step(tr, tr->rip);
+	} else if (kind == KIND_AC) {
+		tr_switch_view(tr, insn->z.mnemonic == ZYDIS_MNEMONIC_STAC);
 	} else if (kind == KIND_JUMP) {
 		tr_jump(tr, insn);
 	} else {

@@ -172,6 +172,7 @@ void tr_emit_at(struct tr *tr, uint8_t opcode, int reg, struct host_operand at);
 /* translate/insn.c */
 enum tr_kind {
 	KIND_STEP, /* C has to do it */
+	KIND_AC,   /* STAC or CLAC that changes the view */
 	KIND_JUMP,
 	KIND_NOTHING,
 	KIND_LEA,
@@ -191,6 +192,8 @@ void tr_insn(struct tr *tr, const struct soft_insn *insn, enum tr_kind kind);
 bool tr_is_jump(const struct soft_insn *insn);
 bool tr_is_jcc(const struct soft_insn *insn); /* of the conditional ones: no LOOP, no JRCXZ */
 void tr_jump(struct tr *tr, const struct soft_insn *insn);
+/* STAC and CLAC: goes on behind it, in the other view. */
+void tr_switch_view(struct tr *tr, bool ac);
 /* Goes on at another address. */
 void tr_exit(struct tr *tr, uint64_t rip);
 /* rip is in r14, computed by the instruction, so it may be anything. */
