@@ -66,9 +66,11 @@ void tsc_rate_choose(struct tsc_rate *rate, const struct tsc_claim *claim, size_
 	}
 }
 
-/* Half the distance of the bounds. */
+/* Half the distance of the bounds; none if whole kHz cannot say more. */
 static uint64_t doubt_ppb(const struct tsc_rate *rate)
 {
+	if (rate->high_khz - rate->low_khz <= 2)
+		return 0;
 	return (uint64_t)(rate->high_khz - rate->low_khz) * (PPB / 2) / rate->low_khz;
 }
 

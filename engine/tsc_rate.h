@@ -32,7 +32,7 @@
 #define TSC_RATE_GOAL_PPB    2000u   /* good enough at once */
 #define TSC_RATE_BOUND_PPB   200000u /* what is not known better is refused */
 #define TSC_RATE_PATIENCE_NS 1000000000ull
-#define TSC_RATE_KHZ_MIN     100000u
+#define TSC_RATE_KHZ_MIN     1000u /* Bochs has some 90 MHz */
 #define TSC_RATE_KHZ_MAX     20000000u
 
 struct tsc_rate {

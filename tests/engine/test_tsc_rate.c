@@ -26,7 +26,7 @@ static struct {
 	bool tsc_back; /* the TSC runs backwards */
 } world;
 
-static uint64_t random_state = 1;
+static uint64_t random_state = 1, start_ns;
 
 static uint64_t random_below(uint64_t limit)
 {
@@ -78,6 +78,7 @@ static void make_world(uint64_t khz)
 	memset(&world, 0, sizeof(world));
 	world.ns = 1000000000ull + random_below(1ull << 50);
 	world.khz = khz;
+	start_ns = world.ns;
 	world.read_ns = 20 + random_below(200);
 }
 
@@ -102,6 +103,19 @@ static void test_preempted(void **state)
 	}
 	fprintf(stderr, "worst: %llu ppm\n", (unsigned long long)worst_ppm);
 	assert_true(worst_ppm <= 50);
+}
+
+/* An emulated CPU of some million instructions a second. */
+static void test_slow_cpu(void **state)
+{
+	struct tsc_rate rate;
+	char why[300];
+
+	(void)state;
+	make_world(90001);
+	assert_int_equal(tsc_rate_measure(0, &rate, why, sizeof(why)), 0);
+	assert_in_range(rate.khz, 90000, 90002);
+	assert_true(world.ns - start_ns < 200000000);
 }
 
 static void test_claims(void **state)
@@ -170,8 +184,8 @@ static void test_nonsense(void **state)
 	assert_false(tsc_rate_bounds(&first, &last, &rate)); /* less than none */
 	last.ns = 1001000;
 	assert_true(tsc_rate_bounds(&first, &last, &rate));
-	last.ns = 1001000000;
-	assert_false(tsc_rate_bounds(&first, &last, &rate)); /* 9 MHz */
+	last.ns = 10001000000;
+	assert_false(tsc_rate_bounds(&first, &last, &rate)); /* 0.9 MHz */
 	make_world(2100000);
 	world.tsc_back = true;
 	assert_int_equal(tsc_rate_measure(0, &rate, why, sizeof(why)), -ENOTSUP);
@@ -181,9 +195,9 @@ static void test_nonsense(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_preempted),    cmocka_unit_test(test_claims),
-		cmocka_unit_test(test_engine_first), cmocka_unit_test(test_slow_clock),
-		cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_preempted),  cmocka_unit_test(test_claims),
+		cmocka_unit_test(test_slow_cpu),   cmocka_unit_test(test_engine_first),
+		cmocka_unit_test(test_slow_clock), cmocka_unit_test(test_nonsense),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
