@@ -179,6 +179,17 @@ struct engine_vcpu {
 	bool has_stashed;
 	struct soft_device_access device[DEVICE_ACCESSES_MAX];
 	uint32_t device_count, device_seen;
+	/*
+	 * x87's last instruction and its operand, by guest addresses: the host's registers have its own
+	 * (cpu/extended.c). data_host: data is the low half of a host address, not yet looked up.
+	 */
+	struct {
+		uint64_t rip, data;
+		uint16_t opcode, cs;
+		bool data_host;
+		uint64_t stepped_rip, stepped_data; /* of the stepper's last */
+		uint32_t stepped_host;		    /* where that operand was */
+	} x87;
 	uint32_t io_answered; /* items of INS that wait for the device that they go to; or 0 */
 	bool answered; /* the instruction of the open question starts anew, with its answer */
 	_Alignas(16) uint8_t io_data[IO_BYTES];

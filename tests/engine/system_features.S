@@ -209,6 +209,33 @@ gate_target:
 	WANT	0
 	DONE
 
+/* Nothing behind the parts that are asked for is touched: the next page is not there. */
+	CASE	xsave_parts, NEED_XSAVE | NEED_AVX | NOT_QEMU
+	mov	%cr4, %rax
+	or	$0x40000, %eax
+	mov	%rax, %cr4
+	xor	%ecx, %ecx
+	xor	%edx, %edx
+	mov	$7, %eax
+	xsetbv
+	movq	$(SYS_DATA | 3), SYS_PT_WINDOW
+	mov	$SYS_WINDOW + 4096 - 576, %edi
+	movq	$0x5a5a5a5a, 464(%rdi)	/* software's own */
+	vpcmpeqd %ymm2, %ymm2, %ymm2
+	mov	$3, %eax
+	xsave64	(%rdi)
+	xrstor64 (%rdi)
+	mov	$1, %eax
+	xsave	(%rdi)
+	xrstor	(%rdi)
+	mov	$7, %eax
+	PAGE_FAULT 2, SYS_WINDOW+4096, xsave64 (%rdi)
+	mov	464(%rdi), %rax
+	REPORT	%rax
+	WANT	0x5a5a5a5a
+	vzeroupper
+	DONE
+
 /* What XRSTOR and FXRSTOR refuse. QEMU does not look at MXCSR nor at alignment. */
 	CASE	xrstor_faults, NEED_XSAVE | NOT_QEMU
 	mov	$SYS_DATA, %ebx
@@ -478,6 +505,59 @@ gate_target:
 	sub	%esi, %edi
 	REPORT	%rdi
 	WANT	3
+	DONE
+
+/* x87's last instruction and operand are the guest's: translated, stepped, and once its state has moved. */
+	CASE	x87_pointers, NOT_QEMU | NOT_BOCHS | NOT_KVM
+	mov	$SYS_DATA + 0x100, %ebx
+	movq	$0, (%rbx)
+	mov	$2, %edx
+	fninit
+3:	fldl	(%rbx)
+	fnstenv	SYS_DATA
+	fstp	%st(0)
+	mov	SYS_DATA + 12, %eax
+	sub	$ADDR(3b), %eax
+	REPORT	%rax
+	mov	SYS_DATA + 20, %eax
+	sub	%ebx, %eax
+	REPORT	%rax
+	fstp	%st(0)
+	fninit
+	fnstenv	SYS_DATA
+	mov	SYS_DATA + 12, %eax
+	REPORT	%rax
+	dec	%edx
+	jnz	3b
+	.rept	2
+	WANT	0
+	WANT	0
+	WANT	0
+	.endr
+	fldz
+4:	fld1
+	in	$0x60, %al	/* C in between */
+	fnstenv	SYS_DATA
+	mov	SYS_DATA + 12, %eax
+	sub	$ADDR(4b), %eax
+	REPORT	%rax
+	WANT	0
+	movw	$0x37b, SYS_DATA	/* division by zero, not masked: it waits */
+	fninit
+	fldcw	SYS_DATA
+	fld1
+5:	fdivl	(%rbx)
+	fxsave64 SYS_DATA
+	fnclex
+	mov	SYS_DATA + 8, %rax
+	sub	$ADDR(5b), %rax
+	REPORT	%rax
+	WANT	0
+	mov	SYS_DATA + 16, %rax
+	sub	%rbx, %rax
+	REPORT	%rax
+	WANT	0
+	fninit
 	DONE
 
 	CASE	split_locks

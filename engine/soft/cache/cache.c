@@ -94,6 +94,14 @@ uint64_t soft_cache_generation(const struct engine *engine)
 	return engine->cache->generation;
 }
 
+uint64_t soft_cache_widen(const struct engine *engine, uint32_t low)
+{
+	uint64_t base = (uintptr_t)engine->cache->base;
+	uint32_t offset = low - (uint32_t)base;
+
+	return offset < CACHE_BYTES ? base + offset : 0;
+}
+
 enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc)
 {
 	uint64_t offset = pc - (uintptr_t)engine->cache->base;

@@ -89,6 +89,8 @@ enum soft_place {
 	PLACE_EXEC,	/* in a stepper's buffer */
 	PLACE_BLOCK,
 };
+/* The pc in the cache that has these low bits; 0: none has. */
+uint64_t soft_cache_widen(const struct engine *engine, uint32_t low);
 enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc);
 
 int soft_cache_create(struct engine *engine);

@@ -2,11 +2,19 @@
 /*
  * The guest's extended state (x87, SSE, AVX) is in the host's registers from entering guest code
  * until C that might use them is called, or the vCPU stops running.
+ *
+ * x87 remembers where its last instruction and that one's operand were. In the host's registers these are
+ * addresses of translated code and of memory of this process, which no guest may see: so when the state
+ * is released they are made the guest's and kept apart, and the host's registers begin with zeroes. What
+ * is found there at the next release is new.
  */
 #include "engine/soft/cpu/extended.h"
 
+#include <string.h>
+
 #include "engine/soft/cache/cache.h"
 #include "engine/soft/cpu/host.h"
+#include "engine/soft/insn/decode.h"
 
 #define XSAVE_PARTS 7u
 
@@ -18,11 +26,115 @@ static void fpu_acquire(struct engine_vcpu *vcpu)
 	__asm__ volatile("xrstor64 %0" : : "m"(vcpu->xsave), "a"(XSAVE_PARTS), "d"(0) : "memory");
 }
 
+struct x87_environment {
+	uint32_t control, status, tag, rip, opcode_cs, data, data_selector;
+};
+
+#define IMAGE_STATUS  2u
+#define IMAGE_OPCODE  6u
+#define IMAGE_RIP     8u
+#define IMAGE_DATA    16u
+#define IMAGE_POINTED 24u
+#define STATUS_WAITS  0x80u /* FSW.ES */
+
+static void keep_stepped(struct engine_vcpu *vcpu, uint32_t data)
+{
+	vcpu->x87.rip = vcpu->x87.stepped_rip;
+	vcpu->x87.data = data;
+	vcpu->x87.data_host = true;
+	if (data == vcpu->x87.stepped_host) {
+		vcpu->x87.data = vcpu->x87.stepped_data;
+		vcpu->x87.data_host = false;
+	}
+}
+
+static void keep_pointers(struct engine_vcpu *vcpu, const struct x87_environment *e)
+{
+	uint64_t pc = soft_cache_widen(vcpu->engine, e->rip), image;
+	const struct soft_block *block;
+	const struct soft_record *record;
+
+	vcpu->x87.opcode = e->opcode_cs >> 16 & 0x7ff;
+	vcpu->x87.cs = vcpu->state.segment[SEG_CS].selector;
+	if (pc && soft_cache_place(vcpu->engine, pc) == PLACE_EXEC) {
+		keep_stepped(vcpu, e->data);
+		return;
+	}
+	vcpu->x87.data = e->data;
+	vcpu->x87.data_host = pc != 0;
+	if (pc) {
+		record = soft_record_find(vcpu->engine, pc, &block);
+		vcpu->x87.rip = record ? record->rip : 0;
+		return;
+	}
+	/* From an image that the guest has loaded; the upper halves are in ours if it gave them. */
+	vcpu->x87.rip = e->rip;
+	vcpu->x87.cs = (uint16_t)e->opcode_cs;
+	memcpy(&image, vcpu->xsave + IMAGE_RIP, 8);
+	if ((uint32_t)image == e->rip)
+		vcpu->x87.rip = image;
+	memcpy(&image, vcpu->xsave + IMAGE_DATA, 8);
+	if ((uint32_t)image == e->data)
+		vcpu->x87.data = image;
+}
+
+/* The registers are saved, but still there. */
+static void take_pointers(struct engine_vcpu *vcpu)
+{
+	struct x87_environment e;
+
+	__asm__ volatile("fnstenv %0" : "=m"(e));
+	if (e.rip || e.data || (e.opcode_cs & 0x7ff0000))
+		keep_pointers(vcpu, &e);
+	memset(vcpu->xsave + IMAGE_OPCODE, 0, IMAGE_POINTED - IMAGE_OPCODE);
+}
+
+/* The page is looked for among those that the vCPU has in use: its address, or 0. */
+uint64_t soft_x87_data(struct engine_vcpu *vcpu)
+{
+	uint32_t page = (uint32_t)vcpu->x87.data & ~(uint32_t)(PAGE_BYTES - 1);
+	const struct soft_tlb *tlb = &vcpu->tlb[vcpu->view];
+
+	if (!vcpu->x87.data_host)
+		return vcpu->x87.data;
+	vcpu->x87.data_host = false;
+	for (uint32_t i = 0; page && i < TLB_ENTRIES; i++) {
+		if ((uint32_t)tlb->host[i] != page)
+			continue;
+		vcpu->x87.data =
+			(tlb->host[i] - tlb->addend[i]) | (vcpu->x87.data & (PAGE_BYTES - 1));
+		return vcpu->x87.data;
+	}
+	return vcpu->x87.data = 0;
+}
+
+void soft_x87_show(struct engine_vcpu *vcpu, uint8_t *image, bool wide)
+{
+	uint64_t rip = vcpu->x87.rip, data = soft_x87_data(vcpu);
+
+	memset(image + IMAGE_OPCODE, 0, IMAGE_POINTED - IMAGE_OPCODE);
+	if (vcpu->engine->offer->amd && !(image[IMAGE_STATUS] & STATUS_WAITS))
+		return;
+	memcpy(image + IMAGE_OPCODE, &vcpu->x87.opcode, 2);
+	memcpy(image + IMAGE_RIP, &rip, wide ? 8 : 4);
+	memcpy(image + IMAGE_DATA, &data, wide ? 8 : 4);
+	if (!wide)
+		memcpy(image + IMAGE_RIP + 4, &vcpu->x87.cs, 2);
+}
+
+void soft_x87_forget(struct engine_vcpu *vcpu)
+{
+	vcpu->x87.rip = vcpu->x87.data = 0;
+	vcpu->x87.opcode = vcpu->x87.cs = 0;
+	vcpu->x87.data_host = false;
+}
+
 void soft_fpu_release(struct engine_vcpu *vcpu)
 {
 	if (!vcpu->fpu_live)
 		return;
 	__asm__ volatile("xsave64 %0" : "+m"(vcpu->xsave) : "a"(XSAVE_PARTS), "d"(0) : "memory");
+	take_pointers(vcpu);
 	vcpu->fpu_live = false;
 }
 

@@ -7,6 +7,15 @@
 
 /* The extended state goes to memory (idempotent): before anything that may use vector registers. */
 void soft_fpu_release(struct engine_vcpu *vcpu);
+/*
+ * Of what the guest is shown (state released): x87's last opcode and pointers, in an image of FXSAVE's
+ * layout, with 64-bit pointers or 32-bit ones. CPUs of AMD have zeroes there unless an exception waits.
+ */
+void soft_x87_show(struct engine_vcpu *vcpu, uint8_t *image, bool wide);
+/* An image has been loaded: what counted before does no more. */
+void soft_x87_forget(struct engine_vcpu *vcpu);
+/* The last operand's address. */
+uint64_t soft_x87_data(struct engine_vcpu *vcpu);
 /* Behind that: the C library expects its own control words. */
 void soft_fpu_reset(void);
 /* Enters host code; the reason of leaving it. */

@@ -320,6 +320,20 @@ int soft_decode(const struct soft_offer *offer, enum soft_code_size code_size, c
 	return 0;
 }
 
+bool soft_insn_has_pointers(const struct soft_insn *insn)
+{
+	switch (insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_FNSTENV:
+	case ZYDIS_MNEMONIC_FNSAVE:
+	case ZYDIS_MNEMONIC_FLDENV:
+	case ZYDIS_MNEMONIC_FRSTOR:
+	case ZYDIS_MNEMONIC_FNINIT:
+		return true;
+	default:
+		return soft_insn_saves_vectors(insn);
+	}
+}
+
 bool soft_insn_saves_vectors(const struct soft_insn *insn)
 {
 	return insn->z.mnemonic == ZYDIS_MNEMONIC_FXSAVE ||

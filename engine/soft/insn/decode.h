@@ -77,6 +77,8 @@ int soft_register_number(ZydisRegister reg);
  * jump, no memory operands that are not written in it?
  */
 bool soft_insn_is_plain(const struct soft_insn *insn);
+/* FNSTENV, FXSAVE and their kin, FNINIT: x87's pointers are shown, loaded or cleared. */
+bool soft_insn_has_pointers(const struct soft_insn *insn);
 bool soft_insn_saves_vectors(const struct soft_insn *insn); /* FXSAVE, FXRSTOR */
 /* x87, MMX, SSE, AVX: what CR0.TS and the like forbid. */
 bool soft_insn_is_vector(const struct soft_insn *insn);

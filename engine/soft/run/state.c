@@ -11,14 +11,16 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/soft/cpu/extended.h"
 #include "engine/soft/cpu/mode.h"
 #include "engine/soft/insn/decode.h"
 #include "engine/soft/run/run.h"
 #include "engine/soft/tlb/tlb.h"
 
-#define XSAVE_HEADER 512
-#define XSAVE_MXCSR  24
-#define XSAVE_PARTS  7ull
+#define XSAVE_HEADER   512
+#define XSAVE_POINTERS 6 /* opcode, instruction, data: 2, 8, 8 bytes */
+#define XSAVE_MXCSR    24
+#define XSAVE_PARTS    7ull
 
 static void load_extended(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 {
@@ -32,6 +34,13 @@ static void load_extended(struct engine_vcpu *vcpu, const struct vcpu_state *sta
 	       vcpu_xsave_parts[2].size);
 	memcpy(vcpu->xsave + XSAVE_HEADER, &used, sizeof(used));
 	vcpu->fpu_live = false;
+	soft_x87_forget(vcpu);
+	if (!(used & 1))
+		return;
+	memcpy(&vcpu->x87.opcode, state->xsave + XSAVE_POINTERS, 2);
+	memcpy(&vcpu->x87.rip, state->xsave + XSAVE_POINTERS + 2, 8);
+	memcpy(&vcpu->x87.data, state->xsave + XSAVE_POINTERS + 10, 8);
+	memset(vcpu->xsave + XSAVE_POINTERS, 0, 18);
 }
 
 static void save_extended(struct engine_vcpu *vcpu, struct vcpu_state *state)
@@ -43,6 +52,13 @@ static void save_extended(struct engine_vcpu *vcpu, struct vcpu_state *state)
 	memset(state->xsave, 0, sizeof(state->xsave));
 	memcpy(state->xsave, vcpu->xsave, XSAVE_HEADER);
 	memset(state->xsave + 28, 0, 4);
+	if (used & 1) {
+		uint64_t data = soft_x87_data(vcpu);
+
+		memcpy(state->xsave + XSAVE_POINTERS, &vcpu->x87.opcode, 2);
+		memcpy(state->xsave + XSAVE_POINTERS + 2, &vcpu->x87.rip, 8);
+		memcpy(state->xsave + XSAVE_POINTERS + 10, &data, 8);
+	}
 	memset(state->xsave + 416, 0, 96);
 	if (used & 4)
 		memcpy(state->xsave + vcpu_xsave_parts[2].offset,

@@ -107,6 +107,10 @@ int soft_execute_at(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint
 	emit_jump(&e, code + (soft_cache_exit(vcpu->engine) - place));
 	put_code(place, words);
 	vcpu->exec_address = (uintptr_t)host;
+	if (insn->z.meta.category == ZYDIS_CATEGORY_X87_ALU) {
+		vcpu->x87.stepped_rip = vcpu->rip;
+		vcpu->x87.stepped_host = (uint32_t)(uintptr_t)host;
+	}
 	switch (soft_enter(vcpu, place)) {
 	case SOFT_REASON_EXEC:
 		return SOFT_OK;
@@ -142,12 +146,68 @@ struct undo {
 	uint64_t flags;
 };
 
+#define IMAGE_XMM8	 288u /* XMM8 to XMM15 in FXSAVE's image */
+#define IMAGE_HIGH_BYTES 128u
+
+static bool loads_image(const struct soft_insn *insn)
+{
+	return soft_insn_has_pointers(insn) && !insn->memory_write;
+}
+
+/* 32-bit code has no XMM8 to XMM15: they stay, in the image or in the registers. */
+static void begin_image(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint8_t *copy,
+			uint8_t *high)
+{
+	if (!soft_insn_saves_vectors(insn) || soft_code64(vcpu))
+		return;
+	if (loads_image(insn))
+		soft_copy(copy + IMAGE_XMM8, vcpu->xsave + IMAGE_XMM8, IMAGE_HIGH_BYTES);
+	else
+		soft_copy(high, copy + IMAGE_XMM8, IMAGE_HIGH_BYTES);
+}
+
+/* FNSTENV's environment, of 14 or 28 bytes: real mode has linear addresses in it (SDM vol. 1, 8.1.10). */
+static void show_environment(struct engine_vcpu *vcpu, uint8_t *image, bool wide)
+{
+	uint32_t size = wide ? 4 : 2, rip = (uint32_t)vcpu->x87.rip;
+	uint32_t data = (uint32_t)soft_x87_data(vcpu), selector = vcpu->x87.cs, above = 0;
+
+	if (soft_real_mode(vcpu)) {
+		rip += (uint32_t)selector << 4;
+		selector = rip >> 16 << 12 | (wide ? 0 : vcpu->x87.opcode);
+		above = data >> 16 << 12;
+	}
+	soft_copy(image + 3 * (size_t)size, &rip, soft_real_mode(vcpu) ? 2 : size);
+	soft_copy(image + 4 * (size_t)size, &selector, 2);
+	if (wide)
+		soft_copy(image + 18, &vcpu->x87.opcode, 2);
+	soft_copy(image + 5 * (size_t)size, &data, soft_real_mode(vcpu) ? 2 : size);
+	soft_copy(image + 6 * (size_t)size, &above, 2);
+}
+
+static void finish_image(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint8_t *copy,
+			 const uint8_t *high)
+{
+	bool wide_environment = insn->memory_bytes == 28 || insn->memory_bytes == 108;
+
+	if (!soft_insn_has_pointers(insn) || !insn->memory_write)
+		return;
+	if (!soft_insn_saves_vectors(insn)) {
+		show_environment(vcpu, copy, wide_environment);
+		return;
+	}
+	soft_x87_show(vcpu, copy, insn->z.raw.rex.W);
+	if (!soft_code64(vcpu))
+		soft_copy(copy + IMAGE_XMM8, high, IMAGE_HIGH_BYTES);
+}
+
 /* On a copy: across pages, or a device's. */
 static int execute_on_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint64_t linear,
 			   int64_t distance)
 {
 	uint8_t *copy = vcpu->bounce + (linear & 63);
 	uint32_t bytes = insn->memory_bytes;
+	uint8_t high[IMAGE_HIGH_BYTES];
 	struct undo undo;
 	int err = SOFT_OK;
 
@@ -160,7 +220,10 @@ static int execute_on_copy(struct engine_vcpu *vcpu, const struct soft_insn *ins
 	soft_copy(undo.gpr, vcpu->gpr, sizeof(undo.gpr));
 	undo.flags = vcpu->flags;
 	vcpu->committing = true;
+	begin_image(vcpu, insn, copy, high);
 	err = execute_here(vcpu, insn, copy - distance);
+	if (!err)
+		finish_image(vcpu, insn, copy, high);
 	if (!err && insn->memory_write)
 		err = soft_write(vcpu, vcpu->view, linear, copy, bytes);
 	if (err) {
@@ -310,7 +373,9 @@ static int execute_on_memory(struct engine_vcpu *vcpu, const struct soft_insn *i
 	if (err)
 		return err;
 	vcpu->bounce_device = !page.host;
-	if (!page.host || (linear & (PAGE_BYTES - 1)) + insn->memory_bytes > PAGE_BYTES) {
+	vcpu->x87.stepped_data = linear;
+	if (!page.host || soft_insn_has_pointers(insn) ||
+	    (linear & (PAGE_BYTES - 1)) + insn->memory_bytes > PAGE_BYTES) {
 		if (insn->memory_bytes > OPERAND_MAX)
 			return soft_raise(vcpu, VECTOR_UD);
 		if (page.host && is_locked(insn))
@@ -386,6 +451,18 @@ int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 	err = execute_on_memory(vcpu, insn, linear, distance);
 	if (err == SOFT_FAULT && vcpu->fault.vector == VECTOR_PF && soft_fault_is_hosts(insn))
 		err = soft_step_fault(vcpu, insn, linear);
+	return err;
+}
+
+int soft_step_pointers(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	int err;
+
+	soft_fpu_release(vcpu);
+	err = soft_step_plain(vcpu, step);
+	/* Of FXSAVE and FNSTENV alone the pointers stay. */
+	if (!err && (loads_image(step->insn) || step->insn->z.mnemonic == ZYDIS_MNEMONIC_FNSAVE))
+		soft_x87_forget(vcpu);
 	return err;
 }
 

@@ -423,6 +423,8 @@ static int execute(struct engine_vcpu *vcpu, struct soft_step *step)
 		return soft_step_gather(vcpu, step);
 	if (soft_insn_is_masked_store(step->insn))
 		return soft_step_masked(vcpu, step);
+	if (soft_insn_has_pointers(step->insn))
+		return soft_step_pointers(vcpu, step);
 	if (soft_insn_is_plain(step->insn))
 		return soft_step_plain(vcpu, step);
 	return fail_untranslated(vcpu, step->insn->bytes);

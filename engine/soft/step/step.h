@@ -48,6 +48,8 @@ bool soft_insn_is_masked_store(const struct soft_insn *insn);
 int soft_step_masked(struct engine_vcpu *vcpu, struct soft_step *step);
 /* On vcpu->bounce, which the caller has filled. */
 int soft_execute_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn);
+/* What shows, loads or clears x87's pointers. */
+int soft_step_pointers(struct engine_vcpu *vcpu, struct soft_step *step);
 int soft_step_gather(struct engine_vcpu *vcpu, struct soft_step *step);
 
 /* What has been done of a repeated instruction stays done if an access is broken off. */

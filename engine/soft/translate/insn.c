@@ -45,7 +45,7 @@ static enum tr_kind plain_kind(const struct soft_insn *insn, uint8_t mode)
 {
 	bool avx = insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
 
-	if (!soft_insn_is_plain(insn))
+	if (!soft_insn_is_plain(insn) || soft_insn_has_pointers(insn))
 		return KIND_STEP;
 	if ((mode & (MODE_NO_VECTOR | MODE_NO_AVX)) && soft_insn_is_vector(insn) &&
 	    (avx || (mode & MODE_NO_VECTOR)))
