@@ -167,6 +167,14 @@ static int test_load_refuses(struct rig *rig)
 	CHECK(cpuid_xcr0(&rig->cpuid) == CPUID_XCR0_OFFERED ||
 		      rig_ops->vcpu_load(rig->vcpu[2], &state) == -EINVAL,
 	      "XCR0 beyond the pod's");
+	fill_state(rig, &state);
+	CHECK(rig_ops->vcpu_load(rig->vcpu[2], &state) == 0, "as it was");
+	state.cr4 |= 1 << 12; /* 57-bit addresses: offered to nobody */
+	CHECK(rig_ops->vcpu_load(rig->vcpu[2], &state) != 0, "CR4 beyond the pod's");
+	fill_state(rig, &state);
+	state.efer |= 1 << 15; /* TCE */
+	CHECK(strcmp(rig_ops->name, "soft") != 0 || rig_ops->vcpu_load(rig->vcpu[2], &state) != 0,
+	      "EFER beyond the pod's");
 	return 0;
 }
 
