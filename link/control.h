@@ -26,6 +26,7 @@
 #ifndef LINK_CONTROL_H
 #define LINK_CONTROL_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "wire/control_message.h"
@@ -49,6 +50,8 @@ struct control_channel_ops {
 	int (*fd)(const struct control_channel *channel);
 	void (*stats)(struct control_channel *channel, uint64_t *ret_messages,
 		      uint64_t *ret_bytes_out, uint64_t *ret_bytes_in);
+	/* Bytes that are queued, as the socket does not take them. Any thread. */
+	size_t (*backlog)(struct control_channel *channel);
 	/* No more sending: the peer reads what was sent, then the end (-EPIPE). Any thread. */
 	void (*shutdown)(struct control_channel *channel);
 	void (*destroy)(struct control_channel *channel); /* NULL is fine */
@@ -73,6 +76,11 @@ static inline int control_flush(struct control_channel *channel)
 static inline int control_receive(struct control_channel *channel, struct control_message *ret_msg)
 {
 	return channel->ops->receive(channel, ret_msg);
+}
+
+static inline size_t control_backlog(struct control_channel *channel)
+{
+	return channel->ops->backlog(channel);
 }
 
 static inline int control_fd(const struct control_channel *channel)

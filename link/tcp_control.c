@@ -103,6 +103,17 @@ static int control_tcp_flush(struct control_channel *channel)
 	return error;
 }
 
+static size_t control_tcp_backlog(struct control_channel *channel)
+{
+	struct tcp_control *tcp = from_channel(channel);
+	size_t bytes;
+
+	pthread_mutex_lock(&tcp->lock);
+	bytes = tcp->queue.count;
+	pthread_mutex_unlock(&tcp->lock);
+	return bytes;
+}
+
 static void control_tcp_shutdown(struct control_channel *channel)
 {
 	struct tcp_control *tcp = from_channel(channel);
@@ -197,6 +208,7 @@ static const struct control_channel_ops tcp_control_ops = {
 	.receive = control_tcp_receive,
 	.fd = control_tcp_fd,
 	.stats = control_tcp_stats,
+	.backlog = control_tcp_backlog,
 	.shutdown = control_tcp_shutdown,
 	.destroy = control_tcp_destroy,
 };

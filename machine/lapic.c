@@ -780,6 +780,33 @@ static void drain_fixed(struct lapic_inbox *inbox, struct lapic_state *lapic, ui
 	}
 }
 
+void lapic_inbox_forward(struct lapic_inbox *inbox,
+			 void (*post)(void *ctx, uint8_t mode, uint8_t vector, bool level),
+			 void *ctx)
+{
+	uint32_t events;
+
+	if (!atomic_exchange(&inbox->pending, 0))
+		return;
+	events = atomic_exchange(&inbox->events, 0);
+	for (uint32_t word = 0; word < 4; word++) {
+		uint64_t irr = atomic_exchange(&inbox->irr[word], 0);
+		uint64_t tmr = atomic_load(&inbox->tmr[word]);
+
+		for (; irr; irr &= irr - 1) {
+			uint32_t bit = (uint32_t)__builtin_ctzll(irr);
+
+			post(ctx, INTERRUPT_FIXED, (uint8_t)(word * 64 + bit), tmr >> bit & 1);
+		}
+	}
+	if (events & EVENT_NMI)
+		post(ctx, INTERRUPT_NMI, 0, false);
+	if (events & EVENT_INIT)
+		post(ctx, INTERRUPT_INIT, 0, false);
+	if (events & EVENT_SIPI)
+		post(ctx, INTERRUPT_SIPI, (uint8_t)(events & EVENT_VECTOR), false);
+}
+
 bool lapic_inbox_drain(struct lapic_inbox *inbox, struct lapic_state *lapic)
 {
 	uint32_t events;

@@ -101,6 +101,11 @@ void lapic_inbox_clear(struct lapic_inbox *inbox);
 /* Any thread. True: the inbox was empty, so the vCPU has to be woken or kicked. */
 bool lapic_inbox_post(struct lapic_inbox *inbox, uint8_t mode, uint8_t vector, bool level);
 bool lapic_inbox_pending(const struct lapic_inbox *inbox);
+/* Takes out what is there, one call of `post` each, in an order that means the same: for one that
+ * stands for a vCPU elsewhere. One thread at a time. */
+void lapic_inbox_forward(struct lapic_inbox *inbox,
+			 void (*post)(void *ctx, uint8_t mode, uint8_t vector, bool level),
+			 void *ctx);
 /* Owner of `lapic`. True: something came. */
 bool lapic_inbox_drain(struct lapic_inbox *inbox, struct lapic_state *lapic);
 

@@ -179,6 +179,8 @@ static void read_channel(struct control_thread *c, uint16_t peer)
 	static _Thread_local struct control_message msg; /* large */
 	int sent = control_flush(channel), r = 0;
 	c->unread[peer] = false;
+	if (sent == 0 && atomic_load(&c->node->phase) >= NODE_READY)
+		guest_io_flush(c->node, peer);
 	for (uint32_t i = 0; r == 0; i++) {
 		if (i == MESSAGES_MAX) {
 			c->unread[peer] = true;

@@ -8,7 +8,9 @@
  * nothing queues.
  *
  * Interrupts are routed where they arise; each vCPU reached is posted to here, or named in a
- * message to its node.
+ * message to its node. A node that does not take them as fast as they come has them gathered here, in
+ * an inbox for each of its vCPUs, as its own APIC would: the same interrupt twice is one. They leave
+ * when the channel is empty again, so a guest's flood fills no queue.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -27,8 +29,14 @@ struct io_slot {
 	uint8_t data[CONTROL_IO_BYTES_MAX];
 };
 
+/* Beyond so much unsent, interrupts are gathered. */
+#define BACKLOG_BYTES 65536u
+
 struct guest_io {
 	struct node *node;
+	struct lapic_inbox waiting[VCPUS_MAX]; /* by number: for other nodes' vCPUs */
+	atomic_bool node_waits[NODES_MAX];     /* some of its inboxes are not empty */
+	pthread_mutex_t flush_lock;	       /* one thread empties them at a time */
 	atomic_uint_fast64_t next_id;
 	struct io_slot slot[VCPUS_MAX]; /* by local index */
 };
@@ -40,6 +48,7 @@ int guest_io_create(struct node *node)
 		return -ENOMEM;
 	io->node = node;
 	atomic_init(&io->next_id, 1);
+	pthread_mutex_init(&io->flush_lock, NULL);
 	for (uint32_t i = 0; i < node_vcpu_count(node); i++) {
 		pthread_mutex_init(&io->slot[i].lock, NULL);
 		pthread_cond_init(&io->slot[i].done, NULL);
@@ -173,9 +182,84 @@ void guest_io_reply(struct node *node, const struct control_message *msg)
 	pthread_mutex_unlock(&slot->lock);
 }
 
+/* Interrupts of this node's for one vCPU elsewhere. */
+struct forward {
+	struct node *node;
+	struct control_message *msg;
+};
+
+static void send_one(void *ctx, uint8_t mode, uint8_t vector, bool level)
+{
+	struct forward *f = ctx;
+	struct control_interrupt *interrupt = &f->msg->interrupt;
+	interrupt->delivery = mode;
+	interrupt->vector = vector;
+	interrupt->level = level;
+	node_send(f->node, pod_config_vcpu_node(f->node->config, interrupt->vcpu[0]), f->msg);
+}
+
+static void forward_all(struct forward *f, const struct node_config *peer)
+{
+	for (uint32_t v = peer->vcpu_first; v < peer->vcpu_first + peer->vcpu_count; v++) {
+		f->msg->interrupt.vcpu[0] = (uint16_t)v;
+		lapic_inbox_forward(&f->node->io->waiting[v], send_one, f);
+	}
+}
+
+static bool any_waits(const struct guest_io *io, const struct node_config *peer)
+{
+	for (uint32_t v = peer->vcpu_first; v < peer->vcpu_first + peer->vcpu_count; v++)
+		if (lapic_inbox_pending(&io->waiting[v]))
+			return true;
+	return false;
+}
+
+/* Who sent which is not remembered: any of this node's, or its devices. */
+void guest_io_flush(struct node *node, uint16_t to)
+{
+	const struct node_config *peer = &node->config->node[to];
+	struct guest_io *io = node->io;
+	struct control_message msg; /* large, and little of it is sent */
+	struct forward forward = { node, &msg };
+	if (!atomic_load(&io->node_waits[to]))
+		return;
+	msg.type = CONTROL_INTERRUPT;
+	msg.interrupt.from_vcpu =
+		node->self == 0 ? NODE_NONE : (uint16_t)node->config->node[node->self].vcpu_first;
+	msg.interrupt.vcpu_count = 1;
+	pthread_mutex_lock(&io->flush_lock);
+	/* As long as it waits, nothing is sent past what is gathered: an INIT before its SIPI. */
+	do {
+		forward_all(&forward, peer);
+		atomic_store(&io->node_waits[to], false);
+	} while (any_waits(io, peer));
+	pthread_mutex_unlock(&io->flush_lock);
+}
+
+/*
+ * The channel may have been emptied, and the inboxes with it, before these went in: so who puts
+ * something in looks again.
+ */
+static void gather(struct node *node, uint16_t to, const struct control_message *msg)
+{
+	struct guest_io *io = node->io;
+	const struct control_interrupt *interrupt = &msg->interrupt;
+	for (uint32_t i = 0; i < interrupt->vcpu_count; i++)
+		lapic_inbox_post(&io->waiting[interrupt->vcpu[i]], interrupt->delivery,
+				 interrupt->vector, interrupt->level);
+	atomic_store(&io->node_waits[to], true);
+	if (control_backlog(mesh_control(node->mesh, to)) == 0)
+		guest_io_flush(node, to);
+}
+
 static void send_to(struct node *node, uint16_t to, struct control_message *msg)
 {
-	if (msg->interrupt.vcpu_count)
+	if (!msg->interrupt.vcpu_count)
+		return;
+	if (atomic_load(&node->io->node_waits[to]) ||
+	    control_backlog(mesh_control(node->mesh, to)) > BACKLOG_BYTES)
+		gather(node, to, msg);
+	else
 		node_send(node, to, msg);
 	msg->interrupt.vcpu_count = 0;
 }
@@ -184,16 +268,16 @@ void guest_io_interrupt(struct node *node, const struct interrupt *interrupt)
 {
 	struct vcpu_set set;
 	if (interrupt_route(interrupt, node->config->vcpu_count, &set) < 0)
-		return; /* the guest wrote nonsense; an APIC would drop it too */
-	struct control_message msg = { .type = CONTROL_INTERRUPT };
-	msg.interrupt = (struct control_interrupt){
-		.delivery = interrupt->mode,
-		.vector = interrupt->vector,
-		.level = interrupt->level,
-		.from_vcpu = interrupt->source == INTERRUPT_SOURCE_DEVICE
-				     ? NODE_NONE
-				     : (uint16_t)interrupt->source,
-	};
+		return;		    /* the guest wrote nonsense; an APIC would drop it too */
+	struct control_message msg; /* large, and little of it is sent */
+	msg.type = CONTROL_INTERRUPT;
+	msg.interrupt.delivery = interrupt->mode;
+	msg.interrupt.vector = interrupt->vector;
+	msg.interrupt.level = interrupt->level;
+	msg.interrupt.from_vcpu = interrupt->source == INTERRUPT_SOURCE_DEVICE
+					  ? NODE_NONE
+					  : (uint16_t)interrupt->source;
+	msg.interrupt.vcpu_count = 0;
 	/* vCPUs of a node have neighbouring numbers: one message a node, unless it names too many.
 	 */
 	uint16_t to = NODE_NONE;

@@ -135,6 +135,8 @@ extern const struct vcpu_ops guest_io_ops;
 void guest_io_reply(struct node *node, const struct control_message *msg);
 /* Routes an interrupt to vCPUs wherever they are. Any thread; never waits. */
 void guest_io_interrupt(struct node *node, const struct interrupt *interrupt);
+/* The channel to that node is empty: what was gathered for it leaves. Any thread. */
+void guest_io_flush(struct node *node, uint16_t to);
 /* Interrupts from another node for vCPUs here. */
 void guest_io_deliver(struct node *node, const struct control_message *msg);
 

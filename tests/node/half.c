@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Half a pod (half.h). */
+#include "tests/node/half.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "node/say.h"
+#include "tests/link/support.h"
+#include "tests/test.h"
+
+static void say(void *context, const char *line)
+{
+}
+
+static void on_down(void *ctx, uint16_t peer, const char *cause)
+{
+	struct control_end end = {
+		.kind = CONTROL_END_NODE_LOST, .status = 1, .node = peer, .vcpu = NODE_NONE
+	};
+	snprintf(end.text, sizeof(end.text), "%s", cause);
+	node_end(ctx, &end, true);
+}
+
+static void peer_down(void *ctx, uint16_t peer, const char *cause)
+{
+}
+
+struct bring_up {
+	struct mesh *mesh;
+	int result;
+	char why[MESH_WHY_MAX];
+};
+
+static void *bring_up(void *arg)
+{
+	struct bring_up *b = arg;
+	b->result = mesh_bring_up(b->mesh, -1, b->why, sizeof(b->why));
+	return NULL;
+}
+
+static struct mesh *make_mesh(const struct pod_config *config, uint16_t self, struct node *node)
+{
+	struct mesh_node nodes[2];
+	char why[MESH_WHY_MAX];
+	struct mesh *mesh;
+	for (int i = 0; i < 2; i++)
+		nodes[i] = (struct mesh_node){ config->node[i].name, config->node[i].address };
+	struct mesh_config mesh_config = { .pod_name = config->name,
+					   .self = self,
+					   .node_count = 2,
+					   .node = nodes,
+					   .shard_count = 1,
+					   .down = node ? on_down : peer_down,
+					   .ctx = node };
+	if (mesh_create(&mesh_config, &mesh, why, sizeof(why)) < 0)
+		fail_msg("%s", why);
+	return mesh;
+}
+
+static void link_both(struct half *half, const struct pod_config *config)
+{
+	struct bring_up ours, theirs;
+	pthread_t thread;
+	ours.mesh = half->node->mesh = make_mesh(config, half->node->self, half->node);
+	theirs.mesh = half->peer = make_mesh(config, half->peer_number, NULL);
+	pthread_create(&thread, NULL, bring_up, &theirs);
+	bring_up(&ours);
+	pthread_join(thread, NULL);
+	if (ours.result || theirs.result)
+		fail_msg("%s %s", ours.why, theirs.why);
+}
+
+void half_create(struct half *half, uint16_t self)
+{
+	static const struct engine_ops engine = { .name = "soft" };
+	static unsigned int pods;
+	struct node_options *options = calloc(1, sizeof(*options));
+	struct node_clock_config clock = { .reference = self == 0, .host_khz = 2000000 };
+	struct pod_config *config;
+	char text[512], why[512];
+
+	snprintf(text, sizeof(text),
+		 "[node a]\naddress=%s\nmemory=128M\nvcpus=1\n"
+		 "[node b]\naddress=%s\nmemory=128M\nvcpus=2\n",
+		 test_address(0, 100 + pods), test_address(1, 100 + pods));
+	pods++;
+	if (pod_config_parse(text, "half", &config, why, sizeof(why)) < 0)
+		fail_msg("%s", why);
+	*options = (struct node_options){
+		.config = config, .self = self, .engine = &engine, .say = say
+	};
+	struct node *node = calloc(1, sizeof(*node));
+	node->options = options;
+	node->config = config;
+	node->self = self;
+	node->features.tsc_khz = 2000000;
+	pthread_mutex_init(&node->lock, NULL);
+	pthread_cond_init(&node->changed, NULL);
+	node->ended_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	assert_int_equal(say_create(say, NULL, &node->say), 0);
+	assert_int_equal(node_clock_create(&clock, &node->clock), 0);
+	*half = (struct half){ .node = node, .peer_number = (uint16_t)(1 - self) };
+	link_both(half, config);
+}
+
+void half_peer_send(struct half *half, const struct control_message *msg)
+{
+	assert_int_equal(control_send(mesh_control(half->peer, half->node->self), msg), 0);
+}
+
+bool half_peer_hear(struct half *half, uint8_t type, struct control_message *ret_msg,
+		    unsigned int ms)
+{
+	struct control_channel *channel = mesh_control(half->peer, half->node->self);
+	uint64_t end_ns = test_now_ns() + ms * 1000000ull;
+	do {
+		while (control_receive(channel, ret_msg) == 0)
+			if (ret_msg->type == type)
+				return true;
+		control_flush(channel);
+		test_sleep_ms(1);
+	} while (test_now_ns() < end_ns);
+	return false;
+}
+
+const char *half_end(struct half *half, unsigned int ms)
+{
+	uint64_t end_ns = test_now_ns() + ms * 1000000ull;
+	while (!node_has_ended(half->node)) {
+		if (test_now_ns() >= end_ns)
+			return NULL;
+		test_sleep_ms(2);
+	}
+	return half->node->end.text;
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The control thread: lies, floods, silence. */
+#include <endian.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "tests/link/support.h"
+#include "tests/node/half.h"
+#include "tests/test.h"
+
+static struct control_message msg;
+
+static void assert_ends(struct half *half, unsigned int ms, const char *says)
+{
+	const char *text = half_end(half, ms);
+	if (!text || !strstr(text, says))
+		fail_msg("it ends with \"%s\", not \"%s\"", text ? text : "", says);
+}
+
+static void test_out_of_turn(void **state)
+{
+	struct half half;
+	half_create(&half, 0);
+	assert_int_equal(control_start(half.node), 0);
+	msg = (struct control_message){ .type = CONTROL_EOI, .eoi = { .vcpu = 1, .vector = 32 } };
+	half_peer_send(&half, &msg);
+	assert_ends(&half, 2000, "node 1 (b, ");
+	assert_ends(&half, 0, "it sent EOI out of turn");
+}
+
+/* RUN sets the phase by itself: what comes right behind it is in turn. */
+static void test_phases_follow(void **state)
+{
+	struct half half;
+	half_create(&half, 1);
+	assert_int_equal(guest_io_create(half.node), 0);
+	atomic_store(&half.node->phase, NODE_READY);
+	assert_int_equal(control_start(half.node), 0);
+	msg = (struct control_message){ .type = CONTROL_RUN, .run = { .start_ns = 5 } };
+	half_peer_send(&half, &msg);
+	msg = (struct control_message){ .type = CONTROL_STATS_REQUEST };
+	half_peer_send(&half, &msg);
+	for (int i = 0; i < 2000 && atomic_load(&half.node->phase) != NODE_RUNNING; i++)
+		test_sleep_ms(1);
+	assert_int_equal(atomic_load(&half.node->phase), NODE_RUNNING);
+	assert_null(half_end(&half, 100));
+	msg = (struct control_message){ .type = CONTROL_RUN };
+	half_peer_send(&half, &msg);
+	assert_ends(&half, 2000, "it sent RUN out of turn");
+}
+
+struct chatter {
+	struct half *half;
+	atomic_bool stop;
+	unsigned int pings, beats, longest_ms;
+};
+
+#define FRAMES 256
+
+/* Frames that take longer to read than to send: encoded once, numbered anew each time. */
+static size_t make_frames(uint8_t *out, size_t size)
+{
+	struct control_message interrupt = { .type = CONTROL_INTERRUPT };
+	int bytes = 0;
+	interrupt.interrupt.vector = 0x41;
+	interrupt.interrupt.vcpu_count = CONTROL_VCPUS_MAX;
+	for (int i = 0; i < (int)CONTROL_VCPUS_MAX; i++)
+		interrupt.interrupt.vcpu[i] = (uint16_t)(1 + i % 2);
+	for (int i = 0; i < FRAMES; i++) {
+		bytes = control_message_encode(&interrupt, 0, out + i * bytes, size);
+		assert_true(bytes > 0);
+	}
+	return (size_t)bytes;
+}
+
+static void number_frames(uint8_t *frames, size_t bytes, uint32_t *sequence)
+{
+	for (int i = 0; i < FRAMES; i++) {
+		uint32_t le = htole32((*sequence)++);
+		memcpy(frames + (size_t)i * bytes + 12, &le, sizeof(le));
+	}
+}
+
+/* Never stops talking; counts what comes back. */
+static void *chatter_main(void *arg)
+{
+	static struct control_message heard;
+	static uint8_t frames[FRAMES * 512];
+	size_t bytes = make_frames(frames, 512), size = FRAMES * bytes, sent = size;
+	uint64_t messages, scrap;
+	struct chatter *c = arg;
+	struct control_channel *channel = mesh_control(c->half->peer, c->half->node->self);
+	uint64_t last_ns = test_now_ns();
+	channel->ops->stats(channel, &messages, &scrap, &scrap);
+	uint32_t sequence = (uint32_t)messages;
+	while (!atomic_load(&c->stop)) {
+		if (sent == size) {
+			number_frames(frames, bytes, &sequence);
+			sent = 0;
+		}
+		ssize_t more = send(control_fd(channel), frames + sent, size - sent,
+				    MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (more > 0)
+			sent += (size_t)more;
+		while (control_receive(channel, &heard) == 0) {
+			c->beats += heard.type == CONTROL_HEARTBEAT;
+			if (heard.type != CONTROL_CLOCK_PING)
+				continue;
+			unsigned int ms = (unsigned int)((test_now_ns() - last_ns) / 1000000);
+			if (ms > c->longest_ms)
+				c->longest_ms = ms;
+			last_ns = test_now_ns();
+			c->pings++;
+		}
+	}
+	return NULL;
+}
+
+/* A peer that never stops talking: the clock is asked, and links are judged, all the same. */
+static void test_chatty_peer(void **state)
+{
+	struct half half;
+	struct chatter chatter = { .half = &half };
+	pthread_t thread;
+	half_create(&half, 1);
+	assert_int_equal(guest_io_create(half.node), 0);
+	atomic_store(&half.node->phase, NODE_READY);
+	assert_int_equal(control_start(half.node), 0);
+	pthread_create(&thread, NULL, chatter_main, &chatter);
+	test_sleep_ms(1500);
+	control_page_link_failed(half.node, 0, "torn");
+	assert_ends(&half, 3000, "torn");
+	atomic_store(&chatter.stop, true);
+	pthread_join(thread, NULL);
+	/* Pings go out every 2 ms here, as nobody answers them; far fewer would do. */
+	if (chatter.pings < 20 || chatter.beats < 2)
+		fail_msg("%u pings, %u heartbeats", chatter.pings, chatter.beats);
+}
+
+static void test_silence(void **state)
+{
+	struct half half;
+	half_create(&half, 0);
+	assert_int_equal(control_start(half.node), 0);
+	assert_ends(&half, 6000, "nothing heard from it for 3");
+}
+
+/* The loader waits for a page that does not come. */
+static void test_load_stalls(void **state)
+{
+	struct half half;
+	half_create(&half, 0);
+	atomic_store(&half.node->loading_ns, 1); /* at the beginning of time */
+	assert_int_equal(control_start(half.node), 0);
+	assert_ends(&half, 15000, "has not answered for a page");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_out_of_turn), cmocka_unit_test(test_phases_follow),
+		cmocka_unit_test(test_chatty_peer), cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_load_stalls),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Interrupts to other nodes' vCPUs, also when they are too many, and accesses to node 0's devices. */
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "tests/link/support.h"
+#include "tests/node/half.h"
+#include "tests/test.h"
+
+static struct control_message msg;
+
+static void interrupt(struct half *half, uint8_t mode, uint8_t vector, uint32_t to)
+{
+	struct interrupt i = { .dest = to,
+			       .source = mode == INTERRUPT_FIXED ? INTERRUPT_SOURCE_DEVICE : 0,
+			       .mode = mode,
+			       .vector = vector };
+	guest_io_interrupt(half->node, &i);
+}
+
+static void test_routed(void **state)
+{
+	struct half half;
+	half_create(&half, 0);
+	assert_int_equal(guest_io_create(half.node), 0);
+	interrupt(&half, INTERRUPT_FIXED, 0x41, 2);
+	assert_true(half_peer_hear(&half, CONTROL_INTERRUPT, &msg, 2000));
+	assert_int_equal(msg.interrupt.vector, 0x41);
+	assert_int_equal(msg.interrupt.from_vcpu, NODE_NONE);
+	assert_int_equal(msg.interrupt.vcpu_count, 1);
+	assert_int_equal(msg.interrupt.vcpu[0], 2);
+}
+
+/*
+ * A peer that does not read, and a guest that sends without end: nothing grows, the link stands, and
+ * what the peer hears in the end is what its APICs would have known: each vector once, INIT before
+ * SIPI.
+ */
+static void test_flood(void **state)
+{
+	struct control_channel *channel;
+	struct half half;
+	bool vectors[256] = { false }, nmi = false, init = false, sipi = false;
+	unsigned int heard = 0;
+
+	half_create(&half, 0);
+	assert_int_equal(guest_io_create(half.node), 0);
+	channel = mesh_control(half.node->mesh, 1);
+	for (unsigned int i = 0; i < 600000; i++)
+		interrupt(&half, INTERRUPT_FIXED, (uint8_t)(32 + i % 200), 1 + i / 7 % 2);
+	interrupt(&half, INTERRUPT_NMI, 0, 2);
+	interrupt(&half, INTERRUPT_INIT, 0, 2);
+	interrupt(&half, INTERRUPT_SIPI, 0x9a, 2);
+	interrupt(&half, INTERRUPT_FIXED, 0xfe, 1);
+	assert_null(half_end(&half, 0));
+	assert_in_range(control_backlog(channel), 1, 1 << 17);
+	/* The peer reads again. */
+	uint64_t end_ns = test_now_ns() + 30000000000;
+	while (!vectors[0xfe] || !sipi) {
+		if (control_flush(channel) == 0)
+			guest_io_flush(half.node, 1);
+		if (!half_peer_hear(&half, CONTROL_INTERRUPT, &msg, 1)) {
+			if (test_now_ns() > end_ns)
+				fail_msg("after %u: vector %d, NMI %d, INIT %d, SIPI %d", heard,
+					 vectors[0xfe], nmi, init, sipi);
+			continue;
+		}
+		heard++;
+		if (msg.interrupt.delivery == CONTROL_DELIVERY_FIXED)
+			vectors[msg.interrupt.vector] = true;
+		nmi |= msg.interrupt.delivery == CONTROL_DELIVERY_NMI;
+		init |= msg.interrupt.delivery == CONTROL_DELIVERY_INIT;
+		if (msg.interrupt.delivery == CONTROL_DELIVERY_SIPI) {
+			assert_int_equal(msg.interrupt.vector, 0x9a);
+			assert_true(init);
+			sipi = true;
+		}
+	}
+	assert_true(nmi);
+	for (unsigned int v = 32; v < 232; v++)
+		assert_true(vectors[v]);
+	/* And then straight again. */
+	interrupt(&half, INTERRUPT_FIXED, 0x55, 1);
+	do
+		assert_true(half_peer_hear(&half, CONTROL_INTERRUPT, &msg, 2000));
+	while (msg.interrupt.vector != 0x55);
+}
+
+struct access {
+	struct half *half;
+	uint8_t data[4];
+	int result;
+};
+
+static void *access_main(void *arg)
+{
+	struct access *a = arg;
+	struct pc_access access = { .address = 0x71, .count = 1, .size = 1, .data = a->data };
+	a->result = guest_io_ops.io(a->half->node, 2, &access);
+	return NULL;
+}
+
+static void reply(struct half *half, uint64_t id, uint16_t vcpu, uint8_t value)
+{
+	static struct control_message answer;
+	answer = (struct control_message){ .type = CONTROL_IO_REPLY };
+	answer.io_reply =
+		(struct control_io_reply){ .id = id, .vcpu = vcpu, .size = 1, .count = 1 };
+	answer.io_reply.data[0] = value;
+	guest_io_reply(half->node, &answer);
+}
+
+/* Only the answer to the request that is out counts, and once. */
+static void test_access(void **state)
+{
+	struct half half;
+	struct access access = { .half = &half };
+	pthread_t thread;
+	half_create(&half, 1);
+	assert_int_equal(guest_io_create(half.node), 0);
+	pthread_create(&thread, NULL, access_main, &access);
+	assert_true(half_peer_hear(&half, CONTROL_IO_REQUEST, &msg, 2000));
+	assert_int_equal(msg.io_request.vcpu, 2);
+	assert_int_equal(msg.io_request.address, 0x71);
+	reply(&half, msg.io_request.id + 1, 2, 0x11);
+	reply(&half, msg.io_request.id, 1, 0x22);
+	reply(&half, msg.io_request.id, 0, 0x33);
+	reply(&half, msg.io_request.id, 2, 0x44);
+	reply(&half, msg.io_request.id, 2, 0x55);
+	pthread_join(thread, NULL);
+	assert_int_equal(access.result, 0);
+	assert_int_equal(access.data[0], 0x44);
+}
+
+/* The pod's end ends the wait. */
+static void test_access_ends(void **state)
+{
+	struct half half;
+	struct access access = { .half = &half };
+	pthread_t thread;
+	half_create(&half, 1);
+	assert_int_equal(guest_io_create(half.node), 0);
+	pthread_create(&thread, NULL, access_main, &access);
+	assert_true(half_peer_hear(&half, CONTROL_IO_REQUEST, &msg, 2000));
+	node_end_with(half.node, CONTROL_END_USER, 1, "enough");
+	pthread_join(thread, NULL);
+	assert_int_equal(access.result, -ESHUTDOWN);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_routed),
+		cmocka_unit_test(test_flood),
+		cmocka_unit_test(test_access),
+		cmocka_unit_test(test_access_ends),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
