@@ -54,7 +54,11 @@
  * vCPUs for as long as this.
  */
 #define USER_TIMEOUT_MS 4000
+#define RTO_MS_MAX	1000 /* between two tries, from Linux 6.15 on */
 #define EVENTS_MAX	64
+#ifndef TCP_RTO_MAX_MS
+#define TCP_RTO_MAX_MS 44
+#endif
 #define KEY_LISTENER	UINT32_MAX
 #define KEY_CANCEL	(UINT32_MAX - 1)
 #define BUILD_TEXT	"eagre"
@@ -217,6 +221,9 @@ static int link_stands(struct mesh *mesh, struct mesh_connection *connection, ui
 	if (watch(mesh, connection, EPOLLRDHUP) < 0)
 		return -ENOMEM;
 	if (purpose == HANDSHAKE_CONTROL) {
+		/* A cut shall not last longer for us than for the wire: resend at a steady pace. */
+		set_sockopt(connection->fd, IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 1);
+		set_sockopt(connection->fd, IPPROTO_TCP, TCP_RTO_MAX_MS, RTO_MS_MAX);
 		/* Its page channels, if they are ours to dial, need wait no longer. */
 		for (uint32_t i = 0; i < mesh->dialled_count; i++) {
 			if (mesh->connection[i].node == node &&

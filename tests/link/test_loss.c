@@ -370,6 +370,29 @@ static void test_cut(void **state)
 	pod_end(&pod, start_ns + LOSS_NS + 500000000);
 }
 
+/* A cut that is over before the judge speaks is survived, however TCP backs off meanwhile. */
+static void test_short_cut(void **state)
+{
+	static const bool anybody[POD] = { true, true, true, true };
+	struct pod pod;
+
+	set_loopback(true);
+	pod_up(&pod);
+	for (unsigned ms = 1000; ms <= 1700; ms += 700) {
+		test_sleep_ms(700);
+		set_loopback(false);
+		test_sleep_ms(ms);
+		set_loopback(true);
+		if (pod_wait(&pod, " is gone: ", anybody, test_now_ns() + 1300000000))
+			fail_msg("a cut of %u ms was not survived: %s", ms, pod.text[0]);
+		for (int i = 0; i < POD; i++)
+			if (strstr(pod.text[i], " is gone: "))
+				fail_msg("a cut of %u ms was not survived: %s", ms, pod.text[i]);
+	}
+	for (int i = 0; i < POD; i++)
+		reap(&pod, i);
+}
+
 /* Far more work than processors: nobody may be taken for dead. Takes 12 s: suite `long`. */
 static void test_loaded(void **state)
 {
@@ -409,8 +432,10 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_loaded),
 	};
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_killed), cmocka_unit_test(test_stopped),
-		cmocka_unit_test(test_cut), /* last: it changes this process's network */
+		cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_stopped),
+		cmocka_unit_test(test_cut), /* from here on: it changes this process's network */
+		cmocka_unit_test(test_short_cut),
 	};
 
 	if (argc > 1 && strcmp(argv[1], "loaded") == 0)
