@@ -211,6 +211,9 @@ static int link_up(struct node *node, char *why, size_t why_size)
 		.ended = on_peer_ended,
 		.ctx = node,
 	};
+	if (config->node_count > 1 && !config->secret_size)
+		node_say(node, "the pod has no secret: whoever reaches this node's port can take "
+			       "part; set secret or secret_file in [pod]");
 	int r = mesh_create(&mesh, &node->mesh, why, why_size);
 	free(nodes);
 	if (!r)

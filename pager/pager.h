@@ -85,8 +85,8 @@ int pager_start(struct pager *pager);
  * Idempotent. */
 void pager_stop(struct pager *pager);
 
-/* Waiting and later port calls get -ESHUTDOWN; everything else goes on. Any thread but a shard's;
- * never waits. */
+/* Waiting and later port calls get -ESHUTDOWN; everything else goes on. Any thread; never
+ * waits. */
 void pager_interrupt(struct pager *pager);
 
 /* The thread `tid` is actor `vcpu` from now on (0: nobody is). Any thread. 0 or -EINVAL. */
