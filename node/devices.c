@@ -349,6 +349,8 @@ int devices_create(struct node *node)
 		node->devices = d;
 		r = -pthread_create(&d->thread, NULL, device_thread, d);
 	}
+	if (!r)
+		pthread_detach(d->thread); /* it ends with the pod, and nobody waits for it */
 	if (r) {
 		node->devices = NULL;
 		if (d->pc)

@@ -99,5 +99,6 @@ void say_close(struct say *say, unsigned int flush_ms)
 		until.tv_sec++;
 		until.tv_nsec -= 1000000000;
 	}
-	pthread_timedjoin_np(say->thread, NULL, &until);
+	if (pthread_timedjoin_np(say->thread, NULL, &until))
+		pthread_detach(say->thread);
 }
