@@ -59,9 +59,9 @@
 #ifndef TCP_RTO_MAX_MS
 #define TCP_RTO_MAX_MS 44
 #endif
-#define KEY_LISTENER	UINT32_MAX
-#define KEY_CANCEL	(UINT32_MAX - 1)
-#define BUILD_TEXT	"eagre"
+#define KEY_LISTENER UINT32_MAX
+#define KEY_CANCEL   (UINT32_MAX - 1)
+#define BUILD_TEXT   "eagre"
 
 /* ---- Small helpers ---- */
 
