@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "machine/loader.h"
@@ -35,6 +36,7 @@ _Static_assert(NODE_VCPUS_MAX + LOADER_PORTS + PAGE_PAIR_PORTS <= PAGER_ACTORS_M
 #define HOLD_WALKS_NS_MAX 10000000ull
 #define REFETCH_WALKS	  48u
 #define LOAD_PIECE_BYTES  65536u
+#define REASON_SECONDS	  2
 #define SAY_FLUSH_MS	  500u
 
 void node_say(struct node *node, const char *format, ...)
@@ -630,6 +632,18 @@ static void wait_for_end(struct node *node)
 	}
 }
 
+static void wait_for_reason(struct node *node)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += REASON_SECONDS;
+	pthread_mutex_lock(&node->lock);
+	while (!node->ended)
+		if (pthread_cond_timedwait(&node->changed, &node->lock, &until) == ETIMEDOUT)
+			break;
+	pthread_mutex_unlock(&node->lock);
+}
+
 /*
  * Also when we were told: whoever sees our end before it has read the END from elsewhere would take
  * us for the cause.
@@ -712,6 +726,9 @@ int node_run(const struct node_options *options, struct node_result *ret_result)
 			 node->config->node_count);
 		wait_for_end(node);
 	}
+	/* Pages end when a page link does; why it did is learnt a moment later (control.c). */
+	if (r == -ESHUTDOWN)
+		wait_for_reason(node);
 	/* A start that fails because the pod has ended fails for that reason, whatever it ran into.
 	 */
 	bool failed = r < 0 && !node_has_ended(node);
