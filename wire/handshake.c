@@ -96,7 +96,9 @@ void handshake_seal(uint8_t bytes[HANDSHAKE_BYTES], const void *secret, size_t s
 {
 	size_t before = HANDSHAKE_BYTES - HANDSHAKE_MAC_BYTES;
 
-	hmac_sha256(secret, size, bytes, before, bytes + before);
+	/* Without room for it: no seal, which nobody takes. */
+	if (hmac_sha256(secret, size, bytes, before, bytes + before))
+		memset(bytes + before, 0, HANDSHAKE_MAC_BYTES);
 }
 
 bool handshake_is_sealed(const uint8_t bytes[HANDSHAKE_BYTES], const void *secret, size_t size)
@@ -104,8 +106,8 @@ bool handshake_is_sealed(const uint8_t bytes[HANDSHAKE_BYTES], const void *secre
 	size_t before = HANDSHAKE_BYTES - HANDSHAKE_MAC_BYTES;
 	uint8_t mac[HMAC_BYTES];
 
-	hmac_sha256(secret, size, bytes, before, mac);
-	return hmac_equal(mac, bytes + before);
+	return hmac_sha256(secret, size, bytes, before, mac) == 0 &&
+	       hmac_equal(mac, bytes + before);
 }
 
 struct handshake handshake_refusal(const struct handshake *mine, enum handshake_verdict verdict)

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * SHA-256 (FIPS 180-4) and HMAC over it (RFC 2104). Pure. Tested in tests/link/test_hmac.c by the
- * vectors of RFC 4231.
- */
+/* HMAC-SHA-256 (RFC 2104). Pure. Tested in tests/link/test_hmac.c by the vectors of RFC 4231. */
 #ifndef WIRE_HMAC_H
 #define WIRE_HMAC_H
 
@@ -12,9 +9,9 @@
 
 #define HMAC_BYTES 32u
 
-void sha256(const void *data, size_t size, uint8_t out[HMAC_BYTES]);
-void hmac_sha256(const void *key, size_t key_size, const void *data, size_t size,
-		 uint8_t out[HMAC_BYTES]);
+/* 0, or -ENOMEM. */
+int hmac_sha256(const void *key, size_t key_size, const void *data, size_t size,
+		uint8_t out[HMAC_BYTES]);
 /* Takes the same time wherever they differ. */
 bool hmac_equal(const uint8_t a[HMAC_BYTES], const uint8_t b[HMAC_BYTES]);
 
