@@ -172,6 +172,7 @@ struct engine_vcpu {
 	uint32_t debug_held;  /* those of a load of SS, which are due behind the next instruction */
 	bool iret_done;	      /* RF is as IRET left it, for one instruction */
 	bool kick_after;      /* the instruction wants EXIT_KICKED when it is through */
+	uint32_t spins;	      /* PAUSEs, of which some give the core away */
 
 	enum soft_open open;
 	struct engine_exit *exit; /* of the open question, or NULL */
