@@ -408,6 +408,9 @@ static int execute(struct engine_vcpu *vcpu, struct soft_step *step)
 		handler = NULL;
 	if (!handler)
 		handler = soft_system_handler(mnemonic);
+	/* PAUSE with REX.B is XCHG with r8. */
+	if (mnemonic == ZYDIS_MNEMONIC_PAUSE && step->insn->z.raw.rex.B)
+		handler = NULL;
 	if (!handler && !soft_code64(vcpu))
 		handler = soft_legacy_handler(mnemonic);
 	if (handler)

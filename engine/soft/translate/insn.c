@@ -81,8 +81,8 @@ enum tr_kind tr_kind(const struct soft_insn *insn, uint8_t mode)
 	if (is_nothing(insn))
 		return KIND_NOTHING;
 	switch (insn->z.mnemonic) {
-	case ZYDIS_MNEMONIC_PAUSE:
-		return KIND_STEP;
+	case ZYDIS_MNEMONIC_PAUSE: /* with REX.B it is XCHG with r8 */
+		return insn->z.raw.rex.B ? plain_kind(insn, mode) : KIND_STEP;
 	case ZYDIS_MNEMONIC_LEA:
 		return insn->z.operand_width >= 32 ? KIND_LEA : KIND_STEP;
 	case ZYDIS_MNEMONIC_PUSH:
