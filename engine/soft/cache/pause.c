@@ -9,7 +9,7 @@
  *
  * One pauser at a time, in the order in which they came. Who waits for its turn is at a safe point
  * itself. A vCPU that is made meanwhile begins paused (vm.c). A vCPU that waits
- * for a page, in guest code or in C, is taken out of it by the signal.
+ * for a page, in guest code or in C, is taken out of it by the signal. models/pause.pml explores it.
  */
 #include "engine/soft/cache/cache.h"
 
@@ -25,14 +25,18 @@
 #define ASK_AGAIN_NS 10000000u
 #define PAUSE_GAP_NS 10000u /* between two pauses */
 
+/*
+ * Who has been let go looks again before it goes: the next one to pause may have asked already, and
+ * have seen that it is parked, between its last look and its taking that back.
+ */
 void soft_safe_point(struct engine_vcpu *vcpu)
 {
-	if (!atomic_load(&vcpu->pause))
-		return;
-	atomic_store(&vcpu->parked, 1);
-	while (atomic_load(&vcpu->pause))
-		syscall(SYS_futex, &vcpu->pause, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
-	atomic_store(&vcpu->parked, 0);
+	while (atomic_load(&vcpu->pause)) {
+		atomic_store(&vcpu->parked, 1);
+		while (atomic_load(&vcpu->pause))
+			syscall(SYS_futex, &vcpu->pause, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+		atomic_store(&vcpu->parked, 0);
+	}
 }
 
 void soft_stop(struct engine_vcpu *vcpu)
