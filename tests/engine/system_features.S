@@ -560,6 +560,26 @@ gate_target:
 	fninit
 	DONE
 
+/* The operand is where its own access had it, not where somebody else has the page: here, the kernel. */
+	CASE	x87_alias, NEED_SMAP | NOT_QEMU | NOT_BOCHS | NOT_KVM
+	movq	$(SYS_DATA + 0x1007), SYS_PT_WINDOW + 8
+	mov	%cr4, %rax
+	or	$0x200000, %eax
+	mov	%rax, %cr4
+	fninit
+	mov	$SYS_WINDOW + 0x1100, %ebx
+	stac
+	fldl	(%rbx)
+	clac
+	mov	SYS_DATA + 0x1100, %al
+	fnstenv	SYS_DATA
+	fninit
+	mov	SYS_DATA + 20, %eax
+	sub	%ebx, %eax
+	REPORT	%rax
+	WANT	0
+	DONE
+
 	CASE	split_locks
 	mov	$SYS_DATA + 0xffd, %ebx
 	mov	$1000, %ecx

@@ -226,6 +226,20 @@ gate_target:
 	PAGE_FAULT 1, (PAGE(1)+8), mov %eax, %es
 	DONE
 
+/* INVLPG has segments like any operand. */
+	CASE	invlpg_gs
+	movb	$1, FRAME(1)
+	movb	$2, FRAME(2)
+	MAP	1, FRAME(1)+P+W
+	mov	PAGE(1), %al
+	MAP	1, FRAME(2)+P+W
+	SET_MSR	0xc0000101, PAGE(1)
+	invlpg	%gs:0
+	movzbl	PAGE(1), %eax
+	REPORT	%rax
+	WANT	2
+	DONE
+
 	CASE	smap_instructions, NEED_SMAP
 	TO_USER
 	FAULT	6, 0, stac

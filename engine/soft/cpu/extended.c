@@ -56,6 +56,7 @@ static void keep_pointers(struct engine_vcpu *vcpu, const struct x87_environment
 
 	vcpu->x87.opcode = e->opcode_cs >> 16 & 0x7ff;
 	vcpu->x87.cs = vcpu->state.segment[SEG_CS].selector;
+	vcpu->x87.view = vcpu->view;
 	if (pc && soft_cache_place(vcpu->engine, pc) == PLACE_EXEC) {
 		keep_stepped(vcpu, e->data);
 		return;
@@ -65,6 +66,9 @@ static void keep_pointers(struct engine_vcpu *vcpu, const struct x87_environment
 	if (pc) {
 		record = soft_record_find(vcpu->engine, pc, &block);
 		vcpu->x87.rip = record ? record->rip : 0;
+		/* A user's operand is not to become where the kernel has that page. */
+		if (record)
+			vcpu->x87.view = block->mode & MODE_VIEW;
 		return;
 	}
 	/* From an image that the guest has loaded; the upper halves are in ours if it gave them. */
@@ -93,7 +97,7 @@ static void take_pointers(struct engine_vcpu *vcpu)
 uint64_t soft_x87_data(struct engine_vcpu *vcpu)
 {
 	uint32_t page = (uint32_t)vcpu->x87.data & ~(uint32_t)(PAGE_BYTES - 1);
-	const struct soft_tlb *tlb = &vcpu->tlb[vcpu->view];
+	const struct soft_tlb *tlb = &vcpu->tlb[vcpu->x87.view];
 
 	if (!vcpu->x87.data_host)
 		return vcpu->x87.data;
@@ -110,11 +114,12 @@ uint64_t soft_x87_data(struct engine_vcpu *vcpu)
 
 void soft_x87_show(struct engine_vcpu *vcpu, uint8_t *image, bool wide)
 {
-	uint64_t rip = vcpu->x87.rip, data = soft_x87_data(vcpu);
+	uint64_t rip = vcpu->x87.rip, data;
 
 	memset(image + IMAGE_OPCODE, 0, IMAGE_POINTED - IMAGE_OPCODE);
 	if (vcpu->engine->offer->amd && !(image[IMAGE_STATUS] & STATUS_WAITS))
 		return;
+	data = soft_x87_data(vcpu); /* not before: it may look through the whole TLB */
 	memcpy(image + IMAGE_OPCODE, &vcpu->x87.opcode, 2);
 	memcpy(image + IMAGE_RIP, &rip, wide ? 8 : 4);
 	memcpy(image + IMAGE_DATA, &data, wide ? 8 : 4);

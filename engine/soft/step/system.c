@@ -134,13 +134,15 @@ static int step_ac(struct engine_vcpu *vcpu, struct soft_step *step)
 
 static int step_invlpg(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	const ZydisDecodedOperand *op = &step->insn->op[0];
+	const ZydisDecodedOperandMem *mem = &step->insn->op[0].mem;
+	enum vcpu_segment segment = soft_segment_of(mem->segment);
+	uint64_t linear = soft_effective_address(vcpu, step, mem);
 
 	if (vcpu->cpl)
 		return soft_not_privileged(vcpu);
-	soft_tlb_flush_page(vcpu,
-			    soft_effective_address(vcpu, step, &op->mem) +
-				    (soft_code64(vcpu) ? 0 : vcpu->state.segment[SEG_DS].base));
+	if (!soft_code64(vcpu) || segment == SEG_FS || segment == SEG_GS)
+		linear += vcpu->state.segment[segment].base;
+	soft_tlb_flush_page(vcpu, soft_code64(vcpu) ? linear : linear & 0xffffffff);
 	return SOFT_OK;
 }
 
