@@ -232,7 +232,8 @@ int coh_pin(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
 	    struct coh_out *out);
 int coh_unpin(struct coh *coh, uint32_t actor, uint64_t now_ns, struct coh_out *out);
 /*
- * The same, but only if the page is here with `want` now; else -EAGAIN, and nothing has changed. It
+ * The same, but only if the page is here with `want` now; else -EAGAIN, and no pin is asked for
+ * (actions that an earlier call left over may be there all the same, to be carried out). It
  * never waits, so one may have a pin while one asks for another (as another actor): who gets
  * -EAGAIN gives up what it has, touches both pages, as a stalling actor with its age and its holds,
  * and asks again.

@@ -373,12 +373,13 @@ static void take_commands(struct shard *shard)
 			error = coh_pin_here(shard->coh, c->actor, c->gpn, c->want, now_ns, &out);
 		else
 			error = coh_unpin(shard->coh, c->actor, now_ns, &out);
-		if (error == -EAGAIN && c->kind == PAGER_PIN_HERE)
-			pager_port_complete(shard->pager, c->actor, error);
-		else if (error < 0)
+		if (error < 0 && (error != -EAGAIN || c->kind != PAGER_PIN_HERE)) {
 			core_failed(shard, error, "a pin was refused");
-		else
-			carry_out(shard, &out, NULL);
+			return;
+		}
+		/* Also when the pin was refused: what was left over from before is there. */
+		if (carry_out(shard, &out, NULL) == 0 && error == -EAGAIN)
+			pager_port_complete(shard->pager, c->actor, error);
 	}
 }
 
@@ -440,11 +441,21 @@ static void take_frame(struct shard *shard, uint16_t node)
 	count_woken(shard);
 }
 
-/* Whether there were any. */
+static void set_unread(struct shard *shard, uint16_t node, bool unread)
+{
+	shard->unread_count += (uint32_t)unread - (uint32_t)shard->unread[node];
+	shard->unread[node] = unread;
+}
+
+/*
+ * Whether there were any. Frames beyond a peer's turn may have been received already, so that epoll
+ * knows nothing of them: they are remembered.
+ */
 static bool take_frames(struct shard *shard, uint16_t node)
 {
 	struct page_channel *channel = shard->plan.peer[node].channel;
 
+	set_unread(shard, node, false);
 	for (uint32_t i = 0; i < FRAMES_PER_EVENT && !shard->failed; i++) {
 		int error = channel->ops->receive(channel, &shard->frame);
 
@@ -457,7 +468,15 @@ static bool take_frames(struct shard *shard, uint16_t node)
 		shard->hot_node = node;
 		take_frame(shard, node);
 	}
+	set_unread(shard, node, true);
 	return true;
+}
+
+static void take_unread(struct shard *shard)
+{
+	for (uint32_t node = 0; node < shard->plan.peer_count && !shard->failed; node++)
+		if (shard->unread[node])
+			take_frames(shard, (uint16_t)node);
 }
 
 static void take_time(struct shard *shard)
@@ -539,6 +558,8 @@ static void dispatch(struct shard *shard, const struct epoll_event *event)
 
 static void pass(struct shard *shard, const struct epoll_event *event, int count)
 {
+	if (shard->unread_count > 0)
+		take_unread(shard);
 	for (int i = 0; i < count && !shard->failed; i++)
 		dispatch(shard, &event[i]);
 	if (!shard->failed)
@@ -688,7 +709,7 @@ static int wait_ready(struct shard *shard, struct epoll_event *event)
 	bool slept = false;
 	int count;
 
-	if (wait_ns == 0)
+	if (wait_ns == 0 || (shard->unread_count > 0 && !shard->failed))
 		return poll_ready(shard, event);
 	if (!shard->failed && plan_has_lazy(&shard->plan)) {
 		count = linger(shard, event, start_ns);
@@ -809,10 +830,12 @@ int shard_init(struct shard *shard, struct pager *pager, uint32_t index)
 	spinner_init(&shard->spinner, pager->config.spin, pager->config.spin_ns_max,
 		     (uint32_t)CPU_COUNT(&cores));
 	shard->want_writable = calloc(pager->config.node_count, sizeof(*shard->want_writable));
+	shard->unread = calloc(pager->config.node_count, sizeof(*shard->unread));
 	shard->wait = calloc(actors, sizeof(*shard->wait));
 	shard->cached_tid = calloc(TID_CACHE, sizeof(*shard->cached_tid));
 	shard->cached_actor = calloc(TID_CACHE, sizeof(*shard->cached_actor));
-	if (!shard->want_writable || !shard->wait || !shard->cached_tid || !shard->cached_actor)
+	if (!shard->want_writable || !shard->unread || !shard->wait || !shard->cached_tid ||
+	    !shard->cached_actor)
 		return -ENOMEM;
 	error = plan_init(&shard->plan, pager->config.memory, index, pager->config.node_count);
 	shard->plan.lost = pager->config.lost;
@@ -847,6 +870,7 @@ void shard_fini(struct shard *shard)
 	coh_destroy(shard->coh);
 	pager_queue_destroy(&shard->queue);
 	free(shard->want_writable);
+	free(shard->unread);
 	free(shard->wait);
 	free(shard->cached_tid);
 	free(shard->cached_actor);

@@ -79,7 +79,9 @@ struct shard {
 	/* The thread's own. */
 	struct plan plan;
 	struct pager_spinner spinner;
-	bool *want_writable;		       /* by node: EPOLLOUT is on */
+	bool *want_writable; /* by node: EPOLLOUT is on */
+	bool *unread;	     /* by node: its turn ended before its frames did */
+	uint32_t unread_count;
 	struct shard_wait *wait;	       /* by actor */
 	struct shard_woken woken[SHARD_WOKEN]; /* stalls that ended and are to be counted */
 	uint32_t woken_count;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "tests/memory/pod.h"
+#include "wire/page_frame.h"
 
 #define MIB (1ull << 20)
 
@@ -547,6 +548,45 @@ static void nonsense_is_named(void **state)
 	send_nonsense(0, 16 * MIB >> PAGE_SHIFT);
 }
 
+#define FRAMES 100
+
+/* Many frames that come with one recv(): each is answered, though nothing follows that would wake
+ * the shard again. */
+static void frames_beyond_a_turn_are_taken(void **state)
+{
+	static uint8_t bytes[FRAMES * (PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_MESSAGE_BYTES)];
+	struct coh_msg msg = { .type = COH_HOME_GET, .requester = 1 };
+	static struct page_frame frame;
+	struct page_channel *channel;
+	uint32_t answers = 0;
+	size_t size = 0;
+	struct pod pod;
+
+	pod_create(&pod, &two);
+	pager_stop(pod.node[1].pager);
+	channel = pod.node[1].channel[0][0];
+	for (uint32_t i = 0; i < FRAMES; i++) {
+		struct page_frame_header header = { .message_count = 1, .sequence = i };
+
+		size += page_frame_encode_head(&header, &msg, bytes + size);
+	}
+	assert_int_equal(size, sizeof(bytes));
+	assert_int_equal(send(channel->ops->fd(channel), bytes, size, 0), size);
+	for (int i = 0; i < 5000 && answers < FRAMES; i++) {
+		int error = channel->ops->receive(channel, &frame);
+
+		assert_true(error == 0 || error == -EAGAIN);
+		if (error == 0)
+			answers += frame.message_count;
+		else
+			usleep(1000);
+	}
+	assert_int_equal(answers, FRAMES);
+	pager_stop(pod.node[0].pager);
+	assert_int_equal(pod.node[0].failure.count, 0);
+	pod_destroy(&pod);
+}
+
 static void bad_configs_are_refused(void **state)
 {
 	struct guest_memory_config memory = { { { 0, 4 * MIB } }, 1, 1 };
@@ -590,6 +630,7 @@ int main(void)
 		cmocka_unit_test(stopping_ends_waiting_pins),
 		cmocka_unit_test(a_dead_link_is_named),
 		cmocka_unit_test(nonsense_is_named),
+		cmocka_unit_test(frames_beyond_a_turn_are_taken),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
