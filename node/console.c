@@ -422,11 +422,12 @@ void console_close(struct console *c)
 	struct timespec until;
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += CLOSE_MS / 1000;
-	/* Or it is stuck in a stream that nobody reads. */
-	if (pthread_timedjoin_np(c->thread, NULL, &until) != 0)
+	/* Or it is stuck in a stream that nobody reads: then waiting for a drain would be, too. */
+	bool stuck = pthread_timedjoin_np(c->thread, NULL, &until) != 0;
+	if (stuck)
 		pthread_detach(c->thread);
 	if (c->raw)
-		tcsetattr(c->config.in_fd, TCSADRAIN, &c->saved);
+		tcsetattr(c->config.in_fd, stuck ? TCSANOW : TCSADRAIN, &c->saved);
 }
 
 void console_resized(struct console *c)

@@ -508,6 +508,37 @@ static void test_nobody_reads_at_the_end(void **state)
 		;
 }
 
+/* The same with a terminal, which is itself again all the same. */
+static void test_nobody_reads_a_terminal_at_the_end(void **state)
+{
+	struct console_config config = config_of(CONSOLE_TERMINAL);
+	struct termios before, after;
+	struct timespec begun, ended;
+	uint8_t drop[65536];
+	pthread_t writer;
+	int user, terminal;
+	assert_int_equal(openpty(&user, &terminal, NULL, NULL, NULL), 0);
+	assert_int_equal(tcgetattr(terminal, &before), 0);
+	config.in_fd = config.out_fd = config.err_fd = terminal;
+	struct console *c = open_with(&config);
+	assert_int_equal(pthread_create(&writer, NULL, write_for_ever, c), 0);
+	usleep(50000);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	alarm(30); /* where it fails, it waits for ever */
+	console_close(c);
+	alarm(0);
+	clock_gettime(CLOCK_MONOTONIC, &ended);
+	pthread_join(writer, NULL);
+	assert_true(ended.tv_sec - begun.tv_sec < 4);
+	assert_int_equal(tcgetattr(terminal, &after), 0);
+	assert_int_equal(after.c_lflag, before.c_lflag);
+	struct pollfd ready = { .fd = user, .events = POLLIN };
+	while (poll(&ready, 1, 200) > 0 && read(user, drop, sizeof(drop)) > 0)
+		;
+	close(user);
+	close(terminal);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -524,6 +555,7 @@ int main(void)
 		TEST(test_much_output_waits_for_its_reader),
 		TEST(test_a_flush_waits_for_the_reader),
 		TEST(test_nobody_reads_at_the_end),
+		TEST(test_nobody_reads_a_terminal_at_the_end),
 	};
 	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);
