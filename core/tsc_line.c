@@ -77,6 +77,8 @@ uint64_t tsc_line_turn(struct tsc_line *line, const struct tsc_line *aim,
 		uint64_t step_ns =
 			ahead < (int64_t)TSC_LINE_STEP_NS ? (uint64_t)ahead : TSC_LINE_STEP_NS;
 
+		if (ahead > (int64_t)TSC_LINE_FAR_NS)
+			step_ns += ((uint64_t)ahead - TSC_LINE_FAR_NS) / TSC_LINE_FAR_PART;
 		line->guest_tsc += step_ns * steering->guest_khz / 1000000;
 		if (ahead > 2 * (int64_t)TSC_LINE_STEP_NS)
 			return STEPPING_NS_MIN;

@@ -52,6 +52,7 @@ struct node_clock {
 	pthread_mutex_t lock; /* guards the rest */
 	struct node_clock_tsc tsc;
 	struct tsc_line line;
+	uint64_t start_error_ns; /* of the clock when the line began */
 	bool line_exists;
 };
 
@@ -230,7 +231,9 @@ void node_clock_tsc_start(struct node_clock *clock, const struct node_clock_tsc 
 {
 	pthread_mutex_lock(&clock->lock);
 	clock->tsc = *tsc;
-	clock->line = target_now(clock).aim;
+	struct target target = target_now(clock);
+	clock->line = target.aim;
+	clock->start_error_ns = target.error_ns;
 	clock->line.ratio = engine_ratio(clock, clock->line.ratio);
 	clock->line_exists = true;
 	pthread_mutex_unlock(&clock->lock);
@@ -243,7 +246,7 @@ static uint64_t magnitude(int64_t value)
 
 void node_clock_tsc_follow(struct node_clock *clock, struct node_clock_follow *ret_follow)
 {
-	uint64_t wanted, apart_ns;
+	uint64_t wanted, known_ns, apart_ns;
 	int64_t ahead_ns;
 	*ret_follow = (struct node_clock_follow){ .again_ns = TSC_LATER_NS };
 	pthread_mutex_lock(&clock->lock);
@@ -258,10 +261,13 @@ void node_clock_tsc_follow(struct node_clock *clock, struct node_clock_follow *r
 	if (ret_follow->moved)
 		ret_follow->again_ns = tsc_line_turn(&clock->line, &target.aim, &steering, wanted,
 						     engine_ratio(clock, wanted));
+	/* The line is bent slowly: what was not known when it began is no sign that it is lost. */
+	known_ns = target.error_ns > clock->start_error_ns ? target.error_ns
+							   : clock->start_error_ns;
 	pthread_mutex_unlock(&clock->lock);
 	apart_ns = magnitude(ahead_ns - target.left_ns);
-	if (apart_ns > target.error_ns && apart_ns - target.error_ns > NODE_CLOCK_TSC_LOST_NS)
-		ret_follow->lost_ns = apart_ns - target.error_ns;
+	if (apart_ns > known_ns && apart_ns - known_ns > NODE_CLOCK_TSC_LOST_NS)
+		ret_follow->lost_ns = apart_ns - known_ns;
 }
 
 void node_clock_tsc(const struct node_clock *clock, struct tsc_line *ret_line)

@@ -156,7 +156,7 @@ void vcpu_resync_tsc(struct vcpu *vcpu)
 
 bool vcpu_resync_pending(const struct vcpu *vcpu)
 {
-	return atomic_load(&vcpu->resync) && atomic_load(&vcpu->activity) != VCPU_ENDED;
+	return atomic_load(&vcpu->resync) && atomic_load(&vcpu->activity) == VCPU_IN_GUEST;
 }
 
 void vcpu_stop(struct vcpu *vcpu)

@@ -100,7 +100,7 @@ int vcpu_start(struct vcpu *vcpu);
 void vcpu_post(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool level);
 /* Any thread: set the guest's TSC to the pod clock again, soon (the clock filter has moved). */
 void vcpu_resync_tsc(struct vcpu *vcpu);
-/* It has not yet done so. */
+/* It has not yet done so, and may be in the guest: elsewhere it does so before it enters it. */
 bool vcpu_resync_pending(const struct vcpu *vcpu);
 /* Any thread: kick it, so that the rip in a later vcpu_stats() is fresh. */
 void vcpu_sample(struct vcpu *vcpu);

@@ -547,6 +547,36 @@ static void test_lost(void **state)
 	end_two_nodes();
 }
 
+/* A pod that began on a busy host, whose clock was known badly, and later is known well: its guest's
+ * TSC goes there slowly, and is not lost. */
+static void test_known_better_later(void **state)
+{
+	struct node_clock_tsc tsc = { .engine_ops = &scaling_engine, .guest_khz = 2000000 };
+	struct node_clock_follow follow;
+
+	two_nodes(0, 2000000);
+	for (int i = 0; i < 3000; i++) {
+		struct clock_sample sample = { .sent_ns = node_clock_local_ns(at(1)) };
+
+		sim.now_ns += 10 * MS;
+		sample.pod_received_ns = sample.pod_sent_ns = pod_now(0);
+		sim.now_ns += 10 * US;
+		sample.received_ns = node_clock_local_ns(at(1));
+		assert_int_equal(node_clock_pong(at(1), &sample), 0);
+	}
+	assert_true(node_clock_ready(at(1)));
+	tsc.epoch_ns = pod_now(0);
+	node_clock_tsc_start(at(1), &tsc);
+	assert_in_range(node_clock_error_ns(at(1)), 4 * MS, 6 * MS);
+	for (int i = 0; i < 1500; i++) {
+		pings(1, 100 * MS, 0);
+		node_clock_tsc_follow(at(1), &follow);
+		assert_int_equal(follow.lost_ns, 0);
+	}
+	assert_in_range(node_clock_tsc_bound_ns(at(1)), 0, 100000);
+	end_two_nodes();
+}
+
 /* A TSC that runs otherwise than before, by the kernel's clock. */
 static void test_rate_changed(void **state)
 {
@@ -571,8 +601,8 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_wrong_rate),   cmocka_unit_test(test_lost),
-		cmocka_unit_test(test_rate_changed), cmocka_unit_test(test_scaling),
-		cmocka_unit_test(test_no_scaling),
+		cmocka_unit_test(test_known_better_later), cmocka_unit_test(test_rate_changed),
+		cmocka_unit_test(test_scaling), cmocka_unit_test(test_no_scaling),
 	};
 
 	if (argc > 1)

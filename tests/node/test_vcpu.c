@@ -74,6 +74,7 @@ struct fixture {
 };
 
 static struct fixture fixture;
+static _Atomic bool io_waits;		 /* devices do not answer */
 static int post_in_next;		 /* post_in of the next start() */
 static uint64_t pod_clock_percent = 100; /* of the host's clock */
 
@@ -324,6 +325,8 @@ static int on_io(void *ctx, uint32_t vcpu, const struct pc_access *access)
 	(void)ctx;
 	(void)vcpu;
 	fixture.io_count++;
+	while (io_waits)
+		usleep(1000);
 	return access->address == 0x2f8 ? -ECANCELED : 0;
 }
 
@@ -761,6 +764,26 @@ static void test_registers(void **state)
 	finish();
 }
 
+/* A vCPU that waits for a device, perhaps for a user who has stopped the output, holds up no move of
+ * the TSC: it takes the line before it runs the guest again. */
+static void test_resync_outside(void **state)
+{
+	static const struct step program[] = { { OUT, 0x3f8, 0 }, { .kind = SPIN } };
+	const struct step *programs[] = { program };
+	struct engine_vcpu *v = &fixture.engine_vcpu[0];
+
+	(void)state;
+	io_waits = true;
+	start(1, 1, programs);
+	EVENTUALLY(is_in(0, VCPU_IN_IO));
+	vcpu_resync_tsc(fixture.vcpu[0]);
+	assert_false(vcpu_resync_pending(fixture.vcpu[0]));
+	assert_int_equal(v->tsc_sets, 1);
+	io_waits = false;
+	EVENTUALLY(v->tsc_sets == 2 && is_in(0, VCPU_IN_GUEST));
+	finish();
+}
+
 static void test_ends(void **state)
 {
 	static const struct step faults[] = { { .kind = TRIPLE_FAULT } };
@@ -816,7 +839,7 @@ int main(void)
 		cmocka_unit_test(test_halt_without_interrupts),
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_registers),
-		cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_resync_outside), cmocka_unit_test(test_ends),
 		cmocka_unit_test(test_never_started),
 	};
 
