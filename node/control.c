@@ -104,6 +104,8 @@ static void handle_pong(struct node *node, const struct control_clock_pong *pong
 				       .pod_received_ns = pong->peer_received_ns,
 				       .pod_sent_ns = pong->peer_sent_ns };
 	bool ready = node_clock_ready(node->clock);
+	if (node_clock_error_ns(node->clock) == UINT64_MAX)
+		node->control->ping_ns = 0; /* from now on they come quickly */
 	if (node_clock_pong(node->clock, &sample) < 0)
 		clock_contradicts(node, ready);
 	if (ready || !node_clock_ready(node->clock))
@@ -256,6 +258,9 @@ static void beat(struct control_thread *c, uint64_t now)
 static uint64_t ping_interval_ns(const struct node *node)
 {
 	uint64_t crowd = 1 + node->config->node_count / PING_CROWD;
+	/* The first node may still wait for others: then nobody reads what piles up there. */
+	if (node_clock_error_ns(node->clock) == UINT64_MAX)
+		return PING_INTERVAL_NS;
 	if (!node_clock_settled(node->clock))
 		return PING_START_NS * crowd;
 	if (node_clock_error_ns(node->clock) > PING_ERROR_NS)
