@@ -262,8 +262,8 @@ void node_clock_tsc_follow(struct node_clock *clock, struct node_clock_follow *r
 		ret_follow->again_ns = tsc_line_turn(&clock->line, &target.aim, &steering, wanted,
 						     engine_ratio(clock, wanted));
 	/* The line is bent slowly: what was not known when it began is no sign that it is lost. */
-	known_ns = target.error_ns > clock->start_error_ns ? target.error_ns
-							   : clock->start_error_ns;
+	known_ns =
+		target.error_ns > clock->start_error_ns ? target.error_ns : clock->start_error_ns;
 	pthread_mutex_unlock(&clock->lock);
 	apart_ns = magnitude(ahead_ns - target.left_ns);
 	if (apart_ns > known_ns && apart_ns - known_ns > NODE_CLOCK_TSC_LOST_NS)

@@ -29,24 +29,24 @@ struct status_socket {
 	void *context;
 };
 
-/* The folder that logind makes for a user. */
-static bool is_ours(const char *parent, uid_t user)
+static bool is_ours(const char *dir)
 {
-	char dir[64];
 	struct stat st;
-	snprintf(dir, sizeof(dir), "%s%u", parent, user);
-	return lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == user;
+	return stat(dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid();
 }
 
 void status_socket_dir(char *path, size_t size)
 {
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	char of_login[64]; /* the folder that logind makes for a user */
+	snprintf(of_login, sizeof(of_login), "/run/user/%u", geteuid());
+	/* After su the variable may still name another user's folder, or one that is gone. */
 	if (geteuid() == 0)
 		snprintf(path, size, "/run/eagre");
-	else if (runtime && runtime[0] == '/')
+	else if (runtime && runtime[0] == '/' && is_ours(runtime))
 		snprintf(path, size, "%s/eagre", runtime);
-	else if (is_ours("/run/user/", geteuid()))
-		snprintf(path, size, "/run/user/%u/eagre", geteuid());
+	else if (is_ours(of_login))
+		snprintf(path, size, "%s/eagre", of_login);
 	else
 		snprintf(path, size, "/tmp/eagre-%u", geteuid());
 }

@@ -600,9 +600,12 @@ static void test_rate_changed(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_wrong_rate),   cmocka_unit_test(test_lost),
-		cmocka_unit_test(test_known_better_later), cmocka_unit_test(test_rate_changed),
-		cmocka_unit_test(test_scaling), cmocka_unit_test(test_no_scaling),
+		cmocka_unit_test(test_wrong_rate),
+		cmocka_unit_test(test_lost),
+		cmocka_unit_test(test_known_better_later),
+		cmocka_unit_test(test_rate_changed),
+		cmocka_unit_test(test_scaling),
+		cmocka_unit_test(test_no_scaling),
 	};
 
 	if (argc > 1)

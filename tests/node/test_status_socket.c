@@ -99,6 +99,28 @@ static void test_long_names(void **state)
 	assert_int_equal(status_socket_excess(name, node), 59);
 }
 
+/* The environment of another user, as su leaves it, keeps nobody from starting a node. */
+static void test_folder_of_another(void **state)
+{
+	char own[] = "/tmp/eagre-test.XXXXXX", dir[64], wanted[64];
+	uid_t user = geteuid();
+	if (user == 0)
+		assert_int_equal(seteuid(65534), 0);
+	assert_non_null(mkdtemp(own));
+	snprintf(wanted, sizeof(wanted), "%s/eagre", own);
+	setenv("XDG_RUNTIME_DIR", own, 1);
+	status_socket_dir(dir, sizeof(dir));
+	assert_string_equal(dir, wanted);
+	assert_int_equal(rmdir(own), 0);
+	status_socket_dir(dir, sizeof(dir));
+	assert_string_not_equal(dir, wanted);
+	setenv("XDG_RUNTIME_DIR", "/usr", 1);
+	status_socket_dir(dir, sizeof(dir));
+	assert_string_not_equal(dir, "/usr/eagre");
+	unsetenv("XDG_RUNTIME_DIR");
+	assert_int_equal(seteuid(user), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -106,6 +128,7 @@ int main(void)
 		cmocka_unit_test(test_replaces_a_dead_one),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_long_names),
+		cmocka_unit_test(test_folder_of_another),
 	};
 	snprintf(pod_name, sizeof(pod_name), "test%d", getpid());
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -839,7 +839,8 @@ int main(void)
 		cmocka_unit_test(test_halt_without_interrupts),
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_registers),
-		cmocka_unit_test(test_resync_outside), cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_resync_outside),
+		cmocka_unit_test(test_ends),
 		cmocka_unit_test(test_never_started),
 	};
 
