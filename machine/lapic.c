@@ -798,6 +798,9 @@ void lapic_inbox_forward(struct lapic_inbox *inbox,
 
 			post(ctx, INTERRUPT_FIXED, (uint8_t)(word * 64 + bit), tmr >> bit & 1);
 		}
+		for (uint64_t ext = atomic_exchange(&inbox->extint[word], 0); ext; ext &= ext - 1)
+			post(ctx, INTERRUPT_EXTINT,
+			     (uint8_t)(word * 64 + (uint32_t)__builtin_ctzll(ext)), false);
 	}
 	if (events & EVENT_NMI)
 		post(ctx, INTERRUPT_NMI, 0, false);

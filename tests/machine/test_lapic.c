@@ -572,6 +572,34 @@ static void *post_all(void *arg)
 	return NULL;
 }
 
+static void post_on(void *ctx, uint8_t mode, uint8_t vector, bool level)
+{
+	lapic_inbox_post(ctx, mode, vector, level);
+}
+
+/* What waits for a vCPU elsewhere means the same when it has come there. */
+static void test_inbox_forward(void **state)
+{
+	struct lapic_state at_once = fresh(), later = fresh();
+	struct lapic_inbox here, there;
+
+	(void)state;
+	lapic_inbox_clear(&here);
+	lapic_inbox_clear(&there);
+	lapic_inbox_post(&here, INTERRUPT_FIXED, 0x40, true);
+	lapic_inbox_post(&here, INTERRUPT_FIXED, 0xf0, false);
+	lapic_inbox_post(&here, INTERRUPT_EXTINT, 0x34, false);
+	lapic_inbox_post(&here, INTERRUPT_NMI, 0, false);
+	lapic_inbox_forward(&here, post_on, &there);
+	assert_false(lapic_inbox_drain(&here, &at_once));
+	assert_true(lapic_inbox_drain(&there, &later));
+	lapic_deliver(&at_once, INTERRUPT_FIXED, 0x40, true);
+	lapic_deliver(&at_once, INTERRUPT_FIXED, 0xf0, false);
+	lapic_deliver(&at_once, INTERRUPT_EXTINT, 0x34, false);
+	lapic_deliver(&at_once, INTERRUPT_NMI, 0, false);
+	assert_memory_equal(&later, &at_once, sizeof(later));
+}
+
 static void test_inbox_threads(void **state)
 {
 	struct lapic_inbox inbox;
@@ -659,6 +687,7 @@ int main(void)
 		cmocka_unit_test(test_tsc_deadline),
 		cmocka_unit_test(test_init),
 		cmocka_unit_test(test_inbox),
+		cmocka_unit_test(test_inbox_forward),
 		cmocka_unit_test(test_inbox_threads),
 		cmocka_unit_test(test_fuzz),
 	};
