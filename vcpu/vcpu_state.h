@@ -81,7 +81,7 @@ enum vcpu_run_state {
 /* Local APIC, x2APIC mode registers only (SDM vol. 3, 11.12). Timer times are pod clock. */
 struct lapic_state {
 	uint32_t id; /* x2APIC id = vCPU number; LDR follows from it */
-	uint32_t tpr, svr, esr, esr_pending, dfr_unused;
+	uint32_t tpr, svr, esr, esr_pending;
 	uint32_t lvt_timer, lvt_thermal, lvt_perf, lvt_lint0, lvt_lint1, lvt_error, lvt_cmci;
 	uint32_t timer_initial, timer_divide;
 	uint64_t timer_start_ns;    /* pod clock when timer_initial was written */

@@ -89,7 +89,6 @@ static const struct field fields[] = {
 	ONE(lapic.svr),
 	ONE(lapic.esr),
 	ONE(lapic.esr_pending),
-	ONE(lapic.dfr_unused),
 	ONE(lapic.lvt_timer),
 	ONE(lapic.lvt_thermal),
 	ONE(lapic.lvt_perf),
