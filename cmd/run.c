@@ -216,6 +216,7 @@ static void say_nothing(void *context, const char *line)
 
 /* What parent and children share. */
 struct run_shared {
+	pid_t parent;
 	atomic_flag said; /* one line says why the pod ended; the others' would say the same */
 };
 
@@ -239,7 +240,10 @@ static struct node_options options_of(const struct run_command *command,
 static void run_node(const struct node_options *options, struct run_shared *shared)
 {
 	struct node_result result = { 0 };
+	/* The parent may have died before. */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() != shared->parent)
+		_exit(STATUS_FAILED);
 	int r = node_run(options, &result);
 	if (result.line[0] && (options->self == 0 || r < 0) &&
 	    !atomic_flag_test_and_set(&shared->said))
@@ -429,6 +433,7 @@ int cmd_run(int argc, char **argv)
 		complain("%s", why);
 		goto out;
 	}
+	shared->parent = getpid();
 	fflush(NULL);
 	terminal_keep();
 	int r = start_nodes(&command, config, &guest, shared);

@@ -35,6 +35,7 @@ struct parse {
 	int error;
 
 	unsigned int line;	     /* the one being read, from 1; 0: all have been */
+	bool commented;		     /* it has a comment */
 	const struct key *keys;	     /* of the section that the line is in; NULL: none yet */
 	struct node_config *node;    /* of that section; NULL: [pod] */
 	unsigned int said[KEYS_MAX]; /* where the section has each key; 0: it has not */
@@ -195,6 +196,11 @@ static int set_pod_secret(struct parse *p, const char *value)
 {
 	struct pod_config *c = p->config;
 	size_t size = strlen(value);
+	/* It might be the secret's end, which then nobody would miss. */
+	if (p->commented)
+		return refuse(p,
+			      "[pod] secret: what is behind a space and '#' or ';' is a comment: "
+			      "put that on a line of its own, or the secret into a secret_file");
 	if (size < POD_SECRET_MIN || size > POD_SECRET_MAX)
 		return refuse(p, "[pod] secret: must be %d to %d characters", POD_SECRET_MIN,
 			      POD_SECRET_MAX);
@@ -351,18 +357,19 @@ static char *trim(char *text)
 }
 
 /* A comment begins with ';' or '#' at a line's beginning or behind white space. */
-static void cut_comment(char *line)
+static bool cut_comment(char *line)
 {
 	for (char *at = line; (at = strpbrk(at, ";#")); at++)
 		if (at == line || at[-1] == ' ' || at[-1] == '\t') {
 			*at = '\0';
-			return;
+			return true;
 		}
+	return false;
 }
 
 static int parse_line(struct parse *p, char *line)
 {
-	cut_comment(line);
+	p->commented = cut_comment(line);
 	line = trim(line);
 	size_t size = strlen(line);
 	char *equals = strchr(line, '=');

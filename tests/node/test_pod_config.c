@@ -185,6 +185,9 @@ static void test_secret(void **state)
 	assert_int_equal(c->secret_size, 16);
 	assert_memory_equal(c->secret, "0123456789abcdef", 16);
 	free(c);
+	assert_int_equal(read_with("secret = 0123456789abcdef #more", &c, why, sizeof(why)),
+			 -EINVAL);
+	assert_non_null(strstr(why, "comment"));
 	snprintf(line, sizeof(line), "secret_file = %s", path);
 	assert_int_equal(read_with(line, &c, why, sizeof(why)), 0);
 	assert_int_equal(c->secret_size, 18);
