@@ -50,7 +50,7 @@ static void keep_stepped(struct engine_vcpu *vcpu, uint32_t data)
 
 static void keep_pointers(struct engine_vcpu *vcpu, const struct x87_environment *e)
 {
-	uint64_t pc = soft_cache_widen(vcpu->engine, e->rip), image;
+	uint64_t pc = vcpu->x87.loading ? 0 : soft_cache_widen(vcpu->engine, e->rip), image;
 	const struct soft_block *block;
 	const struct soft_record *record;
 
@@ -82,14 +82,19 @@ static void keep_pointers(struct engine_vcpu *vcpu, const struct x87_environment
 		vcpu->x87.data = image;
 }
 
-/* The registers are saved, but still there. */
+/*
+ * The registers are saved, but still there. CPUs of AMD leave the pointers alone when a state is loaded
+ * in which no exception waits: they are not to be found once more then, as if they were new.
+ */
 static void take_pointers(struct engine_vcpu *vcpu)
 {
 	struct x87_environment e;
 
 	__asm__ volatile("fnstenv %0" : "=m"(e));
-	if (e.rip || e.data || (e.opcode_cs & 0x7ff0000))
+	if (e.rip || e.data || (e.opcode_cs & 0x7ff0000)) {
 		keep_pointers(vcpu, &e);
+		__asm__ volatile("fninit");
+	}
 	memset(vcpu->xsave + IMAGE_OPCODE, 0, IMAGE_POINTED - IMAGE_OPCODE);
 }
 
@@ -132,6 +137,14 @@ void soft_x87_forget(struct engine_vcpu *vcpu)
 	vcpu->x87.rip = vcpu->x87.data = 0;
 	vcpu->x87.opcode = vcpu->x87.cs = 0;
 	vcpu->x87.data_host = false;
+}
+
+void soft_x87_load(struct engine_vcpu *vcpu)
+{
+	soft_x87_forget(vcpu);
+	vcpu->x87.loading = true;
+	soft_fpu_release(vcpu);
+	vcpu->x87.loading = false;
 }
 
 void soft_fpu_release(struct engine_vcpu *vcpu)

@@ -12,8 +12,13 @@ void soft_fpu_release(struct engine_vcpu *vcpu);
  * layout, with 64-bit pointers or 32-bit ones. CPUs of AMD have zeroes there unless an exception waits.
  */
 void soft_x87_show(struct engine_vcpu *vcpu, uint8_t *image, bool wide);
-/* An image has been loaded: what counted before does no more. */
+/* What counted before does no more. */
 void soft_x87_forget(struct engine_vcpu *vcpu);
+/*
+ * An image has been loaded: its pointers are taken at once, as the guest's. Later they could be taken
+ * for ours, by who looks like one of them: so a guest would find out where we are.
+ */
+void soft_x87_load(struct engine_vcpu *vcpu);
 /* The last operand's address. */
 uint64_t soft_x87_data(struct engine_vcpu *vcpu);
 /* Behind that: the C library expects its own control words. */

@@ -462,7 +462,7 @@ int soft_step_pointers(struct engine_vcpu *vcpu, struct soft_step *step)
 	err = soft_step_plain(vcpu, step);
 	/* Of FXSAVE and FNSTENV alone the pointers stay. */
 	if (!err && (loads_image(step->insn) || step->insn->z.mnemonic == ZYDIS_MNEMONIC_FNSAVE))
-		soft_x87_forget(vcpu);
+		soft_x87_load(vcpu);
 	return err;
 }
 

@@ -176,7 +176,7 @@ static int restore(struct engine_vcpu *vcpu, const struct soft_step *step, uint6
 	if (err)
 		return err;
 	if (parts & 1)
-		soft_x87_forget(vcpu);
+		soft_x87_load(vcpu);
 	if (soft_code64(vcpu))
 		return SOFT_OK;
 	/* 32-bit code has no registers from 8 on: they stay. */
