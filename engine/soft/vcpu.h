@@ -238,7 +238,8 @@ struct engine_vcpu {
 	_Alignas(64) uint8_t xsave[4096]; /* the host's layout, standard format */
 	/* From here on what survives whoever had the seat before, emptied. */
 	_Alignas(64) struct soft_jump_entry jump[VIEW_COUNT][JUMP_ENTRIES];
-	struct soft_tlb tlb[VIEW_COUNT];
+	_Alignas(PAGE_BYTES) struct soft_tlb
+		tlb[VIEW_COUNT]; /* whole pages: they can be given back */
 };
 
 _Static_assert(offsetof(struct engine_vcpu, gpr) == VCPU_GPR, "layout.h");

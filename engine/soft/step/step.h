@@ -91,9 +91,4 @@ int soft_jump(struct engine_vcpu *vcpu, struct soft_step *step, uint64_t offset,
 /* May this level use the port? IOPL, or the bitmap of the TSS. */
 int soft_check_port(struct engine_vcpu *vcpu, uint16_t port, uint32_t bytes);
 
-static inline bool soft_privileged(const struct engine_vcpu *vcpu)
-{
-	return vcpu->cpl == 0;
-}
-
 #endif

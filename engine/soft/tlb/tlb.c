@@ -13,10 +13,12 @@
 #include "engine/soft/tlb/tlb.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 #include "engine/soft/tlb/jumps.h"
 
 #define LARGE_SHIFT 21
+#define GROUPS_KEPT (TLB_ENTRIES / TLB_GROUP / 8)
 
 static uint64_t page_of(uint64_t linear)
 {
@@ -158,11 +160,36 @@ static void clear_one(struct engine_vcpu *vcpu, int view, uint64_t index, uint64
 	clear_entry(vcpu, view, index);
 }
 
+static uint64_t used_groups(const struct soft_tlb_used *used)
+{
+	uint64_t groups = 0;
+
+	for (uint64_t s = 0; s < TLB_USED_WORDS / 64; s++)
+		for (uint64_t words = used->summary[s]; words; words &= words - 1)
+			groups += (uint64_t)__builtin_popcountll(
+				used->word[s * 64 + (uint64_t)__builtin_ctzll(words)]);
+	return groups;
+}
+
+/*
+ * A guest that goes over all of its address space fills the table, which then is 40 MiB of the
+ * host's memory: it goes back to the host, and what comes instead was never written.
+ */
+static bool give_back(struct engine_vcpu *vcpu, enum soft_view view)
+{
+	if (used_groups(&vcpu->tlb_used[view]) < GROUPS_KEPT ||
+	    madvise(&vcpu->tlb[view], sizeof(vcpu->tlb[view]), MADV_DONTNEED))
+		return false;
+	clear_entry(vcpu, view, 0);
+	return true;
+}
+
 static void clear_view(struct engine_vcpu *vcpu, enum soft_view view)
 {
 	struct soft_tlb_used *used = &vcpu->tlb_used[view];
 
-	for_used(vcpu, view, clear_one, 0);
+	if (!give_back(vcpu, view))
+		for_used(vcpu, view, clear_one, 0);
 	for (uint64_t s = 0; s < TLB_USED_WORDS / 64; s++) {
 		for (uint64_t words = used->summary[s]; words; words &= words - 1)
 			used->word[s * 64 + (uint64_t)__builtin_ctzll(words)] = 0;
