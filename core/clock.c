@@ -328,7 +328,7 @@ void pod_clock_update(struct pod_clock *clock, uint64_t local_ns, struct clock_m
 {
 	struct clock_map map = { .local_ns = local_ns, .pod_ns = local_ns, .error_ns = UINT64_MAX };
 	struct clock_interval proven, likely;
-	int64_t offset;
+	int64_t offset, aim;
 
 	if (clock->config.reference) {
 		map.error_ns = 0;
@@ -342,7 +342,8 @@ void pod_clock_update(struct pod_clock *clock, uint64_t local_ns, struct clock_m
 	map.rate_spread_ppb = (int32_t)clock->rate_spread;
 	map.growth_ppb = (uint32_t)larger(clock->rate_high - clock->rate_ppb,
 					  clock->rate_ppb - clock->rate_low);
-	map.pod_ns = local_ns + (uint64_t)middle(&likely);
+	aim = middle(&likely);
+	map.pod_ns = local_ns + (uint64_t)aim;
 	if (clock->started && clock->map.error_ns != UINT64_MAX) {
 		uint64_t pod_ns = clock_map_pod_ns(&clock->map, local_ns);
 		int64_t behind_ns = (int64_t)(map.pod_ns - pod_ns);
@@ -353,7 +354,9 @@ void pod_clock_update(struct pod_clock *clock, uint64_t local_ns, struct clock_m
 		}
 	}
 	offset = (int64_t)(map.pod_ns - local_ns);
-	map.error_ns = ROUNDING_NS + (uint64_t)larger(offset - proven.low, proven.high - offset);
+	/* Of the whole way that the map slews: the aim may be further from one end than the start. */
+	map.error_ns = ROUNDING_NS + (uint64_t)larger(larger(offset, aim) - proven.low,
+						      proven.high - smaller(offset, aim));
 out:
 	clock->map = map;
 	*ret_map = map;

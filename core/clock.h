@@ -67,7 +67,7 @@ struct clock_map {
 	int32_t rate_ppb, slew_ppb;
 	int32_t rate_spread_ppb; /* the rate is likely known to this */
 	uint64_t slew_span_ns;
-	uint64_t error_ns;   /* bound at local_ns; UINT64_MAX: no sample yet */
+	uint64_t error_ns;   /* bound at local_ns, slew included; UINT64_MAX: no sample yet */
 	uint32_t growth_ppb; /* of the bound afterwards */
 };
 

@@ -128,12 +128,20 @@ static uint64_t read_map(const struct pulse *pulse, struct clock_map *ret_map)
 	return now_ns;
 }
 
-uint64_t pulse_pod_ns(const struct pulse *pulse)
+uint64_t pulse_bounded_pod_ns(const struct pulse *pulse, uint64_t *ret_error_ns)
 {
 	struct clock_map map;
 	uint64_t now_ns = read_map(pulse, &map);
 
+	*ret_error_ns = clock_map_error_ns(&map, now_ns);
 	return clock_map_pod_ns(&map, now_ns);
+}
+
+uint64_t pulse_pod_ns(const struct pulse *pulse)
+{
+	uint64_t error_ns;
+
+	return pulse_bounded_pod_ns(pulse, &error_ns);
 }
 
 void pulse_map(const struct pulse *pulse, struct clock_map *ret_map)

@@ -53,6 +53,9 @@ void pulse_forget(struct pulse *pulse, uint16_t node);
  */
 uint64_t pulse_pod_ns(const struct pulse *pulse);
 
+/* The same, and the bound of the error of just this reading. */
+uint64_t pulse_bounded_pod_ns(const struct pulse *pulse, uint64_t *ret_error_ns);
+
 /* The same at a reading of the local clock that was just taken; and the present map, for those who
  * convert often. */
 void pulse_map(const struct pulse *pulse, struct clock_map *ret_map);

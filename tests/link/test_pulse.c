@@ -91,13 +91,15 @@ static void *reader_main(void *argument)
 
 	while (!atomic_load(&node->stop)) {
 		uint64_t before_ns = pulse_pod_ns(node->reference->pulse);
-		uint64_t ns = pulse_pod_ns(node->pulse);
-		uint64_t after_ns = pulse_pod_ns(node->reference->pulse);
-		uint64_t bound_ns = pulse_error_ns(node->pulse), off_ns = 0;
+		/* The bound of this reading: a moment later a ping may have made it smaller. */
+		uint64_t bound_ns, ns = pulse_bounded_pod_ns(node->pulse, &bound_ns);
+		uint64_t after_ns = pulse_pod_ns(node->reference->pulse), off_ns = 0;
 
 		if (ns + bound_ns < before_ns || ns > after_ns + bound_ns) {
-			fprintf(stderr, "node %u: %lld ns from the truth, bound %llu\n", node->self,
-				(long long)(ns - before_ns), (unsigned long long)bound_ns);
+			fprintf(stderr, "node %u: %lld ns after %llu ns of truth, bound %llu\n",
+				node->self, (long long)(ns - before_ns),
+				(unsigned long long)(after_ns - before_ns),
+				(unsigned long long)bound_ns);
 			abort();
 		}
 		if (ns < last_ns) {
