@@ -30,7 +30,7 @@
 /* More stripes spread a shard's chunks better; fewer keep the kernel's list of mappings short. */
 #define STRIPES_PER_SHARD 4
 
-#define TAKE_PAGES 512u /* out at once, or still to be given back, per shard */
+#define TAKE_PAGES 512u /* most that are out at once, or still to be given back, per shard */
 #define MOVE_SINGLY                                                                                \
 	2u	       /* pages that a kernel without batches moves in one call: more are copied   \
 			*/
@@ -44,7 +44,8 @@ struct memory_shard {
 	int fd;
 	void *moved;  /* TAKE_PAGES, registered with fd: where UFFDIO_MOVE puts pages; or NULL */
 	void *copied; /* TAKE_PAGES, plain: where the other way copies them */
-	uint32_t out; /* of TAKE_PAGES, since they were last given back */
+	uint32_t out_max;      /* of TAKE_PAGES, for less where little memory was promised */
+	uint32_t out;	       /* since they were last given back */
 	uint32_t moved_end;    /* pages [0, moved_end) of `moved` may be present */
 	bool moves_in_batches; /* one shootdown for all pages of an UFFDIO_MOVE */
 
@@ -172,6 +173,7 @@ static int open_shard(struct memory_shard *shard, const struct uffd_probe *probe
 {
 	int error;
 
+	shard->out_max = TAKE_PAGES;
 	shard->fd = uffd_open();
 	if (shard->fd < 0)
 		return shard->fd;
@@ -496,9 +498,18 @@ int guest_memory_drop(struct guest_memory *memory, uint64_t gpn, uint32_t pages)
 	return madvise(at, (size_t)pages << PAGE_SHIFT, MADV_DONTNEED) < 0 ? -errno : 0;
 }
 
+uint32_t guest_memory_limit_taken(struct guest_memory *memory, uint32_t shard_index, uint32_t pages)
+{
+	struct memory_shard *shard = &memory->shard[shard_index];
+
+	assert(shard->out == 0);
+	shard->out_max = pages < 1 ? 1 : pages < TAKE_PAGES ? pages : TAKE_PAGES;
+	return shard->out_max;
+}
+
 uint32_t guest_memory_takeable(const struct guest_memory *memory, uint32_t shard)
 {
-	return TAKE_PAGES - memory->shard[shard].out;
+	return memory->shard[shard].out_max - memory->shard[shard].out;
 }
 
 /* All or nothing of it may be moved; the number of pages that were. */
@@ -541,7 +552,7 @@ int guest_memory_take(struct guest_memory *memory, uint64_t gpn, uint32_t pages,
 	uint32_t moved = 0;
 	int error = 0;
 
-	if (pages > TAKE_PAGES - shard->out)
+	if (pages > shard->out_max - shard->out)
 		return -ENOSPC;
 	/* A page that is shared with a forked child, pinned or the zero page cannot be moved. */
 	if (shard->moved && (shard->moves_in_batches || pages <= MOVE_SINGLY))
@@ -569,7 +580,7 @@ int guest_memory_recycle(struct guest_memory *memory, uint32_t shard_index)
 	struct memory_shard *shard = &memory->shard[shard_index];
 	uint32_t end = shard->moved_end;
 
-	if (shard->out <= TAKE_PAGES / 2)
+	if (shard->out <= shard->out_max / 2)
 		return 0;
 	shard->out = 0;
 	shard->moved_end = 0;

@@ -101,6 +101,11 @@ int guest_memory_drop(struct guest_memory *memory, uint64_t gpn, uint32_t count)
  */
 int guest_memory_take(struct guest_memory *memory, uint64_t gpn, uint32_t count,
 		      const void **ret_data);
+/*
+ * At most so many pages are out or wait to be given back: they take memory although they are
+ * absent. Returns the limit, 1 to 512 (that without this call). Before the first is taken.
+ */
+uint32_t guest_memory_limit_taken(struct guest_memory *memory, uint32_t shard, uint32_t pages);
 uint32_t guest_memory_takeable(const struct guest_memory *memory, uint32_t shard);
 /* What was taken before is needed no more. The host gets the memory back when there is much of it:
  * that is a shootdown, too. */
@@ -123,7 +128,8 @@ struct guest_memory_counts {
 void guest_memory_counts(const struct guest_memory *memory, uint32_t shard,
 			 struct guest_memory_counts *ret_counts);
 
-/* Pages present now, by mincore(2); slow, for tests and diagnosis. Any thread. */
+/* Pages present, by mincore(2), for tests while no page moves: it looks at one after another. Any
+ * thread. */
 int guest_memory_resident(const struct guest_memory *memory, uint64_t *ret_pages);
 
 #endif

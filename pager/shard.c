@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #define TID_CACHE	 256u
+#define TAKEN_PART	 32u	   /* of the capacity is for pages that were moved out */
 #define PUBLISH_NS	 20000000u /* counters of the protocol are copied out this often when busy */
 #define LOOKS_AT_OTHER	 4u
 #define LOOKS_PER_EPOLL	 8u    /* of a spinning thread at what is likely, before it looks at all */
@@ -786,6 +787,18 @@ static uint32_t capacity_of(const struct shard *shard)
 	return pages < PAGER_SHARD_PAGES_MIN ? PAGER_SHARD_PAGES_MIN : (uint32_t)pages;
 }
 
+/*
+ * What was moved out takes memory until it is given back, and the promise counts it. A little is
+ * enough: a 32nd is the longest run where the capacity is small.
+ */
+static uint32_t capacity_left(const struct shard *shard, uint32_t pages)
+{
+	uint32_t taken = guest_memory_limit_taken(shard->pager->config.memory, shard->index,
+						  pages / TAKEN_PART);
+
+	return pages - taken;
+}
+
 static int create_core(struct shard *shard, uint32_t actor_count)
 {
 	const struct pager_config *config = &shard->pager->config;
@@ -796,7 +809,7 @@ static int create_core(struct shard *shard, uint32_t actor_count)
 		.node_count = config->node_count,
 		.actor_count = actor_count,
 		.gpn_limit = guest_memory_top(config->memory) >> PAGE_SHIFT,
-		.capacity = capacity_of(shard),
+		.capacity = capacity_left(shard, capacity_of(shard)),
 		.window = config->window,
 		.readahead = config->readahead,
 		.zero_batch = config->zero_batch,

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "memory/guest_memory.h"
+#include "memory/uffd_probe.h"
 
 #define GIB (1ull << 30)
 #define MIB (1ull << 20)
@@ -261,6 +262,41 @@ static void pages_of_every_kind_can_be_taken(void **state)
 	guest_memory_destroy(memory);
 }
 
+/* Where a pod has promised little, what was moved out must take less, too. */
+static void what_is_out_has_a_limit(void **state)
+{
+	struct guest_memory *memory = create(1, 2 * MIB, 0);
+	unsigned char present[40];
+	const void *taken, *again;
+	struct uffd_probe probe;
+	char why[256];
+
+	assert_int_equal(guest_memory_install(memory, 0, 100, NULL, COH_WRITE, true), 0);
+	assert_int_equal(guest_memory_limit_taken(memory, 0, 40), 40);
+	assert_int_equal(guest_memory_take(memory, 0, 41, &taken), -ENOSPC);
+	assert_int_equal(guest_memory_take(memory, 0, 20, &taken), 0);
+	assert_int_equal(guest_memory_recycle(memory, 0), 0); /* so few may stay */
+	assert_int_equal(guest_memory_takeable(memory, 0), 20);
+	assert_int_equal(guest_memory_take(memory, 20, 20, &again), 0);
+	assert_int_equal(guest_memory_takeable(memory, 0), 0);
+	assert_int_equal(guest_memory_take(memory, 40, 1, &again), -ENOSPC);
+	assert_int_equal(guest_memory_recycle(memory, 0), 0);
+	assert_int_equal(guest_memory_takeable(memory, 0), 40);
+	assert_int_equal(uffd_probe(&probe, why, sizeof(why)), 0);
+	if (probe.move_in_batches) { /* else what is taken was copied */
+		assert_int_equal(
+			mincore((void *)(uintptr_t)taken, sizeof(present) * PAGE_BYTES, present),
+			0);
+		for (size_t i = 0; i < sizeof(present); i++)
+			assert_int_equal(present[i] & 1, 0);
+	}
+	assert_int_equal(guest_memory_limit_taken(memory, 0, 0), 1);
+	assert_int_equal(guest_memory_take(memory, 40, 1, &taken), 0);
+	assert_int_equal(guest_memory_recycle(memory, 0), 0);
+	assert_int_equal(guest_memory_limit_taken(memory, 0, 1u << 30), 512);
+	guest_memory_destroy(memory);
+}
+
 static uint64_t shootdowns(const struct guest_memory *memory)
 {
 	struct guest_memory_counts counts;
@@ -362,6 +398,7 @@ int main(void)
 		cmocka_unit_test(nobody_wakes_unasked),
 		cmocka_unit_test(many_pages_in_one_call),
 		cmocka_unit_test(pages_of_every_kind_can_be_taken),
+		cmocka_unit_test(what_is_out_has_a_limit),
 		cmocka_unit_test(shootdowns_are_counted_and_few),
 		cmocka_unit_test(a_taken_page_has_every_write),
 	};

@@ -239,6 +239,20 @@ static void hot_pages_are_known(void **state)
 	pod_destroy(&pod);
 }
 
+/* Counted again until no page has moved since the last time. */
+static uint64_t resident_at_rest(const struct guest_memory *memory)
+{
+	uint64_t pages = 0, before = UINT64_MAX;
+
+	for (int i = 0; i < 500 && pages != before; i++) {
+		before = pages;
+		usleep(10000);
+		assert_int_equal(guest_memory_resident(memory, &pages), 0);
+	}
+	assert_int_equal(pages, before);
+	return pages;
+}
+
 static void memory_stays_within_capacity(void **state)
 {
 	struct pod_options options = { .node_count = 2,
@@ -246,7 +260,6 @@ static void memory_stays_within_capacity(void **state)
 				       .memory_bytes = 14 * MIB,
 				       .capacity_bytes = 8 * MIB };
 	struct pod pod;
-	uint64_t pages;
 
 	pod_create(&pod, &options);
 	for (uint64_t round = 0; round < 3; round++) {
@@ -257,10 +270,9 @@ static void memory_stays_within_capacity(void **state)
 			assert_int_equal(*at, round == 0 ? 0 : gpn * 16 + round);
 			*at = gpn * 16 + round + 1;
 		}
-		for (uint16_t i = 0; i < 2; i++) {
-			assert_int_equal(guest_memory_resident(pod.node[i].memory, &pages), 0);
-			assert_true(pages <= (8 * MIB >> PAGE_SHIFT) * 102 / 100);
-		}
+		for (uint16_t i = 0; i < 2; i++)
+			assert_in_range(resident_at_rest(pod.node[i].memory), 1,
+					8 * MIB >> PAGE_SHIFT);
 	}
 	pod_destroy(&pod);
 }

@@ -50,7 +50,6 @@ struct pod_node {
 	pthread_mutex_t mutex; /* guards order, round, worker[].busy */
 	pthread_cond_t changed;
 	struct order order;
-	uint64_t resident_max; /* main thread */
 	_Atomic uint32_t failing;
 };
 
@@ -210,35 +209,12 @@ static bool has_part(const struct pod_node *node, const struct order *order, uin
 	return false;
 }
 
-static void look_at_memory(struct pod_node *node)
-{
-	uint64_t pages;
-
-	if (guest_memory_resident(node->memory, &pages) < 0)
-		give_up(node, "mincore failed");
-	if (pages > node->resident_max)
-		node->resident_max = pages;
-}
-
-/* Looks every 20 ms at how much memory is in use, while waiting. */
 static void wait_for_workers(struct pod_node *node)
 {
 	pthread_mutex_lock(&node->mutex);
-	for (uint16_t i = 0; i < node->config->worker_count; i++) {
-		while (node->worker[i].busy) {
-			struct timespec until;
-
-			clock_gettime(CLOCK_REALTIME, &until);
-			until.tv_nsec += 20000000;
-			if (until.tv_nsec >= 1000000000) {
-				until.tv_sec++;
-				until.tv_nsec -= 1000000000;
-			}
-			if (pthread_cond_timedwait(&node->changed, &node->mutex, &until) ==
-			    ETIMEDOUT)
-				look_at_memory(node);
-		}
-	}
+	for (uint16_t i = 0; i < node->config->worker_count; i++)
+		while (node->worker[i].busy)
+			pthread_cond_wait(&node->changed, &node->mutex);
 	pthread_mutex_unlock(&node->mutex);
 }
 
@@ -293,8 +269,6 @@ static void serve(struct pod_node *node)
 			pager_stats_get(node->pager, &answer.stats);
 		else
 			carry_out(node, &order, &answer);
-		answer.resident_max = node->resident_max;
-		answer.capacity = node->config->capacity_bytes / PAGE_BYTES;
 		if (send(node->order_fd, &answer, sizeof(answer), MSG_NOSIGNAL) < 0)
 			return;
 	}

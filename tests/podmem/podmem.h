@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "pager/pager.h"
 
@@ -134,7 +135,6 @@ struct answer {
 	struct litmus_result litmus[ROLES_MAX]; /* of the roles that this node has */
 	uint64_t counter;
 	struct pressure_result pressure;
-	uint64_t resident_max, capacity; /* pages */
 	struct pager_stats stats;
 };
 
@@ -150,6 +150,9 @@ struct podmem_config {
 /* A node process: never returns. */
 void pod_node_main(const struct podmem_config *config, uint16_t self, int order_fd)
 	__attribute__((noreturn));
+
+/* Pages of guest memory that a child has, by stopping it for a moment. 0; -ECHILD: it has ended. */
+int podmem_resident(pid_t pid, uint64_t *ret_pages);
 
 uint64_t podmem_now_ns(void);
 
