@@ -94,7 +94,10 @@ struct host_operand {
 };
 /* Writes the host form; `at` is where the memory operand is, if there is one. The length. */
 uint32_t soft_encode(const struct soft_insn *insn, struct host_operand at, uint8_t *out);
-/* mov reg, operand (8b) or mov operand, reg (89), 64 bits. */
-uint32_t soft_encode_move(uint8_t opcode, int reg, struct host_operand at, uint8_t *out);
+/* mov reg, operand and mov operand, reg (64 bits) */
+uint32_t soft_encode_load(int reg, struct host_operand at, uint8_t *out);
+uint32_t soft_encode_store(int reg, struct host_operand at, uint8_t *out);
+/* lea to, [the instruction's memory operand], as wide as its addresses; it has a base or an index. */
+uint32_t soft_encode_lea(const struct soft_insn *insn, int to, uint8_t *out);
 
 #endif

@@ -1,261 +1,345 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing host code: the few instructions that the engine puts between the guest's own. A buffer
- * that is full stops taking bytes, and says so at the end.
+ * The few host instructions that the engine puts between the guest's own, by name; jumps are in
+ * emit_jump.h. Operands come as in Intel's syntax, destination first; but what is stored comes
+ * before where it goes. They are of 64 bits where the name does not say 32 or 8. _imm: the source
+ * is a constant; _gs: the memory operand is gs:[offset], in the vCPU; _table: gs:[index * 8 +
+ * offset]. LOAD and STORE are MOV with memory.
+ *
+ * Opcodes and flags: SDM volume 2, chapters 3 to 5, under the instruction's name. Where the CPU
+ * has several forms there is mostly one here, and not always the shortest. tests/soft/test_emit.c
+ * decodes what every function writes.
  */
 #ifndef ENGINE_SOFT_EMIT_H
 #define ENGINE_SOFT_EMIT_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "engine/soft/insn/emit_bytes.h"
 
-enum host_register { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
+/* MOV: between registers and the vCPU */
 
-struct emit {
-	uint8_t *at, *end;
-	bool full;
-};
-
-static inline void emit8(struct emit *e, uint32_t byte)
-{
-	if (e->at == e->end) {
-		e->full = true;
-		return;
-	}
-	*e->at++ = (uint8_t)byte;
-}
-
-static inline void emit32(struct emit *e, uint32_t value)
-{
-	for (int i = 0; i < 4; i++)
-		emit8(e, value >> (8 * i) & 0xff);
-}
-
-static inline void emit64(struct emit *e, uint64_t value)
-{
-	emit32(e, (uint32_t)value);
-	emit32(e, (uint32_t)(value >> 32));
-}
-
-static inline void emit_bytes(struct emit *e, const uint8_t *bytes, uint32_t count)
-{
-	for (uint32_t i = 0; i < count; i++)
-		emit8(e, bytes[i]);
-}
-
-/* opcode with ModRM of `reg` and gs:[offset] */
-static inline void emit_gs(struct emit *e, bool wide, uint8_t opcode, int reg, uint32_t offset)
-{
-	uint32_t rex = (wide ? 8u : 0) | (reg >= 8 ? 4u : 0);
-
-	emit8(e, 0x65);
-	if (rex)
-		emit8(e, 0x40 | rex);
-	emit8(e, opcode);
-	emit8(e, 0x04 | ((uint32_t)reg & 7) << 3);
-	emit8(e, 0x25);
-	emit32(e, offset);
-}
-
+/* mov reg, gs:[offset] */
 static inline void emit_load(struct emit *e, int reg, uint32_t offset)
 {
-	emit_gs(e, true, 0x8b, reg, offset);
+	emit_gs(e, BITS_64, 0x8b, reg, offset);
 }
 
+static inline void emit_load32(struct emit *e, int reg, uint32_t offset)
+{
+	emit_gs(e, BITS_32, 0x8b, reg, offset);
+}
+
+/* mov gs:[offset], reg */
 static inline void emit_store(struct emit *e, int reg, uint32_t offset)
 {
-	emit_gs(e, true, 0x89, reg, offset);
+	emit_gs(e, BITS_64, 0x89, reg, offset);
 }
 
-/* mov qword gs:[offset], simm32 */
-static inline void emit_store_constant(struct emit *e, uint32_t value, uint32_t offset)
+static inline void emit_store32(struct emit *e, int reg, uint32_t offset)
 {
-	emit_gs(e, true, 0xc7, 0, offset);
+	emit_gs(e, BITS_32, 0x89, reg, offset);
+}
+
+/* mov qword gs:[offset], value, whose sign is extended */
+static inline void emit_store_imm(struct emit *e, uint32_t value, uint32_t offset)
+{
+	emit_gs(e, BITS_64, 0xc7, 0, offset);
 	emit32(e, value);
 }
 
-static inline void emit_store8_constant(struct emit *e, uint8_t value, uint32_t offset)
+static inline void emit_store32_imm(struct emit *e, uint32_t value, uint32_t offset)
 {
-	emit_gs(e, false, 0xc6, 0, offset);
+	emit_gs(e, BITS_32, 0xc7, 0, offset);
+	emit32(e, value);
+}
+
+static inline void emit_store8_imm(struct emit *e, uint8_t value, uint32_t offset)
+{
+	emit_gs(e, BITS_32, 0xc6, 0, offset);
 	emit8(e, value);
 }
 
-/* mov to, from (64 bits) */
-static inline void emit_move(struct emit *e, int to, int from)
+/* mov reg, gs:[index * 8 + table] */
+static inline void emit_load_table(struct emit *e, int reg, int index, uint32_t table)
 {
-	emit8(e, 0x48u | (from >= 8 ? 4u : 0) | (to >= 8 ? 1u : 0));
-	emit8(e, 0x89);
-	emit8(e, 0xc0u | ((uint32_t)from & 7) << 3 | ((uint32_t)to & 7));
+	emit_gs_table(e, BITS_64, 0x8b, reg, index, table);
 }
 
-/* neg reg, r8 to r15 */
-static inline void emit_negate(struct emit *e, int reg)
+/* MOV, MOVSX, CMOVcc, SETcc, LEA: registers alone; no flags change */
+
+static inline void emit_mov(struct emit *e, int to, int from)
 {
-	emit8(e, 0x49);
-	emit8(e, 0xf7);
-	emit8(e, 0xd8u | ((uint32_t)reg & 7));
+	emit_registers(e, BITS_64, 0x89, from, to);
 }
 
-/* add to, other, or sub; r8 to r15 */
-static inline void emit_add(struct emit *e, int to, int other, bool subtract)
+static inline void emit_mov32(struct emit *e, int to, int from)
 {
-	emit8(e, 0x4d);
-	emit8(e, subtract ? 0x29 : 0x01);
-	emit8(e, 0xc0u | ((uint32_t)other & 7) << 3 | ((uint32_t)to & 7));
+	emit_registers(e, BITS_32, 0x89, from, to);
 }
 
-/* to := the smaller of the two, unsigned; r8 to r15 */
-static inline void emit_smaller(struct emit *e, int to, int other)
+/* mov reg, value, as short as it goes */
+static inline void emit_mov_imm(struct emit *e, int reg, uint64_t value)
 {
-	emit8(e, 0x4d); /* cmp to, other */
-	emit8(e, 0x39);
-	emit8(e, 0xc0u | ((uint32_t)other & 7) << 3 | ((uint32_t)to & 7));
-	emit8(e, 0x4d); /* cmova to, other */
-	emit8(e, 0x0f);
-	emit8(e, 0x47);
-	emit8(e, 0xc0u | ((uint32_t)to & 7) << 3 | ((uint32_t)other & 7));
-}
-
-/* So many bytes that do nothing, in as few instructions as it goes. */
-static inline void emit_nops(struct emit *e, uint32_t bytes)
-{
-	/* SDM volume 2, NOP: the recommended ones, of 1 to 9 bytes */
-	static const uint8_t nop[9][9] = {
-		{ 0x90 },
-		{ 0x66, 0x90 },
-		{ 0x0f, 0x1f, 0x00 },
-		{ 0x0f, 0x1f, 0x40, 0x00 },
-		{ 0x0f, 0x1f, 0x44, 0x00, 0x00 },
-		{ 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00 },
-		{ 0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00 },
-		{ 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00 },
-		{ 0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00 },
-	};
-
-	while (bytes) {
-		uint32_t now = bytes < 9 ? bytes : 9;
-
-		emit_bytes(e, nop[now - 1], now);
-		bytes -= now;
+	if (value == (uint32_t)value) { /* mov reg32, imm32 */
+		emit_rex(e, BITS_32, 0, 0, reg);
+		emit8(e, 0xb8u | ((uint32_t)reg & 7));
+		emit32(e, (uint32_t)value);
+	} else if ((uint64_t)(int64_t)(int32_t)value == value) { /* mov reg, simm32 */
+		emit_registers(e, BITS_64, 0xc7, 0, reg);
+		emit32(e, (uint32_t)value);
+	} else {
+		emit_rex(e, BITS_64, 0, 0, reg);
+		emit8(e, 0xb8u | ((uint32_t)reg & 7));
+		emit64(e, value);
 	}
 }
 
-/* The 4 bytes that come `ahead` from here will lie within 8: they can be changed at once. */
-static inline void emit_align_field(struct emit *e, uint32_t ahead)
+/* movsxd to, from32 */
+static inline void emit_movsx32(struct emit *e, int to, int from)
 {
-	uint32_t at = (uint32_t)((uintptr_t)e->at + ahead) % 8;
-
-	if (at > 4)
-		emit_nops(e, 8 - at);
+	emit_registers(e, BITS_64, 0x63, to, from);
 }
 
-/* lea to, [base + displacement] (64 bits), or what is shorter and the same */
-static inline void emit_lea_base(struct emit *e, int to, int base, int32_t displacement)
+/* movsx to, from16 */
+static inline void emit_movsx16(struct emit *e, int to, int from)
+{
+	emit_registers_0f(e, BITS_64, 0xbf, to, from);
+}
+
+static inline void emit_cmov(struct emit *e, enum host_condition condition, int to, int from)
+{
+	emit_registers_0f(e, BITS_64, (uint8_t)(0x40 | condition), to, from);
+}
+
+/* setcc reg8; al, cl, dl or bl */
+static inline void emit_set8(struct emit *e, enum host_condition condition, int reg)
+{
+	emit_registers_0f(e, BITS_32, (uint8_t)(0x90 | condition), 0, reg);
+}
+
+/* lea to, [base + displacement], or MOV, which is shorter, if that is 0 */
+static inline void emit_lea(struct emit *e, int to, int base, int32_t displacement)
 {
 	bool small = displacement == (int8_t)displacement;
 
 	if (displacement == 0) {
-		emit_move(e, to, base);
+		emit_mov(e, to, base);
 		return;
 	}
-	emit8(e, 0x48u | (to >= 8 ? 4u : 0) | (base >= 8 ? 1u : 0));
+	emit_rex(e, BITS_64, to, 0, base);
 	emit8(e, 0x8d);
-	emit8(e, (small ? 0x40u : 0x80u) | ((uint32_t)to & 7) << 3 | ((uint32_t)base & 7));
-	if ((base & 7) == RSP)
-		emit8(e, 0x24);
+	emit_modrm(e, small ? MOD_8 : MOD_32, to, base);
+	if ((base & 7) == RM_SIB)
+		emit_sib(e, 0, SIB_NO_INDEX, base);
 	if (small)
 		emit8(e, (uint32_t)displacement & 0xff);
 	else
 		emit32(e, (uint32_t)displacement);
 }
 
-/* lea to, [base + (index << scale) + displacement] (64 bits); index: not rsp */
+/* lea to, [base + (index << scale) + displacement]; index: not rsp */
 static inline void emit_lea_index(struct emit *e, int to, int base, int index, uint32_t scale,
 				  int32_t displacement)
 {
-	emit8(e, 0x48u | (to >= 8 ? 4u : 0) | (index >= 8 ? 2u : 0) | (base >= 8 ? 1u : 0));
+	emit_rex(e, BITS_64, to, index, base);
 	emit8(e, 0x8d);
-	emit8(e, 0x84u | ((uint32_t)to & 7) << 3);
-	emit8(e, scale << 6 | ((uint32_t)index & 7) << 3 | ((uint32_t)base & 7));
+	emit_modrm(e, MOD_32, to, RM_SIB);
+	emit_sib(e, scale, index, base);
 	emit32(e, (uint32_t)displacement);
 }
 
-/* shr reg, count (64 bits); r8 to r15 */
-static inline void emit_shift_right(struct emit *e, int reg, uint32_t count)
+/* lea to32, [index << scale]; index: not rsp */
+static inline void emit_lea32_scaled(struct emit *e, int to, int index, uint32_t scale)
 {
-	emit8(e, 0x49);
-	emit8(e, 0xc1);
-	emit8(e, 0xe8u | ((uint32_t)reg & 7));
+	emit_rex(e, BITS_32, to, index, 0);
+	emit8(e, 0x8d);
+	emit_modrm(e, MOD_NONE, to, RM_SIB);
+	emit_sib(e, scale, index, SIB_NO_BASE);
+	emit32(e, 0);
+}
+
+/* lea reg, [rip + so that it is host] */
+static inline void emit_lea_rip(struct emit *e, int reg, const uint8_t *host)
+{
+	emit_rex(e, BITS_64, reg, 0, 0);
+	emit8(e, 0x8d);
+	emit_modrm(e, MOD_NONE, reg, RM_RIP);
+	emit32(e, emit_distance(e, host));
+}
+
+/* Arithmetic: registers */
+
+static inline void emit_add(struct emit *e, int to, int other)
+{
+	emit_registers(e, BITS_64, OP_TO_MEMORY(OP_ADD), other, to);
+}
+
+static inline void emit_sub(struct emit *e, int to, int other)
+{
+	emit_registers(e, BITS_64, OP_TO_MEMORY(OP_SUB), other, to);
+}
+
+static inline void emit_cmp(struct emit *e, int reg, int other)
+{
+	emit_registers(e, BITS_64, OP_TO_MEMORY(OP_CMP), other, reg);
+}
+
+/* cmp reg, value, whose sign is extended */
+static inline void emit_cmp_imm(struct emit *e, int reg, uint32_t value)
+{
+	emit_registers(e, BITS_64, 0x81, OP_CMP, reg);
+	emit32(e, value);
+}
+
+static inline void emit_and32_imm(struct emit *e, int reg, uint32_t value)
+{
+	emit_registers(e, BITS_32, 0x81, OP_AND, reg);
+	emit32(e, value);
+}
+
+/* or reg32, value, whose sign is extended */
+static inline void emit_or32_imm8(struct emit *e, int reg, uint8_t value)
+{
+	emit_registers(e, BITS_32, 0x83, OP_OR, reg);
+	emit8(e, value);
+}
+
+/* add al, value */
+static inline void emit_add_al_imm(struct emit *e, uint8_t value)
+{
+	emit8(e, 0x04);
+	emit8(e, value);
+}
+
+static inline void emit_neg(struct emit *e, int reg)
+{
+	emit_registers(e, BITS_64, 0xf7, 3, reg);
+}
+
+static inline void emit_shift_imm(struct emit *e, enum host_width width, enum host_shift op,
+				  int reg, uint32_t count)
+{
+	emit_registers(e, width, 0xc1, (int)op, reg);
 	emit8(e, count);
 }
 
-/* lea reg, [rip + so that it is host], r8 to r15 */
-static inline void emit_rip_relative(struct emit *e, int reg, const uint8_t *host)
+static inline void emit_shl_imm(struct emit *e, int reg, uint32_t count)
 {
-	emit8(e, 0x4c);
-	emit8(e, 0x8d);
-	emit8(e, 0x05u | ((uint32_t)reg & 7) << 3);
-	emit32(e, (uint32_t)(int32_t)(host - (e->at + 4)));
+	emit_shift_imm(e, BITS_64, OP_SHL, reg, count);
 }
 
-/* cmp reg, constant (64 bits) */
-static inline void emit_compare(struct emit *e, int reg, uint32_t constant)
+static inline void emit_shl32_imm(struct emit *e, int reg, uint32_t count)
 {
-	emit8(e, 0x48u | (reg >= 8 ? 1u : 0));
-	emit8(e, 0x81);
-	emit8(e, 0xf8u | ((uint32_t)reg & 7));
-	emit32(e, constant);
+	emit_shift_imm(e, BITS_32, OP_SHL, reg, count);
 }
 
-/* mov reg, constant, as short as it goes; no flags */
-static inline void emit_constant(struct emit *e, int reg, uint64_t value)
+static inline void emit_shr_imm(struct emit *e, int reg, uint32_t count)
 {
-	uint32_t b = reg >= 8 ? 1 : 0;
-
-	if (value == (uint32_t)value) {
-		if (b)
-			emit8(e, 0x41);
-		emit8(e, 0xb8u | ((uint32_t)reg & 7));
-		emit32(e, (uint32_t)value);
-	} else if ((uint64_t)(int64_t)(int32_t)value == value) {
-		emit8(e, 0x48 | b);
-		emit8(e, 0xc7);
-		emit8(e, 0xc0u | ((uint32_t)reg & 7));
-		emit32(e, (uint32_t)value);
-	} else {
-		emit8(e, 0x48 | b);
-		emit8(e, 0xb8u | ((uint32_t)reg & 7));
-		emit64(e, value);
-	}
+	emit_shift_imm(e, BITS_64, OP_SHR, reg, count);
 }
 
-static inline void emit_patch32(uint8_t *at, const uint8_t *target)
+static inline void emit_shr32_imm(struct emit *e, int reg, uint32_t count)
 {
-	int32_t distance = (int32_t)(target - (at + 4));
-
-	__atomic_store_n((int32_t *)(void *)at, distance, __ATOMIC_RELEASE);
+	emit_shift_imm(e, BITS_32, OP_SHR, reg, count);
 }
 
-/* A jump forwards by a byte's distance; to where emit_land() is called for it. */
-static inline uint8_t *emit_short(struct emit *e, uint8_t opcode)
+static inline void emit_sar_imm(struct emit *e, int reg, uint32_t count)
 {
-	emit8(e, opcode);
-	emit8(e, 0);
-	return e->at;
+	emit_shift_imm(e, BITS_64, OP_SAR, reg, count);
 }
 
-static inline void emit_land(struct emit *e, uint8_t *behind)
+/* Arithmetic: with the vCPU */
+
+/* op reg, gs:[offset] */
+static inline void emit_add_gs(struct emit *e, int reg, uint32_t offset)
 {
-	if (!e->full)
-		behind[-1] = (uint8_t)(e->at - behind);
+	emit_gs(e, BITS_64, OP_FROM_MEMORY(OP_ADD), reg, offset);
 }
 
-/* jmp target */
-static inline void emit_jump(struct emit *e, const uint8_t *target)
+static inline void emit_cmp_gs(struct emit *e, int reg, uint32_t offset)
 {
-	emit8(e, 0xe9);
-	emit32(e, (uint32_t)(int32_t)(target - (e->at + 4)));
+	emit_gs(e, BITS_64, OP_FROM_MEMORY(OP_CMP), reg, offset);
+}
+
+static inline void emit_or_gs(struct emit *e, int reg, uint32_t offset)
+{
+	emit_gs(e, BITS_64, OP_FROM_MEMORY(OP_OR), reg, offset);
+}
+
+static inline void emit_or32_gs(struct emit *e, int reg, uint32_t offset)
+{
+	emit_gs(e, BITS_32, OP_FROM_MEMORY(OP_OR), reg, offset);
+}
+
+/* or gs:[offset], reg32 */
+static inline void emit_or32_to_gs(struct emit *e, int reg, uint32_t offset)
+{
+	emit_gs(e, BITS_32, OP_TO_MEMORY(OP_OR), reg, offset);
+}
+
+/* op dword gs:[offset], value */
+static inline void emit_or32_gs_imm(struct emit *e, uint32_t offset, uint32_t value)
+{
+	emit_gs(e, BITS_32, 0x81, OP_OR, offset);
+	emit32(e, value);
+}
+
+static inline void emit_and32_gs_imm(struct emit *e, uint32_t offset, uint32_t value)
+{
+	emit_gs(e, BITS_32, 0x81, OP_AND, offset);
+	emit32(e, value);
+}
+
+/* cmp or test byte gs:[offset], value */
+static inline void emit_cmp8_gs_imm(struct emit *e, uint32_t offset, uint8_t value)
+{
+	emit_gs(e, BITS_32, 0x80, OP_CMP, offset);
+	emit8(e, value);
+}
+
+static inline void emit_test8_gs_imm(struct emit *e, uint32_t offset, uint8_t value)
+{
+	emit_gs(e, BITS_32, 0xf6, 0, offset);
+	emit8(e, value);
+}
+
+/* cmp reg, gs:[base + offset]; base: not rsp or r12 */
+static inline void emit_cmp_gs_base(struct emit *e, int reg, int base, uint32_t offset)
+{
+	emit_gs_base(e, BITS_64, OP_FROM_MEMORY(OP_CMP), reg, base, offset);
+}
+
+/* op reg, gs:[index * 8 + table] */
+static inline void emit_add_table(struct emit *e, int reg, int index, uint32_t table)
+{
+	emit_gs_table(e, BITS_64, OP_FROM_MEMORY(OP_ADD), reg, index, table);
+}
+
+static inline void emit_sub_table(struct emit *e, int reg, int index, uint32_t table)
+{
+	emit_gs_table(e, BITS_64, OP_FROM_MEMORY(OP_SUB), reg, index, table);
+}
+
+/* Flags and the stack */
+
+static inline void emit_lahf(struct emit *e)
+{
+	emit8(e, 0x9f);
+}
+
+static inline void emit_sahf(struct emit *e)
+{
+	emit8(e, 0x9e);
+}
+
+static inline void emit_pushfq(struct emit *e)
+{
+	emit8(e, 0x9c);
+}
+
+static inline void emit_pop(struct emit *e, int reg)
+{
+	emit_rex(e, BITS_32, 0, 0, reg);
+	emit8(e, 0x58u | ((uint32_t)reg & 7));
 }
 
 #endif

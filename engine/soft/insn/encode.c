@@ -218,12 +218,41 @@ uint32_t soft_encode(const struct soft_insn *insn, struct host_operand at, uint8
 	return w.count;
 }
 
-uint32_t soft_encode_move(uint8_t opcode, int reg, struct host_operand at, uint8_t *out)
+static uint32_t encode_move(uint8_t opcode, int reg, struct host_operand at, uint8_t *out)
 {
 	struct writer w = { .out = out };
 
 	put(&w, 0x40 | REX_W | (reg >= 8 ? REX_R : 0) | rex_of(at));
 	put(&w, opcode);
 	put_operand(&w, (uint32_t)reg, at);
+	return w.count;
+}
+
+uint32_t soft_encode_load(int reg, struct host_operand at, uint8_t *out)
+{
+	return encode_move(0x8b, reg, at, out);
+}
+
+uint32_t soft_encode_store(int reg, struct host_operand at, uint8_t *out)
+{
+	return encode_move(0x89, reg, at, out);
+}
+
+uint32_t soft_encode_lea(const struct soft_insn *insn, int to, uint8_t *out)
+{
+	const ZydisDecodedInstructionRaw *raw = &insn->z.raw;
+	bool vex = insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX, x, b;
+	struct writer w = { .out = out };
+
+	x = vex ? !raw->vex.X : raw->rex.X;
+	b = vex ? !raw->vex.B : raw->rex.B;
+	put(&w, 0x40 | (insn->z.address_width == 64 ? REX_W : 0) | (to >= 8 ? REX_R : 0) |
+			(x ? REX_X : 0) | (b ? REX_B : 0));
+	put(&w, 0x8d);
+	put(&w, (uint32_t)raw->modrm.mod << 6 | ((uint32_t)to & 7) << 3 | (raw->modrm.rm & 7));
+	if (raw->modrm.mod != 3 && (raw->modrm.rm & 7) == 4)
+		put(&w, insn->bytes[raw->sib.offset]);
+	for (uint32_t i = 0; i < raw->disp.size / 8u; i++)
+		put(&w, insn->bytes[raw->disp.offset + i]);
 	return w.count;
 }

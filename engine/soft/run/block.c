@@ -15,7 +15,7 @@
 #include "engine/soft/cpu/extended.h"
 #include "engine/soft/cpu/mmu.h"
 #include "engine/soft/insn/decode.h"
-#include "engine/soft/insn/emit.h"
+#include "engine/soft/insn/emit_jump.h"
 #include "engine/soft/tlb/tlb.h"
 #include "engine/soft/translate/translator.h"
 

@@ -22,6 +22,7 @@
 #include "engine/soft/cpu/extended.h"
 #include "engine/soft/cpu/mmu.h"
 #include "engine/soft/insn/emit.h"
+#include "engine/soft/insn/emit_jump.h"
 
 #define OPERAND_MAX 1024u
 #define LINE_BYTES  64u
@@ -102,9 +103,9 @@ int soft_execute_at(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint
 	emit_store(&e, R15, VCPU_GPR + 8 * R15);
 	if (host)
 		emit_load(&e, base, VCPU_GPR + 8 * (uint32_t)base);
-	emit_store_constant(&e, SOFT_REASON_EXEC, VCPU_REASON);
+	emit_store_imm(&e, SOFT_REASON_EXEC, VCPU_REASON);
 	/* As far from here as it will be from its place. */
-	emit_jump(&e, code + (soft_cache_exit(vcpu->engine) - place));
+	emit_jmp(&e, code + (soft_cache_exit(vcpu->engine) - place));
 	put_code(place, words);
 	vcpu->exec_address = (uintptr_t)host;
 	if (insn->z.meta.category == ZYDIS_CATEGORY_X87_ALU) {

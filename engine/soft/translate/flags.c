@@ -7,24 +7,26 @@
 
 void tr_save_flags(struct tr *tr)
 {
-	static const uint8_t lahf_seto[] = { 0x9f, 0x0f, 0x90, 0xc0 };
+	struct emit *e = &tr->e;
 	int kept = tr_scratch(tr);
 
 	tr_record(tr, tr->rip);
-	emit_move(&tr->e, kept, RAX);
-	emit_bytes(&tr->e, lahf_seto, sizeof(lahf_seto));
-	emit_gs(&tr->e, false, 0x89, RAX, VCPU_SLOT);
-	emit_move(&tr->e, RAX, kept);
+	emit_mov(e, kept, RAX);
+	emit_lahf(e);
+	emit_set8(e, CC_O, RAX);
+	emit_store32(e, RAX, VCPU_SLOT);
+	emit_mov(e, RAX, kept);
 	tr->flags = FLAGS_IN_SLOT;
 	tr_record(tr, tr->rip);
 }
 
 void tr_restore_flags(struct tr *tr, int scratch)
 {
-	static const uint8_t add_sahf[] = { 0x04, 0x7f, 0x9e };
+	struct emit *e = &tr->e;
 
-	emit_move(&tr->e, scratch, RAX);
-	emit_gs(&tr->e, false, 0x8b, RAX, VCPU_SLOT);
-	emit_bytes(&tr->e, add_sahf, sizeof(add_sahf));
-	emit_move(&tr->e, RAX, scratch);
+	emit_mov(e, scratch, RAX);
+	emit_load32(e, RAX, VCPU_SLOT);
+	emit_add_al_imm(e, 127);
+	emit_sahf(e);
+	emit_mov(e, RAX, scratch);
 }

@@ -162,9 +162,9 @@ static int swap_in(struct tr *tr, const struct soft_insn *insn)
 			break;
 		}
 	}
-	emit_move(&tr->e, R15, base);
+	emit_mov(&tr->e, R15, base);
 	tr_clean(tr);
-	emit_move(&tr->e, base, R14);
+	emit_mov(&tr->e, base, R14);
 	tr_record(tr, tr->rip)->swapped = (uint8_t)base;
 	return base;
 }
@@ -194,7 +194,7 @@ static void translate_memory(struct tr *tr, const struct soft_insn *insn)
 	if (insn->high_byte) {
 		base = swap_in(tr, insn);
 	} else if (tr_names(insn->operand_registers, R14)) {
-		emit_move(&tr->e, R15, R14);
+		emit_mov(&tr->e, R15, R14);
 		emit_load(&tr->e, R14, VCPU_GPR + 8 * R14);
 		base = R15;
 	} else if (tr_names(insn->operand_registers, R15)) {
@@ -202,7 +202,7 @@ static void translate_memory(struct tr *tr, const struct soft_insn *insn)
 	}
 	emit_host_form(tr, insn, (struct host_operand){ base, -1, 0, 0 });
 	if (insn->high_byte)
-		emit_move(&tr->e, base, R15);
+		emit_mov(&tr->e, base, R15);
 	else
 		store_high(tr, insn->registers_write);
 }
@@ -222,10 +222,7 @@ static void translate_lea(struct tr *tr, const struct soft_insn *insn)
 		tr_forget(tr, R14);
 		tr_effective(tr, insn, R14);
 		tr_clean(tr);
-		/* mov to32, r14d */
-		emit8(&tr->e, to >= 8 ? 0x45 : 0x44);
-		emit8(&tr->e, 0x89);
-		emit8(&tr->e, 0xf0u | ((uint32_t)to & 7));
+		emit_mov32(&tr->e, to, R14);
 	} else {
 		load_high(tr, insn->registers);
 		tr_clean(tr);
@@ -235,33 +232,19 @@ static void translate_lea(struct tr *tr, const struct soft_insn *insn)
 		emit_store(&tr->e, to, VCPU_GPR + 8 * (uint32_t)to);
 }
 
-/* lea rsp, [rsp + 8] or [rsp - 8] */
-static void emit_move_stack(struct tr *tr, int bytes)
-{
-	emit8(&tr->e, 0x48);
-	emit8(&tr->e, 0x8d);
-	emit8(&tr->e, 0x64);
-	emit8(&tr->e, 0x24);
-	emit8(&tr->e, (uint32_t)bytes & 0xff);
-}
-
-/* mov [r14], reg or mov reg, [r14] */
-static void emit_at_r14(struct tr *tr, uint8_t opcode, int reg)
-{
-	tr_emit_at(tr, opcode, reg, (struct host_operand){ R14, -1, 0, 0 });
-}
+static const struct host_operand at_r14 = { R14, -1, 0, 0 };
 
 /* The operand to be pushed: its address is looked up as any, and its value waits in memory. */
 static void push_memory(struct tr *tr, const struct soft_insn *insn)
 {
 	tr_operand(tr, insn, false);
-	emit_at_r14(tr, 0x8b, R15);
+	tr_load_at(tr, R15, at_r14);
 	emit_store(&tr->e, R15, VCPU_SCRATCH);
 	tr_stack(tr, RSP, -8, true);
 	emit_load(&tr->e, R15, VCPU_SCRATCH);
 	tr_clean(tr);
-	emit_at_r14(tr, 0x89, R15);
-	emit_move_stack(tr, -8);
+	tr_store_at(tr, R15, at_r14);
+	emit_lea(&tr->e, RSP, RSP, -8);
 }
 
 static void translate_push(struct tr *tr, const struct soft_insn *insn)
@@ -277,7 +260,7 @@ static void translate_push(struct tr *tr, const struct soft_insn *insn)
 	at = tr_stack(tr, RSP, -8, true);
 	if (op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
 		reg = tr_scratch_besides(tr, at);
-		emit_constant(&tr->e, reg, op->imm.value.u);
+		emit_mov_imm(&tr->e, reg, op->imm.value.u);
 	} else {
 		reg = soft_register_number(op->reg.value);
 		if (reg >= R14) {
@@ -288,8 +271,8 @@ static void translate_push(struct tr *tr, const struct soft_insn *insn)
 		}
 	}
 	tr_clean(tr);
-	tr_emit_at(tr, 0x89, reg, at);
-	emit_move_stack(tr, -8);
+	tr_store_at(tr, reg, at);
+	emit_lea(&tr->e, RSP, RSP, -8);
 }
 
 static void translate_pop(struct tr *tr, const struct soft_insn *insn)
@@ -300,33 +283,30 @@ static void translate_pop(struct tr *tr, const struct soft_insn *insn)
 	if (reg >= R14) {
 		int value = tr_scratch_besides(tr, at);
 
-		tr_emit_at(tr, 0x8b, value, at);
+		tr_load_at(tr, value, at);
 		emit_store(&tr->e, value, VCPU_GPR + 8 * (uint32_t)reg);
 	} else {
-		tr_emit_at(tr, 0x8b, reg, at);
+		tr_load_at(tr, reg, at);
 	}
 	if (reg != RSP)
-		emit_move_stack(tr, 8);
+		emit_lea(&tr->e, RSP, RSP, 8);
 }
 
 static void translate_leave(struct tr *tr)
 {
-	static const uint8_t lea_rsp_rbp_8[] = { 0x48, 0x8d, 0x65, 0x08 };
-
 	struct host_operand at = tr_stack(tr, RBP, 0, false);
 
-	tr_emit_at(tr, 0x8b, R14, at);
+	tr_load_at(tr, R14, at);
 	tr_forget(tr, R14);
 	tr_clean(tr);
-	emit_bytes(&tr->e, lea_rsp_rbp_8, sizeof(lea_rsp_rbp_8));
-	emit_move(&tr->e, RBP, R14);
+	emit_lea(&tr->e, RSP, RBP, 8);
+	emit_mov(&tr->e, RBP, R14);
 }
 
 static void translate_cli(struct tr *tr)
 {
 	tr_record(tr, tr->rip);
-	emit_gs(&tr->e, false, 0xc7, 0, offsetof(struct engine_vcpu, interrupts_on));
-	emit32(&tr->e, 0);
+	emit_store32_imm(&tr->e, 0, offsetof(struct engine_vcpu, interrupts_on));
 }
 
 /* If an interrupt waits for this, C does it. Else: on from now, but not before the next one. */
@@ -335,36 +315,13 @@ static void translate_sti(struct tr *tr)
 	if (tr->flags == FLAGS_IN_HOST && tr->live_before)
 		tr_save_flags(tr);
 	tr_record(tr, tr->rip);
-	/* cmp byte gs:[window_wanted], 0 ; jne */
-	emit_gs(&tr->e, false, 0x80, 7, offsetof(struct engine_vcpu, window_wanted));
-	emit8(&tr->e, 0);
-	emit8(&tr->e, 0x0f);
-	emit8(&tr->e, 0x85);
-	emit32(&tr->e, 0);
-	tr_cold(tr, tr->e.at - 4,
+	emit_cmp8_gs_imm(&tr->e, offsetof(struct engine_vcpu, window_wanted), 0);
+	tr_cold(tr, emit_jcc_open(&tr->e, CC_NE),
 		tr->flags == FLAGS_IN_SLOT ? SOFT_REASON_STEP_SLOT : SOFT_REASON_STEP);
 	tr_clean(tr);
-	emit_gs(&tr->e, false, 0xc7, 0, offsetof(struct engine_vcpu, interrupts_on));
-	emit32(&tr->e, (uint32_t)FLAG_IF);
+	emit_store32_imm(&tr->e, (uint32_t)FLAG_IF, offsetof(struct engine_vcpu, interrupts_on));
 	tr->shadow_rip = tr->next;
 	tr_record(tr, tr->next);
-}
-
-static void emit_and_r15(struct emit *e, uint32_t mask)
-{
-	emit8(e, 0x41);
-	emit8(e, 0x81);
-	emit8(e, 0xe7);
-	emit32(e, mask);
-}
-
-/* shl (/4) or shr (/5) r15d, count */
-static void emit_shift_r15(struct emit *e, uint32_t extension, uint32_t count)
-{
-	emit8(e, 0x41);
-	emit8(e, 0xc1);
-	emit8(e, 0xc7 | extension << 3);
-	emit8(e, count);
 }
 
 /*
@@ -380,30 +337,26 @@ static void translate_pushf(struct tr *tr)
 	tr_stack(tr, RSP, -8, true);
 	emit_store(e, RSP, VCPU_SCRATCH);
 	emit_load(e, RSP, offsetof(struct engine_vcpu, small_stack_top));
-	emit8(e, 0x9c); /* pushfq */
-	emit8(e, 0x41); /* pop r15 */
-	emit8(e, 0x5f);
+	emit_pushfq(e);
+	emit_pop(e, R15);
 	emit_load(e, RSP, VCPU_SCRATCH);
-	emit_and_r15(e, (uint32_t)FLAG_DF);
-	emit8(e, 0x41); /* or r15d, 2 */
-	emit8(e, 0x83);
-	emit8(e, 0xcf);
-	emit8(e, 2);
-	emit_gs(e, false, 0x0b, R15, offsetof(struct engine_vcpu, system_flags));
-	emit_gs(e, false, 0x0b, R15, offsetof(struct engine_vcpu, interrupts_on));
+	emit_and32_imm(e, R15, (uint32_t)FLAG_DF);
+	emit_or32_imm8(e, R15, 2); /* the bit that is always set */
+	emit_or32_gs(e, R15, offsetof(struct engine_vcpu, system_flags));
+	emit_or32_gs(e, R15, offsetof(struct engine_vcpu, interrupts_on));
 	emit_store(e, R15, VCPU_SCRATCH + 8);
 	/* The slot has OF in al and the others in ah. */
-	emit_gs(e, false, 0x8b, R15, VCPU_SLOT);
-	emit_and_r15(e, 1);
-	emit_shift_r15(e, 4, 11);
-	emit_gs(e, false, 0x09, R15, VCPU_SCRATCH + 8);
-	emit_gs(e, false, 0x8b, R15, VCPU_SLOT);
-	emit_shift_r15(e, 5, 8);
-	emit_and_r15(e, FLAGS_ARITHMETIC & 0xff);
-	emit_gs(e, true, 0x0b, R15, VCPU_SCRATCH + 8);
+	emit_load32(e, R15, VCPU_SLOT);
+	emit_and32_imm(e, R15, 1);
+	emit_shl32_imm(e, R15, 11);
+	emit_or32_to_gs(e, R15, VCPU_SCRATCH + 8);
+	emit_load32(e, R15, VCPU_SLOT);
+	emit_shr32_imm(e, R15, 8);
+	emit_and32_imm(e, R15, FLAGS_ARITHMETIC & 0xff);
+	emit_or_gs(e, R15, VCPU_SCRATCH + 8);
 	tr_record(tr, tr->rip);
-	emit_at_r14(tr, 0x89, R15);
-	emit_move_stack(tr, -8);
+	tr_store_at(tr, R15, at_r14);
+	emit_lea(&tr->e, RSP, RSP, -8);
 }
 
 static void translate_swapgs(struct tr *tr)

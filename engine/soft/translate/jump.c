@@ -14,6 +14,9 @@
 #include "engine/soft/cache/cache.h"
 #include "engine/soft/tlb/jumps.h"
 
+#define OFFSET_RIP  ((uint32_t)offsetof(struct soft_jump_entry, rip))
+#define OFFSET_CODE ((uint32_t)offsetof(struct soft_jump_entry, code))
+
 static bool is_near_branch(const struct soft_insn *insn)
 {
 	return insn->z.meta.branch_type == ZYDIS_BRANCH_TYPE_SHORT ||
@@ -79,39 +82,25 @@ static uint32_t jump_table(uint32_t view)
 			  view * JUMP_ENTRIES * sizeof(struct soft_jump_entry));
 }
 
-/* jne lookup */
-static void emit_unknown(struct tr *tr)
+/* jne lookup. Where its distance is. */
+static uint8_t *emit_unknown(struct tr *tr)
 {
-	struct emit *e = &tr->e;
-
-	emit8(e, 0x0f);
-	emit8(e, 0x85);
-	emit32(e, (uint32_t)(int32_t)(soft_cache_lookup(tr->t->vcpu->engine) - (e->at + 4)));
+	return emit_jcc(&tr->e, CC_NE, soft_cache_lookup(tr->t->vcpu->engine));
 }
 
 void tr_exit_computed(struct tr *tr)
 {
-	static const uint8_t lea_and[] = { 0x46, 0x8d, 0x3c, 0x75, 0, 0, 0, 0, 0x41, 0x81, 0xe7 };
 	uint32_t table = jump_table(tr->t->mode & MODE_VIEW);
 	struct emit *e = &tr->e;
 
 	_Static_assert(JUMP_INDEX_MASK == (JUMP_ENTRIES - 1) * sizeof(struct soft_jump_entry), "");
-	emit_bytes(e, lea_and, sizeof(lea_and));
-	emit32(e, JUMP_INDEX_MASK);
-	emit8(e, 0x65); /* cmp r14, gs:[r15 + rip] */
-	emit8(e, 0x4d);
-	emit8(e, 0x3b);
-	emit8(e, 0xb7);
-	emit32(e, table);
-	emit_unknown(tr);
-	tr_cold(tr, e->at - 4, SOFT_REASON_LOOKUP)->computed =
+	emit_lea32_scaled(e, R15, R14, 1);
+	emit_and32_imm(e, R15, JUMP_INDEX_MASK);
+	emit_cmp_gs_base(e, R14, R15, table + OFFSET_RIP);
+	tr_cold(tr, emit_unknown(tr), SOFT_REASON_LOOKUP)->computed =
 		tr->t->record[tr->t->record_count - 1].computed;
 	tr_clean(tr);
-	emit8(e, 0x65); /* jmp gs:[r15 + code] */
-	emit8(e, 0x41);
-	emit8(e, 0xff);
-	emit8(e, 0xa7);
-	emit32(e, table + 8);
+	emit_jmp_gs_base(e, R15, table + OFFSET_CODE);
 }
 
 /* To another page, or view: its place in the table is known. */
@@ -121,11 +110,11 @@ static void exit_constant(struct tr *tr, uint32_t view, uint64_t rip)
 		jump_table(view) + soft_jump_index(rip) * (uint32_t)sizeof(struct soft_jump_entry);
 	struct emit *e = &tr->e;
 
-	emit_constant(e, R14, rip);
-	emit_gs(e, true, 0x3b, R14, entry);
+	emit_mov_imm(e, R14, rip);
+	emit_cmp_gs(e, R14, entry + OFFSET_RIP);
 	emit_unknown(tr);
 	tr_clean(tr);
-	emit_gs(e, false, 0xff, 4, entry + 8); /* jmp gs:[code] */
+	emit_jmp_gs(e, entry + OFFSET_CODE);
 }
 
 void tr_switch_view(struct tr *tr, bool ac)
@@ -140,19 +129,17 @@ void tr_switch_view(struct tr *tr, bool ac)
 	}
 	save_flags_for_exit(tr, tr->rip);
 	tr_record(tr, tr->rip);
-	if (!ac) { /* test byte gs:[cr4], smap; je: C knows what it is then */
-		emit_gs(e, false, 0xf6, 0, offsetof(struct engine_vcpu, state.cr4) + 2);
-		emit8(e, CR4_SMAP >> 16);
-		emit8(e, 0x0f);
-		emit8(e, 0x84);
-		emit32(e, 0);
-		tr_cold(tr, e->at - 4, SOFT_REASON_STEP_SLOT);
+	if (!ac) { /* without SMAP C knows what it is */
+		emit_test8_gs_imm(e, offsetof(struct engine_vcpu, state.cr4) + 2, CR4_SMAP >> 16);
+		tr_cold(tr, emit_jcc_open(e, CC_E), SOFT_REASON_STEP_SLOT);
 	}
 	tr_clean(tr);
-	emit_gs(e, false, 0x81, ac ? 1 : 4, flags); /* or, and */
-	emit32(e, ac ? (uint32_t)FLAG_AC : ~(uint32_t)FLAG_AC);
-	emit_store8_constant(e, (uint8_t)view, offsetof(struct engine_vcpu, view));
-	emit_store_constant(e, jump_table(view), VCPU_JUMPS);
+	if (ac)
+		emit_or32_gs_imm(e, flags, (uint32_t)FLAG_AC);
+	else
+		emit_and32_gs_imm(e, flags, ~(uint32_t)FLAG_AC);
+	emit_store8_imm(e, (uint8_t)view, offsetof(struct engine_vcpu, view));
+	emit_store_imm(e, jump_table(view), VCPU_JUMPS);
 	tr_record(tr, tr->next);
 	exit_constant(tr, view, tr->next);
 }
@@ -182,9 +169,7 @@ void tr_exit(struct tr *tr, uint64_t rip)
 	tr_record(tr, rip);
 	emit_align_field(e, 1);
 	tr_clean(tr);
-	emit8(e, 0xe9);
-	emit32(e, 0);
-	link_to(tr, e->at - 4, rip);
+	link_to(tr, emit_jmp_open(e), rip);
 }
 
 void tr_exit_step(struct tr *tr, uint64_t rip)
@@ -194,33 +179,32 @@ void tr_exit_step(struct tr *tr, uint64_t rip)
 	tr_record(tr, rip);
 	/* A kick may break off the step: then no interrupt may come before it. */
 	if (rip == tr->shadow_rip)
-		emit_store8_constant(e, SHADOW_STI, offsetof(struct engine_vcpu, shadow));
-	emit_constant(e, R14, rip);
+		emit_store8_imm(e, SHADOW_STI, offsetof(struct engine_vcpu, shadow));
+	emit_mov_imm(e, R14, rip);
 	emit_store(e, R14, VCPU_RIP);
-	emit_constant(e, R14, tr->known_offered ? (uintptr_t)tr->t->known : 0);
+	emit_mov_imm(e, R14, tr->known_offered ? (uintptr_t)tr->t->known : 0);
 	emit_store(e, R14, VCPU_ARGUMENT);
-	emit_store_constant(e,
-			    tr->flags == FLAGS_IN_SLOT ? SOFT_REASON_STEP_SLOT : SOFT_REASON_STEP,
-			    VCPU_REASON);
+	emit_store_imm(e, tr->flags == FLAGS_IN_SLOT ? SOFT_REASON_STEP_SLOT : SOFT_REASON_STEP,
+		       VCPU_REASON);
 	tr_clean(tr);
-	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
+	emit_jmp(e, soft_cache_exit(tr->t->vcpu->engine));
 }
 
 /* LOOP and JRCXZ: loop +2; jmp +5; jmp taken. Where the last one's distance is. */
 static uint8_t *emit_loop(struct tr *tr, const struct soft_insn *insn, uint64_t target)
 {
 	struct emit *e = &tr->e;
+	uint8_t *taken, *passed, *site;
 
 	tr_record(tr, tr->rip);
-	emit8(e, insn->z.opcode);
-	emit8(e, 2);
+	taken = emit_loop_short(e, insn->z.opcode & 3);
 	tr_record(tr, tr->next);
-	emit8(e, 0xeb);
-	emit8(e, 5);
+	passed = emit_jmp_short(e);
 	tr_record(tr, target);
-	emit8(e, 0xe9);
-	emit32(e, 0);
-	return e->at - 4;
+	emit_land(e, taken);
+	site = emit_jmp_open(e);
+	emit_land(e, passed);
+	return site;
 }
 
 /* jcc, its distance being one that can be changed at any time. Where that is. */
@@ -230,10 +214,7 @@ static uint8_t *emit_condition(struct tr *tr, const struct soft_insn *insn)
 
 	tr_record(tr, tr->rip);
 	emit_align_field(e, 2);
-	emit8(e, 0x0f);
-	emit8(e, 0x80u | (insn->z.opcode & 15));
-	emit32(e, 0);
-	return e->at - 4;
+	return emit_jcc_open(e, insn->z.opcode & 15);
 }
 
 bool tr_is_jcc(const struct soft_insn *insn)
@@ -279,14 +260,13 @@ static void translate_conditional(struct tr *tr, const struct soft_insn *insn)
 /* The return address; lea rsp, [rsp - 8] */
 static void emit_push_return(struct tr *tr)
 {
-	static const uint8_t lea_rsp[] = { 0x48, 0x8d, 0x64, 0x24, 0xf8 };
 	struct host_operand at = tr_stack(tr, RSP, -8, true);
 	int value = tr_scratch_besides(tr, at);
 
-	emit_constant(&tr->e, value, tr->next);
+	emit_mov_imm(&tr->e, value, tr->next);
 	tr_clean(tr);
-	tr_emit_at(tr, 0x89, value, at);
-	emit_bytes(&tr->e, lea_rsp, sizeof(lea_rsp));
+	tr_store_at(tr, value, at);
+	emit_lea(&tr->e, RSP, RSP, -8);
 }
 
 /* r14 := the target; only r14, r15 and flags are used, the record is open. */
@@ -297,9 +277,7 @@ static void load_target(struct tr *tr, const struct soft_insn *insn)
 
 	if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
 		tr_operand(tr, insn, false);
-		emit8(&tr->e, 0x4d); /* mov r14, [r14] */
-		emit8(&tr->e, 0x8b);
-		emit8(&tr->e, 0x36);
+		tr_load_at(tr, R14, (struct host_operand){ R14, -1, 0, 0 });
 		return;
 	}
 	tr_record(tr, tr->rip);
@@ -307,7 +285,7 @@ static void load_target(struct tr *tr, const struct soft_insn *insn)
 	if (reg >= R14)
 		emit_load(&tr->e, R14, VCPU_GPR + 8 * (uint32_t)reg);
 	else
-		emit_move(&tr->e, R14, reg);
+		emit_mov(&tr->e, R14, reg);
 }
 
 static void end_computed(struct tr *tr, enum soft_computed computed)
@@ -346,13 +324,9 @@ static void translate_jmp(struct tr *tr, const struct soft_insn *insn)
 static void translate_ret(struct tr *tr)
 {
 	save_flags_for_exit(tr, tr->rip);
-	tr_emit_at(tr, 0x8b, R14, tr_stack(tr, RSP, 0, false));
+	tr_load_at(tr, R14, tr_stack(tr, RSP, 0, false));
 	tr_clean(tr);
-	emit8(&tr->e, 0x48); /* lea rsp, [rsp + 8] */
-	emit8(&tr->e, 0x8d);
-	emit8(&tr->e, 0x64);
-	emit8(&tr->e, 0x24);
-	emit8(&tr->e, 8);
+	emit_lea(&tr->e, RSP, RSP, 8);
 	end_computed(tr, COMPUTED_RETURN);
 }
 

@@ -36,29 +36,6 @@ static uint32_t host_table(const struct tr *tr)
 	return table(tr, offsetof(struct soft_tlb, host));
 }
 
-/* lea `to`, [base + index * scale + displacement], as the instruction has it. */
-static void emit_lea(struct tr *tr, const struct soft_insn *insn, int to, bool wide)
-{
-	const ZydisDecodedInstructionRaw *raw = &insn->z.raw;
-	uint32_t rex = 0x40u | (wide ? 8u : 0) | (to >= 8 ? 4u : 0), x, b;
-
-	if (insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
-		x = !raw->vex.X;
-		b = !raw->vex.B;
-	} else {
-		x = raw->rex.X;
-		b = raw->rex.B;
-	}
-	emit8(&tr->e, rex | x << 1 | b);
-	emit8(&tr->e, 0x8d);
-	emit8(&tr->e,
-	      (uint32_t)raw->modrm.mod << 6 | ((uint32_t)to & 7) << 3 | (raw->modrm.rm & 7));
-	if (raw->modrm.mod != 3 && (raw->modrm.rm & 7) == 4)
-		emit8(&tr->e, insn->bytes[raw->sib.offset]);
-	for (uint32_t i = 0; i < raw->disp.size / 8u; i++)
-		emit8(&tr->e, insn->bytes[raw->disp.offset + i]);
-}
-
 static const ZydisDecodedOperandMem *mem_of(const struct soft_insn *insn)
 {
 	for (int i = 0; i < insn->z.operand_count && i < INSN_OPERANDS; i++)
@@ -71,20 +48,21 @@ void tr_effective(struct tr *tr, const struct soft_insn *insn, int to)
 {
 	const ZydisDecodedOperandMem *mem = mem_of(insn);
 	bool wide = insn->z.address_width == 64;
+	uint8_t bytes[HOST_INSN_MAX];
 	int base = soft_register_number(mem->base), index = soft_register_number(mem->index);
 	uint64_t constant = mem->disp.has_displacement ? (uint64_t)mem->disp.value : 0;
 
 	if (mem->base == ZYDIS_REGISTER_RIP || mem->base == ZYDIS_REGISTER_EIP)
 		constant += tr->next;
 	if (base < 0 && index < 0) {
-		emit_constant(&tr->e, to, wide ? constant : (uint32_t)constant);
+		emit_mov_imm(&tr->e, to, wide ? constant : (uint32_t)constant);
 		return;
 	}
 	if (base == R14 || index == R14)
 		emit_load(&tr->e, R14, VCPU_GPR + 8 * R14);
 	if (base == R15 || index == R15)
 		emit_load(&tr->e, R15, VCPU_GPR + 8 * R15);
-	emit_lea(tr, insn, to, wide);
+	emit_bytes(&tr->e, bytes, soft_encode_lea(insn, to, bytes));
 }
 
 void tr_address(struct tr *tr, const struct soft_insn *insn)
@@ -93,20 +71,9 @@ void tr_address(struct tr *tr, const struct soft_insn *insn)
 
 	tr_effective(tr, insn, R14);
 	if (segment == ZYDIS_REGISTER_FS)
-		emit_gs(&tr->e, true, 0x03, R14, offsetof(struct engine_vcpu, fs_base));
+		emit_add_gs(&tr->e, R14, offsetof(struct engine_vcpu, fs_base));
 	if (segment == ZYDIS_REGISTER_GS)
-		emit_gs(&tr->e, true, 0x03, R14, offsetof(struct engine_vcpu, gs_base));
-}
-
-/* op reg, gs:[r15 * 8 + table]; reg: r8 to r15 */
-static void emit_indexed(struct emit *e, uint8_t opcode, int reg, uint32_t table)
-{
-	emit8(e, 0x65);
-	emit8(e, 0x4e);
-	emit8(e, opcode);
-	emit8(e, 0x04u | ((uint32_t)reg & 7) << 3);
-	emit8(e, 0xfd);
-	emit32(e, table);
+		emit_add_gs(&tr->e, R14, offsetof(struct engine_vcpu, gs_base));
 }
 
 /* The stepper knows what comes before such an operand's page fault (alignment, masks). */
@@ -125,32 +92,28 @@ void tr_miss(struct cold *cold, const struct soft_insn *insn, bool write, uint8_
 	cold->retry = retry;
 }
 
-struct cold *tr_miss_jump(struct tr *tr, uint8_t condition)
+struct cold *tr_miss_jump(struct tr *tr, enum host_condition condition)
 {
-	emit8(&tr->e, 0x0f);
-	emit8(&tr->e, condition);
-	emit32(&tr->e, 0);
-	return tr_cold(tr, tr->e.at - 4, SOFT_REASON_READ);
+	return tr_cold(tr, emit_jcc_open(&tr->e, condition), SOFT_REASON_READ);
 }
 
 struct cold *tr_look(struct tr *tr, uint32_t bytes, bool write)
 {
-	/* mov r15d, r14d; shr r15d, 12 */
-	static const uint8_t move_shift[] = { 0x45, 0x89, 0xf7, 0x41, 0xc1, 0xef, 0x0c };
 	struct emit *e = &tr->e;
 
-	_Static_assert(TLB_ENTRIES == 1u << (32 - PAGE_SHIFT), "the shift above");
+	_Static_assert(TLB_ENTRIES == 1u << (32 - PAGE_SHIFT), "the shift below");
 	tr_forget(tr, R14);
 	tr_forget(tr, R15);
-	emit_bytes(e, move_shift, sizeof(move_shift));
-	emit_indexed(e, 0x2b, R14, tag_table(tr, write));
-	emit_compare(e, R14, PAGE_BYTES - bytes);
-	return tr_miss_jump(tr, 0x87);
+	emit_mov32(e, R15, R14);
+	emit_shr32_imm(e, R15, PAGE_SHIFT);
+	emit_sub_table(e, R14, R15, tag_table(tr, write));
+	emit_cmp_imm(e, R14, PAGE_BYTES - bytes);
+	return tr_miss_jump(tr, CC_A);
 }
 
 void tr_addend(struct tr *tr)
 {
-	emit_indexed(&tr->e, 0x8b, R15, table(tr, offsetof(struct soft_tlb, addend)));
+	emit_load_table(&tr->e, R15, R15, table(tr, offsetof(struct soft_tlb, addend)));
 }
 
 struct cold *tr_look_constant(struct tr *tr, uint64_t page, bool write)
@@ -160,9 +123,9 @@ struct cold *tr_look_constant(struct tr *tr, uint64_t page, bool write)
 
 	tr_forget(tr, R14);
 	tr_forget(tr, R15); /* who comes back from a miss has lost it */
-	emit_constant(&tr->e, R14, page);
-	emit_gs(&tr->e, true, 0x3b, R14, tag_table(tr, write) + entry);
-	cold = tr_miss_jump(tr, 0x85);
+	emit_mov_imm(&tr->e, R14, page);
+	emit_cmp_gs(&tr->e, R14, tag_table(tr, write) + entry);
+	cold = tr_miss_jump(tr, CC_NE);
 	emit_load(&tr->e, R14, host_table(tr) + entry);
 	return cold;
 }
@@ -171,7 +134,7 @@ void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn 
 	      uint8_t *retry)
 {
 	tr_miss(tr_look(tr, bytes, write), insn, write, retry);
-	emit_indexed(&tr->e, 0x03, R14, host_table(tr));
+	emit_add_table(&tr->e, R14, R15, host_table(tr));
 }
 
 struct host_operand tr_stack(struct tr *tr, int base, int32_t offset, bool write)
@@ -188,7 +151,7 @@ struct host_operand tr_stack(struct tr *tr, int base, int32_t offset, bool write
 		tr_save_flags(tr);
 	tr_record(tr, tr->rip);
 	retry = tr->e.at;
-	emit_lea_base(&tr->e, R14, base, offset);
+	emit_lea(&tr->e, R14, base, offset);
 	tr_check(tr, 8, write, NULL, retry);
 	cold = &tr->cold[tr->cold_count ? tr->cold_count - 1 : 0];
 	cold->stack_base = base;
@@ -197,11 +160,18 @@ struct host_operand tr_stack(struct tr *tr, int base, int32_t offset, bool write
 	return at;
 }
 
-void tr_emit_at(struct tr *tr, uint8_t opcode, int reg, struct host_operand at)
+void tr_load_at(struct tr *tr, int reg, struct host_operand at)
 {
 	uint8_t bytes[HOST_INSN_MAX];
 
-	emit_bytes(&tr->e, bytes, soft_encode_move(opcode, reg, at, bytes));
+	emit_bytes(&tr->e, bytes, soft_encode_load(reg, at, bytes));
+}
+
+void tr_store_at(struct tr *tr, int reg, struct host_operand at)
+{
+	uint8_t bytes[HOST_INSN_MAX];
+
+	emit_bytes(&tr->e, bytes, soft_encode_store(reg, at, bytes));
 }
 
 /* bt [memory], register: the operand is the word that has the bit. r14 += its distance. */
@@ -214,28 +184,17 @@ static void add_bit_distance(struct tr *tr, const struct soft_insn *insn, bool s
 	if (reg == R14 || reg == R15)
 		emit_load(e, R15, VCPU_GPR + 8 * (uint32_t)reg);
 	else
-		emit_move(e, R15, reg);
-	if (bytes == 4) { /* movsxd r15, r15d */
-		emit8(e, 0x4d);
-		emit8(e, 0x63);
-		emit8(e, 0xff);
-	} else if (bytes == 2) { /* movsx r15, r15w */
-		emit8(e, 0x4d);
-		emit8(e, 0x0f);
-		emit8(e, 0xbf);
-		emit8(e, 0xff);
-	}
-	emit8(e, 0x49); /* sar r15, shift */
-	emit8(e, 0xc1);
-	emit8(e, 0xff);
-	emit8(e, shift);
-	emit8(e, 0x49); /* shl r15, log2(bytes) */
-	emit8(e, 0xc1);
-	emit8(e, 0xe7);
-	emit8(e, shift - 3);
-	emit8(e, 0x4d); /* add or sub r14, r15 */
-	emit8(e, subtract ? 0x29 : 0x01);
-	emit8(e, 0xfe);
+		emit_mov(e, R15, reg);
+	if (bytes == 4)
+		emit_movsx32(e, R15, R15);
+	else if (bytes == 2)
+		emit_movsx16(e, R15, R15);
+	emit_sar_imm(e, R15, shift);
+	emit_shl_imm(e, R15, shift - 3); /* log2(bytes) */
+	if (subtract)
+		emit_sub(e, R14, R15);
+	else
+		emit_add(e, R14, R15);
 }
 
 static void emit_miss(struct tr *tr, const struct cold *cold)
@@ -246,17 +205,16 @@ static void emit_miss(struct tr *tr, const struct cold *cold)
 	if (cold->insn)
 		tr_address(tr, cold->insn);
 	else
-		emit_lea_base(e, R14, cold->stack_base, cold->stack_offset);
+		emit_lea(e, R14, cold->stack_base, cold->stack_offset);
 	if (cold->insn && soft_insn_is_bit_string(cold->insn))
 		add_bit_distance(tr, cold->insn, false);
 	emit_store(e, R14, VCPU_ARGUMENT);
-	emit_rip_relative(e, R14, cold->retry);
+	emit_lea_rip(e, R14, cold->retry);
 	emit_store(e, R14, VCPU_TARGET);
 	if (cold->access)
-		emit_store_constant(e, tr_reach(tr, cold->access), VCPU_REACH);
-	emit_store_constant(e, cold->reason | (cold->access ? SOFT_REASON_SHARED : 0u),
-			    VCPU_REASON);
-	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
+		emit_store_imm(e, tr_reach(tr, cold->access), VCPU_REACH);
+	emit_store_imm(e, cold->reason | (cold->access ? SOFT_REASON_SHARED : 0u), VCPU_REASON);
+	emit_jmp(e, soft_cache_exit(tr->t->vcpu->engine));
 }
 
 /* r15 := the jump, for soft_undo_jump(); r14 stays. */
@@ -264,9 +222,9 @@ static void emit_lookup(struct tr *tr, const struct cold *cold)
 {
 	struct emit *e = &tr->e;
 
-	emit_rip_relative(e, R15, cold->site);
+	emit_lea_rip(e, R15, cold->site);
 	emit_store(e, R15, VCPU_ARGUMENT);
-	emit_jump(e, soft_cache_lookup(tr->t->vcpu->engine));
+	emit_jmp(e, soft_cache_lookup(tr->t->vcpu->engine));
 }
 
 static void emit_unlinked(struct tr *tr, const struct cold *cold)
@@ -278,16 +236,16 @@ static void emit_unlinked(struct tr *tr, const struct cold *cold)
 		return;
 	}
 
-	emit_constant(e, R14, cold->rip);
+	emit_mov_imm(e, R14, cold->rip);
 	emit_store(e, R14, VCPU_RIP);
 	if (cold->reason == SOFT_REASON_STEP || cold->reason == SOFT_REASON_STEP_SLOT) {
-		emit_store_constant(e, 0, VCPU_ARGUMENT);
+		emit_store_imm(e, 0, VCPU_ARGUMENT);
 	} else {
-		emit_rip_relative(e, R14, cold->site - 1);
+		emit_lea_rip(e, R14, cold->site - 1);
 		emit_store(e, R14, VCPU_ARGUMENT);
 	}
-	emit_store_constant(e, cold->reason, VCPU_REASON);
-	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
+	emit_store_imm(e, cold->reason, VCPU_REASON);
+	emit_jmp(e, soft_cache_exit(tr->t->vcpu->engine));
 }
 
 /* The block's own way out once it is invalid. */
@@ -299,13 +257,13 @@ static void emit_stale(struct tr *tr)
 	tr->flags = slot ? FLAGS_IN_SLOT : FLAGS_IN_HOST;
 	tr_record(tr, tr->t->rip);
 	tr->t->stale = e->at;
-	emit_constant(e, R14, tr->t->rip);
+	emit_mov_imm(e, R14, tr->t->rip);
 	emit_store(e, R14, VCPU_RIP);
-	emit_rip_relative(e, R14, tr->t->head);
+	emit_lea_rip(e, R14, tr->t->head);
 	emit_store(e, R14, VCPU_ARGUMENT);
-	emit_store_constant(e, slot ? SOFT_REASON_STALE_SLOT : SOFT_REASON_STALE, VCPU_REASON);
+	emit_store_imm(e, slot ? SOFT_REASON_STALE_SLOT : SOFT_REASON_STALE, VCPU_REASON);
 	tr_clean(tr);
-	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
+	emit_jmp(e, soft_cache_exit(tr->t->vcpu->engine));
 }
 
 void tr_emit_cold(struct tr *tr)

@@ -88,7 +88,7 @@ static int32_t clock_step(const struct tr *tr, uint32_t set)
 /* Every register has reached it. */
 static void clear_limit(struct tr *tr, uint32_t set)
 {
-	emit_store_constant(&tr->e, clock_step(tr, set) < 0 ? UINT32_MAX : 0, limit_offset(set));
+	emit_store_imm(&tr->e, clock_step(tr, set) < 0 ? UINT32_MAX : 0, limit_offset(set));
 }
 
 void tr_share_begin(struct tr *tr)
@@ -126,7 +126,7 @@ static void lead(struct tr *tr, const struct soft_insn *insn, const struct tr_ac
 	uint8_t *retry = tr->e.at;
 	struct cold *cold;
 
-	emit_lea_base(&tr->e, R14, access->base, (int32_t)low);
+	emit_lea(&tr->e, R14, access->base, (int32_t)low);
 	cold = tr_look(tr, (uint32_t)(group->high - group->low), group->write);
 	tr_addend(tr);
 	fill_in(tr, cold, insn, retry);
@@ -142,8 +142,8 @@ static void lead_loop(struct tr *tr, const struct soft_insn *insn, const struct 
 	const struct tr_group *set = &tr->group[access->group];
 	struct cold *cold;
 
-	emit_gs(&tr->e, true, 0x3b, tr_moving(&tr->group[set->clock]), limit_offset(access->group));
-	cold = tr_miss_jump(tr, clock_step(tr, access->group) < 0 ? 0x86 : 0x83);
+	emit_cmp_gs(&tr->e, tr_moving(&tr->group[set->clock]), limit_offset(access->group));
+	cold = tr_miss_jump(tr, clock_step(tr, access->group) < 0 ? CC_BE : CC_AE);
 	fill_in(tr, cold, insn, NULL);
 	cold->resume = tr->e.at;
 	cold->held[0] = tr->held[0];
@@ -159,14 +159,15 @@ static void find_nearest(struct tr *tr, const struct tr_group *group, bool is_fi
 	int32_t last = (int32_t)(PAGE_BYTES - (group->high - group->low));
 
 	if (group->step > 0) {
-		emit_negate(&tr->e, R14);
-		emit_lea_base(&tr->e, R14, R14, last + 1 + STRIDE_MAX);
+		emit_neg(&tr->e, R14);
+		emit_lea(&tr->e, R14, R14, last + 1 + STRIDE_MAX);
 	} else {
-		emit_lea_base(&tr->e, R14, R14, 1 + STRIDE_MAX);
+		emit_lea(&tr->e, R14, R14, 1 + STRIDE_MAX);
 	}
 	if (!is_first) {
 		emit_load(&tr->e, R15, VCPU_NEAREST);
-		emit_smaller(&tr->e, R14, R15);
+		emit_cmp(&tr->e, R14, R15);
+		emit_cmov(&tr->e, CC_A, R14, R15);
 	}
 	emit_store(&tr->e, R14, VCPU_NEAREST);
 }
@@ -185,20 +186,23 @@ static void set_limit(struct tr *tr, uint32_t set)
 	uint8_t *fits, *done, *store;
 
 	if (!clock->step) {
-		emit_store_constant(e, UINT32_MAX, limit_offset(set));
+		emit_store_imm(e, UINT32_MAX, limit_offset(set));
 		return;
 	}
 	emit_load(e, R15, VCPU_NEAREST);
-	emit_shift_right(e, R15, clock->scale);
-	emit_move(e, R14, tr_moving(clock));
-	emit_add(e, R14, R15, down);
-	fits = emit_short(e, 0x73); /* jnc */
-	emit_compare(e, tr_moving(clock), (uint32_t)margin);
-	done = emit_short(e, down ? 0x76 : 0x73); /* jbe or jae */
-	emit_constant(e, R14, (uint64_t)(int64_t)margin);
-	store = emit_short(e, 0xeb);
+	emit_shr_imm(e, R15, clock->scale);
+	emit_mov(e, R14, tr_moving(clock));
+	if (down)
+		emit_sub(e, R14, R15);
+	else
+		emit_add(e, R14, R15);
+	fits = emit_jcc_short(e, CC_AE);
+	emit_cmp_imm(e, tr_moving(clock), (uint32_t)margin);
+	done = emit_jcc_short(e, down ? CC_BE : CC_AE);
+	emit_mov_imm(e, R14, (uint64_t)(int64_t)margin);
+	store = emit_jmp_short(e);
 	emit_land(e, fits);
-	emit_lea_base(e, R14, R14, margin);
+	emit_lea(e, R14, R14, margin);
 	emit_land(e, store);
 	emit_store(e, R14, limit_offset(set));
 	emit_land(e, done);
@@ -212,7 +216,7 @@ static void group_address(struct tr *tr, const struct tr_group *group)
 	if (group->index >= 0)
 		emit_lea_index(&tr->e, R14, group->base, group->index, group->scale, low);
 	else
-		emit_lea_base(&tr->e, R14, group->base, low);
+		emit_lea(&tr->e, R14, group->base, low);
 }
 
 /* Looks one group up; a miss goes to what is emitted at the end. */
@@ -241,14 +245,14 @@ static void miss_other(struct tr *tr, uint32_t g, uint8_t *site, uint8_t *retry)
 	emit_patch32(site, e->at);
 	group_address(tr, group);
 	emit_store(e, R14, VCPU_ARGUMENT);
-	emit_rip_relative(e, R14, retry);
+	emit_lea_rip(e, R14, retry);
 	emit_store(e, R14, VCPU_TARGET);
-	emit_store_constant(e,
-			    SOFT_REACH(0, (uint32_t)(group->high - group->low)) | SOFT_REACH_OTHER |
-				    (group->write ? SOFT_REACH_WRITE : 0),
-			    VCPU_REACH);
-	emit_store_constant(e, SOFT_REASON_READ | SOFT_REASON_SHARED, VCPU_REASON);
-	emit_jump(e, soft_cache_exit(tr->t->vcpu->engine));
+	emit_store_imm(e,
+		       SOFT_REACH(0, (uint32_t)(group->high - group->low)) | SOFT_REACH_OTHER |
+			       (group->write ? SOFT_REACH_WRITE : 0),
+		       VCPU_REACH);
+	emit_store_imm(e, SOFT_REASON_READ | SOFT_REASON_SHARED, VCPU_REASON);
+	emit_jmp(e, soft_cache_exit(tr->t->vcpu->engine));
 }
 
 void tr_share_look(struct tr *tr, struct cold *cold)
@@ -270,7 +274,7 @@ void tr_share_look(struct tr *tr, struct cold *cold)
 	for (int reg = R14; reg <= R15; reg++)
 		if (cold->held[reg - R14] != GROUP_NONE)
 			emit_load(&tr->e, reg, slot_offset(cold->held[reg - R14]));
-	emit_jump(&tr->e, cold->resume);
+	emit_jmp(&tr->e, cold->resume);
 	for (uint32_t g = set + 1; g < tr->group_count; g++)
 		if (tr->group[g].loops && tr->group[g].set == set)
 			miss_other(tr, g, site[g], retry[g]);
@@ -299,7 +303,7 @@ static void move_out(struct tr *tr, uint8_t group, int wanted)
 	int other = R14 + R15 - wanted;
 
 	if (tr->held[wanted - R14] == group && tr->held[other - R14] != group) {
-		emit_move(&tr->e, other, wanted);
+		emit_mov(&tr->e, other, wanted);
 		tr->held[other - R14] = group;
 	}
 	tr_forget(tr, wanted);

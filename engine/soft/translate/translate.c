@@ -26,7 +26,7 @@
 #include "engine/soft/cache/cache.h"
 #include "engine/soft/translate/translator.h"
 
-#define ENTRY_NOP 0x0000441f0full /* nopl 0(%rax, %rax): 5 bytes that a jump can replace */
+#define ENTRY_BYTES 5 /* one NOP that a jump can replace */
 
 struct soft_record *tr_record(struct tr *tr, uint64_t rip)
 {
@@ -146,8 +146,7 @@ bool soft_translate_block(struct soft_translation *t)
 	/* A short loop then is in one line of the host's cache of decoded code. */
 	emit_nops(&tr.e, -(uint32_t)(uintptr_t)tr.e.at % (tr.loops ? 64 : 8));
 	t->head = tr.e.at;
-	for (int i = 0; i < 5; i++)
-		emit8(&tr.e, (uint32_t)(ENTRY_NOP >> (8 * i)) & 0xff);
+	emit_nops(&tr.e, ENTRY_BYTES);
 	tr_clean(&tr);
 	for (uint32_t i = 0; i < t->count; i++) {
 		const struct soft_insn *insn = &t->insn[i];

@@ -13,6 +13,7 @@
 #include "engine/soft/translate/translator.h"
 #include "engine/soft/insn/decode.h"
 #include "engine/soft/insn/emit.h"
+#include "engine/soft/insn/emit_jump.h"
 
 #define COLD_MAX   256u
 #define GROUPS_MAX 8u /* VCPU_SHARED has a slot for each */
@@ -147,7 +148,7 @@ void tr_check(struct tr *tr, uint32_t bytes, bool write, const struct soft_insn 
 /* Its parts. r14: linear -> offset in its page; r15: the entry. The miss is to be filled in. */
 struct cold *tr_look(struct tr *tr, uint32_t bytes, bool write);
 /* A jcc to a way out, which is to be filled in. */
-struct cold *tr_miss_jump(struct tr *tr, uint8_t condition);
+struct cold *tr_miss_jump(struct tr *tr, enum host_condition condition);
 /* Fills it in: the access, NULL for the stack's, and where to try it again. */
 void tr_miss(struct cold *cold, const struct soft_insn *insn, bool write, uint8_t *retry);
 /* r15: the entry -> the page's addend */
@@ -166,8 +167,9 @@ bool tr_shared_operand(struct tr *tr, const struct soft_insn *insn, struct host_
  * Opens the instruction's record.
  */
 struct host_operand tr_stack(struct tr *tr, int base, int32_t offset, bool write);
-/* opcode reg, operand (64 bits), for MOV */
-void tr_emit_at(struct tr *tr, uint8_t opcode, int reg, struct host_operand at);
+/* mov reg, operand and mov operand, reg (64 bits) */
+void tr_load_at(struct tr *tr, int reg, struct host_operand at);
+void tr_store_at(struct tr *tr, int reg, struct host_operand at);
 
 /* translate/insn.c */
 enum tr_kind {
