@@ -139,9 +139,14 @@ void soft_x87_forget(struct engine_vcpu *vcpu)
 	vcpu->x87.data_host = false;
 }
 
+void soft_x87_expect_load(struct engine_vcpu *vcpu, bool expected)
+{
+	if (SOFT_C_USES_VECTORS)
+		vcpu->x87.loading = expected;
+}
+
 void soft_x87_load(struct engine_vcpu *vcpu)
 {
-	soft_x87_forget(vcpu);
 	vcpu->x87.loading = true;
 	soft_fpu_release(vcpu);
 	vcpu->x87.loading = false;
@@ -152,6 +157,8 @@ void soft_fpu_release(struct engine_vcpu *vcpu)
 	if (!vcpu->fpu_live)
 		return;
 	__asm__ volatile("xsave64 %0" : "+m"(vcpu->xsave) : "a"(XSAVE_PARTS), "d"(0) : "memory");
+	if (vcpu->x87.loading)
+		soft_x87_forget(vcpu);
 	take_pointers(vcpu);
 	vcpu->fpu_live = false;
 }

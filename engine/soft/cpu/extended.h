@@ -19,6 +19,11 @@ void soft_x87_forget(struct engine_vcpu *vcpu);
  * for ours, by who looks like one of them: so a guest would find out where we are.
  */
 void soft_x87_load(struct engine_vcpu *vcpu);
+/*
+ * Around executing it: where C uses vectors itself (sanitizers), the state is released before that
+ * can be called.
+ */
+void soft_x87_expect_load(struct engine_vcpu *vcpu, bool expected);
 /* The last operand's address. */
 uint64_t soft_x87_data(struct engine_vcpu *vcpu);
 /* Behind that: the C library expects its own control words. */

@@ -457,12 +457,15 @@ int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 
 int soft_step_pointers(struct engine_vcpu *vcpu, struct soft_step *step)
 {
+	/* Of FXSAVE and FNSTENV alone the pointers stay. */
+	bool loads = loads_image(step->insn) || step->insn->z.mnemonic == ZYDIS_MNEMONIC_FNSAVE;
 	int err;
 
 	soft_fpu_release(vcpu);
+	soft_x87_expect_load(vcpu, loads);
 	err = soft_step_plain(vcpu, step);
-	/* Of FXSAVE and FNSTENV alone the pointers stay. */
-	if (!err && (loads_image(step->insn) || step->insn->z.mnemonic == ZYDIS_MNEMONIC_FNSAVE))
+	soft_x87_expect_load(vcpu, false);
+	if (!err && loads)
 		soft_x87_load(vcpu);
 	return err;
 }

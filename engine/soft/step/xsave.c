@@ -172,7 +172,9 @@ static int restore(struct engine_vcpu *vcpu, const struct soft_step *step, uint6
 		return err;
 	soft_copy(high, vcpu->xsave + XMM8, HIGH_BYTES);
 	soft_copy(high + HIGH_BYTES, vcpu->xsave + YMMH8, HIGH_BYTES);
+	soft_x87_expect_load(vcpu, parts & 1);
 	err = execute(vcpu, step, parts);
+	soft_x87_expect_load(vcpu, false);
 	if (err)
 		return err;
 	if (parts & 1)
