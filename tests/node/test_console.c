@@ -535,8 +535,8 @@ static void test_nobody_reads_a_terminal_at_the_end(void **state)
 	struct pollfd ready = { .fd = user, .events = POLLIN };
 	while (poll(&ready, 1, 200) > 0 && read(user, drop, sizeof(drop)) > 0)
 		;
+	/* The terminal stays open: nobody knows when that thread, which is detached, is through. */
 	close(user);
-	close(terminal);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
