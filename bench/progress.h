@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A benchmark's progress: one line of the terminal on stderr, written over and over. Where stderr is
- * no terminal there is none.
+ * A benchmark's progress: one line of the terminal on stderr, written over and over. Where stderr
+ * is no terminal there is none.
  */
 #ifndef BENCH_PROGRESS_H
 #define BENCH_PROGRESS_H

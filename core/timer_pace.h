@@ -10,8 +10,8 @@
  * difference, and to one that does it looks like a hypervisor that gave its CPU to others: guests
  * know that. A vCPU in HLT gets its timer in time.
  *
- * Stalls are what the pager says they are (pager/stall_time.h). A thread that waits for a core counts
- * as running here: on a busy host the wait would not give it the core.
+ * Stalls are what the pager says they are (pager/stall_time.h). A thread that waits for a core
+ * counts as running here: on a busy host the wait would not give it the core.
  *
  *      |--ran--|====stalled====|-ran-|==stalled==|--ran--| interrupt
  *      ^ the last one                ^ the timer expires ^ ran >= min(stalled, 40 ms)

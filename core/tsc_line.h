@@ -22,9 +22,9 @@
  * Engines that cannot run at any slope (no TSC scaling, or KVM, which does without for the last
  * 250 ppm) say which one they use instead. There the line is stepped besides, TSC_LINE_STEP_NS at a
  * time and forward only. Such a guest is promised a rate a little above what all its hosts have
- * (node/start.c), so there always is something to step forward. On a host so busy that there are too
- * few steps, they get longer when the line has fallen far behind: a vCPU that is ahead of another by
- * a microsecond for a moment is better than a node that loses the pod's time.
+ * (node/start.c), so there always is something to step forward. On a host so busy that there are
+ * too few steps, they get longer when the line has fallen far behind: a vCPU that is ahead of
+ * another by a microsecond for a moment is better than a node that loses the pod's time.
  *
  * Tested in tests/core/test_tsc_line.c: nodes, engines of both kinds, late vCPUs.
  */

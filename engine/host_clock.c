@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The host's clock as it is (host_clock.h); tests of skewed hosts link another one in its place. */
 #include "engine/host_clock.h"
 
 #include <time.h>

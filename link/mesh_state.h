@@ -14,8 +14,8 @@
  *
  * An UP connection is watched for its end only; not a byte of what follows the handshake is read
  * here, but for a last END. A control connection is a control channel as soon as it is UP, and the
- * heartbeats on it are counted, unread. The dialled ones have fixed places, one for each lower node and purpose; the others are a
- * bounded pool.
+ * heartbeats on it are counted, unread. The dialled ones have fixed places, one for each lower node
+ * and purpose; the others are a bounded pool.
  */
 #ifndef LINK_MESH_STATE_H
 #define LINK_MESH_STATE_H

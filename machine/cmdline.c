@@ -25,8 +25,8 @@ static const char *const words[] = {
 	/* Do not test whether PIT interrupts arrive; Linux leaves that out as KVM's guest, too. */
 	"no_timer_check",
 	/*
-	 * Reset by port cf9: cold (0eh) when the guest wants to, warm (06h) after a panic: then what
-	 * its console said of it is told (node/devices.c).
+	 * Reset by port cf9: cold (0eh) when the guest wants to, warm (06h) after a panic: then
+	 * what its console said of it is told (node/devices.c).
 	 */
 	"reboot=p,panic_w",
 	/* After a panic reset at once. */

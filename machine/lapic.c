@@ -6,8 +6,8 @@
  * (SDM 11.12.1.3). The timer has no thread and no callback: timer_deadline_ns says when it expires,
  * lapic_tick() makes it so. A count is computed from the time since timer_start_ns, never stored.
  *
- * Left out: xAPIC mode and its MMIO page, CMCI, directed EOI, focus checking, SMM. LINT0 is wired to
- * the i8259s (pic.h), on vCPU 0; LINT1 is a register only.
+ * Left out: xAPIC mode and its MMIO page, CMCI, directed EOI, focus checking, SMM. LINT0 is wired
+ * to the i8259s (pic.h), on vCPU 0; LINT1 is a register only.
  *
  * Tested in tests/machine/test_lapic.c.
  */

@@ -21,8 +21,8 @@ struct host_memory {
 void host_memory_probe(const char *root, struct host_memory *ret_memory);
 
 /*
- * Whether nodes here can keep a promise of `promised` bytes together and map `mapped`. 0, or -ENOMEM
- * with one line in `why` that names the limit and the remedy.
+ * Whether nodes here can keep a promise of `promised` bytes together and map `mapped`. 0, or
+ * -ENOMEM with one line in `why` that names the limit and the remedy.
  */
 int host_memory_check(const struct host_memory *memory, uint64_t promised, uint64_t mapped,
 		      char *why, size_t why_size);

@@ -8,9 +8,9 @@
  * nothing queues.
  *
  * Interrupts are routed where they arise; each vCPU reached is posted to here, or named in a
- * message to its node. A node that does not take them as fast as they come has them gathered here, in
- * an inbox for each of its vCPUs, as its own APIC would: the same interrupt twice is one. They leave
- * when the channel is empty again, so a guest's flood fills no queue.
+ * message to its node. A node that does not take them as fast as they come has them gathered here,
+ * in an inbox for each of its vCPUs, as its own APIC would: the same interrupt twice is one. They
+ * leave when the channel is empty again, so a guest's flood fills no queue.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -4,9 +4,9 @@
  *
  * Without an in-kernel irqchip KVM refuses the x2APIC registers (0x800..0x8ff), and what it refuses
  * exits (KVM_CAP_X86_USER_SPACE_MSR, reasons INVAL and UNKNOWN). Some MSRs that it would handle
- * itself are taken from it by a filter: those whose values are the pod's (vcpu/cpuid.h), the TSC deadline, which it would swallow (on some Intel
- * hosts it does so even then, so probe.c looks), and the APIC base, so that the machine alone
- * decides about APIC modes.
+ * itself are taken from it by a filter: those whose values are the pod's (vcpu/cpuid.h), the TSC
+ * deadline, which it would swallow (on some Intel hosts it does so even then, so probe.c looks),
+ * and the APIC base, so that the machine alone decides about APIC modes.
  *
  * What else exits is unknown to KVM. The answer is #GP, as on a CPU without it: kernels read
  * model-specific registers with a safe access. The table has the exceptions. Tested by

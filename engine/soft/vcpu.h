@@ -147,9 +147,10 @@ struct engine_vcpu {
 	struct engine *engine;
 	uint32_t number;
 	/*
-	 * It was created and not destroyed since. Guarded by the engine's lock. A destroyed one keeps
-	 * its place and its memory until the engine goes, for a vCPU of that number that comes (back)
-	 * later: others look at it without a lock (to pause it, to take its TLB's entries away).
+	 * It was created and not destroyed since. Guarded by the engine's lock. A destroyed one
+	 * keeps its place and its memory until the engine goes, for a vCPU of that number that
+	 * comes (back) later: others look at it without a lock (to pause it, to take its TLB's
+	 * entries away).
 	 */
 	bool seated;
 	_Atomic int thread; /* who runs it; 0: nobody */
@@ -181,8 +182,9 @@ struct engine_vcpu {
 	struct soft_device_access device[DEVICE_ACCESSES_MAX];
 	uint32_t device_count, device_seen;
 	/*
-	 * x87's last instruction and its operand, by guest addresses: the host's registers have its own
-	 * (cpu/extended.c). data_host: data is the low half of a host address, not yet looked up.
+	 * x87's last instruction and its operand, by guest addresses: the host's registers have its
+	 * own (cpu/extended.c). data_host: data is the low half of a host address, not yet looked
+	 * up.
 	 */
 	struct {
 		uint64_t rip, data;
@@ -272,7 +274,7 @@ struct engine {
 	_Atomic bool split_locks_trap;
 	bool exact_flags; /* for tests: flags are right at every fault, whatever it costs */
 
-	pthread_mutex_t lock;		     /* vcpu[], and what block.c and code_page.c say */
+	pthread_mutex_t lock;		     /* vcpu[], and what cache.c and code_page.c say */
 	struct engine_vcpu *vcpu[VCPUS_MAX]; /* once there, they stay: see `seated` */
 	struct soft_cache *cache;
 	/* pause.c: whose turn it is, and which number comes next; NULL if nobody pauses. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What generated code, stubs.S and C agree on: offsets of struct engine_vcpu (soft.h asserts them),
+ * What generated code, stubs.S and C agree on: offsets of struct engine_vcpu (vcpu.h asserts them),
  * and why translated code was left. Included by the assembler too.
  *
  * While guest code runs, the host's GS base is the vCPU, rax..r13 (rsp included) hold the guest's

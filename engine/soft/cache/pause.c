@@ -9,7 +9,8 @@
  *
  * One pauser at a time, in the order in which they came. Who waits for its turn is at a safe point
  * itself. A vCPU that is made meanwhile begins paused (vm.c). A vCPU that waits
- * for a page, in guest code or in C, is taken out of it by the signal. models/pause.pml explores it.
+ * for a page, in guest code or in C, is taken out of it by the signal. models/pause.pml explores
+ * it.
  */
 #include "engine/soft/cache/cache.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The way into guest code and out of it. Position-independent: blocks.c copies all of it to the
+ * The way into guest code and out of it. Position-independent: cache.c copies all of it to the
  * head of the code cache, so that generated code reaches it by near jumps and one range of
  * addresses is "inside".
  *
@@ -10,9 +10,9 @@
  * before the entry take effect.
  *
  * exit: the guest's registers are saved (r14 and r15 live in memory anyway), C's come back, and
- * enter() returns. The reason has been stored by who jumped here. lookup: on to rip, which is in r14,
- * if its second place in the table of jumps has it; else exit. Nothing there looks at `stop`: a signal
- * handler that finds the pc on the way sends it to `unknown`.
+ * enter() returns. The reason has been stored by who jumped here. lookup: on to rip, which is in
+ * r14, if its second place in the table of jumps has it; else exit. Nothing there looks at `stop`:
+ * a signal handler that finds the pc on the way sends it to `unknown`.
  */
 #include "engine/soft/cache/layout.h"
 

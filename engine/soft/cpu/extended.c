@@ -3,10 +3,10 @@
  * The guest's extended state (x87, SSE, AVX) is in the host's registers from entering guest code
  * until C that might use them is called, or the vCPU stops running.
  *
- * x87 remembers where its last instruction and that one's operand were. In the host's registers these are
- * addresses of translated code and of memory of this process, which no guest may see: so when the state
- * is released they are made the guest's and kept apart, and the host's registers begin with zeroes. What
- * is found there at the next release is new.
+ * x87 remembers where its last instruction and that one's operand were. In the host's registers
+ * these are addresses of translated code and of memory of this process, which no guest may see: so
+ * when the state is released they are made the guest's and kept apart, and the host's registers
+ * begin with zeroes. What is found there at the next release is new.
  */
 #include "engine/soft/cpu/extended.h"
 
@@ -83,8 +83,8 @@ static void keep_pointers(struct engine_vcpu *vcpu, const struct x87_environment
 }
 
 /*
- * The registers are saved, but still there. CPUs of AMD leave the pointers alone when a state is loaded
- * in which no exception waits: they are not to be found once more then, as if they were new.
+ * The registers are saved, but still there. CPUs of AMD leave the pointers alone when a state is
+ * loaded in which no exception waits: they are not to be found once more then, as if they were new.
  */
 static void take_pointers(struct engine_vcpu *vcpu)
 {

@@ -5,7 +5,7 @@
  * Guest code runs with the guest's stack pointer, so handlers run on a stack of their own, which is
  * disarmed meanwhile (SS_AUTODISARM): a hostile stack pointer into it would not be noticed else.
  *
- *   pc in a block         the state before its instruction is known (translate.h): taken out
+ *   pc in a block         the state before its instruction is known (cache.h): taken out
  *   pc on the way in      nothing has happened yet: left at once
  *   pc between blocks     as if the next one had not been found
  *   pc in the stepper's   before or at the guest's instruction: left, it starts anew

@@ -190,8 +190,8 @@ static int restore(struct engine_vcpu *vcpu, const struct soft_step *step, uint6
 }
 
 /*
- * Executed on a copy, so that pages may be crossed. XSAVEOPT becomes XSAVE, which writes the same or
- * more: what the host remembers of its last XRSTOR is not about the guest.
+ * Executed on a copy, so that pages may be crossed. XSAVEOPT becomes XSAVE, which writes the same
+ * or more: what the host remembers of its last XRSTOR is not about the guest.
  */
 int soft_step_xsave(struct engine_vcpu *vcpu, struct soft_step *step)
 {

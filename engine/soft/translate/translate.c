@@ -13,8 +13,8 @@
  * slot (MODE_SLOT), so that a block that has saved them once need not restore them to leave.
  *
  * Side exits. A block goes on behind a conditional jump forwards: who does not take it has what was
- * found before, flags that are set anew behind it need not be saved, and there is one jump less. Who
- * takes it leaves to a block that knows nothing of this one, so all flags count as read there.
+ * found before, flags that are set anew behind it need not be saved, and there is one jump less.
+ * Who takes it leaves to a block that knows nothing of this one, so all flags count as read there.
  *
  * Exactness. An instruction changes the guest's state in its last host instruction, or can be
  * repeated from its start; records say for every host address which it is. So a fault, a wait for a

@@ -29,8 +29,8 @@ bool soft_insn_is_stepped(const struct soft_insn *insn, uint8_t mode);
 /* Must the instruction be the block's last? */
 bool soft_insn_ends_block(const struct soft_insn *insn, uint8_t mode);
 /*
- * A conditional jump forwards within the page, `behind` bytes from the block's rip: the block may go
- * on with who does not take it (a side exit). So many times: what lies behind is likely to be
+ * A conditional jump forwards within the page, `behind` bytes from the block's rip: the block may
+ * go on with who does not take it (a side exit). So many times: what lies behind is likely to be
  * jumped to as well, and then is translated twice.
  */
 bool soft_insn_may_be_passed(const struct soft_insn *insn, uint64_t rip, uint32_t behind);
