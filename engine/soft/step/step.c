@@ -539,6 +539,7 @@ int soft_step_known(struct engine_vcpu *vcpu, const struct soft_insn *insn)
 
 void soft_step_abandoned(struct engine_vcpu *vcpu)
 {
+	soft_x87_expect_load(vcpu, false);
 	if (!vcpu->stepping)
 		return;
 	memcpy(vcpu->gpr, vcpu->undo.gpr, sizeof(vcpu->undo.gpr));
