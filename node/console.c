@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "guest/channel.h"
+#include "node/deadline.h"
 
 #define RING_BYTES     (1u << 18)
 #define INPUT_BYTES    4096
@@ -419,11 +420,9 @@ void console_close(struct console *c)
 	pthread_mutex_unlock(&c->lock);
 	eventfd_write(c->wake_fd, 1);
 
-	struct timespec until;
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += CLOSE_MS / 1000;
+	struct timespec until = deadline_after_ms(CLOSE_MS);
 	/* Or it is stuck in a stream that nobody reads: then waiting for a drain would be, too. */
-	bool stuck = pthread_timedjoin_np(c->thread, NULL, &until) != 0;
+	bool stuck = deadline_join(c->thread, &until) != 0;
 	if (stuck)
 		pthread_detach(c->thread);
 	if (c->raw)

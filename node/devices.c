@@ -19,6 +19,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "node/deadline.h"
 #include "node/node_state.h"
 
 #define TAIL_BYTES	  8192
@@ -288,7 +289,6 @@ static uint64_t tick(struct devices *d)
 /* Waits for a request (true, and *ret_request) or until the timers need another look. */
 static bool next_request(struct devices *d, uint64_t deadline, struct request *ret_request)
 {
-	struct timespec until;
 	bool got = false;
 	pthread_mutex_lock(&d->queue_lock);
 	if (!d->count && !d->timer_changed && !d->eoi) {
@@ -296,11 +296,8 @@ static bool next_request(struct devices *d, uint64_t deadline, struct request *r
 		uint64_t wait = deadline > now ? deadline - now : 0;
 		if (wait > 1000000000ull)
 			wait = 1000000000ull;
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		wait += (uint64_t)until.tv_nsec;
-		until.tv_sec += (time_t)(wait / 1000000000ull);
-		until.tv_nsec = (long)(wait % 1000000000ull);
-		pthread_cond_timedwait(&d->queued, &d->queue_lock, &until);
+		struct timespec until = deadline_after_ns(wait);
+		deadline_wait(&d->queued, &d->queue_lock, &until);
 	}
 	d->timer_changed = false;
 	if (d->count) {
@@ -336,11 +333,7 @@ int devices_create(struct node *node)
 	d->at_work = UINT32_MAX;
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_mutex_init(&d->queue_lock, NULL);
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&d->queued, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&d->queued, NULL);
 	d->queue = calloc(VCPUS_MAX, sizeof(*d->queue));
 	struct pc_config config = { .wall_epoch_s = (int64_t)time(NULL) -
 						    (int64_t)(node_now_ns(node) / 1000000000ull) };

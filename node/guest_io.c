@@ -18,6 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "node/deadline.h"
 #include "node/node_state.h"
 
 struct io_slot {
@@ -116,10 +117,9 @@ static int remote_access(struct node *node, uint32_t vcpu, bool mmio,
 
 	pthread_mutex_lock(&slot->lock);
 	while (!slot->answered && !node_has_ended(node)) {
-		struct timespec until;
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec++; /* the pod's end does not signal the slot */
-		pthread_cond_timedwait(&slot->done, &slot->lock, &until);
+		/* The pod's end does not signal the slot. */
+		struct timespec until = deadline_after_ms(1000);
+		deadline_wait(&slot->done, &slot->lock, &until);
 	}
 	bool answered = slot->answered;
 	if (answered && !access->write)

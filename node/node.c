@@ -23,6 +23,7 @@
 #include "machine/loader.h"
 #include "memory/host_memory.h"
 #include "memory/uffd_probe.h"
+#include "node/deadline.h"
 #include "node/node_state.h"
 #include "node/say.h"
 #include "node/status_socket.h"
@@ -619,14 +620,10 @@ static void wait_for_end(struct node *node)
 {
 	bool soon = false;
 	while (!node_has_ended(node)) {
-		struct timespec until;
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += (long)(soon ? VCPU_WATCH_NS : 4 * VCPU_WATCH_NS);
-		until.tv_sec += until.tv_nsec / 1000000000;
-		until.tv_nsec %= 1000000000;
+		struct timespec until = deadline_after_ns(soon ? VCPU_WATCH_NS : 4 * VCPU_WATCH_NS);
 		pthread_mutex_lock(&node->lock);
 		if (!node->ended)
-			pthread_cond_timedwait(&node->changed, &node->lock, &until);
+			deadline_wait(&node->changed, &node->lock, &until);
 		pthread_mutex_unlock(&node->lock);
 		soon = watch_vcpus(node);
 	}
@@ -634,12 +631,10 @@ static void wait_for_end(struct node *node)
 
 static void wait_for_reason(struct node *node)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += REASON_SECONDS;
+	struct timespec until = deadline_after_ms(REASON_SECONDS * 1000);
 	pthread_mutex_lock(&node->lock);
 	while (!node->ended)
-		if (pthread_cond_timedwait(&node->changed, &node->lock, &until) == ETIMEDOUT)
+		if (deadline_wait(&node->changed, &node->lock, &until) == ETIMEDOUT)
 			break;
 	pthread_mutex_unlock(&node->lock);
 }

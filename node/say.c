@@ -8,7 +8,8 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "node/deadline.h"
 
 struct say {
 	void (*print)(void *context, const char *line);
@@ -85,20 +86,13 @@ void say_line(struct say *say, const char *line)
 
 void say_close(struct say *say, unsigned int flush_ms)
 {
-	struct timespec until;
 	if (!say)
 		return;
 	pthread_mutex_lock(&say->lock);
 	say->closed = true;
 	pthread_cond_signal(&say->changed);
 	pthread_mutex_unlock(&say->lock);
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += flush_ms / 1000;
-	until.tv_nsec += (long)(flush_ms % 1000) * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
-	if (pthread_timedjoin_np(say->thread, NULL, &until))
+	struct timespec until = deadline_after_ms(flush_ms);
+	if (deadline_join(say->thread, &until))
 		pthread_detach(say->thread);
 }

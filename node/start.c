@@ -19,6 +19,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "node/deadline.h"
 #include "node/node_state.h"
 
 #define START_SECONDS 60
@@ -51,12 +52,9 @@ static int wait_until(struct node *node, const struct waiting *waiting, char *wh
 			r = -ETIMEDOUT;
 			break;
 		}
-		struct timespec until;
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec++;
+		struct timespec until = deadline_after_ms(1000);
 		while (!waiting->done(node) && !node->ended)
-			if (pthread_cond_timedwait(&node->changed, &node->lock, &until) ==
-			    ETIMEDOUT)
+			if (deadline_wait(&node->changed, &node->lock, &until) == ETIMEDOUT)
 				break;
 		if (second && second % SAY_SECONDS == 0 && !waiting->done(node)) {
 			pthread_mutex_unlock(&node->lock);

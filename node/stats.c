@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "node/deadline.h"
 #include "node/node_state.h"
 #include "node/stats_json.h"
 
@@ -128,12 +129,10 @@ static void ask_all(struct node_stats *s)
 	pthread_mutex_unlock(&s->lock);
 	node_broadcast(node, &msg);
 
-	struct timespec until;
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += ANSWER_SECONDS;
+	struct timespec until = deadline_after_ms(ANSWER_SECONDS * 1000);
 	pthread_mutex_lock(&s->lock);
 	while (s->missing)
-		if (pthread_cond_timedwait(&s->answered, &s->lock, &until) == ETIMEDOUT)
+		if (deadline_wait(&s->answered, &s->lock, &until) == ETIMEDOUT)
 			break;
 	s->id++; /* later answers are not for us */
 	pthread_mutex_unlock(&s->lock);

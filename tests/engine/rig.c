@@ -40,8 +40,8 @@ static void *watch_thread(void *unused)
 	for (;;) {
 		if (!watch.vcpu) {
 			pthread_cond_wait(&watch.changed, &watch.lock);
-		} else if (pthread_cond_timedwait(&watch.changed, &watch.lock, &watch.deadline) ==
-				   ETIMEDOUT &&
+		} else if (pthread_cond_clockwait(&watch.changed, &watch.lock, CLOCK_MONOTONIC,
+						  &watch.deadline) == ETIMEDOUT &&
 			   watch.vcpu) {
 			watch.barked = true;
 			rig_ops->vcpu_kick(watch.vcpu);
@@ -56,7 +56,7 @@ void rig_watch(struct engine_vcpu *vcpu, unsigned int seconds)
 	pthread_mutex_lock(&watch.lock);
 	if (!watch.started)
 		watch.started = pthread_create(&watch.thread, NULL, watch_thread, NULL) == 0;
-	clock_gettime(CLOCK_REALTIME, &watch.deadline);
+	clock_gettime(CLOCK_MONOTONIC, &watch.deadline);
 	watch.deadline.tv_sec += seconds;
 	watch.vcpu = vcpu;
 	if (vcpu)

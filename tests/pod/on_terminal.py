@@ -20,8 +20,8 @@ def main():
     pid, terminal = pty.fork()
     if pid == 0:
         os.execvp(command[0], command)
-    until, shown, typed = time.time() + PATIENCE_S, b"", False
-    while time.time() < until:
+    until, shown, typed = time.monotonic() + PATIENCE_S, b"", False
+    while time.monotonic() < until:
         if not select.select([terminal], [], [], 1)[0]:
             continue
         try:
@@ -36,7 +36,7 @@ def main():
         if not typed and PROMPT in shown:
             os.write(terminal, line.encode() + b"\n")
             typed = True
-    if time.time() >= until:
+    if time.monotonic() >= until:
         os.kill(pid, 15)
         print("it did not end")
         sys.exit(1)

@@ -28,7 +28,7 @@ class Terminal:
             os.login_tty(terminal) if hasattr(os, "login_tty") else self.login(terminal)
             os.execvp(command[0], command)
         os.close(terminal)
-        self.until = time.time() + PATIENCE_S
+        self.until = time.monotonic() + PATIENCE_S
 
     @staticmethod
     def login(terminal):
@@ -58,7 +58,7 @@ class Terminal:
     def wait(self, text):
         """Reads until this comes, and forgets all up to its end; what was before it."""
         while text not in self.seen:
-            if time.time() > self.until or not self.read():
+            if time.monotonic() > self.until or not self.read():
                 print(f"FAILED: no {text!r} in {self.seen[-300:]!r}")
                 os.kill(self.pid, 15)
                 sys.exit(1)
@@ -93,7 +93,7 @@ def main():
     t.check("a BREAK and h: sysrq's help", True)
     t.asks(b"echo on", b"on\r\n")
     t.type(b"exit\n")
-    while time.time() < t.until and t.read():
+    while time.monotonic() < t.until and t.read():
         pass
     status = os.waitstatus_to_exitcode(os.waitpid(t.pid, 0)[1])
     t.check(f"exit status {status}", status == 0)

@@ -433,13 +433,21 @@ static int run_cases(struct soft_diff *d, uint32_t number)
 	return 0;
 }
 
+static uint64_t seconds_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec;
+}
+
 /* As many sequences as lie behind each other in code that is new to the engine. */
 static int run_random(struct soft_diff *d)
 {
-	time_t end = time(NULL) + (time_t)d->options.seconds;
+	uint64_t end = seconds_now() + d->options.seconds;
 
 	d->code_at = DIFF_CODE_VA;
-	while (d->instructions < d->options.count && (!d->options.seconds || time(NULL) < end)) {
+	while (d->instructions < d->options.count && (!d->options.seconds || seconds_now() < end)) {
 		uint32_t batch = d->options.trace ? 1 : DIFF_BATCH;
 		int err;
 
