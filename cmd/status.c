@@ -45,11 +45,12 @@ struct search {
 
 /*
  * Sockets are named POD.NODE.sock; the first that fits is taken, and two pods are one too many.
- * What killed nodes have left is removed on the way.
+ * What killed nodes have left is removed before.
  */
 static int find_socket(struct search *s)
 {
 	char dir[256], pod_found[256] = "";
+	status_socket_sweep();
 	status_socket_dir(dir, sizeof(dir));
 	DIR *d = opendir(dir);
 	if (!d)
@@ -62,8 +63,6 @@ static int find_socket(struct search *s)
 			continue;
 		char path[sizeof(s->path)];
 		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-		if (status_socket_remove_dead(path) == 0)
-			continue;
 		if (s->found && strcmp(pod, pod_found) != 0) {
 			s->found = 2;
 			break;

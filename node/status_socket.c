@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The status socket's server (status_socket.h): one thread, one connection at a time, everything
- * bounded by a send timeout, so that a client that does not read holds up nobody but itself.
+ * The status socket's server (status_socket.h): one thread, one connection at a time. An answer has
+ * SEND_MS to leave, and the node's end breaks it off: who reads slowly holds up nobody for longer.
+ *
+ * Who removes a dead socket's file, or makes one, holds a lock on the folder (flock): or he might
+ * remove the file that another has just put in the dead one's place.
  */
 #include "node/status_socket.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
@@ -13,13 +18,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
-#define SEND_SECONDS 2
+#define SEND_MS	     2000
+#define LOCK_TURN_US 2000
+#define LOCK_MS	     1000 /* nobody holds it so long, but who is stopped */
 
 struct status_socket {
 	struct sockaddr_un address;
@@ -83,17 +91,29 @@ bool status_socket_name_parse(const char *name, char *pod, char *node, size_t si
 	return true;
 }
 
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 static void send_answer(struct status_socket *s, int fd)
 {
-	struct timeval patience = { .tv_sec = SEND_SECONDS };
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	char *text = s->answer(s->context);
 	size_t length = text ? strlen(text) : 0, sent = 0;
-	while (sent < length) {
-		ssize_t n = send(fd, text + sent, length - sent, MSG_NOSIGNAL);
-		if (n <= 0)
+	uint64_t end = now_ms() + SEND_MS, now;
+	while (sent < length && (now = now_ms()) < end) {
+		struct pollfd fds[] = { { .fd = fd, .events = POLLOUT },
+					{ .fd = s->stop_fd, .events = POLLIN } };
+		if (poll(fds, 2, (int)(end - now)) < 0 && errno != EINTR)
 			break;
-		sent += (size_t)n;
+		if (fds[1].revents)
+			break;
+		ssize_t n = send(fd, text + sent, length - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n < 0 && errno != EAGAIN)
+			break;
+		sent += n > 0 ? (size_t)n : 0;
 	}
 	free(text);
 }
@@ -122,25 +142,63 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-/* A socket file that nobody answers at is left from a node that died. */
-int status_socket_remove_dead(const char *path)
+/*
+ * A socket file that no process has open is left from a node that died. A datagram socket is not
+ * connected to a node's (EPROTOTYPE), so nobody is disturbed; and it makes no difference whether
+ * the node listens yet, or is stopped. 0: nobody is there any more; -EADDRINUSE: a node is.
+ */
+static int remove_dead(const char *path)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	if (strlen(path) >= sizeof(address.sun_path))
 		return -ENAMETOOLONG;
 	strcpy(address.sun_path, path);
-	/* Behind a full queue (EAGAIN) somebody lives, if only stopped. */
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
 	int r = connect(fd, (const struct sockaddr *)&address, sizeof(address)) ? -errno
 										: -EADDRINUSE;
 	close(fd);
-	if (r == -EAGAIN)
+	if (r == -EPROTOTYPE)
 		r = -EADDRINUSE;
 	if (r == -ECONNREFUSED)
 		r = unlink(path) ? -errno : 0;
 	return r == -ENOENT ? 0 : r;
+}
+
+/* Locked until it is closed; -1: it is not there, or somebody else has it for longer than that. */
+static int dir_lock(const char *dir, uint64_t patience_ms)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	uint64_t end = now_ms() + patience_ms;
+	while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if ((errno != EWOULDBLOCK && errno != EINTR) || now_ms() >= end) {
+			close(fd);
+			return -1;
+		}
+		usleep(LOCK_TURN_US);
+	}
+	return fd;
+}
+
+void status_socket_sweep(void)
+{
+	char dir[PATH_MAX], pod[256], node[256], path[2 * PATH_MAX];
+	status_socket_dir(dir, sizeof(dir));
+	if (status_socket_dir_check() < 0)
+		return;
+	int lock = dir_lock(dir, LOCK_MS);
+	DIR *d = lock >= 0 ? opendir(dir) : NULL;
+	for (struct dirent *e; d && (e = readdir(d));) {
+		if (!status_socket_name_parse(e->d_name, pod, node, sizeof(pod)))
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+		remove_dead(path);
+	}
+	if (d)
+		closedir(d);
+	if (lock >= 0)
+		close(lock);
 }
 
 /* As snprintf(): the length that the path has, or would have. */
@@ -173,16 +231,20 @@ static int listen_at(struct status_socket *s, const char *pod, const char *node)
 	int r = status_socket_dir_check();
 	if (r < 0)
 		return r;
+	status_socket_sweep();
 	s->address.sun_family = AF_UNIX;
 	path_make(pod, node, s->address.sun_path, sizeof(s->address.sun_path));
-	r = status_socket_remove_dead(s->address.sun_path);
-	if (r < 0)
-		return r;
 	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (s->fd < 0)
 		return -errno;
-	if (bind(s->fd, (struct sockaddr *)&s->address, sizeof(s->address)) < 0)
-		return -errno;
+	int folder = dir_lock(dir, LOCK_MS);
+	r = remove_dead(s->address.sun_path);
+	if (!r && bind(s->fd, (struct sockaddr *)&s->address, sizeof(s->address)) < 0)
+		r = -errno;
+	if (folder >= 0)
+		close(folder);
+	if (r < 0)
+		return r;
 	if (chmod(s->address.sun_path, 0600) < 0 || listen(s->fd, 4) < 0) {
 		r = -errno;
 		unlink(s->address.sun_path);

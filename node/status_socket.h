@@ -22,11 +22,8 @@ int status_socket_dir_check(void);
  * bytes each. */
 bool status_socket_name_parse(const char *name, char *pod, char *node, size_t size);
 
-/*
- * Removes a socket file that a node left which was killed. 0: nobody is there any more;
- * -EADDRINUSE: a node lives behind it; others as connect(2) and unlink(2).
- */
-int status_socket_remove_dead(const char *path);
+/* Removes all that nodes of this user left which were killed. */
+void status_socket_sweep(void);
 
 /* How many bytes the path for these names is longer than a socket's can be; 0: it fits. */
 size_t status_socket_excess(const char *pod, const char *node);
@@ -43,7 +40,10 @@ typedef char *status_answer_fn(void *context);
  */
 int status_socket_open(const char *pod, const char *node, status_answer_fn *answer, void *context,
 		       struct status_socket **ret_socket);
-/* Stops the thread, removes the file. NULL is fine. */
+/*
+ * Stops the thread, removes the file. Waits for an answer that is being made, not for its reader.
+ * NULL is fine.
+ */
 void status_socket_close(struct status_socket *socket);
 
 #endif

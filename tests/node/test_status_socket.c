@@ -4,12 +4,16 @@
  * nothing.
  */
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "node/status_socket.h"
@@ -60,6 +64,85 @@ static void test_replaces_a_dead_one(void **state)
 	close(fd);
 	struct status_socket *s;
 	assert_int_equal(status_socket_open(pod_name, "dead", answer, "{}", &s), 0);
+	status_socket_close(s);
+}
+
+static atomic_bool read_enough;
+
+static void *read_slowly(void *arg)
+{
+	char part[512];
+	while (!atomic_load(&read_enough) && read(*(int *)arg, part, sizeof(part)) > 0)
+		usleep(100000);
+	return NULL;
+}
+
+static char *long_answer(void *context)
+{
+	char *text = malloc(8u << 20);
+	memset(text, 'x', 8u << 20);
+	text[(8u << 20) - 1] = '\0';
+	return text;
+}
+
+static double seconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* Who asks and reads slowly holds up neither the next who asks nor the end. */
+static void test_slow_readers(void **state)
+{
+	struct sockaddr_un address = address_of("slow");
+	struct status_socket *s;
+	pthread_t thread[2];
+	int fd[2];
+	assert_int_equal(status_socket_open(pod_name, "slow", long_answer, NULL, &s), 0);
+	for (int i = 0; i < 2; i++) {
+		fd[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(connect(fd[i], (struct sockaddr *)&address, sizeof(address)), 0);
+		assert_int_equal(pthread_create(&thread[i], NULL, read_slowly, &fd[i]), 0);
+	}
+	/* The second gets the beginning of its answer after the first's time is over. */
+	double begun = seconds();
+	char byte;
+	assert_int_equal(recv(fd[1], &byte, 1, MSG_PEEK), 1);
+	assert_true(seconds() - begun < 10);
+	begun = seconds();
+	status_socket_close(s);
+	assert_true(seconds() - begun < 1.5);
+	for (int i = 0; i < 2; i++) {
+		atomic_store(&read_enough, true);
+		pthread_join(thread[i], NULL);
+		close(fd[i]);
+	}
+}
+
+/* Of dead and living nodes, whether these listen or not, the dead ones' files go. */
+static void test_sweep(void **state)
+{
+	static const char *const names[] = { "swept", "bound", "alive" };
+	struct sockaddr_un address[3];
+	struct status_socket *s, *s2;
+	int fd[2];
+	assert_int_equal(status_socket_open(pod_name, "alive", answer, "{}", &s), 0);
+	for (int i = 0; i < 3; i++)
+		address[i] = address_of(names[i]);
+	for (int i = 0; i < 2; i++) {
+		fd[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(bind(fd[i], (struct sockaddr *)&address[i], sizeof(address[i])),
+				 0);
+	}
+	close(fd[0]);
+	status_socket_sweep();
+	assert_int_equal(access(address[0].sun_path, F_OK), -1);
+	assert_int_equal(access(address[1].sun_path, F_OK), 0);
+	assert_int_equal(access(address[2].sun_path, F_OK), 0);
+	assert_int_equal(status_socket_open(pod_name, "bound", answer, "{}", &s2), -EADDRINUSE);
+	close(fd[1]);
+	unlink(address[1].sun_path);
 	status_socket_close(s);
 }
 
@@ -126,6 +209,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_answers),
 		cmocka_unit_test(test_replaces_a_dead_one),
+		cmocka_unit_test(test_slow_readers),
+		cmocka_unit_test(test_sweep),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_long_names),
 		cmocka_unit_test(test_folder_of_another),
