@@ -27,7 +27,11 @@ void print_progress(void *context, const char *line);
  */
 int complain_option(char **argv, int option);
 
-/* "eagre: " and one line on stderr. */
+/*
+ * "eagre: " and one line on stderr. Briefly: for who has to end, or to look after others, whether
+ * the line gets out or not (message.h).
+ */
 __attribute__((format(printf, 1, 2))) void complain(const char *format, ...);
+__attribute__((format(printf, 1, 2))) void complain_briefly(const char *format, ...);
 
 #endif

@@ -43,6 +43,16 @@ void complain(const char *format, ...)
 	message_print(line);
 }
 
+void complain_briefly(const char *format, ...)
+{
+	char line[1024];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	message_print_briefly(line);
+}
+
 int complain_option(char **argv, int option)
 {
 	const char *word = argv[optind - 1];

@@ -10,13 +10,18 @@
  */
 #include "cmd/message.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <termios.h>
 #include <unistd.h>
 
+#include "node/deadline.h"
+
 #define LINE_MAX_BYTES 4096
+#define BRIEF_MS       500
 
 /* Bytes of the character that a terminal may be given, or 0: control, or not UTF-8 (RFC 3629). */
 static size_t printable_size(const char *text)
@@ -73,4 +78,26 @@ void message_print(const char *line)
 		text[used++] = '\r';
 	text[used++] = '\n';
 	(void)!write(STDERR_FILENO, text, used);
+}
+
+static void *print_thread(void *line)
+{
+	message_print(line);
+	free(line);
+	return NULL;
+}
+
+void message_print_briefly(const char *line)
+{
+	struct timespec until = deadline_after_ms(BRIEF_MS);
+	char *own = strdup(line);
+	pthread_t thread;
+	if (!own || pthread_create(&thread, NULL, print_thread, own)) {
+		free(own);
+		message_print(line);
+		return;
+	}
+	/* It is left to its write; it ends with the process at the latest. */
+	if (deadline_join(thread, &until))
+		pthread_detach(thread);
 }

@@ -10,6 +10,9 @@
 /* "eagre: ", the line made harmless, and an end of line as the terminal now wants it; one write. */
 void message_print(const char *line);
 
+/* The same, but a terminal that nobody reads holds up the caller for half a second at most. */
+void message_print_briefly(const char *line);
+
 /*
  * Copies `line` so that a terminal shows it and obeys nothing in it: control characters, and bytes
  * that are no UTF-8, become \xNN. Cuts what does not fit into `size`. Returns the length.

@@ -139,7 +139,7 @@ int cmd_node(int argc, char **argv)
 	struct node_result result = { 0 };
 	int r = node_run(&options, &result);
 	if (result.line[0])
-		complain("%s", result.line);
+		complain_briefly("%s", result.line);
 	/* The node's threads live until the process ends, and the configuration with them. */
 	fflush(NULL);
 	_exit(r < 0 ? STATUS_FAILED : result.status);

@@ -27,6 +27,7 @@
 #include "cmd/cmd.h"
 #include "cmd/guest_options.h"
 #include "node/node.h"
+#include "node/status_socket.h"
 
 #define NODES_DEFAULT  3
 #define MEMORY_DEFAULT (1ull << 30)
@@ -247,7 +248,7 @@ static void run_node(const struct node_options *options, struct run_shared *shar
 	int r = node_run(options, &result);
 	if (result.line[0] && (options->self == 0 || r < 0) &&
 	    !atomic_flag_test_and_set(&shared->said))
-		complain("%s", result.line);
+		complain_briefly("%s", result.line);
 	fflush(NULL);
 	_exit(r < 0 ? STATUS_FAILED : result.status);
 }
@@ -298,8 +299,8 @@ struct watch {
 
 static void kill_node(struct watch *w, uint32_t i, const char *why)
 {
-	complain("node %u (%s) %s", i, w->config->node[i].name, why);
 	kill(children[i], SIGKILL);
+	complain_briefly("node %u (%s) %s", i, w->config->node[i].name, why);
 }
 
 static void node_changed(struct watch *w, uint32_t i, int status)
@@ -319,10 +320,10 @@ static void node_changed(struct watch *w, uint32_t i, int status)
 		w->first_status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 	}
 	if (WIFSIGNALED(status) && !ours)
-		complain("node %u (%s) was ended by SIG%s%s", i, w->config->node[i].name,
-			 sigabbrev_np(WTERMSIG(status)),
-			 WTERMSIG(status) == SIGKILL ? ": perhaps this host ran out of memory"
-						     : "");
+		complain_briefly(
+			"node %u (%s) was ended by SIG%s%s", i, w->config->node[i].name,
+			sigabbrev_np(WTERMSIG(status)),
+			WTERMSIG(status) == SIGKILL ? ": perhaps this host ran out of memory" : "");
 }
 
 static void take_changes(struct watch *w)
@@ -447,6 +448,7 @@ int cmd_run(int argc, char **argv)
 	for (uint32_t i = 0; i < config->node_count; i++)
 		started += children[i] > 0;
 	status = wait_for_nodes(config, started);
+	status_socket_sweep(); /* who was killed has left its socket */
 	if (r < 0)
 		status = STATUS_FAILED;
 out:

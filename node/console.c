@@ -379,6 +379,18 @@ static void terminal_raw(struct console *c)
 	c->raw = tcsetattr(c->config.in_fd, TCSANOW, &raw) == 0;
 }
 
+/* A line that is stopped shows nothing more: what is on its way there is not waited for for ever. */
+static void terminal_restore(struct console *c, bool stuck)
+{
+	uint64_t end_ns = now_ns() + CLOSE_MS * NS_PER_MS;
+	int left;
+	if (!c->raw)
+		return;
+	while (!stuck && ioctl(c->config.in_fd, TIOCOUTQ, &left) == 0 && left && now_ns() < end_ns)
+		usleep(1000);
+	tcsetattr(c->config.in_fd, TCSANOW, &c->saved);
+}
+
 int console_open(const struct console_config *config, struct console **ret_console)
 {
 	struct console *c = calloc(1, sizeof(*c));
@@ -425,8 +437,7 @@ void console_close(struct console *c)
 	bool stuck = deadline_join(c->thread, &until) != 0;
 	if (stuck)
 		pthread_detach(c->thread);
-	if (c->raw)
-		tcsetattr(c->config.in_fd, stuck ? TCSANOW : TCSADRAIN, &c->saved);
+	terminal_restore(c, stuck);
 }
 
 void console_resized(struct console *c)

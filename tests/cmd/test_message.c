@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lines for the user: what a terminal must not obey, and where its lines end. */
+#include <fcntl.h>
 #include <pty.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cmd/message.h"
@@ -77,12 +79,35 @@ static void test_ends_of_lines(void **state)
 	close(saved);
 }
 
+/* Who has to end does not wait for a terminal that nobody reads. */
+static void test_briefly(void **state)
+{
+	int user, terminal, saved = dup(STDERR_FILENO);
+	struct timespec begun, ended;
+	assert_int_equal(openpty(&user, &terminal, NULL, NULL, NULL), 0);
+	int full = open(ttyname(terminal), O_WRONLY | O_NONBLOCK | O_NOCTTY);
+	for (int i = 0; i < 20; i++) {
+		while (write(full, "x", 1) == 1)
+			continue;
+		usleep(10000); /* what the terminal has taken makes room, a moment later */
+	}
+	dup2(terminal, STDERR_FILENO);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	message_print_briefly("a line");
+	clock_gettime(CLOCK_MONOTONIC, &ended);
+	dup2(saved, STDERR_FILENO);
+	assert_true(ended.tv_sec - begun.tv_sec < 10);
+	close(full);
+	close(saved); /* the terminal stays: somebody is still writing to it */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_escapes),
 		cmocka_unit_test(test_cuts),
 		cmocka_unit_test(test_ends_of_lines),
+		cmocka_unit_test(test_briefly),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
