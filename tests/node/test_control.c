@@ -134,8 +134,8 @@ static void test_chatty_peer(void **state)
 	assert_ends(&half, 3000, "torn");
 	atomic_store(&chatter.stop, true);
 	pthread_join(thread, NULL);
-	/* Pings go out every 2 ms here, as nobody answers them; far fewer would do. */
-	if (chatter.pings < 20 || chatter.beats < 2)
+	/* Pings go out every 100 ms here, as nobody answers them; fewer would do. */
+	if (chatter.pings < 5 || chatter.beats < 2)
 		fail_msg("%u pings, %u heartbeats", chatter.pings, chatter.beats);
 }
 
