@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Places of vCPUs: every transition, what each message means in each state, and what is a lie. */
+#include "tests/test.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/vcpu_place.h"
+
+/* Three nodes, six vCPUs: two begin on each. */
+#define NODES 3
+#define VCPUS 6
+static const uint16_t first[VCPUS] = { 0, 0, 1, 1, 2, 2 };
+
+struct pod {
+	struct vcpu_places node[NODES];
+};
+
+static int set_up(void **state)
+{
+	static struct pod pod;
+
+	memset(&pod, 0, sizeof(pod));
+	for (uint16_t n = 0; n < NODES; n++)
+		vcpu_places_init(&pod.node[n], n, NODES, VCPUS, first);
+	*state = &pod;
+	return 0;
+}
+
+static void assert_place(const struct vcpu_places *places, uint32_t vcpu, enum place_state state,
+			 uint16_t node, uint64_t epoch)
+{
+	struct vcpu_place place = vcpu_place_read(places, vcpu);
+
+	assert_int_equal(place.state, state);
+	assert_int_equal(place.node, node);
+	assert_int_equal(place.epoch, epoch);
+}
+
+/* Goes round, by the ways that there are, until the vCPU is in this state. */
+static void bring(struct vcpu_places *places, uint32_t vcpu, enum place_state state)
+{
+	uint16_t other = places->self == 0 ? 1 : 0;
+
+	for (;;) {
+		struct vcpu_place place = vcpu_place_read(places, vcpu);
+
+		if (place.state == state)
+			return;
+		switch (place.state) {
+		case PLACE_AWAY:
+			assert_int_equal(
+				vcpu_place_on_move(places, vcpu, place.node, place.epoch + 1),
+				PLACE_NEWS);
+			break;
+		case PLACE_ARRIVING:
+			vcpu_place_here(places, vcpu);
+			break;
+		case PLACE_HERE:
+			assert_int_equal(vcpu_place_leave(places, vcpu, other), 0);
+			break;
+		case PLACE_LEAVING:
+			vcpu_place_sent(places, vcpu);
+			break;
+		case PLACE_SENT:
+			assert_int_equal(vcpu_place_on_place(places, vcpu, place.node, place.epoch),
+					 PLACE_TAKEN);
+			break;
+		}
+	}
+}
+
+static void test_begins_where_it_was_put(void **state)
+{
+	struct pod *pod = *state;
+
+	for (uint16_t n = 0; n < NODES; n++)
+		for (uint32_t v = 0; v < VCPUS; v++)
+			assert_place(&pod->node[n], v, first[v] == n ? PLACE_HERE : PLACE_AWAY,
+				     first[v], 0);
+}
+
+static void test_routes(void **state)
+{
+	struct vcpu_places *places = &((struct pod *)*state)->node[1];
+	uint16_t to = 99;
+
+	assert_int_equal(vcpu_place_route(places, 0, &to), PLACE_FORWARD);
+	assert_int_equal(to, 0);
+	to = 99;
+	bring(places, 0, PLACE_ARRIVING);
+	assert_int_equal(vcpu_place_route(places, 0, &to), PLACE_LEAVE_IT);
+	vcpu_place_here(places, 0);
+	assert_int_equal(vcpu_place_route(places, 0, &to), PLACE_WAKE);
+	assert_int_equal(vcpu_place_leave(places, 0, 2), 0);
+	assert_int_equal(vcpu_place_route(places, 0, &to), PLACE_LEAVE_IT);
+	assert_int_equal(to, 99);
+	vcpu_place_sent(places, 0);
+	assert_int_equal(vcpu_place_route(places, 0, &to), PLACE_FORWARD);
+	assert_int_equal(to, 2);
+}
+
+/* A move that is taken, as all three see it. */
+static void test_move(void **state)
+{
+	struct pod *pod = *state;
+
+	assert_int_equal(vcpu_place_leave(&pod->node[0], 1, 1), 0);
+	assert_place(&pod->node[0], 1, PLACE_LEAVING, 1, 0);
+	vcpu_place_sent(&pod->node[0], 1);
+	assert_place(&pod->node[0], 1, PLACE_SENT, 1, 1);
+	assert_int_equal(vcpu_place_on_move(&pod->node[1], 1, 0, 1), PLACE_NEWS);
+	assert_place(&pod->node[1], 1, PLACE_ARRIVING, 0, 1);
+	assert_int_equal(vcpu_place_here(&pod->node[1], 1), 1);
+	assert_place(&pod->node[1], 1, PLACE_HERE, 1, 1);
+	assert_int_equal(vcpu_place_on_place(&pod->node[0], 1, 1, 1), PLACE_TAKEN);
+	assert_int_equal(vcpu_place_on_place(&pod->node[2], 1, 1, 1), PLACE_NEWS);
+	assert_place(&pod->node[0], 1, PLACE_AWAY, 1, 1);
+	assert_place(&pod->node[2], 1, PLACE_AWAY, 1, 1);
+	/* the others have not moved */
+	assert_place(&pod->node[0], 0, PLACE_HERE, 0, 0);
+	assert_place(&pod->node[1], 2, PLACE_HERE, 1, 0);
+}
+
+static void test_stays(void **state)
+{
+	struct vcpu_places *places = &((struct pod *)*state)->node[0];
+
+	assert_int_equal(vcpu_place_leave(places, 0, 2), 0);
+	vcpu_place_stay(places, 0);
+	assert_place(places, 0, PLACE_HERE, 0, 0);
+	assert_int_equal(vcpu_place_leave(places, 0, 0), -EINVAL);
+	assert_int_equal(vcpu_place_leave(places, 0, NODES), -EINVAL);
+	assert_int_equal(vcpu_place_leave(places, 0, NODE_NONE), -EINVAL);
+	assert_place(places, 0, PLACE_HERE, 0, 0);
+}
+
+/* Refused: it comes back with an epoch of its own, is said to be there, and may be sent again. */
+static void test_refused(void **state)
+{
+	struct pod *pod = *state;
+	uint16_t to = 99;
+
+	bring(&pod->node[0], 0, PLACE_SENT);
+	assert_int_equal(vcpu_place_on_move(&pod->node[1], 0, 0, 1), PLACE_NEWS);
+	vcpu_place_refuse(&pod->node[1], 0);
+	assert_place(&pod->node[1], 0, PLACE_AWAY, 0, 2);
+	assert_int_equal(vcpu_place_route(&pod->node[1], 0, &to), PLACE_FORWARD);
+	assert_int_equal(to, 0);
+	assert_int_equal(vcpu_place_on_refused(&pod->node[0], 0, 1, 2), PLACE_NEWS);
+	assert_place(&pod->node[0], 0, PLACE_ARRIVING, 0, 2);
+	assert_int_equal(vcpu_place_route(&pod->node[0], 0, &to), PLACE_LEAVE_IT);
+	assert_int_equal(vcpu_place_here(&pod->node[0], 0), 2);
+	assert_int_equal(vcpu_place_on_place(&pod->node[1], 0, 0, 2), PLACE_OLD);
+	assert_int_equal(vcpu_place_on_place(&pod->node[2], 0, 0, 2), PLACE_NEWS);
+	assert_int_equal(vcpu_place_leave(&pod->node[0], 0, 1), 0);
+	vcpu_place_sent(&pod->node[0], 0);
+	assert_int_equal(vcpu_place_on_move(&pod->node[1], 0, 0, 3), PLACE_NEWS);
+}
+
+/* 0 -> 1 -> 2 -> 0, and only now 1's answer to the first move is here. */
+static void test_answer_overtaken_by_the_return(void **state)
+{
+	struct pod *pod = *state;
+
+	bring(&pod->node[0], 0, PLACE_SENT);
+	assert_int_equal(vcpu_place_on_place(&pod->node[0], 0, 2, 2), PLACE_TAKEN);
+	assert_place(&pod->node[0], 0, PLACE_AWAY, 2, 2);
+	assert_int_equal(vcpu_place_on_move(&pod->node[0], 0, 2, 3), PLACE_NEWS);
+	assert_int_equal(vcpu_place_on_place(&pod->node[0], 0, 1, 1), PLACE_OLD);
+	assert_place(&pod->node[0], 0, PLACE_ARRIVING, 2, 3);
+	vcpu_place_here(&pod->node[0], 0);
+	assert_int_equal(vcpu_place_on_place(&pod->node[0], 0, 1, 1), PLACE_OLD);
+	assert_place(&pod->node[0], 0, PLACE_HERE, 0, 3);
+}
+
+/* News of 2 comes before the older news of 1. */
+static void test_older_epochs_are_ignored(void **state)
+{
+	struct vcpu_places *places = &((struct pod *)*state)->node[2];
+
+	assert_int_equal(vcpu_place_on_place(places, 0, 1, 7), PLACE_NEWS);
+	for (uint64_t epoch = 0; epoch < 7; epoch++)
+		for (uint16_t src = 0; src < 2; src++)
+			assert_int_equal(vcpu_place_on_place(places, 0, src, epoch), PLACE_OLD);
+	assert_int_equal(vcpu_place_on_place(places, 0, 1, 7), PLACE_OLD);
+	assert_place(places, 0, PLACE_AWAY, 1, 7);
+	/* in no state is an older one anything else */
+	for (int s = PLACE_SENT; s <= PLACE_LEAVING; s++) {
+		struct vcpu_places other;
+
+		vcpu_places_init(&other, 2, NODES, VCPUS, first);
+		vcpu_place_on_place(&other, 0, 1, 7);
+		bring(&other, 0, (enum place_state)s);
+		assert_int_equal(vcpu_place_on_place(&other, 0, 1, 7), PLACE_OLD);
+		assert_int_equal(vcpu_place_on_place(&other, 0, 0, 6), PLACE_OLD);
+		assert_int_equal(vcpu_place_read(&other, 0).state, s);
+	}
+}
+
+/* What would make two of one vCPU, or none. */
+static void test_lies(void **state)
+{
+	struct vcpu_places *places = &((struct pod *)*state)->node[1];
+
+	/* AWAY 0,0: only node 0 can send it, and only as its next epoch */
+	assert_int_equal(vcpu_place_on_move(places, 0, 2, 1), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_move(places, 0, 0, 0), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_move(places, 0, 0, 2), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_place(places, 0, 2, 0), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_refused(places, 0, 0, 1), PLACE_LIE);
+	assert_place(places, 0, PLACE_AWAY, 0, 0);
+
+	/* ARRIVING 0,1: here in epoch 1 */
+	bring(places, 0, PLACE_ARRIVING);
+	for (int s = PLACE_ARRIVING; s <= PLACE_LEAVING; s++) {
+		bring(places, 0, (enum place_state)s);
+		for (uint64_t epoch = 1; epoch < 4; epoch++) {
+			for (uint16_t src = 0; src < NODES; src++) {
+				assert_int_equal(vcpu_place_on_move(places, 0, src, epoch),
+						 PLACE_LIE);
+				assert_int_equal(vcpu_place_on_place(places, 0, src, epoch),
+						 PLACE_LIE);
+				assert_int_equal(vcpu_place_on_refused(places, 0, src, epoch),
+						 PLACE_LIE);
+			}
+		}
+		assert_int_equal(vcpu_place_read(places, 0).state, s);
+	}
+
+	/* SENT 0,2: only node 0 answers with epoch 2, or refuses with 3, and it does not come back
+	 * before that */
+	vcpu_place_sent(places, 0);
+	assert_int_equal(vcpu_place_on_place(places, 0, 2, 2), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_refused(places, 0, 2, 3), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_refused(places, 0, 0, 2), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_refused(places, 0, 0, 4), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_move(places, 0, 0, 3), PLACE_LIE);
+	assert_place(places, 0, PLACE_SENT, 0, 2);
+	/* both answers */
+	assert_int_equal(vcpu_place_on_place(places, 0, 0, 2), PLACE_TAKEN);
+	assert_int_equal(vcpu_place_on_refused(places, 0, 0, 3), PLACE_LIE);
+	/* twice */
+	assert_int_equal(vcpu_place_on_move(places, 0, 0, 3), PLACE_NEWS);
+	assert_int_equal(vcpu_place_on_move(places, 0, 0, 3), PLACE_LIE);
+}
+
+static void test_out_of_range(void **state)
+{
+	struct vcpu_places *places = &((struct pod *)*state)->node[1];
+	uint64_t beyond = PLACE_EPOCH_MAX + 1;
+
+	assert_int_equal(vcpu_place_on_move(places, VCPUS, 0, 1), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_place(places, UINT32_MAX, 0, 1), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_refused(places, VCPUS, 0, 1), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_place(places, 0, NODES, 1), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_place(places, 0, NODE_NONE, 1), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_place(places, 0, 1, 1), PLACE_LIE); /* by itself */
+	assert_int_equal(vcpu_place_on_place(places, 0, 0, beyond), PLACE_LIE);
+	assert_int_equal(vcpu_place_on_place(places, 0, 0, UINT64_MAX), PLACE_LIE);
+	assert_place(places, 0, PLACE_AWAY, 0, 0);
+}
+
+/* The last epochs: no word overflows into the next field. */
+static void test_end_of_epochs(void **state)
+{
+	struct vcpu_places *places = &((struct pod *)*state)->node[1];
+
+	assert_int_equal(vcpu_place_on_place(places, 0, 0, PLACE_EPOCH_MAX - 3), PLACE_NEWS);
+	assert_int_equal(vcpu_place_on_move(places, 0, 0, PLACE_EPOCH_MAX - 2), PLACE_NEWS);
+	assert_int_equal(vcpu_place_here(places, 0), PLACE_EPOCH_MAX - 2);
+	assert_int_equal(vcpu_place_leave(places, 0, 2), 0);
+	vcpu_place_sent(places, 0);
+	assert_int_equal(vcpu_place_on_refused(places, 0, 2, PLACE_EPOCH_MAX), PLACE_NEWS);
+	assert_int_equal(vcpu_place_here(places, 0), PLACE_EPOCH_MAX);
+	assert_int_equal(vcpu_place_leave(places, 0, 2), -EOVERFLOW);
+	assert_place(places, 0, PLACE_HERE, 1, PLACE_EPOCH_MAX);
+	assert_int_equal(vcpu_place_on_place(places, 1, 0, PLACE_EPOCH_MAX - 1), PLACE_NEWS);
+	assert_int_equal(vcpu_place_on_move(places, 1, 0, PLACE_EPOCH_MAX), PLACE_LIE);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(test_begins_where_it_was_put, set_up),
+		cmocka_unit_test_setup(test_routes, set_up),
+		cmocka_unit_test_setup(test_move, set_up),
+		cmocka_unit_test_setup(test_stays, set_up),
+		cmocka_unit_test_setup(test_refused, set_up),
+		cmocka_unit_test_setup(test_answer_overtaken_by_the_return, set_up),
+		cmocka_unit_test_setup(test_older_epochs_are_ignored, set_up),
+		cmocka_unit_test_setup(test_lies, set_up),
+		cmocka_unit_test_setup(test_out_of_range, set_up),
+		cmocka_unit_test_setup(test_end_of_epochs, set_up),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
