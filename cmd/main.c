@@ -25,6 +25,7 @@ static const struct subcommand {
 	{ "run", cmd_run, "start a pod of several nodes on this machine and give its console" },
 	{ "node", cmd_node, "run this host's node of a pod" },
 	{ "status", cmd_status, "show what a running pod does" },
+	{ "move", cmd_move, "move a vCPU of a running guest to another node" },
 	{ "probe", cmd_probe, "tell whether this host can be a node, and what is missing" },
 };
 

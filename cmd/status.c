@@ -2,26 +2,15 @@
 /*
  * eagre status: asks a node of a running pod, over its local socket, what the whole pod does.
  *
- * The node answers with one JSON object and closes; --json passes it on, otherwise it becomes two
- * tables. A pod is found by its socket in the runtime directory; with several, the user names one.
+ * The node answers with one JSON object; --json passes it on, otherwise it becomes two tables.
  */
-#include <dirent.h>
-#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "cmd/cmd.h"
-#include "node/status_socket.h"
-
-#define ANSWER_SECONDS 5
+#include "cmd/pod_socket.h"
 
 static void usage(FILE *to)
 {
@@ -35,78 +24,6 @@ static void usage(FILE *to)
 	      "  --node NAME    ask this node (any gives the same answer, but for times)\n"
 	      "  --socket PATH  ask the node behind this socket\n",
 	      to);
-}
-
-struct search {
-	const char *pod, *node;
-	char path[512];
-	int found;
-};
-
-/*
- * Sockets are named POD.NODE.sock; the first that fits is taken, and two pods are one too many.
- * What killed nodes have left is removed before.
- */
-static int find_socket(struct search *s)
-{
-	char dir[256], pod_found[256] = "";
-	status_socket_sweep();
-	status_socket_dir(dir, sizeof(dir));
-	DIR *d = opendir(dir);
-	if (!d)
-		return 0;
-	for (struct dirent *e; (e = readdir(d));) {
-		char pod[256], node[256];
-		if (!status_socket_name_parse(e->d_name, pod, node, sizeof(pod)))
-			continue;
-		if ((s->pod && strcmp(pod, s->pod) != 0) || (s->node && strcmp(node, s->node) != 0))
-			continue;
-		char path[sizeof(s->path)];
-		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-		if (s->found && strcmp(pod, pod_found) != 0) {
-			s->found = 2;
-			break;
-		}
-		snprintf(pod_found, sizeof(pod_found), "%s", pod);
-		memcpy(s->path, path, sizeof(path));
-		s->found = 1;
-	}
-	closedir(d);
-	return s->found;
-}
-
-static json_t *ask(const char *path)
-{
-	json_t *answer = NULL;
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	if (strlen(path) >= sizeof(address.sun_path)) {
-		complain("%s: the path is too long for a socket", path);
-		return NULL;
-	}
-	strcpy(address.sun_path, path);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	/* A stopped node answers nobody, and once its queue is full nobody gets in, either. */
-	struct timeval patience = { .tv_sec = ANSWER_SECONDS };
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-		if (errno == EAGAIN)
-			complain("%s: no answer within %d s; the node is stuck or stopped", path,
-				 ANSWER_SECONDS);
-		else
-			complain("%s: %s; is a pod running on this machine?", path,
-				 strerror(errno));
-		goto out;
-	}
-	json_error_t error;
-	answer = json_loadfd(fd, 0, &error);
-	if (!answer)
-		complain("%s: no answer within %d s; the node is stuck or ending", path,
-			 ANSWER_SECONDS);
-out:
-	if (fd >= 0)
-		close(fd);
-	return answer;
 }
 
 static json_int_t number(const json_t *object, const char *key)
@@ -157,12 +74,13 @@ static void print_pod(const json_t *answer)
 	       text(answer, "engine"), number(answer, "memory_bytes") >> 20,
 	       json_array_size(json_object_get(answer, "nodes")), json_array_size(vcpus));
 	print_nodes(json_object_get(answer, "nodes"));
-	printf("\n%-5s %-12s %-10s %10s %8s\n", "vcpu", "node", "state", "stalls", "rekicks");
+	printf("\n%-5s %-12s %-10s %8s %10s %8s\n", "vcpu", "node", "state", "moves", "stalls",
+	       "rekicks");
 	size_t i;
 	json_t *v;
-	json_array_foreach(vcpus, i, v)
-		printf("%-5lld %-12s %-10s %10lld %8lld\n", number(v, "number"), text(v, "node"),
-		       text(v, "state"), number(v, "stalls"), number(v, "rekicks"));
+	json_array_foreach(vcpus, i, v) printf(
+		"%-5lld %-12s %-10s %8lld %10lld %8lld\n", number(v, "number"), text(v, "node"),
+		text(v, "state"), number(v, "moves"), number(v, "stalls"), number(v, "rekicks"));
 }
 
 int cmd_status(int argc, char **argv)
@@ -175,7 +93,7 @@ int cmd_status(int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
-	struct search search = { 0 };
+	struct pod_search search = { 0 };
 	int json = 0, option;
 	while ((option = getopt_long(argc, argv, ":h", options, NULL)) >= 0) {
 		switch (option) {
@@ -202,26 +120,9 @@ int cmd_status(int argc, char **argv)
 		complain("status takes no argument '%s'; see eagre status --help", argv[optind]);
 		return STATUS_USAGE;
 	}
-	if (!search.path[0] && status_socket_dir_check() == -EPERM) {
-		char dir[256];
-		status_socket_dir(dir, sizeof(dir));
-		complain(
-			"%s: it belongs to somebody else, or others may write to it: what is in it may "
-			"be no pod of yours",
-			dir);
+	if (!pod_find(&search))
 		return STATUS_FAILED;
-	}
-	if (!search.path[0] && find_socket(&search) != 1) {
-		if (search.found)
-			complain("several pods have nodes here; name one with --pod");
-		else
-			complain(
-				"no running pod with a node on this machine%s; start one with eagre run or "
-				"eagre node",
-				search.pod ? " and this name" : "");
-		return STATUS_FAILED;
-	}
-	json_t *answer = ask(search.path);
+	json_t *answer = pod_ask(search.path, "status");
 	if (!answer)
 		return STATUS_FAILED;
 	if (json) {

@@ -115,7 +115,8 @@ static void handle_pong(struct node *node, const struct control_clock_pong *pong
 	pthread_mutex_unlock(&node->lock);
 }
 
-static void handle_message(struct node *node, const struct control_message *msg)
+/* What is wrong with it after all, or NULL. */
+static const char *handle_message(struct node *node, const struct control_message *msg)
 {
 	switch (msg->type) {
 	case CONTROL_HEARTBEAT:
@@ -149,10 +150,17 @@ static void handle_message(struct node *node, const struct control_message *msg)
 	case CONTROL_STATS_REPLY:
 		stats_reply(node, msg);
 		break;
+	case CONTROL_MOVE:
+	case CONTROL_PLACE:
+	case CONTROL_REFUSED:
+	case CONTROL_MOVE_ASK:
+	case CONTROL_MOVE_TOLD:
+		return moves_message(node, msg);
 	case CONTROL_END:
 		node_end(node, &msg->end, false);
 		break;
 	}
+	return NULL;
 }
 
 /* False: no correct node says this now. */
@@ -162,10 +170,10 @@ static bool take_message(struct control_thread *c, const struct control_message 
 	const char *lie = control_rules_lie(&c->rules, phase, msg);
 	char cause[96];
 
-	if (!lie) {
-		handle_message(c->node, msg);
+	if (!lie)
+		lie = handle_message(c->node, msg);
+	if (!lie)
 		return true;
-	}
 	snprintf(cause, sizeof(cause), "it sent %s %s", control_type_name(msg->type), lie);
 	mesh_down(c->node->mesh, msg->src, -EPROTO, cause);
 	return false;
@@ -297,8 +305,9 @@ static void resync_vcpus(struct control_thread *c, uint64_t now)
 	 * Two vCPUs are never two moves apart. One that does not get to run, or waits for a page,
 	 * takes over what it has missed before it runs the guest again; it is not waited for long.
 	 */
-	for (uint32_t i = 0; i < node_vcpu_count(node); i++)
-		if (vcpu_resync_pending(node->vcpu[i]) && now < c->moved_ns + RESYNC_WAIT_NS) {
+	for (uint32_t v = 0; v < node->config->vcpu_count; v++)
+		if (node->vcpu[v] && vcpu_resync_pending(node->vcpu[v]) &&
+		    now < c->moved_ns + RESYNC_WAIT_NS) {
 			c->resync_ns = now + RESYNC_AGAIN_NS;
 			return;
 		}
@@ -306,8 +315,9 @@ static void resync_vcpus(struct control_thread *c, uint64_t now)
 	c->resync_ns = now + follow.again_ns;
 	if (follow.moved)
 		c->moved_ns = now;
-	for (uint32_t i = 0; follow.moved && i < node_vcpu_count(node); i++)
-		vcpu_resync_tsc(node->vcpu[i]);
+	for (uint32_t v = 0; follow.moved && v < node->config->vcpu_count; v++)
+		if (node->vcpu[v])
+			vcpu_resync_tsc(node->vcpu[v]);
 	if (follow.lost_ns)
 		node_end_with(node, CONTROL_END_NODE_ERROR, 1,
 			      "node %u (%s): the guest's TSC here is off by %.1f ms and does not "

@@ -2,30 +2,33 @@
 /* Control messages between the nodes of a pod, judged by who says them: see control_rules.h. */
 #include "node/control_rules.h"
 
-#define NOT_ITS_OWN  "about what is not its own"
+#define NOT_THERE    "about a vCPU that does not exist"
 #define NOT_ITS_PART "which is not its part"
 #define OUT_OF_TURN  "out of turn"
 #define TWICE	     "twice"
 
-static bool owns(const struct control_rules *rules, uint16_t node, uint32_t vcpu)
+static bool exists(const struct control_rules *rules, uint32_t vcpu)
 {
-	return pod_config_vcpu_node(rules->config, vcpu) == node;
+	return vcpu < rules->config->vcpu_count;
 }
 
-/*
- * From a vCPU's node, or a device's, to the node of all vCPUs named. Another node may run, and
- * send, a moment before RUN comes here.
- */
-static const char *interrupt_lie(const struct control_rules *rules, enum node_phase phase,
-				 uint16_t src, const struct control_interrupt *interrupt)
+/* Another node may run, and send, a moment before RUN comes here. */
+static bool guest_runs(const struct control_rules *rules, enum node_phase phase)
 {
-	if (phase < (rules->self == 0 ? NODE_RUNNING : NODE_READY))
+	return phase >= (rules->self == 0 ? NODE_RUNNING : NODE_READY);
+}
+
+/* For vCPUs that are here, or were, or are about to come: the table of places knows. */
+static const char *interrupt_lie(const struct control_rules *rules, enum node_phase phase,
+				 const struct control_interrupt *interrupt)
+{
+	if (!guest_runs(rules, phase))
 		return OUT_OF_TURN;
-	if (interrupt->from_vcpu == NODE_NONE ? src != 0 : !owns(rules, src, interrupt->from_vcpu))
-		return NOT_ITS_OWN;
+	if (interrupt->from_vcpu != NODE_NONE && !exists(rules, interrupt->from_vcpu))
+		return NOT_THERE;
 	for (uint16_t i = 0; i < interrupt->vcpu_count; i++)
-		if (!owns(rules, rules->self, interrupt->vcpu[i]))
-			return NOT_ITS_OWN;
+		if (!exists(rules, interrupt->vcpu[i]))
+			return NOT_THERE;
 	return NULL;
 }
 
@@ -41,13 +44,13 @@ static const char *once(struct control_rules *rules, const struct control_messag
 
 /* The part of a vCPU's node towards the devices' node, while the guest runs. */
 static const char *device_lie(const struct control_rules *rules, enum node_phase phase,
-			      uint16_t src, uint32_t vcpu)
+			      uint32_t vcpu)
 {
 	if (rules->self != 0)
 		return NOT_ITS_PART;
 	if (phase < NODE_RUNNING)
 		return OUT_OF_TURN;
-	return owns(rules, src, vcpu) ? NULL : NOT_ITS_OWN;
+	return exists(rules, vcpu) ? NULL : NOT_THERE;
 }
 
 static const char *to_first_lie(struct control_rules *rules, enum node_phase phase,
@@ -76,17 +79,23 @@ const char *control_rules_lie(struct control_rules *rules, enum node_phase phase
 {
 	switch (msg->type) {
 	case CONTROL_INTERRUPT:
-		return interrupt_lie(rules, phase, msg->src, &msg->interrupt);
+		return interrupt_lie(rules, phase, &msg->interrupt);
 	case CONTROL_EOI:
-		return device_lie(rules, phase, msg->src, msg->eoi.vcpu);
+		return device_lie(rules, phase, msg->eoi.vcpu);
 	case CONTROL_IO_REQUEST:
-		return device_lie(rules, phase, msg->src, msg->io_request.vcpu);
+		return device_lie(rules, phase, msg->io_request.vcpu);
 	case CONTROL_IO_REPLY:
 		if (msg->src != 0)
 			return NOT_ITS_PART;
 		if (phase < NODE_RUNNING)
 			return OUT_OF_TURN;
-		return owns(rules, rules->self, msg->io_reply.vcpu) ? NULL : NOT_ITS_OWN;
+		return exists(rules, msg->io_reply.vcpu) ? NULL : NOT_THERE;
+	case CONTROL_MOVE:
+	case CONTROL_PLACE:
+	case CONTROL_REFUSED:
+	case CONTROL_MOVE_ASK:
+	case CONTROL_MOVE_TOLD:
+		return guest_runs(rules, phase) ? NULL : OUT_OF_TURN; /* moves.c judges on */
 	case CONTROL_CLOCK_PING:
 		return rules->self == 0 ? NULL : NOT_ITS_PART;
 	case CONTROL_CLOCK_PONG:

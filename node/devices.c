@@ -111,7 +111,7 @@ static void on_reset(void *ctx, enum pc_reset why)
 	};
 	if (d->at_work < node->config->vcpu_count) {
 		end.vcpu = (uint16_t)d->at_work;
-		end.node = pod_config_vcpu_node(node->config, d->at_work);
+		end.node = vcpu_place_read(&node->places, d->at_work).node;
 	}
 	const char *name = end.node == NODE_NONE ? "?" : node->config->node[end.node].name;
 	console_flush(node->console);

@@ -7,10 +7,12 @@
  * vCPU's slot: a vCPU has one access under way at most, so the slots are as many as the vCPUs and
  * nothing queues.
  *
- * Interrupts are routed where they arise; each vCPU reached is posted to here, or named in a
- * message to its node. A node that does not take them as fast as they come has them gathered here,
- * in an inbox for each of its vCPUs, as its own APIC would: the same interrupt twice is one. They
- * leave when the channel is empty again, so a guest's flood fills no queue.
+ * Interrupts are routed where they arise, by the table of places (core/vcpu_place.h). There is an
+ * inbox for every vCPU: here it is the seat's own. For a vCPU that is elsewhere it is where
+ * interrupts wait that cannot be named in a message at once: because the vCPU has just left, or is
+ * about to come, or because its node does not take them as fast as they come. The same interrupt
+ * twice is one then, as in an APIC. They leave when the channel is empty again, so a guest's flood
+ * fills no queue.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -35,11 +37,11 @@ struct io_slot {
 
 struct guest_io {
 	struct node *node;
-	struct lapic_inbox waiting[VCPUS_MAX]; /* by number: for other nodes' vCPUs */
+	struct lapic_inbox waiting[VCPUS_MAX]; /* by number: of vCPUs without a seat here */
 	atomic_bool node_waits[NODES_MAX];     /* some of its inboxes are not empty */
 	pthread_mutex_t flush_lock;	       /* one thread empties them at a time */
 	atomic_uint_fast64_t next_id;
-	struct io_slot slot[VCPUS_MAX]; /* by local index */
+	struct io_slot slot[VCPUS_MAX]; /* by number */
 };
 
 int guest_io_create(struct node *node)
@@ -50,7 +52,7 @@ int guest_io_create(struct node *node)
 	io->node = node;
 	atomic_init(&io->next_id, 1);
 	pthread_mutex_init(&io->flush_lock, NULL);
-	for (uint32_t i = 0; i < node_vcpu_count(node); i++) {
+	for (uint32_t i = 0; i < node->config->vcpu_count; i++) {
 		pthread_mutex_init(&io->slot[i].lock, NULL);
 		pthread_cond_init(&io->slot[i].done, NULL);
 	}
@@ -61,14 +63,13 @@ int guest_io_create(struct node *node)
 static int started(void *ctx, uint32_t vcpu)
 {
 	struct node *node = ctx;
-	return pager_bind_actor(node->pager, vcpu - node->config->node[node->self].vcpu_first,
-				gettid());
+	return pager_bind_actor(node->pager, node_actor(node, vcpu), gettid());
 }
 
 static void idle(void *ctx, uint32_t vcpu, bool sleeping)
 {
 	struct node *node = ctx;
-	pager_actor_idle(node->pager, vcpu - node->config->node[node->self].vcpu_first, sleeping);
+	pager_actor_idle(node->pager, node_actor(node, vcpu), sleeping);
 }
 
 static uint64_t now_ns(void *ctx)
@@ -79,7 +80,7 @@ static uint64_t now_ns(void *ctx)
 static uint64_t stalled_ns(void *ctx, uint32_t vcpu)
 {
 	struct node *node = ctx;
-	return pager_vcpu_stalled_ns(node->pager, vcpu - node->config->node[node->self].vcpu_first);
+	return pager_vcpu_stalled_ns(node->pager, node_actor(node, vcpu));
 }
 
 static void tsc(void *ctx, struct tsc_line *ret_tsc)
@@ -92,7 +93,7 @@ static void tsc(void *ctx, struct tsc_line *ret_tsc)
 static int remote_access(struct node *node, uint32_t vcpu, bool mmio,
 			 const struct pc_access *access)
 {
-	struct io_slot *slot = &node->io->slot[vcpu - node->config->node[node->self].vcpu_first];
+	struct io_slot *slot = &node->io->slot[vcpu];
 	struct control_message msg = { .type = CONTROL_IO_REQUEST };
 	struct control_io_request *request = &msg.io_request;
 	size_t bytes = (size_t)access->size * access->count;
@@ -168,10 +169,7 @@ static int mmio(void *ctx, uint32_t vcpu, const struct pc_access *access)
 void guest_io_reply(struct node *node, const struct control_message *msg)
 {
 	const struct control_io_reply *reply = &msg->io_reply;
-	uint32_t index = reply->vcpu - node->config->node[node->self].vcpu_first;
-	if (index >= node_vcpu_count(node))
-		return;
-	struct io_slot *slot = &node->io->slot[index];
+	struct io_slot *slot = &node->io->slot[reply->vcpu];
 	pthread_mutex_lock(&slot->lock);
 	if (slot->id == reply->id && !slot->answered) {
 		slot->bytes = (uint16_t)(reply->size * reply->count);
@@ -182,10 +180,19 @@ void guest_io_reply(struct node *node, const struct control_message *msg)
 	pthread_mutex_unlock(&slot->lock);
 }
 
-/* Interrupts of this node's for one vCPU elsewhere. */
+/* ---- interrupts ------------------------------------------------------------------------------ */
+
+static struct lapic_inbox *inbox_of(struct node *node, uint32_t vcpu)
+{
+	struct vcpu *seat = node_vcpu(node, vcpu);
+	return seat ? vcpu_inbox(seat) : &node->io->waiting[vcpu];
+}
+
+/* What one vCPU's inbox has, to the node where the vCPU is. */
 struct forward {
 	struct node *node;
 	struct control_message *msg;
+	uint16_t to;
 };
 
 static void send_one(void *ctx, uint8_t mode, uint8_t vector, bool level)
@@ -195,118 +202,154 @@ static void send_one(void *ctx, uint8_t mode, uint8_t vector, bool level)
 	interrupt->delivery = mode;
 	interrupt->vector = vector;
 	interrupt->level = level;
-	node_send(f->node, pod_config_vcpu_node(f->node->config, interrupt->vcpu[0]), f->msg);
+	node_send(f->node, f->to, f->msg);
 }
 
-static void forward_all(struct forward *f, const struct node_config *peer)
+/* Who sent which is not remembered: any of this node's, a device's, or another node's. */
+void guest_io_forward(struct node *node, uint32_t vcpu)
 {
-	for (uint32_t v = peer->vcpu_first; v < peer->vcpu_first + peer->vcpu_count; v++) {
-		f->msg->interrupt.vcpu[0] = (uint16_t)v;
-		lapic_inbox_forward(&f->node->io->waiting[v], send_one, f);
-	}
-}
-
-static bool any_waits(const struct guest_io *io, const struct node_config *peer)
-{
-	for (uint32_t v = peer->vcpu_first; v < peer->vcpu_first + peer->vcpu_count; v++)
-		if (lapic_inbox_pending(&io->waiting[v]))
-			return true;
-	return false;
-}
-
-/* Who sent which is not remembered: any of this node's, or its devices. */
-void guest_io_flush(struct node *node, uint16_t to)
-{
-	const struct node_config *peer = &node->config->node[to];
-	struct guest_io *io = node->io;
+	struct lapic_inbox *inbox = inbox_of(node, vcpu);
 	struct control_message msg; /* large, and little of it is sent */
-	struct forward forward = { node, &msg };
-	if (!atomic_load(&io->node_waits[to]))
+	struct forward forward = { .node = node, .msg = &msg };
+	if (!lapic_inbox_pending(inbox) ||
+	    vcpu_place_route(&node->places, vcpu, &forward.to) != PLACE_FORWARD)
 		return;
 	msg.type = CONTROL_INTERRUPT;
-	msg.interrupt.from_vcpu =
-		node->self == 0 ? NODE_NONE : (uint16_t)node->config->node[node->self].vcpu_first;
+	msg.interrupt.from_vcpu = NODE_NONE;
 	msg.interrupt.vcpu_count = 1;
+	msg.interrupt.vcpu[0] = (uint16_t)vcpu;
+	lapic_inbox_forward(inbox, send_one, &forward);
+}
+
+/* False: nothing waits for that node. */
+static bool forward_all(struct node *node, uint16_t to)
+{
+	bool any = false;
+	for (uint32_t v = 0; v < node->config->vcpu_count; v++) {
+		uint16_t at;
+		if (!lapic_inbox_pending(inbox_of(node, v)) ||
+		    vcpu_place_route(&node->places, v, &at) != PLACE_FORWARD || at != to)
+			continue;
+		moves_lock(node, v);
+		guest_io_forward(node, v);
+		moves_unlock(node, v);
+		any = true;
+	}
+	return any;
+}
+
+void guest_io_flush(struct node *node, uint16_t to)
+{
+	struct guest_io *io = node->io;
+	if (!atomic_load(&io->node_waits[to]))
+		return;
 	pthread_mutex_lock(&io->flush_lock);
-	/* As long as it waits, nothing is sent past what is gathered: an INIT before its SIPI. */
+	/* As long as it waits, nothing is sent past what is gathered. */
 	do {
-		forward_all(&forward, peer);
+		forward_all(node, to);
 		atomic_store(&io->node_waits[to], false);
-	} while (any_waits(io, peer));
+	} while (forward_all(node, to));
 	pthread_mutex_unlock(&io->flush_lock);
 }
 
-/*
- * The channel may have been emptied, and the inboxes with it, before these went in: so who puts
- * something in looks again.
- */
-static void gather(struct node *node, uint16_t to, const struct control_message *msg)
+static bool is_behind(struct node *node, uint16_t to)
 {
-	struct guest_io *io = node->io;
-	const struct control_interrupt *interrupt = &msg->interrupt;
-	for (uint32_t i = 0; i < interrupt->vcpu_count; i++)
-		lapic_inbox_post(&io->waiting[interrupt->vcpu[i]], interrupt->delivery,
-				 interrupt->vector, interrupt->level);
-	atomic_store(&io->node_waits[to], true);
-	if (control_backlog(mesh_control(node->mesh, to)) == 0)
-		guest_io_flush(node, to);
+	return atomic_load(&node->io->node_waits[to]) ||
+	       control_backlog(mesh_control(node->mesh, to)) > BACKLOG_BYTES;
 }
 
-static void send_to(struct node *node, uint16_t to, struct control_message *msg)
+/*
+ * An interrupt into a vCPU's inbox, and then whoever is to take it out: the order that
+ * core/vcpu_place.h asks for. The channel may have been emptied, and the inboxes with it, before it
+ * went in: so who puts something in looks again.
+ */
+static void post(struct node *node, uint32_t vcpu, uint8_t mode, uint8_t vector, bool level)
 {
-	if (!msg->interrupt.vcpu_count)
-		return;
-	if (atomic_load(&node->io->node_waits[to]) ||
-	    control_backlog(mesh_control(node->mesh, to)) > BACKLOG_BYTES)
-		gather(node, to, msg);
-	else
-		node_send(node, to, msg);
-	msg->interrupt.vcpu_count = 0;
+	uint16_t to;
+	bool first = lapic_inbox_post(inbox_of(node, vcpu), mode, vector, level);
+	switch (vcpu_place_route(&node->places, vcpu, &to)) {
+	case PLACE_WAKE:
+		if (first && node_vcpu(node, vcpu))
+			vcpu_wake(node_vcpu(node, vcpu));
+		break;
+	case PLACE_LEAVE_IT:
+		break;
+	case PLACE_FORWARD:
+		if (is_behind(node, to)) {
+			atomic_store(&node->io->node_waits[to], true);
+			if (control_backlog(mesh_control(node->mesh, to)) == 0)
+				guest_io_flush(node, to);
+		} else {
+			moves_lock(node, vcpu);
+			guest_io_forward(node, vcpu);
+			moves_unlock(node, vcpu);
+		}
+		break;
+	}
+}
+
+/* One message to a node that has all these vCPUs; sent when the next is for another. */
+struct batch {
+	struct node *node;
+	struct control_message msg;
+	uint16_t to;
+};
+
+static void batch_send(struct batch *batch)
+{
+	if (batch->msg.interrupt.vcpu_count)
+		node_send(batch->node, batch->to, &batch->msg);
+	batch->msg.interrupt.vcpu_count = 0;
+}
+
+static void batch_add(struct batch *batch, uint32_t vcpu, uint16_t to)
+{
+	struct control_interrupt *interrupt = &batch->msg.interrupt;
+	if (to != batch->to || interrupt->vcpu_count == CONTROL_VCPUS_MAX)
+		batch_send(batch);
+	batch->to = to;
+	interrupt->vcpu[interrupt->vcpu_count++] = (uint16_t)vcpu;
+}
+
+/* It may be named in a message, as nothing waits that it would overtake. */
+static bool goes_at_once(struct node *node, uint32_t vcpu, uint16_t *ret_to)
+{
+	return vcpu_place_route(&node->places, vcpu, ret_to) == PLACE_FORWARD &&
+	       !is_behind(node, *ret_to) && !lapic_inbox_pending(inbox_of(node, vcpu));
 }
 
 void guest_io_interrupt(struct node *node, const struct interrupt *interrupt)
 {
 	struct vcpu_set set;
+	uint16_t to;
 	if (interrupt_route(interrupt, node->config->vcpu_count, &set) < 0)
-		return;		    /* the guest wrote nonsense; an APIC would drop it too */
-	struct control_message msg; /* large, and little of it is sent */
-	msg.type = CONTROL_INTERRUPT;
-	msg.interrupt.delivery = interrupt->mode;
-	msg.interrupt.vector = interrupt->vector;
-	msg.interrupt.level = interrupt->level;
-	msg.interrupt.from_vcpu = interrupt->source == INTERRUPT_SOURCE_DEVICE
-					  ? NODE_NONE
-					  : (uint16_t)interrupt->source;
-	msg.interrupt.vcpu_count = 0;
-	/* vCPUs of a node have neighbouring numbers: one message a node, unless it names too many.
-	 */
-	uint16_t to = NODE_NONE;
+		return;	    /* the guest wrote nonsense; an APIC would drop it too */
+	struct batch batch; /* large, and little of it is sent */
+	batch.node = node;
+	batch.to = NODE_NONE;
+	batch.msg.type = CONTROL_INTERRUPT;
+	batch.msg.interrupt.delivery = interrupt->mode;
+	batch.msg.interrupt.vector = interrupt->vector;
+	batch.msg.interrupt.level = interrupt->level;
+	batch.msg.interrupt.from_vcpu = interrupt->source == INTERRUPT_SOURCE_DEVICE
+						? NODE_NONE
+						: (uint16_t)interrupt->source;
+	batch.msg.interrupt.vcpu_count = 0;
 	for (uint32_t v = vcpu_set_next(&set, 0); v < VCPUS_MAX; v = vcpu_set_next(&set, v + 1)) {
-		uint16_t at = pod_config_vcpu_node(node->config, v);
-		if (at == node->self) {
-			vcpu_post(node_vcpu(node, v), interrupt->mode, interrupt->vector,
-				  interrupt->level);
-			continue;
-		}
-		if (at != to || msg.interrupt.vcpu_count == CONTROL_VCPUS_MAX) {
-			if (to != NODE_NONE)
-				send_to(node, to, &msg);
-			to = at;
-		}
-		msg.interrupt.vcpu[msg.interrupt.vcpu_count++] = (uint16_t)v;
+		if (goes_at_once(node, v, &to))
+			batch_add(&batch, v, to);
+		else
+			post(node, v, interrupt->mode, interrupt->vector, interrupt->level);
 	}
-	if (to != NODE_NONE)
-		send_to(node, to, &msg);
+	batch_send(&batch);
 }
 
 void guest_io_deliver(struct node *node, const struct control_message *msg)
 {
 	const struct control_interrupt *interrupt = &msg->interrupt;
-	for (uint32_t i = 0; i < interrupt->vcpu_count; i++) {
-		struct vcpu *vcpu = node_vcpu(node, interrupt->vcpu[i]);
-		if (vcpu)
-			vcpu_post(vcpu, interrupt->delivery, interrupt->vector, interrupt->level);
-	}
+	for (uint32_t i = 0; i < interrupt->vcpu_count; i++)
+		post(node, interrupt->vcpu[i], interrupt->delivery, interrupt->vector,
+		     interrupt->level);
 }
 
 static void send_interrupt(void *ctx, const struct interrupt *interrupt)
@@ -371,5 +414,9 @@ const struct vcpu_ops guest_io_ops = {
 	.mmio = mmio,
 	.send_interrupt = send_interrupt,
 	.eoi = eoi,
+	.leave = moves_leave,
+	.left = moves_left,
+	.arrived = moves_arrived,
+	.refused = moves_refused,
 	.ended = ended,
 };

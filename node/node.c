@@ -241,7 +241,7 @@ static int create_memory(struct node *node)
 		.memory = node->memory,
 		.self = node->self,
 		.node_count = (uint16_t)config->node_count,
-		.vcpu_count = node_vcpu_count(node),
+		.vcpu_count = node_seat_count(node),
 		.port_count = LOADER_PORTS + PAGE_PAIR_PORTS,
 		.capacity_bytes = config->node[node->self].memory,
 		/*
@@ -278,8 +278,7 @@ static int create_memory(struct node *node)
 
 static int create_engine(struct node *node, char *why, size_t why_size)
 {
-	const struct node_config *own = &node->config->node[node->self];
-	struct engine_config engine = { .vcpu_max = own->vcpu_count,
+	struct engine_config engine = { .vcpu_max = node_seat_count(node),
 					.tsc_khz = node->start.tsc_khz,
 					.cpuid = &node->start.cpuid,
 					.pages = page_pair_pages(&node->page_pair) };
@@ -305,7 +304,7 @@ static int create_engine(struct node *node, char *why, size_t why_size)
 
 static int create_vcpus(struct node *node, char *why, size_t why_size)
 {
-	const struct node_config *own = &node->config->node[node->self];
+	uint32_t first = node_seat_first(node), count = node_seat_count(node);
 	uint64_t xcr0 = cpuid_xcr0(&node->start.cpuid);
 	struct vcpu_config config = {
 		.engine_ops = node->options->engine,
@@ -318,10 +317,11 @@ static int create_vcpus(struct node *node, char *why, size_t why_size)
 	};
 	static struct vcpu_state state;
 	int r = 0;
-	for (uint32_t i = 0; !r && i < own->vcpu_count; i++) {
-		config.number = own->vcpu_first + i;
-		loader_secondary(config.number, xcr0, &state);
-		r = vcpu_create(&config, &state, &node->vcpu[i]);
+	for (uint32_t v = first; !r && v < first + count; v++) {
+		config.number = v;
+		config.away = !node_has_vcpu(node, v);
+		loader_secondary(v, xcr0, &state);
+		r = vcpu_create(&config, &state, &node->vcpu[v]);
 	}
 	if (r < 0)
 		snprintf(why, why_size, "vCPUs cannot be made: %s", strerror(-r));
@@ -334,12 +334,11 @@ static int create_vcpus(struct node *node, char *why, size_t why_size)
  */
 static void set_first_vcpu(struct node *node)
 {
-	struct vcpu *first = node_vcpu(node, 0);
 	static struct vcpu_state state;
-	if (!first)
+	if (pod_config_vcpu_node(node->config, 0) != node->self)
 		return;
 	loader_first(node->entry, cpuid_xcr0(&node->start.cpuid), &state);
-	vcpu_set_state(first, &state);
+	vcpu_set_state(node_vcpu(node, 0), &state);
 }
 
 /* In pieces, so that the control thread sees it go on: judge_load(). */
@@ -456,8 +455,9 @@ static int start_vcpus(struct node *node)
 {
 	int r = 0;
 	node_clock_tsc_start(node->clock, &node->tsc);
-	for (uint32_t i = 0; !r && i < node_vcpu_count(node); i++)
-		r = vcpu_start(node->vcpu[i]);
+	for (uint32_t v = 0; !r && v < node->config->vcpu_count; v++)
+		if (node->vcpu[v])
+			r = vcpu_start(node->vcpu[v]);
 	return r;
 }
 
@@ -475,6 +475,15 @@ static int check_names(const struct node *node, char *why, size_t why_size)
 		 "give one of them a shorter name",
 		 pod, name, excess, dir);
 	return -ENAMETOOLONG;
+}
+
+static char *on_request(void *ctx, const char *request)
+{
+	struct node *node = ctx;
+	static const char move[] = "move ";
+	if (strncmp(request, move, strlen(move)) == 0)
+		return moves_request(node, request + strlen(move));
+	return stats_pod(node);
 }
 
 /* Everything up to running vCPUs. */
@@ -500,6 +509,8 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 	if (!r)
 		r = create_memory(node);
 	if (!r)
+		r = moves_create(node);
+	if (!r)
 		r = create_engine(node, why, why_size);
 	if (!r)
 		r = create_vcpus(node, why, why_size);
@@ -513,7 +524,7 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 	r = stats_create(node);
 	if (!r)
 		r = status_socket_open(node->config->name, node->config->node[node->self].name,
-				       stats_pod, node, &node->status);
+				       on_request, node, &node->status);
 	if (r == -EADDRINUSE)
 		snprintf(why, why_size, "a node '%s' of a pod '%s' runs on this host already",
 			 node->config->node[node->self].name, node->config->name);
@@ -529,7 +540,8 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 	if (r < 0)
 		return r;
 	set_first_vcpu(node);
-	return start_vcpus(node);
+	r = start_vcpus(node);
+	return r ? r : moves_torture(node);
 }
 
 static const struct {
@@ -600,17 +612,16 @@ static int take_signals(struct node *node)
 static bool watch_vcpus(struct node *node)
 {
 	bool soon = false;
-	for (uint32_t i = 0; i < node_vcpu_count(node); i++) {
-		enum vcpu_watched found = vcpu_watch(node->vcpu[i]);
+	for (uint32_t v = 0; v < node->config->vcpu_count; v++) {
+		enum vcpu_watched found =
+			node->vcpu[v] ? vcpu_watch(node->vcpu[v]) : VCPU_WATCHED_WELL;
 		soon = soon || found == VCPU_WATCHED_SOON;
 		if (found != VCPU_WATCHED_REKICKED)
 			continue;
-		node_say(node, "vCPU %u had lost a kick and was kicked again: please report it",
-			 vcpu_number(node->vcpu[i]));
+		node_say(node, "vCPU %u had lost a kick and was kicked again: please report it", v);
 		if (getenv("EAGRE_REKICK_ENDS"))
 			node_end_with(node, CONTROL_END_NODE_ERROR, 1,
-				      "vCPU %u on node %u (%s) had lost a kick",
-				      vcpu_number(node->vcpu[i]), node->self,
+				      "vCPU %u on node %u (%s) had lost a kick", v, node->self,
 				      node->config->node[node->self].name);
 	}
 	return soon;

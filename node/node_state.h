@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "core/vcpu_place.h"
 #include "link/mesh.h"
 #include "machine/memory_map.h"
 #include "machine/pc.h"
@@ -25,6 +26,7 @@
 struct control_thread;
 struct devices;
 struct guest_io;
+struct moves;
 struct node_stats;
 struct say;
 struct status_socket;
@@ -47,9 +49,12 @@ struct node {
 	struct memory_port *loader_port;
 	struct page_pair page_pair;
 	struct engine *engine;
-	atomic_bool engine_complete;  /* it has all of its memory; no vCPU has run before */
-	uint64_t entry;		      /* where vCPU 0 begins: loaded here, or said by RUN */
-	struct vcpu *vcpu[VCPUS_MAX]; /* local ones, in order: config->node[self].vcpu_count */
+	atomic_bool engine_complete; /* it has all of its memory; no vCPU has run before */
+	uint64_t entry;		     /* where vCPU 0 begins: loaded here, or said by RUN */
+	/* Seats by vCPU number: for all vCPUs of the pod, or for those that begin here: node_moves() */
+	struct vcpu *vcpu[VCPUS_MAX];
+	struct vcpu_places places;
+	struct moves *moves;
 	struct control_thread *control;
 	struct guest_io *io;
 	struct devices *devices; /* node 0 */
@@ -75,16 +80,41 @@ struct node {
 	struct control_end end;
 };
 
-static inline uint32_t node_vcpu_count(const struct node *node)
+/* Do this pod's vCPUs move? Then a node has a seat for every one. */
+static inline bool node_moves(const struct node *node)
 {
-	return node->config->node[node->self].vcpu_count;
+	return node->config->vcpu_count <= NODE_VCPUS_MAX;
 }
 
-/* The local vCPU of that number, or NULL. */
-static inline struct vcpu *node_vcpu(struct node *node, uint32_t number)
+/* The seats are those of the vCPUs from node_seat_first() on, so many. */
+static inline uint32_t node_seat_first(const struct node *node)
 {
-	uint32_t index = number - node->config->node[node->self].vcpu_first;
-	return index < node_vcpu_count(node) ? node->vcpu[index] : NULL;
+	return node_moves(node) ? 0 : node->config->node[node->self].vcpu_first;
+}
+
+static inline uint32_t node_seat_count(const struct node *node)
+{
+	return node_moves(node) ? node->config->vcpu_count
+				: node->config->node[node->self].vcpu_count;
+}
+
+/* Which actor of the pager a vCPU with a seat is. */
+static inline uint32_t node_actor(const struct node *node, uint32_t number)
+{
+	return number - node_seat_first(node);
+}
+
+/* This node's seat for the vCPU of that number, or NULL. */
+static inline struct vcpu *node_vcpu(const struct node *node, uint32_t number)
+{
+	return number < VCPUS_MAX ? node->vcpu[number] : NULL;
+}
+
+/* Not elsewhere: here, or on its way in or out. */
+static inline bool node_has_vcpu(const struct node *node, uint32_t number)
+{
+	enum place_state state = vcpu_place_read(&node->places, number).state;
+	return state != PLACE_AWAY && state != PLACE_SENT;
 }
 
 static inline uint64_t node_now_ns(const struct node *node)
@@ -137,12 +167,39 @@ void guest_io_reply(struct node *node, const struct control_message *msg);
 void guest_io_interrupt(struct node *node, const struct interrupt *interrupt);
 /* The channel to that node is empty: what was gathered for it leaves. Any thread. */
 void guest_io_flush(struct node *node, uint16_t to);
-/* Interrupts from another node for vCPUs here. */
+/* Interrupts from another node, for vCPUs that are here, or were. */
 void guest_io_deliver(struct node *node, const struct control_message *msg);
+/* If the vCPU is elsewhere, what is in its inbox goes there. The vCPU's lock (moves_lock()). */
+void guest_io_forward(struct node *node, uint32_t vcpu);
+
+/* moves.c: vCPUs that go from node to node, and what is said about it. */
+int moves_create(struct node *node);
+/* The lock of core/vcpu_place.h. Held to send and to change the place. */
+void moves_lock(struct node *node, uint32_t vcpu);
+void moves_unlock(struct node *node, uint32_t vcpu);
+/* struct vcpu_ops */
+int moves_leave(void *ctx, uint32_t vcpu, uint16_t to, int error);
+int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment);
+void moves_arrived(void *ctx, uint32_t vcpu);
+void moves_refused(void *ctx, uint32_t vcpu);
+/* MOVE, PLACE, REFUSED, MOVE_ASK, MOVE_TOLD, from the control thread. What is wrong with it, to
+ * follow "it sent X ", or NULL. */
+const char *moves_message(struct node *node, const struct control_message *msg);
+/*
+ * Has a vCPU of the pod moved to node `to`, wherever it is, and waits for that: enum
+ * control_move_result, or -ETIMEDOUT. Any thread but the control thread.
+ */
+int moves_ask(struct node *node, uint32_t vcpu, uint16_t to);
+/* "VCPU NODE" as the user wrote it; the answer as JSON, malloc'd. */
+char *moves_request(struct node *node, const char *words);
+/* Without asking, waiting or telling anybody: a vCPU that is here shall go. False: it is not here. */
+bool moves_wish(struct node *node, uint32_t vcpu, uint16_t to);
+/* For tests: where EAGRE_TORTURE_MOVES says so, every vCPU moves at random, again and again. */
+int moves_torture(struct node *node);
 
 /* stats.c */
 int stats_create(struct node *node);
-char *stats_pod(void *node); /* the pod's; asks the others, waits a second at most */
+char *stats_pod(struct node *node); /* the pod's; asks the others, waits a second at most */
 void stats_reply(struct node *node, const struct control_message *msg); /* control thread */
 
 #endif

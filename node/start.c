@@ -100,7 +100,7 @@ static void put_features(const struct node *node, struct control_features *featu
 	features->walks_write = node->features.walks_write;
 	features->offer = node->features.offer;
 	features->capacity_pages = node->config->node[node->self].memory / PAGE_BYTES;
-	features->vcpu_count = (uint16_t)node_vcpu_count(node);
+	features->vcpu_count = (uint16_t)node->config->node[node->self].vcpu_count;
 }
 
 /* Host TSCs must run alike where they cannot be scaled: what is missing is made up for by steps

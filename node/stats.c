@@ -48,24 +48,31 @@ static void set(json_t *object, const char *key, uint64_t value)
 	json_object_set_new(object, key, json_integer((json_int_t)value));
 }
 
-/* malloc'd: for as many as the node has. */
-static struct stats_vcpu *vcpus_now(struct node *node)
+/* malloc'd: those that are here. */
+static struct stats_vcpu *vcpus_now(struct node *node, uint32_t *ret_count)
 {
-	uint32_t count = node_vcpu_count(node);
-	struct stats_vcpu *list = calloc(count, sizeof(*list));
-	for (uint32_t i = 0; list && i < count; i++) {
-		list[i].number = vcpu_number(node->vcpu[i]);
-		list[i].stalls = pager_vcpu_stalls(node->pager, i);
-		vcpu_stats(node->vcpu[i], &list[i].stats);
-		vcpu_sample(node->vcpu[i]); /* for the next who asks */
+	struct stats_vcpu *list = calloc(node_seat_count(node), sizeof(*list));
+	uint32_t count = 0;
+	for (uint32_t v = 0; list && v < node->config->vcpu_count; v++) {
+		struct vcpu_place place = vcpu_place_read(&node->places, v);
+		if (!node->vcpu[v] || !node_has_vcpu(node, v))
+			continue;
+		list[count].number = v;
+		list[count].moves = place.epoch;
+		list[count].stalls = pager_vcpu_stalls(node->pager, node_actor(node, v));
+		vcpu_stats(node->vcpu[v], &list[count].stats);
+		vcpu_sample(node->vcpu[v]); /* for the next who asks */
+		count++;
 	}
+	*ret_count = count;
 	return list;
 }
 
 static char *stats_own(struct node *node)
 {
 	const struct node_config *config = &node->config->node[node->self];
-	struct stats_vcpu *vcpus = vcpus_now(node);
+	uint32_t count;
+	struct stats_vcpu *vcpus = vcpus_now(node, &count);
 	struct stats_node now = {
 		.number = node->self,
 		.name = config->name,
@@ -75,7 +82,7 @@ static char *stats_own(struct node *node)
 		.clock_error_ns = node_clock_error_ns(node->clock),
 		.tsc_error_ns = node_clock_tsc_error_ns(node->clock),
 		.tsc_bound_ns = node_clock_tsc_bound_ns(node->clock),
-		.vcpu_count = vcpus ? node_vcpu_count(node) : 0,
+		.vcpu_count = count,
 		.vcpu = vcpus,
 	};
 	node_clock_tsc(node->clock, &now.tsc);
@@ -171,9 +178,8 @@ static json_t *take_answer(struct node_stats *s, uint32_t n)
 	return o;
 }
 
-char *stats_pod(void *context)
+char *stats_pod(struct node *node)
 {
-	struct node *node = context;
 	struct node_stats *s = node->stats;
 	pthread_mutex_lock(&s->asking);
 	ask_all(s);

@@ -68,6 +68,8 @@ static const char *vcpu_state_name(const struct vcpu_stats *stats)
 		return "halted";
 	case VCPU_IN_IO:
 		return "io";
+	case VCPU_PARKED:
+		return "moving";
 	case VCPU_ENDED:
 		return "ended";
 	default:
@@ -83,6 +85,7 @@ static json_t *vcpu_json(const struct stats_node *node, const struct stats_vcpu 
 	set(entry, "number", vcpu->number);
 	json_object_set_new(entry, "node", json_string(node->name));
 	json_object_set_new(entry, "state", json_string(vcpu_state_name(&vcpu->stats)));
+	set(entry, "moves", vcpu->moves);
 	set(entry, "stalls", vcpu->stalls);
 	for (int k = 0; k <= EXIT_FAILED; k++)
 		set(counts, exits[k], vcpu->stats.exit_count[k]);

@@ -15,6 +15,7 @@
 
 struct stats_vcpu {
 	uint32_t number;
+	uint64_t moves; /* how often it has moved */
 	uint64_t stalls;
 	struct vcpu_stats stats;
 };

@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define REQUEST_MS   100
 #define SEND_MS	     2000
 #define LOCK_TURN_US 2000
 #define LOCK_MS	     1000 /* nobody holds it so long, but who is stopped */
@@ -98,9 +99,32 @@ static uint64_t now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-static void send_answer(struct status_socket *s, int fd)
+/*
+ * The line that comes first, without its end; empty if none comes. False: who connected has hung up
+ * already, having only wanted to know whether somebody lives here.
+ */
+static bool read_request(int fd, char request[STATUS_REQUEST_MAX])
 {
-	char *text = s->answer(s->context);
+	size_t have = 0;
+	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
+	while (have + 1 < STATUS_REQUEST_MAX && poll(&pollfd, 1, REQUEST_MS) > 0) {
+		ssize_t n = recv(fd, request + have, STATUS_REQUEST_MAX - 1 - have, MSG_DONTWAIT);
+		if (n <= 0 && have == 0)
+			return false;
+		if (n <= 0)
+			break;
+		have += (size_t)n;
+		if (memchr(request, '\n', have))
+			break;
+	}
+	request[have] = '\0';
+	request[strcspn(request, "\n")] = '\0';
+	return true;
+}
+
+static void send_answer(struct status_socket *s, int fd, const char *request)
+{
+	char *text = s->answer(s->context, request);
 	size_t length = text ? strlen(text) : 0, sent = 0;
 	uint64_t end = now_ms() + SEND_MS, now;
 	while (sent < length && (now = now_ms()) < end) {
@@ -133,10 +157,9 @@ static void *serve(void *arg)
 		int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd < 0)
 			continue;
-		/* Who only wanted to know whether somebody lives here has hung up already. */
-		char byte;
-		if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0)
-			send_answer(s, fd);
+		char request[STATUS_REQUEST_MAX];
+		if (read_request(fd, request))
+			send_answer(s, fd, request);
 		close(fd);
 	}
 	return NULL;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The local socket on which a node says what its pod does. Only the user who runs the node may
- * connect.
+ * The local socket on which a node says what its pod does, and is told what to do. Only the user who
+ * runs the node may connect.
  *
  * Path: DIR/POD.NODE.sock, DIR being /run/eagre for root, else $XDG_RUNTIME_DIR/eagre,
  * /run/user/UID/eagre, or /tmp/eagre-UID; it must belong to the user, and to him alone. A
- * connection gets one JSON object and is closed. Names of pods and nodes may have dots in them, so
+ * connection gets one JSON object and is closed; before, it may send one line, a request, within
+ * a tenth of a second. Names of pods and nodes may have dots in them, so
  * the socket's name writes those as '%'.
  */
 #ifndef NODE_STATUS_SOCKET_H
@@ -30,9 +31,13 @@ size_t status_socket_excess(const char *pod, const char *node);
 
 struct status_socket;
 
-/* Returns the answer, malloc'd JSON text, or NULL. Called on the socket's own thread; may block a
- * second. */
-typedef char *status_answer_fn(void *context);
+#define STATUS_REQUEST_MAX 256u
+
+/*
+ * Returns the answer to a request ("": nothing was said), malloc'd JSON text, or NULL. Called on the
+ * socket's own thread; may block for some seconds.
+ */
+typedef char *status_answer_fn(void *context, const char *request);
 
 /*
  * -EADDRINUSE: a living node of this name is here already. Removes what a dead one left.

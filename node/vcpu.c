@@ -24,7 +24,11 @@
  * Everything in struct vcpu is the thread's own but the inbox, the atomics, and what vcpu_create()
  * set for good.
  *
- * Left out: polling before sleeping in HLT; pausing a vCPU to move it.
+ * A wish to leave is something posted like any other, so it gets the thread out of the guest and out
+ * of sleep. A parked thread sleeps on `activity` too; only vcpu_arrive(), vcpu_take_back() and
+ * vcpu_stop() wake it, and what has arrived is handed over by `arrival`.
+ *
+ * Left out: polling before sleeping in HLT.
  */
 #include "node/vcpu.h"
 
@@ -41,6 +45,7 @@
 #include <unistd.h>
 
 #include "core/timer_pace.h"
+#include "engine/host_clock.h"
 
 #define NS_PER_S 1000000000ull
 
@@ -55,6 +60,11 @@
 
 /* So long may the thread run in the guest with something to take: then a kick has been lost. */
 #define OVERDUE_NS 100000000ull
+
+/* A vCPU that comes may be ahead of this node's clock by what the nodes' clocks differ. */
+#define AHEAD_SLEEP_NS_MAX 1000000ull
+
+enum arrival { ARRIVAL_NONE, ARRIVAL_NEW, ARRIVAL_BACK };
 
 struct vcpu {
 	struct vcpu_config config;
@@ -76,6 +86,16 @@ struct vcpu {
 	struct lapic_inbox inbox;
 	_Atomic uint32_t activity; /* enum vcpu_activity */
 	_Atomic bool stop, resync;
+	_Atomic uint32_t leave_to; /* NODE_NONE: nobody wants it to */
+	uint32_t leaving_to;	   /* the wish that was taken, until it is fulfilled */
+	bool away;		   /* the vCPU is not here */
+	struct tsc_line tsc;	   /* that the engine goes by */
+
+	/* From vcpu_arrive() to the thread, which has it once `arrival` is not NONE. */
+	_Atomic uint32_t arrival; /* enum arrival */
+	struct vcpu_state arrived;
+	uint64_t stopped_ns, stopped_tsc; /* neither may be less when it goes on */
+
 	_Atomic uint64_t rip; /* where a kick last found it, for people who look for a hang */
 	_Atomic int thread_id;
 
@@ -125,7 +145,7 @@ static struct timespec to_timespec(uint64_t ns)
 
 /* ---- what other threads do ------------------------------------------------------------------- */
 
-static void wake(struct vcpu *vcpu)
+void vcpu_wake(struct vcpu *vcpu)
 {
 	uint32_t activity = atomic_load(&vcpu->activity);
 
@@ -137,10 +157,18 @@ static void wake(struct vcpu *vcpu)
 	}
 }
 
+static void unpark(struct vcpu *vcpu)
+{
+	uint32_t activity = VCPU_PARKED;
+
+	if (atomic_compare_exchange_strong(&vcpu->activity, &activity, VCPU_OUTSIDE))
+		syscall(SYS_futex, &vcpu->activity, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
 void vcpu_post(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool level)
 {
 	if (lapic_inbox_post(&vcpu->inbox, mode, vector, level))
-		wake(vcpu);
+		vcpu_wake(vcpu);
 }
 
 void vcpu_sample(struct vcpu *vcpu)
@@ -151,7 +179,7 @@ void vcpu_sample(struct vcpu *vcpu)
 void vcpu_resync_tsc(struct vcpu *vcpu)
 {
 	atomic_store(&vcpu->resync, true);
-	wake(vcpu);
+	vcpu_wake(vcpu);
 }
 
 bool vcpu_resync_pending(const struct vcpu *vcpu)
@@ -162,7 +190,34 @@ bool vcpu_resync_pending(const struct vcpu *vcpu)
 void vcpu_stop(struct vcpu *vcpu)
 {
 	atomic_store(&vcpu->stop, true);
-	wake(vcpu);
+	vcpu_wake(vcpu);
+	unpark(vcpu);
+}
+
+struct lapic_inbox *vcpu_inbox(struct vcpu *vcpu)
+{
+	return &vcpu->inbox;
+}
+
+void vcpu_leave(struct vcpu *vcpu, uint16_t to)
+{
+	atomic_store(&vcpu->leave_to, to);
+	vcpu_wake(vcpu);
+}
+
+void vcpu_arrive(struct vcpu *vcpu, const struct vcpu_moment *moment)
+{
+	vcpu->arrived = *moment->state;
+	vcpu->stopped_ns = moment->clock_ns;
+	vcpu->stopped_tsc = moment->guest_tsc;
+	atomic_store(&vcpu->arrival, ARRIVAL_NEW);
+	unpark(vcpu);
+}
+
+void vcpu_take_back(struct vcpu *vcpu)
+{
+	atomic_store(&vcpu->arrival, ARRIVAL_BACK);
+	unpark(vcpu);
 }
 
 uint32_t vcpu_number(const struct vcpu *vcpu)
@@ -198,7 +253,8 @@ static bool is_overdue(struct vcpu *vcpu)
 {
 	return atomic_load(&vcpu->activity) == VCPU_IN_GUEST &&
 	       (lapic_inbox_pending(&vcpu->inbox) || atomic_load(&vcpu->stop) ||
-		atomic_load(&vcpu->resync) || atomic_load(&vcpu->timer_fired) ||
+		atomic_load(&vcpu->resync) || atomic_load(&vcpu->leave_to) != NODE_NONE ||
+		atomic_load(&vcpu->timer_fired) ||
 		atomic_load(&vcpu->timer_armed_ns) <= now_of(vcpu));
 }
 
@@ -256,7 +312,7 @@ static bool announce(struct vcpu *vcpu, enum vcpu_activity activity)
 {
 	atomic_store(&vcpu->activity, (uint32_t)activity);
 	if (!lapic_inbox_pending(&vcpu->inbox) && !atomic_load(&vcpu->stop) &&
-	    !atomic_load(&vcpu->resync))
+	    !atomic_load(&vcpu->resync) && atomic_load(&vcpu->leave_to) == NODE_NONE)
 		return true;
 	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
 	return false;
@@ -417,26 +473,23 @@ static bool handle_exit(struct vcpu *vcpu, struct vcpu_end *ret_end)
 
 /* ---- INIT and start-up ----------------------------------------------------------------------- */
 
+static int take_tsc(struct vcpu *vcpu)
+{
+	vcpu->config.ops->tsc(vcpu->config.ctx, &vcpu->tsc);
+	return vcpu->config.engine_ops->vcpu_set_tsc(vcpu->engine_vcpu, &vcpu->tsc);
+}
+
 static int load_state(struct vcpu *vcpu)
 {
 	const struct vcpu_config *config = &vcpu->config;
-	struct tsc_line tsc;
 	int error = config->engine_ops->vcpu_load(vcpu->engine_vcpu, &vcpu->state);
 
-	if (error)
-		return error;
-	config->ops->tsc(config->ctx, &tsc);
-	return config->engine_ops->vcpu_set_tsc(vcpu->engine_vcpu, &tsc);
+	return error ? error : take_tsc(vcpu);
 }
 
 static int resync_tsc(struct vcpu *vcpu)
 {
-	struct tsc_line tsc;
-
-	if (!atomic_exchange(&vcpu->resync, false))
-		return 0;
-	vcpu->config.ops->tsc(vcpu->config.ctx, &tsc);
-	return vcpu->config.engine_ops->vcpu_set_tsc(vcpu->engine_vcpu, &tsc);
+	return atomic_exchange(&vcpu->resync, false) ? take_tsc(vcpu) : 0;
 }
 
 /* -EAGAIN: the engine is in the middle of an instruction; run on, and come again. */
@@ -587,15 +640,11 @@ static bool take_events(struct vcpu *vcpu, uint64_t now_ns, struct vcpu_end *ret
 	return true;
 }
 
-static bool step(struct vcpu *vcpu, struct vcpu_end *ret_end)
+static bool run_step(struct vcpu *vcpu, struct vcpu_end *ret_end)
 {
 	uint64_t now_ns = now_of(vcpu);
 	bool init_waits;
 
-	if (atomic_load(&vcpu->stop)) {
-		*ret_end = (struct vcpu_end){ .kind = VCPU_END_STOPPED };
-		return false;
-	}
 	if (!take_events(vcpu, now_ns, ret_end))
 		return false;
 	atomic_store_explicit(&vcpu->run_state_seen, vcpu->state.run_state, memory_order_relaxed);
@@ -613,6 +662,131 @@ static bool step(struct vcpu *vcpu, struct vcpu_end *ret_end)
 	default:
 		return run_once(vcpu, now_ns, ret_end);
 	}
+}
+
+/* ---- moving ---------------------------------------------------------------------------------- */
+
+static void disarm_timer(struct vcpu *vcpu)
+{
+	static const struct itimerspec never;
+
+	if (atomic_load(&vcpu->timer_armed_ns) != UINT64_MAX)
+		timer_settime(vcpu->timer, 0, &never, NULL);
+	atomic_store(&vcpu->timer_armed_ns, UINT64_MAX);
+	atomic_store(&vcpu->timer_fired, false);
+	vcpu->timer_late_ns = 0;
+}
+
+/*
+ * To leave is a wish: where it cannot be, the vCPU runs on. While the engine is in the middle of an
+ * instruction the wish waits for the next exit, and the kick sees to it that there is one soon.
+ */
+static void leave(struct vcpu *vcpu)
+{
+	const struct vcpu_config *config = &vcpu->config;
+	struct vcpu_moment moment = { .state = &vcpu->state };
+	uint16_t to = (uint16_t)vcpu->leaving_to;
+	int error;
+
+	sync_tpr(vcpu);
+	error = config->engine_ops->vcpu_save(vcpu->engine_vcpu, &vcpu->state);
+	if (error == -EAGAIN) {
+		config->engine_ops->vcpu_kick(vcpu->engine_vcpu);
+		return;
+	}
+	vcpu->leaving_to = NODE_NONE;
+	if (config->ops->leave(config->ctx, config->number, to, error))
+		return;
+	lapic_inbox_drain(&vcpu->inbox, &vcpu->state.lapic);
+	moment.guest_tsc = tsc_line_at(&vcpu->tsc, host_clock_tsc());
+	moment.clock_ns = now_of(vcpu);
+	vcpu->stopped_ns = moment.clock_ns;
+	vcpu->stopped_tsc = moment.guest_tsc;
+	if (config->ops->left(config->ctx, config->number, &moment))
+		return;
+	vcpu->away = true;
+	disarm_timer(vcpu);
+	if (config->ops->idle)
+		config->ops->idle(config->ctx, config->number, true);
+}
+
+/* Until the vCPU's clocks have come to where they were elsewhere. */
+static void wait_for_clock(const struct vcpu *vcpu)
+{
+	for (;;) {
+		uint64_t now_ns = now_of(vcpu), wait_ns;
+		struct timespec ts;
+
+		if (atomic_load(&vcpu->stop))
+			return;
+		if (now_ns < vcpu->stopped_ns)
+			wait_ns = vcpu->stopped_ns - now_ns;
+		else if ((int64_t)(tsc_line_at(&vcpu->tsc, host_clock_tsc()) - vcpu->stopped_tsc) <
+			 0)
+			wait_ns = 1000;
+		else
+			return;
+		ts = to_timespec(wait_ns < AHEAD_SLEEP_NS_MAX ? wait_ns : AHEAD_SLEEP_NS_MAX);
+		nanosleep(&ts, NULL);
+	}
+}
+
+static bool take_in(struct vcpu *vcpu, struct vcpu_end *ret_end)
+{
+	const struct vcpu_config *config = &vcpu->config;
+	bool is_new = atomic_exchange(&vcpu->arrival, ARRIVAL_NONE) == ARRIVAL_NEW;
+	int error;
+
+	if (is_new)
+		vcpu->state = vcpu->arrived;
+	error = load_state(vcpu);
+	if (error && !is_new)
+		return fail(ret_end, "cannot take the vCPU back", error);
+	if (error) {
+		config->ops->refused(config->ctx, config->number);
+		return true;
+	}
+	wait_for_clock(vcpu);
+	/* What was wished while it was elsewhere was for another stay. */
+	atomic_store(&vcpu->leave_to, NODE_NONE);
+	vcpu->away = false;
+	timer_pace_restart(&vcpu->pace, now_of(vcpu), stalled_of(vcpu));
+	if (config->ops->idle)
+		config->ops->idle(config->ctx, config->number, false);
+	config->ops->arrived(config->ctx, config->number);
+	return true;
+}
+
+/* Until the vCPU comes, or the thread is to end. */
+static void park(struct vcpu *vcpu)
+{
+	atomic_store(&vcpu->activity, VCPU_PARKED);
+	if (atomic_load(&vcpu->arrival) == ARRIVAL_NONE && !atomic_load(&vcpu->stop))
+		syscall(SYS_futex, &vcpu->activity, FUTEX_WAIT_PRIVATE, VCPU_PARKED, NULL, NULL, 0);
+	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
+}
+
+static bool step(struct vcpu *vcpu, struct vcpu_end *ret_end)
+{
+	uint32_t to;
+
+	if (atomic_load(&vcpu->stop)) {
+		*ret_end = (struct vcpu_end){ .kind = VCPU_END_STOPPED };
+		return false;
+	}
+	if (vcpu->away) {
+		if (atomic_load(&vcpu->arrival) != ARRIVAL_NONE)
+			return take_in(vcpu, ret_end);
+		park(vcpu);
+		return true;
+	}
+	if (atomic_load_explicit(&vcpu->leave_to, memory_order_relaxed) != NODE_NONE) {
+		to = atomic_exchange(&vcpu->leave_to, NODE_NONE);
+		vcpu->leaving_to = to;
+	}
+	if (vcpu->leaving_to != NODE_NONE)
+		leave(vcpu);
+	return vcpu->away || run_step(vcpu, ret_end);
 }
 
 /* ---- the thread ------------------------------------------------------------------------------ */
@@ -666,7 +840,9 @@ static int prepare(struct vcpu *vcpu)
 	atomic_store(&vcpu->thread_id, gettid());
 	if (vcpu->config.ops->started)
 		error = vcpu->config.ops->started(vcpu->config.ctx, vcpu->config.number);
-	return error ? error : load_state(vcpu);
+	if (error || vcpu->away)
+		return error;
+	return load_state(vcpu);
 }
 
 static void *run_thread(void *arg)
@@ -699,6 +875,9 @@ int vcpu_create(const struct vcpu_config *config, const struct vcpu_state *state
 	memset(vcpu, 0, sizeof(*vcpu));
 	vcpu->config = *config;
 	vcpu->state = *state;
+	vcpu->away = config->away;
+	vcpu->leaving_to = NODE_NONE;
+	atomic_store(&vcpu->leave_to, NODE_NONE);
 	atomic_store(&vcpu->timer_armed_ns, UINT64_MAX);
 	lapic_inbox_clear(&vcpu->inbox);
 	atomic_store(&vcpu->activity, VCPU_OUTSIDE);

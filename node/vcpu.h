@@ -9,6 +9,13 @@
  *                 ^                              |                   |
  *                 +--- sleep (HLT, no SIPI yet) <+                   +--> ops->send_interrupt, eoi
  *
+ * The thread is a seat: the vCPU may be on another node, and the thread is parked then, asleep, with
+ * all that it needs to run the vCPU at once when it comes (back). A vCPU leaves between two
+ * instructions, with no access open and nothing in its inbox:
+ *
+ *   vcpu_leave() --> saved --> ops->leave --> inbox drained --> ops->left --> parked
+ *   vcpu_arrive(), vcpu_take_back() --> its time has come --> loaded --> ops->arrived --> it runs
+ *
  * Invariant: the thread drains its inbox after it has announced that it enters the guest or sleeps,
  * and whoever posts looks at that announcement after posting; so no interrupt waits for an exit
  * that does not come.
@@ -20,6 +27,7 @@
 #include <stdint.h>
 
 #include "core/interrupt_route.h"
+#include "core/limits.h"
 #include "engine/engine.h"
 #include "machine/lapic.h"
 #include "machine/pc.h"
@@ -36,6 +44,13 @@ struct vcpu_end {
 	uint64_t rip;
 	const char *reason; /* static string, or NULL */
 	uint64_t detail;
+};
+
+/* A vCPU between two instructions: what moves from node to node. */
+struct vcpu_moment {
+	const struct vcpu_state *state;
+	uint64_t clock_ns;  /* pod clock, and ... */
+	uint64_t guest_tsc; /* its TSC: no node that takes it lets either be less */
 };
 
 /* Called by the vCPU's thread, outside the guest. The callee may block in io and mmio. */
@@ -60,6 +75,17 @@ struct vcpu_ops {
 	void (*send_interrupt)(void *ctx, const struct interrupt *interrupt);
 	/* A level-triggered interrupt has ended: pc_eoi() on node 0. */
 	void (*eoi)(void *ctx, uint32_t vcpu, uint8_t vector);
+	/*
+	 * It is to leave for node `to`, and is saved; or cannot be, because of `error`, and stays
+	 * whatever the answer is. 0, or negative: it stays. Then `left` with its state: 0: it is
+	 * away, or negative: it stays. What was in its inbox at `leave` is in that state. NULL:
+	 * nobody calls vcpu_leave().
+	 */
+	int (*leave)(void *ctx, uint32_t vcpu, uint16_t to, int error);
+	int (*left)(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment);
+	/* It has arrived and is about to run; or cannot be loaded, and the thread parks again. */
+	void (*arrived)(void *ctx, uint32_t vcpu);
+	void (*refused)(void *ctx, uint32_t vcpu);
 	/* The last call: the thread ends after it. Not called by vcpu_destroy() of a vCPU never
 	 * started. */
 	void (*ended)(void *ctx, uint32_t vcpu, const struct vcpu_end *end);
@@ -72,9 +98,17 @@ struct vcpu_config {
 	struct lapic_config lapic;
 	const struct vcpu_ops *ops;
 	void *ctx;
+	bool away; /* the vCPU begins elsewhere: the seat is parked */
 };
 
-enum vcpu_activity { VCPU_IN_GUEST, VCPU_OUTSIDE, VCPU_IN_IO, VCPU_SLEEPING, VCPU_ENDED };
+enum vcpu_activity {
+	VCPU_IN_GUEST,
+	VCPU_OUTSIDE,
+	VCPU_IN_IO,
+	VCPU_SLEEPING,
+	VCPU_PARKED,
+	VCPU_ENDED
+};
 
 struct vcpu_stats {
 	enum vcpu_activity activity;
@@ -98,6 +132,20 @@ void vcpu_set_state(struct vcpu *vcpu, const struct vcpu_state *state);
 int vcpu_start(struct vcpu *vcpu);
 /* Any thread, any time between create and destroy: an interrupt for this vCPU. */
 void vcpu_post(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool level);
+/* The same in two steps: the inbox may be posted to by who knows that the vCPU is here only then. */
+struct lapic_inbox *vcpu_inbox(struct vcpu *vcpu);
+void vcpu_wake(struct vcpu *vcpu);
+/*
+ * Any thread: it shall leave for node `to` as soon as it can; a wish, which the next one replaces.
+ * The vCPU is here, or was a moment ago: a seat that is parked forgets it.
+ */
+void vcpu_leave(struct vcpu *vcpu, uint16_t to);
+/*
+ * One thread at a time, the seat being parked or about to be: the vCPU comes, or comes back with the
+ * state that it left with. *moment is copied. Never waits.
+ */
+void vcpu_arrive(struct vcpu *vcpu, const struct vcpu_moment *moment);
+void vcpu_take_back(struct vcpu *vcpu);
 /* Any thread: set the guest's TSC to the pod clock again, soon (the clock filter has moved). */
 void vcpu_resync_tsc(struct vcpu *vcpu);
 /* It has not yet done so, and may be in the guest: elsewhere it does so before it enters it. */

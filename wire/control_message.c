@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "wire/text.h"
+#include "wire/vcpu_image.h"
 #include "wire/version.h"
 
 struct wire_header {
@@ -117,6 +118,36 @@ struct wire_end {
 };
 static_assert(sizeof(struct wire_end) == 16);
 
+struct wire_move {
+	uint16_t vcpu, image_size;
+	uint8_t zero[4];
+	uint64_t epoch, clock_ns, guest_tsc;
+	/* uint8_t image[image_size] */
+};
+static_assert(sizeof(struct wire_move) == 32);
+
+/* PLACE, REFUSED */
+struct wire_place {
+	uint64_t epoch;
+	uint16_t vcpu;
+	uint8_t zero[6];
+};
+static_assert(sizeof(struct wire_place) == 16);
+
+struct wire_move_ask {
+	uint64_t id;
+	uint16_t vcpu, to, asker;
+	uint8_t zero[2];
+};
+static_assert(sizeof(struct wire_move_ask) == 16);
+
+struct wire_move_told {
+	uint64_t id;
+	uint16_t vcpu;
+	uint8_t result, zero[5];
+};
+static_assert(sizeof(struct wire_move_told) == 16);
+
 static_assert(sizeof(struct wire_stats_reply) + CONTROL_STATS_PART_MAX <= CONTROL_PAYLOAD_MAX);
 static_assert(sizeof(struct wire_features) + CPUID_LEAVES_MAX * sizeof(struct wire_leaf) <=
 	      CONTROL_PAYLOAD_MAX);
@@ -138,6 +169,11 @@ const char *control_type_name(uint8_t type)
 		[CONTROL_STATS_REQUEST] = "STATS_REQUEST",
 		[CONTROL_STATS_REPLY] = "STATS_REPLY",
 		[CONTROL_END] = "END",
+		[CONTROL_MOVE] = "MOVE",
+		[CONTROL_PLACE] = "PLACE",
+		[CONTROL_REFUSED] = "REFUSED",
+		[CONTROL_MOVE_ASK] = "MOVE_ASK",
+		[CONTROL_MOVE_TOLD] = "MOVE_TOLD",
 	};
 
 	return type < CONTROL_TYPE_LIMIT && names[type] ? names[type] : "?";
@@ -237,6 +273,22 @@ static bool end_valid(const struct control_end *m)
 	return m->kind < CONTROL_END_KIND_LIMIT && (m->node < NODES_MAX || m->node == NODE_NONE) &&
 	       (m->vcpu < VCPUS_MAX || m->vcpu == NODE_NONE) &&
 	       wire_text_valid(m->text, sizeof(m->text));
+}
+
+static bool move_valid(const struct control_move *m)
+{
+	return m->vcpu < VCPUS_MAX && m->image && m->image_size >= 1 &&
+	       m->image_size <= VCPU_IMAGE_BYTES_MAX;
+}
+
+static bool move_ask_valid(const struct control_move_ask *m)
+{
+	return m->vcpu < VCPUS_MAX && m->to < NODES_MAX && m->asker < NODES_MAX;
+}
+
+static bool move_told_valid(const struct control_move_told *m)
+{
+	return m->vcpu < VCPUS_MAX && m->result < CONTROL_MOVE_RESULT_LIMIT;
 }
 
 /* ---- Encoding. Each returns the payload's size, or -EINVAL. ---- */
@@ -417,6 +469,62 @@ static int encode_end(const struct control_end *m, uint8_t *out)
 	return (int)(sizeof(w) + text_size);
 }
 
+static int encode_move(const struct control_move *m, uint8_t *out)
+{
+	struct wire_move w = {
+		.vcpu = htole16(m->vcpu),
+		.image_size = htole16(m->image_size),
+		.epoch = htole64(m->epoch),
+		.clock_ns = htole64(m->clock_ns),
+		.guest_tsc = htole64(m->guest_tsc),
+	};
+
+	if (!move_valid(m))
+		return -EINVAL;
+	memcpy(out, &w, sizeof(w));
+	memcpy(out + sizeof(w), m->image, m->image_size);
+	return (int)(sizeof(w) + m->image_size);
+}
+
+static int encode_place(uint16_t vcpu, uint64_t epoch, uint8_t *out)
+{
+	struct wire_place w = { .epoch = htole64(epoch), .vcpu = htole16(vcpu) };
+
+	if (vcpu >= VCPUS_MAX)
+		return -EINVAL;
+	memcpy(out, &w, sizeof(w));
+	return sizeof(w);
+}
+
+static int encode_move_ask(const struct control_move_ask *m, uint8_t *out)
+{
+	struct wire_move_ask w = {
+		.id = htole64(m->id),
+		.vcpu = htole16(m->vcpu),
+		.to = htole16(m->to),
+		.asker = htole16(m->asker),
+	};
+
+	if (!move_ask_valid(m))
+		return -EINVAL;
+	memcpy(out, &w, sizeof(w));
+	return sizeof(w);
+}
+
+static int encode_move_told(const struct control_move_told *m, uint8_t *out)
+{
+	struct wire_move_told w = {
+		.id = htole64(m->id),
+		.vcpu = htole16(m->vcpu),
+		.result = m->result,
+	};
+
+	if (!move_told_valid(m))
+		return -EINVAL;
+	memcpy(out, &w, sizeof(w));
+	return sizeof(w);
+}
+
 /* Bounds how much the encoders above write, before they do. */
 static size_t payload_bytes_max(const struct control_message *msg)
 {
@@ -433,6 +541,8 @@ static size_t payload_bytes_max(const struct control_message *msg)
 		return sizeof(struct wire_stats_reply) + (size_t)msg->stats_reply.text_size;
 	case CONTROL_END:
 		return sizeof(struct wire_end) + CONTROL_TEXT_MAX;
+	case CONTROL_MOVE:
+		return sizeof(struct wire_move) + VCPU_IMAGE_BYTES_MAX;
 	default:
 		return sizeof(struct wire_numbers);
 	}
@@ -475,6 +585,16 @@ static int encode_payload(const struct control_message *msg, uint8_t *out)
 		return encode_stats_reply(&msg->stats_reply, out);
 	case CONTROL_END:
 		return encode_end(&msg->end, out);
+	case CONTROL_MOVE:
+		return encode_move(&msg->move, out);
+	case CONTROL_PLACE:
+		return encode_place(msg->place.vcpu, msg->place.epoch, out);
+	case CONTROL_REFUSED:
+		return encode_place(msg->refused.vcpu, msg->refused.epoch, out);
+	case CONTROL_MOVE_ASK:
+		return encode_move_ask(&msg->move_ask, out);
+	case CONTROL_MOVE_TOLD:
+		return encode_move_told(&msg->move_told, out);
 	default:
 		return -EINVAL;
 	}
@@ -747,6 +867,70 @@ static int decode_end(const uint8_t *in, size_t size, struct control_end *m)
 	return strlen(m->text) == text_size && end_valid(m) ? 0 : -EPROTO;
 }
 
+static int decode_move(const uint8_t *in, size_t size, struct control_move *m)
+{
+	struct wire_move w;
+
+	if (size < sizeof(w))
+		return -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	*m = (struct control_move){
+		.vcpu = le16toh(w.vcpu),
+		.image_size = le16toh(w.image_size),
+		.epoch = le64toh(w.epoch),
+		.clock_ns = le64toh(w.clock_ns),
+		.guest_tsc = le64toh(w.guest_tsc),
+		.image = in + sizeof(w),
+	};
+	return wire_zero(w.zero, sizeof(w.zero)) && move_valid(m) &&
+			       size == sizeof(w) + m->image_size
+		       ? 0
+		       : -EPROTO;
+}
+
+static int decode_place(const uint8_t *in, size_t size, uint16_t *ret_vcpu, uint64_t *ret_epoch)
+{
+	struct wire_place w;
+
+	if (size != sizeof(w))
+		return -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	*ret_vcpu = le16toh(w.vcpu);
+	*ret_epoch = le64toh(w.epoch);
+	return wire_zero(w.zero, sizeof(w.zero)) && *ret_vcpu < VCPUS_MAX ? 0 : -EPROTO;
+}
+
+static int decode_move_ask(const uint8_t *in, size_t size, struct control_move_ask *m)
+{
+	struct wire_move_ask w;
+
+	if (size != sizeof(w))
+		return -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	*m = (struct control_move_ask){
+		.id = le64toh(w.id),
+		.vcpu = le16toh(w.vcpu),
+		.to = le16toh(w.to),
+		.asker = le16toh(w.asker),
+	};
+	return wire_zero(w.zero, sizeof(w.zero)) && move_ask_valid(m) ? 0 : -EPROTO;
+}
+
+static int decode_move_told(const uint8_t *in, size_t size, struct control_move_told *m)
+{
+	struct wire_move_told w;
+
+	if (size != sizeof(w))
+		return -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	*m = (struct control_move_told){
+		.id = le64toh(w.id),
+		.vcpu = le16toh(w.vcpu),
+		.result = w.result,
+	};
+	return wire_zero(w.zero, sizeof(w.zero)) && move_told_valid(m) ? 0 : -EPROTO;
+}
+
 int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 			   struct control_message *ret_msg)
 {
@@ -783,6 +967,16 @@ int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 		return decode_stats_reply(payload, size, &ret_msg->stats_reply);
 	case CONTROL_END:
 		return decode_end(payload, size, &ret_msg->end);
+	case CONTROL_MOVE:
+		return decode_move(payload, size, &ret_msg->move);
+	case CONTROL_PLACE:
+		return decode_place(payload, size, &ret_msg->place.vcpu, &ret_msg->place.epoch);
+	case CONTROL_REFUSED:
+		return decode_place(payload, size, &ret_msg->refused.vcpu, &ret_msg->refused.epoch);
+	case CONTROL_MOVE_ASK:
+		return decode_move_ask(payload, size, &ret_msg->move_ask);
+	case CONTROL_MOVE_TOLD:
+		return decode_move_told(payload, size, &ret_msg->move_told);
 	default:
 		return -EPROTO;
 	}

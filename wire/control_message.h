@@ -21,10 +21,16 @@
  *      FEATURES                node 0      START       what my host can do; what the guest will see
  *      READY                   node 0      RUN         my vCPUs exist and wait; run them
  *      STATS_REQUEST           any         STATS_REPLY JSON of the node, in parts
+ *      MOVE                    any         PLACE       a vCPU leaves me for you: its state
+ *                                          or REFUSED  ... which I cannot take: it is yours again
+ *      PLACE                   all                     a vCPU is with me now
+ *      MOVE_ASK                vCPU's node MOVE_TOLD   please let a vCPU move
  *      END                     all                     the pod ends: why, with what status
  *
  * A START that cannot be met is answered with END. The order of a pod's life is FEATURES, START,
- * READY, RUN, END; only HEARTBEAT, CLOCK_*, STATS_* and END come at any time.
+ * READY, RUN, END; only HEARTBEAT, CLOCK_*, STATS_* and END come at any time. INTERRUPT, MOVE_ASK and
+ * their like go to the node that the sender knows the vCPU to be on, and from there on after it
+ * (core/vcpu_place.h).
  */
 #ifndef WIRE_CONTROL_MESSAGE_H
 #define WIRE_CONTROL_MESSAGE_H
@@ -62,6 +68,11 @@ enum control_type {
 	CONTROL_STATS_REQUEST = 12,
 	CONTROL_STATS_REPLY = 13,
 	CONTROL_END = 14,
+	CONTROL_MOVE = 15,
+	CONTROL_PLACE = 16,
+	CONTROL_REFUSED = 17,
+	CONTROL_MOVE_ASK = 18,
+	CONTROL_MOVE_TOLD = 19,
 	CONTROL_TYPE_LIMIT,
 };
 
@@ -189,6 +200,49 @@ struct control_stats_reply {
 	const char *text;
 };
 
+/*
+ * Decoding leaves the image pointing into the input, and does not look into it (wire/vcpu_image.h).
+ * The vCPU's clocks must not show less at the target than these: pod clock, and guest TSC without
+ * TSC_ADJUST.
+ */
+struct control_move {
+	uint16_t vcpu;
+	uint16_t image_size; /* 1..VCPU_IMAGE_BYTES_MAX */
+	uint64_t epoch;	     /* that it has at the target */
+	uint64_t clock_ns, guest_tsc;
+	const uint8_t *image;
+};
+
+struct control_place {
+	uint16_t vcpu;
+	uint64_t epoch;
+};
+
+struct control_refused {
+	uint16_t vcpu;
+	uint64_t epoch; /* that it has back at the source */
+};
+
+enum control_move_result {
+	CONTROL_MOVE_DONE = 0,
+	CONTROL_MOVE_THERE = 1,	  /* it was on that node already */
+	CONTROL_MOVE_BUSY = 2,	  /* it is moving, or has been asked to */
+	CONTROL_MOVE_NO = 3,	  /* its state cannot be saved where it is */
+	CONTROL_MOVE_REFUSED = 4, /* the target cannot take it */
+	CONTROL_MOVE_RESULT_LIMIT,
+};
+
+struct control_move_ask {
+	uint64_t id; /* the asker's, for the answer */
+	uint16_t vcpu, to;
+	uint16_t asker; /* gets the answer */
+};
+struct control_move_told {
+	uint64_t id;
+	uint16_t vcpu;
+	uint8_t result; /* enum control_move_result */
+};
+
 /* Fields that say nothing are NODE_NONE (node, vcpu) or 0. */
 struct control_end {
 	uint8_t kind;	/* enum control_end_kind */
@@ -218,6 +272,11 @@ struct control_message {
 		struct control_stats_request stats_request;
 		struct control_stats_reply stats_reply;
 		struct control_end end;
+		struct control_move move;
+		struct control_place place;
+		struct control_refused refused;
+		struct control_move_ask move_ask;
+		struct control_move_told move_told;
 	};
 };
 

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "wire/control_message.h"
+#include "wire/vcpu_image.h"
 
 static uint8_t frame[CONTROL_FRAME_MAX];
 static struct control_message in, out;
@@ -95,6 +96,19 @@ static void make_stats_reply(int variant)
 	in.stats_reply.offset = in.stats_reply.total - in.stats_reply.text_size;
 }
 
+static void make_move(int variant)
+{
+	static uint8_t image[VCPU_IMAGE_BYTES_MAX];
+
+	memset(image, 0xa5, sizeof(image));
+	in.move = (struct control_move){ .vcpu = variant ? VCPUS_MAX - 1 : 0,
+					 .image_size = variant ? VCPU_IMAGE_BYTES_MAX : 1,
+					 .epoch = 7,
+					 .clock_ns = 8,
+					 .guest_tsc = 9,
+					 .image = image };
+}
+
 /* A valid message of each type; `variant` 0 is small, 1 is as large as can be. */
 static void make(uint8_t type, int variant)
 {
@@ -121,6 +135,22 @@ static void make(uint8_t type, int variant)
 		break;
 	case CONTROL_STATS_REPLY:
 		make_stats_reply(variant);
+		break;
+	case CONTROL_MOVE:
+		make_move(variant);
+		break;
+	case CONTROL_PLACE:
+		in.place = (struct control_place){ variant ? VCPUS_MAX - 1 : 0, UINT64_MAX };
+		break;
+	case CONTROL_REFUSED:
+		in.refused = (struct control_refused){ variant ? VCPUS_MAX - 1 : 0, 1 };
+		break;
+	case CONTROL_MOVE_ASK:
+		in.move_ask = (struct control_move_ask){ 1, variant ? VCPUS_MAX - 1 : 0, 255, 254 };
+		break;
+	case CONTROL_MOVE_TOLD:
+		in.move_told = (struct control_move_told){ 1, variant ? VCPUS_MAX - 1 : 0,
+							   CONTROL_MOVE_RESULT_LIMIT - 1 };
 		break;
 	case CONTROL_END:
 		in.end = (struct control_end){ .kind = CONTROL_END_PANIC,
@@ -312,6 +342,26 @@ static void test_rules(void **state)
 	expect_refused(CONTROL_END, 1, 40, 0xff); /* no UTF-8 */
 }
 
+static void test_rules_of_moves(void **state)
+{
+	expect_refused(CONTROL_MOVE, 1, 1, 2); /* vCPU 767 */
+	expect_refused(CONTROL_MOVE, 0, 2, 0); /* no image */
+	expect_refused(CONTROL_MOVE, 0, 2, 2); /* more than there is */
+	expect_refused(CONTROL_MOVE, 1, 2, 1); /* longer than an image can be */
+	expect_refused(CONTROL_MOVE, 0, 4, 1); /* reserved */
+	expect_refused(CONTROL_PLACE, 0, 9, 2);
+	expect_refused(CONTROL_PLACE, 0, 10, 1);
+	expect_refused(CONTROL_REFUSED, 0, 9, 2);
+	expect_refused(CONTROL_REFUSED, 0, 15, 1);
+	expect_refused(CONTROL_MOVE_ASK, 0, 9, 2);
+	expect_refused(CONTROL_MOVE_ASK, 0, 11, 1); /* node 511 */
+	expect_refused(CONTROL_MOVE_ASK, 0, 13, 1);
+	expect_refused(CONTROL_MOVE_ASK, 0, 14, 1);
+	expect_refused(CONTROL_MOVE_TOLD, 0, 9, 2);
+	expect_refused(CONTROL_MOVE_TOLD, 0, 10, CONTROL_MOVE_RESULT_LIMIT);
+	expect_refused(CONTROL_MOVE_TOLD, 0, 11, 1);
+}
+
 static void test_encode_refuses(void **state)
 {
 	make(CONTROL_INTERRUPT, 0);
@@ -353,8 +403,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_fields),
 		cmocka_unit_test(test_layout),	       cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_rules),	       cmocka_unit_test(test_encode_refuses),
-		cmocka_unit_test(test_end_is_cleaned),
+		cmocka_unit_test(test_rules),	       cmocka_unit_test(test_rules_of_moves),
+		cmocka_unit_test(test_encode_refuses), cmocka_unit_test(test_end_is_cleaned),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -108,6 +108,7 @@ void half_create(struct half *half, uint16_t self)
 	node->ended_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	assert_int_equal(say_create(say, NULL, &node->say), 0);
 	assert_int_equal(node_clock_create(&clock, &node->clock), 0);
+	assert_int_equal(moves_create(node), 0);
 	*half = (struct half){ .node = node, .peer_number = (uint16_t)(1 - self) };
 	link_both(half, config);
 	assert_true(kept_count < HALVES_MAX);

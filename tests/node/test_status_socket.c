@@ -21,7 +21,7 @@
 
 static char pod_name[64];
 
-static char *answer(void *context)
+static char *answer(void *context, const char *request)
 {
 	return strdup(context);
 }
@@ -56,6 +56,49 @@ static void test_answers(void **state)
 	assert_int_equal(access(address.sun_path, F_OK), -1);
 }
 
+static char *echo(void *context, const char *request)
+{
+	return strdup(*request ? request : "nothing");
+}
+
+/* What is answered to `said`, of which the last part comes later. */
+static void expect_echo(const char *first, const char *then, const char *wanted)
+{
+	struct sockaddr_un address = address_of("echo");
+	char reply[STATUS_REQUEST_MAX + 1] = "";
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(write(fd, first, strlen(first)), strlen(first));
+	if (then) {
+		usleep(10000);
+		assert_int_equal(write(fd, then, strlen(then)), strlen(then));
+	}
+	size_t have = 0;
+	for (ssize_t n; (n = read(fd, reply + have, sizeof(reply) - 1 - have)) > 0;)
+		have += (size_t)n;
+	assert_string_equal(reply, wanted);
+	close(fd);
+}
+
+/* One line is the request; without any, and without its end, it is as long as it got. */
+static void test_requests(void **state)
+{
+	char longest[STATUS_REQUEST_MAX + 9], cut[STATUS_REQUEST_MAX];
+	struct status_socket *s;
+	memset(longest, 'x', sizeof(longest) - 1);
+	longest[sizeof(longest) - 1] = '\0';
+	memcpy(cut, longest, sizeof(cut) - 1);
+	cut[sizeof(cut) - 1] = '\0';
+	assert_int_equal(status_socket_open(pod_name, "echo", echo, NULL, &s), 0);
+	expect_echo("move 1 a\n", NULL, "move 1 a");
+	expect_echo("move 1", " a\nmore", "move 1 a");
+	expect_echo("", NULL, "nothing");
+	expect_echo("\n", NULL, "nothing");
+	expect_echo("half", NULL, "half");
+	expect_echo(longest, NULL, cut);
+	status_socket_close(s);
+}
+
 static void test_replaces_a_dead_one(void **state)
 {
 	struct sockaddr_un address = address_of("dead");
@@ -77,7 +120,7 @@ static void *read_slowly(void *arg)
 	return NULL;
 }
 
-static char *long_answer(void *context)
+static char *long_answer(void *context, const char *request)
 {
 	char *text = malloc(8u << 20);
 	memset(text, 'x', 8u << 20);
@@ -208,6 +251,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_answers),
+		cmocka_unit_test(test_requests),
 		cmocka_unit_test(test_replaces_a_dead_one),
 		cmocka_unit_test(test_slow_readers),
 		cmocka_unit_test(test_sweep),

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* eagre move: has a vCPU of a running guest go on on another node. */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "cmd/cmd.h"
+#include "cmd/pod_socket.h"
+
+static void usage(FILE *to)
+{
+	fputs("usage: eagre move VCPU NODE [--pod NAME] [--node NAME] [--socket PATH]\n"
+	      "\n"
+	      "Moves a vCPU of the running guest to another node, where it goes on. The guest does not\n"
+	      "notice. VCPU is its number, NODE the node's name, as eagre status has them.\n"
+	      "\n"
+	      "  --pod NAME     which pod, when nodes of several run here\n"
+	      "  --node NAME    say it to this node of the pod (any will do)\n"
+	      "  --socket PATH  say it to the node behind this socket\n",
+	      to);
+}
+
+static int move(const struct pod_search *search, const char *vcpu, const char *node)
+{
+	char request[200];
+	const char *done, *error;
+	if (snprintf(request, sizeof(request), "move %s %s", vcpu, node) >= (int)sizeof(request)) {
+		complain("no vCPU and no node has a name as long as that");
+		return STATUS_FAILED;
+	}
+	json_t *answer = pod_ask(search->path, request);
+	if (!answer)
+		return STATUS_FAILED;
+	done = json_string_value(json_object_get(answer, "done"));
+	error = json_string_value(json_object_get(answer, "error"));
+	if (done)
+		printf("%s\n", done);
+	else
+		complain("%s", error ? error : "the node's answer makes no sense");
+	json_decref(answer);
+	return done ? STATUS_OK : STATUS_FAILED;
+}
+
+int cmd_move(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "pod", required_argument, NULL, 'p' },
+		{ "node", required_argument, NULL, 'n' },
+		{ "socket", required_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	struct pod_search search = { 0 };
+	int option;
+	while ((option = getopt_long(argc, argv, ":h", options, NULL)) >= 0) {
+		switch (option) {
+		case 'p':
+			search.pod = optarg;
+			break;
+		case 'n':
+			search.node = optarg;
+			break;
+		case 's':
+			snprintf(search.path, sizeof(search.path), "%s", optarg);
+			break;
+		case 'h':
+			usage(stdout);
+			return STATUS_OK;
+		default:
+			return complain_option(argv, option);
+		}
+	}
+	if (argc - optind != 2) {
+		complain("move takes a vCPU's number and a node's name; see eagre move --help");
+		return STATUS_USAGE;
+	}
+	if (!pod_find(&search))
+		return STATUS_FAILED;
+	return move(&search, argv[optind], argv[optind + 1]);
+}

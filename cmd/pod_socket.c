@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Talking to a node of a pod on this machine: pod_socket.h. */
+#include "cmd/pod_socket.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "cmd/cmd.h"
+#include "node/status_socket.h"
+
+#define ANSWER_SECONDS 5
+
+/*
+ * Sockets are named POD.NODE.sock; the first that fits is taken, and two pods are one too many.
+ * What killed nodes have left is removed before.
+ */
+static int find_socket(struct pod_search *s)
+{
+	char dir[256], pod_found[256] = "";
+	status_socket_sweep();
+	status_socket_dir(dir, sizeof(dir));
+	DIR *d = opendir(dir);
+	if (!d)
+		return 0;
+	for (struct dirent *e; (e = readdir(d));) {
+		char pod[256], node[256];
+		if (!status_socket_name_parse(e->d_name, pod, node, sizeof(pod)))
+			continue;
+		if ((s->pod && strcmp(pod, s->pod) != 0) || (s->node && strcmp(node, s->node) != 0))
+			continue;
+		char path[sizeof(s->path)];
+		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+		if (s->found && strcmp(pod, pod_found) != 0) {
+			s->found = 2;
+			break;
+		}
+		snprintf(pod_found, sizeof(pod_found), "%s", pod);
+		memcpy(s->path, path, sizeof(path));
+		s->found = 1;
+	}
+	closedir(d);
+	return s->found;
+}
+
+json_t *pod_ask(const char *path, const char *request)
+{
+	json_t *answer = NULL;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	if (strlen(path) >= sizeof(address.sun_path)) {
+		complain("%s: the path is too long for a socket", path);
+		return NULL;
+	}
+	strcpy(address.sun_path, path);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* A stopped node answers nobody, and once its queue is full nobody gets in, either. */
+	struct timeval patience = { .tv_sec = ANSWER_SECONDS };
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		if (errno == EAGAIN)
+			complain("%s: no answer within %d s; the node is stuck or stopped", path,
+				 ANSWER_SECONDS);
+		else
+			complain("%s: %s; is a pod running on this machine?", path,
+				 strerror(errno));
+		goto out;
+	}
+	json_error_t error;
+	char line[STATUS_REQUEST_MAX];
+	int size = snprintf(line, sizeof(line), "%s\n", request);
+	if (size < (int)sizeof(line))
+		(void)!send(fd, line, (size_t)size,
+			    MSG_NOSIGNAL); /* no answer comes then, either */
+	answer = json_loadfd(fd, 0, &error);
+	if (!answer)
+		complain("%s: no answer within %d s; the node is stuck or ending", path,
+			 ANSWER_SECONDS);
+out:
+	if (fd >= 0)
+		close(fd);
+	return answer;
+}
+
+bool pod_find(struct pod_search *search)
+{
+	char dir[256];
+	if (search->path[0])
+		return true;
+	if (status_socket_dir_check() == -EPERM) {
+		status_socket_dir(dir, sizeof(dir));
+		complain(
+			"%s: it belongs to somebody else, or others may write to it: what is in it may "
+			"be no pod of yours",
+			dir);
+		return false;
+	}
+	if (find_socket(search) == 1)
+		return true;
+	if (search->found)
+		complain("several pods have nodes here; name one with --pod");
+	else
+		complain(
+			"no running pod with a node on this machine%s; start one with eagre run or "
+			"eagre node",
+			search->pod ? " and this name" : "");
+	return false;
+}

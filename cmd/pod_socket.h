@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finding the socket of a node on this machine, and asking it (node/status_socket.h). */
+#ifndef CMD_POD_SOCKET_H
+#define CMD_POD_SOCKET_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+struct pod_search {
+	const char *pod, *node; /* NULL: any */
+	char path[512];		/* the socket's; empty: to be found */
+	int found;
+};
+
+/* Both complain themselves, and return false or NULL then. */
+bool pod_find(struct pod_search *search);
+json_t *pod_ask(const char *path, const char *request);
+
+#endif

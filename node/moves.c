@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Moving vCPUs between nodes: the messages and the threads around core/vcpu_place.h, which has the
+ * states and the argument. docs/moves.md has the picture.
+ *
+ *      seat's thread     leave, left, arrived, refused (struct vcpu_ops), by its own place in vcpu.c
+ *      control thread    MOVE, PLACE, REFUSED of other nodes; MOVE_ASK, MOVE_TOLD
+ *      any thread        moves_ask(); guest_io.c reads the table
+ *
+ * A vCPU's lock is held to send and to change its word, never while anything is waited for.
+ *
+ * Who has asked for a move gets one answer: from the node that has the vCPU, if it comes to nothing
+ * there, else from the one that it left, when the target has answered.
+ *
+ * Where a pod has more vCPUs than a node's pager serves, nodes have seats for their own only, and
+ * nothing moves.
+ *
+ * Tested in tests/node/test_moves.c, tests/pod/moves.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "node/deadline.h"
+#include "node/node_state.h"
+#include "wire/vcpu_image.h"
+
+/* Clocks of two nodes never differ by so much (start.c): who says more lies. */
+#define AHEAD_NS_MAX 1000000000ull
+
+#define ASK_SECONDS 4
+
+struct asked {
+	bool open;
+	uint16_t asker;
+	uint64_t id;
+};
+
+struct moves {
+	struct node *node;
+	pthread_mutex_t lock[VCPUS_MAX]; /* by vCPU; guards asked, and see vcpu_place.h */
+	struct asked asked[VCPUS_MAX];
+
+	pthread_mutex_t ask_lock; /* one question of this node's own at a time */
+	pthread_mutex_t told_lock;
+	pthread_cond_t told;
+	uint64_t id; /* of the question; guarded by told_lock, as what follows */
+	bool answered;
+	uint8_t result;
+};
+
+int moves_create(struct node *node)
+{
+	const struct pod_config *config = node->config;
+	struct moves *m = calloc(1, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	m->node = node;
+	for (uint32_t v = 0; v < VCPUS_MAX; v++)
+		pthread_mutex_init(&m->lock[v], NULL);
+	pthread_mutex_init(&m->ask_lock, NULL);
+	pthread_mutex_init(&m->told_lock, NULL);
+	pthread_cond_init(&m->told, NULL);
+	vcpu_places_init(&node->places, node->self, (uint16_t)config->node_count,
+			 config->vcpu_count, config->vcpu_node);
+	node->moves = m;
+	return 0;
+}
+
+void moves_lock(struct node *node, uint32_t vcpu)
+{
+	pthread_mutex_lock(&node->moves->lock[vcpu]);
+}
+
+void moves_unlock(struct node *node, uint32_t vcpu)
+{
+	pthread_mutex_unlock(&node->moves->lock[vcpu]);
+}
+
+/* ---- answers --------------------------------------------------------------------------------- */
+
+static void take_told(struct node *node, uint64_t id, uint8_t result)
+{
+	struct moves *m = node->moves;
+	pthread_mutex_lock(&m->told_lock);
+	if (id == m->id && !m->answered) {
+		m->answered = true;
+		m->result = result;
+		pthread_cond_signal(&m->told);
+	}
+	pthread_mutex_unlock(&m->told_lock);
+}
+
+static void tell(struct node *node, uint16_t asker, uint64_t id, uint32_t vcpu,
+		 enum control_move_result result)
+{
+	struct control_message msg; /* large, and little of it is sent */
+	if (asker == node->self) {
+		take_told(node, id, (uint8_t)result);
+		return;
+	}
+	msg.type = CONTROL_MOVE_TOLD;
+	msg.move_told = (struct control_move_told){ .id = id,
+						    .vcpu = (uint16_t)vcpu,
+						    .result = (uint8_t)result };
+	node_send(node, asker, &msg);
+}
+
+/* To who has asked for this move, if anybody has. The vCPU's lock. */
+static void tell_asker(struct node *node, uint32_t vcpu, enum control_move_result result)
+{
+	struct asked *asked = &node->moves->asked[vcpu];
+	if (asked->open)
+		tell(node, asked->asker, asked->id, vcpu, result);
+	asked->open = false;
+}
+
+/* ---- the seat's thread ----------------------------------------------------------------------- */
+
+static int stay(struct node *node, uint32_t vcpu, int error)
+{
+	moves_lock(node, vcpu);
+	tell_asker(node, vcpu, CONTROL_MOVE_NO);
+	moves_unlock(node, vcpu);
+	return error;
+}
+
+int moves_leave(void *ctx, uint32_t vcpu, uint16_t to, int error)
+{
+	struct node *node = ctx;
+	if (!error)
+		error = vcpu_place_leave(&node->places, vcpu, to);
+	return error ? stay(node, vcpu, error) : 0;
+}
+
+int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment)
+{
+	struct node *node = ctx;
+	struct vcpu_place place = vcpu_place_read(&node->places, vcpu);
+	struct control_message msg; /* large, and little of it is sent */
+	uint8_t image[VCPU_IMAGE_BYTES_MAX];
+	size_t size;
+	int error = vcpu_image_encode(moment->state, image, sizeof(image), &size);
+	if (error) {
+		vcpu_place_stay(&node->places, vcpu);
+		return stay(node, vcpu, error);
+	}
+	msg.type = CONTROL_MOVE;
+	msg.move = (struct control_move){ .vcpu = (uint16_t)vcpu,
+					  .image_size = (uint16_t)size,
+					  .epoch = place.epoch + 1,
+					  .clock_ns = moment->clock_ns,
+					  .guest_tsc = moment->guest_tsc,
+					  .image = image };
+	moves_lock(node, vcpu);
+	node_send(node, place.node, &msg);
+	vcpu_place_sent(&node->places, vcpu);
+	guest_io_forward(node, vcpu);
+	moves_unlock(node, vcpu);
+	return 0;
+}
+
+void moves_arrived(void *ctx, uint32_t vcpu)
+{
+	struct node *node = ctx;
+	struct control_message msg; /* large, and little of it is sent */
+	msg.type = CONTROL_PLACE;
+	msg.place = (struct control_place){ .vcpu = (uint16_t)vcpu,
+					    .epoch = vcpu_place_here(&node->places, vcpu) };
+	node_broadcast(node, &msg);
+}
+
+void moves_refused(void *ctx, uint32_t vcpu)
+{
+	struct node *node = ctx;
+	struct vcpu_place place = vcpu_place_read(&node->places, vcpu);
+	struct control_message msg; /* large, and little of it is sent */
+	msg.type = CONTROL_REFUSED;
+	msg.refused = (struct control_refused){ .vcpu = (uint16_t)vcpu, .epoch = place.epoch + 1 };
+	moves_lock(node, vcpu);
+	node_send(node, place.node, &msg);
+	vcpu_place_refuse(&node->places, vcpu);
+	guest_io_forward(node, vcpu);
+	moves_unlock(node, vcpu);
+}
+
+/* ---- the control thread ---------------------------------------------------------------------- */
+
+#define NOT_A_STATE "with what is no state of that vCPU"
+#define NOT_SO	    "about a vCPU that cannot be there"
+
+/* The guest's TSC by the pod clock, roughly. */
+static bool is_far_ahead(struct node *node, const struct control_move *move)
+{
+	uint64_t far_ns = node_now_ns(node) + AHEAD_NS_MAX;
+	uint64_t since_ns = far_ns - node->start.epoch_ns;
+	return move->clock_ns > far_ns ||
+	       (far_ns > node->start.epoch_ns &&
+		move->guest_tsc >
+			(uint64_t)((unsigned __int128)since_ns * node->start.tsc_khz / 1000000));
+}
+
+static const char *take_move(struct node *node, uint16_t src, const struct control_move *move)
+{
+	static _Thread_local struct vcpu_state state;
+	struct vcpu_moment moment = { &state, move->clock_ns, move->guest_tsc };
+	struct vcpu *vcpu = node_vcpu(node, move->vcpu);
+	enum place_verdict verdict;
+	if (!vcpu || !node_moves(node))
+		return NOT_SO;
+	if (vcpu_image_decode(move->image, move->image_size, &state) < 0 ||
+	    state.lapic.id != move->vcpu || state.lapic.bsp != (move->vcpu == 0) ||
+	    is_far_ahead(node, move))
+		return NOT_A_STATE;
+	moves_lock(node, move->vcpu);
+	verdict = vcpu_place_on_move(&node->places, move->vcpu, src, move->epoch);
+	if (verdict == PLACE_NEWS)
+		vcpu_arrive(vcpu, &moment);
+	moves_unlock(node, move->vcpu);
+	return verdict == PLACE_LIE ? NOT_SO : NULL;
+}
+
+static const char *take_place(struct node *node, uint16_t src, const struct control_place *place)
+{
+	enum place_verdict verdict;
+	if (place->vcpu >= node->config->vcpu_count)
+		return NOT_SO;
+	moves_lock(node, place->vcpu);
+	verdict = vcpu_place_on_place(&node->places, place->vcpu, src, place->epoch);
+	if (verdict == PLACE_TAKEN)
+		tell_asker(node, place->vcpu, CONTROL_MOVE_DONE);
+	if (verdict == PLACE_NEWS || verdict == PLACE_TAKEN)
+		guest_io_forward(node, place->vcpu);
+	moves_unlock(node, place->vcpu);
+	return verdict == PLACE_LIE ? NOT_SO : NULL;
+}
+
+static const char *take_refused(struct node *node, uint16_t src,
+				const struct control_refused *refused)
+{
+	struct vcpu *vcpu = node_vcpu(node, refused->vcpu);
+	enum place_verdict verdict;
+	if (!vcpu)
+		return NOT_SO;
+	moves_lock(node, refused->vcpu);
+	verdict = vcpu_place_on_refused(&node->places, refused->vcpu, src, refused->epoch);
+	if (verdict == PLACE_NEWS) {
+		tell_asker(node, refused->vcpu, CONTROL_MOVE_REFUSED);
+		vcpu_take_back(vcpu);
+	}
+	moves_unlock(node, refused->vcpu);
+	return verdict == PLACE_LIE ? NOT_SO : NULL;
+}
+
+/* Any thread. Goes the way that interrupts go. */
+static void take_ask(struct node *node, const struct control_move_ask *ask)
+{
+	struct asked *asked = &node->moves->asked[ask->vcpu];
+	struct control_message msg; /* large, and little of it is sent */
+	uint16_t at;
+	moves_lock(node, ask->vcpu);
+	switch (vcpu_place_route(&node->places, ask->vcpu, &at)) {
+	case PLACE_FORWARD:
+		msg.type = CONTROL_MOVE_ASK;
+		msg.move_ask = *ask;
+		node_send(node, at, &msg);
+		break;
+	case PLACE_LEAVE_IT:
+		tell(node, ask->asker, ask->id, ask->vcpu, CONTROL_MOVE_BUSY);
+		break;
+	case PLACE_WAKE:
+		if (ask->to == node->self) {
+			tell(node, ask->asker, ask->id, ask->vcpu, CONTROL_MOVE_THERE);
+		} else if (asked->open) {
+			tell(node, ask->asker, ask->id, ask->vcpu, CONTROL_MOVE_BUSY);
+		} else {
+			*asked = (struct asked){ true, ask->asker, ask->id };
+			vcpu_leave(node_vcpu(node, ask->vcpu), ask->to);
+		}
+		break;
+	}
+	moves_unlock(node, ask->vcpu);
+}
+
+static const char *take_asked(struct node *node, const struct control_move_ask *ask)
+{
+	const struct pod_config *config = node->config;
+	if (ask->vcpu >= config->vcpu_count || ask->to >= config->node_count ||
+	    ask->asker >= config->node_count || !node_moves(node))
+		return NOT_SO;
+	take_ask(node, ask);
+	return NULL;
+}
+
+const char *moves_message(struct node *node, const struct control_message *msg)
+{
+	switch (msg->type) {
+	case CONTROL_MOVE:
+		return take_move(node, msg->src, &msg->move);
+	case CONTROL_PLACE:
+		return take_place(node, msg->src, &msg->place);
+	case CONTROL_REFUSED:
+		return take_refused(node, msg->src, &msg->refused);
+	case CONTROL_MOVE_ASK:
+		return take_asked(node, &msg->move_ask);
+	default:
+		take_told(node, msg->move_told.id, msg->move_told.result);
+		return NULL;
+	}
+}
+
+/* ---- asking ---------------------------------------------------------------------------------- */
+
+/* What became of the question that is out; negative: nothing yet. */
+static int wait_for_told(struct moves *m)
+{
+	struct timespec until = deadline_after_ms(ASK_SECONDS * 1000);
+	int result = -ETIMEDOUT;
+	pthread_mutex_lock(&m->told_lock);
+	while (!m->answered)
+		if (deadline_wait(&m->told, &m->told_lock, &until) == ETIMEDOUT)
+			break;
+	if (m->answered)
+		result = m->result;
+	m->answered = true; /* what comes later is not for us */
+	pthread_mutex_unlock(&m->told_lock);
+	return result;
+}
+
+int moves_ask(struct node *node, uint32_t vcpu, uint16_t to)
+{
+	struct moves *m = node->moves;
+	struct control_move_ask ask = { .vcpu = (uint16_t)vcpu, .to = to, .asker = node->self };
+	pthread_mutex_lock(&m->ask_lock);
+	pthread_mutex_lock(&m->told_lock);
+	ask.id = ++m->id;
+	m->answered = false;
+	pthread_mutex_unlock(&m->told_lock);
+	take_ask(node, &ask);
+	int result = wait_for_told(m);
+	pthread_mutex_unlock(&m->ask_lock);
+	return result;
+}
+
+bool moves_wish(struct node *node, uint32_t vcpu, uint16_t to)
+{
+	uint16_t at;
+	if (!node_moves(node) || vcpu_place_route(&node->places, vcpu, &at) != PLACE_WAKE)
+		return false;
+	vcpu_leave(node_vcpu(node, vcpu), to);
+	return true;
+}
+
+static char *answer(bool done, const char *line)
+{
+	json_t *o = json_object();
+	json_object_set_new(o, done ? "done" : "error", json_string(line));
+	char *text = json_dumps(o, JSON_COMPACT | JSON_ENSURE_ASCII);
+	json_decref(o);
+	return text;
+}
+
+static char *answer_result(struct node *node, uint32_t vcpu, uint16_t to, int result)
+{
+	const char *name = node->config->node[to].name;
+	char line[256];
+	switch (result) {
+	case CONTROL_MOVE_DONE:
+		snprintf(line, sizeof(line), "vCPU %u is on node %s now", vcpu, name);
+		break;
+	case CONTROL_MOVE_THERE:
+		snprintf(line, sizeof(line), "vCPU %u is on node %s already", vcpu, name);
+		break;
+	case CONTROL_MOVE_BUSY:
+		snprintf(line, sizeof(line), "vCPU %u is moving already: try again", vcpu);
+		break;
+	case CONTROL_MOVE_NO:
+		snprintf(line, sizeof(line), "vCPU %u cannot leave where it is now: try again",
+			 vcpu);
+		break;
+	case CONTROL_MOVE_REFUSED:
+		snprintf(line, sizeof(line),
+			 "node %s cannot take vCPU %u's state: it stays where it was", name, vcpu);
+		break;
+	default:
+		snprintf(line, sizeof(line),
+			 "vCPU %u has not moved within %d s: it may wait for a device, and moves "
+			 "later",
+			 vcpu, ASK_SECONDS);
+		break;
+	}
+	return answer(result == CONTROL_MOVE_DONE || result == CONTROL_MOVE_THERE, line);
+}
+
+static bool parse_number(const char *word, uint32_t *ret_number)
+{
+	char *end;
+	errno = 0;
+	unsigned long value = strtoul(word, &end, 10);
+	*ret_number = (uint32_t)value;
+	return word[0] >= '0' && word[0] <= '9' && !*end && !errno && value <= UINT32_MAX;
+}
+
+char *moves_request(struct node *node, const char *words)
+{
+	const struct pod_config *config = node->config;
+	char vcpu_word[32], node_word[NODE_NAME_MAX], line[256];
+	uint32_t vcpu;
+	uint16_t to;
+	if (sscanf(words, "%31s %63s", vcpu_word, node_word) != 2)
+		return answer(false, "a vCPU's number and a node's name are wanted");
+	if (!parse_number(vcpu_word, &vcpu) || vcpu >= config->vcpu_count) {
+		snprintf(line, sizeof(line), "no vCPU %s in this pod: they are 0 to %u", vcpu_word,
+			 config->vcpu_count - 1);
+		return answer(false, line);
+	}
+	to = pod_config_find(config, node_word);
+	if (to == NODE_NONE) {
+		snprintf(line, sizeof(line), "no node '%s' in this pod: see eagre status",
+			 node_word);
+		return answer(false, line);
+	}
+	if (!node_moves(node)) {
+		snprintf(line, sizeof(line), "vCPUs of a pod that has more than %u do not move",
+			 NODE_VCPUS_MAX);
+		return answer(false, line);
+	}
+	if (!atomic_load(&node->run_ns))
+		return answer(false, "the guest does not run yet");
+	return answer_result(node, vcpu, to, moves_ask(node, vcpu, to));
+}
+
+/* ---- torture --------------------------------------------------------------------------------- */
+
+struct torture {
+	struct node *node;
+	uint64_t random;
+	useconds_t pause_us;
+};
+
+static uint32_t random_below(struct torture *t, uint32_t limit)
+{
+	t->random ^= t->random << 13;
+	t->random ^= t->random >> 7;
+	t->random ^= t->random << 17;
+	return (uint32_t)((t->random >> 32) % limit);
+}
+
+static void *torture_main(void *arg)
+{
+	struct torture *t = arg;
+	const struct pod_config *config = t->node->config;
+	pthread_setname_np(pthread_self(), "torture");
+	while (!node_has_ended(t->node)) {
+		for (uint32_t v = 0; v < config->vcpu_count; v++) {
+			uint16_t to = (uint16_t)random_below(t, config->node_count);
+			if (to != t->node->self)
+				moves_wish(t->node, v, to);
+		}
+		usleep(t->pause_us);
+	}
+	return NULL;
+}
+
+int moves_torture(struct node *node)
+{
+	const char *text = getenv("EAGRE_TORTURE_MOVES");
+	pthread_t thread;
+	uint32_t us;
+	if (!text || !parse_number(text, &us) || node->config->node_count < 2)
+		return 0;
+	struct torture *t = calloc(1, sizeof(*t));
+	if (!t)
+		return -ENOMEM;
+	*t = (struct torture){ node, node_now_ns(node) * 2654435761u | 1, us };
+	int r = -pthread_create(&thread, NULL, torture_main, t);
+	if (!r)
+		pthread_detach(thread);
+	return r;
+}
