@@ -71,6 +71,7 @@ const char *rule_name(enum rule rule)
 		[RULE_ACTIONS] = "actions",
 		[RULE_ERROR] = "error",
 		[RULE_ACCOUNT] = "account",
+		[RULE_PUSHES] = "pushes",
 	};
 
 	return name[rule];

@@ -36,6 +36,7 @@ enum rule {
 	RULE_ACTIONS,	     /* an action that cannot be carried out, or more than fit */
 	RULE_ERROR,	     /* the core refused a correct input */
 	RULE_ACCOUNT,	     /* what the core says of itself is not what is so */
+	RULE_PUSHES,	     /* more pages were pushed than came: nodes trade them back and forth */
 	RULE_COUNT,
 };
 

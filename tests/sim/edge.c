@@ -95,6 +95,7 @@ static void do_install(struct world *world, uint32_t node, const struct coh_acti
 	if (data && (!event || !event->has_content || event->msg.gpn != page))
 		world_fail(world, RULE_ACTIONS, node, page, "INSTALL_DATA, but no data came");
 	n->content[page] = data && event ? event->content : (struct content){ 0 };
+	world->fetched += !event || event->msg.type != COH_PUSH_DATA;
 	set_access(world, node, page, action->access);
 }
 

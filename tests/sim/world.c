@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define RUN_PAGES	 64u /* that leave together, as the core has it */
 #define NO_EVENT	 UINT32_MAX
 #define TIME_CHECK_EVERY 256
 
@@ -345,6 +346,33 @@ static void judge_still(struct world *world)
 			judge_accounts(world, node, shard);
 }
 
+/*
+ * A push makes room for a page that was asked for, or for a run of those that will be; it makes no
+ * other node push. So pushes are no more than pages that were asked for, but for a run of each
+ * shard, and for a few pages that are pushed twice, because their first target was short itself.
+ */
+static void judge_pushes(struct world *world)
+{
+	uint64_t runs = (uint64_t)world->node_count * world->shard_count * RUN_PAGES;
+	uint64_t pushed = 0;
+	char text[96];
+
+	if (world->plan.leaves) /* who leaves pushes all it has */
+		return;
+	for (uint32_t node = 0; node < world->node_count; node++)
+		for (uint32_t shard = 0; shard < world->shard_count; shard++) {
+			struct coh_stats stats;
+
+			coh_stats_get(world->node[node].coh[shard], &stats);
+			pushed += stats.evict_push_count;
+		}
+	if (pushed <= world->fetched + world->fetched / 8 + runs)
+		return;
+	snprintf(text, sizeof(text), "%" PRIu64 " pages pushed, and %" PRIu64 " asked for", pushed,
+		 world->fetched);
+	world_fail(world, RULE_PUSHES, 0, 0, text);
+}
+
 static void run_phases(struct world *world)
 {
 	uint32_t live = world->node_count - (uint32_t)world->plan.leaves;
@@ -358,6 +386,7 @@ static void run_phases(struct world *world)
 	actor_sweep(world, (uint32_t)rng_below_64(&world->rng, live) * world->actors_per_node);
 	run_events(world);
 	judge_still(world);
+	judge_pushes(world);
 }
 
 /* ---- making it, and taking it down ---- */

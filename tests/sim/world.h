@@ -93,6 +93,7 @@ struct world {
 	struct event_queue queue;
 	uint64_t now_ns, events;
 	uint64_t instructions, stalls, messages, pages_sent;
+	uint64_t fetched;     /* pages that came because they were asked for */
 	uint32_t below_quota; /* actors that have not done their instructions */
 	uint64_t stop_ns;     /* when the stop was called */
 	uint32_t leaves_begun;
