@@ -4,9 +4,8 @@
  */
 #include "machine/acpi_pm.h"
 
-/* High byte of PM1 status and enable: bits 8 and 10 of the registers. */
-#define HIGH_BUTTON 0x01u
-#define HIGH_RTC    0x04u
+/* High byte of PM1 status and enable: bit 10 of the registers. Nobody presses the power button. */
+#define HIGH_RTC 0x04u
 
 /* Low byte of PM1 control. */
 #define LOW_SCI_ENABLED 0x01u
@@ -62,11 +61,6 @@ bool acpi_pm_write(struct acpi_pm *pm, uint32_t reg, uint8_t value)
 	}
 }
 
-void acpi_pm_press_button(struct acpi_pm *pm)
-{
-	pm->status[1] |= HIGH_BUTTON;
-}
-
 void acpi_pm_rtc_alarm(struct acpi_pm *pm)
 {
 	pm->status[1] |= HIGH_RTC;
@@ -74,7 +68,7 @@ void acpi_pm_rtc_alarm(struct acpi_pm *pm)
 
 bool acpi_pm_line(const struct acpi_pm *pm)
 {
-	return pm->status[1] & pm->enable[1] & (HIGH_BUTTON | HIGH_RTC);
+	return pm->status[1] & pm->enable[1] & HIGH_RTC;
 }
 
 uint32_t acpi_pm_timer(uint64_t now_ns)

@@ -29,8 +29,6 @@ void acpi_pm_reset(struct acpi_pm *pm);
 uint8_t acpi_pm_read(const struct acpi_pm *pm, uint32_t reg);
 /* True: the guest enters S5, power off. */
 bool acpi_pm_write(struct acpi_pm *pm, uint32_t reg, uint8_t value);
-/* The power button is pressed. */
-void acpi_pm_press_button(struct acpi_pm *pm);
 /* The clock's alarm: it wakes a guest that sleeps (ACPI 6.4, 4.8.2.4). */
 void acpi_pm_rtc_alarm(struct acpi_pm *pm);
 /* The SCI: level-triggered, active high. */

@@ -472,12 +472,6 @@ void pc_eoi(struct pc *pc, uint8_t vector)
 	ioapic_eoi(&pc->ioapic, vector);
 }
 
-void pc_press_power_button(struct pc *pc)
-{
-	acpi_pm_press_button(&pc->pm);
-	update_lines(pc);
-}
-
 size_t pc_serial_room(const struct pc *pc, enum pc_serial port)
 {
 	return serial_room(&pc->serial[port]);

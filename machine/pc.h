@@ -79,9 +79,6 @@ size_t pc_serial_room(const struct pc *pc, enum pc_serial port);
 uint64_t pc_deadline(const struct pc *pc);
 void pc_tick(struct pc *pc, uint64_t now_ns);
 
-/* The power button: the guest is asked to shut down. */
-void pc_press_power_button(struct pc *pc);
-
 /*
  * Accesses that every node answers by itself, for they have no state: the ACPI PM timer, delay
  * ports, and ports and addresses where nobody is. Returns true, and fills data, if `access` is

@@ -248,18 +248,30 @@ static void test_pit_interrupt(void **state)
 	assert_int_equal(seen.interrupts, 2);
 }
 
-static void test_power_button(void **state)
+static void cmos_write(uint8_t reg, uint8_t value)
+{
+	outp(0x70, 1, reg);
+	outp(0x71, 1, value);
+}
+
+/* The clock's alarm, every second, as an event of ACPI: an SCI for as long as it is there. */
+static void test_sci(void **state)
 {
 	(void)state;
 	set_pin(9, 0x29 | 0x8000);
-	outp(0x602, 2, 0x0100);
-	pc_press_power_button(pc);
+	outp(0x602, 2, 0x0400);
+	for (uint8_t reg = 1; reg <= 5; reg += 2) /* any second, minute, hour */
+		cmos_write(reg, 0xff);
+	cmos_write(0x0b, 0x22);
+	for (int i = 0; i < 10 && !seen.interrupts; i++)
+		pc_tick(pc, pc_deadline(pc));
 	assert_int_equal(seen.interrupts, 1);
+	assert_int_equal(seen.last.vector, 0x29);
 	assert_int_equal(seen.last.level, 1);
-	pc_eoi(pc, 0x29); /* still pressed for all we know */
+	pc_eoi(pc, 0x29); /* still there for all we know */
 	assert_int_equal(seen.interrupts, 2);
-	assert_int_equal(in(0x600, 2), 0x0100);
-	outp(0x600, 2, 0x0100);
+	assert_int_equal(in(0x600, 2), 0x0400);
+	outp(0x600, 2, 0x0400);
 	pc_eoi(pc, 0x29);
 	assert_int_equal(seen.interrupts, 2);
 }
@@ -394,7 +406,7 @@ int main(void)
 		TEST(test_input_interrupt),
 		TEST(test_output_interrupts),
 		TEST(test_pit_interrupt),
-		TEST(test_power_button),
+		TEST(test_sci),
 		TEST(test_resets),
 		TEST(test_pci),
 		TEST(test_pic),
