@@ -24,6 +24,8 @@
  * API 4.41, 4.37). */
 #define IDENTITY_MAP_GPA 0xfeffc000ull
 #define TSS_GPA		 0xfeffd000ull
+/* KVM takes 2^31 - 1 pages a slot (KVM_MEM_MAX_NR_PAGES): 2 MiB less than 8 TiB, to keep chunks whole. */
+#define SLOT_BYTES_MAX ((1ull << 43) - (2ull << 20))
 
 static int explain(char *why, size_t why_size, int err, const char *what)
 {
@@ -119,16 +121,19 @@ void kvm_engine_destroy(struct engine *engine)
 
 int kvm_engine_add_memory(struct engine *engine, uint64_t gpa, void *hva, uint64_t bytes)
 {
-	struct kvm_userspace_memory_region region = {
-		.slot = engine->slot_count,
-		.guest_phys_addr = gpa,
-		.memory_size = bytes,
-		.userspace_addr = (uintptr_t)hva,
-	};
+	for (uint64_t done = 0, piece; done < bytes; done += piece) {
+		piece = bytes - done < SLOT_BYTES_MAX ? bytes - done : SLOT_BYTES_MAX;
+		struct kvm_userspace_memory_region region = {
+			.slot = engine->slot_count,
+			.guest_phys_addr = gpa + done,
+			.memory_size = piece,
+			.userspace_addr = (uintptr_t)hva + done,
+		};
 
-	if (ioctl(engine->vm_fd, KVM_SET_USER_MEMORY_REGION, &region))
-		return -errno;
-	engine->slot_count++;
+		if (ioctl(engine->vm_fd, KVM_SET_USER_MEMORY_REGION, &region))
+			return -errno;
+		engine->slot_count++;
+	}
 	return 0;
 }
 

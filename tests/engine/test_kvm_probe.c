@@ -5,6 +5,7 @@
  */
 #include <cpuid.h>
 #include <errno.h>
+#include <linux/kvm.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,8 +14,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/personality.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -182,6 +185,53 @@ static void test_tsc_ratio(void **unused)
 		}
 }
 
+/* --- a VM of the test's own, in ioctl()'s place --- */
+
+#define FAKE_VM 123456
+
+static struct kvm_userspace_memory_region slot[16];
+static uint32_t slots;
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list args;
+
+	va_start(args, request);
+	void *arg = va_arg(args, void *);
+	va_end(args);
+	if (fd != FAKE_VM)
+		return (int)syscall(SYS_ioctl, fd, request, arg);
+	assert_true(request == KVM_SET_USER_MEMORY_REGION && slots < 16);
+	slot[slots++] = *(struct kvm_userspace_memory_region *)arg;
+	return 0;
+}
+
+/* No slot has more pages than KVM takes; together they are the whole range. */
+static void test_slots(void **state)
+{
+	struct engine engine = { .vm_fd = FAKE_VM };
+	const uint64_t gpa = 4ull << 30, hva = 1ull << 44, sizes[] = { 2ull << 30, 15ull << 40 };
+	uint64_t end[2] = { gpa, hva }, total = 0;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(kvm_engine_add_memory(&engine, gpa + total,
+						       (void *)(uintptr_t)(hva + total), sizes[i]),
+				 0);
+		total += sizes[i];
+	}
+	assert_int_equal(slots, 3);
+	for (uint32_t i = 0; i < slots; i++) {
+		assert_int_equal(slot[i].slot, i);
+		assert_true(slot[i].memory_size / 4096 <= (1ull << 31) - 1);
+		assert_int_equal(slot[i].memory_size % (2ull << 20), 0);
+		assert_true(slot[i].guest_phys_addr == end[0] && slot[i].userspace_addr == end[1]);
+		end[0] += slot[i].memory_size;
+		end[1] += slot[i].memory_size;
+	}
+	assert_true(end[0] == gpa + total && end[1] == hva + total);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -190,6 +240,7 @@ int main(void)
 		cmocka_unit_test(test_no_permission),
 		cmocka_unit_test(test_old_kernel),
 		cmocka_unit_test(test_tsc_ratio),
+		cmocka_unit_test(test_slots),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
