@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "link/mesh_state.h"
+#include "link/tcp.h"
 #include "wire/text.h"
 
 #define TIMEOUT_MS	  60000u
@@ -325,6 +326,12 @@ void mesh_shutdown(struct mesh *mesh)
 		if (control)
 			control->ops->shutdown(control);
 	}
+}
+
+uint64_t mesh_kept_bytes(uint32_t node_count, uint32_t shard_count)
+{
+	return (uint64_t)(node_count - 1) *
+	       (TCP_CONTROL_KEPT + (uint64_t)shard_count * TCP_PAGE_KEPT);
 }
 
 int mesh_fd(const struct mesh *mesh)

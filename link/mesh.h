@@ -125,6 +125,9 @@ bool mesh_down(struct mesh *mesh, uint16_t node, int error, const char *text);
 int mesh_fd(const struct mesh *mesh);
 void mesh_poll(struct mesh *mesh);
 
+/* Bytes that the links of a node may keep resident, beyond what is under way on them. */
+uint64_t mesh_kept_bytes(uint32_t node_count, uint32_t shard_count);
+
 /* "node 2 (beta, 10.0.0.3:7000)", in buf. */
 const char *mesh_describe(const struct mesh *mesh, uint16_t node, char *buf, size_t size);
 

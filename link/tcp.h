@@ -24,6 +24,7 @@
  * The memory is reserved, and becomes real only when used; what a burst used is given back when the
  * queue is empty again.
  */
+#define TCP_QUEUE_KEPT (256u << 10) /* bytes that an empty queue may keep resident */
 struct tcp_queue {
 	uint8_t *base;
 	size_t size, head, count;
@@ -47,6 +48,10 @@ int tcp_queue_flush(struct tcp_queue *queue, int fd);
 /* recv() without signals and EINTR: bytes > 0; -EAGAIN; -EPIPE at the end of the stream; link-down
  * errors. */
 ssize_t tcp_receive(int fd, void *buffer, size_t size);
+
+/* Bytes that a channel may keep resident while it has nothing in hand. */
+#define TCP_PAGE_KEPT	 (800u << 10)
+#define TCP_CONTROL_KEPT (512u << 10)
 
 /* Both take over fd, at success only. queue_bytes 0: a default. 0 or -ENOMEM. */
 int tcp_page_create(int fd, uint16_t peer, size_t queue_bytes, struct page_channel **ret_channel);

@@ -26,6 +26,7 @@
 
 #define IN_BYTES (2u * 65536u + 4096u)
 static_assert(IN_BYTES >= CONTROL_FRAME_MAX + 4096u);
+static_assert(IN_BYTES + CONTROL_FRAME_MAX + TCP_QUEUE_KEPT <= TCP_CONTROL_KEPT);
 
 struct tcp_control {
 	struct control_channel channel;

@@ -16,6 +16,9 @@
  * too far, which GUESS_PAGES_MAX bounds; a frame that has not arrived wholly is then read to its
  * end in place.
  *
+ * A large frame needs a megabyte in each buffer, and a node has a channel for every peer and shard:
+ * what is beyond the size of usual frames goes back to the host when all is delivered.
+ *
  * Invariant: in[position .. position + have) are bytes received and not yet delivered, beginning
  * with a frame. Owned by one thread, nothing is locked. Tested by tests/link/test_tcp.c.
  */
@@ -33,11 +36,15 @@
 #define IN_BYTES	(HEAD_ROOM + (FRAME_MESSAGES_MAX + 1u) * PAGE_BYTES)
 #define BOUNCE_BYTES	(FRAME_MESSAGES_MAX * PAGE_BYTES)
 #define GUESS_PAGES_MAX 32u
+/* What may stay resident of `in`, and of the bounce buffer, while nothing is in hand. */
+#define IN_KEPT	    (HEAD_ROOM + 96u * PAGE_BYTES)
+#define BOUNCE_KEPT (32u * PAGE_BYTES)
 /* Read beyond a frame: less than asked for means that the socket is empty, without asking again. */
 #define BEYOND_BYTES 64u
 #define QUEUE_BYTES  (64u << 20)
 
 static_assert(PAGE_FRAME_HEAD_MAX <= HEAD_ROOM);
+static_assert(IN_KEPT + BOUNCE_KEPT + TCP_QUEUE_KEPT <= TCP_PAGE_KEPT);
 static_assert(BEYOND_BYTES <= PAGE_BYTES); /* the page that IN_BYTES has more */
 
 struct tcp_page {
@@ -49,6 +56,8 @@ struct tcp_page {
 	uint8_t *in;	 /* IN_BYTES, then the bounce buffer, for pages that fell on no boundary */
 	size_t position; /* in `in` */
 	size_t have;
+	size_t touched;	       /* in `in`, since it was last given back: up to here */
+	size_t bounce_touched; /* in the bounce buffer */
 	struct page_frame_header guess;
 	bool drained; /* the last recv() took all there was */
 
@@ -133,6 +142,8 @@ static int deliver(struct tcp_page *tcp, const struct page_frame_header *header,
 		if ((uintptr_t)pages % PAGE_BYTES != 0) {
 			memcpy(tcp->in + IN_BYTES, pages, header->page_count * PAGE_BYTES);
 			pages = tcp->in + IN_BYTES;
+			if (tcp->bounce_touched < header->page_count * PAGE_BYTES)
+				tcp->bounce_touched = header->page_count * PAGE_BYTES;
 		}
 		tcp->guess = *header;
 		if (header->page_count > GUESS_PAGES_MAX)
@@ -148,6 +159,22 @@ static int deliver(struct tcp_page *tcp, const struct page_frame_header *header,
 	tcp->sequence_in++;
 	tcp->stats.bytes_in += page_frame_bytes(header);
 	return 0;
+}
+
+/* The caller asks for the next frame, so it is done with the pages of the last. */
+static void give_back(struct tcp_page *tcp)
+{
+	if (tcp->have > 0)
+		return;
+	if (tcp->touched > IN_KEPT) {
+		madvise(tcp->in + IN_KEPT, IN_BYTES - IN_KEPT, MADV_DONTNEED);
+		tcp->touched = IN_KEPT;
+	}
+	if (tcp->bounce_touched > BOUNCE_KEPT) {
+		madvise(tcp->in + IN_BYTES + BOUNCE_KEPT, BOUNCE_BYTES - BOUNCE_KEPT,
+			MADV_DONTNEED);
+		tcp->bounce_touched = BOUNCE_KEPT;
+	}
 }
 
 static int page_receive(struct page_channel *channel, struct page_frame *ret_frame)
@@ -168,14 +195,19 @@ static int page_receive(struct page_channel *channel, struct page_frame *ret_fra
 		}
 		if (tcp->drained) {
 			tcp->drained = false;
+			give_back(tcp);
 			return -EAGAIN;
 		}
 		want = make_room(tcp, &header);
 		tcp->stats.calls++;
 		got = tcp_receive(tcp->fd, tcp->in + tcp->position + tcp->have, want);
-		if (got < 0)
+		if (got < 0) {
+			give_back(tcp);
 			return (int)got;
+		}
 		tcp->have += (size_t)got;
+		if (tcp->touched < tcp->position + tcp->have)
+			tcp->touched = tcp->position + tcp->have;
 		tcp->drained = (size_t)got < want;
 	}
 }

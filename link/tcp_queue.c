@@ -17,8 +17,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-#define QUEUE_KEPT_BYTES (256u << 10) /* that an empty queue may keep resident */
-
 static int send_error(int error)
 {
 	switch (error) {
@@ -91,7 +89,7 @@ static void queue_put(struct tcp_queue *queue, const void *data, size_t bytes)
 
 static void queue_emptied(struct tcp_queue *queue)
 {
-	if (queue->count_max > QUEUE_KEPT_BYTES)
+	if (queue->count_max > TCP_QUEUE_KEPT)
 		madvise(queue->base, queue->size, MADV_DONTNEED);
 	queue->head = 0;
 	queue->count_max = 0;

@@ -134,14 +134,14 @@ int host_memory_check(const struct host_memory *memory, uint64_t promised, uint6
 	if (promised > memory->total)
 		snprintf(
 			why, why_size,
-			"%lluM are promised here, this host has %lluM of memory and swap: promise less",
+			"%lluM are promised here, with what links need, and this host has %lluM of "
+			"memory and swap: promise less",
 			mib(promised), mib(memory->total));
 	else if (promised > memory->cgroup)
-		snprintf(
-			why, why_size,
-			"%lluM are promised here, this process's cgroup may use %lluM (memory.max): "
-			"promise less, or raise the limit",
-			mib(promised), mib(memory->cgroup));
+		snprintf(why, why_size,
+			 "%lluM are promised here, with what links need, and this process's cgroup "
+			 "may use %lluM (memory.max): promise less, or raise the limit",
+			 mib(promised), mib(memory->cgroup));
 	else if (mapped > memory->commit)
 		snprintf(why, why_size,
 			 "%lluM of guest memory must be mapped here, vm.overcommit_memory=2 leaves "

@@ -145,7 +145,8 @@ static int check_memory(const struct node_options *options, char *why, size_t wh
 	for (uint32_t n = 0; n < config->node_count; n++) {
 		if (n != options->self && !options->all_here)
 			continue;
-		promised += config->node[n].memory;
+		promised += config->node[n].memory +
+			    mesh_kept_bytes(config->node_count, config->shard_count);
 		mapped += config->memory;
 	}
 	host_memory_probe("", &memory);

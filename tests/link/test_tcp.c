@@ -348,6 +348,56 @@ static void test_pages_syscalls(void **state)
 	munmap(area, PAGES_AREA * PAGE_BYTES);
 }
 
+static uint64_t anonymous_bytes(void)
+{
+	FILE *file = fopen("/proc/self/smaps_rollup", "re");
+	unsigned long long kib = 0;
+	char line[256];
+
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "Anonymous: %llu kB", &kib) == 1)
+			break;
+	fclose(file);
+	return kib << 10;
+}
+
+/* Large frames need much memory, and leave little behind, on page boundaries or not. */
+static void test_pages_give_back(void **state)
+{
+	static struct page_frame frame, got;
+	uint8_t *area = make_area();
+	struct page_channel *channel[2];
+
+	make_page_pair(0, channel);
+	memset(&got, 1, sizeof(got));
+	uint64_t before = anonymous_bytes();
+	for (uint32_t round = 0; round < 6; round++) {
+		int error;
+
+		/* Of another shape than the last one: it falls on no boundary. */
+		frame.message_count = round % 2 ? FRAME_MESSAGES_MAX - 1 : FRAME_MESSAGES_MAX;
+		frame.page_count = frame.message_count;
+		for (uint32_t i = 0; i < frame.message_count; i++) {
+			frame.message[i] =
+				(struct coh_msg){ .type = COH_GRANT_READ, .flags = COH_MSG_DATA };
+			frame.page[i] = area + i % PAGES_AREA * PAGE_BYTES;
+		}
+		assert_int_equal(channel[0]->ops->send(channel[0], &frame), 0);
+		while ((error = channel[1]->ops->receive(channel[1], &got)) == -EAGAIN)
+			(void)channel[0]->ops->flush(channel[0]);
+		assert_int_equal(error, 0);
+		assert_frame_equal(&got, &frame);
+		assert_int_equal(channel[1]->ops->receive(channel[1], &got), -EAGAIN);
+	}
+	uint64_t grown = anonymous_bytes() - before;
+	if (grown > TCP_PAGE_KEPT)
+		fail_msg("%llu KiB stay behind", (unsigned long long)grown >> 10);
+	channel[0]->ops->destroy(channel[0]);
+	channel[1]->ops->destroy(channel[1]);
+	munmap(area, PAGES_AREA * PAGE_BYTES);
+}
+
 static void test_pages_queue_bound(void **state)
 {
 	struct page_channel *channel;
@@ -654,6 +704,7 @@ int main(void)
 		cmocka_unit_test(test_pages_small_buffers),
 		cmocka_unit_test(test_pages_in_pieces),
 		cmocka_unit_test(test_pages_syscalls),
+		cmocka_unit_test(test_pages_give_back),
 		cmocka_unit_test(test_pages_queue_bound),
 		cmocka_unit_test(test_pages_malformed),
 		cmocka_unit_test(test_pages_link_down),
