@@ -301,6 +301,43 @@ gate_16:
 	PAGE_FAULT_32 9, (0x200000+SYS_DATA), mov 0x200000+SYS_DATA, %eax
 	DONE_32
 
+/* Data and code across 4 GiB go on at 0. */
+	CASE	wrap
+	TO_PROTECTED
+	PAGES_32
+	movl	$TABLE_2+P+W+U, TABLES + 4 * 1023
+	movl	$FRAME(1)+P+W+U, TABLE_2 + 4 * 1023
+	mov	%cr3, %eax
+	mov	%eax, %cr3
+	movl	$0xf0001fff, SYS_GDT + SEL_DATA_16	/* base 0xfffff000 */
+	movl	$0xff4093ff, SYS_GDT + SEL_DATA_16 + 4
+	movl	$0xf0001fff, SYS_GDT + SEL_CODE_16
+	movl	$0xff409bff, SYS_GDT + SEL_CODE_16 + 4
+	mov	$SEL_DATA_16, %eax
+	mov	%eax, %fs
+	movl	$0x12345678, %fs:0xffe
+	mov	FRAME(1) + 0xffc, %eax
+	REPORT_32 %eax
+	WANT	0x56780000
+	mov	0, %eax
+	REPORT_32 %eax
+	WANT	0x1234
+	mov	%fs:0xffd, %eax
+	REPORT_32 %eax
+	WANT	0x34567800
+	movl	$0xabcd, FRAME(2)
+	movl	$FRAME(2)+P+W+U, TABLE_1
+	invlpg	0
+	mov	%fs:0xffe, %eax
+	REPORT_32 %eax
+	WANT	0xabcd5678
+	movl	$0x345678b8, FRAME(1) + 0xffc	/* mov $0x12345678, %eax; lret */
+	movl	$0xcb12, 0
+	lcall	$SEL_CODE_16, $0xffc
+	REPORT_32 %eax
+	WANT	0x12345678
+	DONE_32
+
 /* The way of a trampoline: out of long mode, 32-bit paging, no paging, and back. */
 	CASE	back_to_long_mode
 	TO_PROTECTED

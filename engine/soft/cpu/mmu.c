@@ -164,6 +164,8 @@ int soft_translate(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linea
 	struct soft_tlb_page found;
 	int err;
 
+	if (!soft_long_mode(vcpu))
+		linear &= 0xffffffff; /* of an access across 4 GiB the rest is at 0 */
 	ret_page->host = soft_tlb_find(vcpu, view, linear, access);
 	if (ret_page->host) {
 		ret_page->gpa = UINT64_MAX;
