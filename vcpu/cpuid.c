@@ -70,10 +70,10 @@ struct feature_mask {
 static const struct feature_mask feature_masks[] = {
 	/*
 	 * ECX: SSE3 PCLMULQDQ SSSE3 FMA CX16 PCID SSE4.1 SSE4.2 x2APIC MOVBE POPCNT TSC-deadline
-	 * AES XSAVE AVX F16C RDRAND hypervisor. EDX: all but machine checks (7, 14), debug store,
+	 * AES XSAVE AVX F16C RDRAND hypervisor. EDX: all but VME, machine checks (7, 14), debug store,
 	 * ACPI throttling, self snoop, HT, thermal.
 	 */
-	{ 0x1, 0, 0, 0, 0, 0xf7fa3203, 0x078bbb7f },
+	{ 0x1, 0, 0, 0, 0, 0xf7fa3203, 0x078bbb7d },
 	/*
 	 * EBX: FSGSBASE TSC_ADJUST BMI1 AVX2 SMEP BMI2 ERMS INVPCID RDSEED ADX SMAP CLFLUSHOPT CLWB
 	 * SHA, AVX-512. ECX: AVX512VBMI UMIP PKU VBMI2 GFNI VAES VPCLMULQDQ VNNI BITALG VPOPCNTDQ
@@ -94,7 +94,7 @@ static const struct feature_mask feature_masks[] = {
 	{ 0x80000001, 0, 0, 0, 0,
 	  BIT(0) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | X1_ECX_AVX | BIT(21) |
 		  X1_ECX_TOPOEXT,
-	  0x2fd3bb7f },
+	  0x2fd3bb7d },
 	/* CLZERO, XSAVEERPTR, IBPB, IBRS, STIBP, SSBD, VIRT_SSBD, SSB_NO. */
 	{ 0x80000008, 0, 0, 0,
 	  BIT(0) | BIT(2) | BIT(12) | BIT(14) | BIT(15) | BIT(24) | BIT(25) | BIT(26), 0, 0 },

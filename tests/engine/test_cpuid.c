@@ -107,6 +107,8 @@ static void test_policy_hides(void **unused)
 	assert_true(ecx1(&set, 24));
 	assert_true(ecx1(&set, 31));
 	assert_int_equal(leaf_of(&set, 1, 0)->edx & (1u << 7 | 1u << 14), 0); /* MCE, MCA */
+	assert_int_equal(leaf_of(&set, 1, 0)->edx & 1u << 1, 0);	      /* VME */
+	assert_int_equal(leaf_of(&set, 0x80000001, 0)->edx & 1u << 1, 0);
 	assert_int_equal(leaf_of(&set, 7, 0)->ebx & (1u << 4 | 1u << 11 | 1u << 2 | 1u << 25),
 			 0); /* HLE RTM SGX PT */
 	assert_int_equal(leaf_of(&set, 7, 0)->ecx & (1u << 16 | 1u << 7),

@@ -114,7 +114,7 @@ static void find_msrs(const struct cpuid_set *cpuid, struct soft_offer *offer)
 
 static uint64_t known_cr4(const struct cpuid_set *cpuid)
 {
-	uint64_t known = 0x7ff; /* VME to OSXMMEXCPT */
+	uint64_t known = 0x7fc; /* TSD to OSXMMEXCPT; VME and PVI are not there */
 
 	known |= has(cpuid, 7, 0, OUT_ECX, 2) ? CR4_UMIP : 0;
 	known |= has(cpuid, 7, 0, OUT_EBX, 0) ? CR4_FSGSBASE : 0;
