@@ -21,6 +21,7 @@
 #define EFER_LME	  (1ull << 8)
 #define EFER_LMA	  (1ull << 10)
 #define RFLAGS_FIXED	  (1ull << 1)
+#define RFLAGS_VM	  (1ull << 17)
 #define RFLAGS_VALID	  0x3f7fd7ull
 #define DR6_RESET	  0xffff0ff0ull
 #define DR7_RESET	  0x400ull
@@ -241,6 +242,8 @@ static const char *check_control(const struct vcpu_state *state)
 
 	if (!(state->rflags & RFLAGS_FIXED) || (state->rflags & ~RFLAGS_VALID))
 		return "reserved bits of RFLAGS";
+	if ((state->rflags & RFLAGS_VM) && (!(state->cr0 & CR0_PE) || (state->efer & EFER_LMA)))
+		return "virtual-8086 mode outside protected mode";
 	if ((state->cr0 >> 32) || (paging && !(state->cr0 & CR0_PE)))
 		return "CR0 is impossible";
 	if ((state->cr0 & CR0_NW) && !(state->cr0 & CR0_CD))

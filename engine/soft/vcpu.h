@@ -172,8 +172,14 @@ struct engine_vcpu {
 	uint32_t debug_hits;  /* bits of DR6: single step, data breakpoints */
 	uint32_t debug_held;  /* those of a load of SS, which are due behind the next instruction */
 	bool iret_done;	      /* RF is as IRET left it, for one instruction */
-	bool kick_after;      /* the instruction wants EXIT_KICKED when it is through */
-	uint32_t spins;	      /* PAUSEs, of which some give the core away */
+	/* A task switch has come so far that only segments are to be loaded: task_switch.c. */
+	struct {
+		bool due, external, trap;
+		uint8_t error_bytes; /* of the error code that goes onto the stack; 0: none */
+		uint32_t error;
+	} task;
+	bool kick_after; /* the instruction wants EXIT_KICKED when it is through */
+	uint32_t spins;	 /* PAUSEs, of which some give the core away */
 
 	enum soft_open open;
 	struct engine_exit *exit; /* of the open question, or NULL */
@@ -308,6 +314,17 @@ static inline bool soft_code64(const struct engine_vcpu *vcpu)
 static inline bool soft_real_mode(const struct engine_vcpu *vcpu)
 {
 	return !(vcpu->state.cr0 & CR0_PE);
+}
+
+static inline bool soft_virtual_8086(const struct engine_vcpu *vcpu)
+{
+	return vcpu->system_flags & FLAG_VM;
+}
+
+/* Real mode or virtual-8086 mode: a selector is a sixteenth of the segment's base. */
+static inline bool soft_8086(const struct engine_vcpu *vcpu)
+{
+	return soft_real_mode(vcpu) || soft_virtual_8086(vcpu);
 }
 
 static inline uint64_t soft_rflags(const struct engine_vcpu *vcpu)

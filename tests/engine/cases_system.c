@@ -24,6 +24,8 @@ SYSTEM_CASE(code)
 SYSTEM_CASE(features)
 SYSTEM_CASE(protected)
 SYSTEM_CASE(paging_32)
+SYSTEM_CASE(v86)
+SYSTEM_CASE(tasks)
 SYSTEM_CASE(loops)
 SYSTEM_CASE(stress)
 
@@ -40,6 +42,8 @@ const struct test_case cases_system[] = {
 	{ "system-features", test_features, FEW },
 	{ "system-protected", test_protected, FEW },
 	{ "system-paging-32", test_paging_32, FEW },
+	{ "system-v86", test_v86, FEW },
+	{ "system-tasks", test_tasks, FEW },
 	{ "system-loops", test_loops, FEW },
 	{ "system-stress", test_stress, FEW },
 	{ "shaken-exceptions", shaken_exceptions, FEW },
@@ -52,6 +56,8 @@ const struct test_case cases_system[] = {
 	{ "shaken-features", shaken_features, FEW },
 	{ "shaken-protected", shaken_protected, FEW },
 	{ "shaken-paging-32", shaken_paging_32, FEW },
+	{ "shaken-v86", shaken_v86, FEW },
+	{ "shaken-tasks", shaken_tasks, FEW },
 	{ "shaken-loops", shaken_loops, FEW },
 	{ "shaken-stress", shaken_stress, FEW },
 	{ 0 },

@@ -88,6 +88,9 @@ static void test_check_refuses(void **unused)
 	REFUSED(state.efer = 1 << 10);
 	REFUSED((state.cr0 = 0x80000011, state.efer = 1 << 8));
 	REFUSED((state.cr0 = 0x80000011, state.efer = 0x500));
+	REFUSED(state.rflags |= 1u << 17);
+	REFUSED((state.cr0 = 0x80000011, state.cr4 = 0x20, state.efer = 0x500,
+		 state.rflags |= 1u << 17));
 	REFUSED(state.cr8 = 16);
 	REFUSED(state.dr7 = 1ull << 32);
 	REFUSED(state.xcr0 = 2);

@@ -15,8 +15,6 @@ int soft_deliver(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event
 /* exception_protected.c: the same, without long mode. */
 int soft_deliver_protected(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event,
 			   bool has_error, uint32_t error, uint64_t return_rip);
-/* A gate or selector asks for a task switch: SOFT_EXIT, failed. */
-int soft_no_task_switch(struct engine_vcpu *vcpu, uint16_t selector);
 /* Delivers vcpu->fault, and what comes of it. SOFT_EXIT: triple fault. */
 int soft_deliver_fault(struct engine_vcpu *vcpu);
 

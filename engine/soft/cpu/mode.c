@@ -41,6 +41,8 @@ void soft_update_mode(struct engine_vcpu *vcpu)
 
 	if (soft_real_mode(vcpu))
 		vcpu->cpl = 0;
+	else if (soft_virtual_8086(vcpu))
+		vcpu->cpl = 3;
 	if (vcpu->cpl == 3)
 		vcpu->view = VIEW_USER;
 	else if ((state->cr4 & CR4_SMAP) && !(vcpu->system_flags & FLAG_AC))

@@ -21,6 +21,7 @@
 #define TYPE_TSS_16	    1u /* not in long mode */
 #define TYPE_TSS	    9u
 #define TYPE_TSS_BUSY	    11u
+#define ATTRIBUTES_8086	    0xf3u /* data for all levels, present */
 #define DESCRIPTOR_ACCESSED BIT64(40)
 #define DESCRIPTOR_BUSY	    BIT64(41)
 
@@ -152,7 +153,20 @@ void soft_segment_set_base(struct engine_vcpu *vcpu, enum vcpu_segment which, ui
 		vcpu->gs_base = base;
 }
 
-static int load_real(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_t selector)
+void soft_segment_8086(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_t selector)
+{
+	const struct vcpu_segment_state segment = {
+		.selector = selector,
+		.base = (uint64_t)selector << 4,
+		.limit = 0xffff,
+		.attributes = ATTRIBUTES_8086,
+	};
+
+	settle(vcpu, which, &segment);
+}
+
+/* Limit and attributes stay; in virtual-8086 mode they are always the same. */
+static int load_8086(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_t selector)
 {
 	struct vcpu_segment_state segment = vcpu->state.segment[which];
 
@@ -194,22 +208,22 @@ int soft_segment_inner_stack(struct engine_vcpu *vcpu, uint16_t selector, uint8_
 	return stack_segment(vcpu, selector, cpl, VECTOR_TS, ret_segment);
 }
 
-static int load_data(struct engine_vcpu *vcpu, uint16_t selector,
+static int load_data(struct engine_vcpu *vcpu, uint16_t selector, enum soft_vector bad,
 		     struct vcpu_segment_state *ret_segment)
 {
 	uint64_t descriptor = 0;
 	uint16_t attributes;
-	int err = need_segment(vcpu, selector, VECTOR_GP, &descriptor, ret_segment);
+	int err = need_segment(vcpu, selector, bad, &descriptor, ret_segment);
 
 	if (err)
 		return err;
 	attributes = ret_segment->attributes;
 	if (!(attributes & ATTRIBUTE_S) ||
 	    ((attributes & TYPE_CODE) && !(attributes & TYPE_WRITABLE)))
-		return soft_raise_error(vcpu, VECTOR_GP, selector & 0xfffcu);
+		return soft_raise_error(vcpu, bad, selector & 0xfffcu);
 	if (!((attributes & TYPE_CODE) && (attributes & TYPE_CONFORM)) &&
 	    (ATTRIBUTE_DPL(attributes) < vcpu->cpl || ATTRIBUTE_DPL(attributes) < (selector & 3u)))
-		return soft_raise_error(vcpu, VECTOR_GP, selector & 0xfffcu);
+		return soft_raise_error(vcpu, bad, selector & 0xfffcu);
 	if (!(attributes & ATTRIBUTE_PRESENT))
 		return soft_raise_error(vcpu, VECTOR_NP, selector & 0xfffcu);
 	ret_segment->attributes |= TYPE_ACCESSED;
@@ -222,8 +236,8 @@ int soft_segment_load(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_
 	bool amd_clears = which != SEG_SS;
 	int err;
 
-	if (soft_real_mode(vcpu))
-		return load_real(vcpu, which, selector);
+	if (soft_8086(vcpu))
+		return load_8086(vcpu, which, selector);
 	if (!(selector & ~3u)) {
 		if (which == SEG_SS &&
 		    (!soft_code64(vcpu) || vcpu->cpl == 3 || (selector & 3) != vcpu->cpl))
@@ -237,7 +251,7 @@ int soft_segment_load(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_
 	if (which == SEG_SS)
 		err = soft_segment_stack(vcpu, selector, vcpu->cpl, &segment);
 	else
-		err = load_data(vcpu, selector, &segment);
+		err = load_data(vcpu, selector, VECTOR_GP, &segment);
 	if (err)
 		return err;
 	settle(vcpu, which, &segment);
@@ -263,7 +277,7 @@ static uint8_t code_level(const struct engine_vcpu *vcpu, uint16_t selector, uin
 {
 	uint8_t dpl = ATTRIBUTE_DPL(attributes);
 
-	if (use == SEGMENT_BY_RETURN)
+	if (use == SEGMENT_BY_RETURN || use == SEGMENT_BY_TASK)
 		return selector & 3;
 	if (use == SEGMENT_BY_GATE)
 		return attributes & TYPE_CONFORM ? vcpu->cpl : dpl;
@@ -283,6 +297,8 @@ static bool code_allowed(const struct engine_vcpu *vcpu, uint16_t selector, uint
 	case SEGMENT_BY_JUMP:
 		return attributes & TYPE_CONFORM ? dpl <= vcpu->cpl
 						 : dpl == vcpu->cpl && rpl <= vcpu->cpl;
+	case SEGMENT_BY_TASK:
+		return attributes & TYPE_CONFORM ? dpl <= rpl : dpl == rpl;
 	case SEGMENT_BY_RETURN:
 		return rpl >= vcpu->cpl && (attributes & TYPE_CONFORM ? dpl <= rpl : dpl == rpl);
 	default:
@@ -294,13 +310,14 @@ int soft_segment_code(struct engine_vcpu *vcpu, uint16_t selector, enum soft_seg
 		      struct vcpu_segment_state *ret_segment, uint8_t *ret_cpl)
 {
 	struct vcpu_segment_state segment;
+	enum soft_vector bad = use == SEGMENT_BY_TASK ? VECTOR_TS : VECTOR_GP;
 	uint64_t descriptor = 0;
-	int err = need_segment(vcpu, selector, VECTOR_GP, &descriptor, &segment);
+	int err = need_segment(vcpu, selector, bad, &descriptor, &segment);
 
 	if (err)
 		return err;
 	if (!code_allowed(vcpu, selector, segment.attributes, use))
-		return soft_raise_error(vcpu, VECTOR_GP, selector & 0xfffcu);
+		return soft_raise_error(vcpu, bad, selector & 0xfffcu);
 	if (!(segment.attributes & ATTRIBUTE_PRESENT))
 		return soft_raise_error(vcpu, VECTOR_NP, selector & 0xfffcu);
 	if ((segment.attributes & ATTRIBUTE_LONG) && (segment.attributes & ATTRIBUTE_BIG) &&
@@ -315,6 +332,55 @@ int soft_segment_code(struct engine_vcpu *vcpu, uint16_t selector, enum soft_seg
 	err = mark(vcpu, selector, descriptor, DESCRIPTOR_ACCESSED);
 	if (!err)
 		*ret_segment = segment;
+	return err;
+}
+
+/* Unlike LLDT, one that is absent is #TS as well (SDM vol. 3, table 7-1). */
+static int task_ldt(struct engine_vcpu *vcpu, uint16_t selector,
+		    struct vcpu_segment_state *ret_segment)
+{
+	uint64_t descriptor = 0;
+	int err;
+
+	*ret_segment = (struct vcpu_segment_state){ .selector = selector, .unusable = 1 };
+	if (!(selector & ~3u))
+		return SOFT_OK;
+	if (selector & SELECTOR_LDT)
+		return soft_raise_error(vcpu, VECTOR_TS, selector & 0xfffcu);
+	err = need_segment(vcpu, selector, VECTOR_TS, &descriptor, ret_segment);
+	if (!err &&
+	    (ret_segment->attributes & (ATTRIBUTE_TYPE | ATTRIBUTE_S | ATTRIBUTE_PRESENT)) !=
+		    (TYPE_LDT | ATTRIBUTE_PRESENT))
+		return soft_raise_error(vcpu, VECTOR_TS, selector & 0xfffcu);
+	return err;
+}
+
+int soft_segment_of_task(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_t selector)
+{
+	struct vcpu_segment_state segment = { 0 };
+	uint8_t cpl;
+	int err = SOFT_OK;
+
+	switch (which) {
+	case SEG_LDTR:
+		err = task_ldt(vcpu, selector, &segment);
+		break;
+	case SEG_CS:
+		err = soft_segment_code(vcpu, selector, SEGMENT_BY_TASK, &segment, &cpl);
+		break;
+	case SEG_SS:
+		err = stack_segment(vcpu, selector, vcpu->state.segment[SEG_CS].selector & 3,
+				    VECTOR_TS, &segment);
+		break;
+	default:
+		if (selector & ~3u)
+			err = load_data(vcpu, selector, VECTOR_TS, &segment);
+		else
+			soft_segment_null(&segment, selector);
+		break;
+	}
+	if (!err)
+		settle(vcpu, which, &segment);
 	return err;
 }
 

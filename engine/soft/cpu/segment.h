@@ -10,6 +10,7 @@ enum soft_segment_use {
 	SEGMENT_BY_RETURN,
 	SEGMENT_BY_GATE, /* of an interrupt or a call */
 	SEGMENT_BY_GATE_JUMP,
+	SEGMENT_BY_TASK, /* what is wrong is #TS */
 };
 
 /* May so many bytes at the offset be accessed? By limit and type; not in 64-bit code. */
@@ -34,6 +35,10 @@ int soft_segment_code(struct engine_vcpu *vcpu, uint16_t selector, enum soft_seg
 void soft_segment_null(struct vcpu_segment_state *segment, uint16_t selector);
 /* A return to `cpl`, an outer level, empties the data segments that it may not have. */
 void soft_segment_leave(struct engine_vcpu *vcpu, uint8_t cpl);
+/* Of a task that begins: LDTR, CS, SS, or another; what is wrong is #TS, #NP or #SS. */
+int soft_segment_of_task(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_t selector);
+/* As virtual-8086 mode has them all. */
+void soft_segment_8086(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_t selector);
 /* LLDT, LTR. */
 int soft_segment_system(struct engine_vcpu *vcpu, enum vcpu_segment which, uint16_t selector);
 /* Of a selector; false: there is none (LAR, LSL, VERR, VERW then say so). May fault by a page. */

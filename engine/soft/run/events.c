@@ -10,9 +10,10 @@ bool soft_takes_interrupts(const struct engine_vcpu *vcpu)
 {
 	const struct vcpu_state *state = &vcpu->state;
 
-	return vcpu->interrupts_on && !vcpu->shadow && !state->interrupt_injected &&
-	       !state->exception_pending && !state->exception_injected && !state->nmi_injected &&
-	       !vcpu->debug_pending && !(state->nmi_pending && !state->nmi_masked);
+	return vcpu->interrupts_on && !vcpu->shadow && !vcpu->task.due &&
+	       !state->interrupt_injected && !state->exception_pending &&
+	       !state->exception_injected && !state->nmi_injected && !vcpu->debug_pending &&
+	       !(state->nmi_pending && !state->nmi_masked);
 }
 
 bool soft_vcpu_can_interrupt(struct engine_vcpu *vcpu)

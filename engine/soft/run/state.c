@@ -102,10 +102,12 @@ int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 	vcpu->exit = NULL;
 	vcpu->has_stashed = false;
 	vcpu->device_count = 0;
+	vcpu->task.due = false;
 	vcpu->fs_base = state->segment[SEG_FS].base;
 	vcpu->gs_base = state->segment[SEG_GS].base;
 	vcpu->cpl = state->cr0 & CR0_PE ? ATTRIBUTE_DPL(state->segment[SEG_SS].attributes) : 0;
-	if (state->segment[SEG_SS].unusable)
+	/* Outside long mode a stack is unusable only where a task has begun badly. */
+	if (state->segment[SEG_SS].unusable && (state->efer & EFER_LMA))
 		vcpu->cpl = state->segment[SEG_CS].selector & 3;
 	load_extended(vcpu, state);
 	soft_tlb_flush(vcpu, true);
@@ -121,6 +123,8 @@ int soft_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 
 	if (err)
 		return err;
+	if (vcpu->task.due)
+		return -EAGAIN;
 	*state = vcpu->state;
 	state->lapic = lapic;
 	state->run_state = run_state;

@@ -2,8 +2,8 @@
 /*
  * Running a vCPU: one turn of the loop after the other, until the caller is asked for something.
  *
- *   turn:  told to stop?  ->  the open question's answer  ->  events to deliver  ->  a window to
- *          report?  ->  guest code, until it needs C
+ *   turn:  told to stop?  ->  the open question's answer  ->  a new task's segments  ->  events to
+ *          deliver  ->  a window to report?  ->  guest code, until it needs C
  *
  * Kicks (engine/kick.h). The kicker sets `kicked`, then `stop`, then signals the thread; the
  * runner clears `stop`, then takes `kicked`. The signal goes unused only where `stop` is certain to
@@ -34,6 +34,7 @@
 #include "engine/soft/cpu/exception.h"
 #include "engine/soft/cpu/extended.h"
 #include "engine/soft/cpu/host.h"
+#include "engine/soft/cpu/task_switch.h"
 #include "engine/soft/step/stepper.h"
 #include "engine/soft/translate/translator.h"
 
@@ -124,9 +125,13 @@ static int turn(struct engine_vcpu *vcpu)
 	}
 	if (vcpu->open != OPEN_NONE)
 		return SOFT_AGAIN;
-	err = soft_deliver_events(vcpu);
+	err = vcpu->task.due ? soft_task_settle(vcpu) : SOFT_OK;
+	if (!err)
+		err = soft_deliver_events(vcpu);
 	if (err)
 		return err;
+	if (vcpu->task.due)
+		return SOFT_AGAIN;
 	if (vcpu->window_wanted && soft_takes_interrupts(vcpu)) {
 		vcpu->pending.kind = EXIT_WINDOW;
 		return SOFT_EXIT;

@@ -30,6 +30,12 @@ uint64_t soft_writable_flags(const struct engine_vcpu *vcpu, uint32_t bytes);
 void soft_stack_outer(struct engine_vcpu *vcpu, const struct vcpu_segment_state *segment,
 		      uint64_t rsp);
 
+/* Virtual-8086 mode with IOPL below 3: INT n, IRET, PUSHF and POPF are the monitor's to do. */
+static inline bool soft_is_sensitive(const struct engine_vcpu *vcpu)
+{
+	return soft_virtual_8086(vcpu) && (vcpu->system_flags & FLAG_IOPL) != FLAG_IOPL;
+}
+
 /* step/interrupt.c */
 soft_handler soft_step_int;
 soft_handler soft_step_iret;

@@ -60,7 +60,7 @@ int soft_step_load_selector(struct engine_vcpu *vcpu, struct soft_step *step)
 	uint64_t value;
 	int err;
 
-	if (soft_real_mode(vcpu))
+	if (soft_8086(vcpu))
 		return soft_raise(vcpu, VECTOR_UD);
 	if (vcpu->cpl)
 		return soft_not_privileged(vcpu);
@@ -76,7 +76,7 @@ int soft_step_store_selector(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	enum vcpu_segment which = step->insn->z.mnemonic == ZYDIS_MNEMONIC_STR ? SEG_TR : SEG_LDTR;
 
-	if (soft_real_mode(vcpu))
+	if (soft_8086(vcpu))
 		return soft_raise(vcpu, VECTOR_UD);
 	if (soft_hides_tables(vcpu))
 		return soft_not_privileged(vcpu);
@@ -161,7 +161,7 @@ int soft_step_look_at_selector(struct engine_vcpu *vcpu, struct soft_step *step)
 	uint64_t selector, descriptor = 0;
 	int err;
 
-	if (soft_real_mode(vcpu))
+	if (soft_8086(vcpu))
 		return soft_raise(vcpu, VECTOR_UD);
 	err = soft_get_operand(vcpu, step, verify ? 0 : 1, &selector);
 	if (!err)

@@ -173,16 +173,16 @@ static void show_environment(struct engine_vcpu *vcpu, uint8_t *image, bool wide
 	uint32_t size = wide ? 4 : 2, rip = (uint32_t)vcpu->x87.rip;
 	uint32_t data = (uint32_t)soft_x87_data(vcpu), selector = vcpu->x87.cs, above = 0;
 
-	if (soft_real_mode(vcpu)) {
+	if (soft_8086(vcpu)) {
 		rip += (uint32_t)selector << 4;
 		selector = rip >> 16 << 12 | (wide ? 0 : vcpu->x87.opcode);
 		above = data >> 16 << 12;
 	}
-	soft_copy(image + 3 * (size_t)size, &rip, soft_real_mode(vcpu) ? 2 : size);
+	soft_copy(image + 3 * (size_t)size, &rip, soft_8086(vcpu) ? 2 : size);
 	soft_copy(image + 4 * (size_t)size, &selector, 2);
 	if (wide)
 		soft_copy(image + 18, &vcpu->x87.opcode, 2);
-	soft_copy(image + 5 * (size_t)size, &data, soft_real_mode(vcpu) ? 2 : size);
+	soft_copy(image + 5 * (size_t)size, &data, soft_8086(vcpu) ? 2 : size);
 	soft_copy(image + 6 * (size_t)size, &above, 2);
 }
 

@@ -2,13 +2,14 @@
 /*
  * The stepper: far jumps, calls and returns, between code segments and between levels, and the call
  * gates (SDM vol. 3, 5.8; APM vol. 2, 4.11).
- *
- * Left out: task switches.
+; and to a TSS or through a task gate
+ * into another task (task_switch.c).
  */
 #include "engine/soft/step/control.h"
 
 #include "engine/soft/cpu/new_stack.h"
 #include "engine/soft/cpu/segment.h"
+#include "engine/soft/cpu/task_switch.h"
 
 #define DESCRIPTOR_S	   BIT64(44)
 #define DESCRIPTOR_PRESENT BIT64(47)
@@ -126,6 +127,28 @@ static int go_through_gate(struct engine_vcpu *vcpu, struct soft_step *step,
 	return SOFT_OK;
 }
 
+/* By the descriptor of a TSS, or of a task gate. */
+static int go_to_task(struct engine_vcpu *vcpu, struct soft_step *step, uint16_t selector,
+		      uint64_t descriptor, bool call)
+{
+	bool gate = (descriptor >> 40 & 15) == TYPE_TASK_GATE;
+	const struct soft_task_switch how = {
+		.way = call ? TASK_BY_CALL : TASK_BY_JUMP,
+		.selector = gate ? (uint16_t)(descriptor >> 16) : selector,
+		.return_rip = step->next,
+		.flags = soft_rflags(vcpu) & ~FLAG_RF,
+	};
+	uint8_t dpl = descriptor >> 45 & 3;
+
+	if (dpl < vcpu->cpl || dpl < (selector & 3))
+		return soft_raise_error(vcpu, VECTOR_GP, selector & 0xfffcu);
+	if (gate && !(descriptor & DESCRIPTOR_PRESENT))
+		return soft_raise_error(vcpu, VECTOR_NP, selector & 0xfffcu);
+	step->jumped = true;
+	step->trap = false;
+	return soft_task_switch(vcpu, &how);
+}
+
 /* The selector is of something else than a segment. */
 static int go_by_system(struct engine_vcpu *vcpu, struct soft_step *step, uint16_t selector,
 			uint64_t descriptor, bool call)
@@ -140,7 +163,7 @@ static int go_by_system(struct engine_vcpu *vcpu, struct soft_step *step, uint16
 		return err ? err : go_through_gate(vcpu, step, &gate, call);
 	}
 	if (!wide && (type == TYPE_TASK_GATE || type == TYPE_TSS || type == TYPE_TSS_16))
-		return soft_no_task_switch(vcpu, selector);
+		return go_to_task(vcpu, step, selector, descriptor, call);
 	return soft_raise_error(vcpu, VECTOR_GP, selector & 0xfffcu);
 }
 
@@ -153,7 +176,7 @@ static int go_direct(struct engine_vcpu *vcpu, struct soft_step *step, uint16_t 
 	uint8_t cpl = vcpu->cpl;
 	int err = SOFT_OK;
 
-	if (soft_real_mode(vcpu)) {
+	if (soft_8086(vcpu)) {
 		code.selector = selector;
 		code.base = (uint64_t)selector << 4;
 	} else {
@@ -186,7 +209,7 @@ int soft_jump_far(struct engine_vcpu *vcpu, struct soft_step *step, bool call)
 	bool found = false;
 	int err = far_operand(vcpu, step, &selector, &offset);
 
-	if (!err && !soft_real_mode(vcpu))
+	if (!err && !soft_8086(vcpu))
 		err = soft_segment_descriptor(vcpu, selector, &descriptor, &found);
 	if (err)
 		return err;
@@ -207,7 +230,7 @@ int soft_return_far(struct engine_vcpu *vcpu, struct soft_step *step, uint64_t r
 		err = soft_stack_read(vcpu, bytes, bytes, &selector);
 	if (err)
 		return err;
-	if (soft_real_mode(vcpu)) {
+	if (soft_8086(vcpu)) {
 		code.selector = (uint16_t)selector;
 		code.base = (selector & 0xffff) << 4;
 	} else {

@@ -2,11 +2,12 @@
 /*
  * The stepper: INT and its kin, and IRET.
  *
- * Left out: nested tasks, virtual-8086 mode.
+ * In virtual-8086 mode INT n and IRET are for IOPL 3 alone (SDM vol. 3, 20.2.7 and 20.3).
  */
 #include "engine/soft/step/control.h"
 
 #include "engine/soft/cpu/segment.h"
+#include "engine/soft/cpu/task_switch.h"
 
 int soft_step_int(struct engine_vcpu *vcpu, struct soft_step *step)
 {
@@ -16,6 +17,8 @@ int soft_step_int(struct engine_vcpu *vcpu, struct soft_step *step)
 
 	switch (step->insn->z.mnemonic) {
 	case ZYDIS_MNEMONIC_INT:
+		if (soft_is_sensitive(vcpu))
+			return soft_raise_error(vcpu, VECTOR_GP, 0);
 		vector = (uint8_t)step->insn->op[0].imm.value.u;
 		break;
 	case ZYDIS_MNEMONIC_INT1:
@@ -89,18 +92,35 @@ static int iret_long(struct engine_vcpu *vcpu, struct soft_step *step)
 	return returned(vcpu, step, value, cpl, mask);
 }
 
-static int fail_virtual_8086(struct engine_vcpu *vcpu)
+/* CS and flags are read; all registers that the frame has come with them. */
+static int enter_virtual_8086(struct engine_vcpu *vcpu, struct soft_step *step,
+			      const uint64_t *value)
 {
-	vcpu->pending.kind = EXIT_FAILED;
-	vcpu->pending.fail.reason = "virtual-8086 mode is not there";
-	vcpu->pending.fail.detail = 0;
-	return SOFT_EXIT;
+	/* Behind eip, cs, eflags and esp. */
+	static const enum vcpu_segment segments[] = { SEG_SS, SEG_ES, SEG_DS, SEG_FS, SEG_GS };
+	uint64_t rsp, selector[5];
+	int err = soft_stack_read(vcpu, 12, 4, &rsp);
+
+	for (uint32_t i = 0; i < 5 && !err; i++)
+		err = soft_stack_read(vcpu, 16 + 4 * i, 4, &selector[i]);
+	if (err)
+		return err;
+	soft_set_rflags(vcpu, value[2]);
+	soft_segment_8086(vcpu, SEG_CS, (uint16_t)value[1]);
+	for (uint32_t i = 0; i < 5; i++)
+		soft_segment_8086(vcpu, segments[i], (uint16_t)selector[i]);
+	vcpu->gpr[GPR_RSP] = rsp;
+	vcpu->rip = value[0] & 0xffff;
+	vcpu->iret_done = true;
+	step->jumped = true;
+	return SOFT_OK;
 }
 
-static int iret_real(struct engine_vcpu *vcpu, struct soft_step *step)
+/* From an interrupt that real mode has delivered, or that virtual-8086 mode pretends. */
+static int iret_8086(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	uint32_t bytes = soft_operand_bytes(step);
-	uint64_t value[3], mask = (soft_writable_flags(vcpu, bytes) & ~FLAG_VM);
+	uint64_t value[3], mask = soft_writable_flags(vcpu, bytes) | (bytes > 2 ? FLAG_RF : 0);
 	int err = SOFT_OK;
 
 	for (uint32_t i = 0; i < 3 && !err; i++)
@@ -125,12 +145,15 @@ static int iret_protected(struct engine_vcpu *vcpu, struct soft_step *step)
 	uint8_t cpl;
 	int err = SOFT_OK;
 
-	if (vcpu->system_flags & FLAG_NT)
-		return soft_no_task_switch(vcpu, vcpu->state.segment[SEG_TR].selector);
+	if (vcpu->system_flags & FLAG_NT) {
+		step->jumped = true;
+		step->trap = false;
+		return soft_task_return(vcpu, step->next);
+	}
 	for (uint32_t i = 0; i < 3 && !err; i++)
 		err = soft_stack_read(vcpu, i * bytes, bytes, &value[i]);
 	if (!err && (value[2] & FLAG_VM) && !vcpu->cpl)
-		return fail_virtual_8086(vcpu);
+		return enter_virtual_8086(vcpu, step, value);
 	if (!err)
 		err = soft_segment_code(vcpu, (uint16_t)value[1], SEGMENT_BY_RETURN, &code, &cpl);
 	if (!err)
@@ -159,8 +182,10 @@ int soft_step_iret(struct engine_vcpu *vcpu, struct soft_step *step)
 
 	if (soft_long_mode(vcpu))
 		err = iret_long(vcpu, step);
-	else if (soft_real_mode(vcpu))
-		err = iret_real(vcpu, step);
+	else if (soft_is_sensitive(vcpu))
+		err = soft_raise_error(vcpu, VECTOR_GP, 0);
+	else if (soft_8086(vcpu))
+		err = iret_8086(vcpu, step);
 	else
 		err = iret_protected(vcpu, step);
 	if (!err)

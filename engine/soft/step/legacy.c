@@ -112,7 +112,7 @@ static int step_arpl(struct engine_vcpu *vcpu, struct soft_step *step)
 	uint64_t to, from;
 	int err;
 
-	if (soft_real_mode(vcpu))
+	if (soft_8086(vcpu))
 		return soft_raise(vcpu, VECTOR_UD);
 	err = soft_get_operand(vcpu, step, 0, &to);
 	if (!err)

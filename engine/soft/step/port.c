@@ -12,7 +12,8 @@ int soft_check_port(struct engine_vcpu *vcpu, uint16_t port, uint32_t bytes)
 	uint64_t offset = 0, bits = 0;
 	int err;
 
-	if (vcpu->cpl <= (vcpu->system_flags & FLAG_IOPL) >> 12)
+	/* In virtual-8086 mode IOPL says nothing about ports. */
+	if (!soft_virtual_8086(vcpu) && vcpu->cpl <= (vcpu->system_flags & FLAG_IOPL) >> 12)
 		return SOFT_OK;
 	if (tr->limit < 103 || !(tr->attributes & TSS_32_BIT))
 		return soft_not_privileged(vcpu);

@@ -133,6 +133,8 @@ int soft_step_leave(struct engine_vcpu *vcpu, struct soft_step *step)
 
 int soft_step_pushf(struct engine_vcpu *vcpu, struct soft_step *step)
 {
+	if (soft_is_sensitive(vcpu))
+		return soft_raise_error(vcpu, VECTOR_GP, 0);
 	return soft_stack_push(vcpu, soft_operand_bytes(step),
 			       soft_rflags(vcpu) & ~(FLAG_VM | FLAG_RF));
 }
@@ -153,8 +155,11 @@ int soft_step_popf(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	uint32_t bytes = soft_operand_bytes(step);
 	uint64_t mask = soft_writable_flags(vcpu, bytes), value;
-	int err = soft_stack_read(vcpu, 0, bytes, &value);
+	int err;
 
+	if (soft_is_sensitive(vcpu))
+		return soft_raise_error(vcpu, VECTOR_GP, 0);
+	err = soft_stack_read(vcpu, 0, bytes, &value);
 	if (err)
 		return err;
 	soft_stack_move(vcpu, bytes);

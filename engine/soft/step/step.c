@@ -401,6 +401,8 @@ static int execute(struct engine_vcpu *vcpu, struct soft_step *step)
 	soft_handler *handler = soft_control_handler(mnemonic);
 	int err;
 
+	if (soft_virtual_8086(vcpu) && step->insn->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+		return soft_raise(vcpu, VECTOR_UD);
 	if (!handler)
 		handler = soft_string_handler(mnemonic);
 	/* MOVSD and CMPSD are names of vector instructions as well. */
