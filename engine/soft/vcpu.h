@@ -75,9 +75,18 @@ struct soft_tlb_used {
 struct soft_jump_entry {
 	uint64_t rip, code;
 };
-#define JUMP_ENTRIES 16384u
-/* So many entries in use are listed; if there are more, all are emptied. */
-#define JUMP_LIST 1024u
+#define JUMP_ENTRIES 131072u
+#define JUMP_GROUP   8u
+#define JUMP_WORDS   (JUMP_ENTRIES / JUMP_GROUP / 64)
+/* Which groups may have an entry that is awake, or asleep (tlb/jumps.c), a bit each. */
+struct soft_jump_used {
+	uint64_t awake[JUMP_WORDS], asleep[JUMP_WORDS];
+};
+/* What page of host memory a page of code was, when an instruction was last fetched from it. */
+#define JUMP_PAGES 512u
+struct soft_jump_page {
+	uint64_t page, host;
+};
 
 #define FETCHED_BITS 16384u
 
@@ -130,7 +139,7 @@ struct engine_vcpu {
 	uint64_t slot;
 	uint64_t exec_address, exec_saved;
 	uint64_t scratch[4];
-	uint64_t shared[8][2], reach, jumps;
+	uint64_t shared[24][2], reach, jumps;
 	uint64_t small_stack[16];
 
 	/* What generated code reads and writes besides. */
@@ -217,8 +226,8 @@ struct engine_vcpu {
 	struct soft_insn *insns;      /* for the translator */
 	struct soft_decoded *decoded; /* for the stepper */
 	struct soft_tlb_used tlb_used[VIEW_COUNT];
-	uint32_t jump_count[VIEW_COUNT]; /* of jump_list; JUMP_LIST: too many */
-	uint16_t jump_list[VIEW_COUNT][JUMP_LIST];
+	struct soft_jump_used jump_used[VIEW_COUNT];
+	struct soft_jump_page jump_page[VIEW_COUNT][JUMP_PAGES];
 	uint64_t fetched[FETCHED_BITS / 64]; /* pages code was fetched from, by a hash */
 	bool kernel_not_global; /* VIEW_KERNEL has entries that a write of CR3 clears */
 	bool huge_seen;		/* the TLB may have pieces of a 1 GiB page */

@@ -16,6 +16,7 @@
 #include "engine/soft/probe.h"
 #include "engine/soft/run/run.h"
 #include "engine/soft/step/stepper.h"
+#include "engine/soft/tlb/jumps.h"
 #include "engine/soft/tlb/tlb.h"
 
 /* It is not in run. Its seat stays. */
@@ -123,6 +124,8 @@ static void take_seat(struct engine *engine, struct engine_vcpu *vcpu, uint32_t 
 	void *stack = vcpu->signal_stack;
 
 	soft_tlb_flush(vcpu, true);
+	for (int view = 0; view < VIEW_COUNT; view++)
+		soft_jump_flush(vcpu, (enum soft_view)view);
 	memset(vcpu, 0, offsetof(struct engine_vcpu, jump));
 	vcpu->insns = insns;
 	vcpu->decoded = decoded;

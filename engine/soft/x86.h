@@ -7,6 +7,8 @@
 
 #define BIT64(n) (1ull << (n))
 
+#define INSN_BYTES_MAX 15u
+
 #define CR0_PE BIT64(0)
 #define CR0_MP BIT64(1)
 #define CR0_EM BIT64(2)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The TLB as data (engine/soft/tlb/): what it finds, forgets, and gives back to the host. */
+/* The TLB as data (engine/soft/tlb/): what it finds, forgets, and gives back to the host;
+ * and the table of jumps, which sleeps meanwhile. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "engine/soft/tlb/jumps.h"
 #include "engine/soft/tlb/tlb.h"
 
 #define PAGES_ALL (1ull << 20)
@@ -92,11 +94,152 @@ static void test_gives_back(void **state)
 	assert_false(has(0) || has(12345ull << PAGE_SHIFT));
 }
 
+/* ---- the table of jumps ---- */
+
+#define RIP   0x401230ull
+#define OTHER (RIP + 8ull * JUMP_ENTRIES) /* has the same first place */
+#define EDGE  0x401ff8ull		  /* may reach into the next page */
+
+static const uint8_t code[4];
+
+static void fetch(uint64_t linear, uint64_t host)
+{
+	struct soft_tlb_page page = { .host = (uint8_t *)(uintptr_t)host, .readable = true };
+
+	soft_tlb_enter(vcpu, VIEW_USER, linear, ACCESS_FETCH, &page);
+}
+
+/* The places at which translated code looks, and the stub: they compare the address alone. */
+static bool leads_to(uint64_t rip, const uint8_t *to)
+{
+	const struct soft_jump_entry
+		*first = &vcpu->jump[VIEW_USER][soft_jump_index(rip)],
+		*second = &vcpu->jump[VIEW_USER][soft_jump_index(rip) ^ JUMP_INDEX_SECOND / 16];
+
+	if (!to && (first->rip == rip || second->rip == rip))
+		return false;
+	return soft_jump_find(vcpu, rip) == to;
+}
+
+static void remember_all(uint64_t host)
+{
+	fetch(RIP, host);
+	fetch(OTHER, host + PAGE_BYTES);
+	soft_jump_remember(vcpu, RIP, &code[0]);
+	soft_jump_remember(vcpu, OTHER, &code[1]); /* and RIP to its second place */
+	soft_jump_remember(vcpu, EDGE, &code[2]);
+	assert_true(leads_to(RIP, &code[0]) && leads_to(OTHER, &code[1]) &&
+		    leads_to(EDGE, &code[2]));
+}
+
+static void assert_nobody(void)
+{
+	for (uint64_t bit = 3; bit < 64; bit++)
+		assert_true(leads_to(RIP ^ 1ull << bit, NULL));
+	assert_true(leads_to(RIP, NULL) && leads_to(OTHER, NULL) && leads_to(EDGE, NULL));
+}
+
+/* Nothing is known at first, whatever the address. */
+static void test_jumps_empty(void **state)
+{
+	(void)state;
+	assert_true(leads_to(0, NULL));
+	for (uint64_t bit = 3; bit < 64; bit++)
+		assert_true(leads_to(1ull << bit, NULL));
+	/* nor when a page wakes up in which nothing slept */
+	soft_jump_remember(vcpu, 16, &code[0]);
+	fetch(0, 0x100000);
+	soft_jump_remember(vcpu, 16, &code[0]);
+	soft_tlb_flush(vcpu, true);
+	fetch(0, 0x100000);
+	assert_true(leads_to(0, NULL) && leads_to(8, NULL) && leads_to(16, &code[0]));
+}
+
+static void test_jumps_sleep(void **state)
+{
+	(void)state;
+	remember_all(0x100000);
+	soft_tlb_flush(vcpu, true);
+	assert_nobody();
+	soft_tlb_flush(vcpu, true);
+	fetch(0x402000, 0x200000); /* another page */
+	assert_nobody();
+	fetch(RIP, 0x100000);
+	assert_true(leads_to(RIP, &code[0]) && leads_to(OTHER, NULL) && leads_to(EDGE, NULL));
+	fetch(OTHER, 0x101000);
+	assert_true(leads_to(RIP, &code[0]) && leads_to(OTHER, &code[1]) && leads_to(EDGE, NULL));
+	/* one page alone */
+	soft_tlb_flush_page(vcpu, RIP);
+	assert_nobody();
+	fetch(RIP, 0x100000);
+	assert_true(leads_to(RIP, &code[0]));
+}
+
+/* Another page has come to that address: what is known of it is wrong for good. */
+static void test_jumps_moved(void **state)
+{
+	(void)state;
+	remember_all(0x100000);
+	soft_tlb_flush(vcpu, true);
+	fetch(RIP, 0x300000);
+	assert_true(leads_to(RIP, NULL) && leads_to(OTHER, NULL));
+	soft_tlb_flush(vcpu, true);
+	fetch(RIP, 0x100000);
+	assert_true(leads_to(RIP, NULL));
+	fetch(OTHER, 0x101000);
+	assert_true(leads_to(OTHER, &code[1]));
+	/* nor does what was awake outlive it */
+	soft_jump_remember(vcpu, RIP, &code[0]);
+	fetch(RIP + (JUMP_PAGES * (uint64_t)PAGE_BYTES), 0x400000);
+	fetch(RIP + (PAGES_ALL << PAGE_SHIFT), 0x500000);
+	fetch(RIP, 0x300000);
+	soft_tlb_flush(vcpu, true);
+	fetch(RIP, 0x300000);
+	assert_true(leads_to(RIP, NULL));
+	/* nor is it right because another page has been there */
+	soft_tlb_flush(vcpu, true);
+	remember_all(0x100000);
+	fetch(RIP + (JUMP_PAGES * (uint64_t)PAGE_BYTES), 0x300000);
+	soft_tlb_flush(vcpu, true);
+	fetch(RIP, 0x300000);
+	assert_true(leads_to(RIP, NULL));
+	/* nor does what was fetched, if the page moves by a read */
+	soft_tlb_flush(vcpu, true);
+	remember_all(0x100000);
+	enter(RIP);
+	fetch(RIP, 0x100000000000ull + (RIP & ~0xfffull));
+	assert_true(leads_to(RIP, NULL));
+}
+
+/* The code is no more. */
+static void test_jumps_flushed(void **state)
+{
+	(void)state;
+	remember_all(0x100000);
+	soft_tlb_flush(vcpu, true);
+	soft_jump_flush(vcpu, VIEW_USER);
+	fetch(RIP, 0x100000);
+	fetch(OTHER, 0x101000);
+	assert_nobody();
+	soft_jump_remember(vcpu, RIP - 16, &code[3]); /* OTHER's neighbour */
+	soft_tlb_flush(vcpu, true);
+	fetch(RIP, 0x100000);
+	fetch(OTHER, 0x101000);
+	assert_true(leads_to(RIP, NULL) && leads_to(OTHER, NULL) && leads_to(RIP - 16, &code[3]));
+	remember_all(0x100000);
+	soft_jump_flush(vcpu, VIEW_USER);
+	assert_nobody();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_finds, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_gives_back, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_jumps_empty, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_jumps_sleep, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_jumps_moved, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_jumps_flushed, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -35,11 +35,7 @@ extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_chec
 #define BUCKETS	       65536u
 #define FORGET_BATCH   256u /* blocks */
 
-/* How near to each other accesses have to be to share, and how many of those there are to choose.
- */
-static const uint32_t spans[] = { SOFT_SPAN_MAX, 64, 16, 0 };
-#define NARROW_SLOTS 4096u
-#define NARROWEST    (sizeof(spans) / sizeof(spans[0]) - 1)
+#define NARROW_SLOTS 65536u
 
 struct soft_cache {
 	uint8_t *base, *next, *end;		 /* blocks: next is where the next one goes */
@@ -50,7 +46,7 @@ struct soft_cache {
 	uint64_t generation;			    /* counts emptyings */
 	struct soft_block *bucket[BUCKETS];
 	bool small;		      /* for a test */
-	uint8_t narrow[NARROW_SLOTS]; /* index into spans, by a hash of the block's gpa */
+	uint8_t narrow[NARROW_SLOTS]; /* by a hash of the leader's gpa */
 };
 
 static const uint8_t *stub(const struct engine *engine, const uint8_t *in_blob)
@@ -335,16 +331,24 @@ static uint8_t *narrow_of(struct soft_cache *cache, uint64_t gpa)
 	return &cache->narrow[gpa * 0x9e3779b97f4a7c15ull >> 48 & (NARROW_SLOTS - 1)];
 }
 
-uint32_t soft_cache_span(const struct engine *engine, uint64_t gpa)
+uint8_t soft_cache_narrow(const struct engine *engine, uint64_t gpa)
 {
-	return spans[*narrow_of(engine->cache, gpa)];
+	return *narrow_of(engine->cache, gpa);
 }
 
-void soft_cache_narrow(struct engine *engine, uint64_t gpa)
+uint32_t soft_cache_span(uint8_t narrow)
+{
+	static const uint32_t spans[NARROWEST + 1] = { SOFT_SPAN_MAX, 64, 16, 0 };
+
+	return spans[narrow];
+}
+
+void soft_cache_narrow_more(struct engine *engine, uint64_t gpa, uint8_t than)
 {
 	uint8_t *narrow = narrow_of(engine->cache, gpa);
 
-	*narrow += *narrow < NARROWEST;
+	if (*narrow == than && than < NARROWEST)
+		*narrow = than + 1;
 }
 
 void soft_block_invalidate(struct engine *engine, struct soft_block *block)

@@ -118,9 +118,15 @@ struct soft_room soft_cache_room(const struct engine *engine);
 void *soft_cache_keep(struct engine *engine, const void *data, size_t bytes);
 /* The block in the room is found from now on. Lock held. */
 void soft_cache_publish(struct engine *engine, struct soft_block *block);
-/* Within how many bytes accesses of a block of this gpa may share; less from now on. */
-uint32_t soft_cache_span(const struct engine *engine, uint64_t gpa);
-void soft_cache_narrow(struct engine *engine, uint64_t gpa);
+/*
+ * How near to each other accesses have to be to share the look of the instruction at this gpa: a
+ * number from 0 to NARROWEST, and the bytes that it stands for (0: it looks for itself alone).
+ */
+#define NARROWEST 3u
+uint8_t soft_cache_narrow(const struct engine *engine, uint64_t gpa);
+uint32_t soft_cache_span(uint8_t narrow);
+/* Nearer than that from now on. Lock held. */
+void soft_cache_narrow_more(struct engine *engine, uint64_t gpa, uint8_t than);
 /* Lock held. No vCPU enters it any more. */
 void soft_block_invalidate(struct engine *engine, struct soft_block *block);
 /* The record for a host address inside a block, or NULL; *ret_block its block. */

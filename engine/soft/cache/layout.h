@@ -23,18 +23,18 @@
 #define VCPU_EXEC_SAVED	  200
 #define VCPU_SCRATCH	  208 /* 4 of 8 bytes */
 #define VCPU_NEAREST	  232 /* the last one; across a miss as well */
-#define VCPU_SHARED	  240 /* 8 of 16 bytes, addend and a loop's limit: translate/share.c */
-#define VCPU_REACH	  368 /* u64: SOFT_REACH of the miss, if it is a shared one */
-#define VCPU_JUMPS	  376 /* u64: from the vCPU to its view's table of jumps */
-#define VCPU_STACK_END	  512 /* a small stack below, for PUSHF in generated code */
+#define VCPU_SHARED	  240 /* 24 of 16 bytes, addend and a loop's limit: translate/share.c */
+#define VCPU_REACH	  624 /* u64: SOFT_REACH of the miss, if it is a shared one */
+#define VCPU_JUMPS	  632 /* u64: from the vCPU to its view's table of jumps */
+#define VCPU_STACK_END	  768 /* a small stack below, for PUSHF in generated code */
 
 /*
- * Where a jump's target is in that table: entries of 16 bytes by bits 3 to 16 of rip (functions
+ * Where a jump's target is in that table: entries of 16 bytes by bits 3 to 19 of rip (functions
  * begin at multiples of 16, calls return to anywhere); or, if another has taken that place since,
  * across the table.
  */
-#define JUMP_INDEX_MASK	  0x3fff0
-#define JUMP_INDEX_SECOND 0x20000
+#define JUMP_INDEX_MASK	  0x1ffff0
+#define JUMP_INDEX_SECOND 0x100000
 
 #define SOFT_REASON_STOP       0 /* told to; nothing was saved, all was saved before */
 #define SOFT_REASON_STEP       1 /* rip set: C has to execute this instruction */
@@ -55,10 +55,14 @@
 /* With a reason above: the look was for others as well. */
 #define SOFT_REASON_SHARED 16
 /* How far: bytes below the access's address, and above it. */
-#define SOFT_REACH(below, above) ((below) | (above) << 12)
-#define SOFT_REACH_BELOW(reach)	 ((reach)&0xfff)
-#define SOFT_REACH_ABOVE(reach)	 ((reach) >> 12 & 0xfff)
-#define SOFT_REACH_WRITE	 (1u << 24) /* some of them write */
-#define SOFT_REACH_OTHER	 (1u << 25) /* it is another access that will come, or not */
+#define SOFT_REACH(below, above) ((below) | (above) << 10)
+#define SOFT_REACH_BELOW(reach)	 ((reach)&0x3ff)
+#define SOFT_REACH_ABOVE(reach)	 ((reach) >> 10 & 0x3ff)
+#define SOFT_REACH_WRITE	 (1u << 20) /* some of them write */
+#define SOFT_REACH_OTHER	 (1u << 21) /* it is another access that will come, or not */
+/* And who looked: where in the block's guest code it is, and how narrow its group is (cache.h). */
+#define SOFT_REACH_LEADER(offset, narrow) ((uint32_t)(offset) << 22 | (uint32_t)(narrow) << 30)
+#define SOFT_REACH_OFFSET(reach)	  ((reach) >> 22 & 0xff)
+#define SOFT_REACH_NARROW(reach)	  ((reach) >> 30)
 
 #endif

@@ -16,7 +16,6 @@
 
 #include <Zydis/Zydis.h>
 
-#define INSN_BYTES_MAX	15u
 #define HOST_INSN_MAX	24u
 #define INSN_OPERANDS	10
 #define BLOCK_INSNS_MAX 48u

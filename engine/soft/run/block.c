@@ -114,7 +114,7 @@ static const struct soft_insn *keep(struct engine *engine, const struct soft_ins
 			       offsetof(struct soft_insn, op) + operands * sizeof(insn->op[0]));
 }
 
-void soft_block_split(struct engine *engine, uint64_t host)
+void soft_block_split(struct engine *engine, uint64_t host, uint32_t reach)
 {
 	const struct soft_block *found;
 	uint64_t now = __builtin_ia32_rdtsc();
@@ -127,7 +127,8 @@ void soft_block_split(struct engine *engine, uint64_t host)
 	block->splits = now - block->split_at < SPLITS_TICKS ? block->splits + 1u : 0;
 	block->split_at = now;
 	if (block->splits == SPLITS_MAX) {
-		soft_cache_narrow(engine, block->gpa);
+		soft_cache_narrow_more(engine, block->gpa + SOFT_REACH_OFFSET(reach),
+				       (uint8_t)SOFT_REACH_NARROW(reach));
 		block->narrowed = true;
 		soft_block_invalidate(engine, block);
 	}
@@ -144,10 +145,8 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *sou
 				      .insn = vcpu->insns,
 				      .count = source->count,
 				      .rip = vcpu->rip,
+				      .gpa = source->gpa,
 				      .mode = source->mode,
-				      .span = source->mode & MODE_ALONE
-						      ? 0
-						      : soft_cache_span(engine, source->gpa),
 				      .crossing_next = source->crossing_next,
 				      .at = room.at,
 				      .end = room.end,

@@ -8,8 +8,11 @@
 /* The mode that the vCPU needs now, without MODE_SLOT. */
 uint8_t soft_mode(const struct engine_vcpu *vcpu);
 
-/* Accesses of the block of this host address could not share; if often, it is made anew. */
-void soft_block_split(struct engine *engine, uint64_t host);
+/*
+ * Accesses of the block of this host address could not share, SOFT_REACH says which; if often, it
+ * is made anew.
+ */
+void soft_block_split(struct engine *engine, uint64_t host, uint32_t reach);
 
 /*
  * The block for vcpu->rip, translated if need be; mode: MODE_SLOT, MODE_ALONE, besides what the

@@ -67,7 +67,7 @@ static int fill_shared(struct engine_vcpu *vcpu, enum soft_access access, bool o
 	soft_settle(vcpu, vcpu->target);
 	/* A page's first write is no reason to give up. */
 	if ((low ^ high) >= PAGE_BYTES || vcpu->split_page == low / PAGE_BYTES)
-		soft_block_split(vcpu->engine, vcpu->target);
+		soft_block_split(vcpu->engine, vcpu->target, reach);
 	vcpu->split_page = low / PAGE_BYTES;
 	vcpu->alone = true;
 	return SOFT_OK;

@@ -10,11 +10,18 @@ static inline uint32_t soft_jump_index(uint64_t rip)
 	return ((uint32_t)rip << 1 & JUMP_INDEX_MASK) / 16;
 }
 
+/* The vCPU's tables are emptied, or were never written. */
+void soft_jump_create(struct engine_vcpu *vcpu);
 /* Jumps to rip in the present view go to this code, which takes its flags from the slot. */
 void soft_jump_remember(struct engine_vcpu *vcpu, uint64_t rip, const uint8_t *code);
 /* That code, or NULL. */
 const uint8_t *soft_jump_find(const struct engine_vcpu *vcpu, uint64_t rip);
-/* Indirect jumps of this view forget where they went. */
+/* Jumps of this view forget where they went: the code is no more, or not for this mode. */
 void soft_jump_flush(struct engine_vcpu *vcpu, enum soft_view view);
+/* The code is still right, but it is not known any more what page each address is of. */
+void soft_jump_sleep(struct engine_vcpu *vcpu, enum soft_view view);
+/* Now it is known of this page, for instructions in this view. */
+void soft_jump_fetched(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
+		       const uint8_t *host);
 
 #endif

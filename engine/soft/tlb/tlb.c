@@ -141,8 +141,11 @@ void soft_tlb_enter(struct engine_vcpu *vcpu, enum soft_view view, uint64_t line
 	if (access == ACCESS_FETCH)
 		vcpu->fetched[fetched_hash(linear) / 64] |= BIT64(fetched_hash(linear) % 64);
 	note_large(vcpu, linear, page->level);
-	if (tlb->tag_read[index] != tag && tlb->tag_fetch[index] != tag)
+	if ((tlb->tag_read[index] != tag && tlb->tag_fetch[index] != tag) ||
+	    tlb->host[index] != page_of((uintptr_t)page->host))
 		clear_entry(vcpu, view, index);
+	if (access == ACCESS_FETCH && tlb->tag_fetch[index] != tag)
+		soft_jump_fetched(vcpu, view, linear, page->host);
 	tlb->host[index] = page_of((uintptr_t)page->host);
 	tlb->addend[index] = tlb->host[index] - tag;
 	if (page->readable)
@@ -199,10 +202,9 @@ static void clear_view(struct engine_vcpu *vcpu, enum soft_view view)
 
 void soft_tlb_create(struct engine_vcpu *vcpu)
 {
-	for (int view = 0; view < VIEW_COUNT; view++) {
+	for (int view = 0; view < VIEW_COUNT; view++)
 		clear_entry(vcpu, view, 0);
-		vcpu->jump_count[view] = JUMP_LIST;
-	}
+	soft_jump_create(vcpu);
 	vcpu->kernel_not_global = true;
 	soft_tlb_flush(vcpu, true);
 }
@@ -212,12 +214,12 @@ void soft_tlb_flush(struct engine_vcpu *vcpu, bool global_too)
 {
 	clear_view(vcpu, VIEW_USER);
 	clear_view(vcpu, VIEW_KERNEL_USER);
-	soft_jump_flush(vcpu, VIEW_USER);
-	soft_jump_flush(vcpu, VIEW_KERNEL_USER);
+	soft_jump_sleep(vcpu, VIEW_USER);
+	soft_jump_sleep(vcpu, VIEW_KERNEL_USER);
 	if (!global_too && !vcpu->kernel_not_global)
 		return;
 	clear_view(vcpu, VIEW_KERNEL);
-	soft_jump_flush(vcpu, VIEW_KERNEL);
+	soft_jump_sleep(vcpu, VIEW_KERNEL);
 	vcpu->kernel_not_global = vcpu->huge_seen = false;
 	memset(vcpu->fetched, 0, sizeof(vcpu->fetched));
 	memset(vcpu->large_seen, 0, sizeof(vcpu->large_seen));
@@ -257,7 +259,7 @@ void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear)
 	}
 	/* Its entry may have been replaced while the jumps into the page are still known. */
 	for (int view = 0; was_fetched(vcpu, linear) && view < VIEW_COUNT; view++)
-		soft_jump_flush(vcpu, (enum soft_view)view);
+		soft_jump_sleep(vcpu, (enum soft_view)view);
 }
 
 static void forget_write(struct engine_vcpu *vcpu, int view, uint64_t index, uint64_t page)

@@ -161,11 +161,12 @@ static void follow(struct origin *origin, const struct soft_insn *insn, enum tr_
 
 /* Can the access join the group? Then the group reaches as far. */
 static bool join(struct tr_group *group, const struct tr_access *access, uint32_t version,
-		 int64_t low, int64_t span, uint8_t side_exits)
+		 int64_t low, uint8_t side_exits)
 {
+	int64_t span = soft_cache_span(group->narrow);
 	int64_t high = low + access->bytes;
 
-	if (group->base != access->base || group->index != access->index ||
+	if (!span || group->base != access->base || group->index != access->index ||
 	    group->scale != access->scale || group->version != version)
 		return false;
 	/* Who leaves by a side exit before it writes must not need a page that can be written. */
@@ -188,9 +189,11 @@ static bool join(struct tr_group *group, const struct tr_access *access, uint32_
 	return true;
 }
 
-static void add_access(struct tr *tr, struct tr_access *access, uint8_t insn,
+/* offset: of the instruction, from the block's start */
+static void add_access(struct tr *tr, struct tr_access *access, uint8_t insn, uint32_t offset,
 		       const struct origin *origin)
 {
+	uint8_t narrow = soft_cache_narrow(tr->t->vcpu->engine, tr->t->gpa + offset);
 	int moves = access->index >= 0 ? access->index : access->base;
 	uint32_t version = origin[moves].version;
 	int64_t low;
@@ -198,7 +201,7 @@ static void add_access(struct tr *tr, struct tr_access *access, uint8_t insn,
 	access->shift = origin[moves].delta * (1 << access->scale);
 	low = access->shift + access->disp;
 	for (uint32_t g = tr->group_count; g-- > 0;) {
-		if (join(&tr->group[g], access, version, low, tr->t->span, tr->side_exits)) {
+		if (join(&tr->group[g], access, version, low, tr->side_exits)) {
 			access->group = (uint8_t)g;
 			return;
 		}
@@ -216,7 +219,9 @@ static void add_access(struct tr *tr, struct tr_access *access, uint8_t insn,
 							  .write = access->write,
 							  .members = 1,
 							  .side_exits = tr->side_exits,
-							  .first = insn };
+							  .first = insn,
+							  .offset = (uint8_t)offset,
+							  .narrow = narrow };
 }
 
 /* Does the block's last instruction jump to its first? */
@@ -323,6 +328,7 @@ void tr_share_plan(struct tr *tr)
 	const struct soft_translation *t = tr->t;
 	struct origin origin[GPR_COUNT + 1] = { 0 };
 	uint64_t next = t->rip;
+	uint32_t offset;
 	uint16_t written;
 	bool loop = find_written(t, &written);
 
@@ -333,14 +339,15 @@ void tr_share_plan(struct tr *tr)
 		struct tr_access *access = &tr->access[i];
 		enum tr_kind kind = tr_kind(insn, t->mode);
 
+		offset = (uint32_t)(next - t->rip);
 		next += insn->length;
 		*access = (struct tr_access){ .index = -1, .group = GROUP_NONE };
-		if (!t->span)
+		if (t->mode & MODE_ALONE)
 			continue;
 		if (kind == KIND_PLAIN ? operand_access(insn, next, written, access)
 				       : stack_access(insn, kind, access)) {
 			access->group = GROUP_NONE;
-			add_access(tr, access, (uint8_t)i, origin);
+			add_access(tr, access, (uint8_t)i, offset, origin);
 		}
 		follow(origin, insn, kind);
 		tr->side_exits += kind == KIND_JUMP;

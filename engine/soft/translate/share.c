@@ -108,12 +108,14 @@ void tr_share_again(struct tr *tr)
 			emit_load(&tr->e, R14 + i, slot_offset(tr->pinned[i]));
 }
 
+/* Who looks for itself alone may cross an edge: that is stepped, and no reason to split. */
 static void fill_in(struct tr *tr, struct cold *cold, const struct soft_insn *insn, uint8_t *retry)
 {
 	const struct tr_access *access = &tr->access[tr->index];
+	const struct tr_group *group = &tr->group[access->group];
 
 	tr_miss(cold, insn, access->write, retry);
-	cold->access = access;
+	cold->access = group->members > 1 || group->loops ? access : NULL;
 	cold->stack_base = access->base;
 	cold->stack_offset = (int32_t)access->disp;
 }
@@ -237,6 +239,14 @@ static uint8_t *look_group(struct tr *tr, uint32_t g, bool is_first)
 	return site;
 }
 
+_Static_assert(SOFT_SPAN_MAX + 512 <= 0x3ff && NARROWEST <= 3, "SOFT_REACH has room");
+
+static uint32_t reach_of(const struct tr_group *group)
+{
+	return (group->write ? SOFT_REACH_WRITE : 0) |
+	       SOFT_REACH_LEADER(group->offset, group->narrow);
+}
+
 static void miss_other(struct tr *tr, uint32_t g, uint8_t *site, uint8_t *retry)
 {
 	const struct tr_group *group = &tr->group[g];
@@ -249,7 +259,7 @@ static void miss_other(struct tr *tr, uint32_t g, uint8_t *site, uint8_t *retry)
 	emit_store(e, R14, VCPU_TARGET);
 	emit_store_imm(e,
 		       SOFT_REACH(0, (uint32_t)(group->high - group->low)) | SOFT_REACH_OTHER |
-			       (group->write ? SOFT_REACH_WRITE : 0),
+			       reach_of(group),
 		       VCPU_REACH);
 	emit_store_imm(e, SOFT_REASON_READ | SOFT_REASON_SHARED, VCPU_REASON);
 	emit_jmp(e, soft_cache_exit(tr->t->vcpu->engine));
@@ -350,9 +360,9 @@ uint32_t tr_reach(const struct tr *tr, const struct tr_access *access)
 {
 	const struct tr_group *group = &tr->group[access->group];
 	int64_t here = access->shift + access->disp;
-	uint32_t write = group->write ? SOFT_REACH_WRITE : 0;
 
 	if (access->base == BASE_CONSTANT)
-		return write | SOFT_REACH(0, access->bytes);
-	return write | SOFT_REACH((uint32_t)(here - group->low), (uint32_t)(group->high - here));
+		return reach_of(group) | SOFT_REACH(0, access->bytes);
+	return reach_of(group) |
+	       SOFT_REACH((uint32_t)(here - group->low), (uint32_t)(group->high - here));
 }

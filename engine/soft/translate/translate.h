@@ -16,7 +16,7 @@
 #include "engine/soft/insn/emit_jump.h"
 
 #define COLD_MAX   256u
-#define GROUPS_MAX 8u /* VCPU_SHARED has a slot for each */
+#define GROUPS_MAX 24u /* VCPU_SHARED has a slot for each */
 #define GROUP_NONE 0xffu
 #define STRIDE_MAX 256 /* bytes that a round of a loop may go on by */
 
@@ -39,7 +39,9 @@ struct tr_group {
 	bool write; /* some of them */
 	uint8_t members;
 	uint8_t side_exits; /* before its first member */
-	uint8_t first;	    /* the instruction of the first of them */
+	uint8_t first;	    /* the instruction of the first of them, the leader */
+	uint8_t offset;	    /* where that is, from the block's start */
+	uint8_t narrow;	    /* how near they have to be */
 	uint32_t version;   /* of the register, or the index */
 	int64_t low, high;
 

@@ -10,13 +10,12 @@ struct soft_translation {
 	struct engine_vcpu *vcpu;
 	const struct soft_insn *insn;
 	uint32_t count;
-	uint64_t rip;
+	uint64_t rip, gpa;
 	uint8_t mode;
 	uint8_t *at, *end;
 	struct soft_record *record;
 	uint32_t record_max;
 	const struct soft_insn *known; /* a lasting copy of the last instruction, or NULL */
-	uint32_t span;		       /* accesses within so many bytes share; 0: none do */
 	bool crossing_next; /* the instruction behind the block reaches into the next page */
 	/* results */
 	uint32_t code_bytes, record_count;
