@@ -22,9 +22,10 @@ enum cpu_subject { CPU_NATIVE, CPU_SOFT, CPU_TCG_MAX, CPU_TCG_QEMU64, CPU_SOFT_2
 
 /* What an item counts for. */
 enum cpu_group {
-	CPU_USER,    /* user code */
-	CPU_DOUBLES, /* the same, and it has a threshold of its own */
-	CPU_BULK,    /* libc's copy and fill */
+	CPU_USER,     /* user code */
+	CPU_DOUBLES,  /* the same, and it has a threshold of its own */
+	CPU_PROGRAMS, /* likewise: whole programs' libraries */
+	CPU_BULK,     /* libc's copy and fill */
 	CPU_KERNEL,
 	CPU_THREADS, /* with 2 vCPUs only */
 };
