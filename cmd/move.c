@@ -11,7 +11,7 @@ static void usage(FILE *to)
 	fputs("usage: eagre move VCPU NODE [--pod NAME] [--node NAME] [--socket PATH]\n"
 	      "\n"
 	      "Moves a vCPU of the running guest to another node, where it goes on. The guest does not\n"
-	      "notice. VCPU is its number, NODE the node's name, as eagre status has them.\n"
+	      "notice. VCPU is its number, NODE the node's name or number, as eagre status has them.\n"
 	      "\n"
 	      "  --pod NAME     which pod, when nodes of several run here\n"
 	      "  --node NAME    say it to this node of the pod (any will do)\n"

@@ -409,16 +409,18 @@ char *moves_request(struct node *node, const char *words)
 {
 	const struct pod_config *config = node->config;
 	char vcpu_word[32], node_word[NODE_NAME_MAX], line[256];
-	uint32_t vcpu;
+	uint32_t vcpu, number;
 	uint16_t to;
 	if (sscanf(words, "%31s %63s", vcpu_word, node_word) != 2)
-		return answer(false, "a vCPU's number and a node's name are wanted");
+		return answer(false, "a vCPU's number and a node's name or number are wanted");
 	if (!parse_number(vcpu_word, &vcpu) || vcpu >= config->vcpu_count) {
 		snprintf(line, sizeof(line), "no vCPU %s in this pod: they are 0 to %u", vcpu_word,
 			 config->vcpu_count - 1);
 		return answer(false, line);
 	}
 	to = pod_config_find(config, node_word);
+	if (to == NODE_NONE && parse_number(node_word, &number) && number < config->node_count)
+		to = (uint16_t)number;
 	if (to == NODE_NONE) {
 		snprintf(line, sizeof(line), "no node '%s' in this pod: see eagre status",
 			 node_word);
