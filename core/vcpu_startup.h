@@ -26,13 +26,16 @@
  *   - it is in the inbox and the place, read after that, is HERE. Its thread drains the inbox before
  *     the vCPU can leave, into the APIC that leaves. Or
  *   - it was in the inbox while the vCPU came or went (the node owes an answer), and the place is HERE
- *     again.
+ *     again; or
+ *   - the node owes an answer, the vCPU has left, and what it owes for is not in the inbox: so it is in
+ *     the state that left.
  * If the vCPU is away, the message goes on, and the next node owes the answer. Under the vCPU's lock
  * (core/vcpu_place.h), on the node that the message came to, node 0 itself included:
  *
  *   who has the message  [lock: owe(); post to the inbox; route(): WAKE: if pay(), say TAKEN, and wake;
  *                         LEAVE_IT: nothing; FORWARD: forward the inbox :unlock]
- *   who forwards v's inbox, in its lock, before it takes anything out: pay(), saying nothing
+ *   who forwards v's inbox, in its lock: for an INIT or SIPI that it takes out pay(), saying nothing;
+ *                         then, if pay(), say TAKEN
  *   the seat's thread, behind here() and stay(): if pay(), say TAKEN
  *
  * Threads: owe() and pay() as above. The rest is node 0's, under the vCPU's lock.
