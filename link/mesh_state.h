@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What mesh.c and bring_up.c share. Inside link/ only.
+ * The mesh's state, for mesh.c and the files of its bring-up (bring_up.h). Inside link/ only.
  *
  * A connection is either dialled by us (to a lower number) or accepted (from a higher number, or
  * from anybody):

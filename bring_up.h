@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bringing up the mesh, between its files: connection.c, hello.c, dial.c, accept.c, peers.c, and the
+ * loop in bring_up.c. Inside link/ only; one thread. Errors that are < 0 end the bring-up, with
+ * mesh->why set.
+ */
+#ifndef LINK_BRING_UP_H
+#define LINK_BRING_UP_H
+
+#include "link/mesh_state.h"
+
+#define MS	   1000000ull
+#define QUIET_NS   (1000 * MS) /* between two lines about the same */
+#define EVENTS_MAX 64	       /* in one round of the loop */
+
+/* ---- connection.c ---- */
+
+void connection_tune(const struct mesh *mesh, int fd);
+/* The loop is told of these events of its socket. */
+int connection_watch(struct mesh *mesh, const struct mesh_connection *connection, uint32_t events);
+bool connection_is_dialled(const struct mesh *mesh, const struct mesh_connection *connection);
+/* Closes it. A dialled connection will be dialled again after its backoff. */
+void connection_drop(struct mesh *mesh, struct mesh_connection *connection);
+/* The handshake is done: it is a link to that node from now on. */
+int connection_stands(struct mesh *mesh, struct mesh_connection *connection, uint16_t node,
+		      uint16_t purpose, uint64_t incarnation);
+/* How long a handshake may take. */
+uint64_t connection_handshake_ns(const struct mesh *mesh);
+
+/* Lines on a node that comes and goes must not fill the log. */
+void peer_say(struct mesh *mesh, enum mesh_event event, uint16_t node, const char *text);
+/* All links to a node, at the first sign that one of them is over. */
+void peer_drop(struct mesh *mesh, uint16_t node, const char *trouble);
+void peer_beat(struct mesh_peer *peer);
+
+/* ---- hello.c ---- */
+
+struct handshake hello_of(const struct mesh *mesh, uint16_t peer, uint16_t purpose);
+int hello_send(const struct mesh *mesh, struct mesh_connection *connection,
+	       const struct handshake *hello);
+/*
+ * Reads what there is of a hello. 1: whole; 0: not yet; -EPROTO: it is none; others: over.
+ * *ret_hello is set from 16 bytes on.
+ */
+int hello_read(struct mesh_connection *connection, struct handshake *ret_hello);
+bool hello_is_sealed(const struct mesh *mesh, const struct mesh_connection *connection);
+
+/* ---- dial.c ---- */
+
+void dial_begin(struct mesh *mesh, struct mesh_connection *connection, uint64_t now_ns);
+void dial_connected(struct mesh *mesh, struct mesh_connection *connection);
+int dial_reply(struct mesh *mesh, struct mesh_connection *connection);
+/* It came to nothing, for this reason. */
+void dial_trouble(struct mesh *mesh, struct mesh_connection *connection, const char *text);
+
+/* ---- accept.c ---- */
+
+void accept_all(struct mesh *mesh);
+int accept_hello(struct mesh *mesh, struct mesh_connection *connection);
+/* Who was refused may still send. */
+void accept_drain(struct mesh *mesh, struct mesh_connection *connection);
+void accept_stranger(struct mesh *mesh, struct mesh_connection *connection,
+		     enum mesh_stranger kind);
+
+/* ---- peers.c ---- */
+
+/* A link ended. */
+int peer_link_ended(struct mesh *mesh, struct mesh_connection *connection);
+/* Heartbeats, and who is lost. Once a round. */
+int peers_judge(struct mesh *mesh, uint64_t now_ns);
+
+#endif

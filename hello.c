@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Hellos on a connection: ours, sealed with the pod's secret, and theirs (wire/handshake.h).
+ */
+#include "link/bring_up.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "link/tcp.h"
+#include "wire/version.h"
+
+#define BUILD_TEXT "eagre"
+
+struct handshake hello_of(const struct mesh *mesh, uint16_t peer, uint16_t purpose)
+{
+	struct handshake hello = {
+		.version = WIRE_VERSION,
+		.node = mesh->config.self,
+		.peer = peer,
+		.purpose = purpose,
+		.shard_count = mesh->config.shard_count,
+		.node_count = mesh->config.node_count,
+		.capabilities = mesh->config.capabilities,
+		.config_digest = mesh->config.config_digest,
+		.incarnation = mesh->incarnation,
+		.limits_digest = handshake_limits_digest(),
+		.build = BUILD_TEXT,
+	};
+
+	memcpy(hello.pod_name, mesh->pod_name, sizeof(hello.pod_name));
+	memcpy(hello.node_name, mesh->peer[mesh->config.self].name, sizeof(hello.node_name));
+	return hello;
+}
+
+int hello_send(const struct mesh *mesh, struct mesh_connection *connection,
+		      const struct handshake *hello)
+{
+	uint8_t bytes[HANDSHAKE_BYTES];
+	ssize_t sent;
+
+	handshake_encode(hello, bytes);
+	if (hello->node_count > 0) /* else a refusal, which proves nothing */
+		handshake_seal(bytes, mesh->secret, mesh->config.secret_size);
+	sent = send(connection->fd, bytes, sizeof(bytes), MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (sent == (ssize_t)sizeof(bytes))
+		return 0;
+	return sent < 0 ? -errno : -EAGAIN; /* 256 bytes do not fit an empty socket: broken */
+}
+
+/* Reads what there is of a hello. 1: whole; 0: not yet; < 0: over. *ret_hello is set from 16 bytes
+ * on. */
+int hello_read(struct mesh_connection *connection, struct handshake *ret_hello)
+{
+	uint16_t length;
+	ssize_t got = tcp_receive(connection->fd, connection->buffer + connection->got,
+				  HANDSHAKE_BYTES - connection->got);
+
+	if (got == -EAGAIN)
+		return 0;
+	if (got < 0)
+		return (int)got;
+	connection->got = (uint16_t)(connection->got + got);
+	if (connection->got < HANDSHAKE_FIXED_BYTES)
+		return 0;
+	if (handshake_decode_fixed(connection->buffer, ret_hello, &length) < 0)
+		return -EPROTO;
+	if (ret_hello->version != WIRE_VERSION)
+		return 1;
+	if (connection->got < HANDSHAKE_BYTES)
+		return 0;
+	return handshake_decode(connection->buffer, ret_hello) < 0 ? -EPROTO : 1;
+}
+
+bool hello_is_sealed(const struct mesh *mesh, const struct mesh_connection *connection)
+{
+	return handshake_is_sealed(connection->buffer, mesh->secret, mesh->config.secret_size);
+}
