@@ -172,7 +172,7 @@ int accept_hello(struct mesh *mesh, struct mesh_connection *connection)
 		return 0;
 	if (result < 0) {
 		accept_stranger(mesh, connection,
-			 result == -EPROTO ? MESH_STRANGER_FOREIGN : MESH_STRANGER_GONE);
+				result == -EPROTO ? MESH_STRANGER_FOREIGN : MESH_STRANGER_GONE);
 		return 0;
 	}
 	mine = hello_of(mesh, theirs.node, theirs.purpose);

@@ -149,7 +149,7 @@ static int make_control(struct mesh *mesh, struct mesh_connection *connection)
 }
 
 int connection_stands(struct mesh *mesh, struct mesh_connection *connection, uint16_t node,
-		       uint16_t purpose, uint64_t incarnation)
+		      uint16_t purpose, uint64_t incarnation)
 {
 	struct mesh_peer *peer = &mesh->peer[node];
 
@@ -180,8 +180,7 @@ int connection_stands(struct mesh *mesh, struct mesh_connection *connection, uin
 	if (peer->up_count == mesh_purposes(mesh)) {
 		char text[MESH_WHY_MAX];
 
-		peer_say(mesh, MESH_CONNECTED, node,
-			    mesh_describe(mesh, node, text, sizeof(text)));
+		peer_say(mesh, MESH_CONNECTED, node, mesh_describe(mesh, node, text, sizeof(text)));
 	}
 	return 0;
 }

@@ -108,7 +108,8 @@ int dial_reply(struct mesh *mesh, struct mesh_connection *connection)
 		return 0;
 	peer->silent_ns = 0;
 	if (result == -EPROTO) {
-		dial_trouble(mesh, connection, "what listens there is no Eagre node: check the address");
+		dial_trouble(mesh, connection,
+			     "what listens there is no Eagre node: check the address");
 		return 0;
 	}
 	if (result < 0) {
@@ -132,5 +133,5 @@ int dial_reply(struct mesh *mesh, struct mesh_connection *connection)
 		return 0;
 	}
 	return connection_stands(mesh, connection, connection->node, connection->purpose,
-			   theirs.incarnation);
+				 theirs.incarnation);
 }

@@ -35,7 +35,7 @@ struct handshake hello_of(const struct mesh *mesh, uint16_t peer, uint16_t purpo
 }
 
 int hello_send(const struct mesh *mesh, struct mesh_connection *connection,
-		      const struct handshake *hello)
+	       const struct handshake *hello)
 {
 	uint8_t bytes[HANDSHAKE_BYTES];
 	ssize_t sent;

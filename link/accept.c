@@ -20,6 +20,7 @@
 static const char *const stranger_texts[MESH_STRANGER_KINDS] = {
 	[MESH_STRANGER_FOREIGN] = "it is no Eagre node",
 	[MESH_STRANGER_GONE] = "it ended before its handshake did",
+	[MESH_STRANGER_REPLAY] = "its hello was overheard from somebody else",
 	[MESH_STRANGER_SLOW] = "it did not finish its handshake in time",
 	[MESH_STRANGER_CROWD] = "too many handshakes at once, and this one was the oldest",
 };
@@ -95,7 +96,7 @@ void accept_all(struct mesh *mesh)
 	}
 }
 
-/* Things that only the mesh knows. May drop an older link of the same process. */
+/* Things that only the mesh knows. */
 static enum handshake_verdict judge_here(struct mesh *mesh, const struct handshake *theirs)
 {
 	struct mesh_peer *peer = &mesh->peer[theirs->node];
@@ -106,8 +107,6 @@ static enum handshake_verdict judge_here(struct mesh *mesh, const struct handsha
 		return atomic_load(&peer->down) ? HANDSHAKE_RUNNING : HANDSHAKE_DUPLICATE;
 	if (peer->up_count > 0 && peer->incarnation != theirs->incarnation)
 		return HANDSHAKE_DUPLICATE;
-	if (peer->up[theirs->purpose])
-		peer_drop(mesh, theirs->node, "it connected again");
 	return HANDSHAKE_OK;
 }
 
@@ -172,7 +171,7 @@ int accept_hello(struct mesh *mesh, struct mesh_connection *connection)
 		return 0;
 	if (result < 0) {
 		accept_stranger(mesh, connection,
-			 result == -EPROTO ? MESH_STRANGER_FOREIGN : MESH_STRANGER_GONE);
+				result == -EPROTO ? MESH_STRANGER_FOREIGN : MESH_STRANGER_GONE);
 		return 0;
 	}
 	mine = hello_of(mesh, theirs.node, theirs.purpose);
@@ -188,6 +187,31 @@ int accept_hello(struct mesh *mesh, struct mesh_connection *connection)
 		refuse(mesh, connection, &mine, &theirs);
 		return 0;
 	}
+	connection->state = CONNECTION_READ_PROOF;
+	connection->got = 0;
+	return 0;
+}
+
+int accept_proof(struct mesh *mesh, struct mesh_connection *connection)
+{
+	struct handshake theirs;
+	int result = hello_read_proof(mesh, connection);
+
+	if (result == 0)
+		return 0;
+	if (result < 0) {
+		accept_stranger(mesh, connection,
+				result == -EPROTO ? MESH_STRANGER_REPLAY : MESH_STRANGER_GONE);
+		return 0;
+	}
+	/* Another may have come first since its hello was taken: it dials again, and hears so. */
+	if (handshake_decode(connection->buffer, &theirs) < 0 ||
+	    judge_here(mesh, &theirs) != HANDSHAKE_OK) {
+		connection_drop(mesh, connection);
+		return 0;
+	}
+	if (mesh->peer[theirs.node].up[theirs.purpose])
+		peer_drop(mesh, theirs.node, "it connected again");
 	return connection_stands(mesh, connection, theirs.node, theirs.purpose, theirs.incarnation);
 }
 

@@ -34,6 +34,8 @@ static int connection_event(struct mesh *mesh, struct mesh_connection *connectio
 		return dial_reply(mesh, connection);
 	case CONNECTION_READ_HELLO:
 		return accept_hello(mesh, connection);
+	case CONNECTION_READ_PROOF:
+		return accept_proof(mesh, connection);
 	case CONNECTION_DRAIN:
 		accept_drain(mesh, connection);
 		return 0;
@@ -61,6 +63,7 @@ static void connection_expired(struct mesh *mesh, struct mesh_connection *connec
 		dial_trouble(mesh, connection, "it does not answer the handshake");
 		break;
 	case CONNECTION_READ_HELLO:
+	case CONNECTION_READ_PROOF:
 		accept_stranger(mesh, connection, MESH_STRANGER_SLOW);
 		break;
 	case CONNECTION_DRAIN:

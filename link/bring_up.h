@@ -36,8 +36,13 @@ void peer_beat(struct mesh_peer *peer);
 /* ---- hello.c ---- */
 
 struct handshake hello_of(const struct mesh *mesh, uint16_t peer, uint16_t purpose);
+/* With a nonce of its own, sealed; what was sent stays in the connection. */
 int hello_send(const struct mesh *mesh, struct mesh_connection *connection,
 	       const struct handshake *hello);
+/* The dialler's last word. */
+int hello_prove(const struct mesh *mesh, struct mesh_connection *connection);
+/* Reads what there is of it. 1: it is right; 0: not yet; -EPROTO: it is wrong; others: over. */
+int hello_read_proof(const struct mesh *mesh, struct mesh_connection *connection);
 /*
  * Reads what there is of a hello. 1: whole; 0: not yet; -EPROTO: it is none; others: over.
  * *ret_hello is set from 16 bytes on.
@@ -57,6 +62,7 @@ void dial_trouble(struct mesh *mesh, struct mesh_connection *connection, const c
 
 void accept_all(struct mesh *mesh);
 int accept_hello(struct mesh *mesh, struct mesh_connection *connection);
+int accept_proof(struct mesh *mesh, struct mesh_connection *connection);
 /* Who was refused may still send. */
 void accept_drain(struct mesh *mesh, struct mesh_connection *connection);
 void accept_stranger(struct mesh *mesh, struct mesh_connection *connection,

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 
 #include "link/tcp.h"
@@ -34,19 +35,56 @@ struct handshake hello_of(const struct mesh *mesh, uint16_t peer, uint16_t purpo
 	return hello;
 }
 
-int hello_send(const struct mesh *mesh, struct mesh_connection *connection,
-		      const struct handshake *hello)
+/* The dialler's hello that ours answers; NULL: ours is the dialler's. */
+static const uint8_t *answered(const struct mesh *mesh, const struct mesh_connection *connection)
 {
-	uint8_t bytes[HANDSHAKE_BYTES];
-	ssize_t sent;
+	return connection_is_dialled(mesh, connection) ? NULL : connection->buffer;
+}
 
-	handshake_encode(hello, bytes);
-	if (hello->node_count > 0) /* else a refusal, which proves nothing */
-		handshake_seal(bytes, mesh->secret, mesh->config.secret_size);
-	sent = send(connection->fd, bytes, sizeof(bytes), MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (sent == (ssize_t)sizeof(bytes))
+static int send_whole(const struct mesh_connection *connection, const uint8_t *bytes, size_t size)
+{
+	ssize_t sent = send(connection->fd, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	if (sent == (ssize_t)size)
 		return 0;
-	return sent < 0 ? -errno : -EAGAIN; /* 256 bytes do not fit an empty socket: broken */
+	return sent < 0 ? -errno : -EAGAIN; /* it does not fit an empty socket: broken */
+}
+
+int hello_send(const struct mesh *mesh, struct mesh_connection *connection,
+	       const struct handshake *hello)
+{
+	struct handshake fresh = *hello;
+
+	if (hello->node_count > 0 && getrandom(fresh.nonce, sizeof(fresh.nonce), 0) < 0)
+		return -errno;
+	handshake_encode(&fresh, connection->sent);
+	if (hello->node_count > 0) /* else a refusal, which proves nothing */
+		handshake_seal(connection->sent, answered(mesh, connection), mesh->secret,
+			       mesh->config.secret_size);
+	return send_whole(connection, connection->sent, sizeof(connection->sent));
+}
+
+int hello_prove(const struct mesh *mesh, struct mesh_connection *connection)
+{
+	handshake_prove(connection->sent, connection->buffer, mesh->secret,
+			mesh->config.secret_size, connection->proof);
+	return send_whole(connection, connection->proof, sizeof(connection->proof));
+}
+
+int hello_read_proof(const struct mesh *mesh, struct mesh_connection *connection)
+{
+	ssize_t got = tcp_receive(connection->fd, connection->proof + connection->got,
+				  HANDSHAKE_PROOF_BYTES - connection->got);
+
+	if (got < 0)
+		return got == -EAGAIN ? 0 : (int)got;
+	connection->got = (uint16_t)(connection->got + got);
+	if (connection->got < HANDSHAKE_PROOF_BYTES)
+		return 0;
+	return handshake_is_proven(connection->buffer, connection->sent, mesh->secret,
+				   mesh->config.secret_size, connection->proof)
+		       ? 1
+		       : -EPROTO;
 }
 
 /* Reads what there is of a hello. 1: whole; 0: not yet; < 0: over. *ret_hello is set from 16 bytes
@@ -75,5 +113,8 @@ int hello_read(struct mesh_connection *connection, struct handshake *ret_hello)
 
 bool hello_is_sealed(const struct mesh *mesh, const struct mesh_connection *connection)
 {
-	return handshake_is_sealed(connection->buffer, mesh->secret, mesh->config.secret_size);
+	const uint8_t *asked = connection_is_dialled(mesh, connection) ? connection->sent : NULL;
+
+	return handshake_is_sealed(connection->buffer, asked, mesh->secret,
+				   mesh->config.secret_size);
 }

@@ -20,7 +20,7 @@
  * and does not come back, or takes connections without a word: they do not wait for it until the
  * deadline. Its END, if it says one, is the reason.
  *
- * A node proves itself by the pod's secret, in its hello; what follows is neither sealed nor
+ * A node proves itself by the pod's secret, when it connects; what follows is neither sealed nor
  * secret: run a pod on a network where nobody else can listen or change what is sent.
  */
 #ifndef LINK_MESH_H

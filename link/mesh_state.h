@@ -7,7 +7,7 @@
  *
  *   dialled:   IDLE -> CONNECTING -> READ_REPLY -> UP
  *               ^---------(retry)--------|---------|
- *   accepted:  FREE -> READ_HELLO -> UP
+ *   accepted:  FREE -> READ_HELLO -> READ_PROOF -> UP
  *               ^            `----> DRAIN   refused: what it sends is thrown away, so that our
  *               ^                     |     answer arrives
  *               ^---------------------'
@@ -31,6 +31,7 @@ enum mesh_connection_state {
 	CONNECTION_CONNECTING,
 	CONNECTION_READ_REPLY,
 	CONNECTION_READ_HELLO,
+	CONNECTION_READ_PROOF,
 	CONNECTION_DRAIN,
 	CONNECTION_UP,
 };
@@ -40,11 +41,13 @@ struct mesh_connection {
 	int fd;		      /* -1: none */
 	uint16_t node;	      /* accepted: NODE_NONE until its hello is accepted */
 	uint16_t purpose;     /* HANDSHAKE_CONTROL, HANDSHAKE_SHARD(k) */
-	uint16_t got;	      /* bytes in buffer; thrown away in DRAIN */
+	uint16_t got;	      /* bytes in buffer, or in proof */
 	uint64_t deadline_ns; /* IDLE: dial then; else give up then */
 	uint64_t backoff_ns;
-	struct address from; /* accepted: of the other side */
-	uint8_t buffer[HANDSHAKE_BYTES];
+	struct address from;		 /* accepted: of the other side */
+	uint8_t buffer[HANDSHAKE_BYTES]; /* their hello; thrown away in DRAIN */
+	uint8_t sent[HANDSHAKE_BYTES];	 /* our hello */
+	uint8_t proof[HANDSHAKE_PROOF_BYTES];
 };
 
 struct mesh_peer {
@@ -73,6 +76,7 @@ struct mesh_peer {
 enum mesh_stranger {
 	MESH_STRANGER_FOREIGN,
 	MESH_STRANGER_GONE,
+	MESH_STRANGER_REPLAY,
 	MESH_STRANGER_SLOW,
 	MESH_STRANGER_CROWD,
 	MESH_STRANGER_KINDS,

@@ -99,15 +99,24 @@ static uint64_t now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/* Whether the client's socket is ready for that before `end`, and before our own end. */
+static bool client_ready(const struct status_socket *s, int fd, short events, uint64_t end)
+{
+	struct pollfd fds[] = { { .fd = fd, .events = events },
+				{ .fd = s->stop_fd, .events = POLLIN } };
+	uint64_t now = now_ms();
+	return now < end && poll(fds, 2, (int)(end - now)) > 0 && !fds[1].revents;
+}
+
 /*
  * The line that comes first, without its end; empty if none comes. False: who connected has hung up
  * already, having only wanted to know whether somebody lives here.
  */
-static bool read_request(int fd, char request[STATUS_REQUEST_MAX])
+static bool read_request(const struct status_socket *s, int fd, char request[STATUS_REQUEST_MAX])
 {
+	uint64_t end = now_ms() + REQUEST_MS;
 	size_t have = 0;
-	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
-	while (have + 1 < STATUS_REQUEST_MAX && poll(&pollfd, 1, REQUEST_MS) > 0) {
+	while (have + 1 < STATUS_REQUEST_MAX && client_ready(s, fd, POLLIN, end)) {
 		ssize_t n = recv(fd, request + have, STATUS_REQUEST_MAX - 1 - have, MSG_DONTWAIT);
 		if (n <= 0 && have == 0)
 			return false;
@@ -126,14 +135,8 @@ static void send_answer(struct status_socket *s, int fd, const char *request)
 {
 	char *text = s->answer(s->context, request);
 	size_t length = text ? strlen(text) : 0, sent = 0;
-	uint64_t end = now_ms() + SEND_MS, now;
-	while (sent < length && (now = now_ms()) < end) {
-		struct pollfd fds[] = { { .fd = fd, .events = POLLOUT },
-					{ .fd = s->stop_fd, .events = POLLIN } };
-		if (poll(fds, 2, (int)(end - now)) < 0 && errno != EINTR)
-			break;
-		if (fds[1].revents)
-			break;
+	uint64_t end = now_ms() + SEND_MS;
+	while (sent < length && client_ready(s, fd, POLLOUT, end)) {
 		ssize_t n = send(fd, text + sent, length - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n < 0 && errno != EAGAIN)
 			break;
@@ -158,7 +161,7 @@ static void *serve(void *arg)
 		if (fd < 0)
 			continue;
 		char request[STATUS_REQUEST_MAX];
-		if (read_request(fd, request))
+		if (read_request(s, fd, request))
 			send_answer(s, fd, request);
 		close(fd);
 	}

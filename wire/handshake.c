@@ -14,6 +14,7 @@
 #include <assert.h>
 #include <endian.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -39,6 +40,7 @@ struct wire_hello {
 	char pod_name[POD_NAME_MAX];
 	char node_name[NODE_NAME_MAX];
 	char build[HANDSHAKE_BUILD_MAX];
+	uint8_t nonce[HANDSHAKE_NONCE_BYTES];
 	uint8_t mac[HANDSHAKE_MAC_BYTES];
 };
 static_assert(sizeof(struct wire_hello) == HANDSHAKE_BYTES);
@@ -47,7 +49,8 @@ static_assert(offsetof(struct wire_hello, config_digest) == 32);
 static_assert(offsetof(struct wire_hello, pod_name) == 64);
 static_assert(offsetof(struct wire_hello, build) == 192);
 static_assert(offsetof(struct wire_hello, mac) == HANDSHAKE_BYTES - HANDSHAKE_MAC_BYTES);
-static_assert(HANDSHAKE_MAC_BYTES == HMAC_BYTES);
+static_assert(offsetof(struct wire_hello, nonce) == 208);
+static_assert(HANDSHAKE_MAC_BYTES == HMAC_BYTES && HANDSHAKE_PROOF_BYTES == HMAC_BYTES);
 
 uint64_t handshake_limits_digest(void)
 {
@@ -88,26 +91,58 @@ void handshake_encode(const struct handshake *hello, uint8_t out[HANDSHAKE_BYTES
 	wire_text_clean(w.pod_name, sizeof(w.pod_name), hello->pod_name);
 	wire_text_clean(w.node_name, sizeof(w.node_name), hello->node_name);
 	wire_text_clean(w.build, sizeof(w.build), hello->build);
+	memcpy(w.nonce, hello->nonce, sizeof(w.nonce));
 	memcpy(w.mac, hello->mac, sizeof(w.mac));
 	memcpy(out, &w, sizeof(w));
 }
 
-void handshake_seal(uint8_t bytes[HANDSHAKE_BYTES], const void *secret, size_t size)
-{
-	size_t before = HANDSHAKE_BYTES - HANDSHAKE_MAC_BYTES;
+#define SEALED_BYTES (HANDSHAKE_BYTES - HANDSHAKE_MAC_BYTES)
 
-	/* Without room for it: no seal, which nobody takes. */
-	if (hmac_sha256(secret, size, bytes, before, bytes + before))
-		memset(bytes + before, 0, HANDSHAKE_MAC_BYTES);
+/* Of `size` bytes and then, unless NULL, a whole hello. False: no room for it. */
+static bool mac_of(const uint8_t *bytes, size_t size, const uint8_t *hello, const void *secret,
+		   size_t secret_size, uint8_t ret_mac[HMAC_BYTES])
+{
+	uint8_t text[2 * HANDSHAKE_BYTES];
+
+	assert(size <= HANDSHAKE_BYTES);
+	memcpy(text, bytes, size);
+	if (hello)
+		memcpy(text + size, hello, HANDSHAKE_BYTES);
+	return hmac_sha256(secret, secret_size, text, size + (hello ? HANDSHAKE_BYTES : 0),
+			   ret_mac) == 0;
 }
 
-bool handshake_is_sealed(const uint8_t bytes[HANDSHAKE_BYTES], const void *secret, size_t size)
+void handshake_seal(uint8_t bytes[HANDSHAKE_BYTES], const uint8_t asked[HANDSHAKE_BYTES],
+		    const void *secret, size_t size)
 {
-	size_t before = HANDSHAKE_BYTES - HANDSHAKE_MAC_BYTES;
+	/* Without room for it: no seal, which nobody takes. */
+	if (!mac_of(bytes, SEALED_BYTES, asked, secret, size, bytes + SEALED_BYTES))
+		memset(bytes + SEALED_BYTES, 0, HANDSHAKE_MAC_BYTES);
+}
+
+bool handshake_is_sealed(const uint8_t bytes[HANDSHAKE_BYTES], const uint8_t asked[HANDSHAKE_BYTES],
+			 const void *secret, size_t size)
+{
 	uint8_t mac[HMAC_BYTES];
 
-	return hmac_sha256(secret, size, bytes, before, mac) == 0 &&
-	       hmac_equal(mac, bytes + before);
+	return mac_of(bytes, SEALED_BYTES, asked, secret, size, mac) &&
+	       hmac_equal(mac, bytes + SEALED_BYTES);
+}
+
+void handshake_prove(const uint8_t asked[HANDSHAKE_BYTES], const uint8_t answer[HANDSHAKE_BYTES],
+		     const void *secret, size_t size, uint8_t ret_proof[HANDSHAKE_PROOF_BYTES])
+{
+	if (!mac_of(asked, HANDSHAKE_BYTES, answer, secret, size, ret_proof))
+		memset(ret_proof, 0, HANDSHAKE_PROOF_BYTES);
+}
+
+bool handshake_is_proven(const uint8_t asked[HANDSHAKE_BYTES],
+			 const uint8_t answer[HANDSHAKE_BYTES], const void *secret, size_t size,
+			 const uint8_t proof[HANDSHAKE_PROOF_BYTES])
+{
+	uint8_t mac[HMAC_BYTES];
+
+	return mac_of(asked, HANDSHAKE_BYTES, answer, secret, size, mac) && hmac_equal(mac, proof);
 }
 
 struct handshake handshake_refusal(const struct handshake *mine, enum handshake_verdict verdict)
@@ -172,6 +207,7 @@ int handshake_decode(const uint8_t in[HANDSHAKE_BYTES], struct handshake *ret_he
 	memcpy(hello.pod_name, w.pod_name, sizeof(w.pod_name));
 	memcpy(hello.node_name, w.node_name, sizeof(w.node_name));
 	memcpy(hello.build, w.build, sizeof(w.build));
+	memcpy(hello.nonce, w.nonce, sizeof(w.nonce));
 	memcpy(hello.mac, w.mac, sizeof(w.mac));
 	if (w.zero2 != 0 || w.zero3 != 0 || w.zero4 != 0 ||
 	    hello.purpose >= HANDSHAKE_PURPOSE_MAX || hello.shard_count == 0 ||
@@ -208,120 +244,158 @@ enum handshake_verdict handshake_judge(const struct handshake *mine, const struc
 	return HANDSHAKE_OK;
 }
 
+/* ---- Words ---- */
+
+struct mismatch {
+	const struct handshake *mine, *theirs;
+	const char *peer; /* how the other side is called */
+	bool dialled;	  /* by us */
+	char *text;
+	size_t size;
+};
+
+__attribute__((format(printf, 2, 3))) static void say(const struct mismatch *m, const char *format,
+						      ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(m->text, m->size, format, args);
+	va_end(args);
+}
+
+static void say_version(const struct mismatch *m)
+{
+	say(m, "%s runs Eagre protocol %u, this is %u: install the same version on all nodes",
+	    m->peer, m->theirs->version, m->mine->version);
+}
+
+static void say_secret(const struct mismatch *m)
+{
+	say(m,
+	    "%s %s: it is of another pod, or has another secret in its configuration: give all "
+	    "nodes of a pod the same",
+	    m->peer,
+	    m->dialled ? "does not take this node's hello for one of its pod"
+		       : "does not know this pod's secret");
+}
+
+static void say_pod(const struct mismatch *m)
+{
+	say(m,
+	    "%s belongs to pod \"%s\", this node to pod \"%s\": give each pod addresses of its own, "
+	    "and all nodes of a pod the same configuration",
+	    m->peer, m->theirs->pod_name, m->mine->pod_name);
+}
+
+static void say_wrong_node(const struct mismatch *m)
+{
+	char wanted[64] = "";
+
+	if (!m->dialled)
+		snprintf(wanted, sizeof(wanted), " and wants node %u, but this is node %u",
+			 m->theirs->peer, m->mine->node);
+	say(m,
+	    "%s says it is node %u%s: addresses are mixed up; start each node on its own host, "
+	    "with the same configuration",
+	    m->peer, m->theirs->node, wanted);
+}
+
+static void say_unknown_node(const struct mismatch *m)
+{
+	static const char remedy[] = "give all nodes the same configuration, and start each once";
+
+	if (m->dialled)
+		say(m, "%s has no other node %u in its configuration: %s", m->peer, m->mine->node,
+		    remedy);
+	else
+		say(m, "%s says it is node %u, which is %s: %s", m->peer, m->theirs->node,
+		    m->theirs->node == m->mine->node ? "this node's own number"
+						     : "not in this node's configuration",
+		    remedy);
+}
+
+static void say_config(const struct mismatch *m)
+{
+	say(m,
+	    "%s was started with another configuration of pod \"%s\" (digest %016llx, here "
+	    "%016llx): copy one file to all nodes",
+	    m->peer, m->mine->pod_name, (unsigned long long)m->theirs->config_digest,
+	    (unsigned long long)m->mine->config_digest);
+}
+
+static void say_shards(const struct mismatch *m)
+{
+	say(m, "%s has %u shards, this node %u: set the same number on all nodes", m->peer,
+	    m->theirs->shard_count, m->mine->shard_count);
+}
+
+static void say_capabilities(const struct mismatch *m)
+{
+	say(m,
+	    "%s was built or started with other capabilities (%#x, here %#x): run the same program "
+	    "in the same way on all nodes",
+	    m->peer, m->theirs->capabilities, m->mine->capabilities);
+}
+
+static void say_limits(const struct mismatch *m)
+{
+	say(m,
+	    "%s (%s) was built with other limits than this node (%s): install the same build on "
+	    "all nodes",
+	    m->peer, m->theirs->build, m->mine->build);
+}
+
+static void say_duplicate(const struct mismatch *m)
+{
+	if (m->dialled)
+		say(m,
+		    "%s is linked with another process that says it is node %u: start each node "
+		    "once",
+		    m->peer, m->mine->node);
+	else
+		say(m,
+		    "%s is linked already, and a second process says it is node %u: start each "
+		    "node once",
+		    m->peer, m->theirs->node);
+}
+
+static void say_running(const struct mismatch *m)
+{
+	if (m->dialled)
+		say(m, "%s says that its pod is complete and running: end that pod first", m->peer);
+	else
+		say(m, "%s wants to join, but the pod is complete and running: end this pod first",
+		    m->peer);
+}
+
+static void (*const say_why[HANDSHAKE_VERDICT_LIMIT])(const struct mismatch *m) = {
+	[HANDSHAKE_VERSION] = say_version,
+	[HANDSHAKE_POD] = say_pod,
+	[HANDSHAKE_WRONG_NODE] = say_wrong_node,
+	[HANDSHAKE_UNKNOWN_NODE] = say_unknown_node,
+	[HANDSHAKE_CONFIG] = say_config,
+	[HANDSHAKE_SHARDS] = say_shards,
+	[HANDSHAKE_CAPABILITIES] = say_capabilities,
+	[HANDSHAKE_LIMITS] = say_limits,
+	[HANDSHAKE_DUPLICATE] = say_duplicate,
+	[HANDSHAKE_RUNNING] = say_running,
+	[HANDSHAKE_SECRET] = say_secret,
+};
+
 void handshake_explain(enum handshake_verdict verdict, enum handshake_role my_role,
 		       const struct handshake *mine, const struct handshake *theirs,
 		       const char *peer, char *text, size_t size)
 {
-	bool dialled = my_role == HANDSHAKE_DIALLER;
+	struct mismatch m = { .mine = mine,
+			      .theirs = theirs,
+			      .peer = peer,
+			      .dialled = my_role == HANDSHAKE_DIALLER,
+			      .text = text,
+			      .size = size };
 
-	switch (verdict) {
-	case HANDSHAKE_VERSION:
-		snprintf(
-			text, size,
-			"%s runs Eagre protocol %u, this is %u: install the same version on all nodes",
-			peer, theirs->version, mine->version);
-		return;
-	case HANDSHAKE_SECRET:
-		snprintf(text, size,
-			 "%s %s: it is of another pod, or has another secret in its configuration: "
-			 "give all nodes of a pod the same",
-			 peer,
-			 dialled ? "does not take this node's hello for one of its pod"
-				 : "does not know this pod's secret");
-		return;
-	case HANDSHAKE_POD:
-		snprintf(
-			text, size,
-			"%s belongs to pod \"%s\", this node to pod \"%s\": give each pod addresses "
-			"of its own, and all nodes of a pod the same configuration",
-			peer, theirs->pod_name, mine->pod_name);
-		return;
-	case HANDSHAKE_WRONG_NODE:
-		if (dialled)
-			snprintf(
-				text, size,
-				"%s says it is node %u: addresses are mixed up; start each node on its "
-				"own host, with the same configuration",
-				peer, theirs->node);
-		else
-			snprintf(
-				text, size,
-				"%s says it is node %u and wants node %u, but this is node %u: addresses "
-				"are mixed up; start each node on its own host, with the same "
-				"configuration",
-				peer, theirs->node, theirs->peer, mine->node);
-		return;
-	case HANDSHAKE_UNKNOWN_NODE:
-		if (dialled)
-			snprintf(
-				text, size,
-				"%s has no other node %u in its configuration: give all nodes the same "
-				"configuration, and start each once",
-				peer, mine->node);
-		else
-			snprintf(text, size,
-				 "%s says it is node %u, which is %s: give all nodes the same "
-				 "configuration, and start each once",
-				 peer, theirs->node,
-				 theirs->node == mine->node ? "this node's own number"
-							    : "not in this node's configuration");
-		return;
-	case HANDSHAKE_CONFIG:
-		snprintf(
-			text, size,
-			"%s was started with another configuration of pod \"%s\" (digest %016llx, here "
-			"%016llx): copy one file to all nodes",
-			peer, mine->pod_name, (unsigned long long)theirs->config_digest,
-			(unsigned long long)mine->config_digest);
-		return;
-	case HANDSHAKE_SHARDS:
-		snprintf(text, size,
-			 "%s has %u shards, this node %u: set the same number on all nodes", peer,
-			 theirs->shard_count, mine->shard_count);
-		return;
-	case HANDSHAKE_CAPABILITIES:
-		snprintf(
-			text, size,
-			"%s was built or started with other capabilities (%#x, here %#x): run the same "
-			"program in the same way on all nodes",
-			peer, theirs->capabilities, mine->capabilities);
-		return;
-	case HANDSHAKE_LIMITS:
-		snprintf(
-			text, size,
-			"%s (%s) was built with other limits than this node (%s): install the same "
-			"build on all nodes",
-			peer, theirs->build, mine->build);
-		return;
-	case HANDSHAKE_DUPLICATE:
-		if (dialled)
-			snprintf(
-				text, size,
-				"%s is linked with another process that says it is node %u: start each "
-				"node once",
-				peer, mine->node);
-		else
-			snprintf(
-				text, size,
-				"%s is linked already, and a second process says it is node %u: start "
-				"each node once",
-				peer, theirs->node);
-		return;
-	case HANDSHAKE_RUNNING:
-		if (dialled)
-			snprintf(text, size,
-				 "%s says that its pod is complete and running: end that pod first",
-				 peer);
-		else
-			snprintf(
-				text, size,
-				"%s wants to join, but the pod is complete and running: end this pod "
-				"first",
-				peer);
-		return;
-	case HANDSHAKE_OK:
-	case HANDSHAKE_VERDICT_LIMIT:
-		break;
-	}
-	snprintf(text, size, "%s refused for reason %d", peer, (int)verdict);
+	if (verdict < HANDSHAKE_VERDICT_LIMIT && say_why[verdict])
+		say_why[verdict](&m);
+	else
+		say(&m, "%s refused for reason %d", peer, (int)verdict);
 }

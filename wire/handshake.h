@@ -6,6 +6,7 @@
  *      hello(verdict 0)   ---------->  handshake_judge()
  *                         <----------  hello(verdict)      and, unless OK, close
  *      handshake_judge()
+ *      proof              ---------->  the link stands
  *
  * Both hellos have the same layout, so that both sides know everything about the mismatch and say
  * it in the same words (handshake_explain()). The first 16 bytes are the same in every version for
@@ -17,12 +18,23 @@
  *       24 capabilities u32  28 zero u32
  *       32 config_digest u64                     40 incarnation u64
  *       48 limits_digest u64                     56 zero u64
- *       64 pod_name[64]     128 node_name[64]   192 build[32]       224 mac[32]            256
+ *       64 pod_name[64]     128 node_name[64]   192 build[16]       208 nonce[16]
+ *      224 mac[32]                                                                         256
  *
- * The MAC (HMAC-SHA-256 of the 224 bytes before it) is made with the pod's secret; without one the
- * key is empty and the MAC proves nothing. Who does not know the secret hears no more than a
- * verdict: all else in that hello is zero (handshake_refusal()). It proves who a node is at the
- * start of a connection; what is said on it later is neither sealed nor secret.
+ * MACs are HMAC-SHA-256 with the pod's secret; without one the key is empty and they prove nothing.
+ * Each says more than the one before, and has another length, so none can pass for another:
+ *
+ *      dialler's hello   224 bytes: those before the MAC
+ *      listener's hello  480 bytes: those before the MAC, then the dialler's hello
+ *      proof             512 bytes: the dialler's hello, then the listener's
+ *
+ * The nonces are new for each connection: so what was overheard on one is worth nothing on another,
+ * to the dialler from the listener's hello on, to the listener from the proof on. Until then a
+ * listener changes nothing because of a hello.
+ *
+ * Who does not know the secret hears no more than a verdict: all else in that hello is zero
+ * (handshake_refusal()). All this proves who is there when a connection begins; what is said on it
+ * later is neither sealed nor secret.
  */
 #ifndef WIRE_HANDSHAKE_H
 #define WIRE_HANDSHAKE_H
@@ -35,8 +47,10 @@
 
 #define HANDSHAKE_BYTES	      256u
 #define HANDSHAKE_FIXED_BYTES 16u /* that mean the same in every version */
-#define HANDSHAKE_BUILD_MAX   32u
+#define HANDSHAKE_BUILD_MAX   16u
+#define HANDSHAKE_NONCE_BYTES 16u
 #define HANDSHAKE_MAC_BYTES   32u
+#define HANDSHAKE_PROOF_BYTES 32u
 
 /* Purpose of a connection: control, or page channel of shard k. */
 #define HANDSHAKE_CONTROL     0u
@@ -74,6 +88,7 @@ struct handshake {
 	char pod_name[POD_NAME_MAX];
 	char node_name[NODE_NAME_MAX];
 	char build[HANDSHAKE_BUILD_MAX]; /* "eagre 0.1.0", for people */
+	uint8_t nonce[HANDSHAKE_NONCE_BYTES];
 	uint8_t mac[HANDSHAKE_MAC_BYTES];
 };
 
@@ -82,9 +97,21 @@ uint64_t handshake_limits_digest(void);
 
 void handshake_encode(const struct handshake *hello, uint8_t out[HANDSHAKE_BYTES]);
 
-/* Puts the MAC into an encoded hello; whether a received one has the right MAC. */
-void handshake_seal(uint8_t bytes[HANDSHAKE_BYTES], const void *secret, size_t size);
-bool handshake_is_sealed(const uint8_t bytes[HANDSHAKE_BYTES], const void *secret, size_t size);
+/*
+ * Puts the MAC into an encoded hello; whether a received one has the right MAC. `asked`: the
+ * dialler's hello that it answers; NULL: it is a dialler's.
+ */
+void handshake_seal(uint8_t bytes[HANDSHAKE_BYTES], const uint8_t asked[HANDSHAKE_BYTES],
+		    const void *secret, size_t size);
+bool handshake_is_sealed(const uint8_t bytes[HANDSHAKE_BYTES], const uint8_t asked[HANDSHAKE_BYTES],
+			 const void *secret, size_t size);
+
+/* The dialler's last word, and whether it is that. */
+void handshake_prove(const uint8_t asked[HANDSHAKE_BYTES], const uint8_t answer[HANDSHAKE_BYTES],
+		     const void *secret, size_t size, uint8_t ret_proof[HANDSHAKE_PROOF_BYTES]);
+bool handshake_is_proven(const uint8_t asked[HANDSHAKE_BYTES],
+			 const uint8_t answer[HANDSHAKE_BYTES], const void *secret, size_t size,
+			 const uint8_t proof[HANDSHAKE_PROOF_BYTES]);
 
 /* A hello that says who is asked, the version and the verdict, and nothing else. */
 struct handshake handshake_refusal(const struct handshake *mine, enum handshake_verdict verdict);

@@ -66,18 +66,56 @@ static void test_seal(void **state)
 	uint8_t bytes[HANDSHAKE_BYTES];
 
 	handshake_encode(&hello, bytes);
-	assert_false(handshake_is_sealed(bytes, secret, sizeof(secret)));
-	assert_false(handshake_is_sealed(bytes, NULL, 0));
-	handshake_seal(bytes, secret, sizeof(secret));
-	assert_true(handshake_is_sealed(bytes, secret, sizeof(secret)));
-	assert_false(handshake_is_sealed(bytes, secret, sizeof(secret) - 2));
-	assert_false(handshake_is_sealed(bytes, NULL, 0));
+	assert_false(handshake_is_sealed(bytes, NULL, secret, sizeof(secret)));
+	assert_false(handshake_is_sealed(bytes, NULL, NULL, 0));
+	handshake_seal(bytes, NULL, secret, sizeof(secret));
+	assert_true(handshake_is_sealed(bytes, NULL, secret, sizeof(secret)));
+	assert_false(handshake_is_sealed(bytes, NULL, secret, sizeof(secret) - 2));
+	assert_false(handshake_is_sealed(bytes, NULL, NULL, 0));
 	assert_int_equal(handshake_decode(bytes, &back), 0);
 	for (unsigned bit = 0; bit < 8 * HANDSHAKE_BYTES; bit++) {
 		bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
-		assert_false(handshake_is_sealed(bytes, secret, sizeof(secret)));
+		assert_false(handshake_is_sealed(bytes, NULL, secret, sizeof(secret)));
 		bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
 	}
+}
+
+/* An answer is to one hello, and a proof to one answer: no bit of either may differ. */
+static void test_answer_and_proof(void **state)
+{
+	static const char secret[] = "no tide comes twice";
+	struct handshake hello = make(2, 1);
+	uint8_t asked[HANDSHAKE_BYTES], answer[HANDSHAKE_BYTES], proof[HANDSHAKE_PROOF_BYTES];
+
+	hello.nonce[3] = 7;
+	handshake_encode(&hello, asked);
+	handshake_seal(asked, NULL, secret, sizeof(secret));
+	hello = make(1, 2);
+	hello.nonce[15] = 9;
+	handshake_encode(&hello, answer);
+	handshake_seal(answer, asked, secret, sizeof(secret));
+	assert_true(handshake_is_sealed(answer, asked, secret, sizeof(secret)));
+	assert_false(handshake_is_sealed(answer, NULL, secret, sizeof(secret)));
+	assert_false(handshake_is_sealed(answer, asked, NULL, 0));
+	handshake_prove(asked, answer, secret, sizeof(secret), proof);
+	assert_true(handshake_is_proven(asked, answer, secret, sizeof(secret), proof));
+	assert_false(handshake_is_proven(answer, asked, secret, sizeof(secret), proof));
+	assert_false(handshake_is_proven(asked, answer, NULL, 0, proof));
+	for (unsigned bit = 0; bit < 8 * HANDSHAKE_BYTES; bit++) {
+		asked[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		assert_false(handshake_is_sealed(answer, asked, secret, sizeof(secret)));
+		assert_false(handshake_is_proven(asked, answer, secret, sizeof(secret), proof));
+		asked[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		answer[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		assert_false(handshake_is_proven(asked, answer, secret, sizeof(secret), proof));
+		answer[bit / 8] ^= (uint8_t)(1u << bit % 8);
+	}
+	for (unsigned bit = 0; bit < 8 * HANDSHAKE_PROOF_BYTES; bit++) {
+		proof[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		assert_false(handshake_is_proven(asked, answer, secret, sizeof(secret), proof));
+		proof[bit / 8] ^= (uint8_t)(1u << bit % 8);
+	}
+	assert_true(handshake_is_proven(asked, answer, secret, sizeof(secret), proof));
 }
 
 /* What a stranger hears: the fixed part. */
@@ -263,10 +301,15 @@ static void test_text(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_seal),
-		cmocka_unit_test(test_refusal),	      cmocka_unit_test(test_malformed),
-		cmocka_unit_test(test_other_version), cmocka_unit_test(test_judge),
-		cmocka_unit_test(test_explain),	      cmocka_unit_test(test_text),
+		cmocka_unit_test(test_answer_and_proof),
+		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_seal),
+		cmocka_unit_test(test_refusal),
+		cmocka_unit_test(test_malformed),
+		cmocka_unit_test(test_other_version),
+		cmocka_unit_test(test_judge),
+		cmocka_unit_test(test_explain),
+		cmocka_unit_test(test_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,6 +25,7 @@
 
 #include "link/mesh.h"
 #include "tests/link/support.h"
+#include "link/mesh_state.h"
 #include "wire/handshake.h"
 #include "wire/version.h"
 
@@ -325,6 +326,16 @@ static void test_secrets(void **state)
 	}
 }
 
+static void receive_whole(int fd, uint8_t bytes[HANDSHAKE_BYTES])
+{
+	for (size_t got = 0; got < HANDSHAKE_BYTES;) {
+		ssize_t n = recv(fd, bytes + got, HANDSHAKE_BYTES - got, 0);
+
+		assert_true(n > 0);
+		got += (size_t)n;
+	}
+}
+
 /* Who knows all of the pod but its secret: hears a verdict, is not linked, and keeps nobody out. */
 static void test_stranger_with_digest(void **state)
 {
@@ -343,7 +354,6 @@ static void test_stranger_with_digest(void **state)
 	};
 	uint8_t bytes[HANDSHAKE_BYTES];
 	struct node *pod = make_pod(2);
-	size_t got = 0;
 	int fd;
 
 	for (int i = 0; i < 2; i++) {
@@ -354,14 +364,9 @@ static void test_stranger_with_digest(void **state)
 	wait_logged(&pod[0], "WAITING 1");
 	fd = connect_to(pod[0].peers[0].address);
 	handshake_encode(&hello, bytes);
-	handshake_seal(bytes, NULL, 0);
+	handshake_seal(bytes, NULL, NULL, 0);
 	assert_int_equal(send(fd, bytes, sizeof(bytes), MSG_NOSIGNAL), sizeof(bytes));
-	while (got < sizeof(bytes)) {
-		ssize_t n = recv(fd, bytes + got, sizeof(bytes) - got, 0);
-
-		assert_true(n > 0);
-		got += (size_t)n;
-	}
+	receive_whole(fd, bytes);
 	assert_int_equal(bytes[12], HANDSHAKE_SECRET);
 	for (size_t i = HANDSHAKE_FIXED_BYTES; i < HANDSHAKE_BYTES; i++)
 		assert_int_equal(bytes[i], 0);
@@ -370,6 +375,98 @@ static void test_stranger_with_digest(void **state)
 	assert_int_equal(finish(&pod[1]), 0);
 	close(fd);
 	end_pod(pod, 2);
+}
+
+static const char overheard_secret[] = "the pod's own secret";
+
+/* What a node has said to another on some connection, for everybody on the wire to hear. */
+static void overhear(const struct node *node, uint16_t peer, uint64_t incarnation,
+		     uint8_t bytes[HANDSHAKE_BYTES])
+{
+	struct handshake hello = {
+		.version = WIRE_VERSION,
+		.node = node->config.self,
+		.peer = peer,
+		.purpose = HANDSHAKE_CONTROL,
+		.shard_count = node->config.shard_count,
+		.node_count = node->config.node_count,
+		.config_digest = node->config.config_digest,
+		.incarnation = incarnation,
+		.limits_digest = handshake_limits_digest(),
+		.pod_name = "tide",
+		.build = "eagre",
+		.nonce = { 1, 2, 3 },
+	};
+
+	snprintf(hello.node_name, sizeof(hello.node_name), "%s", names[node->config.self]);
+	handshake_encode(&hello, bytes);
+	handshake_seal(bytes, NULL, overheard_secret, sizeof(overheard_secret));
+}
+
+/* Who says a node's hello again, and what it once proved, gets no link, and takes none from it. */
+static void test_overheard_hello(void **state)
+{
+	struct node *pod = make_pod(3);
+	uint8_t hello[HANDSHAKE_BYTES], answer[HANDSHAKE_BYTES],
+		proof[HANDSHAKE_PROOF_BYTES] = { 0 };
+	int fd[3];
+
+	for (int i = 0; i < 3; i++) {
+		pod[i].config.secret = overheard_secret;
+		pod[i].config.secret_size = sizeof(overheard_secret);
+		pod[i].config.handshake_ms = 10000;
+	}
+	start(&pod[0]);
+	start(&pod[1]);
+	wait_logged(&pod[0], "CONNECTED 1");
+	wait_logged(&pod[1], "CONNECTED 0");
+	overhear(&pod[1], 0, pod[1].mesh->incarnation, hello);
+	for (int i = 0; i < 3; i++) {
+		fd[i] = connect_to(pod[0].peers[0].address);
+		assert_int_equal(send(fd[i], hello, sizeof(hello), MSG_NOSIGNAL), sizeof(hello));
+		receive_whole(fd[i], answer);
+		if (i == 2) /* says no more */
+			break;
+		assert_int_equal(send(fd[i], proof, sizeof(proof), MSG_NOSIGNAL), sizeof(proof));
+		assert_int_equal(recv(fd[i], answer + 1, 1, 0), 0); /* it is thrown out */
+		/* What node 1 proved on that connection: no proof on the next. */
+		handshake_prove(hello, answer, overheard_secret, sizeof(overheard_secret), proof);
+	}
+	wait_logged(&pod[0], "its hello was overheard from somebody else");
+	start(&pod[2]);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(finish(&pod[i]), 0);
+	assert_false(logged(&pod[0], "lost node 1"));
+	check_all_channels(pod, 3);
+	for (int i = 0; i < 3; i++)
+		close(fd[i]);
+	end_pod(pod, 3);
+}
+
+/* Nor does who answers with what node 0 has once answered to another hello. */
+static void test_overheard_answer(void **state)
+{
+	for (int other = 0; other < 2; other++) {
+		uint8_t hello[HANDSHAKE_BYTES], answer[HANDSHAKE_BYTES], old[HANDSHAKE_BYTES];
+		struct node *pod = make_pod(2);
+		int listener = listen_at(pod[0].peers[0].address), fd;
+
+		pod[1].config.secret = overheard_secret;
+		pod[1].config.secret_size = sizeof(overheard_secret);
+		start(&pod[1]);
+		fd = accept(listener, NULL, NULL);
+		receive_whole(fd, hello);
+		overhear(&pod[0], 1, 77, answer);
+		overhear(&pod[1], 0, pod[1].mesh->incarnation, old);
+		if (other)
+			handshake_seal(answer, old, overheard_secret, sizeof(overheard_secret));
+		assert_int_equal(send(fd, answer, sizeof(answer), MSG_NOSIGNAL), sizeof(answer));
+		assert_int_equal(finish(&pod[1]), -ECONNREFUSED);
+		assert_says(pod[1].why, "secret");
+		close(fd);
+		close(listener);
+		end_pod(pod, 2);
+	}
 }
 
 static void on_ended(void *ctx, const struct control_end *end)
@@ -719,7 +816,7 @@ static void test_other_limits(void **state)
 	start(&pod[0]);
 	fd = connect_to(pod[0].peers[0].address);
 	handshake_encode(&hello, bytes);
-	handshake_seal(bytes, NULL, 0);
+	handshake_seal(bytes, NULL, NULL, 0);
 	assert_int_equal(write(fd, bytes, sizeof(bytes)), sizeof(bytes));
 	wait_logged(&pod[0], "(odd) was built with other limits than this node");
 	close(fd);
@@ -1029,6 +1126,8 @@ int main(void)
 		cmocka_unit_test(test_flapping),
 		cmocka_unit_test(test_secrets),
 		cmocka_unit_test(test_stranger_with_digest),
+		cmocka_unit_test(test_overheard_hello),
+		cmocka_unit_test(test_overheard_answer),
 		cmocka_unit_test(test_missing_node),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_wrong_number),

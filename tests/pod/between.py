@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 
-HELLO_BYTES = 256
+HELLO_BYTES, PROOF_BYTES = 256, 32
 CONTROL_MAGIC, PAGES_MAGIC = 0x43474145, 0x50474145
 CONTROL_HEADER, PAGES_HEADER, PAGES_MESSAGE, PAGE = 16, 16, 48, 4096
 TYPES = ["?", "HEARTBEAT", "CLOCK_PING", "CLOCK_PONG", "INTERRUPT", "EOI", "IO_REQUEST", "IO_REPLY",
@@ -60,16 +60,25 @@ class Stream:
     def __init__(self, link, hears):
         self.link, self.hears = link, hears
         self.source = self.sink = None
-        self.have, self.out, self.sequence, self.greeted = b"", b"", 0, False
+        self.have, self.out, self.sequence = b"", b"", 0
+        # Node 1 dials, so it has the last word of the handshake.
+        self.overheard = b""
+        self.greeting = [HELLO_BYTES] + [PROOF_BYTES] * (hears == TO_FIRST)
 
-    def take_hello(self):
-        if len(self.have) < HELLO_BYTES:
-            return False
-        if self.link.purpose is None:
-            self.link.purpose = struct.unpack_from("<H", self.have, 16)[0]
-        self.out += self.have[:HELLO_BYTES]
-        self.have, self.greeted = self.have[HELLO_BYTES:], True
-        return True
+    @property
+    def greeted(self):
+        return not self.greeting
+
+    def take_greeting(self):
+        """Passes on what there is of the handshake."""
+        while self.greeting and len(self.have) >= self.greeting[0]:
+            size = self.greeting.pop(0)
+            self.overheard += self.have[:size]
+            if self.link.purpose is None:
+                self.link.purpose = struct.unpack_from("<H", self.have, 16)[0]
+            self.out += self.have[:size]
+            self.have = self.have[size:]
+        return self.greeted
 
     def take_frame(self):
         if len(self.have) < CONTROL_HEADER:
@@ -212,7 +221,7 @@ class Between:
             self.close(stream.link)
             return
         stream.have += data
-        if not stream.greeted and not stream.take_hello():
+        if not stream.greeted and not stream.take_greeting():
             return
         while (frame := stream.take_frame()) is not None:
             key = (frame.name, stream.hears)
