@@ -205,7 +205,7 @@ struct engine_vcpu {
 		uint64_t rip, data;
 		uint16_t opcode, cs;
 		bool data_host;
-		bool loading; /* what is found in the host's registers is the guest's */
+		bool loading; /* what is found in the host's registers does not count */
 		uint8_t view; /* of who accessed the operand: whose TLB may have it */
 		uint64_t stepped_rip, stepped_data; /* of the stepper's last */
 		uint32_t stepped_host;		    /* where that operand was */

@@ -42,6 +42,17 @@ static int test_string_io(struct rig *rig)
 	return 0;
 }
 
+/* QEMU's x87 has no pointers. */
+static int test_x87_real_mode(struct rig *rig)
+{
+	CHECK(rig_start(rig, 0, GUEST(x87_real), RIG_REAL) == 0, "start");
+	CHECK(rig_expect(rig, 0, EXIT_HLT) == 0, "hlt");
+	if (rig_host == RIG_HOST_QEMU)
+		return 0;
+	SAID(rig, 0x1234, 0x4321, 0x1234, 0x9567, 0x4321, 0xa000, 0x9567, 0xa000, 0x10123);
+	return 0;
+}
+
 static int test_protected_mode(struct rig *rig)
 {
 	CHECK(rig_start(rig, 0, GUEST(protected), RIG_REAL) == 0, "start");
@@ -173,6 +184,7 @@ const struct test_case cases_machine[] = {
 	{ "features", test_features, NULL },
 	{ "real-mode", test_real_mode, NULL },
 	{ "string-io", test_string_io, NULL },
+	{ "x87-real-mode", test_x87_real_mode, "it does not emulate x87" },
 	{ "protected-mode", test_protected_mode, NULL },
 	{ "long-mode", test_long_mode, NULL },
 	{ "mmio", test_mmio, NULL },

@@ -55,6 +55,35 @@
 1:	.ascii	"eagre"
 	END	strings
 
+/* Real mode: x87's pointers there and back, in environments of both widths. Says the words that have them. */
+	GUEST	x87_real
+	xor	%ax, %ax
+	mov	%ax, %ds
+	fninit
+	fnstenvs 0x6000
+	movw	$0x1234, 0x6006		/* instruction 0x91234, opcode 0x567, operand 0xa4321 */
+	movw	$0x9567, 0x6008
+	movw	$0x4321, 0x600a
+	movw	$0xa000, 0x600c
+	fldenvs	0x6000
+	fnstenvl 0x6040
+	fnstenvs 0x6080
+	.irp	at, 0x604c, 0x6054, 0x6086, 0x6088, 0x608a, 0x608c
+	mov	\at, %ax
+	out	%ax, $OUT
+	.endr
+	.irp	at, 0x6050, 0x6058
+	mov	\at, %eax
+	out	%eax, $OUT
+	.endr
+	movl	$0x10123, 0x6050	/* above 1 MiB */
+	fldenvl	0x6040
+	fnstenvl 0x6080
+	mov	0x6090, %eax
+	out	%eax, $OUT
+	hlt
+	END	x87_real
+
 /* From real mode to protected mode. */
 	.code16
 	GUEST	protected

@@ -560,10 +560,7 @@ gate_target:
 	fninit
 	DONE
 
-/*
- * Pointers that the guest loads are not taken for the engine's own, whatever they look like. (Moved at the wrong
- * moment they may be lost: 0. Of the 4095 here, 128 are like the engine's.)
- */
+/* Pointers that the guest loads are not taken for the engine's own, whatever they look like, nor lost in a move. */
 	CASE	x87_loaded, NOT_QEMU | NOT_BOCHS | NOT_KVM
 	fninit
 	fld1
@@ -584,7 +581,6 @@ gate_target:
 	jne	2f
 3:	add	$0x100000, %ebx
 	jnz	1b
-	shr	$6, %edx
 	mov	%edx, %ebx
 2:	REPORT	%rbx
 	WANT	0
@@ -592,6 +588,57 @@ gate_target:
 	DONE
 4:	inc	%edx
 	jmp	3b
+
+/* The same in every image that has pointers. */
+	CASE	x87_images, NEED_XSAVE | NOT_QEMU | NOT_BOCHS | NOT_KVM
+	.macro	POINTERS rip, data
+	fnstenv	SYS_DATA + 0x800
+	mov	SYS_DATA + 0x800 + 12, %eax
+	REPORT	%rax
+	WANT	\rip
+	mov	SYS_DATA + 0x800 + 20, %eax
+	REPORT	%rax
+	WANT	\data
+	.endm
+	mov	$SYS_DATA, %ebx
+	mov	$1, %eax
+	xor	%edx, %edx
+	fninit
+	fld1
+	xsave64	(%rbx)
+	mov	$0x7f8011111111, %rcx
+	mov	%rcx, 8(%rbx)
+	mov	$0x7f8022222222, %rcx
+	mov	%rcx, 16(%rbx)
+	fxrstor64 (%rbx)
+	POINTERS 0x11111111, 0x22222222
+	movl	$0x33333333, 8(%rbx)
+	movl	$0x44444444, 16(%rbx)
+	fxrstor	(%rbx)
+	POINTERS 0x33333333, 0x44444444
+	movl	$0x55555555, 8(%rbx)
+	mov	$1, %eax
+	xrstor64 (%rbx)
+	POINTERS 0x55555555, 0x44444444
+	movq	$0, 512(%rbx)
+	mov	$1, %eax
+	xrstor64 (%rbx)
+	POINTERS 0, 0
+	fld1
+	fnsave	(%rbx)
+	POINTERS 0, 0
+	movl	$0x66666666, 12(%rbx)
+	movl	$0x77777777, 20(%rbx)
+	frstor	(%rbx)
+	POINTERS 0x66666666, 0x77777777
+	fnstenvs (%rbx)
+	movw	$0x8888, 6(%rbx)
+	movw	$0x9999, 10(%rbx)
+	fldenvs	(%rbx)
+	POINTERS 0x8888, 0x9999
+	fninit
+	POINTERS 0, 0
+	DONE
 
 /* The operand is where its own access had it, not where somebody else has the page: here, the kernel. */
 	CASE	x87_alias, NEED_SMAP | NOT_QEMU | NOT_BOCHS | NOT_KVM

@@ -6,13 +6,16 @@
  * x87 remembers where its last instruction and that one's operand were. In the host's registers
  * these are addresses of translated code and of memory of this process, which no guest may see: so
  * when the state is released they are made the guest's and kept apart, and the host's registers
- * begin with zeroes. What is found there at the next release is new.
+ * begin with zeroes. What is found there at the next release is new. On a host of AMD's it may be
+ * lost before that, as any program's is: XSAVE stores zeroes if no exception waits, so a signal and
+ * a switch of threads forget it.
  */
 #include "engine/soft/cpu/extended.h"
 
 #include <string.h>
 
 #include "engine/soft/cache/cache.h"
+#include "engine/soft/cpu/access.h"
 #include "engine/soft/cpu/host.h"
 #include "engine/soft/insn/decode.h"
 
@@ -36,6 +39,7 @@ struct x87_environment {
 #define IMAGE_DATA    16u
 #define IMAGE_POINTED 24u
 #define STATUS_WAITS  0x80u /* FSW.ES */
+#define OPCODE_MASK   0x7ffu
 
 static void keep_stepped(struct engine_vcpu *vcpu, uint32_t data)
 {
@@ -48,38 +52,29 @@ static void keep_stepped(struct engine_vcpu *vcpu, uint32_t data)
 	}
 }
 
+/* What is found there if it is not ours is nobody's: CPUs of AMD let some kernels leave theirs. */
 static void keep_pointers(struct engine_vcpu *vcpu, const struct x87_environment *e)
 {
-	uint64_t pc = vcpu->x87.loading ? 0 : soft_cache_widen(vcpu->engine, e->rip), image;
+	uint64_t pc = soft_cache_widen(vcpu->engine, e->rip);
 	const struct soft_block *block;
 	const struct soft_record *record;
 
-	vcpu->x87.opcode = e->opcode_cs >> 16 & 0x7ff;
+	if (!pc)
+		return;
+	vcpu->x87.opcode = e->opcode_cs >> 16 & OPCODE_MASK;
 	vcpu->x87.cs = vcpu->state.segment[SEG_CS].selector;
 	vcpu->x87.view = vcpu->view;
-	if (pc && soft_cache_place(vcpu->engine, pc) == PLACE_EXEC) {
+	if (soft_cache_place(vcpu->engine, pc) == PLACE_EXEC) {
 		keep_stepped(vcpu, e->data);
 		return;
 	}
 	vcpu->x87.data = e->data;
-	vcpu->x87.data_host = pc != 0;
-	if (pc) {
-		record = soft_record_find(vcpu->engine, pc, &block);
-		vcpu->x87.rip = record ? record->rip : 0;
-		/* A user's operand is not to become where the kernel has that page. */
-		if (record)
-			vcpu->x87.view = block->mode & MODE_VIEW;
-		return;
-	}
-	/* From an image that the guest has loaded; the upper halves are in ours if it gave them. */
-	vcpu->x87.rip = e->rip;
-	vcpu->x87.cs = (uint16_t)e->opcode_cs;
-	memcpy(&image, vcpu->xsave + IMAGE_RIP, 8);
-	if ((uint32_t)image == e->rip)
-		vcpu->x87.rip = image;
-	memcpy(&image, vcpu->xsave + IMAGE_DATA, 8);
-	if ((uint32_t)image == e->data)
-		vcpu->x87.data = image;
+	vcpu->x87.data_host = true;
+	record = soft_record_find(vcpu->engine, pc, &block);
+	vcpu->x87.rip = record ? record->rip : 0;
+	/* A user's operand is not to become where the kernel has that page. */
+	if (record)
+		vcpu->x87.view = block->mode & MODE_VIEW;
 }
 
 /*
@@ -91,8 +86,9 @@ static void take_pointers(struct engine_vcpu *vcpu)
 	struct x87_environment e;
 
 	__asm__ volatile("fnstenv %0" : "=m"(e));
-	if (e.rip || e.data || (e.opcode_cs & 0x7ff0000)) {
-		keep_pointers(vcpu, &e);
+	if (e.rip || e.data || (e.opcode_cs >> 16 & OPCODE_MASK)) {
+		if (!vcpu->x87.loading)
+			keep_pointers(vcpu, &e);
 		__asm__ volatile("fninit");
 	}
 	memset(vcpu->xsave + IMAGE_OPCODE, 0, IMAGE_POINTED - IMAGE_OPCODE);
@@ -145,11 +141,83 @@ void soft_x87_expect_load(struct engine_vcpu *vcpu, bool expected)
 		vcpu->x87.loading = expected;
 }
 
-void soft_x87_load(struct engine_vcpu *vcpu)
+struct x87_pointers {
+	uint64_t rip, data;
+	uint16_t opcode, cs;
+};
+
+static void load_pointers(struct engine_vcpu *vcpu, const struct x87_pointers *loaded)
 {
 	vcpu->x87.loading = true;
 	soft_fpu_release(vcpu);
 	vcpu->x87.loading = false;
+	vcpu->x87.rip = loaded->rip;
+	vcpu->x87.data = loaded->data;
+	vcpu->x87.data_host = false;
+	vcpu->x87.opcode = loaded->opcode & OPCODE_MASK;
+	vcpu->x87.cs = loaded->cs;
+}
+
+void soft_x87_load(struct engine_vcpu *vcpu, const uint8_t *image, bool wide)
+{
+	struct x87_pointers loaded = { 0 };
+
+	if (image) {
+		soft_copy(&loaded.opcode, image + IMAGE_OPCODE, 2);
+		soft_copy(&loaded.rip, image + IMAGE_RIP, wide ? 8 : 4);
+		soft_copy(&loaded.data, image + IMAGE_DATA, wide ? 8 : 4);
+		if (!wide)
+			soft_copy(&loaded.cs, image + IMAGE_RIP + 4, 2);
+	}
+	load_pointers(vcpu, &loaded);
+}
+
+/*
+ * FNSTENV's environment (SDM vol. 1, 8.1.10): seven words, or as many of twice that size if it is
+ * wide. In real mode and virtual-8086 mode the fourth to the seventh are the halves of linear
+ * addresses.
+ */
+void soft_x87_show_environment(struct engine_vcpu *vcpu, uint8_t *image, bool wide)
+{
+	uint32_t size = wide ? 4 : 2, rip = (uint32_t)vcpu->x87.rip, cs = vcpu->x87.cs;
+	uint32_t data = (uint32_t)soft_x87_data(vcpu), above = 0;
+
+	if (soft_8086(vcpu)) {
+		rip += cs << 4;
+		cs = rip >> 16 << 12 | vcpu->x87.opcode;
+		above = data >> 16 << 12;
+		soft_copy(image + 3 * (size_t)size, &rip, 2);
+		soft_copy(image + 4 * (size_t)size, &cs, size);
+		soft_copy(image + 5 * (size_t)size, &data, 2);
+		soft_copy(image + 6 * (size_t)size, &above, size);
+		return;
+	}
+	soft_copy(image + 3 * (size_t)size, &rip, size);
+	soft_copy(image + 4 * (size_t)size, &cs, 2);
+	if (wide)
+		soft_copy(image + 18, &vcpu->x87.opcode, 2);
+	soft_copy(image + 5 * (size_t)size, &data, size);
+	soft_copy(image + 6 * (size_t)size, &above, 2);
+}
+
+void soft_x87_load_environment(struct engine_vcpu *vcpu, const uint8_t *image, bool wide)
+{
+	uint32_t size = wide ? 4 : 2, word[7] = { 0 };
+	struct x87_pointers loaded = { 0 };
+
+	for (uint32_t i = 0; i < 7; i++)
+		soft_copy(&word[i], image + (size_t)i * size, size);
+	if (soft_8086(vcpu)) {
+		loaded.rip = (word[3] & 0xffff) | (word[4] >> 12 & 0xffff) << 16;
+		loaded.opcode = (uint16_t)word[4];
+		loaded.data = (word[5] & 0xffff) | (word[6] >> 12 & 0xffff) << 16;
+	} else {
+		loaded.rip = word[3];
+		loaded.cs = (uint16_t)word[4];
+		loaded.opcode = (uint16_t)(word[4] >> 16);
+		loaded.data = word[5];
+	}
+	load_pointers(vcpu, &loaded);
 }
 
 void soft_fpu_release(struct engine_vcpu *vcpu)
@@ -157,8 +225,6 @@ void soft_fpu_release(struct engine_vcpu *vcpu)
 	if (!vcpu->fpu_live)
 		return;
 	__asm__ volatile("xsave64 %0" : "+m"(vcpu->xsave) : "a"(XSAVE_PARTS), "d"(0) : "memory");
-	if (vcpu->x87.loading)
-		soft_x87_forget(vcpu);
 	take_pointers(vcpu);
 	vcpu->fpu_live = false;
 }

@@ -15,11 +15,15 @@ void soft_fpu_release(struct engine_vcpu *vcpu);
 void soft_x87_show(struct engine_vcpu *vcpu, uint8_t *image, bool wide);
 /* What counted before does no more. */
 void soft_x87_forget(struct engine_vcpu *vcpu);
+/* The same in FNSTENV's: seven words, of 32 bits if it is wide. */
+void soft_x87_show_environment(struct engine_vcpu *vcpu, uint8_t *image, bool wide);
 /*
- * An image has been loaded: its pointers are taken at once, as the guest's. Later they could be
- * taken for ours, by who looks like one of them: so a guest would find out where we are.
+ * Such an image has been loaded, or (NULL) the initial state: its pointers are the guest's. Those
+ * in the host's registers do not count: the guest could choose them so that they look like ours,
+ * and find out where we are; and an AMD host has zeroes there after any signal or switch of threads.
  */
-void soft_x87_load(struct engine_vcpu *vcpu);
+void soft_x87_load(struct engine_vcpu *vcpu, const uint8_t *image, bool wide);
+void soft_x87_load_environment(struct engine_vcpu *vcpu, const uint8_t *image, bool wide);
 /*
  * Around executing it: where C uses vectors itself (sanitizers), the state is released before that
  * can be called.

@@ -167,34 +167,22 @@ static void begin_image(struct engine_vcpu *vcpu, const struct soft_insn *insn, 
 		soft_copy(high, copy + IMAGE_XMM8, IMAGE_HIGH_BYTES);
 }
 
-/* FNSTENV's environment, of 14 or 28 bytes: real mode has linear addresses in it (SDM vol. 1, 8.1.10). */
-static void show_environment(struct engine_vcpu *vcpu, uint8_t *image, bool wide)
-{
-	uint32_t size = wide ? 4 : 2, rip = (uint32_t)vcpu->x87.rip;
-	uint32_t data = (uint32_t)soft_x87_data(vcpu), selector = vcpu->x87.cs, above = 0;
-
-	if (soft_8086(vcpu)) {
-		rip += (uint32_t)selector << 4;
-		selector = rip >> 16 << 12 | (wide ? 0 : vcpu->x87.opcode);
-		above = data >> 16 << 12;
-	}
-	soft_copy(image + 3 * (size_t)size, &rip, soft_8086(vcpu) ? 2 : size);
-	soft_copy(image + 4 * (size_t)size, &selector, 2);
-	if (wide)
-		soft_copy(image + 18, &vcpu->x87.opcode, 2);
-	soft_copy(image + 5 * (size_t)size, &data, soft_8086(vcpu) ? 2 : size);
-	soft_copy(image + 6 * (size_t)size, &above, 2);
-}
-
 static void finish_image(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint8_t *copy,
 			 const uint8_t *high)
 {
 	bool wide_environment = insn->memory_bytes == 28 || insn->memory_bytes == 108;
 
-	if (!soft_insn_has_pointers(insn) || !insn->memory_write)
+	if (!soft_insn_has_pointers(insn))
 		return;
 	if (!soft_insn_saves_vectors(insn)) {
-		show_environment(vcpu, copy, wide_environment);
+		if (loads_image(insn))
+			soft_x87_load_environment(vcpu, copy, wide_environment);
+		else
+			soft_x87_show_environment(vcpu, copy, wide_environment);
+		return;
+	}
+	if (loads_image(insn)) {
+		soft_x87_load(vcpu, copy, insn->z.raw.rex.W);
 		return;
 	}
 	soft_x87_show(vcpu, copy, insn->z.raw.rex.W);
@@ -457,16 +445,16 @@ int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 
 int soft_step_pointers(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	/* Of FXSAVE and FNSTENV alone the pointers stay. */
-	bool loads = loads_image(step->insn) || step->insn->z.mnemonic == ZYDIS_MNEMONIC_FNSAVE;
+	ZydisMnemonic mnemonic = step->insn->z.mnemonic;
+	bool resets = mnemonic == ZYDIS_MNEMONIC_FNINIT || mnemonic == ZYDIS_MNEMONIC_FNSAVE;
 	int err;
 
 	soft_fpu_release(vcpu);
-	soft_x87_expect_load(vcpu, loads);
+	soft_x87_expect_load(vcpu, resets || loads_image(step->insn));
 	err = soft_step_plain(vcpu, step);
 	soft_x87_expect_load(vcpu, false);
-	if (!err && loads)
-		soft_x87_load(vcpu);
+	if (!err && resets)
+		soft_x87_load(vcpu, NULL, false);
 	return err;
 }
 

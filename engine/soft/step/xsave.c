@@ -178,7 +178,8 @@ static int restore(struct engine_vcpu *vcpu, const struct soft_step *step, uint6
 	if (err)
 		return err;
 	if (parts & 1)
-		soft_x87_load(vcpu);
+		soft_x87_load(vcpu, vcpu->bounce[HEADER] & 1 ? vcpu->bounce : NULL,
+			      step->insn->z.raw.rex.W);
 	if (soft_code64(vcpu))
 		return SOFT_OK;
 	/* 32-bit code has no registers from 8 on: they stay. */
