@@ -12,12 +12,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <linux/perf_event.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -110,13 +112,13 @@ static size_t find_ports(struct port *ports, const char *prefix)
 }
 
 /*
- * Keeps one VM with one vCPU for as long as the host lives. The first VM and the last one make KVM
- * rewrite the scheduler's code (static keys: preempt_notifier_key), and QEMU 7.2 loses such a
- * write when another CPU translates that very code at the same time: the int3 that stands there
- * meanwhile stays for ever, and the host dies of it (docs/rack.md). So that happens once, here,
- * before there is any load.
+ * What is held for as long as the host lives. The first and the last of each make the kernel
+ * rewrite the scheduler's code (static keys: preempt_notifier_key, perf_sched_events), and QEMU 7.2
+ * loses such a write when another CPU translates that very code at the same time: the int3 that
+ * stands there meanwhile stays for ever, and the host dies of it (docs/rack.md). So that happens
+ * once, here, before there is any load.
  */
-static void hold_kvm(void)
+static void hold_vm(void)
 {
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	int vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0UL);
@@ -125,6 +127,17 @@ static void hold_kvm(void)
 		fprintf(stderr, "agent: no VM to hold: %s\n", strerror(errno));
 	if (kvm >= 0)
 		close(kvm);
+}
+
+/* eagre opens such a one to learn the TSC's rate. */
+static void hold_perf_event(void)
+{
+	struct perf_event_attr attr = { .type = PERF_TYPE_SOFTWARE,
+					.size = sizeof(attr),
+					.config = PERF_COUNT_SW_DUMMY };
+
+	if (syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC) < 0)
+		fprintf(stderr, "agent: no perf event to hold: %s\n", strerror(errno));
 }
 
 int main(int argc, char **argv)
@@ -136,7 +149,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "agent: no virtio port in /dev\n");
 		return 1;
 	}
-	hold_kvm();
+	hold_vm();
+	hold_perf_event();
 	for (size_t i = 0; i < count; i++) {
 		if (port_start(&ports[i]))
 			return 1;
