@@ -209,38 +209,59 @@ int soft_probe_write(struct engine_vcpu *vcpu, enum soft_view view, uint64_t lin
 	return SOFT_OK;
 }
 
+static int write_page(struct engine_vcpu *vcpu, const struct soft_page *page, const uint8_t *from,
+		      uint32_t size)
+{
+	uint8_t copy[8];
+
+	if (page->host) {
+		soft_copy(page->host, from, size);
+		if (page->code)
+			soft_code_written(vcpu, page->gpa, size);
+		return SOFT_OK;
+	}
+	if (size > sizeof(copy))
+		return device_range(vcpu, page->gpa, (uint8_t *)(uintptr_t)from, size, true);
+	memcpy(copy, from, size);
+	return device_range(vcpu, page->gpa, copy, size, true);
+}
+
+/* To those of its pages that are devices', or to those that are memory. */
+static int write_pages(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
+		       const uint8_t *from, uint32_t size, bool devices)
+{
+	int err = SOFT_OK;
+
+	for (uint32_t part; size && !err; linear += part, from += part, size -= part) {
+		struct soft_page page;
+
+		part = part_in_page(linear, size);
+		err = soft_translate(vcpu, view, linear, ACCESS_WRITE, &page);
+		if (!err && devices == !page.host)
+			err = write_page(vcpu, &page, from, part);
+	}
+	return err;
+}
+
 int soft_write(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear, const void *data,
 	       uint32_t size)
 {
-	const uint8_t *from = data;
-	int err = SOFT_OK;
+	struct soft_page page;
+	int err;
 
-	/* Both pages have to be writable before the first is written. */
-	if (part_in_page(linear, size) != size)
-		err = soft_probe_write(vcpu, view, linear, size);
-	while (!err && size) {
-		uint32_t part = part_in_page(linear, size);
-		uint8_t copy[8];
-		struct soft_page page;
-
+	if (part_in_page(linear, size) == size) {
 		err = soft_translate(vcpu, view, linear, ACCESS_WRITE, &page);
-		if (err)
-			return err;
-		if (page.host) {
-			soft_copy(page.host, from, part);
-			if (page.code)
-				soft_code_written(vcpu, page.gpa, part);
-		} else if (part <= sizeof(copy)) {
-			memcpy(copy, from, part);
-			err = device_range(vcpu, page.gpa, copy, part, true);
-		} else {
-			err = device_range(vcpu, page.gpa, (uint8_t *)(uintptr_t)from, part, true);
-		}
-		linear += part;
-		from += part;
-		size -= part;
+		return err ? err : write_page(vcpu, &page, data, size);
 	}
-	return err;
+	/* Both pages have to be writable before the first is written. */
+	err = soft_probe_write(vcpu, view, linear, size);
+	/*
+	 * Devices first: the instruction starts anew with each answer of theirs, and is not to find
+	 * what it has written itself.
+	 */
+	if (!err)
+		err = write_pages(vcpu, view, linear, data, size, true);
+	return err ? err : write_pages(vcpu, view, linear, data, size, false);
 }
 
 int soft_fetch(struct engine_vcpu *vcpu, uint64_t linear, uint8_t *bytes, uint32_t *size)

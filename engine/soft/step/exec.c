@@ -6,7 +6,8 @@
  *   operand across pages, a device   executed on a copy, which is then written back
  *   the same with LOCK               likewise, but nobody else sees either page meanwhile
  *
- * The copy keeps the operand's alignment, so that the CPU's alignment faults are the guest's.
+ * The copy keeps the operand's alignment, so that the CPU's alignment faults are the guest's; but
+ * for LOCK, whose operand must not lie in two lines of the host's.
  * Everything that can fault is tried before; if a device still has to be asked after the execution,
  * the registers go back to what they were, and the instruction starts anew with the answer.
  *
@@ -190,11 +191,21 @@ static void finish_image(struct engine_vcpu *vcpu, const struct soft_insn *insn,
 		soft_copy(copy + IMAGE_XMM8, high, IMAGE_HIGH_BYTES);
 }
 
-/* On a copy: across pages, or a device's. */
+static bool is_locked(const struct soft_insn *insn)
+{
+	return (insn->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) ||
+	       insn->z.mnemonic == ZYDIS_MNEMONIC_XCHG;
+}
+
+/*
+ * On a copy: across pages, or a device's. A host that forbids locked accesses across two lines is
+ * not to see one here, which would be done anew for ever; what alignment the guest's must have has
+ * been looked at before.
+ */
 static int execute_on_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint64_t linear,
 			   int64_t distance)
 {
-	uint8_t *copy = vcpu->bounce + (linear & 63);
+	uint8_t *copy = vcpu->bounce + (is_locked(insn) ? 0 : linear & (LINE_BYTES - 1));
 	uint32_t bytes = insn->memory_bytes;
 	uint8_t high[IMAGE_HIGH_BYTES];
 	struct undo undo;
@@ -221,12 +232,6 @@ static int execute_on_copy(struct engine_vcpu *vcpu, const struct soft_insn *ins
 	}
 	vcpu->committing = false;
 	return err;
-}
-
-static bool is_locked(const struct soft_insn *insn)
-{
-	return (insn->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) ||
-	       insn->z.mnemonic == ZYDIS_MNEMONIC_XCHG;
 }
 
 /* An operand of a locked instruction: its part in each page. */
