@@ -426,11 +426,13 @@ static load_fn *const load_steps[] = { load_special, load_general, load_extended
 static save_fn *const save_steps[] = { save_general, save_special, save_extended,
 				       save_msrs,    save_events,  save_debug };
 
+/* An NMI goes first; KVM would deliver an interrupt that it is given before one that waits. */
 static bool takes_interrupts(const struct vcpu_state *state)
 {
 	return (state->rflags & RFLAGS_IF) && !state->interrupt_shadow &&
 	       !state->interrupt_injected && !state->exception_pending &&
-	       !state->exception_injected && !state->nmi_injected;
+	       !state->exception_injected && !state->nmi_injected &&
+	       !(state->nmi_pending && !state->nmi_masked);
 }
 
 int kvm_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)

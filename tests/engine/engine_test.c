@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An engine against what the architecture says: small guests (guests*.S), each test in a VM of its
- * own, the same for every engine. --case runs one case only of the system guests (system.h);
+ * own, the same for every engine. --case runs one case only of the system guests (system.h), and
+ * --marked those too that the host is known to fail;
  * --vendor lets the guest's CPUID name another vendor, whose behaviour soft then has;
  * --host says whose emulated CPU kvm has below it, so that its known faults are left out;
  * --rounds makes those of the two-vCPU tests longer that can be (cases_smp.c).
  *
  *   engine-test [--engine kvm|soft] [--require-all] [--without NAME] [--host qemu|bochs]
- *               [--case CASE] [--rounds N]
+ *               [--case CASE] [--marked] [--rounds N]
  *               [--vendor amd|intel] [NAME...]
  *
  * Prints a line for each test and ends with "N passed, N failed, N skipped". A test that the KVM at
@@ -129,6 +130,8 @@ static struct options parse_options(int argc, char **argv)
 	for (; i < argc && argv[i][0] == '-'; i++) {
 		if (!strcmp(argv[i], "--require-all")) {
 			options.require_all = true;
+		} else if (!strcmp(argv[i], "--marked")) {
+			rig_marked = true;
 		} else if (!strcmp(argv[i], "--without") && i + 1 < argc) {
 			options.without = argv[++i];
 		} else if (!strcmp(argv[i], "--host") && i + 1 < argc) {
@@ -143,8 +146,8 @@ static struct options parse_options(int argc, char **argv)
 			options.engine = find_engine(argv[++i]);
 		} else {
 			printf("usage: engine-test [--engine kvm|soft] [--require-all] "
-			       "[--without NAME] [--host qemu|bochs] [--case CASE] [--rounds N] "
-			       "[--vendor amd|intel] [NAME...]\n");
+			       "[--without NAME] [--host qemu|bochs] [--case CASE] [--marked] "
+			       "[--rounds N] [--vendor amd|intel] [NAME...]\n");
 			exit(2);
 		}
 	}

@@ -16,6 +16,7 @@ struct engine_features rig_features;
 bool rig_emulated;
 const struct engine_ops *rig_ops;
 const char *rig_only;
+bool rig_marked;
 uint64_t rig_rounds;
 enum rig_host rig_host;
 

@@ -158,11 +158,17 @@ static bool has(const struct rig *rig, uint32_t leaf, char reg, uint32_t bit)
 	return value >> bit & 1;
 }
 
+static bool is_intel(const struct rig *rig)
+{
+	const struct cpuid_leaf *zero = cpuid_find(&rig->cpuid, 0, 0);
+
+	return zero && zero->ecx == 0x6c65746e; /* "ntel" */
+}
+
 /* Which needs does this CPU not meet? */
 static uint64_t missing(const struct rig *rig, uint64_t needs)
 {
-	const struct cpuid_leaf *zero = cpuid_find(&rig->cpuid, 0, 0);
-	bool intel = zero && zero->ecx == 0x6c65746e; /* "ntel" */
+	bool intel = is_intel(rig);
 	const struct {
 		uint64_t need;
 		bool met;
@@ -437,8 +443,12 @@ static const char *why_left_out(const struct rig *rig, const struct system_case 
 {
 	if (missing(rig, test->needs))
 		return "not for this CPU";
+	if (rig_marked)
+		return NULL;
 	if ((test->needs & NOT_KVM) && rig_ops == &engine_kvm)
 		return "KVM is known to fail it";
+	if ((test->needs & NOT_KVM_AMD) && rig_ops == &engine_kvm && !is_intel(rig))
+		return "KVM on AMD is known to fail it";
 	if ((test->needs & NOT_QEMU) && rig_host == RIG_HOST_QEMU)
 		return "QEMU 7.2 is known to fail it";
 	if ((test->needs & NOT_QEMU_MOVED) && shaken && rig_host == RIG_HOST_QEMU)

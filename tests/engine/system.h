@@ -112,6 +112,7 @@
  * busy, as KVM has it once the vCPU's state has been loaded.
  */
 #define NOT_QEMU_MOVED 0x80000
+#define NOT_KVM_AMD    0x100000 /* KVM on CPUs of AMD's, emulated ones too */
 
 #define EXPECT_FIELDS 13
 

@@ -275,7 +275,10 @@ gate_target:
 	WANT	0x400
 	DONE
 
-/* A watched load of SS: nothing comes before the instruction behind it is through, and ICEBP's trap is the same one. */
+/*
+ * A watched load of SS: nothing comes before the instruction behind it is through, and ICEBP's trap is the same one.
+ * QEMU's process ends by SIGSEGV. Bochs has the trap before the load. On a real CPU under KVM it is not tried.
+ */
 	CASE	movss_watched, NOT_QEMU | NOT_BOCHS | NOT_KVM
 	movw	$SEL_DATA, SYS_DATA
 	mov	$SYS_DATA, %eax

@@ -688,7 +688,10 @@ gate_target:
 	mov	USER(%rbx), %eax
 	DONE
 
-/* Vectors want 16 bytes there, or 8 of them; images of the x87 their words. */
+/*
+ * Vectors want 16 bytes there, or 8 of them; images of the x87 their words. So it is on AMD's CPUs; Intel's manual
+ * leaves it to the CPU, and Bochs takes any address for MOVUPS.
+ */
 	CASE	ac_wide, NOT_QEMU | NOT_BOCHS | NOT_KVM
 	mov	$SYS_DATA + 4, %ebx
 	TO_USER	0x40002

@@ -177,7 +177,7 @@ gate_target:
 	ret
 
 /* Both due behind the OUT: the NMI first, the interrupt behind its IRET and not within it. */
-	CASE	nmi_first, NOT_QEMU | NOT_BOCHS | NOT_KVM
+	CASE	nmi_first
 	SEND	0x50
 	mov	$2, %al
 	sti
