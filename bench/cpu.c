@@ -14,6 +14,7 @@
  * everywhere.
  */
 #include "bench/cpu.h"
+#include "bench/cores.h"
 #include "bench/progress.h"
 
 #include <errno.h>
@@ -389,16 +390,6 @@ static bool parse(int argc, char **argv, struct cpu_bench *bench, const char **r
 	bench->items_program = argv[optind + 2];
 	bench->boot_one = argv[optind + 3];
 	return true;
-}
-
-static uint32_t count_cores(void)
-{
-	cpu_set_t cores;
-
-	CPU_ZERO(&cores);
-	if (sched_getaffinity(0, sizeof(cores), &cores) < 0)
-		return 1;
-	return (uint32_t)CPU_COUNT(&cores);
 }
 
 /* The guests' kernel is told the TSC's frequency; the engine knows it. */

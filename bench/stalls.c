@@ -10,6 +10,7 @@
  * cores for is measured sleeping only.
  */
 #include "bench/bench.h"
+#include "bench/cores.h"
 #include "bench/progress.h"
 
 #include <getopt.h>
@@ -561,16 +562,6 @@ static bool parse(int argc, char **argv, struct bench *bench, const char **ret_j
 		}
 	}
 	return optind == argc;
-}
-
-static uint32_t count_cores(void)
-{
-	cpu_set_t cores;
-
-	CPU_ZERO(&cores);
-	if (sched_getaffinity(0, sizeof(cores), &cores) < 0)
-		return 1;
-	return (uint32_t)CPU_COUNT(&cores);
 }
 
 int main(int argc, char **argv)

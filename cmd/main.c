@@ -34,24 +34,28 @@ static const struct subcommand {
 
 #define SUBCOMMAND_COUNT (sizeof(subcommands) / sizeof(subcommands[0]))
 
-void complain(const char *format, ...)
+__attribute__((format(printf, 2, 0))) static void complain_by(void (*print)(const char *line),
+							      const char *format, va_list args)
 {
 	char line[1024];
+	vsnprintf(line, sizeof(line), format, args);
+	print(line);
+}
+
+void complain(const char *format, ...)
+{
 	va_list args;
 	va_start(args, format);
-	vsnprintf(line, sizeof(line), format, args);
+	complain_by(message_print, format, args);
 	va_end(args);
-	message_print(line);
 }
 
 void complain_briefly(const char *format, ...)
 {
-	char line[1024];
 	va_list args;
 	va_start(args, format);
-	vsnprintf(line, sizeof(line), format, args);
+	complain_by(message_print_briefly, format, args);
 	va_end(args);
-	message_print_briefly(line);
 }
 
 int complain_option(char **argv, int option)

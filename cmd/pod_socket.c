@@ -87,6 +87,23 @@ out:
 	return answer;
 }
 
+bool pod_search_take(struct pod_search *search, int option, const char *value)
+{
+	switch (option) {
+	case 'p':
+		search->pod = value;
+		return true;
+	case 'n':
+		search->node = value;
+		return true;
+	case 's':
+		snprintf(search->path, sizeof(search->path), "%s", value);
+		return true;
+	default:
+		return false;
+	}
+}
+
 bool pod_find(struct pod_search *search)
 {
 	char dir[256];

@@ -12,6 +12,15 @@ struct pod_search {
 	int found;
 };
 
+/* For getopt_long(), and whether `option` is one of them. */
+/* clang-format off */
+#define POD_SEARCH_OPTIONS \
+	{ "pod", required_argument, NULL, 'p' }, \
+	{ "node", required_argument, NULL, 'n' }, \
+	{ "socket", required_argument, NULL, 's' }
+/* clang-format on */
+bool pod_search_take(struct pod_search *search, int option, const char *value);
+
 /* Both complain themselves, and return false or NULL then. */
 bool pod_find(struct pod_search *search);
 json_t *pod_ask(const char *path, const char *request);

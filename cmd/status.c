@@ -87,9 +87,7 @@ int cmd_status(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'j' },
-		{ "pod", required_argument, NULL, 'p' },
-		{ "node", required_argument, NULL, 'n' },
-		{ "socket", required_argument, NULL, 's' },
+		POD_SEARCH_OPTIONS,
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
@@ -100,20 +98,12 @@ int cmd_status(int argc, char **argv)
 		case 'j':
 			json = 1;
 			break;
-		case 'p':
-			search.pod = optarg;
-			break;
-		case 'n':
-			search.node = optarg;
-			break;
-		case 's':
-			snprintf(search.path, sizeof(search.path), "%s", optarg);
-			break;
 		case 'h':
 			usage(stdout);
 			return STATUS_OK;
 		default:
-			return complain_option(argv, option);
+			if (!pod_search_take(&search, option, optarg))
+				return complain_option(argv, option);
 		}
 	}
 	if (optind < argc) {

@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "core/clock.h"
+#include "tests/xorshift.h"
 
 #define NODES	3
 #define SECONDS 12
@@ -34,16 +35,6 @@
 static uint64_t first_seed = 1, seeds = 5000;
 
 /* ---- Randomness and true time ---- */
-
-static uint64_t random_state;
-
-static uint64_t random_next(void)
-{
-	random_state ^= random_state >> 12;
-	random_state ^= random_state << 25;
-	random_state ^= random_state >> 27;
-	return random_state * 0x2545f4914f6cdd1dull;
-}
 
 static int64_t random_between(int64_t low, int64_t high)
 {
@@ -122,9 +113,7 @@ static int64_t delay(const struct sim *sim, int from, int to)
 static void sim_make(struct sim *sim, uint64_t seed)
 {
 	memset(sim, 0, sizeof(*sim));
-	random_state = (seed + 1) * 0x9e3779b97f4a7c15ull;
-	for (int i = 0; i < 10; i++)
-		random_next();
+	random_begin(seed);
 	int64_t base = random_between(20, 300) * (int64_t)US;
 
 	sim->queue_ns = random_between(0, base);

@@ -326,6 +326,28 @@ static void test_secrets(void **state)
 	}
 }
 
+/* As make_node()'s nodes say it, for the control channel. */
+static struct handshake hello_of(uint16_t node, uint16_t peer, uint16_t node_count)
+{
+	struct handshake hello = {
+		.version = WIRE_VERSION,
+		.node = node,
+		.peer = peer,
+		.purpose = HANDSHAKE_CONTROL,
+		.shard_count = 2,
+		.node_count = node_count,
+		.config_digest = 0x1234,
+		.incarnation = 7,
+		.limits_digest = handshake_limits_digest(),
+		.pod_name = "tide",
+		.build = "eagre",
+		.nonce = { 1, 2, 3 },
+	};
+
+	snprintf(hello.node_name, sizeof(hello.node_name), "%s", names[node]);
+	return hello;
+}
+
 static void receive_whole(int fd, uint8_t bytes[HANDSHAKE_BYTES])
 {
 	for (size_t got = 0; got < HANDSHAKE_BYTES;) {
@@ -340,18 +362,7 @@ static void receive_whole(int fd, uint8_t bytes[HANDSHAKE_BYTES])
 static void test_stranger_with_digest(void **state)
 {
 	static const char secret[] = "the pod's own secret";
-	struct handshake hello = {
-		.version = WIRE_VERSION,
-		.node = 1,
-		.shard_count = 2,
-		.node_count = 2,
-		.config_digest = 0x1234,
-		.incarnation = 7,
-		.limits_digest = handshake_limits_digest(),
-		.pod_name = "tide",
-		.node_name = "beta",
-		.build = "eagre",
-	};
+	struct handshake hello = hello_of(1, 0, 2);
 	uint8_t bytes[HANDSHAKE_BYTES];
 	struct node *pod = make_pod(2);
 	int fd;
@@ -383,22 +394,9 @@ static const char overheard_secret[] = "the pod's own secret";
 static void overhear(const struct node *node, uint16_t peer, uint64_t incarnation,
 		     uint8_t bytes[HANDSHAKE_BYTES])
 {
-	struct handshake hello = {
-		.version = WIRE_VERSION,
-		.node = node->config.self,
-		.peer = peer,
-		.purpose = HANDSHAKE_CONTROL,
-		.shard_count = node->config.shard_count,
-		.node_count = node->config.node_count,
-		.config_digest = node->config.config_digest,
-		.incarnation = incarnation,
-		.limits_digest = handshake_limits_digest(),
-		.pod_name = "tide",
-		.build = "eagre",
-		.nonce = { 1, 2, 3 },
-	};
+	struct handshake hello = hello_of(node->config.self, peer, node->config.node_count);
 
-	snprintf(hello.node_name, sizeof(hello.node_name), "%s", names[node->config.self]);
+	hello.incarnation = incarnation;
 	handshake_encode(&hello, bytes);
 	handshake_seal(bytes, NULL, overheard_secret, sizeof(overheard_secret));
 }
@@ -800,19 +798,12 @@ static void test_other_version(void **state)
 static void test_other_limits(void **state)
 {
 	struct node *pod = make_pod(2);
-	struct handshake hello = {
-		.version = WIRE_VERSION,
-		.node = 1,
-		.shard_count = 2,
-		.node_count = 2,
-		.config_digest = 0x1234,
-		.limits_digest = 5,
-		.pod_name = "tide",
-		.build = "odd",
-	};
+	struct handshake hello = hello_of(1, 0, 2);
 	uint8_t bytes[HANDSHAKE_BYTES];
 	int fd;
 
+	hello.limits_digest = 5;
+	snprintf(hello.build, sizeof(hello.build), "odd");
 	start(&pod[0]);
 	fd = connect_to(pod[0].peers[0].address);
 	handshake_encode(&hello, bytes);

@@ -101,6 +101,17 @@ static void *access_main(void *arg)
 	return NULL;
 }
 
+/* The access is on its way to node 0: the request is in msg. */
+static pthread_t begin_access(struct half *half, struct access *access)
+{
+	pthread_t thread;
+	half_create(half, 1);
+	assert_int_equal(guest_io_create(half->node), 0);
+	pthread_create(&thread, NULL, access_main, access);
+	assert_true(half_peer_hear(half, CONTROL_IO_REQUEST, &msg, 2000));
+	return thread;
+}
+
 static void reply(struct half *half, uint64_t id, uint16_t vcpu, uint8_t value)
 {
 	static struct control_message answer;
@@ -117,10 +128,7 @@ static void test_access(void **state)
 	struct half half;
 	struct access access = { .half = &half };
 	pthread_t thread;
-	half_create(&half, 1);
-	assert_int_equal(guest_io_create(half.node), 0);
-	pthread_create(&thread, NULL, access_main, &access);
-	assert_true(half_peer_hear(&half, CONTROL_IO_REQUEST, &msg, 2000));
+	thread = begin_access(&half, &access);
 	assert_int_equal(msg.io_request.vcpu, 2);
 	assert_int_equal(msg.io_request.address, 0x71);
 	reply(&half, msg.io_request.id + 1, 2, 0x11);
@@ -139,10 +147,7 @@ static void test_access_ends(void **state)
 	struct half half;
 	struct access access = { .half = &half };
 	pthread_t thread;
-	half_create(&half, 1);
-	assert_int_equal(guest_io_create(half.node), 0);
-	pthread_create(&thread, NULL, access_main, &access);
-	assert_true(half_peer_hear(&half, CONTROL_IO_REQUEST, &msg, 2000));
+	thread = begin_access(&half, &access);
 	node_end_with(half.node, CONTROL_END_USER, 1, "enough");
 	pthread_join(thread, NULL);
 	assert_int_equal(access.result, -ESHUTDOWN);

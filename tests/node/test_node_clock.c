@@ -26,6 +26,7 @@
 
 #include "engine/host_clock.h"
 #include "node/node_clock.h"
+#include "tests/xorshift.h"
 
 #define NODES	3
 #define VCPUS	2 /* a node */
@@ -39,16 +40,6 @@
 static uint64_t first_seed = 1, seeds = 1000, seconds = 12;
 
 /* ---- randomness, true time, TSCs ---- */
-
-static uint64_t random_state;
-
-static uint64_t random_next(void)
-{
-	random_state ^= random_state >> 12;
-	random_state ^= random_state << 25;
-	random_state ^= random_state >> 27;
-	return random_state * 0x2545f4914f6cdd1dull;
-}
 
 static int64_t random_between(int64_t low, int64_t high)
 {
@@ -176,9 +167,7 @@ static int64_t delay(unsigned int from, unsigned int to)
 static void sim_make(uint64_t seed, bool scaling)
 {
 	memset(&sim, 0, sizeof(sim));
-	random_state = (seed + 1) * 0x9e3779b97f4a7c15ull;
-	for (int i = 0; i < 10; i++)
-		random_next();
+	random_begin(seed);
 	int64_t base = random_between(20, 300) * (int64_t)US;
 
 	sim.scaling = scaling;

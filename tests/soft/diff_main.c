@@ -26,9 +26,8 @@
 
 struct options {
 	const struct engine_ops *engine;
-	uint64_t seed, count, seconds, repeat;
+	uint64_t seed, count, seconds, repeat, insn_max, shown_max, every;
 	uint32_t classes; /* a bit each */
-	uint32_t insn_max, shown_max, every;
 	enum diff_mode mode;
 	bool trace, list, statistics, tolerant, twice, kicks, exact, verbose, opcodes;
 	const char *regressions, *line, *bytes;
@@ -153,34 +152,39 @@ static int read_engine(const char *name, const struct engine_ops **ret_engine)
 	return -EINVAL;
 }
 
-/* 0; 1: asked for help; -EINVAL. */
-/* What an option without a value turns on; NULL: it is another one. */
-static bool *option_switch(struct options *o, int c)
+/* Options without a value, and those with a number. */
+static const struct {
+	int letter;
+	size_t at;
+} switches[] = {
+	{ 'K', offsetof(struct options, kicks) },    { 'x', offsetof(struct options, exact) },
+	{ 'v', offsetof(struct options, verbose) },  { 'w', offsetof(struct options, twice) },
+	{ 'T', offsetof(struct options, trace) },    { 'L', offsetof(struct options, list) },
+	{ 'z', offsetof(struct options, statistics) }, { 'u', offsetof(struct options, tolerant) },
+	{ 'O', offsetof(struct options, opcodes) },
+}, numbers[] = {
+	{ 's', offsetof(struct options, seed) },     { 'n', offsetof(struct options, count) },
+	{ 't', offsetof(struct options, seconds) },  { 'l', offsetof(struct options, insn_max) },
+	{ 'S', offsetof(struct options, shown_max) }, { 'R', offsetof(struct options, repeat) },
+	{ 'E', offsetof(struct options, every) },
+};
+
+/* True: it was one of those. */
+static bool read_plain_option(struct options *o, int c)
 {
-	switch (c) {
-	case 'K':
-		return &o->kicks;
-	case 'x':
-		return &o->exact;
-	case 'v':
-		return &o->verbose;
-	case 'w':
-		return &o->twice;
-	case 'T':
-		return &o->trace;
-	case 'L':
-		return &o->list;
-	case 'z':
-		return &o->statistics;
-	case 'u':
-		return &o->tolerant;
-	case 'O':
-		return &o->opcodes;
-	default:
-		return NULL;
+	for (size_t i = 0; i < sizeof(switches) / sizeof(switches[0]); i++)
+		if (switches[i].letter == c)
+			return *(bool *)((char *)o + switches[i].at) = true;
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+		if (numbers[i].letter != c)
+			continue;
+		*(uint64_t *)((char *)o + numbers[i].at) = strtoull(optarg, NULL, 0);
+		return true;
 	}
+	return false;
 }
 
+/* 0; 1: asked for help; -EINVAL. */
 static int read_option(struct options *o, int c)
 {
 	switch (c) {
@@ -188,27 +192,6 @@ static int read_option(struct options *o, int c)
 		return read_engine(optarg, &o->engine);
 	case 'c':
 		return read_classes(optarg, &o->classes);
-	case 's':
-		o->seed = strtoull(optarg, NULL, 0);
-		return 0;
-	case 'n':
-		o->count = strtoull(optarg, NULL, 0);
-		return 0;
-	case 't':
-		o->seconds = strtoull(optarg, NULL, 0);
-		return 0;
-	case 'l':
-		o->insn_max = (uint32_t)strtoul(optarg, NULL, 0);
-		return 0;
-	case 'S':
-		o->shown_max = (uint32_t)strtoul(optarg, NULL, 0);
-		return 0;
-	case 'R':
-		o->repeat = strtoull(optarg, NULL, 0);
-		return 0;
-	case 'E':
-		o->every = (uint32_t)strtoul(optarg, NULL, 0);
-		return 0;
 	case 'k':
 		o->mode = MODE_SYSTEM;
 		return 0;
@@ -238,11 +221,7 @@ static int read_options(int argc, char **argv, struct options *o)
 	int c, err = 0;
 
 	while (!err && (c = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
-		bool *turned_on = option_switch(o, c);
-
-		if (turned_on)
-			*turned_on = true;
-		else
+		if (!read_plain_option(o, c))
 			err = read_option(o, c);
 	}
 	if (o->every < 1)
