@@ -94,6 +94,20 @@ static void test_gives_back(void **state)
 	assert_false(has(0) || has(12345ull << PAGE_SHIFT));
 }
 
+/* One page in 2 MiB takes as much of the host's memory as all of them. */
+static void test_gives_back_few(void **state)
+{
+	(void)state;
+	for (uint64_t page = 5; page < PAGES_ALL; page += 512)
+		enter(page << PAGE_SHIFT);
+	assert_true(has(5ull << PAGE_SHIFT));
+	assert_true(resident() > 4096);
+	soft_tlb_flush(vcpu, true);
+	assert_true(resident() < 16);
+	for (uint64_t page = 5; page < PAGES_ALL; page += 512)
+		assert_false(has(page << PAGE_SHIFT));
+}
+
 /* ---- the table of jumps ---- */
 
 #define RIP   0x401230ull
@@ -236,6 +250,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_finds, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_gives_back, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_gives_back_few, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_empty, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_sleep, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_moved, set_up, tear_down),

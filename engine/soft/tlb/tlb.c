@@ -19,6 +19,7 @@
 
 #define LARGE_SHIFT 21
 #define GROUPS_KEPT (TLB_ENTRIES / TLB_GROUP / 8)
+#define WORDS_KEPT  (TLB_USED_WORDS / 2)
 
 static uint64_t page_of(uint64_t linear)
 {
@@ -163,6 +164,17 @@ static void clear_one(struct engine_vcpu *vcpu, int view, uint64_t index, uint64
 	clear_entry(vcpu, view, index);
 }
 
+_Static_assert(64 * TLB_GROUP * sizeof(uint64_t) == PAGE_BYTES, "a word's tags are a page");
+
+static uint64_t used_words(const struct soft_tlb_used *used)
+{
+	uint64_t words = 0;
+
+	for (uint64_t s = 0; s < TLB_USED_WORDS / 64; s++)
+		words += (uint64_t)__builtin_popcountll(used->summary[s]);
+	return words;
+}
+
 static uint64_t used_groups(const struct soft_tlb_used *used)
 {
 	uint64_t groups = 0;
@@ -176,11 +188,14 @@ static uint64_t used_groups(const struct soft_tlb_used *used)
 
 /*
  * A guest that goes over all of its address space fills the table, which then is 40 MiB of the
- * host's memory: it goes back to the host, and what comes instead was never written.
+ * host's memory: it goes back to the host, and what comes instead was never written. So it does
+ * where the guest took one page here and there: a word of groups is a page of each table.
  */
 static bool give_back(struct engine_vcpu *vcpu, enum soft_view view)
 {
-	if (used_groups(&vcpu->tlb_used[view]) < GROUPS_KEPT ||
+	const struct soft_tlb_used *used = &vcpu->tlb_used[view];
+
+	if ((used_words(used) < WORDS_KEPT && used_groups(used) < GROUPS_KEPT) ||
 	    madvise(&vcpu->tlb[view], sizeof(vcpu->tlb[view]), MADV_DONTNEED))
 		return false;
 	clear_entry(vcpu, view, 0);
