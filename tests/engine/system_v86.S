@@ -365,7 +365,7 @@ gate_16:
 	CASE	limits, NOT_QEMU
 	TO_PROTECTED
 	TO_V86
-	FAULT_86 13, 0, addr32 mov %ds:0xffff, %ax
+	FAULT_86 13, 0, .byte 0x67, 0xa1, 0xff, 0xff, 0, 0 /* addr32 mov 0xffff, %ax: not clang's */
 	FAULT_86 13, 0, mov %ds:0xfffd, %eax
 	mov	$0x12345, %ebx
 	FAULT_86 13, 0, mov %al, (%ebx)
