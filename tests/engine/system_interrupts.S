@@ -215,4 +215,20 @@ gate_target:
 2:	cli
 	DONE
 
+/* Interrupts whose gate is absent: each is a fault, and none of these is lost, however its delivery is broken off. */
+	CASE	absent_gate
+	andb	$0x7f, SYS_IDT + 16 * 0x51 + 5
+	mov	$150, %ecx
+1:	mov	$0x51, %al
+	out	%al, $ASK
+	sti
+	nop
+	cli
+	dec	%ecx
+	jnz	1b
+	.rept	150
+	EXPECT	11, error=0x51*8+3
+	.endr
+	DONE
+
 	END_IMAGE interrupts

@@ -402,7 +402,7 @@ report_registers:
 	TASK_GATE 0x85
 	movl	$0, SYS_DATA
 	movl	$0, SYS_TSS_B + T_ECX
-	mov	$300, %ecx
+	mov	$500, %ecx
 5:	lcall	$SEL_TSS_B, $0
 	int	$0x85
 	ljmp	$SEL_TSS_B, $0
@@ -420,8 +420,8 @@ report_registers:
 	inc	%ecx
 	ljmp	$SEL_TSS_32, $0
 	jmp	2b
-1:	REPORT_AT SYS_DATA, 900
-	REPORT_AT SYS_TSS_B + T_ECX, 900
+1:	REPORT_AT SYS_DATA, 1500
+	REPORT_AT SYS_TSS_B + T_ECX, 1500
 	REPORT_TYPES 0x8b, 0x89
 	DONE_32
 

@@ -76,8 +76,11 @@ static int deliver_injected(struct engine_vcpu *vcpu, uint8_t vector, enum soft_
 {
 	int err = soft_deliver(vcpu, vector, event, false, 0, vcpu->rip);
 
+	if (err == SOFT_FAULT)
+		err = soft_deliver_fault(vcpu);
+	/* Not before: a signal may break its fault's delivery off, and then it begins anew. */
 	*flag = 0;
-	return err == SOFT_FAULT ? soft_deliver_fault(vcpu) : err;
+	return err;
 }
 
 static int deliver_nmi(struct engine_vcpu *vcpu)
