@@ -135,8 +135,12 @@ static const char *handle_message(struct node *node, const struct control_messag
 		devices_eoi_later(node->devices, msg->eoi.vector);
 		break;
 	case CONTROL_IO_REQUEST:
+		if (msg->io_request.kind == CONTROL_IO_STARTUP)
+			return startup_request(node, msg);
 		devices_request(node->devices, msg);
 		break;
+	case CONTROL_TAKEN:
+		return startup_taken(node, &msg->taken);
 	case CONTROL_IO_REPLY:
 		guest_io_reply(node, msg);
 		break;

@@ -82,6 +82,8 @@ const char *control_rules_lie(struct control_rules *rules, enum node_phase phase
 		return interrupt_lie(rules, phase, &msg->interrupt);
 	case CONTROL_EOI:
 		return device_lie(rules, phase, msg->eoi.vcpu);
+	case CONTROL_TAKEN:
+		return device_lie(rules, phase, msg->taken.vcpu);
 	case CONTROL_IO_REQUEST:
 		return device_lie(rules, phase, msg->io_request.vcpu);
 	case CONTROL_IO_REPLY:

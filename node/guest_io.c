@@ -89,9 +89,8 @@ static void tsc(void *ctx, struct tsc_line *ret_tsc)
 	node_clock_tsc(node->clock, ret_tsc);
 }
 
-/* One request and its answer. 0, or -ESHUTDOWN: the pod ends. */
-static int remote_access(struct node *node, uint32_t vcpu, bool mmio,
-			 const struct pc_access *access)
+int guest_io_ask(struct node *node, uint32_t vcpu, enum control_io_kind kind,
+		 const struct pc_access *access)
 {
 	struct io_slot *slot = &node->io->slot[vcpu];
 	struct control_message msg = { .type = CONTROL_IO_REQUEST };
@@ -102,7 +101,7 @@ static int remote_access(struct node *node, uint32_t vcpu, bool mmio,
 		.id = atomic_fetch_add(&node->io->next_id, 1),
 		.address = access->address,
 		.vcpu = (uint16_t)vcpu,
-		.kind = mmio ? CONTROL_IO_MMIO : CONTROL_IO_PORT,
+		.kind = (uint8_t)kind,
 		.size = access->size,
 		.write = access->write,
 		.count = (uint16_t)access->count,
@@ -140,7 +139,7 @@ static int remote_accesses(struct node *node, uint32_t vcpu, bool mmio,
 		if (piece.count > CONTROL_IO_ITEMS_MAX)
 			piece.count = CONTROL_IO_ITEMS_MAX;
 		piece.data = access->data + (size_t)done * access->size;
-		int r = remote_access(node, vcpu, mmio, &piece);
+		int r = guest_io_ask(node, vcpu, mmio ? CONTROL_IO_MMIO : CONTROL_IO_PORT, &piece);
 		if (r < 0)
 			return r;
 	}
@@ -202,6 +201,8 @@ static void send_one(void *ctx, uint8_t mode, uint8_t vector, bool level)
 	interrupt->delivery = mode;
 	interrupt->vector = vector;
 	interrupt->level = level;
+	if (mode == INTERRUPT_INIT || mode == INTERRUPT_SIPI)
+		startup_forwarded(f->node, interrupt->vcpu[0]);
 	node_send(f->node, f->to, f->msg);
 }
 
@@ -211,14 +212,26 @@ void guest_io_forward(struct node *node, uint32_t vcpu)
 	struct lapic_inbox *inbox = inbox_of(node, vcpu);
 	struct control_message msg; /* large, and little of it is sent */
 	struct forward forward = { .node = node, .msg = &msg };
-	if (!lapic_inbox_pending(inbox) ||
-	    vcpu_place_route(&node->places, vcpu, &forward.to) != PLACE_FORWARD)
+	if (vcpu_place_route(&node->places, vcpu, &forward.to) != PLACE_FORWARD)
 		return;
 	msg.type = CONTROL_INTERRUPT;
 	msg.interrupt.from_vcpu = NODE_NONE;
 	msg.interrupt.vcpu_count = 1;
 	msg.interrupt.vcpu[0] = (uint16_t)vcpu;
 	lapic_inbox_forward(inbox, send_one, &forward);
+	startup_settle(node, vcpu);
+}
+
+void guest_io_put(struct node *node, uint32_t vcpu, uint8_t mode, uint8_t vector)
+{
+	lapic_inbox_post(inbox_of(node, vcpu), mode, vector, false);
+}
+
+void guest_io_wake(struct node *node, uint32_t vcpu)
+{
+	struct vcpu *seat = node_vcpu(node, vcpu);
+	if (seat)
+		vcpu_wake(seat);
 }
 
 /* False: nothing waits for that node. */
@@ -252,6 +265,11 @@ void guest_io_flush(struct node *node, uint16_t to)
 	pthread_mutex_unlock(&io->flush_lock);
 }
 
+static bool is_startup(uint8_t mode)
+{
+	return mode == INTERRUPT_INIT || mode == INTERRUPT_SIPI;
+}
+
 static bool is_behind(struct node *node, uint16_t to)
 {
 	return atomic_load(&node->io->node_waits[to]) ||
@@ -266,11 +284,15 @@ static bool is_behind(struct node *node, uint16_t to)
 static void post(struct node *node, uint32_t vcpu, uint8_t mode, uint8_t vector, bool level)
 {
 	uint16_t to;
+	if (is_startup(mode)) {
+		startup_deliver(node, vcpu, mode, vector);
+		return;
+	}
 	bool first = lapic_inbox_post(inbox_of(node, vcpu), mode, vector, level);
 	switch (vcpu_place_route(&node->places, vcpu, &to)) {
 	case PLACE_WAKE:
-		if (first && node_vcpu(node, vcpu))
-			vcpu_wake(node_vcpu(node, vcpu));
+		if (first)
+			guest_io_wake(node, vcpu);
 		break;
 	case PLACE_LEAVE_IT:
 		break;
@@ -336,7 +358,10 @@ void guest_io_interrupt(struct node *node, const struct interrupt *interrupt)
 						: (uint16_t)interrupt->source;
 	batch.msg.interrupt.vcpu_count = 0;
 	for (uint32_t v = vcpu_set_next(&set, 0); v < VCPUS_MAX; v = vcpu_set_next(&set, v + 1)) {
-		if (goes_at_once(node, v, &to))
+		if (is_startup(interrupt->mode))
+			startup_interrupt(node, interrupt->source, v, interrupt->mode,
+					  interrupt->vector);
+		else if (goes_at_once(node, v, &to))
 			batch_add(&batch, v, to);
 		else
 			post(node, v, interrupt->mode, interrupt->vector, interrupt->level);

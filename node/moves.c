@@ -124,6 +124,7 @@ static void tell_asker(struct node *node, uint32_t vcpu, enum control_move_resul
 static int stay(struct node *node, uint32_t vcpu, int error)
 {
 	moves_lock(node, vcpu);
+	startup_settle(node, vcpu);
 	tell_asker(node, vcpu, CONTROL_MOVE_NO);
 	moves_unlock(node, vcpu);
 	return error;
@@ -172,6 +173,9 @@ void moves_arrived(void *ctx, uint32_t vcpu)
 	msg.place = (struct control_place){ .vcpu = (uint16_t)vcpu,
 					    .epoch = vcpu_place_here(&node->places, vcpu) };
 	node_broadcast(node, &msg);
+	moves_lock(node, vcpu);
+	startup_settle(node, vcpu);
+	moves_unlock(node, vcpu);
 }
 
 void moves_refused(void *ctx, uint32_t vcpu)

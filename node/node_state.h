@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "core/vcpu_place.h"
+#include "core/vcpu_startup.h"
 #include "link/mesh.h"
 #include "machine/memory_map.h"
 #include "machine/pc.h"
@@ -55,6 +56,9 @@ struct node {
 	struct vcpu *vcpu[VCPUS_MAX];
 	struct vcpu_places places;
 	struct moves *moves;
+	/* startup.c: by vCPU; the first is node 0's. Under the vCPU's lock. */
+	struct vcpu_startup startup[VCPUS_MAX];
+	struct vcpu_startup_debt startup_debt[VCPUS_MAX];
 	struct control_thread *control;
 	struct guest_io *io;
 	struct devices *devices; /* node 0 */
@@ -171,6 +175,25 @@ void guest_io_flush(struct node *node, uint16_t to);
 void guest_io_deliver(struct node *node, const struct control_message *msg);
 /* If the vCPU is elsewhere, what is in its inbox goes there. The vCPU's lock (moves_lock()). */
 void guest_io_forward(struct node *node, uint32_t vcpu);
+/* Into the vCPU's inbox, and no more; and waking its thread, if it has a seat here. */
+void guest_io_put(struct node *node, uint32_t vcpu, uint8_t mode, uint8_t vector);
+void guest_io_wake(struct node *node, uint32_t vcpu);
+/* A question of a vCPU's thread to node 0, and its answer. 0, or -ESHUTDOWN: the pod ends. */
+int guest_io_ask(struct node *node, uint32_t vcpu, enum control_io_kind kind,
+		 const struct pc_access *access);
+
+/* startup.c: INIT and SIPI. From a vCPU that is here, or (node 0) a device; may wait for node 0. */
+void startup_interrupt(struct node *node, uint32_t source, uint32_t vcpu, uint8_t mode,
+		       uint8_t vector);
+/* One has come for a vCPU that is here, or was. */
+void startup_deliver(struct node *node, uint32_t vcpu, uint8_t mode, uint8_t vector);
+/* The vCPU's lock: one was taken out of its inbox to be forwarded; and whatever was owed and is not
+ * in the inbox is with the vCPU, which is here again, or has left. */
+void startup_forwarded(struct node *node, uint32_t vcpu);
+void startup_settle(struct node *node, uint32_t vcpu);
+/* Node 0's control thread. What is wrong with it, or NULL. */
+const char *startup_request(struct node *node, const struct control_message *msg);
+const char *startup_taken(struct node *node, const struct control_taken *taken);
 
 /* moves.c: vCPUs that go from node to node, and what is said about it. */
 int moves_create(struct node *node);

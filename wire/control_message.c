@@ -148,6 +148,12 @@ struct wire_move_told {
 };
 static_assert(sizeof(struct wire_move_told) == 16);
 
+struct wire_taken {
+	uint16_t vcpu;
+	uint8_t zero[6];
+};
+static_assert(sizeof(struct wire_taken) == 8);
+
 static_assert(sizeof(struct wire_stats_reply) + CONTROL_STATS_PART_MAX <= CONTROL_PAYLOAD_MAX);
 static_assert(sizeof(struct wire_features) + CPUID_LEAVES_MAX * sizeof(struct wire_leaf) <=
 	      CONTROL_PAYLOAD_MAX);
@@ -174,6 +180,7 @@ const char *control_type_name(uint8_t type)
 		[CONTROL_REFUSED] = "REFUSED",
 		[CONTROL_MOVE_ASK] = "MOVE_ASK",
 		[CONTROL_MOVE_TOLD] = "MOVE_TOLD",
+		[CONTROL_TAKEN] = "TAKEN",
 	};
 
 	return type < CONTROL_TYPE_LIMIT && names[type] ? names[type] : "?";
@@ -208,6 +215,15 @@ static bool interrupt_valid(const struct control_interrupt *m)
 	return true;
 }
 
+static bool startup_valid(const struct control_io_request *m)
+{
+	uint8_t mode = (uint8_t)(m->address >> CONTROL_STARTUP_MODE);
+
+	return m->address >> 32 == 0 && (m->address & 0xffff) < VCPUS_MAX &&
+	       (mode == CONTROL_DELIVERY_INIT || mode == CONTROL_DELIVERY_SIPI) && m->size == 1 &&
+	       m->count == 1 && m->write;
+}
+
 static bool io_request_valid(const struct control_io_request *m)
 {
 	if (m->vcpu >= VCPUS_MAX || m->write > 1)
@@ -217,6 +233,8 @@ static bool io_request_valid(const struct control_io_request *m)
 		       m->count >= 1 && m->count <= CONTROL_IO_ITEMS_MAX;
 	if (m->kind == CONTROL_IO_MMIO)
 		return m->size >= 1 && m->size <= 8 && m->address < GPA_LIMIT && m->count == 1;
+	if (m->kind == CONTROL_IO_STARTUP)
+		return startup_valid(m);
 	return false;
 }
 
@@ -525,6 +543,16 @@ static int encode_move_told(const struct control_move_told *m, uint8_t *out)
 	return sizeof(w);
 }
 
+static int encode_taken(const struct control_taken *m, uint8_t *out)
+{
+	struct wire_taken w = { .vcpu = htole16(m->vcpu) };
+
+	if (m->vcpu >= VCPUS_MAX)
+		return -EINVAL;
+	memcpy(out, &w, sizeof(w));
+	return sizeof(w);
+}
+
 /* Bounds how much the encoders above write, before they do. */
 static size_t payload_bytes_max(const struct control_message *msg)
 {
@@ -595,6 +623,8 @@ static int encode_payload(const struct control_message *msg, uint8_t *out)
 		return encode_move_ask(&msg->move_ask, out);
 	case CONTROL_MOVE_TOLD:
 		return encode_move_told(&msg->move_told, out);
+	case CONTROL_TAKEN:
+		return encode_taken(&msg->taken, out);
 	default:
 		return -EINVAL;
 	}
@@ -931,6 +961,17 @@ static int decode_move_told(const uint8_t *in, size_t size, struct control_move_
 	return wire_zero(w.zero, sizeof(w.zero)) && move_told_valid(m) ? 0 : -EPROTO;
 }
 
+static int decode_taken(const uint8_t *in, size_t size, struct control_taken *m)
+{
+	struct wire_taken w;
+
+	if (size != sizeof(w))
+		return -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	m->vcpu = le16toh(w.vcpu);
+	return wire_zero(w.zero, sizeof(w.zero)) && m->vcpu < VCPUS_MAX ? 0 : -EPROTO;
+}
+
 int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 			   struct control_message *ret_msg)
 {
@@ -977,6 +1018,8 @@ int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 		return decode_move_ask(payload, size, &ret_msg->move_ask);
 	case CONTROL_MOVE_TOLD:
 		return decode_move_told(payload, size, &ret_msg->move_told);
+	case CONTROL_TAKEN:
+		return decode_taken(payload, size, &ret_msg->taken);
 	default:
 		return -EPROTO;
 	}

@@ -23,6 +23,7 @@
  *      STATS_REQUEST           any         STATS_REPLY JSON of the node, in parts
  *      MOVE                    any         PLACE       a vCPU leaves me for you: its state
  *                                          or REFUSED  ... which I cannot take: it is yours again
+ *      TAKEN                   node 0                  a vCPU has the INIT or SIPI you sent
  *      PLACE                   all                     a vCPU is with me now
  *      MOVE_ASK                vCPU's node MOVE_TOLD   please let a vCPU move
  *      END                     all                     the pod ends: why, with what status
@@ -73,6 +74,7 @@ enum control_type {
 	CONTROL_REFUSED = 17,
 	CONTROL_MOVE_ASK = 18,
 	CONTROL_MOVE_TOLD = 19,
+	CONTROL_TAKEN = 20,
 	CONTROL_TYPE_LIMIT,
 };
 
@@ -90,7 +92,12 @@ enum control_delivery {
 enum control_io_kind {
 	CONTROL_IO_PORT = 0, /* address < 65536; size 1, 2, 4; any count */
 	CONTROL_IO_MMIO = 1, /* address < GPA_LIMIT; size 1..8; count 1 */
+	/* An INIT or SIPI for a vCPU (core/vcpu_startup.h): address is vCPU, mode, vector; a write
+	 * of one byte, which is 0. */
+	CONTROL_IO_STARTUP = 2,
 };
+#define CONTROL_STARTUP_MODE   16 /* at this bit of the address */
+#define CONTROL_STARTUP_VECTOR 24
 
 /* Why a pod or its guest ends. */
 enum control_end_kind {
@@ -223,6 +230,10 @@ struct control_refused {
 	uint64_t epoch; /* that it has back at the source */
 };
 
+struct control_taken {
+	uint16_t vcpu;
+};
+
 enum control_move_result {
 	CONTROL_MOVE_DONE = 0,
 	CONTROL_MOVE_THERE = 1,	  /* it was on that node already */
@@ -277,6 +288,7 @@ struct control_message {
 		struct control_refused refused;
 		struct control_move_ask move_ask;
 		struct control_move_told move_told;
+		struct control_taken taken;
 	};
 };
 

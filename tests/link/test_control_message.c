@@ -152,6 +152,9 @@ static void make(uint8_t type, int variant)
 		in.move_told = (struct control_move_told){ 1, variant ? VCPUS_MAX - 1 : 0,
 							   CONTROL_MOVE_RESULT_LIMIT - 1 };
 		break;
+	case CONTROL_TAKEN:
+		in.taken.vcpu = variant ? VCPUS_MAX - 1 : 0;
+		break;
 	case CONTROL_END:
 		in.end = (struct control_end){ .kind = CONTROL_END_PANIC,
 					       .status = 3,
@@ -306,7 +309,7 @@ static void test_rules(void **state)
 	expect_refused(CONTROL_IO_REQUEST, 0, 13, 0x40); /* beyond guest memory's limit */
 	expect_refused(CONTROL_IO_REQUEST, 1, 19, 2);	 /* 512 items */
 	expect_refused(CONTROL_IO_REQUEST, 0, 18, 2);	 /* two items of MMIO */
-	expect_refused(CONTROL_IO_REQUEST, 1, 20, 2);	 /* kind */
+	expect_refused(CONTROL_IO_REQUEST, 1, 20, 3);	 /* kind */
 	expect_refused(CONTROL_IO_REQUEST, 1, 21, 3);	 /* size */
 	expect_refused(CONTROL_IO_REQUEST, 0, 21, 9);
 	expect_refused(CONTROL_IO_REQUEST, 0, 21, 0);
@@ -360,6 +363,35 @@ static void test_rules_of_moves(void **state)
 	expect_refused(CONTROL_MOVE_TOLD, 0, 9, 2);
 	expect_refused(CONTROL_MOVE_TOLD, 0, 10, CONTROL_MOVE_RESULT_LIMIT);
 	expect_refused(CONTROL_MOVE_TOLD, 0, 11, 1);
+	expect_refused(CONTROL_TAKEN, 0, 1, 2);
+	expect_refused(CONTROL_TAKEN, 0, 7, 1);
+}
+
+static bool startup_encodes(uint64_t address, uint8_t size, uint8_t write)
+{
+	memset(&in, 0, sizeof(in));
+	in.type = CONTROL_IO_REQUEST;
+	in.io_request.kind = CONTROL_IO_STARTUP;
+	in.io_request.address = address;
+	in.io_request.size = size;
+	in.io_request.count = 1;
+	in.io_request.write = write;
+	return control_message_encode(&in, 0, frame, sizeof(frame)) > 0;
+}
+
+static void test_rules_of_startups(void **state)
+{
+	uint64_t init = (uint64_t)CONTROL_DELIVERY_INIT << CONTROL_STARTUP_MODE;
+	uint64_t sipi = (uint64_t)CONTROL_DELIVERY_SIPI << CONTROL_STARTUP_MODE;
+
+	assert_true(startup_encodes(init | 5, 1, 1));
+	assert_true(
+		startup_encodes(sipi | 0xffull << CONTROL_STARTUP_VECTOR | (VCPUS_MAX - 1), 1, 1));
+	assert_false(startup_encodes(init | VCPUS_MAX, 1, 1));
+	assert_false(startup_encodes(init | 1ull << 32, 1, 1));
+	assert_false(startup_encodes(5, 1, 1)); /* a fixed one */
+	assert_false(startup_encodes(init | 5, 2, 1));
+	assert_false(startup_encodes(init | 5, 1, 0));
 }
 
 static void test_encode_refuses(void **state)
@@ -401,10 +433,15 @@ static void test_end_is_cleaned(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_fields),
-		cmocka_unit_test(test_layout),	       cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_rules),	       cmocka_unit_test(test_rules_of_moves),
-		cmocka_unit_test(test_encode_refuses), cmocka_unit_test(test_end_is_cleaned),
+		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_fields),
+		cmocka_unit_test(test_layout),
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_rules),
+		cmocka_unit_test(test_rules_of_moves),
+		cmocka_unit_test(test_rules_of_startups),
+		cmocka_unit_test(test_encode_refuses),
+		cmocka_unit_test(test_end_is_cleaned),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -70,7 +70,12 @@ static void test_flood(void **state)
 		if (msg.interrupt.delivery == CONTROL_DELIVERY_FIXED)
 			vectors[msg.interrupt.vector] = true;
 		nmi |= msg.interrupt.delivery == CONTROL_DELIVERY_NMI;
-		init |= msg.interrupt.delivery == CONTROL_DELIVERY_INIT;
+		if (msg.interrupt.delivery == CONTROL_DELIVERY_INIT) {
+			struct control_taken taken = { 2 };
+			assert_false(init);
+			init = true;
+			assert_null(startup_taken(half.node, &taken));
+		}
 		if (msg.interrupt.delivery == CONTROL_DELIVERY_SIPI) {
 			assert_int_equal(msg.interrupt.vector, 0x9a);
 			assert_true(init);
@@ -85,6 +90,60 @@ static void test_flood(void **state)
 	do
 		assert_true(half_peer_hear(&half, CONTROL_INTERRUPT, &msg, 2000));
 	while (msg.interrupt.vector != 0x55);
+}
+
+/* One after the other to a vCPU elsewhere, whoever forwards them; TAKEN lets the next go. */
+static void test_startup(void **state)
+{
+	struct control_taken taken = { 2 };
+	struct half half;
+	half_create(&half, 0);
+	assert_int_equal(guest_io_create(half.node), 0);
+	interrupt(&half, INTERRUPT_SIPI, 0x11, 2);
+	interrupt(&half, INTERRUPT_INIT, 0, 2);
+	interrupt(&half, INTERRUPT_SIPI, 0x12, 2);
+	interrupt(&half, INTERRUPT_SIPI, 0x13, 2);
+	assert_true(half_peer_hear(&half, CONTROL_INTERRUPT, &msg, 2000));
+	assert_int_equal(msg.interrupt.delivery, CONTROL_DELIVERY_SIPI);
+	assert_int_equal(msg.interrupt.vector, 0x11);
+	assert_false(half_peer_hear(&half, CONTROL_INTERRUPT, &msg, 50));
+	assert_null(startup_taken(half.node, &taken));
+	assert_true(half_peer_hear(&half, CONTROL_INTERRUPT, &msg, 2000));
+	assert_int_equal(msg.interrupt.delivery, CONTROL_DELIVERY_INIT);
+	assert_false(half_peer_hear(&half, CONTROL_INTERRUPT, &msg, 50));
+	assert_null(startup_taken(half.node, &taken));
+	assert_true(half_peer_hear(&half, CONTROL_INTERRUPT, &msg, 2000));
+	assert_int_equal(msg.interrupt.delivery, CONTROL_DELIVERY_SIPI);
+	assert_int_equal(msg.interrupt.vector, 0x13);
+	assert_null(startup_taken(half.node, &taken));
+	assert_non_null(startup_taken(half.node, &taken)); /* nothing was out */
+}
+
+/* On another node: said when it has come to the vCPU, or forwarded after it, saying nothing. */
+static void test_startup_taken(void **state)
+{
+	struct half half;
+	uint16_t to;
+	half_create(&half, 1);
+	assert_int_equal(guest_io_create(half.node), 0);
+	msg = (struct control_message){ .type = CONTROL_INTERRUPT, .src = 0 };
+	msg.interrupt = (struct control_interrupt){ .delivery = CONTROL_DELIVERY_INIT,
+						    .vcpu_count = 1,
+						    .vcpu = { 2 } };
+	guest_io_deliver(half.node, &msg);
+	assert_true(half_peer_hear(&half, CONTROL_TAKEN, &msg, 2000));
+	assert_int_equal(msg.taken.vcpu, 2);
+	/* It comes while the vCPU leaves, and goes on behind it; node 0 is where it goes. */
+	assert_int_equal(vcpu_place_leave(&half.node->places, 1, 0), 0);
+	startup_deliver(half.node, 1, INTERRUPT_SIPI, 0x9a);
+	vcpu_place_sent(&half.node->places, 1);
+	assert_int_equal(vcpu_place_route(&half.node->places, 1, &to), PLACE_FORWARD);
+	moves_lock(half.node, 1);
+	guest_io_forward(half.node, 1);
+	moves_unlock(half.node, 1);
+	assert_true(half_peer_hear(&half, CONTROL_INTERRUPT, &msg, 2000));
+	assert_int_equal(msg.interrupt.vector, 0x9a);
+	assert_false(half_peer_hear(&half, CONTROL_TAKEN, &msg, 50));
 }
 
 struct access {
@@ -156,10 +215,9 @@ static void test_access_ends(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_routed),
-		cmocka_unit_test(test_flood),
-		cmocka_unit_test(test_access),
-		cmocka_unit_test(test_access_ends),
+		cmocka_unit_test(test_routed),	      cmocka_unit_test(test_startup),
+		cmocka_unit_test(test_startup_taken), cmocka_unit_test(test_flood),
+		cmocka_unit_test(test_access),	      cmocka_unit_test(test_access_ends),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
