@@ -251,6 +251,14 @@ static uint64_t timer_period_ns(const struct lapic_state *lapic)
 	return lapic->timer_initial * timer_divisor(lapic->timer_divide);
 }
 
+/* Since it was armed. A vCPU that has come from another node may find the pod clock a little behind. */
+static uint64_t timer_elapsed_ns(const struct lapic_state *lapic, uint64_t now_ns)
+{
+	uint64_t elapsed = now_ns - lapic->timer_start_ns;
+
+	return (int64_t)elapsed > 0 ? elapsed : 0;
+}
+
 static uint32_t timer_current(const struct lapic_state *lapic, uint64_t now_ns)
 {
 	uint64_t counts;
@@ -258,7 +266,7 @@ static uint32_t timer_current(const struct lapic_state *lapic, uint64_t now_ns)
 	if (lapic->timer_deadline_ns == UINT64_MAX || timer_mode(lapic) == TIMER_DEADLINE ||
 	    lapic->timer_initial == 0)
 		return 0;
-	counts = (now_ns - lapic->timer_start_ns) / timer_divisor(lapic->timer_divide);
+	counts = timer_elapsed_ns(lapic, now_ns) / timer_divisor(lapic->timer_divide);
 	if (timer_mode(lapic) == TIMER_PERIODIC)
 		counts %= lapic->timer_initial;
 	return counts < lapic->timer_initial ? (uint32_t)(lapic->timer_initial - counts) : 0;
@@ -328,7 +336,7 @@ uint64_t lapic_deadline(const struct lapic_state *lapic)
 static uint64_t timer_next_period(const struct lapic_state *lapic, uint64_t now_ns)
 {
 	uint64_t period = timer_period_ns(lapic);
-	uint64_t next = now_ns - (now_ns - lapic->timer_start_ns) % period + period;
+	uint64_t next = now_ns - timer_elapsed_ns(lapic, now_ns) % period + period;
 
 	return next - now_ns < PERIOD_NS_MIN && period < PERIOD_NS_MIN ? now_ns + PERIOD_NS_MIN
 								       : next;

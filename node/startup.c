@@ -14,8 +14,8 @@
 /* As the address of an IO_REQUEST: the vCPU, the mode and the vector. */
 static uint64_t pack(uint32_t vcpu, uint8_t mode, uint8_t vector)
 {
-	return vcpu | (uint64_t)mode << CONTROL_STARTUP_MODE | (uint64_t)vector
-								       << CONTROL_STARTUP_VECTOR;
+	return vcpu | (uint64_t)mode << CONTROL_STARTUP_MODE |
+	       (uint64_t)vector << CONTROL_STARTUP_VECTOR;
 }
 
 static void taken(struct node *node, uint32_t vcpu);
@@ -95,9 +95,11 @@ void startup_interrupt(struct node *node, uint32_t source, uint32_t vcpu, uint8_
 		       uint8_t vector)
 {
 	uint8_t none = 0;
-	struct pc_access access = {
-		.address = pack(vcpu, mode, vector), .count = 1, .size = 1, .write = 1, .data = &none
-	};
+	struct pc_access access = { .address = pack(vcpu, mode, vector),
+				    .count = 1,
+				    .size = 1,
+				    .write = 1,
+				    .data = &none };
 	if (node->self == 0)
 		post(node, vcpu, mode, vector);
 	else

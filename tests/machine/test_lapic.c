@@ -437,6 +437,28 @@ static void test_timer_periodic(void **state)
 	assert_true(lapic_deadline(&lapic) >= 100 + 10000);
 }
 
+/* A vCPU comes from a node whose clock is a little ahead: no time has passed, for a while. */
+static void test_timer_of_the_future(void **state)
+{
+	struct lapic_state lapic = fresh();
+
+	(void)state;
+	assert_int_equal(put(&lapic, TDCR, 11, 0), 0);
+	assert_int_equal(put(&lapic, LVTT, 0x200ec, 0), 0);
+	assert_int_equal(put(&lapic, TMICT, 1000000, 5000000), 0);
+	assert_int_equal(get(&lapic, TMCCT, 4999000), 1000000);
+	assert_int_equal(get(&lapic, TMCCT, 5001000), 999000);
+	lapic.timer_deadline_ns = 4000000;
+	lapic_tick(&config, &lapic, 4999000);
+	assert_int_equal(lapic_next(&lapic, 0), 0xec);
+	assert_in_range(lapic_deadline(&lapic), 4999001, 5999000);
+	/* Soon after the host's start the clock is less than what has passed. */
+	assert_int_equal(put(&lapic, LVTT, 0xec, 0), 0);
+	assert_int_equal(put(&lapic, TMICT, 1000000, 0), 0);
+	assert_int_equal(put(&lapic, TDCR, 0, 100), 0);
+	assert_int_equal(get(&lapic, TMCCT, 100), 999900);
+}
+
 static void test_timer_masked(void **state)
 {
 	struct lapic_state lapic = fresh();
@@ -684,6 +706,7 @@ int main(void)
 		cmocka_unit_test(test_timer_periodic),
 		cmocka_unit_test(test_external),
 		cmocka_unit_test(test_timer_masked),
+		cmocka_unit_test(test_timer_of_the_future),
 		cmocka_unit_test(test_tsc_deadline),
 		cmocka_unit_test(test_init),
 		cmocka_unit_test(test_inbox),

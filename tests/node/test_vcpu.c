@@ -53,6 +53,7 @@ struct engine_vcpu {
 	_Atomic uint8_t cr8;
 	uint8_t data[8];
 	struct vcpu_state loaded;
+	_Atomic int load_fails, save_again; /* so many times */
 
 	/* what tests look at */
 	_Atomic uint32_t interrupts, nmis, loads, saves, tsc_sets, runs;
@@ -115,6 +116,10 @@ static int fake_bind(struct engine_vcpu *vcpu)
 
 static int fake_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 {
+	if (vcpu->load_fails > 0) {
+		vcpu->load_fails--;
+		return -EINVAL;
+	}
 	vcpu->loaded = *state;
 	vcpu->loads++;
 	return 0;
@@ -124,8 +129,15 @@ static int fake_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 {
 	struct lapic_state lapic = state->lapic;
 
+	if (vcpu->save_again > 0) {
+		vcpu->save_again--;
+		return -EAGAIN;
+	}
+	uint8_t run_state = state->run_state;
+
 	*state = vcpu->loaded;
 	state->lapic = lapic;
+	state->run_state = run_state;
 	vcpu->saves++;
 	return 0;
 }
@@ -348,6 +360,55 @@ static void on_eoi(void *ctx, uint32_t vcpu, uint8_t vector)
 	fixture.eoi_count++;
 }
 
+static struct {
+	_Atomic uint32_t wishes, left, arrived, refused;
+	_Atomic int post_at_leave, error, wish_error;
+	_Atomic bool keep; /* `left` says no */
+	struct vcpu_state state;
+	struct vcpu_moment moment;
+	_Atomic uint64_t arrived_ns;
+} moved;
+
+static int on_leave(void *ctx, uint32_t vcpu, uint16_t to, int error)
+{
+	(void)ctx;
+	assert(to == 7);
+	moved.wish_error = error;
+	if (moved.post_at_leave)
+		lapic_inbox_post(vcpu_inbox(fixture.vcpu[vcpu]), INTERRUPT_FIXED,
+				 (uint8_t)moved.post_at_leave, false);
+	moved.wishes++;
+	return error;
+}
+
+static int on_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment)
+{
+	(void)ctx;
+	(void)vcpu;
+	if (moved.keep)
+		return -EIO;
+	moved.state = *moment->state;
+	moved.moment = *moment;
+	moved.moment.state = &moved.state;
+	moved.left++;
+	return 0;
+}
+
+static void on_arrived(void *ctx, uint32_t vcpu)
+{
+	(void)ctx;
+	(void)vcpu;
+	moved.arrived_ns = clock_ns();
+	moved.arrived++;
+}
+
+static void on_refused(void *ctx, uint32_t vcpu)
+{
+	(void)ctx;
+	(void)vcpu;
+	moved.refused++;
+}
+
 static void on_ended(void *ctx, uint32_t vcpu, const struct vcpu_end *end)
 {
 	(void)ctx;
@@ -361,6 +422,10 @@ static const struct vcpu_ops ops = { .now_ns = on_now,
 				     .mmio = on_io,
 				     .send_interrupt = on_interrupt,
 				     .eoi = on_eoi,
+				     .leave = on_leave,
+				     .left = on_left,
+				     .arrived = on_arrived,
+				     .refused = on_refused,
 				     .ended = on_ended };
 
 /* vCPUs 0..count-1 with these programs; all but the first `runnable` wait for a SIPI. */
@@ -822,9 +887,173 @@ static void test_never_started(void **state)
 	vcpu_destroy(NULL);
 }
 
+/* ---- moving ---------------------------------------------------------------------------------- */
+
+static const struct step spin[] = { { .kind = SPIN }, { .kind = REPEAT } };
+
+static void start_to_move(const struct step *program)
+{
+	const struct step *programs[] = { program };
+
+	memset(&moved, 0, sizeof(moved));
+	start(1, 1, programs);
+}
+
+static void leave_and_wait(uint32_t left)
+{
+	vcpu_leave(fixture.vcpu[0], 7);
+	EVENTUALLY(moved.left == left && is_in(0, VCPU_PARKED));
+}
+
+/* Out of the guest, with what came in the meantime; parked it is left alone; and back. */
+static void test_leave_and_arrive(void **state)
+{
+	struct engine_vcpu *v = &fixture.engine_vcpu[0];
+	uint32_t runs;
+
+	start_to_move(spin);
+	EVENTUALLY(is_in(0, VCPU_IN_GUEST));
+	moved.post_at_leave = 0x61;
+	leave_and_wait(1);
+	assert_int_equal(v->saves, 1);
+	assert_int_equal(v->interrupts, 0);
+	assert_true(moved.state.lapic.irr[1] >> 33 & 1);
+	assert_true(moved.moment.clock_ns <= clock_ns());
+	runs = v->runs;
+	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x71, false);
+	vcpu_resync_tsc(fixture.vcpu[0]);
+	vcpu_leave(fixture.vcpu[0], 7); /* too late, and forgotten */
+	assert_int_equal(vcpu_watch(fixture.vcpu[0]), VCPU_WATCHED_WELL);
+	usleep(20000);
+	assert_true(is_in(0, VCPU_PARKED));
+	assert_int_equal(v->runs, runs);
+	moved.post_at_leave = 0;
+	moved.state.rip = 0x4711;
+	vcpu_arrive(fixture.vcpu[0], &moved.moment);
+	EVENTUALLY(v->interrupts == 2); /* what it brought, and what was in the inbox */
+	assert_int_equal(moved.arrived, 1);
+	assert_int_equal(v->loaded.rip, 0x4711);
+	assert_int_equal(moved.wishes, 1);
+	finish();
+}
+
+/* It does not go on before its time has come, and its timer goes on. */
+static void test_arrive_early(void **state)
+{
+	static const struct step program[] = {
+		{ WRITE_MSR, X2(0x32), 0x45 }, /* one-shot, 200 ms */
+		{ WRITE_MSR, X2(0x3e), 0xb },
+		{ WRITE_MSR, X2(0x38), 200000000 },
+		{ .kind = HALT },
+		{ .kind = SPIN },
+	};
+	struct engine_vcpu *v = &fixture.engine_vcpu[0];
+	uint64_t armed_ns, early_ns;
+
+	start_to_move(program);
+	EVENTUALLY(is_in(0, VCPU_SLEEPING));
+	armed_ns = clock_ns();
+	leave_and_wait(1);
+	assert_int_equal(moved.state.run_state, VCPU_HALTED);
+	early_ns = clock_ns() + 100000000;
+	moved.moment.clock_ns = early_ns;
+	vcpu_arrive(fixture.vcpu[0], &moved.moment);
+	EVENTUALLY(moved.arrived == 1);
+	assert_true(moved.arrived_ns >= early_ns);
+	EVENTUALLY(v->interrupts == 1 && v->last_vector == 0x45);
+	assert_true(clock_ns() - armed_ns >= 190000000);
+	finish();
+}
+
+/* Nobody can take it: it stays, is taken back, or waits for the next that can be loaded. */
+static void test_leave_in_vain(void **state)
+{
+	struct engine_vcpu *v = &fixture.engine_vcpu[0];
+
+	start_to_move(spin);
+	moved.keep = true;
+	vcpu_leave(fixture.vcpu[0], 7);
+	EVENTUALLY(moved.wishes == 1 && is_in(0, VCPU_IN_GUEST));
+	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
+	EVENTUALLY(v->interrupts == 1);
+	moved.keep = false;
+	leave_and_wait(1);
+	vcpu_take_back(fixture.vcpu[0]);
+	EVENTUALLY(moved.arrived == 1 && is_in(0, VCPU_IN_GUEST));
+	leave_and_wait(2);
+	v->load_fails = 1;
+	vcpu_arrive(fixture.vcpu[0], &moved.moment);
+	EVENTUALLY(moved.refused == 1 && is_in(0, VCPU_PARKED));
+	assert_int_equal(moved.arrived, 1);
+	vcpu_arrive(fixture.vcpu[0], &moved.moment);
+	EVENTUALLY(moved.arrived == 2 && is_in(0, VCPU_IN_GUEST));
+	leave_and_wait(3);
+	finish();
+	assert_int_equal(fixture.end[0].kind, VCPU_END_STOPPED);
+}
+
+/* In the middle of an instruction, or of an access, it goes on to its end first. */
+static void test_leave_in_the_middle(void **state)
+{
+	static const struct step program[] = { { OUT, 0x3f8, 0 }, { .kind = SPIN } };
+	struct engine_vcpu *v = &fixture.engine_vcpu[0];
+
+	io_waits = true;
+	start_to_move(program);
+	EVENTUALLY(is_in(0, VCPU_IN_IO));
+	vcpu_leave(fixture.vcpu[0], 7);
+	usleep(20000);
+	assert_int_equal(moved.wishes, 0);
+	v->save_again = 2;
+	io_waits = false;
+	EVENTUALLY(moved.left == 1);
+	assert_int_equal(v->save_again, 0);
+	assert_int_equal(v->at, 1);
+	finish();
+}
+
+/* A wish whose kick is lost is seen by the watcher. */
+static void test_wish_watched(void **state)
+{
+	start_to_move(spin);
+	EVENTUALLY(is_in(0, VCPU_IN_GUEST));
+	fixture.lose_kicks = 1;
+	vcpu_leave(fixture.vcpu[0], 7);
+	watch_for(0, 20000000000ull);
+	assert_int_equal(rekicks(0), 1);
+	EVENTUALLY(moved.left == 1);
+	finish();
+}
+
+/* There and back between two threads, with interrupts all along: none is lost, none comes twice. */
+static void test_move_and_post(void **state)
+{
+	static const struct step program[] = { { .kind = HALT }, { .kind = REPEAT } };
+	struct engine_vcpu *v = &fixture.engine_vcpu[0];
+	uint32_t posted = 0;
+
+	start_to_move(program);
+	for (uint32_t round = 1; round <= 300; round++) {
+		vcpu_leave(fixture.vcpu[0], 7);
+		vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, (uint8_t)(0x40 + round % 64), false);
+		posted++;
+		EVENTUALLY(moved.left == round);
+		vcpu_arrive(fixture.vcpu[0], &moved.moment);
+		EVENTUALLY(v->interrupts == posted);
+		EVENTUALLY(moved.arrived == round);
+	}
+	finish();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_leave_and_arrive),
+		cmocka_unit_test(test_arrive_early),
+		cmocka_unit_test(test_leave_in_vain),
+		cmocka_unit_test(test_leave_in_the_middle),
+		cmocka_unit_test(test_wish_watched),
+		cmocka_unit_test(test_move_and_post),
 		cmocka_unit_test(test_halt_and_post),
 		cmocka_unit_test(test_ring),
 		cmocka_unit_test(test_post_into_halt),

@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vCPUs that leave a node and come to it, by its messages: one node with seats and an engine that is
+ * made up, whose peer is the test (half.h). vCPU 0 begins on node 0, which is the node here, 1 and 2
+ * on the peer.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/interrupt_route.h"
+#include "tests/link/support.h"
+#include "tests/node/half.h"
+#include "tests/test.h"
+#include "wire/vcpu_image.h"
+
+/* ---- an engine that waits for kicks ---------------------------------------------------------- */
+
+struct engine_vcpu {
+	_Atomic bool kick;
+	_Atomic uint32_t runs, interrupts;
+	_Atomic int last_vector;
+	struct vcpu_state loaded;
+};
+
+static struct engine_vcpu engine_vcpu[3];
+static _Atomic int load_fails;
+
+static int fake_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu)
+{
+	*ret_vcpu = &engine_vcpu[number];
+	return 0;
+}
+
+static int fake_bind(struct engine_vcpu *vcpu)
+{
+	return 0;
+}
+
+static int fake_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+{
+	if (load_fails > 0) {
+		load_fails--;
+		return -EINVAL;
+	}
+	vcpu->loaded = *state;
+	return 0;
+}
+
+static int fake_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
+{
+	struct lapic_state lapic = state->lapic;
+	uint8_t run_state = state->run_state;
+
+	*state = vcpu->loaded;
+	state->lapic = lapic;
+	state->run_state = run_state;
+	return 0;
+}
+
+static int fake_set_tsc(struct engine_vcpu *vcpu, const struct tsc_line *line)
+{
+	return 0;
+}
+
+static uint64_t fake_tsc_ratio(const struct engine *engine, uint64_t wanted)
+{
+	return wanted;
+}
+
+static void fake_kick(struct engine_vcpu *vcpu)
+{
+	vcpu->kick = true;
+}
+
+static int fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
+{
+	vcpu->runs++;
+	while (!atomic_exchange(&vcpu->kick, false))
+		usleep(100);
+	exit->kind = EXIT_KICKED;
+	return 0;
+}
+
+static bool fake_can_interrupt(struct engine_vcpu *vcpu)
+{
+	return true;
+}
+
+static int fake_interrupt(struct engine_vcpu *vcpu, uint8_t vector)
+{
+	vcpu->last_vector = vector;
+	vcpu->interrupts++;
+	return 0;
+}
+
+static void fake_want_window(struct engine_vcpu *vcpu, bool want)
+{
+}
+
+static uint8_t fake_tpr(struct engine_vcpu *vcpu)
+{
+	return 0;
+}
+
+static uint64_t fake_rip(struct engine_vcpu *vcpu)
+{
+	return 0;
+}
+
+static const struct engine_ops fake = { .name = "fake",
+					.vcpu_create = fake_create,
+					.vcpu_bind = fake_bind,
+					.vcpu_load = fake_load,
+					.vcpu_save = fake_save,
+					.vcpu_set_tsc = fake_set_tsc,
+					.tsc_ratio = fake_tsc_ratio,
+					.vcpu_run = fake_run,
+					.vcpu_kick = fake_kick,
+					.vcpu_can_interrupt = fake_can_interrupt,
+					.vcpu_interrupt = fake_interrupt,
+					.vcpu_want_window = fake_want_window,
+					.vcpu_tpr = fake_tpr,
+					.vcpu_rip = fake_rip };
+
+/* ---- the node -------------------------------------------------------------------------------- */
+
+static struct control_message msg;
+static struct half half;
+static struct vcpu_ops ops;
+
+static void make_state(uint32_t number, struct vcpu_state *state)
+{
+	vcpu_state_reset(state, number);
+	lapic_reset(&state->lapic, number, number == 0);
+	state->lapic.svr = 0x1ff;
+	state->run_state = VCPU_RUNNABLE;
+}
+
+static void begin(void)
+{
+	struct vcpu_state state;
+	struct node *node;
+
+	memset(engine_vcpu, 0, sizeof(engine_vcpu));
+	load_fails = 0;
+	half_create(&half, 0);
+	node = half.node;
+	node->start.tsc_khz = 2000000;
+	node->start.epoch_ns = 0;
+	struct node_clock_tsc tsc = { .guest_khz = 2000000, .engine_ops = &fake };
+	node_clock_tsc_start(node->clock, &tsc);
+	assert_int_equal(guest_io_create(node), 0);
+	ops = guest_io_ops;
+	ops.started = NULL;
+	ops.idle = NULL;
+	ops.stalled_ns = NULL;
+	for (uint32_t v = 0; v < 3; v++) {
+		struct vcpu_config config = { .engine_ops = &fake,
+					      .number = v,
+					      .lapic = { .tsc_khz = 2000000 },
+					      .ops = &ops,
+					      .ctx = node,
+					      .away = v != 0 };
+		make_state(v, &state);
+		assert_int_equal(vcpu_create(&config, &state, &node->vcpu[v]), 0);
+		assert_int_equal(vcpu_start(node->vcpu[v]), 0);
+	}
+	atomic_store(&node->phase, NODE_RUNNING);
+	assert_int_equal(control_start(node), 0);
+}
+
+/* The threads live on with the node, which nothing of is ever freed. */
+static void end(void)
+{
+	for (uint32_t v = 0; v < 3; v++) {
+		vcpu_stop(half.node->vcpu[v]);
+		vcpu_join(half.node->vcpu[v]);
+	}
+}
+
+static void hear(uint8_t type)
+{
+	if (!half_peer_hear(&half, type, &msg, 3000))
+		fail_msg("no %s; the node: %s", control_type_name(type), half_end(&half, 0));
+}
+
+static bool eventually(bool (*done)(void))
+{
+	uint64_t end_ns = test_now_ns() + 3000000000;
+
+	while (!done() && test_now_ns() < end_ns)
+		test_sleep_ms(1);
+	return done();
+}
+
+static void send_interrupt(uint8_t vector, uint32_t to)
+{
+	struct interrupt i = { .dest = to,
+			       .source = INTERRUPT_SOURCE_DEVICE,
+			       .mode = INTERRUPT_FIXED,
+			       .vector = vector };
+	guest_io_interrupt(half.node, &i);
+}
+
+static void expect_place(uint32_t vcpu, enum place_state state, uint16_t node, uint64_t epoch)
+{
+	struct vcpu_place place = vcpu_place_read(&half.node->places, vcpu);
+
+	assert_int_equal(place.state, state);
+	assert_int_equal(place.node, node);
+	assert_int_equal(place.epoch, epoch);
+}
+
+static void send_place(uint8_t type, uint16_t vcpu, uint64_t epoch)
+{
+	msg.type = type;
+	if (type == CONTROL_PLACE)
+		msg.place = (struct control_place){ vcpu, epoch };
+	else
+		msg.refused = (struct control_refused){ vcpu, epoch };
+	half_peer_send(&half, &msg);
+}
+
+static void send_move(const struct vcpu_state *state, uint16_t vcpu, uint64_t epoch,
+		      uint64_t ahead_ns)
+{
+	uint8_t image[VCPU_IMAGE_BYTES_MAX];
+	size_t size;
+
+	assert_int_equal(vcpu_image_encode(state, image, sizeof(image), &size), 0);
+	msg.type = CONTROL_MOVE;
+	msg.move = (struct control_move){ .vcpu = vcpu,
+					  .image_size = (uint16_t)size,
+					  .epoch = epoch,
+					  .clock_ns = node_now_ns(half.node) + ahead_ns,
+					  .guest_tsc = 1,
+					  .image = image };
+	half_peer_send(&half, &msg);
+}
+
+struct asking {
+	uint32_t vcpu;
+	uint16_t to;
+	int result;
+	pthread_t thread;
+};
+
+static void *ask_main(void *arg)
+{
+	struct asking *a = arg;
+
+	a->result = moves_ask(half.node, a->vcpu, a->to);
+	return NULL;
+}
+
+static void ask(struct asking *a)
+{
+	pthread_create(&a->thread, NULL, ask_main, a);
+}
+
+static int answer(struct asking *a)
+{
+	pthread_join(a->thread, NULL);
+	return a->result;
+}
+
+/* ---- tests ----------------------------------------------------------------------------------- */
+
+/* MOVE, what comes for it meanwhile behind it, and PLACE. */
+static void test_leaves(void **state)
+{
+	struct asking asking = { .vcpu = 0, .to = 1 };
+	struct vcpu_state there;
+
+	begin();
+	ask(&asking);
+	hear(CONTROL_MOVE);
+	assert_int_equal(msg.move.vcpu, 0);
+	assert_int_equal(msg.move.epoch, 1);
+	assert_int_equal(vcpu_image_decode(msg.move.image, msg.move.image_size, &there), 0);
+	assert_int_equal(there.lapic.id, 0);
+	assert_int_equal(there.run_state, VCPU_RUNNABLE);
+	send_interrupt(0x41, 0);
+	hear(CONTROL_INTERRUPT);
+	assert_int_equal(msg.interrupt.vector, 0x41);
+	expect_place(0, PLACE_SENT, 1, 1);
+	send_place(CONTROL_PLACE, 0, 1);
+	assert_int_equal(answer(&asking), CONTROL_MOVE_DONE);
+	expect_place(0, PLACE_AWAY, 1, 1);
+	/* A message for it that comes late goes on. */
+	msg = (struct control_message){ .type = CONTROL_INTERRUPT };
+	msg.interrupt = (struct control_interrupt){ .vector = 0x52, .vcpu_count = 1 };
+	half_peer_send(&half, &msg);
+	hear(CONTROL_INTERRUPT);
+	assert_int_equal(msg.interrupt.vector, 0x52);
+	assert_null(half_end(&half, 0));
+	end();
+}
+
+static bool runs_again(void)
+{
+	return vcpu_place_read(&half.node->places, 0).state == PLACE_HERE;
+}
+
+static bool took_interrupt(void)
+{
+	return engine_vcpu[0].last_vector == 0x43;
+}
+
+/* The target says no: it goes on, with what came in between. */
+static void test_refused(void **state)
+{
+	struct asking asking = { .vcpu = 0, .to = 1 };
+
+	begin();
+	ask(&asking);
+	hear(CONTROL_MOVE);
+	send_place(CONTROL_REFUSED, 0, 2);
+	assert_int_equal(answer(&asking), CONTROL_MOVE_REFUSED);
+	hear(CONTROL_PLACE);
+	assert_int_equal(msg.place.epoch, 2);
+	assert_true(eventually(runs_again));
+	send_interrupt(0x43, 0);
+	assert_true(eventually(took_interrupt));
+	end();
+}
+
+static bool second_was_interrupted(void)
+{
+	return engine_vcpu[1].interrupts > 0;
+}
+
+static bool has(const struct lapic_state *lapic, uint32_t vector)
+{
+	return ((lapic->irr[vector / 64] | lapic->isr[vector / 64]) >> vector % 64) & 1;
+}
+
+/* It comes with an interrupt, one comes behind it, and all hear where it is; and it leaves again. */
+static void test_arrives(void **state)
+{
+	struct vcpu_state coming;
+	struct asking asking = { .vcpu = 1, .to = 1 };
+
+	begin();
+	make_state(1, &coming);
+	coming.rip = 0x123456;
+	lapic_deliver(&coming.lapic, INTERRUPT_FIXED, 0x91, false);
+	send_move(&coming, 1, 1, 1000000);
+	msg = (struct control_message){ .type = CONTROL_INTERRUPT };
+	msg.interrupt =
+		(struct control_interrupt){ .vector = 0xa1, .vcpu_count = 1, .vcpu = { 1 } };
+	half_peer_send(&half, &msg);
+	hear(CONTROL_PLACE);
+	assert_int_equal(msg.place.vcpu, 1);
+	assert_int_equal(msg.place.epoch, 1);
+	assert_true(eventually(second_was_interrupted));
+	assert_int_equal(engine_vcpu[1].loaded.rip, 0x123456);
+	expect_place(1, PLACE_HERE, 0, 1);
+	assert_int_equal(moves_ask(half.node, 1, 0), CONTROL_MOVE_THERE);
+	ask(&asking);
+	hear(CONTROL_MOVE);
+	assert_int_equal(msg.move.epoch, 2);
+	assert_int_equal(vcpu_image_decode(msg.move.image, msg.move.image_size, &coming), 0);
+	assert_true(has(&coming.lapic, 0x91) && has(&coming.lapic, 0xa1));
+	send_place(CONTROL_PLACE, 1, 2);
+	assert_int_equal(answer(&asking), CONTROL_MOVE_DONE);
+	end();
+}
+
+/* It cannot be loaded: REFUSED, what has come for it, and no more of it. */
+static void test_refuses(void **state)
+{
+	struct vcpu_state coming;
+
+	begin();
+	make_state(2, &coming);
+	load_fails = 1;
+	send_move(&coming, 2, 1, 0);
+	hear(CONTROL_REFUSED);
+	assert_int_equal(msg.refused.vcpu, 2);
+	assert_int_equal(msg.refused.epoch, 2);
+	send_interrupt(0x44, 2);
+	hear(CONTROL_INTERRUPT);
+	expect_place(2, PLACE_AWAY, 1, 2);
+	send_move(&coming, 2, 3, 0);
+	hear(CONTROL_PLACE);
+	assert_int_equal(engine_vcpu[2].loaded.lapic.id, 2);
+	end();
+}
+
+/* Who asks and is not the vCPU's node asks that, and hears from it. */
+static void test_asked_elsewhere(void **state)
+{
+	struct asking asking = { .vcpu = 2, .to = 0 };
+
+	begin();
+	ask(&asking);
+	hear(CONTROL_MOVE_ASK);
+	assert_int_equal(msg.move_ask.vcpu, 2);
+	assert_int_equal(msg.move_ask.to, 0);
+	assert_int_equal(msg.move_ask.asker, 0);
+	uint64_t id = msg.move_ask.id;
+	msg = (struct control_message){ .type = CONTROL_MOVE_TOLD };
+	msg.move_told = (struct control_move_told){ id + 1, 2, CONTROL_MOVE_REFUSED };
+	half_peer_send(&half, &msg); /* to another question */
+	msg.move_told = (struct control_move_told){ id, 2, CONTROL_MOVE_BUSY };
+	half_peer_send(&half, &msg);
+	assert_int_equal(answer(&asking), CONTROL_MOVE_BUSY);
+	/* And the other way round: the peer asks, and is told. */
+	msg = (struct control_message){ .type = CONTROL_MOVE_ASK };
+	msg.move_ask = (struct control_move_ask){ .id = 99, .vcpu = 0, .to = 1, .asker = 1 };
+	half_peer_send(&half, &msg);
+	hear(CONTROL_MOVE);
+	msg = (struct control_message){ .type = CONTROL_MOVE_ASK };
+	msg.move_ask = (struct control_move_ask){ .id = 100, .vcpu = 0, .to = 1, .asker = 1 };
+	half_peer_send(&half, &msg);
+	hear(CONTROL_MOVE_ASK); /* it goes after the vCPU */
+	send_place(CONTROL_PLACE, 0, 1);
+	hear(CONTROL_MOVE_TOLD);
+	assert_int_equal(msg.move_told.id, 99);
+	assert_int_equal(msg.move_told.result, CONTROL_MOVE_DONE);
+	end();
+}
+
+static void expect_lie(const char *says)
+{
+	const char *text = half_end(&half, 2000);
+
+	if (!text || !strstr(text, says))
+		fail_msg("it ends with \"%s\", not \"%s\"", text ? text : "", says);
+	end();
+}
+
+static void test_lies(void **state)
+{
+	struct vcpu_state coming;
+
+	begin();
+	make_state(0, &coming);
+	send_move(&coming, 0, 1, 0); /* it is here */
+	expect_lie("it sent MOVE about a vCPU that cannot be there");
+	begin();
+	make_state(2, &coming);
+	send_move(&coming, 1, 1, 0);
+	expect_lie("it sent MOVE with what is no state of that vCPU");
+	begin();
+	make_state(1, &coming);
+	send_move(&coming, 1, 1, 20000000000);
+	expect_lie("it sent MOVE with what is no state of that vCPU");
+	begin();
+	send_move(&coming, 1, 2, 0);
+	expect_lie("it sent MOVE about a vCPU that cannot be there");
+	begin();
+	send_place(CONTROL_REFUSED, 0, 1);
+	expect_lie("it sent REFUSED about a vCPU that cannot be there");
+	begin();
+	send_place(CONTROL_PLACE, 0, 7);
+	expect_lie("it sent PLACE about a vCPU that cannot be there");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_leaves),	cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_arrives), cmocka_unit_test(test_refuses),
+		cmocka_unit_test(test_lies),	cmocka_unit_test(test_asked_elsewhere),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
