@@ -47,6 +47,7 @@ struct soft_diff {
 	struct diff_outcome by_native[DIFF_BATCH];
 	struct rng rng;
 	uint64_t code_at; /* where the engine has seen no code yet */
+	uint64_t opcode;  /* the next of diff_opcodes_count() */
 	uint64_t instructions, sequences, differences, unsupported, endless;
 	uint64_t vectors[32];
 	struct blame blame[BLAME_MAX];
@@ -420,81 +421,86 @@ static uint64_t seconds_now(void)
 	return (uint64_t)now.tv_sec;
 }
 
-/* As many sequences as lie behind each other in code that is new to the engine. */
+typedef void make_case(struct soft_diff *d, struct diff_case *c);
+
+/*
+ * As many sequences as lie behind each other in code that is new to the engine. 0; 1: enough that
+ * differ; or an error.
+ */
+static int run_batch(struct soft_diff *d, make_case *make)
+{
+	uint32_t batch = d->options.trace ? 1 : DIFF_BATCH;
+	int err;
+
+	if (d->code_at + batch * (uint64_t)DIFF_CODE_MAX > CODE_END)
+		d->code_at = CODE_END;
+	for (uint32_t i = 0; i < batch; i++) {
+		struct diff_case *c = &d->cases[i];
+
+		c->seed = rng_next(&d->rng);
+		c->mode = d->options.mode;
+		c->exact = d->options.exact && !d->options.opcodes;
+		err = place(d, c);
+		if (err)
+			return err;
+		make(d, c);
+		d->code_at = c->code_va + c->code_bytes + CODE_GAP;
+	}
+	err = run_cases(d, batch);
+	if (err)
+		return err;
+	return d->differences > 50 && d->differences > d->options.shown_max;
+}
+
+static void make_random(struct soft_diff *d, struct diff_case *c)
+{
+	diff_generate(&d->plan, c);
+}
+
 static int run_random(struct soft_diff *d)
 {
 	uint64_t end = seconds_now() + d->options.seconds;
+	int err = 0;
 
 	d->code_at = DIFF_CODE_VA;
-	while (d->instructions < d->options.count && (!d->options.seconds || seconds_now() < end)) {
-		uint32_t batch = d->options.trace ? 1 : DIFF_BATCH;
-		int err;
+	while (!err && d->instructions < d->options.count &&
+	       (!d->options.seconds || seconds_now() < end))
+		err = run_batch(d, make_random);
+	return err < 0 ? err : 0;
+}
 
-		if (d->code_at + batch * (uint64_t)DIFF_CODE_MAX > CODE_END)
-			d->code_at = CODE_END;
-		for (uint32_t i = 0; i < batch; i++) {
-			struct diff_case *c = &d->cases[i];
+static void make_opcode(struct soft_diff *d, struct diff_case *c)
+{
+	uint32_t total = diff_opcodes_count();
 
-			c->seed = rng_next(&d->rng);
-			c->mode = d->options.mode;
-			c->exact = d->options.exact;
-			err = place(d, c);
-			if (err)
-				return err;
-			diff_generate(&d->plan, c);
-			d->code_at = c->code_va + c->code_bytes + CODE_GAP;
-		}
-		err = run_cases(d, batch);
-		if (err)
-			return err;
-		if (d->differences > 50 && d->differences > d->options.shown_max)
-			break;
-	}
-	return 0;
+	diff_opcode(d->opcode < total ? (uint32_t)d->opcode : total - 1, c);
+	d->opcode += d->options.every;
 }
 
 static int run_opcodes(struct soft_diff *d)
 {
-	uint32_t total = diff_opcodes_count();
+	int err = 0;
 
 	d->code_at = DIFF_CODE_VA;
-	for (uint32_t index = d->options.seed % d->options.every; index < total;) {
-		uint32_t number = d->options.trace ? 1 : DIFF_BATCH;
-		int err;
-
-		if (d->code_at + number * (uint64_t)DIFF_CODE_MAX > CODE_END)
-			d->code_at = CODE_END;
-		for (uint32_t i = 0; i < number; i++, index += d->options.every) {
-			struct diff_case *c = &d->cases[i];
-
-			c->seed = rng_next(&d->rng);
-			c->mode = d->options.mode;
-			err = place(d, c);
-			if (err)
-				return err;
-			diff_opcode(index < total ? index : total - 1, c);
-			d->code_at = c->code_va + c->code_bytes + CODE_GAP;
-		}
-		err = run_cases(d, number);
-		if (err)
-			return err;
-		if (d->differences > 50 && d->differences > d->options.shown_max)
-			break;
-	}
-	return 0;
+	d->opcode = d->options.seed % d->options.every;
+	while (!err && d->opcode < diff_opcodes_count())
+		err = run_batch(d, make_opcode);
+	return err < 0 ? err : 0;
 }
 
-static int run_file(struct soft_diff *d)
+/* What each line of a file says. */
+static int run_lines(struct soft_diff *d, const char *path,
+		     int (*read)(const char *line, struct diff_case *c), bool exact)
 {
-	FILE *file = fopen(d->options.regressions, "re");
+	FILE *file = fopen(path, "re");
 	char line[LINE_MAX_BYTES];
 	int err = file ? 0 : -errno;
 
 	while (!err && fgets(line, sizeof(line), file)) {
 		if (line[0] == '#' || line[0] == '\n')
 			continue;
-		err = diff_read_line(line, &d->cases[0]);
-		d->cases[0].exact = d->options.exact;
+		err = read(line, &d->cases[0]);
+		d->cases[0].exact = exact;
 		if (!err)
 			err = diff_guest_forget(d->sides.guest);
 		if (!err)
@@ -524,26 +530,6 @@ static int read_bytes(const char *line, struct diff_case *c)
 	diff_state_random(c);
 	diff_analyse(c);
 	return c->code_bytes ? 0 : -EINVAL;
-}
-
-static int run_bytes(struct soft_diff *d)
-{
-	FILE *file = fopen(d->options.bytes, "re");
-	char line[LINE_MAX_BYTES];
-	int err = file ? 0 : -errno;
-
-	while (!err && fgets(line, sizeof(line), file)) {
-		if (line[0] == '#' || line[0] == '\n')
-			continue;
-		err = read_bytes(line, &d->cases[0]);
-		if (!err)
-			err = diff_guest_forget(d->sides.guest);
-		if (!err)
-			err = run_cases(d, 1);
-	}
-	if (file)
-		fclose(file);
-	return err;
 }
 
 static int run_line(struct soft_diff *d)
@@ -602,9 +588,9 @@ static int run(struct soft_diff *d)
 	}
 	d->rng.state = d->options.seed;
 	if (d->options.regressions)
-		err = run_file(d);
+		err = run_lines(d, d->options.regressions, diff_read_line, d->options.exact);
 	else if (d->options.bytes)
-		err = run_bytes(d);
+		err = run_lines(d, d->options.bytes, read_bytes, false);
 	else if (d->options.line)
 		err = run_line(d);
 	else if (d->options.opcodes)
