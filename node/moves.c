@@ -44,6 +44,8 @@ struct moves {
 	struct node *node;
 	pthread_mutex_t lock[VCPUS_MAX]; /* by vCPU; guards asked, and see vcpu_place.h */
 	struct asked asked[VCPUS_MAX];
+	_Atomic uint32_t image_bytes[VCPUS_MAX]; /* of the last that came here */
+	_Atomic uint32_t torture_us;
 
 	pthread_mutex_t ask_lock; /* one question of this node's own at a time */
 	pthread_mutex_t told_lock;
@@ -79,6 +81,11 @@ void moves_lock(struct node *node, uint32_t vcpu)
 void moves_unlock(struct node *node, uint32_t vcpu)
 {
 	pthread_mutex_unlock(&node->moves->lock[vcpu]);
+}
+
+uint32_t moves_image_bytes(const struct node *node, uint32_t vcpu)
+{
+	return atomic_load(&node->moves->image_bytes[vcpu]);
 }
 
 /* ---- answers --------------------------------------------------------------------------------- */
@@ -156,6 +163,7 @@ int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment)
 					  .epoch = place.epoch + 1,
 					  .clock_ns = moment->clock_ns,
 					  .guest_tsc = moment->guest_tsc,
+					  .decided_ns = moment->decided_ns,
 					  .image = image };
 	moves_lock(node, vcpu);
 	node_send(node, place.node, &msg);
@@ -211,7 +219,7 @@ static bool is_far_ahead(struct node *node, const struct control_move *move)
 static const char *take_move(struct node *node, uint16_t src, const struct control_move *move)
 {
 	static _Thread_local struct vcpu_state state;
-	struct vcpu_moment moment = { &state, move->clock_ns, move->guest_tsc };
+	struct vcpu_moment moment = { &state, move->clock_ns, move->guest_tsc, move->decided_ns };
 	struct vcpu *vcpu = node_vcpu(node, move->vcpu);
 	enum place_verdict verdict;
 	if (!vcpu || !node_moves(node))
@@ -222,8 +230,10 @@ static const char *take_move(struct node *node, uint16_t src, const struct contr
 		return NOT_A_STATE;
 	moves_lock(node, move->vcpu);
 	verdict = vcpu_place_on_move(&node->places, move->vcpu, src, move->epoch);
-	if (verdict == PLACE_NEWS)
+	if (verdict == PLACE_NEWS) {
+		atomic_store(&node->moves->image_bytes[move->vcpu], move->image_size);
 		vcpu_arrive(vcpu, &moment);
+	}
 	moves_unlock(node, move->vcpu);
 	return verdict == PLACE_LIE ? NOT_SO : NULL;
 }
@@ -445,7 +455,6 @@ char *moves_request(struct node *node, const char *words)
 struct torture {
 	struct node *node;
 	uint64_t random;
-	useconds_t pause_us;
 };
 
 static uint32_t random_below(struct torture *t, uint32_t limit)
@@ -459,32 +468,48 @@ static uint32_t random_below(struct torture *t, uint32_t limit)
 static void *torture_main(void *arg)
 {
 	struct torture *t = arg;
-	const struct pod_config *config = t->node->config;
+	struct node *node = t->node;
+	const struct pod_config *config = node->config;
+	uint32_t pause_us;
 	pthread_setname_np(pthread_self(), "torture");
-	while (!node_has_ended(t->node)) {
+	while (!node_has_ended(node) && (pause_us = atomic_load(&node->moves->torture_us))) {
 		for (uint32_t v = 0; v < config->vcpu_count; v++) {
-			uint16_t to = (uint16_t)random_below(t, config->node_count);
-			if (to != t->node->self)
-				moves_wish(t->node, v, to);
+			uint16_t to = (uint16_t)random_below(t, config->node_count - 1);
+			moves_wish(node, v, to < node->self ? to : to + 1);
 		}
-		usleep(t->pause_us);
+		usleep(pause_us);
 	}
+	free(t);
 	return NULL;
+}
+
+static int torture(struct node *node, uint32_t pause_us)
+{
+	pthread_t thread;
+	if (node->config->node_count < 2 || atomic_exchange(&node->moves->torture_us, pause_us) ||
+	    !pause_us)
+		return 0;
+	struct torture *t = calloc(1, sizeof(*t));
+	if (!t)
+		return -ENOMEM;
+	*t = (struct torture){ node, node_now_ns(node) * 2654435761u | 1 };
+	int r = -pthread_create(&thread, NULL, torture_main, t);
+	if (!r)
+		pthread_detach(thread);
+	return r;
 }
 
 int moves_torture(struct node *node)
 {
 	const char *text = getenv("EAGRE_TORTURE_MOVES");
-	pthread_t thread;
 	uint32_t us;
-	if (!text || !parse_number(text, &us) || node->config->node_count < 2)
-		return 0;
-	struct torture *t = calloc(1, sizeof(*t));
-	if (!t)
-		return -ENOMEM;
-	*t = (struct torture){ node, node_now_ns(node) * 2654435761u | 1, us };
-	int r = -pthread_create(&thread, NULL, torture_main, t);
-	if (!r)
-		pthread_detach(thread);
-	return r;
+	return text && parse_number(text, &us) ? torture(node, us) : 0;
+}
+
+char *moves_torture_request(struct node *node, const char *words)
+{
+	uint32_t us;
+	if (!parse_number(words, &us) || !atomic_load(&node->run_ns) || torture(node, us) < 0)
+		return answer(false, "not now");
+	return answer(true, words);
 }

@@ -481,9 +481,11 @@ static int check_names(const struct node *node, char *why, size_t why_size)
 static char *on_request(void *ctx, const char *request)
 {
 	struct node *node = ctx;
-	static const char move[] = "move ";
+	static const char move[] = "move ", torture[] = "torture ";
 	if (strncmp(request, move, strlen(move)) == 0)
 		return moves_request(node, request + strlen(move));
+	if (strncmp(request, torture, strlen(torture)) == 0)
+		return moves_torture_request(node, request + strlen(torture));
 	return stats_pod(node);
 }
 

@@ -219,6 +219,10 @@ char *moves_request(struct node *node, const char *words);
 bool moves_wish(struct node *node, uint32_t vcpu, uint16_t to);
 /* For tests: where EAGRE_TORTURE_MOVES says so, every vCPU moves at random, again and again. */
 int moves_torture(struct node *node);
+/* The same at any time: "MICROSECONDS" between two moves of each vCPU that is here; 0: no more. */
+char *moves_torture_request(struct node *node, const char *words);
+/* Bytes of the image that the vCPU last came here with; 0: it never has. */
+uint32_t moves_image_bytes(const struct node *node, uint32_t vcpu);
 
 /* stats.c */
 int stats_create(struct node *node);

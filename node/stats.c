@@ -59,6 +59,7 @@ static struct stats_vcpu *vcpus_now(struct node *node, uint32_t *ret_count)
 			continue;
 		list[count].number = v;
 		list[count].moves = place.epoch;
+		list[count].image_bytes = moves_image_bytes(node, v);
 		list[count].stalls = pager_vcpu_stalls(node->pager, node_actor(node, v));
 		vcpu_stats(node->vcpu[v], &list[count].stats);
 		vcpu_sample(node->vcpu[v]); /* for the next who asks */

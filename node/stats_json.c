@@ -86,6 +86,8 @@ static json_t *vcpu_json(const struct stats_node *node, const struct stats_vcpu 
 	json_object_set_new(entry, "node", json_string(node->name));
 	json_object_set_new(entry, "state", json_string(vcpu_state_name(&vcpu->stats)));
 	set(entry, "moves", vcpu->moves);
+	set(entry, "move_ns", vcpu->stats.move_ns);
+	set(entry, "image_bytes", vcpu->image_bytes);
 	set(entry, "stalls", vcpu->stalls);
 	for (int k = 0; k <= EXIT_FAILED; k++)
 		set(counts, exits[k], vcpu->stats.exit_count[k]);

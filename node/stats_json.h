@@ -15,7 +15,8 @@
 
 struct stats_vcpu {
 	uint32_t number;
-	uint64_t moves; /* how often it has moved */
+	uint64_t moves;	      /* how often it has moved */
+	uint64_t image_bytes; /* of the image it last came here with */
 	uint64_t stalls;
 	struct vcpu_stats stats;
 };

@@ -87,6 +87,7 @@ struct vcpu {
 	_Atomic uint32_t activity; /* enum vcpu_activity */
 	_Atomic bool stop, resync;
 	_Atomic uint32_t leave_to; /* NODE_NONE: nobody wants it to */
+	_Atomic uint64_t leave_ns; /* pod clock at the wish */
 	uint32_t leaving_to;	   /* the wish that was taken, until it is fulfilled */
 	bool away;		   /* the vCPU is not here */
 	struct tsc_line tsc;	   /* that the engine goes by */
@@ -95,6 +96,7 @@ struct vcpu {
 	_Atomic uint32_t arrival; /* enum arrival */
 	struct vcpu_state arrived;
 	uint64_t stopped_ns, stopped_tsc; /* neither may be less when it goes on */
+	uint64_t decided_ns;		  /* when it was to come; 0: it has run since */
 
 	_Atomic uint64_t rip; /* where a kick last found it, for people who look for a hang */
 	_Atomic int thread_id;
@@ -102,7 +104,7 @@ struct vcpu {
 	/* written by the thread only */
 	_Atomic uint32_t run_state_seen;
 	_Atomic uint64_t exit_count[EXIT_FAILED + 1];
-	_Atomic uint64_t interrupt_count, ipi_count, sleep_ns, entry_count;
+	_Atomic uint64_t interrupt_count, ipi_count, sleep_ns, entry_count, move_ns;
 
 	struct {
 		uint64_t entry, thread_ns; /* at the last look: entry_count, CPU time */
@@ -201,6 +203,7 @@ struct lapic_inbox *vcpu_inbox(struct vcpu *vcpu)
 
 void vcpu_leave(struct vcpu *vcpu, uint16_t to)
 {
+	atomic_store(&vcpu->leave_ns, now_of(vcpu));
 	atomic_store(&vcpu->leave_to, to);
 	vcpu_wake(vcpu);
 }
@@ -210,6 +213,7 @@ void vcpu_arrive(struct vcpu *vcpu, const struct vcpu_moment *moment)
 	vcpu->arrived = *moment->state;
 	vcpu->stopped_ns = moment->clock_ns;
 	vcpu->stopped_tsc = moment->guest_tsc;
+	vcpu->decided_ns = moment->decided_ns;
 	atomic_store(&vcpu->arrival, ARRIVAL_NEW);
 	unpark(vcpu);
 }
@@ -243,6 +247,7 @@ void vcpu_stats(const struct vcpu *vcpu, struct vcpu_stats *ret_stats)
 	ret_stats->sleep_ns = atomic_load_explicit(&vcpu->sleep_ns, memory_order_relaxed);
 	ret_stats->rekick_count = atomic_load_explicit(&vcpu->rekick_count, memory_order_relaxed);
 	ret_stats->rip = atomic_load(&vcpu->rip);
+	ret_stats->move_ns = atomic_load(&vcpu->move_ns);
 }
 
 /* ---- the second line of defence -----------------------------------------------------------------
@@ -582,6 +587,10 @@ static bool run_once(struct vcpu *vcpu, uint64_t now_ns, struct vcpu_end *ret_en
 	count(&vcpu->entry_count, 1);
 	if (!announce(vcpu, VCPU_IN_GUEST))
 		return true;
+	if (vcpu->decided_ns) {
+		atomic_store(&vcpu->move_ns, now_of(vcpu) - vcpu->decided_ns);
+		vcpu->decided_ns = 0;
+	}
 	error = vcpu->config.engine_ops->vcpu_run(vcpu->engine_vcpu, &vcpu->exit);
 	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
 	if (error)
@@ -700,6 +709,7 @@ static void leave(struct vcpu *vcpu)
 	lapic_inbox_drain(&vcpu->inbox, &vcpu->state.lapic);
 	moment.guest_tsc = tsc_line_at(&vcpu->tsc, host_clock_tsc());
 	moment.clock_ns = now_of(vcpu);
+	moment.decided_ns = atomic_load(&vcpu->leave_ns);
 	vcpu->stopped_ns = moment.clock_ns;
 	vcpu->stopped_tsc = moment.guest_tsc;
 	if (config->ops->left(config->ctx, config->number, &moment))

@@ -49,8 +49,9 @@ struct vcpu_end {
 /* A vCPU between two instructions: what moves from node to node. */
 struct vcpu_moment {
 	const struct vcpu_state *state;
-	uint64_t clock_ns;  /* pod clock, and ... */
-	uint64_t guest_tsc; /* its TSC: no node that takes it lets either be less */
+	uint64_t clock_ns;   /* pod clock, and ... */
+	uint64_t guest_tsc;  /* its TSC: no node that takes it lets either be less */
+	uint64_t decided_ns; /* pod clock at vcpu_leave() */
 };
 
 /* Called by the vCPU's thread, outside the guest. The callee may block in io and mmio. */
@@ -119,6 +120,7 @@ struct vcpu_stats {
 	uint64_t sleep_ns;
 	uint64_t rekick_count; /* vcpu_watch(): kicks that had been lost */
 	uint64_t rip;	       /* where the last kick found it: vcpu_sample() */
+	uint64_t move_ns; /* of the last move to here: from vcpu_leave() to the first instruction */
 };
 
 struct vcpu;

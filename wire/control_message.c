@@ -121,10 +121,10 @@ static_assert(sizeof(struct wire_end) == 16);
 struct wire_move {
 	uint16_t vcpu, image_size;
 	uint8_t zero[4];
-	uint64_t epoch, clock_ns, guest_tsc;
+	uint64_t epoch, clock_ns, guest_tsc, decided_ns;
 	/* uint8_t image[image_size] */
 };
-static_assert(sizeof(struct wire_move) == 32);
+static_assert(sizeof(struct wire_move) == 40);
 
 /* PLACE, REFUSED */
 struct wire_place {
@@ -495,6 +495,7 @@ static int encode_move(const struct control_move *m, uint8_t *out)
 		.epoch = htole64(m->epoch),
 		.clock_ns = htole64(m->clock_ns),
 		.guest_tsc = htole64(m->guest_tsc),
+		.decided_ns = htole64(m->decided_ns),
 	};
 
 	if (!move_valid(m))
@@ -910,6 +911,7 @@ static int decode_move(const uint8_t *in, size_t size, struct control_move *m)
 		.epoch = le64toh(w.epoch),
 		.clock_ns = le64toh(w.clock_ns),
 		.guest_tsc = le64toh(w.guest_tsc),
+		.decided_ns = le64toh(w.decided_ns),
 		.image = in + sizeof(w),
 	};
 	return wire_zero(w.zero, sizeof(w.zero)) && move_valid(m) &&

@@ -217,6 +217,7 @@ struct control_move {
 	uint16_t image_size; /* 1..VCPU_IMAGE_BYTES_MAX */
 	uint64_t epoch;	     /* that it has at the target */
 	uint64_t clock_ns, guest_tsc;
+	uint64_t decided_ns; /* pod clock: when somebody wanted it to move, for the statistics */
 	const uint8_t *image;
 };
 

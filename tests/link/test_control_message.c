@@ -106,6 +106,7 @@ static void make_move(int variant)
 					 .epoch = 7,
 					 .clock_ns = 8,
 					 .guest_tsc = 9,
+					 .decided_ns = 10,
 					 .image = image };
 }
 
