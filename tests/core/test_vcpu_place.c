@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/vcpu_place.h"
+#include "tests/rng.h"
 
 /* Three nodes, six vCPUs: two begin on each. */
 #define NODES 3
@@ -279,6 +280,89 @@ static void test_end_of_epochs(void **state)
 	assert_int_equal(vcpu_place_on_move(places, 1, 0, PLACE_EPOCH_MAX), PLACE_LIE);
 }
 
+/* What a seat's thread does next, if it is its turn. */
+static void step_seat(struct vcpu_places *places, uint32_t vcpu, struct rng *rng)
+{
+	struct vcpu_place place = vcpu_place_read(places, vcpu);
+
+	switch (place.state) {
+	case PLACE_ARRIVING:
+		if (place.node != places->self && rng_chance(rng, 30))
+			vcpu_place_refuse(places, vcpu);
+		else
+			assert_int_equal(vcpu_place_here(places, vcpu), place.epoch);
+		break;
+	case PLACE_HERE:
+		(void)vcpu_place_leave(places, vcpu, (uint16_t)rng_below(rng, NODES + 1));
+		break;
+	case PLACE_LEAVING:
+		if (rng_chance(rng, 30))
+			vcpu_place_stay(places, vcpu);
+		else
+			vcpu_place_sent(places, vcpu);
+		break;
+	default: /* the control thread's turn */
+		break;
+	}
+}
+
+/* Near what is known, or anything. */
+static uint64_t random_epoch(const struct vcpu_place *place, struct rng *rng)
+{
+	switch (rng_below(rng, 8)) {
+	case 0:
+		return rng_next(rng);
+	case 1:
+		return PLACE_EPOCH_MAX - rng_below(rng, 4);
+	default:
+		return place->epoch + rng_below(rng, 4) - 1;
+	}
+}
+
+/*
+ * Peers that say anything: only the control thread's states change by that, epochs only grow, a lie
+ * and what is old change nothing, and whatever the word is then, the seat can go on from it.
+ */
+static void test_peers_that_say_anything(void **state)
+{
+	struct vcpu_places *places = &((struct pod *)*state)->node[1];
+	struct rng rng = { 7 };
+	uint32_t seen[4] = { 0 };
+
+	for (uint32_t round = 0; round < 300000; round++) {
+		uint32_t vcpu = rng_below(&rng, VCPUS + 1), what = rng_below(&rng, 3);
+		uint16_t src = (uint16_t)rng_below(&rng, NODES + 1);
+		struct vcpu_place before = vcpu_place_read(places, vcpu < VCPUS ? vcpu : 0), after;
+		uint64_t epoch = random_epoch(&before, &rng);
+		enum place_verdict verdict =
+			what == 0   ? vcpu_place_on_move(places, vcpu, src, epoch)
+			: what == 1 ? vcpu_place_on_place(places, vcpu, src, epoch)
+				    : vcpu_place_on_refused(places, vcpu, src, epoch);
+
+		seen[verdict]++;
+		if (vcpu == VCPUS) {
+			assert_int_equal(verdict, PLACE_LIE);
+			continue;
+		}
+		after = vcpu_place_read(places, vcpu);
+		if (verdict == PLACE_LIE || verdict == PLACE_OLD) {
+			assert_place(places, vcpu, before.state, before.node, before.epoch);
+		} else {
+			assert_true(before.state == PLACE_AWAY || before.state == PLACE_SENT);
+			assert_true(after.epoch > before.epoch || before.state == PLACE_SENT);
+			assert_true(after.node < NODES);
+		}
+		assert_true(after.epoch >= before.epoch && after.epoch <= PLACE_EPOCH_MAX);
+		if (rng_chance(&rng, 50))
+			step_seat(places, vcpu, &rng);
+		if (rng_chance(&rng, 1) || after.epoch > PLACE_EPOCH_MAX - 8)
+			set_up(state); /* else one great lie would be the end of it */
+		places = &((struct pod *)*state)->node[1];
+	}
+	for (int verdict = PLACE_LIE; verdict <= PLACE_TAKEN; verdict++)
+		assert_true(seen[verdict] > 1000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -292,6 +376,7 @@ int main(void)
 		cmocka_unit_test_setup(test_lies, set_up),
 		cmocka_unit_test_setup(test_out_of_range, set_up),
 		cmocka_unit_test_setup(test_end_of_epochs, set_up),
+		cmocka_unit_test_setup(test_peers_that_say_anything, set_up),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
