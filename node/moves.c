@@ -36,7 +36,7 @@
 
 struct asked {
 	bool open;
-	uint16_t asker;
+	uint16_t to, asker;
 	uint64_t id;
 };
 
@@ -117,22 +117,27 @@ static void tell(struct node *node, uint16_t asker, uint64_t id, uint32_t vcpu,
 	node_send(node, asker, &msg);
 }
 
-/* To who has asked for this move, if anybody has. The vCPU's lock. */
-static void tell_asker(struct node *node, uint32_t vcpu, enum control_move_result result)
+/*
+ * To who has asked for a move, if anybody has. It went to `to`, which need not be what was asked
+ * for: the last wish counts. The vCPU's lock.
+ */
+static void tell_asker(struct node *node, uint32_t vcpu, uint16_t to,
+		       enum control_move_result result)
 {
 	struct asked *asked = &node->moves->asked[vcpu];
 	if (asked->open)
-		tell(node, asked->asker, asked->id, vcpu, result);
+		tell(node, asked->asker, asked->id, vcpu,
+		     to == asked->to ? result : CONTROL_MOVE_BUSY);
 	asked->open = false;
 }
 
 /* ---- the seat's thread ----------------------------------------------------------------------- */
 
-static int stay(struct node *node, uint32_t vcpu, int error)
+static int stay(struct node *node, uint32_t vcpu, uint16_t to, int error)
 {
 	moves_lock(node, vcpu);
 	startup_settle(node, vcpu);
-	tell_asker(node, vcpu, CONTROL_MOVE_NO);
+	tell_asker(node, vcpu, to, CONTROL_MOVE_NO);
 	moves_unlock(node, vcpu);
 	return error;
 }
@@ -142,7 +147,7 @@ int moves_leave(void *ctx, uint32_t vcpu, uint16_t to, int error)
 	struct node *node = ctx;
 	if (!error)
 		error = vcpu_place_leave(&node->places, vcpu, to);
-	return error ? stay(node, vcpu, error) : 0;
+	return error ? stay(node, vcpu, to, error) : 0;
 }
 
 int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment)
@@ -155,7 +160,7 @@ int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment)
 	int error = vcpu_image_encode(moment->state, image, sizeof(image), &size);
 	if (error) {
 		vcpu_place_stay(&node->places, vcpu);
-		return stay(node, vcpu, error);
+		return stay(node, vcpu, place.node, error);
 	}
 	msg.type = CONTROL_MOVE;
 	msg.move = (struct control_move){ .vcpu = (uint16_t)vcpu,
@@ -241,12 +246,14 @@ static const char *take_move(struct node *node, uint16_t src, const struct contr
 static const char *take_place(struct node *node, uint16_t src, const struct control_place *place)
 {
 	enum place_verdict verdict;
+	uint16_t to;
 	if (place->vcpu >= node->config->vcpu_count)
 		return NOT_SO;
 	moves_lock(node, place->vcpu);
+	to = vcpu_place_read(&node->places, place->vcpu).node;
 	verdict = vcpu_place_on_place(&node->places, place->vcpu, src, place->epoch);
 	if (verdict == PLACE_TAKEN)
-		tell_asker(node, place->vcpu, CONTROL_MOVE_DONE);
+		tell_asker(node, place->vcpu, to, CONTROL_MOVE_DONE);
 	if (verdict == PLACE_NEWS || verdict == PLACE_TAKEN)
 		guest_io_forward(node, place->vcpu);
 	moves_unlock(node, place->vcpu);
@@ -263,7 +270,7 @@ static const char *take_refused(struct node *node, uint16_t src,
 	moves_lock(node, refused->vcpu);
 	verdict = vcpu_place_on_refused(&node->places, refused->vcpu, src, refused->epoch);
 	if (verdict == PLACE_NEWS) {
-		tell_asker(node, refused->vcpu, CONTROL_MOVE_REFUSED);
+		tell_asker(node, refused->vcpu, src, CONTROL_MOVE_REFUSED);
 		vcpu_take_back(vcpu);
 	}
 	moves_unlock(node, refused->vcpu);
@@ -292,7 +299,7 @@ static void take_ask(struct node *node, const struct control_move_ask *ask)
 		} else if (asked->open) {
 			tell(node, ask->asker, ask->id, ask->vcpu, CONTROL_MOVE_BUSY);
 		} else {
-			*asked = (struct asked){ true, ask->asker, ask->id };
+			*asked = (struct asked){ true, ask->to, ask->asker, ask->id };
 			vcpu_leave(node_vcpu(node, ask->vcpu), ask->to);
 		}
 		break;
