@@ -157,7 +157,7 @@ struct engine_ops {
 	/*
 	 * First finishes the instruction of the last exit with its answer. state->lapic and
 	 * run_state it leaves alone: they are the caller's. -EAGAIN: that instruction has another
-	 * question: run on, and save after that exit.
+	 * question, or is not at its end: run on, and save after the next exit, which a kick brings.
 	 */
 	int (*vcpu_save)(struct engine_vcpu *vcpu, struct vcpu_state *state);
 	/*

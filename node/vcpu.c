@@ -497,10 +497,20 @@ static int resync_tsc(struct vcpu *vcpu)
 	return atomic_exchange(&vcpu->resync, false) ? take_tsc(vcpu) : 0;
 }
 
-/* -EAGAIN: the engine is in the middle of an instruction; run on, and come again. */
+/* -EAGAIN: the engine is in the middle of an instruction; run on, and come again: by the kick, soon. */
+static int save_state(struct vcpu *vcpu)
+{
+	const struct vcpu_config *config = &vcpu->config;
+	int error = config->engine_ops->vcpu_save(vcpu->engine_vcpu, &vcpu->state);
+
+	if (error == -EAGAIN)
+		config->engine_ops->vcpu_kick(vcpu->engine_vcpu);
+	return error;
+}
+
 static int handle_init(struct vcpu *vcpu)
 {
-	int error = vcpu->config.engine_ops->vcpu_save(vcpu->engine_vcpu, &vcpu->state);
+	int error = save_state(vcpu);
 
 	if (error)
 		return error;
@@ -688,7 +698,7 @@ static void disarm_timer(struct vcpu *vcpu)
 
 /*
  * To leave is a wish: where it cannot be, the vCPU runs on. While the engine is in the middle of an
- * instruction the wish waits for the next exit, and the kick sees to it that there is one soon.
+ * instruction the wish waits for the next exit.
  */
 static void leave(struct vcpu *vcpu)
 {
@@ -698,11 +708,9 @@ static void leave(struct vcpu *vcpu)
 	int error;
 
 	sync_tpr(vcpu);
-	error = config->engine_ops->vcpu_save(vcpu->engine_vcpu, &vcpu->state);
-	if (error == -EAGAIN) {
-		config->engine_ops->vcpu_kick(vcpu->engine_vcpu);
+	error = save_state(vcpu);
+	if (error == -EAGAIN)
 		return;
-	}
 	vcpu->leaving_to = NODE_NONE;
 	if (config->ops->leave(config->ctx, config->number, to, error))
 		return;

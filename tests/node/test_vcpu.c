@@ -744,6 +744,11 @@ static void test_start_up(void **state)
 	vcpu_post(fixture.vcpu[1], INTERRUPT_SIPI, 0x22, false);
 	EVENTUALLY(is_in(1, VCPU_IN_GUEST));
 	assert_int_equal(v->loaded.segment[SEG_CS].base, 0x22000);
+	/* in the middle of an instruction whose end brings no exit: soon all the same */
+	v->save_again = 1;
+	vcpu_post(fixture.vcpu[1], INTERRUPT_INIT, 0, false);
+	EVENTUALLY(is_in(1, VCPU_SLEEPING));
+	assert_int_equal(v->save_again, 0);
 	finish();
 }
 
