@@ -123,9 +123,10 @@ static void take_seat(struct engine *engine, struct engine_vcpu *vcpu, uint32_t 
 	uint8_t *fault_pages = vcpu->fault_pages;
 	void *stack = vcpu->signal_stack;
 
-	soft_tlb_flush(vcpu, true);
+	/* Jumps first: who pauses now may flush them, too, but must meet none that falls asleep. */
 	for (int view = 0; view < VIEW_COUNT; view++)
 		soft_jump_flush(vcpu, (enum soft_view)view);
+	soft_tlb_flush(vcpu, true);
 	memset(vcpu, 0, offsetof(struct engine_vcpu, jump));
 	vcpu->insns = insns;
 	vcpu->decoded = decoded;

@@ -116,11 +116,18 @@ static void test_gives_back_few(void **state)
 
 static const uint8_t code[4];
 
-static void fetch(uint64_t linear, uint64_t host)
+static void fetch_level(uint64_t linear, uint64_t host, uint8_t level)
 {
-	struct soft_tlb_page page = { .host = (uint8_t *)(uintptr_t)host, .readable = true };
+	struct soft_tlb_page page = { .host = (uint8_t *)(uintptr_t)host,
+				      .readable = true,
+				      .level = level };
 
 	soft_tlb_enter(vcpu, VIEW_USER, linear, ACCESS_FETCH, &page);
+}
+
+static void fetch(uint64_t linear, uint64_t host)
+{
+	fetch_level(linear, host, 0);
 }
 
 /* The places at which translated code looks, and the stub: they compare the address alone. */
@@ -225,6 +232,23 @@ static void test_jumps_moved(void **state)
 	assert_true(leads_to(RIP, NULL));
 }
 
+/* INVLPG of any address of a large page forgets all of it: jumps into other pieces, too. */
+static void test_jumps_large(void **state)
+{
+	(void)state;
+	fetch_level(RIP, 0x100000, 1);
+	soft_jump_remember(vcpu, RIP, &code[0]);
+	soft_tlb_flush_page(vcpu, 0x600000); /* the next one */
+	assert_true(leads_to(RIP, &code[0]));
+	soft_tlb_flush_page(vcpu, 0x400000);
+	assert_true(leads_to(RIP, NULL));
+	fetch_level(RIP, 0x300000, 1);
+	assert_true(leads_to(RIP, NULL));
+	soft_jump_remember(vcpu, RIP, &code[0]);
+	soft_tlb_flush_page(vcpu, 0x5ff000);
+	assert_true(leads_to(RIP, NULL));
+}
+
 /* The code is no more. */
 static void test_jumps_flushed(void **state)
 {
@@ -254,6 +278,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_jumps_empty, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_sleep, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_moved, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_jumps_large, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_flushed, set_up, tear_down),
 	};
 

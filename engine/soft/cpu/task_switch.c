@@ -13,7 +13,7 @@
  *
  * The first four are one step; a signal that breaks it off before it commits lets it start anew. The
  * last one may wait for pages, too, and cannot go back any more: so vcpu->task says that it is due,
- * and each turn of the loop begins with it until it is through. A vCPU cannot be saved before.
+ * and each turn of the loop, and saving the vCPU, begins with it until it is through.
  *
  * Where the manuals leave it open: segments are loaded in the order LDTR, CS, SS, ES, DS, FS, GS;
  * until SS is loaded the level is 3, so that an exception gets a stack from the new TSS; general

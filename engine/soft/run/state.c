@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/soft/cache/pause.h"
 #include "engine/soft/cpu/extended.h"
 #include "engine/soft/cpu/mode.h"
 #include "engine/soft/insn/decode.h"
@@ -110,8 +111,12 @@ int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 	if (state->segment[SEG_SS].unusable && (state->efer & EFER_LMA))
 		vcpu->cpl = state->segment[SEG_CS].selector & 3;
 	load_extended(vcpu, state);
+	/* Whoever has paused the other vCPUs may change their tables, too: not at the same time. */
+	atomic_store(&vcpu->in_run, 1);
+	soft_safe_point(vcpu);
 	soft_tlb_flush(vcpu, true);
 	soft_set_rflags(vcpu, state->rflags);
+	atomic_store(&vcpu->in_run, 0);
 	return 0;
 }
 
@@ -123,8 +128,6 @@ int soft_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 
 	if (err)
 		return err;
-	if (vcpu->task.due)
-		return -EAGAIN;
 	*state = vcpu->state;
 	state->lapic = lapic;
 	state->run_state = run_state;
@@ -132,7 +135,8 @@ int soft_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 	state->rip = vcpu->rip;
 	state->rflags = soft_rflags(vcpu);
 	state->interrupt_shadow = vcpu->shadow;
-	if (vcpu->debug_pending) {
+	/* Behind an exception that waits it would be lost; but rather it than that. */
+	if (vcpu->debug_pending && !state->exception_pending) {
 		state->exception_pending = 1;
 		state->exception_vector = VECTOR_DB;
 		state->exception_has_error_code = 0;

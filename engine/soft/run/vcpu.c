@@ -219,7 +219,19 @@ int soft_vcpu_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
 	return 0;
 }
 
-/* Only the open instruction; false: a kick came in between. */
+/*
+ * The open instruction, and the segments of a task that it has led to, or an event. They are not
+ * left to the run that follows: if that is kicked, so that the vCPU can be saved, it never comes to
+ * them.
+ */
+static int finish(struct engine_vcpu *vcpu)
+{
+	int err = vcpu->open != OPEN_NONE ? finish_open(vcpu) : SOFT_OK;
+
+	return !err && vcpu->task.due ? soft_task_settle(vcpu) : err;
+}
+
+/* Only that. SOFT_AGAIN: a kick came in between. */
 static int finish_loop(struct engine_vcpu *vcpu)
 {
 	if (setjmp(vcpu->abandon)) {
@@ -227,7 +239,7 @@ static int finish_loop(struct engine_vcpu *vcpu)
 		settle_abandoned(vcpu);
 		return SOFT_AGAIN;
 	}
-	return finish_open(vcpu);
+	return finish(vcpu);
 }
 
 int soft_vcpu_finish_exit(struct engine_vcpu *vcpu)
@@ -237,7 +249,7 @@ int soft_vcpu_finish_exit(struct engine_vcpu *vcpu)
 	if (vcpu->has_stashed)
 		return -EAGAIN;
 	take_answer(vcpu);
-	if (vcpu->open == OPEN_NONE)
+	if (vcpu->open == OPEN_NONE && !vcpu->task.due)
 		return 0;
 	begin(vcpu);
 	/* A kick that has come before must not break this off: it is for the run that follows. */

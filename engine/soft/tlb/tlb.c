@@ -18,6 +18,7 @@
 #include "engine/soft/tlb/jumps.h"
 
 #define LARGE_SHIFT 21
+#define LARGE_PAGES (1u << (LARGE_SHIFT - PAGE_SHIFT))
 #define GROUPS_KEPT (TLB_ENTRIES / TLB_GROUP / 8)
 #define WORDS_KEPT  (TLB_USED_WORDS / 2)
 
@@ -106,6 +107,16 @@ static bool was_fetched(const struct engine_vcpu *vcpu, uint64_t linear)
 	uint64_t hash = fetched_hash(linear);
 
 	return vcpu->fetched[hash / 64] & BIT64(hash % 64);
+}
+
+static bool any_was_fetched(const struct engine_vcpu *vcpu, uint64_t linear)
+{
+	uint64_t first = linear >> LARGE_SHIFT << LARGE_SHIFT;
+
+	for (uint64_t i = 0; i < LARGE_PAGES; i++)
+		if (was_fetched(vcpu, first + i * PAGE_BYTES))
+			return true;
+	return false;
 }
 
 static uint64_t tag_of(const struct soft_tlb *tlb, enum soft_access access, uint64_t index)
@@ -246,7 +257,7 @@ static void flush_large_page(struct engine_vcpu *vcpu, uint64_t linear)
 	uint64_t first = index_of(linear >> LARGE_SHIFT << LARGE_SHIFT);
 
 	for (int view = 0; view < VIEW_COUNT; view++) {
-		for (uint64_t i = first; i < first + (1u << (LARGE_SHIFT - PAGE_SHIFT)); i++) {
+		for (uint64_t i = first; i < first + LARGE_PAGES; i++) {
 			uint64_t group = i / TLB_GROUP;
 
 			if (vcpu->tlb_used[view].word[group / 64] >> group % 64 & 1)
@@ -258,13 +269,16 @@ static void flush_large_page(struct engine_vcpu *vcpu, uint64_t linear)
 void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear)
 {
 	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1);
+	bool fetched = was_fetched(vcpu, linear);
 
 	if (vcpu->huge_seen) {
 		soft_tlb_flush(vcpu, true);
 		return;
 	}
-	if (may_be_large(vcpu, linear))
+	if (may_be_large(vcpu, linear)) {
+		fetched = any_was_fetched(vcpu, linear);
 		flush_large_page(vcpu, linear);
+	}
 	for (int view = 0; view < VIEW_COUNT; view++) {
 		const struct soft_tlb *tlb = &vcpu->tlb[view];
 		uint64_t index = index_of(linear);
@@ -273,7 +287,7 @@ void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear)
 			clear_entry(vcpu, view, index);
 	}
 	/* Its entry may have been replaced while the jumps into the page are still known. */
-	for (int view = 0; was_fetched(vcpu, linear) && view < VIEW_COUNT; view++)
+	for (int view = 0; fetched && view < VIEW_COUNT; view++)
 		soft_jump_sleep(vcpu, (enum soft_view)view);
 }
 

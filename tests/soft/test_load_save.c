@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a node does with a vCPU between runs, where it meets what the engine is in the middle of: a
+ * task switch of which the segments are still to be loaded, and a pause.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "engine/soft/cache/pause.h"
+#include "engine/soft/vcpu.h"
+#include "tests/engine/rig.h"
+
+/* Into another task, by a pointer that a device has. */
+__asm__(".pushsection .rodata\n"
+	".code16\n"
+	"guest_task:\n"
+	"	xor	%ax, %ax\n"
+	"	mov	%ax, %ds\n"
+	"	lgdtl	9f - guest_task + 0x1000\n"
+	"	mov	$0x11, %eax\n"
+	"	mov	%eax, %cr0\n"
+	"	ljmpl	$8, $(1f - guest_task + 0x1000)\n"
+	".code32\n"
+	"1:	mov	$16, %eax\n"
+	"	mov	%eax, %ds\n"
+	"	mov	%eax, %ss\n"
+	"	mov	%eax, 0x31050\n" /* ss, of the new TSS */
+	"	mov	%eax, 0x31054\n" /* ds */
+	"	movl	$8, 0x3104c\n"	 /* cs */
+	"	movl	$2, 0x31024\n"	 /* eflags */
+	"	movl	$(2f - guest_task + 0x1000), 0x31020\n"
+	"	mov	$24, %eax\n"
+	"	ltr	%ax\n"
+	"	ljmp	*0xfed00000\n"
+	"2:	mov	$0x99, %eax\n"
+	"	out	%eax, $0x10\n"
+	"	hlt\n"
+	"	.balign	8\n"
+	"8:	.quad	0, 0x00cf9b000000ffff, 0x00cf93000000ffff\n"
+	"	.quad	0x0000890300000067, 0x0000890310000067\n"
+	"9:	.word	39\n"
+	"	.long	8b - guest_task + 0x1000\n"
+	"guest_task_end:\n"
+	".code64\n"
+	".popsection\n");
+
+/* As node/vcpu.c does when the vCPU is to leave: save, or kick it, run on, and come again. */
+static int save_some_time(struct rig *rig, struct vcpu_state *state)
+{
+	int err = -EAGAIN;
+
+	for (int i = 0; i < 10 && err == -EAGAIN; i++) {
+		err = rig_ops->vcpu_save(rig->vcpu[0], state);
+		if (err != -EAGAIN)
+			break;
+		rig_ops->vcpu_kick(rig->vcpu[0]);
+		assert_int_equal(rig_run(rig, 0), 0);
+		assert_int_equal(rig->exit[0].kind, EXIT_KICKED);
+	}
+	return err;
+}
+
+static void test_saved_in_task_switch(void **unused)
+{
+	extern const uint8_t guest_task[], guest_task_end[];
+	const struct guest guest = { guest_task, guest_task_end };
+	static const uint16_t selector = 32;
+	struct vcpu_state state;
+	struct rig rig;
+
+	(void)unused;
+	assert_int_equal(rig_open(&rig, NULL), 0);
+	assert_int_equal(rig_start(&rig, 0, guest, RIG_REAL), 0);
+	assert_int_equal(rig_expect(&rig, 0, EXIT_MMIO), 0);
+	memset(rig.exit[0].mmio.data, 0, 4);
+	assert_int_equal(rig_expect(&rig, 0, EXIT_MMIO), 0);
+	memcpy(rig.exit[0].mmio.data, &selector, 2);
+	vcpu_state_reset(&state, 0);
+	assert_int_equal(save_some_time(&rig, &state), 0);
+	assert_int_equal(state.segment[SEG_TR].selector, selector);
+	assert_int_equal(state.segment[SEG_CS].limit, 0xffffffff);
+	assert_int_equal(rig_ops->vcpu_load(rig.vcpu[0], &state), 0);
+	assert_int_equal(rig_run(&rig, 0), 0);
+	if (rig.exit[0].kind == EXIT_KICKED)
+		assert_int_equal(rig_run(&rig, 0), 0);
+	assert_int_equal(rig.exit[0].kind, EXIT_HLT);
+	assert_true(rig.out_count == 1 && rig.out[0] == 0x99);
+	rig_close(&rig);
+}
+
+struct loader {
+	struct rig *rig;
+	struct vcpu_state state;
+	_Atomic bool bound, loaded;
+};
+
+static void *load(void *arg)
+{
+	struct loader *loader = arg;
+	struct engine_vcpu *vcpu = loader->rig->vcpu[1];
+
+	assert_int_equal(rig_ops->vcpu_bind(vcpu), 0);
+	atomic_store(&loader->bound, true);
+	assert_int_equal(rig_ops->vcpu_load(vcpu, &loader->state), 0);
+	atomic_store(&loader->loaded, true);
+	return NULL;
+}
+
+/*
+ * Loading changes the vCPU's TLB and table of jumps, and so may who has paused the others. So it
+ * waits, as guest code does.
+ */
+static void test_loaded_while_paused(void **unused)
+{
+	struct loader loader = { 0 };
+	pthread_t thread;
+	struct rig rig;
+
+	(void)unused;
+	assert_int_equal(rig_open(&rig, NULL), 0);
+	for (uint32_t i = 0; i < 2; i++)
+		assert_int_equal(rig_ops->vcpu_create(rig.engine, i, &rig.vcpu[i]), 0);
+	loader.rig = &rig;
+	rig_state(&rig, 1, RIG_LONG, &loader.state);
+	soft_pause_others(rig.vcpu[0], UINT64_MAX);
+	assert_int_equal(pthread_create(&thread, NULL, load, &loader), 0);
+	while (!atomic_load(&loader.bound))
+		rig_sleep_ms(1);
+	rig_sleep_ms(50);
+	assert_false(atomic_load(&loader.loaded));
+	soft_resume_others(rig.vcpu[0]);
+	pthread_join(thread, NULL);
+	assert_true(atomic_load(&loader.loaded));
+	rig_close(&rig);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_saved_in_task_switch),
+		cmocka_unit_test(test_loaded_while_paused),
+	};
+	char why[256] = "";
+
+	rig_ops = &engine_soft;
+	if (rig_ops->probe(&rig_features, why, sizeof(why))) {
+		printf("probe: %s\n", why);
+		return 1;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
