@@ -496,8 +496,12 @@ gate_16:
 	TO_PROTECTED
 	TO_V86
 	fninit
-1:	fldl	%ds:0x100
+	movw	$0x37b, %ds:0x80	/* division by zero waits: else CPUs of AMD forget at each switch of the host's */
+	fldcw	%ds:0x80
+	fld1
+1:	fdivl	%ds:0x100
 	fnstenv	%ds:0x200
+	fnclex
 	movzwl	%ds:0x206, %eax
 	REPORT_86 %eax
 	WANT	(1b - image_start + SYS_IMAGE) & 0xffff

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a node does with a vCPU between runs, where it meets what the engine is in the middle of: a
- * task switch of which the segments are still to be loaded, and a pause.
+ * task switch of which the segments are still to be loaded, a pause, an XRSTOR that a kick breaks
+ * off, a store of x87's that starts anew with the device's answer.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -94,6 +95,12 @@ static void test_saved_in_task_switch(void **unused)
 	rig_close(&rig);
 }
 
+struct kicker {
+	struct rig *rig;
+	uint32_t spins;
+	_Atomic bool stop;
+};
+
 struct loader {
 	struct rig *rig;
 	struct vcpu_state state;
@@ -140,11 +147,130 @@ static void test_loaded_while_paused(void **unused)
 	rig_close(&rig);
 }
 
+/* 32-bit code has no XMM8, so what its XRSTOR finds there in memory is nothing to it. */
+#define IMAGE	      0x8000u
+#define XMM8	      288u
+#define KICKS	      20000u
+#define KICKS_SECONDS 1u
+
+static void start_restoring(struct rig *rig)
+{
+	static const uint8_t code[] = { 0x0f, 0xae, 0x2e, 0xeb, 0xfb }; /* xrstor (%esi); jmp . */
+	const struct guest guest = { code, code + sizeof(code) };
+	struct vcpu_state state;
+
+	assert_int_equal(rig_start(rig, 0, guest, RIG_REAL), 0);
+	rig_state(rig, 0, RIG_REAL, &state);
+	for (int i = SEG_ES; i <= SEG_GS; i++)
+		state.segment[i] = (struct vcpu_segment_state){
+			.limit = 0xffffffff,
+			.selector = i == SEG_CS ? 8 : 16,
+			.attributes = i == SEG_CS ? 0xc09b : 0xc093,
+		};
+	state.cr0 = 0x33;
+	state.cr4 = 0x40600; /* OSXSAVE, OSXMMEXCPT, OSFXSR */
+	state.xcr0 = 3;
+	state.gpr[GPR_RAX] = 3;
+	state.gpr[GPR_RSI] = IMAGE;
+	state.xsave[512] = 2;
+	memset(state.xsave + XMM8, 0x11, 16);
+	memset(rig->memory + IMAGE + XMM8, 0x77, 16);
+	rig->memory[IMAGE + 25] = 0x1f; /* MXCSR */
+	rig->memory[IMAGE + 512] = 2;
+	assert_int_equal(rig_ops->vcpu_load(rig->vcpu[0], &state), 0);
+}
+
+static void *kick(void *arg)
+{
+	struct kicker *kicker = arg;
+
+	while (!atomic_load(&kicker->stop)) {
+		for (uint32_t i = 0; i < kicker->spins; i++)
+			__builtin_ia32_pause();
+		kicker->spins = kicker->spins * 29 % 1999;
+		rig_ops->vcpu_kick(kicker->rig->vcpu[0]);
+	}
+	return NULL;
+}
+
+static void test_kicked_in_restore(void **unused)
+{
+	struct rig rig;
+	struct kicker kicker = { .rig = &rig, .spins = 1 };
+	uint64_t end_ns = rig_now_ns() + KICKS_SECONDS * 1000000000ull;
+	uint8_t wanted[16];
+	struct vcpu_state state;
+	pthread_t thread;
+
+	(void)unused;
+	memset(wanted, 0x11, sizeof(wanted));
+	assert_int_equal(rig_open(&rig, NULL), 0);
+	start_restoring(&rig);
+	assert_int_equal(pthread_create(&thread, NULL, kick, &kicker), 0);
+	for (uint32_t i = 0; i < KICKS && rig_now_ns() < end_ns; i++) {
+		assert_int_equal(rig_run(&rig, 0), 0);
+		assert_int_equal(rig.exit[0].kind, EXIT_KICKED);
+		vcpu_state_reset(&state, 0);
+		assert_int_equal(rig_ops->vcpu_save(rig.vcpu[0], &state), 0);
+		assert_memory_equal(state.xsave + XMM8, wanted, sizeof(wanted));
+	}
+	atomic_store(&kicker.stop, true);
+	pthread_join(thread, NULL);
+	rig_close(&rig);
+}
+
+/* 2 and 1 go to a device, and 3 is left. */
+__asm__(".pushsection .rodata\n"
+	"guest_pops:\n"
+	"	mov	$0xfed00000, %ebx\n"
+	"	mov	$0x80000, %ecx\n"
+	"	movl	$3, (%rcx)\n"
+	"	movl	$2, 4(%rcx)\n"
+	"	fninit\n"
+	"	fildl	(%rcx)\n"
+	"	fld1\n"
+	"	fildl	4(%rcx)\n"
+	"	fistpll	(%rbx)\n"
+	"	fistpl	4094(%rbx)\n" /* across two pages */
+	"	fistpl	(%rcx)\n"
+	"	mov	(%rcx), %eax\n"
+	"	out	%eax, $0x10\n"
+	"	hlt\n"
+	"guest_pops_end:\n"
+	".popsection\n");
+
+static void test_pops_once(void **unused)
+{
+	extern const uint8_t guest_pops[], guest_pops_end[];
+	const struct guest guest = { guest_pops, guest_pops_end };
+	static uint8_t device[2 * PAGE_BYTES];
+	uint64_t first;
+	uint32_t second;
+	struct rig rig;
+
+	(void)unused;
+	assert_int_equal(rig_open(&rig, NULL), 0);
+	assert_int_equal(rig_start(&rig, 0, guest, RIG_LONG), 0);
+	while (rig_run(&rig, 0) == 0 && rig.exit[0].kind == EXIT_MMIO) {
+		assert_true(rig.exit[0].mmio.write);
+		memcpy(device + (rig.exit[0].mmio.gpa - 0xfed00000), rig.exit[0].mmio.data,
+		       rig.exit[0].mmio.size);
+	}
+	assert_int_equal(rig.exit[0].kind, EXIT_HLT);
+	memcpy(&first, device, sizeof(first));
+	memcpy(&second, device + 4094, sizeof(second));
+	assert_true(first == 2 && second == 1);
+	assert_true(rig.out_count == 1 && rig.out[0] == 3);
+	rig_close(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_saved_in_task_switch),
 		cmocka_unit_test(test_loaded_while_paused),
+		cmocka_unit_test(test_kicked_in_restore),
+		cmocka_unit_test(test_pops_once),
 	};
 	char why[256] = "";
 

@@ -4,7 +4,8 @@
  * flags, extended state) has its own place while the vCPU runs.
  *
  * The extended state that this engine offers (x87, SSE, AVX) lies in both layouts at the same
- * offsets.
+ * offsets. Outside long mode x87's instruction pointer has 32 bits, and its CS above them, as in
+ * FXSAVE's image.
  */
 #include "engine/soft/vcpu.h"
 
@@ -42,6 +43,10 @@ static void load_extended(struct engine_vcpu *vcpu, const struct vcpu_state *sta
 	memcpy(&vcpu->x87.rip, state->xsave + XSAVE_POINTERS + 2, 8);
 	memcpy(&vcpu->x87.data, state->xsave + XSAVE_POINTERS + 10, 8);
 	memset(vcpu->xsave + XSAVE_POINTERS, 0, 18);
+	if (state->efer & EFER_LMA)
+		return;
+	vcpu->x87.cs = (uint16_t)(vcpu->x87.rip >> 32);
+	vcpu->x87.rip = (uint32_t)vcpu->x87.rip;
 }
 
 static void save_extended(struct engine_vcpu *vcpu, struct vcpu_state *state)
@@ -54,10 +59,12 @@ static void save_extended(struct engine_vcpu *vcpu, struct vcpu_state *state)
 	memcpy(state->xsave, vcpu->xsave, XSAVE_HEADER);
 	memset(state->xsave + 28, 0, 4);
 	if (used & 1) {
-		uint64_t data = soft_x87_data(vcpu);
+		uint64_t data = soft_x87_data(vcpu), rip = vcpu->x87.rip;
 
+		if (!soft_long_mode(vcpu))
+			rip = (uint32_t)rip | (uint64_t)vcpu->x87.cs << 32;
 		memcpy(state->xsave + XSAVE_POINTERS, &vcpu->x87.opcode, 2);
-		memcpy(state->xsave + XSAVE_POINTERS + 2, &vcpu->x87.rip, 8);
+		memcpy(state->xsave + XSAVE_POINTERS + 2, &rip, 8);
 		memcpy(state->xsave + XSAVE_POINTERS + 10, &data, 8);
 	}
 	memset(state->xsave + 416, 0, 96);

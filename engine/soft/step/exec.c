@@ -143,10 +143,35 @@ static int64_t bit_distance(const struct engine_vcpu *vcpu, const struct soft_in
 	return (number >> (bytes == 8 ? 6 : bytes == 4 ? 5 : 4)) * (int64_t)bytes;
 }
 
+#define X87_BYTES 576u /* of an XSAVE image: x87, SSE, the header */
+
 struct undo {
 	uint64_t gpr[GPR_COUNT];
 	uint64_t flags;
+	bool x87; /* the image counts: a store of x87's may pop what it has stored */
+	uint8_t image[X87_BYTES];
 };
+
+static void begin_undo(struct engine_vcpu *vcpu, const struct soft_insn *insn, struct undo *undo)
+{
+	soft_copy(undo->gpr, vcpu->gpr, sizeof(undo->gpr));
+	undo->flags = vcpu->flags;
+	undo->x87 = insn->memory_write && insn->z.meta.category == ZYDIS_CATEGORY_X87_ALU;
+	if (!undo->x87)
+		return;
+	soft_fpu_release(vcpu);
+	soft_copy(undo->image, vcpu->xsave, X87_BYTES);
+}
+
+static void undo_all(struct engine_vcpu *vcpu, const struct undo *undo)
+{
+	soft_copy(vcpu->gpr, undo->gpr, sizeof(undo->gpr));
+	vcpu->flags = undo->flags;
+	if (!undo->x87)
+		return;
+	soft_fpu_release(vcpu);
+	soft_copy(vcpu->xsave, undo->image, X87_BYTES);
+}
 
 #define IMAGE_XMM8	 288u /* XMM8 to XMM15 in FXSAVE's image */
 #define IMAGE_HIGH_BYTES 128u
@@ -217,8 +242,7 @@ static int execute_on_copy(struct engine_vcpu *vcpu, const struct soft_insn *ins
 		err = soft_read(vcpu, vcpu->view, linear, copy, bytes);
 	if (err)
 		return err;
-	soft_copy(undo.gpr, vcpu->gpr, sizeof(undo.gpr));
-	undo.flags = vcpu->flags;
+	begin_undo(vcpu, insn, &undo);
 	vcpu->committing = true;
 	begin_image(vcpu, insn, copy, high);
 	err = execute_here(vcpu, insn, copy - distance);
@@ -226,10 +250,8 @@ static int execute_on_copy(struct engine_vcpu *vcpu, const struct soft_insn *ins
 		finish_image(vcpu, insn, copy, high);
 	if (!err && insn->memory_write)
 		err = soft_write(vcpu, vcpu->view, linear, copy, bytes);
-	if (err) {
-		soft_copy(vcpu->gpr, undo.gpr, sizeof(undo.gpr));
-		vcpu->flags = undo.flags;
-	}
+	if (err)
+		undo_all(vcpu, &undo);
 	vcpu->committing = false;
 	return err;
 }

@@ -159,17 +159,12 @@ static int save(struct engine_vcpu *vcpu, const struct soft_step *step, uint64_t
 	return write_parts(vcpu, linear, parts, is_compacted(step));
 }
 
-static int restore(struct engine_vcpu *vcpu, const struct soft_step *step, uint64_t linear,
-		   uint64_t parts)
+/* Not to be broken off once it is executed: it would find its own work where the old state was. */
+static int execute_restore(struct engine_vcpu *vcpu, const struct soft_step *step, uint64_t parts)
 {
 	uint8_t high[2 * HIGH_BYTES];
-	int err = soft_read(vcpu, vcpu->view, linear, vcpu->bounce, LEGACY_BYTES);
+	int err;
 
-	if (!err && (parts & vcpu->bounce[HEADER] & 4))
-		err = soft_read(vcpu, vcpu->view, linear + LEGACY_BYTES,
-				vcpu->bounce + LEGACY_BYTES, AVX_BYTES - LEGACY_BYTES);
-	if (err)
-		return err;
 	soft_copy(high, vcpu->xsave + XMM8, HIGH_BYTES);
 	soft_copy(high + HIGH_BYTES, vcpu->xsave + YMMH8, HIGH_BYTES);
 	soft_x87_expect_load(vcpu, parts & 1);
@@ -188,6 +183,22 @@ static int restore(struct engine_vcpu *vcpu, const struct soft_step *step, uint6
 	soft_copy(vcpu->xsave + YMMH8, high + HIGH_BYTES, HIGH_BYTES);
 	vcpu->xsave[HEADER] |= vcpu->state.xcr0 & 6;
 	return SOFT_OK;
+}
+
+static int restore(struct engine_vcpu *vcpu, const struct soft_step *step, uint64_t linear,
+		   uint64_t parts)
+{
+	int err = soft_read(vcpu, vcpu->view, linear, vcpu->bounce, LEGACY_BYTES);
+
+	if (!err && (parts & vcpu->bounce[HEADER] & 4))
+		err = soft_read(vcpu, vcpu->view, linear + LEGACY_BYTES,
+				vcpu->bounce + LEGACY_BYTES, AVX_BYTES - LEGACY_BYTES);
+	if (err)
+		return err;
+	vcpu->committing = true;
+	err = execute_restore(vcpu, step, parts);
+	vcpu->committing = false;
+	return err;
 }
 
 /*
