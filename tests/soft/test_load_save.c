@@ -2,7 +2,7 @@
 /*
  * What a node does with a vCPU between runs, where it meets what the engine is in the middle of: a
  * task switch of which the segments are still to be loaded, a pause, an XRSTOR that a kick breaks
- * off, a store of x87's that starts anew with the device's answer.
+ * off, a store of x87's that starts anew with the device's answer, a string instruction on a device.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -264,6 +264,33 @@ static void test_pops_once(void **unused)
 	rig_close(&rig);
 }
 
+/* Who is to leave in the middle of REP STOS to a device does not have to wait for its end. */
+static void test_saved_in_string(void **unused)
+{
+	/* mov $0xfed00000, %edi; mov $1000, %ecx; rep stosb; rep cmpsb; hlt */
+	static const uint8_t code[] = { 0xbf, 0,    0,	  0xd0, 0xfe, 0xb9, 0xe8, 3,	0,   0,
+					0xf3, 0xaa, 0xb1, 100,	0x89, 0xfe, 0xf3, 0xa6, 0xf4 };
+	const struct guest guest = { code, code + sizeof(code) };
+	struct vcpu_state state;
+	struct rig rig;
+	uint32_t saved = 0;
+
+	(void)unused;
+	assert_int_equal(rig_open(&rig, NULL), 0);
+	assert_int_equal(rig_start(&rig, 0, guest, RIG_LONG), 0);
+	while (rig_run(&rig, 0) == 0 && rig.exit[0].kind == EXIT_MMIO) {
+		vcpu_state_reset(&state, 0);
+		if (!rig.exit[0].mmio.write)
+			memset(rig.exit[0].mmio.data, 0, rig.exit[0].mmio.size);
+		saved += rig_ops->vcpu_save(rig.vcpu[0], &state) == 0;
+		if (saved == 1)
+			assert_int_equal(state.gpr[GPR_RCX], 999);
+	}
+	assert_int_equal(rig.exit[0].kind, EXIT_HLT);
+	assert_int_equal(saved, 1100); /* of an item's two reads there is no middle to save */
+	rig_close(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -271,6 +298,7 @@ int main(void)
 		cmocka_unit_test(test_loaded_while_paused),
 		cmocka_unit_test(test_kicked_in_restore),
 		cmocka_unit_test(test_pops_once),
+		cmocka_unit_test(test_saved_in_string),
 	};
 	char why[256] = "";
 

@@ -119,12 +119,17 @@ static uint64_t chunk_of(const struct engine_vcpu *vcpu, const struct string *s)
 	return s->count < ITEMS_MAX ? s->count : ITEMS_MAX;
 }
 
+/*
+ * Not behind a device: its answer may have been waited for by who wants to save the vCPU, for whom
+ * the next question would be one more to wait for.
+ */
 static int in_chunks(struct engine_vcpu *vcpu, struct soft_step *step, soft_handler *chunk)
 {
 	int err = chunk(vcpu, step);
 
 	for (int i = 0; i < CHUNKS_MAX && !err && step->jumped; i++) {
-		if (vcpu->slow || atomic_load_explicit(&vcpu->stop, memory_order_relaxed))
+		if (vcpu->slow || vcpu->device_seen ||
+		    atomic_load_explicit(&vcpu->stop, memory_order_relaxed))
 			break;
 		step->jumped = false;
 		vcpu->device_count = vcpu->device_seen = 0;
@@ -310,9 +315,10 @@ static int compare_items(struct engine_vcpu *vcpu, struct soft_step *step, bool 
 {
 	struct string s = describe(vcpu, step);
 	uint64_t done = 0, from, to, left, right;
+	bool device = false; /* as in_chunks() */
 	int err = SOFT_OK;
 
-	while (done < s.count && done < (soft_traced(vcpu) ? 1 : 64)) {
+	while (done < s.count && done < (soft_traced(vcpu) ? 1 : 64) && !device) {
 		left = right = 0;
 		if (scan)
 			left = vcpu->gpr[GPR_RAX] & soft_mask(s.item);
@@ -336,6 +342,7 @@ static int compare_items(struct engine_vcpu *vcpu, struct soft_step *step, bool 
 			step->jumped = false;
 			return SOFT_OK;
 		}
+		device = vcpu->device_seen;
 		vcpu->device_count = vcpu->device_seen = 0;
 	}
 	if (done == 0 && !err)
