@@ -1,0 +1,513 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Placement: its life, and what moves do to it. The idea is in the header; docs/placement.md.
+ *
+ * All times are integers in ns; times that go back count as no time. Tables are by vCPU and node
+ * and are allocated once.
+ */
+#include "core/placement.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/placement_state.h"
+
+#define CARRY_VERSION	  1
+#define STAYS_MAX	  (16u * 127)
+#define MOVES_MAX	  (64u * 1024)
+#define SPREAD_FAILED_MAX 6u
+#define REFUSED_NS	  20000000u
+
+static const char *const policy_name[PLACEMENT_POLICIES] = {
+	[PLACEMENT_PAGES] = "pages",	 [PLACEMENT_VCPUS] = "vcpus",	[PLACEMENT_BASE] = "base",
+	[PLACEMENT_LEARNED] = "learned", [PLACEMENT_PINNED] = "pinned",
+};
+
+static const char *const why_text[PLACEMENT_WHYS] = {
+	[PLACEMENT_WHY_CREDIT] = "its stalls have not yet cost what a move costs",
+	[PLACEMENT_WHY_POLICY] = "the policy moves nothing",
+	[PLACEMENT_WHY_PIN] = "it is pinned",
+	[PLACEMENT_WHY_DWELL] = "it has only just come",
+	[PLACEMENT_WHY_RATE] = "it has moved too often of late",
+	[PLACEMENT_WHY_CROWDED] = "it would wait for a core there",
+	[PLACEMENT_WHY_REFUSED] = "that node does not take it",
+	[PLACEMENT_WHY_PAID] = "its stalls have cost as much as the base rule allows",
+	[PLACEMENT_WHY_EAGER] = "a move is expected to pay, so early",
+	[PLACEMENT_WHY_ALWAYS] = "the policy goes to every page",
+	[PLACEMENT_WHY_GATHER] = "it is idle, and joins the others",
+	[PLACEMENT_WHY_SPREAD] = "there is a free core there and none here",
+};
+
+const char *placement_policy_name(enum placement_policy policy)
+{
+	return (unsigned int)policy < PLACEMENT_POLICIES ? policy_name[policy] : "?";
+}
+
+int placement_policy_parse(const char *name, enum placement_policy *ret_policy)
+{
+	for (int i = 0; i < PLACEMENT_POLICIES; i++) {
+		if (strcmp(name, policy_name[i]) == 0) {
+			*ret_policy = (enum placement_policy)i;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+const char *placement_why_text(enum placement_why why)
+{
+	return (unsigned int)why < PLACEMENT_WHYS ? why_text[why] : "?";
+}
+
+static uint64_t move_bounded(uint64_t ns)
+{
+	if (ns < PLACEMENT_MOVE_NS_MIN)
+		return PLACEMENT_MOVE_NS_MIN;
+	return ns < PLACEMENT_MOVE_NS_MAX ? ns : PLACEMENT_MOVE_NS_MAX;
+}
+
+int placement_create(const struct placement_config *config, struct placement **ret_placement)
+{
+	struct placement *p;
+
+	if (config->node_count == 0 || config->node_count > NODES_MAX ||
+	    config->self >= config->node_count || config->gather_node >= config->node_count ||
+	    config->vcpu_count == 0 || config->vcpu_count > VCPUS_MAX ||
+	    (unsigned int)config->policy >= PLACEMENT_POLICIES)
+		return -EINVAL;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	p->config = *config;
+	p->load = calloc(config->node_count, sizeof(*p->load));
+	p->wire_ns = calloc(config->node_count, sizeof(*p->wire_ns));
+	p->vcpu = calloc(config->vcpu_count, sizeof(*p->vcpu));
+	p->share = calloc((size_t)config->vcpu_count * config->node_count, sizeof(*p->share));
+	if (!p->load || !p->wire_ns || !p->vcpu || !p->share) {
+		placement_destroy(p);
+		return -ENOMEM;
+	}
+	for (uint16_t i = 0; i < config->node_count; i++) {
+		p->load[i].cores = 1; /* until it says */
+		p->wire_ns[i] = move_bounded(config->move_ns);
+	}
+	for (uint32_t i = 0; i < config->vcpu_count; i++) {
+		p->vcpu[i].node = p->vcpu[i].left_node = p->vcpu[i].refused_node = NODE_NONE;
+		p->vcpu[i].spread_from = NODE_NONE;
+		p->vcpu[i].share = &p->share[(size_t)i * config->node_count];
+	}
+	p->refault_ns = config->refault_ns < REFAULT_MOVES * p->wire_ns[0]
+				? config->refault_ns
+				: REFAULT_MOVES * p->wire_ns[0];
+	placement_learner_init(&p->learner);
+	*ret_placement = p;
+	return 0;
+}
+
+void placement_destroy(struct placement *p)
+{
+	if (!p)
+		return;
+	free(p->share);
+	free(p->vcpu);
+	free(p->wire_ns);
+	free(p->load);
+	free(p);
+}
+
+int placement_set_policy(struct placement *p, enum placement_policy policy)
+{
+	if ((unsigned int)policy >= PLACEMENT_POLICIES)
+		return -EINVAL;
+	p->config.policy = policy;
+	p->learner_off = false;
+	p->verdicts_lost = 0;
+	memset(&p->control, 0, sizeof(p->control));
+	memset(&p->learned, 0, sizeof(p->learned));
+	return 0;
+}
+
+int placement_pin(struct placement *p, uint32_t vcpu, bool pinned)
+{
+	if (vcpu >= p->config.vcpu_count)
+		return -EINVAL;
+	p->vcpu[vcpu].pinned = pinned;
+	return 0;
+}
+
+int placement_load(struct placement *p, uint16_t node, const struct placement_load *load)
+{
+	if (node >= p->config.node_count)
+		return -EINVAL;
+	p->load[node] = *load;
+	return 0;
+}
+
+int placement_time(struct placement *p, uint32_t vcpu, const struct placement_time *time)
+{
+	struct placement_vcpu *v;
+
+	if (vcpu >= p->config.vcpu_count || !p->vcpu[vcpu].here)
+		return -EINVAL;
+	v = &p->vcpu[vcpu];
+	v->halted_ns += time->halted_ns < LATELY_NS ? time->halted_ns : LATELY_NS;
+	placement_lost(v, time->waited_ns < STALL_NS_MAX ? time->waited_ns : STALL_NS_MAX);
+	return 0;
+}
+
+/* `value` after so many steps, in each of which a 2^-shift fades, to first order. */
+static uint64_t fade(uint64_t value, uint64_t steps, uint32_t shift)
+{
+	return steps >> shift ? 0 : value - (value * steps >> shift);
+}
+
+void placement_age(struct placement *p, struct placement_vcpu *v, uint64_t now_ns)
+{
+	uint64_t steps = placement_since(v->aged_ns, now_ns) >> AGE_SHIFT;
+	uint32_t shift = steps < 31 ? (uint32_t)steps : 31;
+	uint32_t rest = PLACEMENT_WHOLE;
+
+	if (steps == 0)
+		return;
+	v->aged_ns += steps << AGE_SHIFT;
+	for (uint16_t i = 0; i < p->config.node_count; i++) {
+		struct placement_share *share = &v->share[i];
+
+		/* Of most nodes a vCPU wants nothing. */
+		if ((share->credit | share->now_ns | share->lately_ns) == 0)
+			continue;
+		share->now_ns >>= shift;
+		share->lately_ns = (uint32_t)fade(share->lately_ns, steps, LATELY_SHIFT);
+		if (i == p->config.self)
+			continue;
+		share->credit = (uint32_t)fade(share->credit, steps, CREDIT_SHIFT);
+		rest -= share->credit < rest ? share->credit : rest;
+	}
+	/* What has faded is this node's again. */
+	v->share[p->config.self].credit = rest;
+	v->now_ns >>= shift;
+	v->lately_ns = (uint32_t)fade(v->lately_ns, steps, LATELY_SHIFT);
+	v->debt_ns = fade(v->debt_ns, steps, LATELY_SHIFT);
+	v->halted_ns = fade(v->halted_ns, steps, LATELY_SHIFT);
+	v->moves = (uint32_t)fade(v->moves, steps, LATELY_SHIFT);
+}
+
+/* A vCPU begins here: nothing is known of what it does. */
+static void begin_stay(struct placement *p, struct placement_vcpu *v, uint64_t now_ns)
+{
+	memset(v->share, 0, p->config.node_count * sizeof(*v->share));
+	v->share[p->config.self].credit = PLACEMENT_WHOLE;
+	v->here = true;
+	v->node = p->config.self;
+	v->arrived_ns = v->aged_ns = v->heard_ns = now_ns;
+	v->useful_ns = v->refault_ns = v->debt_ns = v->debt_begin_ns = 0;
+	v->refault_known = false;
+	v->now_ns = v->lately_ns = 0;
+	v->near = v->left = v->writes = v->shared = 0;
+	v->gap_ns = 0;
+	v->halted_ns = 0;
+	v->advised = v->advised_spread = false;
+}
+
+/*
+ * Somebody came here from `from`: credit of that node may have been about him, so the others begin
+ * again. Two who stalled on each other do not cross.
+ */
+static void met(struct placement *p, uint16_t from)
+{
+	for (uint32_t i = 0; i < p->config.vcpu_count; i++) {
+		struct placement_vcpu *v = &p->vcpu[i];
+
+		if (!v->here || p->config.broken == PLACEMENT_BROKEN_YIELD)
+			continue;
+		v->share[p->config.self].credit += v->share[from].credit;
+		v->share[from].credit = 0;
+	}
+}
+
+/* Until the loads are told again: the vCPU counts where it is now. (One that sleeps, too: few do
+ * that when they move.) */
+static void carry_load(struct placement *p, uint16_t from, uint16_t to)
+{
+	if (from == to)
+		return;
+	if (from != NODE_NONE && p->load[from].awake > 0)
+		p->load[from].awake--;
+	if (p->load[to].awake < UINT16_MAX)
+		p->load[to].awake++;
+}
+
+int placement_placed(struct placement *p, uint32_t vcpu, uint16_t node, uint64_t now_ns)
+{
+	struct placement_vcpu *v;
+
+	if (vcpu >= p->config.vcpu_count || node >= p->config.node_count)
+		return -EINVAL;
+	v = &p->vcpu[vcpu];
+	if (v->node != NODE_NONE)
+		carry_load(p, v->node, node);
+	if (node == p->config.self && !v->here) {
+		begin_stay(p, v, now_ns);
+	} else if (node != p->config.self) {
+		v->here = false;
+		v->node = node;
+	}
+	return 0;
+}
+
+/* The stay is over: was it worth the move, and did it bring the vCPU back where it came from? */
+static void judge_stay(struct placement *p, struct placement_vcpu *v, uint16_t to, uint64_t now_ns)
+{
+	if (v->left_node == NODE_NONE)
+		return;
+	if (v->share[p->config.self].credit >= PLACEMENT_WHOLE / 8 * 7)
+		v->useful_ns += placement_since(v->heard_ns, now_ns);
+	if (v->useful_ns < p->wire_ns[to] / 2) {
+		p->stats.wasted_count++;
+		v->wasted += v->wasted < WASTED_MAX;
+	} else {
+		v->wasted -= v->wasted > 0;
+	}
+	p->stats.return_count += to == v->left_node;
+	/* Sent away for a core, and come back at once: it should not be sent so soon again. */
+	if (v->spread_from == to && placement_since(v->spread_ns, now_ns) < 200000000u)
+		v->spread_failed += v->spread_failed < SPREAD_FAILED_MAX;
+	else if (v->spread_from != NODE_NONE)
+		v->spread_failed -= v->spread_failed > 0;
+	v->spread_from = NODE_NONE;
+}
+
+/* What moves cost in refaults, as seen when REFAULT_NS are over or it has left before. */
+static void learn_refaults(struct placement *p, struct placement_vcpu *v)
+{
+	uint64_t seen = placement_since(v->debt_begin_ns, v->refault_ns);
+	uint64_t bound;
+
+	if (v->refault_known || v->left_node == NODE_NONE)
+		return;
+	v->refault_known = true;
+	bound = REFAULT_MOVES * p->wire_ns[v->left_node];
+	if (seen > bound)
+		seen = bound;
+	p->refault_ns += seen / 8;
+	p->refault_ns -= p->refault_ns / 8;
+}
+
+static void put(uint8_t *at, uint64_t value, int bytes)
+{
+	for (int i = 0; i < bytes; i++)
+		at[i] = (uint8_t)(value >> (8 * i));
+}
+
+static uint64_t get(const uint8_t *at, int bytes)
+{
+	uint64_t value = 0;
+
+	for (int i = 0; i < bytes; i++)
+		value |= (uint64_t)at[i] << (8 * i);
+	return value;
+}
+
+/*
+ *  0 version, wasted stays, failed spreads, choice is open    16 stays, moves    24 rate of moves
+ *  4 program   8 debt us, 0 (4)   32 choice: arm, how, spread, 0   36 program   40 began
+ * 48 lost us, expected us   56 features   72 0 (8)
+ */
+static uint64_t us_bounded(uint64_t ns)
+{
+	return ns / 1000 < UINT32_MAX ? ns / 1000 : UINT32_MAX;
+}
+
+static void carry_put(const struct placement_vcpu *v, uint64_t debt_ns, bool spread, uint8_t *carry)
+{
+	const struct placement_choice *choice = &v->choice;
+
+	memset(carry, 0, PLACEMENT_CARRY_BYTES);
+	carry[0] = CARRY_VERSION;
+	carry[1] = v->wasted;
+	carry[2] = v->spread_failed;
+	put(carry + 4, v->program, 4);
+	put(carry + 8, us_bounded(debt_ns), 4);
+	put(carry + 16, v->stays, 4);
+	put(carry + 20, v->moves, 4);
+	put(carry + 24, v->token_ns, 8);
+	carry[34] = spread;
+	if (!choice->open)
+		return;
+	carry[3] = 1;
+	carry[32] = choice->arm;
+	carry[33] = choice->how;
+	put(carry + 36, choice->program, 4);
+	put(carry + 40, choice->begin_ns, 8);
+	put(carry + 48, us_bounded(choice->lost_ns), 4);
+	put(carry + 52, us_bounded(choice->expected_ns), 4);
+	memcpy(carry + 56, choice->feature, PLACEMENT_FEATURES);
+}
+
+static int carry_check(const uint8_t *carry)
+{
+	if (carry[0] != CARRY_VERSION || carry[1] > WASTED_MAX || carry[2] > SPREAD_FAILED_MAX ||
+	    carry[3] > 1 || get(carry + 12, 4) != 0 || get(carry + 16, 4) > STAYS_MAX ||
+	    get(carry + 20, 4) > MOVES_MAX || carry[32] >= PLACEMENT_ARMS ||
+	    carry[33] >= PLACEMENT_HOWS || carry[34] > 1 || carry[35] != 0 ||
+	    get(carry + 72, 8) != 0)
+		return -EPROTO;
+	return 0;
+}
+
+static void carry_get(struct placement_vcpu *v, const uint8_t *carry)
+{
+	v->wasted = carry[1];
+	v->spread_failed = carry[2];
+	v->program = (uint32_t)get(carry + 4, 4);
+	v->debt_ns = v->debt_begin_ns = get(carry + 8, 4) * 1000;
+	v->stays = (uint32_t)get(carry + 16, 4);
+	v->moves = (uint32_t)get(carry + 20, 4);
+	v->token_ns = get(carry + 24, 8);
+	v->choice = (struct placement_choice){ .open = carry[3],
+					       .arm = carry[32],
+					       .how = carry[33],
+					       .program = (uint32_t)get(carry + 36, 4),
+					       .begin_ns = get(carry + 40, 8),
+					       .lost_ns = get(carry + 48, 4) * 1000,
+					       .expected_ns = get(carry + 52, 4) * 1000 };
+	memcpy(v->choice.feature, carry + 56, PLACEMENT_FEATURES);
+}
+
+/* A bucket of moves: each one puts off the time at which it would be empty. */
+static void count_move(struct placement_vcpu *v, uint64_t now_ns)
+{
+	if (v->token_ns < now_ns)
+		v->token_ns = now_ns;
+	v->token_ns += 1000000000u / PLACEMENT_MOVES_SECOND;
+	if (v->moves < MOVES_MAX - 64)
+		v->moves += 64;
+}
+
+int placement_left(struct placement *p, uint32_t vcpu, uint16_t to, uint64_t now_ns,
+		   uint8_t carry[PLACEMENT_CARRY_BYTES])
+{
+	struct placement_vcpu *v;
+	int8_t feature[PLACEMENT_FEATURES];
+	uint64_t debt_ns, bound;
+
+	if (vcpu >= p->config.vcpu_count || to >= p->config.node_count || to == p->config.self ||
+	    !p->vcpu[vcpu].here)
+		return -EINVAL;
+	v = &p->vcpu[vcpu];
+	placement_age(p, v, now_ns);
+	placement_choice_due(p, vcpu, now_ns);
+	judge_stay(p, v, to, now_ns);
+	learn_refaults(p, v);
+	placement_features(p, vcpu, to, now_ns, feature);
+	v->stays = (uint32_t)((3 * (int32_t)v->stays + 16 * feature[PLACEMENT_STAY]) / 4);
+	count_move(v, now_ns);
+	v->choice.holds = false;
+	/* What was fetched from there lies here now. */
+	debt_ns = v->share[to].lately_ns;
+	bound = 2 * placement_move_ns(p, to);
+	carry_put(v, debt_ns < bound ? debt_ns : bound,
+		  v->advised && v->advised_node == to && v->advised_spread, carry);
+	carry_load(p, p->config.self, to);
+	v->here = false;
+	v->node = to;
+	return 0;
+}
+
+int placement_arrived(struct placement *p, uint32_t vcpu, uint16_t from, uint64_t stopped_ns,
+		      uint64_t now_ns, const uint8_t carry[PLACEMENT_CARRY_BYTES])
+{
+	struct placement_vcpu *v;
+	uint64_t took_ns = placement_since(stopped_ns, now_ns);
+
+	if (vcpu >= p->config.vcpu_count || from >= p->config.node_count || from == p->config.self)
+		return -EINVAL;
+	if (carry && carry_check(carry) != 0)
+		return -EPROTO;
+	met(p, from);
+	v = &p->vcpu[vcpu];
+	carry_load(p, v->node == NODE_NONE ? from : v->node, p->config.self);
+	begin_stay(p, v, now_ns);
+	v->left_node = from;
+	if (carry)
+		carry_get(v, carry);
+	else
+		v->choice.open = false;
+	/* Its stack, its run queue, the code it runs: what every move leaves behind. */
+	v->debt_ns += p->refault_ns;
+	if (carry && carry[34]) {
+		v->spread_from = from;
+		v->spread_ns = now_ns;
+	}
+	p->wire_ns[from] = move_bounded((7 * p->wire_ns[from] + move_bounded(took_ns)) / 8);
+	placement_lost(v, took_ns);
+	return 0;
+}
+
+int placement_refused(struct placement *p, uint32_t vcpu, uint16_t node, uint64_t now_ns)
+{
+	struct placement_vcpu *v;
+
+	if (vcpu >= p->config.vcpu_count || node >= p->config.node_count)
+		return -EINVAL;
+	v = &p->vcpu[vcpu];
+	if (!v->here) {
+		carry_load(p, v->node, p->config.self);
+		begin_stay(p, v, now_ns);
+	}
+	v->refused_node = node;
+	v->refused_until_ns = now_ns + REFUSED_NS;
+	return 0;
+}
+
+uint64_t placement_move_ns(const struct placement *p, uint16_t node)
+{
+	if (node >= p->config.node_count)
+		return 0;
+	return move_bounded(p->wire_ns[node] + p->refault_ns);
+}
+
+uint32_t placement_credit(const struct placement *p, uint32_t vcpu, uint16_t node)
+{
+	if (vcpu >= p->config.vcpu_count || node >= p->config.node_count || !p->vcpu[vcpu].here)
+		return 0;
+	return p->vcpu[vcpu].share[node].credit;
+}
+
+void placement_stats_get(const struct placement *p, struct placement_stats *ret_stats)
+{
+	*ret_stats = p->stats;
+	ret_stats->control_loss =
+		p->control.time_ns ? p->control.lost_ns / (p->control.time_ns / 1000000 + 1) : 0;
+	ret_stats->learner_loss =
+		p->learned.time_ns ? p->learned.lost_ns / (p->learned.time_ns / 1000000 + 1) : 0;
+	ret_stats->learner_off = p->learner_off;
+	ret_stats->refault_ns = p->refault_ns;
+}
+
+int placement_save(const struct placement *p, char *text, size_t size)
+{
+	return placement_learner_save(&p->learner, text, size);
+}
+
+int placement_load_state(struct placement *p, const char *text, size_t length,
+			 const char **ret_reason)
+{
+	return placement_learner_load(&p->learner, text, length, ret_reason);
+}
+
+uint64_t placement_record_newest(const struct placement *p)
+{
+	return p->record_newest;
+}
+
+int placement_record_get(const struct placement *p, uint64_t sequence,
+			 struct placement_record *ret_record)
+{
+	if (sequence == 0 || sequence > p->record_newest ||
+	    p->record_newest - sequence >= PLACEMENT_RECORDS)
+		return -ENOENT;
+	*ret_record = p->record[(sequence - 1) % PLACEMENT_RECORDS];
+	return 0;
+}

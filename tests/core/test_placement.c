@@ -1,0 +1,582 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Placement: the base rule, each guard (with it left out the same test must fail), gathering and
+ * spreading, what a move carries, and inputs of every kind.
+ */
+#include "tests/test.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/placement.h"
+#include "tests/rng.h"
+
+#define MOVE_NS 100000u
+#define MS	1000000u
+
+static struct placement *make(uint16_t self, uint16_t nodes, enum placement_policy policy,
+			      uint32_t broken)
+{
+	struct placement_config config = { .self = self,
+					   .node_count = nodes,
+					   .vcpu_count = 8,
+					   .policy = policy,
+					   .move_ns = MOVE_NS,
+					   .seed = 1,
+					   .broken = broken };
+	struct placement_load load = { .cores = 4, .awake = 1 };
+	struct placement *p;
+
+	assert_int_equal(placement_create(&config, &p), 0);
+	for (uint16_t i = 0; i < nodes; i++)
+		assert_int_equal(placement_load(p, i, &load), 0);
+	return p;
+}
+
+static struct placement_advice stall(struct placement *p, uint32_t vcpu, uint16_t owner,
+				     uint64_t *now_ns, uint64_t took_ns)
+{
+	struct placement_stall stall = { .vcpu = vcpu,
+					 .kind = COH_STALL_WRITE,
+					 .owner = owner,
+					 .gpn = 7,
+					 .begin_ns = *now_ns,
+					 .end_ns = *now_ns + took_ns };
+	struct placement_advice advice;
+
+	assert_int_equal(placement_stall(p, &stall, &advice), 0);
+	*now_ns += took_ns;
+	return advice;
+}
+
+/* How many stalls of 10 us on `owner` until it should go there; 0: not within `most`. */
+static uint32_t stalls_until(struct placement *p, uint16_t owner, uint64_t *now_ns, uint32_t most)
+{
+	for (uint32_t i = 1; i <= most; i++) {
+		if (stall(p, 0, owner, now_ns, 10000).to == owner)
+			return i;
+	}
+	return 0;
+}
+
+static void arrive(struct placement *p, uint16_t from, uint64_t now_ns, uint8_t wasted,
+		   uint32_t debt_us)
+{
+	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 1, wasted };
+
+	memcpy(carry + 8, &debt_us, 4);
+	assert_int_equal(placement_arrived(p, 0, from, now_ns - MOVE_NS, now_ns, carry), 0);
+}
+
+/* Twice a move's cost; four times for who goes to the higher number: it yields. */
+static void base_rule(void **state)
+{
+	struct placement *p = make(1, 3, PLACEMENT_BASE, 0);
+	uint64_t now_ns = MS;
+
+	placement_placed(p, 0, 1, MS);
+	assert_int_equal(placement_move_ns(p, 0), MOVE_NS);
+	assert_int_equal(stalls_until(p, 0, &now_ns, 1000), 20);
+	placement_destroy(p);
+	p = make(1, 3, PLACEMENT_BASE, 0);
+	placement_placed(p, 0, 1, MS);
+	now_ns = MS;
+	assert_int_equal(stalls_until(p, 2, &now_ns, 1000), 40);
+	placement_destroy(p);
+}
+
+static void policies(void **state)
+{
+	for (int i = 0; i < PLACEMENT_POLICIES; i++) {
+		enum placement_policy policy;
+		struct placement *p = make(1, 3, (enum placement_policy)i, 0);
+		uint64_t now_ns = MS;
+		uint32_t until;
+
+		assert_int_equal(placement_policy_parse(
+					 placement_policy_name((enum placement_policy)i), &policy),
+				 0);
+		assert_int_equal(policy, i);
+		placement_placed(p, 0, 1, MS);
+		until = stalls_until(p, 0, &now_ns, 1000);
+		if (i == PLACEMENT_PAGES || i == PLACEMENT_PINNED)
+			assert_int_equal(until, 0);
+		else if (i == PLACEMENT_VCPUS)
+			assert_int_equal(until, 1);
+		else
+			assert_in_range(until, 1, 20);
+		/* Whatever the policy, who is pinned stays. */
+		placement_pin(p, 0, true);
+		assert_int_equal(stalls_until(p, 0, &now_ns, 1000), 0);
+		placement_destroy(p);
+	}
+	assert_int_equal(placement_policy_parse("best", &(enum placement_policy){ 0 }), -EINVAL);
+}
+
+/* Each guard: true if it does what it should. */
+
+static bool dwells(uint32_t broken)
+{
+	struct placement *p = make(0, 2, PLACEMENT_BASE, broken);
+	uint64_t now_ns = 10 * MS;
+	struct placement_advice early, later;
+
+	arrive(p, 1, now_ns, 0, 0);
+	/* All of the credit by one stall that began long ago. */
+	struct placement_stall long_ago = {
+		.kind = COH_STALL_WRITE, .owner = 1, .begin_ns = MS, .end_ns = now_ns + MOVE_NS / 2
+	};
+
+	assert_int_equal(placement_stall(p, &long_ago, &early), 0);
+	now_ns += 2 * MOVE_NS;
+	later = stall(p, 0, 1, &now_ns, 1000);
+	placement_destroy(p);
+	return early.to == NODE_NONE && early.why == PLACEMENT_WHY_DWELL && later.to == 1;
+}
+
+static bool rate_is_bounded(uint32_t broken)
+{
+	struct placement *p = make(0, 2, PLACEMENT_VCPUS, broken);
+	uint64_t now_ns = MS;
+	uint32_t moves = 0;
+	uint8_t carry[PLACEMENT_CARRY_BYTES];
+
+	placement_placed(p, 0, 0, 0);
+	while (now_ns < MS + 1000000000ull) {
+		if (stall(p, 0, 1, &now_ns, 10000).to == NODE_NONE)
+			continue;
+		moves++;
+		assert_int_equal(placement_left(p, 0, 1, now_ns, carry), 0);
+		assert_int_equal(placement_arrived(p, 0, 1, now_ns, now_ns, carry), 0);
+	}
+	placement_destroy(p);
+	return moves <= PLACEMENT_MOVES_SECOND + PLACEMENT_MOVES_BURST + 1;
+}
+
+static bool wasted_counts(uint32_t broken)
+{
+	struct placement *p = make(0, 3, PLACEMENT_BASE, broken);
+	uint64_t now_ns = 10 * MS;
+	uint32_t once, twice;
+
+	arrive(p, 1, now_ns, 0, 0);
+	once = stalls_until(p, 2, &now_ns, 1000);
+	placement_destroy(p);
+	p = make(0, 3, PLACEMENT_BASE, broken);
+	now_ns = 10 * MS;
+	arrive(p, 1, now_ns, 2, 0);
+	twice = stalls_until(p, 2, &now_ns, 1000);
+	placement_destroy(p);
+	return once >= 20 && twice >= 4 * once - 4;
+}
+
+/* Back and forth without use, by what each stay says of itself: it comes to moves of ever more
+ * stalls, to four times as many. */
+static void ping_pong(void **state)
+{
+	struct placement *p[2] = { make(0, 2, PLACEMENT_BASE, 0), make(1, 2, PLACEMENT_BASE, 0) };
+	uint8_t carry[PLACEMENT_CARRY_BYTES];
+	uint64_t now_ns = MS;
+	uint32_t first = 0, last = 0, at = 1;
+	struct placement_stats stats;
+
+	placement_placed(p[0], 0, 1, 0);
+	placement_placed(p[1], 0, 1, 0);
+	for (int i = 0; i < 9; i++) {
+		uint16_t to = (uint16_t)(1 - at);
+
+		last = stalls_until(p[at], to, &now_ns, 10000);
+		assert_int_not_equal(last, 0);
+		first = i == 0 ? last : first;
+		assert_int_equal(placement_left(p[at], 0, to, now_ns, carry), 0);
+		now_ns += MOVE_NS;
+		assert_int_equal(
+			placement_arrived(p[to], 0, (uint16_t)at, now_ns - MOVE_NS, now_ns, carry),
+			0);
+		at = to;
+	}
+	assert_true(last >= 4 * first);
+	placement_stats_get(p[0], &stats);
+	assert_true(stats.wasted_count > 0 && stats.return_count > 0);
+	placement_destroy(p[0]);
+	placement_destroy(p[1]);
+}
+
+static bool debt_is_paid(uint32_t broken)
+{
+	struct placement *p = make(0, 2, PLACEMENT_BASE, broken);
+	uint64_t now_ns = 10 * MS;
+	uint32_t with;
+
+	/* It has brought 0.15 ms worth of pages to node 1 before it came here. */
+	arrive(p, 1, now_ns, 0, 150);
+	with = stalls_until(p, 1, &now_ns, 1000);
+	placement_destroy(p);
+	return with >= 20 + 15;
+}
+
+/* Half on node 1, half on node 2: there is no better place. */
+static bool rivals_take(uint32_t broken)
+{
+	struct placement *p = make(0, 3, PLACEMENT_BASE, broken);
+	uint64_t now_ns = MS;
+	bool went = false;
+
+	placement_placed(p, 0, 0, 0);
+	for (int i = 0; i < 1000 && !went; i++)
+		went = stall(p, 0, (uint16_t)(1 + i % 2), &now_ns, 10000).to != NODE_NONE;
+	placement_destroy(p);
+	return !went;
+}
+
+/* Two that stall on each other's nodes, at the same time: one goes, and the other then stays. */
+static bool one_goes(uint32_t broken)
+{
+	struct placement *p[2] = { make(0, 2, PLACEMENT_BASE, broken),
+				   make(1, 2, PLACEMENT_BASE, broken) };
+	uint8_t carry[PLACEMENT_CARRY_BYTES];
+	uint64_t now_ns = MS, left_ns = 0;
+	uint32_t moves = 0;
+
+	for (int i = 0; i < 2; i++) {
+		placement_placed(p[i], 0, 0, 0);
+		placement_placed(p[i], 1, 1, 0);
+	}
+	for (int i = 0; i < 60; i++) {
+		uint64_t same_ns = now_ns;
+		struct placement_advice a = stall(p[0], 0, 1, &same_ns, 10000), b = { 0 };
+
+		if (left_ns == 0)
+			b = stall(p[1], 1, 0, &now_ns, 10000);
+		else
+			now_ns = same_ns;
+		moves += a.to == 1;
+		if (left_ns == 0 && b.to == 0) {
+			left_ns = now_ns;
+			assert_int_equal(placement_left(p[1], 1, 0, now_ns, carry), 0);
+		} else if (left_ns && now_ns >= left_ns + MOVE_NS / 2) {
+			assert_int_equal(placement_arrived(p[0], 1, 1, left_ns, now_ns, carry), 0);
+			moves++;
+			break;
+		}
+	}
+	/* They are together: the credit that was about the other is gone. */
+	moves += placement_credit(p[0], 0, 1) != 0;
+	placement_destroy(p[0]);
+	placement_destroy(p[1]);
+	return moves == 1;
+}
+
+static bool cores_count(uint32_t broken)
+{
+	struct placement *p = make(1, 2, PLACEMENT_BASE, broken);
+	struct placement_load full = { .cores = 1, .awake = 3 };
+	struct placement_advice advice = { .to = NODE_NONE };
+	uint64_t now_ns = MS;
+
+	placement_placed(p, 0, 1, MS);
+	placement_load(p, 0, &full);
+	/* A tenth of its time it stalls there; it would wait for three quarters of it. */
+	for (int i = 0; i < 500 && advice.to == NODE_NONE; i++) {
+		advice = stall(p, 0, 0, &now_ns, 10000);
+		now_ns += 90000;
+	}
+	placement_destroy(p);
+	return advice.to == NODE_NONE && advice.why == PLACEMENT_WHY_CROWDED;
+}
+
+/* A learner that loses to the base rule. */
+static bool loser_goes(uint32_t broken)
+{
+	struct placement *p = make(1, 2, PLACEMENT_LEARNED, broken);
+	struct placement_stats stats;
+	struct placement_record record;
+	uint64_t now_ns = MS;
+
+	placement_placed(p, 0, 1, MS);
+	placement_pin(p, 0, true);
+	for (int i = 0; i < 20000; i++) {
+		uint64_t newest;
+
+		stall(p, 0, 0, &now_ns, 30000);
+		newest = placement_record_newest(p);
+		if (newest && placement_record_get(p, newest, &record) == 0 && record.lost_ns < 0 &&
+		    (!record.drawn || record.arm != PLACEMENT_ARM_BASE))
+			stall(p, 0, 0, &now_ns, 400000);
+		now_ns += 700000;
+	}
+	placement_stats_get(p, &stats);
+	placement_destroy(p);
+	return stats.learner_off && stats.learner_off_count == 1;
+}
+
+static const struct {
+	const char *name;
+	bool (*works)(uint32_t broken);
+	enum placement_broken broken;
+} guard[] = {
+	{ "dwell", dwells, PLACEMENT_BROKEN_DWELL },
+	{ "rate", rate_is_bounded, PLACEMENT_BROKEN_RATE },
+	{ "wasted", wasted_counts, PLACEMENT_BROKEN_WASTED },
+	{ "debt", debt_is_paid, PLACEMENT_BROKEN_DEBT },
+	{ "rivals", rivals_take, PLACEMENT_BROKEN_RIVALS },
+	{ "yield", one_goes, PLACEMENT_BROKEN_YIELD },
+	{ "crowd", cores_count, PLACEMENT_BROKEN_CROWD },
+	{ "control", loser_goes, PLACEMENT_BROKEN_CONTROL },
+};
+
+static void guards(void **state)
+{
+	for (size_t i = 0; i < sizeof(guard) / sizeof(guard[0]); i++) {
+		if (!guard[i].works(PLACEMENT_BROKEN_NOTHING))
+			fail_msg("%s does not work", guard[i].name);
+		if (guard[i].works(guard[i].broken))
+			fail_msg("%s: left out, and nobody saw it", guard[i].name);
+	}
+}
+
+static void gathers(void **state)
+{
+	struct placement *p = make(1, 3, PLACEMENT_BASE, 0);
+	struct placement_time idle = { .halted_ns = PLACEMENT_TICK_NS };
+	struct placement_advice advice[4];
+	uint32_t count = 0;
+	uint64_t now_ns = 0;
+
+	placement_placed(p, 0, 1, 0);
+	placement_placed(p, 1, 1, 0);
+	while (count == 0 && now_ns < 300 * MS) {
+		now_ns += PLACEMENT_TICK_NS;
+		placement_time(p, 0, &idle);
+		count = placement_tick(p, now_ns, advice, 4);
+	}
+	/* The one that sleeps, not the one that runs. */
+	assert_int_equal(count, 1);
+	assert_int_equal(advice[0].vcpu, 0);
+	assert_int_equal(advice[0].to, 0);
+	assert_int_equal(advice[0].why, PLACEMENT_WHY_GATHER);
+	assert_in_range(now_ns, 60 * MS, 200 * MS);
+	placement_destroy(p);
+}
+
+static void spreads(void **state)
+{
+	struct placement *p = make(0, 3, PLACEMENT_BASE, 0);
+	struct placement_load crowded = { .cores = 1, .awake = 4 }, empty = { .cores = 2 };
+	struct placement_advice advice[8];
+	uint32_t moved = 0, to[3] = { 0 };
+	uint64_t now_ns = 200 * MS, begin_ns = now_ns;
+
+	for (uint32_t i = 0; i < 4; i++)
+		placement_placed(p, i, 0, 0);
+	placement_load(p, 1, &empty);
+	placement_load(p, 2, &empty);
+	while (moved < 3 && now_ns < begin_ns + 200 * MS) {
+		uint8_t carry[PLACEMENT_CARRY_BYTES];
+		uint32_t count;
+
+		now_ns += PLACEMENT_TICK_NS;
+		crowded.awake = (uint16_t)(4 - moved);
+		placement_load(p, 0, &crowded);
+		count = placement_tick(p, now_ns, advice, 8);
+		for (uint32_t i = 0; i < count; i++) {
+			assert_int_equal(advice[i].why, PLACEMENT_WHY_SPREAD);
+			to[advice[i].to]++;
+			assert_int_equal(
+				placement_left(p, advice[i].vcpu, advice[i].to, now_ns, carry), 0);
+		}
+		moved += count;
+	}
+	/* Three cores elsewhere are for three, and not two for one of them. */
+	assert_int_equal(moved, 3);
+	assert_true(now_ns - begin_ns <= 100 * MS);
+	assert_true(to[1] >= 1 && to[2] >= 1 && to[1] <= 2 && to[2] <= 2);
+	placement_destroy(p);
+}
+
+static void refused(void **state)
+{
+	struct placement *p = make(1, 3, PLACEMENT_BASE, 0);
+	uint8_t carry[PLACEMENT_CARRY_BYTES];
+	uint64_t now_ns = MS;
+
+	placement_placed(p, 0, 1, MS);
+	assert_int_equal(stalls_until(p, 0, &now_ns, 1000), 20);
+	assert_int_equal(placement_left(p, 0, 0, now_ns, carry), 0);
+	assert_int_equal(placement_refused(p, 0, 0, now_ns), 0);
+	/* Not at once again; but in the end. */
+	/* (A little of the credit fades meanwhile.) */
+	assert_in_range(stalls_until(p, 0, &now_ns, 3000), 2000, 2001);
+	placement_destroy(p);
+}
+
+/* Spoilt bytes are refused, or harmless; and a refusal changes nothing. */
+static void carries(void **state)
+{
+	struct placement *p = make(0, 3, PLACEMENT_LEARNED, 0);
+	struct rng rng = { 5 };
+	uint8_t carry[PLACEMENT_CARRY_BYTES], random[PLACEMENT_CARRY_BYTES];
+	uint64_t now_ns = MS;
+	uint32_t refused_count = 0;
+
+	placement_placed(p, 0, 0, 0);
+	for (int i = 0; i < 3; i++)
+		stall(p, 0, 1, &now_ns, 50000);
+	assert_int_equal(placement_left(p, 0, 1, now_ns, carry), 0);
+	for (int i = 0; i < 20000; i++) {
+		int error;
+
+		memcpy(random, carry, sizeof(carry));
+		for (uint32_t k = 1 + rng_below(&rng, 4); k > 0; k--)
+			random[rng_below(&rng, sizeof(random))] = (uint8_t)rng_next(&rng);
+		error = placement_arrived(p, 0, 1, now_ns, now_ns + 1000, random);
+		if (error) {
+			assert_int_equal(error, -EPROTO);
+			assert_int_equal(placement_credit(p, 0, 0), 0);
+			refused_count++;
+			continue;
+		}
+		for (int k = 0; k < 4; k++)
+			stall(p, 0, (uint16_t)(1 + rng_below(&rng, 2)), &now_ns, 100000);
+		assert_int_equal(placement_left(p, 0, 1, now_ns, random), 0);
+	}
+	assert_in_range(refused_count, 1000, 19000);
+	assert_int_equal(placement_arrived(p, 0, 1, now_ns, now_ns, NULL), 0);
+	placement_destroy(p);
+}
+
+/* One input of any kind, sensible or not. Returns what came of it, as a number. */
+static uint64_t any_input(struct placement *p, struct rng *rng, uint64_t *now_ns)
+{
+	struct placement_advice advice = { 0 }, many[3];
+	uint32_t vcpu = rng_below(rng, 9);
+	uint16_t node = (uint16_t)(rng_chance(rng, 90) ? rng_below(rng, 5) : rng_next(rng));
+	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 0 };
+	uint64_t result = 0;
+
+	*now_ns +=
+		rng_chance(rng, 95) ? rng_below(rng, 200000) : rng_next(rng) >> rng_below(rng, 64);
+	switch (rng_below(rng, 12)) {
+	case 0: {
+		struct placement_load load = { (uint16_t)rng_next(rng) % 8,
+					       (uint16_t)(rng_next(rng) >> rng_below(rng, 64)) };
+
+		return (uint64_t)placement_load(p, node, &load);
+	}
+	case 1: {
+		struct placement_time time = { rng_next(rng) >> rng_below(rng, 64),
+					       rng_next(rng) >> rng_below(rng, 64) };
+
+		return (uint64_t)placement_time(p, vcpu, &time);
+	}
+	case 2:
+		return placement_tick(p, *now_ns, many, 3);
+	case 3:
+		result = (uint64_t)placement_left(p, vcpu, node, *now_ns, carry);
+		return result ^ carry[1];
+	case 4:
+	case 5:
+		return (uint64_t)placement_arrived(p, vcpu, node, rng_next(rng) >> 1, *now_ns,
+						   NULL);
+	case 6:
+		return (uint64_t)placement_placed(p, vcpu, node, *now_ns);
+	default: {
+		struct placement_stall stall = {
+			.vcpu = vcpu,
+			.kind = (enum coh_stall_kind)rng_below(rng, COH_STALL_KINDS + 1),
+			.owner = node,
+			.sharers = (uint16_t)rng_next(rng),
+			.gpn = rng_next(rng),
+			.begin_ns = *now_ns - rng_below(rng, 300000),
+			.end_ns = rng_chance(rng, 99) ? *now_ns : rng_next(rng),
+			.program = (uint32_t)rng_next(rng),
+		};
+
+		result = (uint64_t)placement_stall(p, &stall, &advice);
+		return result ^ advice.to ^ (uint64_t)advice.why << 20;
+	}
+	}
+}
+
+static void any_inputs(void **state)
+{
+	for (uint64_t seed = 1; seed <= 40; seed++) {
+		struct rng rng[2] = { { seed }, { seed } };
+		uint64_t now_ns[2] = { MS, MS };
+		struct placement *p[2];
+
+		for (int i = 0; i < 2; i++)
+			p[i] = make(0, 4, (enum placement_policy)(seed % PLACEMENT_POLICIES), 0);
+		for (int i = 0; i < 5000; i++) {
+			uint64_t sum = 0, a = any_input(p[0], &rng[0], &now_ns[0]);
+
+			/* The same inputs, the same advice. */
+			assert_int_equal(a, any_input(p[1], &rng[1], &now_ns[1]));
+			for (uint16_t k = 0; k < 4; k++)
+				sum += placement_credit(p[0], (uint32_t)(i % 8), k);
+			assert_true(sum == 0 || sum == PLACEMENT_WHOLE);
+		}
+		assert_int_equal(placement_record_newest(p[0]), placement_record_newest(p[1]));
+		for (uint64_t k = 1; k <= placement_record_newest(p[0]); k++) {
+			struct placement_record record[2];
+
+			memset(record, 0, sizeof(record));
+			assert_int_equal(placement_record_get(p[0], k, &record[0]),
+					 placement_record_get(p[1], k, &record[1]));
+			assert_int_equal(record[0].lost_ns, record[1].lost_ns);
+			assert_int_equal(record[0].arm_ns[0], record[1].arm_ns[0]);
+		}
+		placement_destroy(p[0]);
+		placement_destroy(p[1]);
+	}
+}
+
+static void nonsense(void **state)
+{
+	struct placement_config config = { .node_count = 3, .vcpu_count = 8 }, bad;
+	struct placement *p;
+
+	for (int i = 0; i < 6; i++) {
+		bad = config;
+		if (i == 0)
+			bad.node_count = 0;
+		else if (i == 1)
+			bad.node_count = NODES_MAX + 1;
+		else if (i == 2)
+			bad.self = 3;
+		else if (i == 3)
+			bad.vcpu_count = VCPUS_MAX + 1;
+		else if (i == 4)
+			bad.policy = PLACEMENT_POLICIES;
+		else
+			bad.gather_node = 3;
+		assert_int_equal(placement_create(&bad, &p), -EINVAL);
+	}
+	/* A move costs nothing, or for ever: neither is believed. */
+	config.move_ns = 0;
+	assert_int_equal(placement_create(&config, &p), 0);
+	assert_int_equal(placement_move_ns(p, 1), PLACEMENT_MOVE_NS_MIN);
+	placement_destroy(p);
+	config.move_ns = UINT64_MAX;
+	assert_int_equal(placement_create(&config, &p), 0);
+	assert_int_equal(placement_move_ns(p, 1), PLACEMENT_MOVE_NS_MAX);
+	assert_int_equal(placement_set_policy(p, PLACEMENT_POLICIES), -EINVAL);
+	assert_int_equal(placement_pin(p, 8, true), -EINVAL);
+	assert_int_equal(placement_outcome_learn(p, &(struct placement_outcome){ .arm = 2 }),
+			 -EPROTO);
+	placement_destroy(p);
+	placement_destroy(NULL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(base_rule),  cmocka_unit_test(policies),
+		cmocka_unit_test(guards),     cmocka_unit_test(ping_pong),
+		cmocka_unit_test(gathers),    cmocka_unit_test(spreads),
+		cmocka_unit_test(refused),    cmocka_unit_test(carries),
+		cmocka_unit_test(any_inputs), cmocka_unit_test(nonsense),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
