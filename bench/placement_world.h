@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A pod in virtual time, as placement sees it: nodes with cores and memory, pages that are
+ * somewhere, vCPUs that touch them, stall, and go where core/placement.h advises. One struct
+ * placement a node, and what a move carries goes from one to the other, as in a real pod.
+ *
+ * Costs are figures of docs/benchmarks.md, rounded; struct world_costs names them. What it leaves
+ * out: messages, links that are busy, homes, misses of the host's caches.
+ */
+#ifndef BENCH_PLACEMENT_WORLD_H
+#define BENCH_PLACEMENT_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "core/placement.h"
+#include "tests/rng.h"
+
+#define WORLD_NODES_MAX 64u
+#define WORLD_VCPUS_MAX 128u
+#define WORLD_PHASES	8u
+
+struct world_costs {
+	uint64_t stall_ns;   /* read or write stall, 2 hops, threads that sleep */
+	uint64_t upgrade_ns; /* the right to write alone */
+	uint64_t sharer_ns;  /* each further sharer at a write */
+	uint64_t ahead_ns;   /* each page that read-ahead brings */
+	uint64_t zero_ns;    /* first touch */
+	uint64_t hold_ns;    /* a fresh grant is kept so long */
+	uint64_t move_ns;    /* stop, image, message, load, run */
+	uint64_t ipi_ns;     /* wake a vCPU on another node */
+	uint64_t wake_ns;    /* and on this one */
+	uint32_t own_pages;  /* of its own that a vCPU touches first wherever it comes to */
+};
+extern const struct world_costs world_costs_default;
+
+enum world_load {
+	LOAD_SCAN,	  /* one thread scans 2.5 nodes' memory, again and again */
+	LOAD_REGIONS,	  /* one thread, regions of 8 MB, every page four times, in random order */
+	LOAD_RANDOM,	  /* one thread at random over 2.5 nodes' memory */
+	LOAD_PAIR,	  /* two threads write one structure, on two nodes at first */
+	LOAD_CROSSED,	  /* two such pairs, on two nodes, each pair split */
+	LOAD_INDEPENDENT, /* a thread for each core, each with its own pages */
+	LOAD_TABLE,	  /* all read one table, one touch in 100,000 writes */
+	LOAD_PIPE,	  /* producer and consumer */
+	LOAD_TURNS,	  /* these of one and two threads in turn */
+	WORLD_LOADS,
+};
+const char *world_load_name(enum world_load load);
+
+struct world_config {
+	uint32_t node_count; /* 3..WORLD_NODES_MAX */
+	uint32_t core_count; /* of a node */
+	uint32_t node_pages; /* that a node can hold */
+	enum world_load load;
+	enum placement_policy policy;
+	uint64_t seed, duration_ns;
+	struct world_costs costs;
+	uint32_t broken;   /* enum placement_broken */
+	const char *state; /* what was learned before, or NULL */
+	FILE *trace;	   /* core/placement_trace.h, or NULL */
+	bool time_decisions;
+};
+
+struct world_result {
+	uint64_t work_ns; /* sum of what the touches that were made take by themselves */
+	uint64_t stall_ns, move_ns, wait_ns;
+	uint64_t stall_count, move_count, touch_count;
+	uint64_t event_count;
+	uint32_t vcpu_count; /* that have work */
+	uint64_t phase_work_ns[WORLD_PHASES];
+	struct placement_stats stats; /* sums over the nodes */
+	uint64_t decision_ns_p50, decision_ns_p99;
+	char state[PLACEMENT_STATE_BYTES]; /* what node 0 has learned */
+};
+
+/* 0; -EINVAL; -ENOMEM. */
+int world_run(const struct world_config *config, struct world_result *ret_result);
+
+#endif
