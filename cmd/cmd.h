@@ -9,6 +9,7 @@
 int cmd_move(int argc, char **argv);
 int cmd_node(int argc, char **argv);
 int cmd_probe(int argc, char **argv);
+int cmd_replay(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 
