@@ -284,7 +284,7 @@ static int test_kick_in_fault(struct rig *rig)
 	extern const uint8_t guest_touch_read_at[], guest_touch_locked_at[], guest_touch_edge_at[],
 		guest_touch_push_at[], guest_touch_call_at[], guest_touch_pop_memory_at[],
 		guest_touch_strings_at[], guest_touch_x87_at[], guest_touch_table_at[],
-		guest_touch_table_locked_at[], guest_touch_descriptor_at[];
+		guest_touch_table_locked_at[], guest_touch_descriptor_at[], guest_touch_ltr_at[];
 	const struct touch touches[] = {
 		TOUCH(read, 0xdeadbeef, 0xdeadbeef),
 		TOUCH(locked, 0x201, 0x100),
@@ -297,6 +297,7 @@ static int test_kick_in_fault(struct rig *rig)
 		TOUCH(table, 1, 0x83),
 		TOUCH(table_locked, 12, 0x83),
 		TOUCH(descriptor, 16, 0, 0x00af9b000000ffff, 0x00cf93000000ffff),
+		TOUCH(ltr, 0x8b10, 0),
 	};
 
 	for (size_t i = 0; i < sizeof(touches) / sizeof(touches[0]); i++) {

@@ -63,6 +63,7 @@ static void fill_state(struct rig *rig, struct vcpu_state *state)
 	state->cr4 |= 0x80;
 	for (int i = 0; i < 4; i++)
 		state->dr[i] = 0x1000u + (unsigned int)i;
+	state->dr6 = 0xffff4ff1;
 	state->dr7 = 0x455;
 	state->segment[SEG_GS].base = 0xffff88803e000000;
 	state->segment[SEG_TR].base = 0xfffffe0000003000;
@@ -104,7 +105,8 @@ static int load_and_save(struct rig *rig, const struct vcpu_state *state)
 	saved.reserved = 0;
 	CHECK(rig_ops->vcpu_load(rig->vcpu[2], state) == 0, "load");
 	CHECK(rig_ops->vcpu_save(rig->vcpu[2], &saved) == 0, "save");
-	if (state->interrupt_shadow && saved.interrupt_shadow) /* AMD has one bit for both kinds */
+	/* AMD's CPUs have one bit for both kinds. */
+	if (rig_ops == &engine_kvm && state->interrupt_shadow && saved.interrupt_shadow)
 		saved.interrupt_shadow = state->interrupt_shadow;
 	return same_state(state, &saved);
 }
@@ -141,6 +143,9 @@ static int test_state_round_trip(struct rig *rig)
 	state.interrupt_shadow = 1;
 	CHECK(load_and_save(rig, &state) == 0, "shadow by STI");
 	CHECK(!rig_ops->vcpu_can_interrupt(rig->vcpu[2]), "shadow");
+	state.interrupt_shadow = 2;
+	CHECK(load_and_save(rig, &state) == 0, "shadow by MOV SS");
+	CHECK(!rig_ops->vcpu_can_interrupt(rig->vcpu[2]), "shadow");
 	state.interrupt_shadow = 0;
 	state.nmi_masked = 1;
 	CHECK(load_and_save(rig, &state) == 0, "masked NMI");
@@ -151,6 +156,29 @@ static int test_state_round_trip(struct rig *rig)
 	state.exception_has_error_code = 1;
 	state.exception_error_code = 2;
 	CHECK(load_and_save(rig, &state) == 0, "injected exception");
+	return 0;
+}
+
+#define XSAVE_MXCSR 24
+#define MXCSR_MM    (1u << 17) /* AMD's alone: misaligned operands do not fault */
+
+/* An image from a CPU of AMD's: one that has not got the bit refuses it, and does not die of it. */
+static int test_foreign_mxcsr(struct rig *rig)
+{
+	_Alignas(16) uint8_t own[512] = { 0 };
+	const uint32_t mxcsr = 0x1f80 | MXCSR_MM;
+	uint32_t mask;
+	struct vcpu_state state;
+
+	__asm__ volatile("fxsave64 %0" : "=m"(own));
+	memcpy(&mask, own + XSAVE_MXCSR + 4, sizeof(mask));
+	CHECK(rig_ops->vcpu_create(rig->engine, 2, &rig->vcpu[2]) == 0, "create");
+	CHECK(rig_ops->vcpu_bind(rig->vcpu[2]) == 0, "bind");
+	fill_state(rig, &state);
+	memcpy(state.xsave + XSAVE_MXCSR, &mxcsr, sizeof(mxcsr));
+	if (mask & MXCSR_MM)
+		return load_and_save(rig, &state);
+	CHECK(rig_ops->vcpu_load(rig->vcpu[2], &state) != 0, "loaded, with a mask of %x", mask);
 	return 0;
 }
 
@@ -248,6 +276,64 @@ static int compare_moved(struct rig *rig, struct rig *other, struct guest guest,
 	return 0;
 }
 
+#define PAE_TABLES 0x30000u /* four entries, which lead to the page after them */
+#define PAE_VALUE  0x5000u
+
+static void put64(struct rig *rig, uint32_t gpa, uint64_t value)
+{
+	memcpy(rig->memory + gpa, &value, sizeof(value));
+}
+
+/* The first and the third GiB lead to the same memory. */
+static void pae_state(struct rig *rig, struct vcpu_state *state)
+{
+	const struct guest guest = GUEST(pae);
+
+	memcpy(rig->memory + RIG_LOAD, guest.start, (size_t)(guest.end - guest.start));
+	rig_state(rig, 0, RIG_LONG, state);
+	state->segment[SEG_CS].attributes = 0xc09b;
+	state->efer = 0;
+	state->cr0 = 0x80000033;
+	state->cr3 = PAE_TABLES;
+	put64(rig, PAE_TABLES, (PAE_TABLES + 0x1000) | 1);
+	put64(rig, PAE_TABLES + 16, (PAE_TABLES + 0x1000) | 1);
+	put64(rig, PAE_TABLES + 0x1000, 0x83);
+	put64(rig, PAE_VALUE, 0x12345678);
+}
+
+static int pae_says(struct rig *rig, uint32_t count)
+{
+	CHECK(rig_expect(rig, 0, EXIT_IO) == 0, "ask");
+	CHECK(rig->out_count == count && rig->out[count - 1] == 0x12345678, "%u words, %x",
+	      rig->out_count, rig->out[count - 1]);
+	return 0;
+}
+
+/*
+ * PAE's four entries: KVM keeps copies, soft reads them at each walk. Neither is to take the
+ * other's word for it, copies that are old or none.
+ */
+static int test_move_pae(struct rig *rig)
+{
+	struct vcpu_state state;
+
+	CHECK(rig_ops->vcpu_create(rig->engine, 0, &rig->vcpu[0]) == 0, "create");
+	CHECK(rig_ops->vcpu_bind(rig->vcpu[0]) == 0, "bind");
+	pae_state(rig, &state);
+	CHECK(rig_ops->vcpu_load(rig->vcpu[0], &state) == 0, "load without copies");
+	CHECK(pae_says(rig, 1) == 0, "without copies");
+	CHECK(rig_ops->vcpu_save(rig->vcpu[0], &state) == 0, "save");
+	CHECK(state.pdptr_valid == (rig_ops == &engine_kvm), "%u", state.pdptr_valid);
+	state.pdptr[0] = state.pdptr[2] = (PAE_TABLES + 0x1000) | 1;
+	state.pdptr[1] = state.pdptr[3] = 0;
+	state.pdptr_valid = 1; /* as KVM has saved it */
+	CHECK(rig_ops->vcpu_load(rig->vcpu[0], &state) == 0, "load with copies");
+	CHECK(pae_says(rig, 2) == 0, "with copies");
+	CHECK(rig_ops->vcpu_save(rig->vcpu[0], &state) == 0, "save");
+	CHECK(state.pdptr_valid == (rig_ops == &engine_kvm), "%u", state.pdptr_valid);
+	return 0;
+}
+
 static int move_test(struct rig *rig, struct guest guest, const char *name)
 {
 	struct rig other;
@@ -328,6 +414,8 @@ static int test_move_with_interrupt(struct rig *rig)
 const struct test_case cases_state[] = {
 	{ "state-round-trip", test_state_round_trip, NULL },
 	{ "load-refuses", test_load_refuses, NULL },
+	{ "foreign-mxcsr", test_foreign_mxcsr, NULL },
+	{ "move-pae", test_move_pae, "it does not know PAE" },
 	{ "move-integer", test_move_integer, NULL },
 	{ "move-sse", test_move_sse, "it does not emulate SSE" },
 	{ "move-avx", test_move_avx, "it does not emulate AVX" },

@@ -33,6 +33,16 @@
 	hlt
 	END	real
 
+/* 32-bit code with PAE's paging, entered as the test has it: what is at 2 GiB, which the third entry leads to. */
+	.code32
+	GUEST	pae
+1:	mov	0x80005000, %eax
+	out	%eax, $OUT
+	out	%al, $ASK
+	jmp	1b
+	END	pae
+	.code16
+
 /* String I/O. */
 	GUEST	strings
 	cld
@@ -512,6 +522,23 @@ guest_touch_\name\()_at:
 1:	.word	23
 	.quad	0x200000
 	END	touch_descriptor
+
+	GUEST	touch_ltr		/* the page begins with the second half of the TSS's descriptor */
+	movabs	$0x0000890220000067, %rax
+	mov	%rax, 0x1ffff8
+	lgdt	1f(%rip)
+	mov	$16, %eax
+	NEEDS	ltr
+	ltr	%ax
+	str	%eax
+	movzbl	0x1ffffd, %ecx		/* its type: busy */
+	shl	$8, %ecx
+	or	%ecx, %eax
+	out	%eax, $OUT
+	hlt
+1:	.word	31
+	.quad	0x1fffe8
+	END	touch_ltr
 
 /* Says its TSC for ever, high half first (recorded with the low half's write). */
 	.macro	SAY_TSC

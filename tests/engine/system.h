@@ -100,6 +100,7 @@
 #define NEED_AMD      0x1000
 #define NEED_INTEL    0x2000
 #define NEED_DE	      0x4000
+#define NEED_CR8_LOCK 0x8000
 /*
  * CPUs that are known to do otherwise, in the versions that the rack uses: QEMU 7.2's TCG, Bochs,
  * and the emulating /dev/kvm that some machines have. The comment at the case says what.

@@ -156,8 +156,13 @@ gate_target:
 	CLEAR_TF_STEPPED
 	DONE
 
-/* The handler that sets RF goes past a breakpoint. */
-	CASE	break_code
+/*
+ * Breakpoints. Each entry of KVM's clears DR7, and QEMU's VMRUN brings the guest's back without arming any: only a MOV
+ * to DR7 does. So they are lost wherever the host's timer, say, ends the guest's run between that and the access.
+ *
+ * The handler that sets RF goes past a breakpoint.
+ */
+	CASE	break_code, NOT_QEMU
 	mov	$ADDR(1f), %eax
 	mov	%rax, %db0
 	mov	$0x402, %eax	/* G0 */
@@ -177,7 +182,7 @@ gate_target:
 9:	orl	$0x10000, 64 + 8(%rsp)
 	ret
 
-	CASE	break_code_user
+	CASE	break_code_user, NOT_QEMU
 	mov	$ADDR(1f) + USER, %eax
 	mov	%rax, %db1
 	mov	$0x404, %eax	/* L1 */
@@ -195,7 +200,7 @@ gate_target:
 	ret
 
 /* Data: traps behind the instruction; any overlap counts, reads only where asked for. */
-	CASE	break_data
+	CASE	break_data, NOT_QEMU
 	mov	$SYS_DATA + 4, %eax
 	mov	%rax, %db0
 	mov	$SYS_DATA + 0x10, %eax
@@ -262,6 +267,26 @@ gate_target:
 	or	$8, %eax
 	mov	%rax, %cr4
 	FAULT	6, 0, .byte 0x0f, 0x21, 0xe0
+	DONE
+
+/* BS, BD and their like stay until they are cleared; of B0 to B3 those of this trap are set. */
+	CASE	status_kept, NOT_QEMU
+	mov	$SYS_DATA + 4, %eax
+	mov	%rax, %db0
+	mov	$0xffff6ff6, %eax
+	mov	%rax, %db6
+	mov	$0x000d0402, %eax
+	mov	%rax, %db7
+	movl	$1, SYS_DATA + 4
+1:	EXPECT	1, rip=1b, dr6=0xffff6ff1
+	DONE
+
+/* ICEBP has no bit of its own. QEMU takes it for an invalid opcode. */
+	CASE	status_icebp, NOT_QEMU
+	mov	$0xffff4ff0, %eax
+	mov	%rax, %db6
+	.byte	0xf1
+1:	EXPECT	1, rip=1b, dr6=0xffff4ff0
 	DONE
 
 /* GD guards the debug registers; not QEMU's. */

@@ -926,6 +926,28 @@ gate_target:
 	WANT	0x50031
 	DONE
 
+/*
+ * AMD's CPUs take MOV CR0 with LOCK for CR8's; 32-bit code has no other way to it. On QEMU KVM has to emulate it, and
+ * does not know it.
+ */
+	CASE	lock_cr8, NEED_CR8_LOCK | NOT_QEMU
+	mov	$9, %eax
+	.byte	0xf0, 0x0f, 0x22, 0xc0	/* lock mov %rax, %cr0 */
+	mov	%cr8, %rcx
+	REPORT	%rcx
+	WANT	9
+	mov	$6, %eax
+	mov	%rax, %cr8
+	.byte	0xf0, 0x0f, 0x20, 0xc3	/* lock mov %cr0, %rbx */
+	REPORT	%rbx
+	WANT	6
+	mov	$16, %eax
+	FAULT	13, 0, .byte 0xf0, 0x0f, 0x22, 0xc0
+	FAULT	6, 0, .byte 0xf0, 0x0f, 0x22, 0xd8	/* CR3 has no such meaning */
+	TO_USER
+	FAULT	13, 0, .byte 0xf0, 0x0f, 0x20, 0xc3
+	DONE
+
 /* Bits above 31, which QEMU does not look at. */
 	CASE	control_registers_high, NOT_QEMU
 	mov	%cr0, %rax

@@ -91,6 +91,18 @@ gate_target:
 	WANT	20000 / 2 * 20001 - 1
 	DONE
 
+/* A TSS that LTR has found is busy, and not to be found again. */
+	CASE	ltr
+	mov	$1000000, %r12d
+	mov	$SEL_TSS, %ebx
+1:	andb	$~2, SYS_GDT + SEL_TSS + 5
+	ltr	%bx
+	dec	%r12d
+	jnz	1b
+	REPORT	%r12
+	WANT	0
+	DONE
+
 /* The stack over an edge: what moves rsp must not move it twice. */
 	CASE	stack_edges
 	mov	$20000, %r12d
