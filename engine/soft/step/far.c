@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The stepper: far jumps, calls and returns, between code segments and between levels, and the call
- * gates (SDM vol. 3, 5.8; APM vol. 2, 4.11).
-; and to a TSS or through a task gate
- * into another task (task_switch.c).
+ * gates (SDM vol. 3, 5.8; APM vol. 2, 4.11); and to a TSS or through a task gate into another task
+ * (task_switch.c).
  */
 #include "engine/soft/step/control.h"
 
