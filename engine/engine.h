@@ -161,6 +161,11 @@ struct engine_ops {
 	 */
 	int (*vcpu_save)(struct engine_vcpu *vcpu, struct vcpu_state *state);
 	/*
+	 * Its state has been saved, and goes on elsewhere: a load, if ever, is the next that it
+	 * gets. For work that would else be the load's. Owner thread; NULL: there is none.
+	 */
+	void (*vcpu_parked)(struct engine_vcpu *vcpu);
+	/*
 	 * Guest TSC := line, plus what the guest itself has added through TSC_ADJUST. A line, so
 	 * that no delay between computing and setting it matters; its ratio is one that tsc_ratio()
 	 * gave. Owner thread, between runs; after vcpu_load(), as often as the pod clock wants (a

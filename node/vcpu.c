@@ -724,6 +724,8 @@ static void leave(struct vcpu *vcpu)
 		return;
 	vcpu->away = true;
 	disarm_timer(vcpu);
+	if (config->engine_ops->vcpu_parked)
+		config->engine_ops->vcpu_parked(vcpu->engine_vcpu);
 	if (config->ops->idle)
 		config->ops->idle(config->ctx, config->number, true);
 }

@@ -31,16 +31,39 @@ static void soft_vcpu_destroy(struct engine_vcpu *vcpu)
 	pthread_mutex_unlock(&vcpu->engine->lock);
 }
 
+#define INSNS_BYTES   (BLOCK_INSNS_MAX * sizeof(struct soft_insn))
+#define DECODED_BYTES (DECODED_COUNT * sizeof(struct soft_decoded))
+
+/*
+ * Zero, and no memory before it is touched: a node has seats for all vCPUs of its pod, and few of
+ * them run. NULL: none.
+ */
+static void *map_lazy(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	madvise(p, bytes, MADV_NOHUGEPAGE);
+	return p;
+}
+
+static void unmap(void *p, size_t bytes)
+{
+	if (p)
+		munmap(p, bytes);
+}
+
 static void free_seat(struct engine_vcpu *vcpu)
 {
 	if (!vcpu)
 		return;
-	free(vcpu->insns);
-	free(vcpu->decoded);
+	unmap(vcpu->insns, INSNS_BYTES);
+	unmap(vcpu->decoded, DECODED_BYTES);
 	soft_fault_pages_free(vcpu);
-	if (vcpu->signal_stack)
-		munmap(vcpu->signal_stack, SIGNAL_STACK_BYTES);
-	munmap(vcpu, sizeof(*vcpu));
+	unmap(vcpu->signal_stack, SIGNAL_STACK_BYTES);
+	unmap(vcpu, sizeof(*vcpu));
 }
 
 static void soft_engine_destroy(struct engine *engine)
@@ -96,27 +119,21 @@ static int soft_add_memory(struct engine *engine, uint64_t gpa, void *hva, uint6
 
 static struct engine_vcpu *new_seat(void)
 {
-	struct engine_vcpu *vcpu = mmap(NULL, sizeof(*vcpu), PROT_READ | PROT_WRITE,
-					MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	void *stack;
+	struct engine_vcpu *vcpu = map_lazy(sizeof(*vcpu));
 
-	if (vcpu == MAP_FAILED)
+	if (!vcpu)
 		return NULL;
-	/* Its tables are touched here and there. */
-	madvise(vcpu, sizeof(*vcpu), MADV_NOHUGEPAGE);
-	stack = mmap(NULL, SIGNAL_STACK_BYTES, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	vcpu->signal_stack = stack == MAP_FAILED ? NULL : stack;
-	vcpu->insns = calloc(BLOCK_INSNS_MAX, sizeof(struct soft_insn));
-	vcpu->decoded = calloc(DECODED_COUNT, sizeof(struct soft_decoded));
+	vcpu->signal_stack = map_lazy(SIGNAL_STACK_BYTES);
+	vcpu->insns = map_lazy(INSNS_BYTES);
+	vcpu->decoded = map_lazy(DECODED_BYTES);
 	if (vcpu->signal_stack && vcpu->insns && vcpu->decoded)
 		return vcpu;
 	free_seat(vcpu);
 	return NULL;
 }
 
-/* Lock held: whoever looks at all vCPUs meanwhile finds this one standing still. */
-static void take_seat(struct engine *engine, struct engine_vcpu *vcpu, uint32_t number)
+/* Somebody had it before: as new, but for what it has of its own. */
+static void clean_seat(struct engine_vcpu *vcpu)
 {
 	struct soft_insn *insns = vcpu->insns;
 	struct soft_decoded *decoded = vcpu->decoded;
@@ -132,6 +149,11 @@ static void take_seat(struct engine *engine, struct engine_vcpu *vcpu, uint32_t 
 	vcpu->decoded = decoded;
 	vcpu->fault_pages = fault_pages;
 	vcpu->signal_stack = stack;
+}
+
+/* Lock held: whoever looks at all vCPUs meanwhile finds this one standing still. */
+static void take_seat(struct engine *engine, struct engine_vcpu *vcpu, uint32_t number)
+{
 	vcpu->engine = engine;
 	vcpu->number = number;
 	vcpu->small_stack_top = (uintptr_t)(vcpu->small_stack + 16);
@@ -156,14 +178,25 @@ static int soft_vcpu_create(struct engine *engine, uint32_t number, struct engin
 		return err;
 	pthread_mutex_lock(&engine->lock);
 	vcpu = engine->vcpu[number];
-	if (!vcpu || !vcpu->seated)
-		err = vcpu || (vcpu = new_seat()) ? 0 : -ENOMEM;
+	if (!vcpu) {
+		vcpu = new_seat();
+		err = vcpu ? 0 : -ENOMEM;
+	} else if (!vcpu->seated) {
+		clean_seat(vcpu);
+		err = 0;
+	}
 	if (!err)
 		take_seat(engine, vcpu, number);
 	pthread_mutex_unlock(&engine->lock);
 	if (!err)
 		*ret_vcpu = vcpu;
 	return err;
+}
+
+/* What is known of pages and jumps is of no use to who comes next. */
+static void soft_vcpu_parked(struct engine_vcpu *vcpu)
+{
+	soft_tlb_flush(vcpu, true);
 }
 
 /* RDTSC is a multiplication here, so any slope will do. */
@@ -212,6 +245,7 @@ const struct engine_ops engine_soft = {
 	.vcpu_bind = soft_vcpu_bind,
 	.vcpu_load = soft_vcpu_load,
 	.vcpu_save = soft_vcpu_save,
+	.vcpu_parked = soft_vcpu_parked,
 	.vcpu_set_tsc = soft_vcpu_set_tsc,
 	.vcpu_run = soft_vcpu_run,
 	.vcpu_kick = soft_vcpu_kick,

@@ -161,7 +161,9 @@ void soft_resume_others(struct engine_vcpu *vcpu)
 
 		if (!other || !atomic_exchange(&other->pause, 0))
 			continue;
-		syscall(SYS_futex, &other->pause, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+		/* Who parks later sees that nobody wants it to. */
+		if (atomic_load(&other->parked))
+			syscall(SYS_futex, &other->pause, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 	}
 	atomic_store(&engine->pauser, NULL);
 	pthread_mutex_unlock(&engine->lock);
