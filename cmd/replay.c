@@ -35,6 +35,9 @@ static void print(enum placement_policy policy, const struct placement_replay_re
 	printf("best in hindsight: %10.2f ms lost\n", (double)r->best_ns / 1e6);
 	printf("regret:            %10.2f ms\n",
 	       (double)(int64_t)(r->policy_ns - r->best_ns) / 1e6);
+	if (r->move_count > 0 || r->recorded_moves > 0)
+		puts("What a vCPU would have stalled on elsewhere was not recorded: this compares\n"
+		     "decisions over the same stalls, and is no forecast.");
 }
 
 static int replay_file(FILE *file, const char *path, struct placement_replay *replay,
