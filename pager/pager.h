@@ -36,6 +36,16 @@ enum pager_spin {
 /* vCPUs and ports of a node at most: each may have a request out, in a window of 256. */
 #define PAGER_ACTORS_MAX 248u
 
+/* A stall of a vCPU that has ended, but for what was no stall (the page was there already). */
+struct pager_stall {
+	uint32_t actor;
+	enum coh_stall_kind kind;
+	uint16_t
+		from; /* the node whose message ended it; NODE_NONE: this node did it alone, or it is
+			  a first touch */
+	uint64_t gpn, took_ns;
+};
+
 struct pager_config {
 	struct guest_memory *memory; /* borrowed; outlives the pager */
 	uint16_t self, node_count;   /* node_count <= NODES_MAX */
@@ -64,6 +74,9 @@ struct pager_config {
 	 * guest memory. May be NULL.
 	 */
 	void (*lost)(void *arg, uint64_t gpa, uint64_t bytes);
+	/* Called at every stall's end, when the vCPU may run again. From a shard's thread, so it must
+	 * not wait. May be NULL. */
+	void (*stalled)(void *arg, const struct pager_stall *stall);
 	void *arg;
 };
 

@@ -120,6 +120,22 @@ static enum coh_stall_kind kind_of(const struct coh_action *action, uint32_t cou
 	return COH_STALL_KINDS;
 }
 
+/* For who decides where vCPUs should be. */
+static void tell_stall(const struct shard *shard, const struct shard_woken *woken, uint64_t now_ns)
+{
+	const struct pager *pager = shard->pager;
+	struct pager_stall stall = { .actor = woken->actor,
+				     .kind = woken->kind,
+				     .from = woken->kind == COH_STALL_ZERO ? NODE_NONE
+									   : woken->from,
+				     .gpn = woken->gpn,
+				     .took_ns = now_ns - woken->since_ns };
+
+	if (pager->config.stalled && woken->kind != COH_STALL_KINDS &&
+	    woken->actor < pager->actors.vcpu_count)
+		pager->config.stalled(pager->config.arg, &stall);
+}
+
 static void count_woken(struct shard *shard)
 {
 	uint64_t now_ns;
@@ -141,6 +157,7 @@ static void count_woken(struct shard *shard)
 		/* First touches are as many as there are pages; each is no more than that. */
 		if (woken->kind != COH_STALL_KINDS && woken->kind != COH_STALL_ZERO)
 			shard_stats_hot(&shard->stats, woken->gpn, woken->offset);
+		tell_stall(shard, woken, now_ns);
 	}
 	shard->woken_count = 0;
 }
@@ -166,6 +183,7 @@ static void wait_end(struct shard *shard, const struct coh_action *wake,
 					      .actor = i,
 					      .gpn = wait->gpn,
 					      .offset = wait->offset,
+					      .from = shard->from,
 					      .since_ns = wait->since_ns };
 	}
 }
@@ -425,12 +443,14 @@ static void take_frame(struct shard *shard, uint16_t node)
 			error = -EPROTO;
 		if (error == 0)
 			error = coh_message(shard->coh, &msg, now_ns, &out);
+		shard->from = node;
 		if (error == -EPROTO)
 			peer_failed(shard, node, error, "a message that no correct node sends");
 		else if (error < 0)
 			core_failed(shard, error, "a message was refused");
 		else
 			carry_out(shard, &out, data);
+		shard->from = NODE_NONE;
 	}
 	if (!shard->failed) {
 		int error = plan_settle(&shard->plan);
@@ -833,6 +853,7 @@ int shard_init(struct shard *shard, struct pager *pager, uint32_t index)
 
 	shard->pager = pager;
 	shard->index = index;
+	shard->from = NODE_NONE;
 	shard->hot_node = NODE_NONE;
 	shard->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (shard->epoll_fd < 0)

@@ -66,6 +66,7 @@ struct shard_woken {
 	uint32_t actor;
 	uint64_t gpn, since_ns;
 	uint16_t offset;
+	uint16_t from; /* struct pager_stall */
 };
 
 struct shard {
@@ -87,6 +88,7 @@ struct shard {
 	uint32_t woken_count;
 	struct guest_fault queued[NAMELESS_QUEUE]; /* of nameless threads, a ring */
 	uint32_t queued_first, queued_count;
+	uint16_t from;	      /* whose message is being handled, NODE_NONE: it is none */
 	uint16_t hot_node;    /* whose frame came last, NODE_NONE: no frame yet */
 	bool fault_is_next;   /* the last frame woke somebody, who may stall again soon */
 	uint32_t lazy_passes; /* since a frame that nobody waits for was left */

@@ -36,6 +36,16 @@ static void lost(void *arg, uint64_t gpa, uint64_t bytes)
 	pthread_mutex_unlock(&node->lost.lock);
 }
 
+static void stalled(void *arg, const struct pager_stall *stall)
+{
+	struct pod_node *node = arg;
+
+	pthread_mutex_lock(&node->stalled.lock);
+	node->stalled.last[stall->kind] = *stall;
+	node->stalled.count[stall->kind]++;
+	pthread_mutex_unlock(&node->stalled.lock);
+}
+
 static void create_node(struct pod *pod, uint16_t self, const struct pod_options *options)
 {
 	struct pod_node *node = &pod->node[self];
@@ -51,10 +61,12 @@ static void create_node(struct pod *pod, uint16_t self, const struct pod_options
 		.spin = options->spin,
 		.failed = failed,
 		.lost = options->watch_lost ? lost : NULL,
+		.stalled = stalled,
 		.arg = node,
 	};
 
 	pthread_mutex_init(&node->lost.lock, NULL);
+	pthread_mutex_init(&node->stalled.lock, NULL);
 	assert_int_equal(guest_memory_create(&memory, &node->memory), 0);
 	config.memory = node->memory;
 	assert_int_equal(pager_create(&config, &node->pager), 0);

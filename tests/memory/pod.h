@@ -34,11 +34,19 @@ struct pod_lost {
 	atomic_bool told; /* the test's: the other node has the page */
 };
 
+/* What the hook `stalled` was told last of each kind. */
+struct pod_stalled {
+	pthread_mutex_t lock; /* guards the rest */
+	struct pager_stall last[COH_STALL_KINDS];
+	uint32_t count[COH_STALL_KINDS];
+};
+
 struct pod_node {
 	struct guest_memory *memory;
 	struct pager *pager;
 	struct page_channel *channel[SHARDS_MAX][POD_NODES_MAX];
 	struct pod_lost lost;
+	struct pod_stalled stalled;
 	struct pod_failure failure; /* written by a shard's thread; read after pager_stop() */
 };
 

@@ -54,6 +54,59 @@ static void writes_are_seen_everywhere(void **state)
 	pod_destroy(&pod);
 }
 
+/* As a vCPU's stall; waits until its end has been told. */
+static void *stall_as_vcpu(void *arg)
+{
+	struct pod *pod = arg;
+	volatile uint8_t *at = pod_at(pod, 1, 5 * PAGE_BYTES);
+
+	assert_int_equal(pager_bind_actor(pod->node[1].pager, 2, (pid_t)syscall(SYS_gettid)), 0);
+	(void)*at;
+	*at = 1;
+	*(volatile uint8_t *)pod_at(pod, 2, 5 * PAGE_BYTES) = 2;
+	*at = 3;
+	*(volatile uint8_t *)pod_at(pod, 1, 8 * MIB) = 4;
+	assert_int_equal(pager_bind_actor(pod->node[1].pager, 2, 0), 0);
+	(void)*(volatile uint8_t *)pod_at(pod, 1, 6 * PAGE_BYTES);
+	return NULL;
+}
+
+static void expect_told(const struct pod_stalled *told, enum coh_stall_kind kind, uint16_t from)
+{
+	assert_int_equal(told->count[kind], 1);
+	assert_int_equal(told->last[kind].actor, 2);
+	assert_int_equal(told->last[kind].from, from);
+	if (kind != COH_STALL_ZERO)
+		assert_int_equal(told->last[kind].gpn, 5);
+	assert_true(told->last[kind].took_ns > 0);
+}
+
+/* Where what ended a stall came from; and only vCPUs' stalls are told. */
+static void a_stalls_end_is_told(void **state)
+{
+	struct pod_options options = two;
+	struct pod pod;
+	pthread_t thread;
+
+	options.node_count = 3;
+	options.shard_count = 1;
+	pod_create(&pod, &options);
+	*(volatile uint8_t *)pod_at(&pod, 0, 5 * PAGE_BYTES) = 9;
+	*(volatile uint8_t *)pod_at(&pod, 0, 6 * PAGE_BYTES) = 9;
+	assert_int_equal(pthread_create(&thread, NULL, stall_as_vcpu, &pod), 0);
+	pthread_join(thread, NULL);
+	for (uint16_t i = 0; i < 3; i++)
+		pager_stop(pod.node[i].pager);
+	expect_told(&pod.node[1].stalled, COH_STALL_READ, 0);
+	expect_told(&pod.node[1].stalled, COH_STALL_UPGRADE, 0);
+	expect_told(&pod.node[1].stalled, COH_STALL_WRITE, 2);
+	expect_told(&pod.node[1].stalled, COH_STALL_ZERO, NODE_NONE);
+	for (int kind = 0; kind < COH_STALL_KINDS; kind++)
+		assert_int_equal(pod.node[0].stalled.count[kind] + pod.node[2].stalled.count[kind],
+				 0);
+	pod_destroy(&pod);
+}
+
 #define COUNTERS 4
 #define COUNTS	 3000
 
@@ -627,6 +680,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bad_configs_are_refused),
 		cmocka_unit_test(writes_are_seen_everywhere),
+		cmocka_unit_test(a_stalls_end_is_told),
 		cmocka_unit_test(no_count_is_lost_sleeping),
 		cmocka_unit_test(no_count_is_lost_adapting),
 		cmocka_unit_test(many_nameless_threads),
