@@ -6,8 +6,11 @@
 #define CMD_CMD_H
 
 /* argv[0] is the subcommand's name. Returns the exit status of the program. */
+int cmd_explain(int argc, char **argv);
 int cmd_move(int argc, char **argv);
 int cmd_node(int argc, char **argv);
+int cmd_pin(int argc, char **argv);
+int cmd_policy(int argc, char **argv);
 int cmd_probe(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
 int cmd_run(int argc, char **argv);

@@ -26,6 +26,9 @@ static const struct subcommand {
 	{ "node", cmd_node, "run this host's node of a pod" },
 	{ "status", cmd_status, "show what a running pod does" },
 	{ "move", cmd_move, "move a vCPU of a running guest to another node" },
+	{ "policy", cmd_policy, "show or set who decides where the vCPUs of a running guest are" },
+	{ "pin", cmd_pin, "have a vCPU of a running guest stay where it is" },
+	{ "explain", cmd_explain, "say why a vCPU of a running guest has moved" },
 	{ "replay", cmd_replay, "try a policy of placement on a recorded trace" },
 	{ "probe", cmd_probe, "tell whether this host can be a node, and what is missing" },
 };

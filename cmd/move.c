@@ -22,22 +22,11 @@ static void usage(FILE *to)
 static int move(const struct pod_search *search, const char *vcpu, const char *node)
 {
 	char request[200];
-	const char *done, *error;
 	if (snprintf(request, sizeof(request), "move %s %s", vcpu, node) >= (int)sizeof(request)) {
 		complain("no vCPU and no node has a name as long as that");
 		return STATUS_FAILED;
 	}
-	json_t *answer = pod_ask(search->path, request);
-	if (!answer)
-		return STATUS_FAILED;
-	done = json_string_value(json_object_get(answer, "done"));
-	error = json_string_value(json_object_get(answer, "error"));
-	if (done)
-		printf("%s\n", done);
-	else
-		complain("%s", error ? error : "the node's answer makes no sense");
-	json_decref(answer);
-	return done ? STATUS_OK : STATUS_FAILED;
+	return pod_tell(search->path, request);
 }
 
 int cmd_move(int argc, char **argv)

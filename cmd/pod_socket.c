@@ -128,3 +128,19 @@ bool pod_find(struct pod_search *search)
 			search->pod ? " and this name" : "");
 	return false;
 }
+
+int pod_tell(const char *path, const char *request)
+{
+	const char *done, *error;
+	json_t *answer = pod_ask(path, request);
+	if (!answer)
+		return STATUS_FAILED;
+	done = json_string_value(json_object_get(answer, "done"));
+	error = json_string_value(json_object_get(answer, "error"));
+	if (done)
+		printf("%s\n", done);
+	else
+		complain("%s", error ? error : "the node's answer makes no sense");
+	json_decref(answer);
+	return done ? STATUS_OK : STATUS_FAILED;
+}

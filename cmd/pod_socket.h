@@ -24,5 +24,7 @@ bool pod_search_take(struct pod_search *search, int option, const char *value);
 /* Both complain themselves, and return false or NULL then. */
 bool pod_find(struct pod_search *search);
 json_t *pod_ask(const char *path, const char *request);
+/* A request that is answered with a line, which is printed, or with an error. An exit status. */
+int pod_tell(const char *path, const char *request);
 
 #endif

@@ -42,6 +42,7 @@
 struct run_command {
 	uint32_t nodes, vcpus;
 	uint64_t memory;
+	enum placement_policy policy;
 	bool quiet;
 	const struct engine_ops *engine; /* of all nodes */
 	char engine_note[600];
@@ -51,7 +52,7 @@ struct run_command {
 static void usage(FILE *to)
 {
 	fprintf(to,
-		"usage: eagre run [--nodes N] [--vcpus N] [--memory SIZE] [GUEST OPTIONS] [-- COMMAND...]\n"
+		"usage: eagre run [--nodes N] [--vcpus N] [--memory SIZE] [--policy NAME] [GUEST OPTIONS] [-- COMMAND...]\n"
 		"\n"
 		"Starts a pod whose nodes all run on this machine, and gives the guest's console (Ctrl-] ends\n"
 		"the pod, Ctrl-^ sends a BREAK), or runs COMMAND in the guest and exits with its status.\n"
@@ -59,6 +60,7 @@ static void usage(FILE *to)
 		"  --nodes N        nodes, 1 to %d (%d)\n"
 		"  --vcpus N        vCPUs of the guest, spread over the nodes, 1 to %d (one a node)\n"
 		"  --memory SIZE    memory of the guest, the sum over the nodes (1G)\n"
+		"  --policy NAME    where vCPUs go: pages, vcpus, base, learned, pinned (pages: nowhere)\n"
 		"  --quiet          no progress on stderr\n"
 		"\n",
 		NODES_MAX, NODES_DEFAULT, VCPUS_MAX);
@@ -80,6 +82,7 @@ static int number_take(const char *name, const char *text, uint32_t max, uint32_
 
 static int take_option(struct run_command *command, int option, const char *value)
 {
+	char names[128];
 	switch (option) {
 	case 'n':
 		return number_take("--nodes", value, NODES_MAX, &command->nodes);
@@ -89,6 +92,12 @@ static int take_option(struct run_command *command, int option, const char *valu
 		if (size_parse(value, &command->memory) == 0)
 			return 0;
 		complain("--memory %s: not a size; write for example 4G or 512M", value);
+		return -EINVAL;
+	case 'P':
+		if (placement_policy_parse(value, &command->policy) == 0)
+			return 0;
+		pod_config_policies(names, sizeof(names));
+		complain("--policy %s: must be %s", value, names);
 		return -EINVAL;
 	case 'q':
 		command->quiet = true;
@@ -106,6 +115,7 @@ static int parse(int argc, char **argv, struct run_command *ret_command)
 		{ "nodes", required_argument, NULL, 'n' },
 		{ "vcpus", required_argument, NULL, 'v' },
 		{ "memory", required_argument, NULL, 'm' },
+		{ "policy", required_argument, NULL, 'P' },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ "help", no_argument, NULL, 'h' },
 		GUEST_OPTIONS,
@@ -186,8 +196,9 @@ static struct pod_config *make_config(const struct run_command *command)
 	cpu_set_t cores;
 	bool spin = sched_getaffinity(0, sizeof(cores), &cores) == 0 &&
 		    2 * command->nodes <= (uint32_t)CPU_COUNT(&cores);
-	fprintf(file, "[pod]\nname = local%d\nmemory = %llu\nspin = %s\n", getpid(),
-		(unsigned long long)memory, spin ? "auto" : "off");
+	fprintf(file, "[pod]\nname = local%d\nmemory = %llu\nspin = %s\npolicy = %s\n", getpid(),
+		(unsigned long long)memory, spin ? "auto" : "off",
+		placement_policy_name(command->policy));
 	for (uint32_t i = 0; i < command->nodes; i++)
 		fprintf(file, "[node node%u]\naddress = 127.0.0.1:%u\nmemory = %llu\nvcpus = %u\n",
 			i, port[i], (unsigned long long)promise,

@@ -37,6 +37,8 @@ static const char *text(const json_t *object, const char *key)
 	return value ? value : "-";
 }
 
+static const char *const why[] = { "paid", "eager", "always", "gather", "spread" };
+
 static void print_nodes(const json_t *nodes)
 {
 	printf("%-3s %-12s %-21s %-6s %5s %9s %9s %8s %8s %9s %9s %9s %9s %8s %8s %10s %8s %9s\n",
@@ -66,6 +68,31 @@ static void print_nodes(const json_t *nodes)
 	}
 }
 
+/* What the policy has moved, and why; nothing where it never moved anything. */
+static void print_policy(const json_t *answer)
+{
+	const json_t *nodes = json_object_get(answer, "nodes"), *n;
+	json_int_t advised = 0, wasted = 0;
+	size_t i;
+	printf("\npolicy %s", text(answer, "policy"));
+	json_array_foreach(nodes, i, n)
+	{
+		const json_t *placement = json_object_get(n, "placement");
+		advised += number(placement, "advised");
+		wasted += number(placement, "wasted");
+	}
+	if (advised)
+		printf(": %lld moves advised, %lld of no use;", advised, wasted);
+	for (size_t k = 0; advised && k < sizeof(why) / sizeof(why[0]); k++) {
+		json_int_t sum = 0;
+		json_array_foreach(nodes, i, n) sum +=
+			number(json_object_get(json_object_get(n, "placement"), "why"), why[k]);
+		if (sum)
+			printf(" %s %lld", why[k], sum);
+	}
+	putchar('\n');
+}
+
 static void print_pod(const json_t *answer)
 {
 	const json_t *vcpus = json_object_get(answer, "vcpus");
@@ -74,6 +101,7 @@ static void print_pod(const json_t *answer)
 	       text(answer, "engine"), number(answer, "memory_bytes") >> 20,
 	       json_array_size(json_object_get(answer, "nodes")), json_array_size(vcpus));
 	print_nodes(json_object_get(answer, "nodes"));
+	print_policy(answer);
 	printf("\n%-5s %-12s %-10s %8s %10s %8s\n", "vcpu", "node", "state", "moves", "stalls",
 	       "rekicks");
 	size_t i;

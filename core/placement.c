@@ -345,7 +345,7 @@ static void carry_put(const struct placement_vcpu *v, uint64_t debt_ns, bool spr
 	memcpy(carry + 56, choice->feature, PLACEMENT_FEATURES);
 }
 
-static int carry_check(const uint8_t *carry)
+int placement_carry_check(const uint8_t carry[PLACEMENT_CARRY_BYTES])
 {
 	if (carry[0] != CARRY_VERSION || carry[1] > WASTED_MAX || carry[2] > SPREAD_FAILED_MAX ||
 	    carry[3] > 1 || get(carry + 12, 4) != 0 || get(carry + 16, 4) > STAYS_MAX ||
@@ -423,7 +423,7 @@ int placement_arrived(struct placement *p, uint32_t vcpu, uint16_t from, uint64_
 
 	if (vcpu >= p->config.vcpu_count || from >= p->config.node_count || from == p->config.self)
 		return -EINVAL;
-	if (carry && carry_check(carry) != 0)
+	if (carry && placement_carry_check(carry) != 0)
 		return -EPROTO;
 	met(p, from);
 	v = &p->vcpu[vcpu];

@@ -177,6 +177,8 @@ int placement_placed(struct placement *placement, uint32_t vcpu, uint16_t node, 
 #define PLACEMENT_CARRY_BYTES 80u
 int placement_left(struct placement *placement, uint32_t vcpu, uint16_t to, uint64_t now_ns,
 		   uint8_t carry[PLACEMENT_CARRY_BYTES]);
+/* 0, or -EPROTO: a carry that makes no sense; who sent it lies. */
+int placement_carry_check(const uint8_t carry[PLACEMENT_CARRY_BYTES]);
 /*
  * It has come from `from`, where it stopped at stopped_ns. A carry that makes no sense is a lie of
  * the peer: -EPROTO, nothing changed. NULL: it brought none (another version).

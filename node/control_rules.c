@@ -74,6 +74,17 @@ static const char *from_first_lie(struct control_rules *rules, enum node_phase p
 	return once(rules, msg);
 }
 
+/* By way of node 0, so that all nodes hear the same last word. */
+static const char *policy_lie(const struct control_rules *rules, enum node_phase phase,
+			      const struct control_message *msg)
+{
+	if (rules->self != 0 && msg->src != 0)
+		return NOT_ITS_PART;
+	if (!guest_runs(rules, phase))
+		return OUT_OF_TURN;
+	return msg->type != CONTROL_PIN || exists(rules, msg->pin.vcpu) ? NULL : NOT_THERE;
+}
+
 const char *control_rules_lie(struct control_rules *rules, enum node_phase phase,
 			      const struct control_message *msg)
 {
@@ -98,6 +109,11 @@ const char *control_rules_lie(struct control_rules *rules, enum node_phase phase
 	case CONTROL_MOVE_ASK:
 	case CONTROL_MOVE_TOLD:
 		return guest_runs(rules, phase) ? NULL : OUT_OF_TURN; /* moves.c judges on */
+	case CONTROL_LOAD:
+		return guest_runs(rules, phase) ? NULL : OUT_OF_TURN;
+	case CONTROL_POLICY:
+	case CONTROL_PIN:
+		return policy_lie(rules, phase, msg);
 	case CONTROL_CLOCK_PING:
 		return rules->self == 0 ? NULL : NOT_ITS_PART;
 	case CONTROL_CLOCK_PONG:

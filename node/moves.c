@@ -27,6 +27,7 @@
 
 #include "node/deadline.h"
 #include "node/node_state.h"
+#include "node/placer.h"
 #include "wire/vcpu_image.h"
 
 /* Clocks of two nodes never differ by so much (start.c): who says more lies. */
@@ -40,12 +41,20 @@ struct asked {
 	uint64_t id;
 };
 
+/* What a vCPU that comes has brought for the policy. */
+struct came {
+	uint64_t stopped_ns;
+	bool carries;
+	uint8_t carry[PLACEMENT_CARRY_BYTES];
+};
+
 struct moves {
 	struct node *node;
 	pthread_mutex_t lock[VCPUS_MAX]; /* by vCPU; guards asked, and see vcpu_place.h */
 	struct asked asked[VCPUS_MAX];
 	_Atomic uint32_t image_bytes[VCPUS_MAX]; /* of the last that came here */
 	_Atomic uint32_t torture_us;
+	struct came came[VCPUS_MAX]; /* from MOVE to moves_arrived() */
 
 	pthread_mutex_t ask_lock; /* one question of this node's own at a time */
 	pthread_mutex_t told_lock;
@@ -147,7 +156,10 @@ int moves_leave(void *ctx, uint32_t vcpu, uint16_t to, int error)
 	struct node *node = ctx;
 	if (!error)
 		error = vcpu_place_leave(&node->places, vcpu, to);
-	return error ? stay(node, vcpu, to, error) : 0;
+	if (!error)
+		return 0;
+	placer_refused(node->placer, vcpu, to); /* not again at once */
+	return stay(node, vcpu, to, error);
 }
 
 int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment)
@@ -155,7 +167,7 @@ int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment)
 	struct node *node = ctx;
 	struct vcpu_place place = vcpu_place_read(&node->places, vcpu);
 	struct control_message msg; /* large, and little of it is sent */
-	uint8_t image[VCPU_IMAGE_BYTES_MAX];
+	uint8_t image[VCPU_IMAGE_BYTES_MAX], carry[PLACEMENT_CARRY_BYTES];
 	size_t size;
 	int error = vcpu_image_encode(moment->state, image, sizeof(image), &size);
 	if (error) {
@@ -170,6 +182,8 @@ int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment)
 					  .guest_tsc = moment->guest_tsc,
 					  .decided_ns = moment->decided_ns,
 					  .image = image };
+	if (placer_left(node->placer, vcpu, place.node, carry))
+		msg.move.carry = carry;
 	moves_lock(node, vcpu);
 	node_send(node, place.node, &msg);
 	vcpu_place_sent(&node->places, vcpu);
@@ -181,6 +195,8 @@ int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment)
 void moves_arrived(void *ctx, uint32_t vcpu)
 {
 	struct node *node = ctx;
+	struct vcpu_place place = vcpu_place_read(&node->places, vcpu);
+	const struct came *came = &node->moves->came[vcpu];
 	struct control_message msg; /* large, and little of it is sent */
 	msg.type = CONTROL_PLACE;
 	msg.place = (struct control_place){ .vcpu = (uint16_t)vcpu,
@@ -189,6 +205,9 @@ void moves_arrived(void *ctx, uint32_t vcpu)
 	moves_lock(node, vcpu);
 	startup_settle(node, vcpu);
 	moves_unlock(node, vcpu);
+	if (place.node != node->self)
+		placer_arrived(node->placer, vcpu, place.node, came->stopped_ns,
+			       came->carries ? came->carry : NULL);
 }
 
 void moves_refused(void *ctx, uint32_t vcpu)
@@ -208,6 +227,7 @@ void moves_refused(void *ctx, uint32_t vcpu)
 /* ---- the control thread ---------------------------------------------------------------------- */
 
 #define NOT_A_STATE "with what is no state of that vCPU"
+#define NOT_A_CARRY "with what is no account of a vCPU's stays"
 #define NOT_SO	    "about a vCPU that cannot be there"
 
 /* The guest's TSC by the pod clock, roughly. */
@@ -221,6 +241,14 @@ static bool is_far_ahead(struct node *node, const struct control_move *move)
 			(uint64_t)((unsigned __int128)since_ns * node->start.tsc_khz / 1000000));
 }
 
+static void keep_came(struct came *came, const struct control_move *move)
+{
+	came->stopped_ns = move->clock_ns;
+	came->carries = move->carry != NULL;
+	if (move->carry)
+		memcpy(came->carry, move->carry, sizeof(came->carry));
+}
+
 static const char *take_move(struct node *node, uint16_t src, const struct control_move *move)
 {
 	static _Thread_local struct vcpu_state state;
@@ -229,6 +257,8 @@ static const char *take_move(struct node *node, uint16_t src, const struct contr
 	enum place_verdict verdict;
 	if (!vcpu || !node_moves(node))
 		return NOT_SO;
+	if (move->carry && placement_carry_check(move->carry) < 0)
+		return NOT_A_CARRY;
 	if (vcpu_image_decode(move->image, move->image_size, &state) < 0 ||
 	    state.lapic.id != move->vcpu || state.lapic.bsp != (move->vcpu == 0) ||
 	    is_far_ahead(node, move))
@@ -237,6 +267,7 @@ static const char *take_move(struct node *node, uint16_t src, const struct contr
 	verdict = vcpu_place_on_move(&node->places, move->vcpu, src, move->epoch);
 	if (verdict == PLACE_NEWS) {
 		atomic_store(&node->moves->image_bytes[move->vcpu], move->image_size);
+		keep_came(&node->moves->came[move->vcpu], move);
 		vcpu_arrive(vcpu, &moment);
 	}
 	moves_unlock(node, move->vcpu);
@@ -254,8 +285,10 @@ static const char *take_place(struct node *node, uint16_t src, const struct cont
 	verdict = vcpu_place_on_place(&node->places, place->vcpu, src, place->epoch);
 	if (verdict == PLACE_TAKEN)
 		tell_asker(node, place->vcpu, to, CONTROL_MOVE_DONE);
-	if (verdict == PLACE_NEWS || verdict == PLACE_TAKEN)
+	if (verdict == PLACE_NEWS || verdict == PLACE_TAKEN) {
 		guest_io_forward(node, place->vcpu);
+		placer_placed(node->placer, place->vcpu, src);
+	}
 	moves_unlock(node, place->vcpu);
 	return verdict == PLACE_LIE ? NOT_SO : NULL;
 }
@@ -271,6 +304,7 @@ static const char *take_refused(struct node *node, uint16_t src,
 	verdict = vcpu_place_on_refused(&node->places, refused->vcpu, src, refused->epoch);
 	if (verdict == PLACE_NEWS) {
 		tell_asker(node, refused->vcpu, src, CONTROL_MOVE_REFUSED);
+		placer_refused(node->placer, refused->vcpu, src);
 		vcpu_take_back(vcpu);
 	}
 	moves_unlock(node, refused->vcpu);
@@ -376,7 +410,7 @@ bool moves_wish(struct node *node, uint32_t vcpu, uint16_t to)
 	return true;
 }
 
-static char *answer(bool done, const char *line)
+char *node_answer(bool done, const char *line)
 {
 	json_t *o = json_object();
 	json_object_set_new(o, done ? "done" : "error", json_string(line));
@@ -414,7 +448,7 @@ static char *answer_result(struct node *node, uint32_t vcpu, uint16_t to, int re
 			 vcpu, ASK_SECONDS);
 		break;
 	}
-	return answer(result == CONTROL_MOVE_DONE || result == CONTROL_MOVE_THERE, line);
+	return node_answer(result == CONTROL_MOVE_DONE || result == CONTROL_MOVE_THERE, line);
 }
 
 static bool parse_number(const char *word, uint32_t *ret_number)
@@ -426,34 +460,42 @@ static bool parse_number(const char *word, uint32_t *ret_number)
 	return word[0] >= '0' && word[0] <= '9' && !*end && !errno && value <= UINT32_MAX;
 }
 
+bool node_parse_vcpu(struct node *node, const char *word, uint32_t *ret_vcpu, char **ret_answer)
+{
+	uint32_t count = node->config->vcpu_count;
+	char line[256];
+	if (parse_number(word, ret_vcpu) && *ret_vcpu < count)
+		return true;
+	snprintf(line, sizeof(line), "no vCPU %s in this pod: they are 0 to %u", word, count - 1);
+	*ret_answer = node_answer(false, line);
+	return false;
+}
+
 char *moves_request(struct node *node, const char *words)
 {
 	const struct pod_config *config = node->config;
-	char vcpu_word[32], node_word[NODE_NAME_MAX], line[256];
+	char vcpu_word[32], node_word[NODE_NAME_MAX], line[256], *no = NULL;
 	uint32_t vcpu, number;
 	uint16_t to;
 	if (sscanf(words, "%31s %63s", vcpu_word, node_word) != 2)
-		return answer(false, "a vCPU's number and a node's name or number are wanted");
-	if (!parse_number(vcpu_word, &vcpu) || vcpu >= config->vcpu_count) {
-		snprintf(line, sizeof(line), "no vCPU %s in this pod: they are 0 to %u", vcpu_word,
-			 config->vcpu_count - 1);
-		return answer(false, line);
-	}
+		return node_answer(false, "a vCPU's number and a node's name or number are wanted");
+	if (!node_parse_vcpu(node, vcpu_word, &vcpu, &no))
+		return no;
 	to = pod_config_find(config, node_word);
 	if (to == NODE_NONE && parse_number(node_word, &number) && number < config->node_count)
 		to = (uint16_t)number;
 	if (to == NODE_NONE) {
 		snprintf(line, sizeof(line), "no node '%s' in this pod: see eagre status",
 			 node_word);
-		return answer(false, line);
+		return node_answer(false, line);
 	}
 	if (!node_moves(node)) {
 		snprintf(line, sizeof(line), "vCPUs of a pod that has more than %u do not move",
 			 NODE_VCPUS_MAX);
-		return answer(false, line);
+		return node_answer(false, line);
 	}
 	if (!atomic_load(&node->run_ns))
-		return answer(false, "the guest does not run yet");
+		return node_answer(false, "the guest does not run yet");
 	return answer_result(node, vcpu, to, moves_ask(node, vcpu, to));
 }
 
@@ -517,6 +559,6 @@ char *moves_torture_request(struct node *node, const char *words)
 {
 	uint32_t us;
 	if (!parse_number(words, &us) || !atomic_load(&node->run_ns) || torture(node, us) < 0)
-		return answer(false, "not now");
-	return answer(true, words);
+		return node_answer(false, "not now");
+	return node_answer(true, words);
 }

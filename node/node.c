@@ -25,6 +25,7 @@
 #include "memory/uffd_probe.h"
 #include "node/deadline.h"
 #include "node/node_state.h"
+#include "node/placer.h"
 #include "node/say.h"
 #include "node/status_socket.h"
 
@@ -130,6 +131,12 @@ static void on_pages_lost(void *ctx, uint64_t gpa, uint64_t bytes)
 	struct node *node = ctx;
 	if (atomic_load_explicit(&node->engine_complete, memory_order_acquire))
 		node->options->engine->page_lost(node->engine, gpa, bytes);
+}
+
+static void on_stalled(void *ctx, const struct pager_stall *stall)
+{
+	struct node *node = ctx;
+	placer_stalled(node->placer, node_seat_first(node) + stall->actor, stall);
 }
 
 static uint64_t pager_now(void *ctx)
@@ -257,6 +264,7 @@ static int create_memory(struct node *node)
 		.now_ns = pager_now,
 		.failed = on_pager_failed,
 		.lost = node->options->engine->page_lost ? on_pages_lost : NULL,
+		.stalled = node->placer ? on_stalled : NULL,
 		.arg = node,
 	};
 	r = pager_create(&pager, &node->pager);
@@ -481,11 +489,18 @@ static int check_names(const struct node *node, char *why, size_t why_size)
 static char *on_request(void *ctx, const char *request)
 {
 	struct node *node = ctx;
-	static const char move[] = "move ", torture[] = "torture ";
+	static const char move[] = "move ", torture[] = "torture ", policy[] = "policy ",
+			  pin[] = "pin ", unpin[] = "unpin ";
 	if (strncmp(request, move, strlen(move)) == 0)
 		return moves_request(node, request + strlen(move));
 	if (strncmp(request, torture, strlen(torture)) == 0)
 		return moves_torture_request(node, request + strlen(torture));
+	if (strncmp(request, policy, strlen(policy)) == 0)
+		return policy_request(node, request + strlen(policy));
+	if (strncmp(request, pin, strlen(pin)) == 0)
+		return policy_pin_request(node, request + strlen(pin), true);
+	if (strncmp(request, unpin, strlen(unpin)) == 0)
+		return policy_pin_request(node, request + strlen(unpin), false);
 	return stats_pod(node);
 }
 
@@ -510,9 +525,11 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 	if (!r)
 		r = start_agree(node, why, why_size);
 	if (!r)
-		r = create_memory(node);
-	if (!r)
 		r = moves_create(node);
+	if (!r)
+		r = policy_create(node);
+	if (!r)
+		r = create_memory(node);
 	if (!r)
 		r = create_engine(node, why, why_size);
 	if (!r)
@@ -544,6 +561,8 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 		return r;
 	set_first_vcpu(node);
 	r = start_vcpus(node);
+	if (!r)
+		r = policy_start(node);
 	return r ? r : moves_torture(node);
 }
 

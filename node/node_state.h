@@ -29,6 +29,7 @@ struct devices;
 struct guest_io;
 struct moves;
 struct node_stats;
+struct placer;
 struct say;
 struct status_socket;
 
@@ -59,6 +60,7 @@ struct node {
 	/* startup.c: by vCPU; the first is node 0's. Under the vCPU's lock. */
 	struct vcpu_startup startup[VCPUS_MAX];
 	struct vcpu_startup_debt startup_debt[VCPUS_MAX];
+	struct placer *placer; /* NULL: nothing moves */
 	struct control_thread *control;
 	struct guest_io *io;
 	struct devices *devices; /* node 0 */
@@ -223,6 +225,19 @@ int moves_torture(struct node *node);
 char *moves_torture_request(struct node *node, const char *words);
 /* Bytes of the image that the vCPU last came here with; 0: it never has. */
 uint32_t moves_image_bytes(const struct node *node, uint32_t vcpu);
+
+/* policy.c: who decides about moves (placer.h), and what is said about that. */
+int policy_create(struct node *node);
+int policy_start(struct node *node);
+/* LOAD, POLICY, PIN, from the control thread. */
+void policy_message(struct node *node, const struct control_message *msg);
+/* "", or the name of a policy; "VCPU" to be pinned or no longer; answers as moves_request(). */
+char *policy_request(struct node *node, const char *words);
+char *policy_pin_request(struct node *node, const char *words, bool pinned);
+/* The answer to a user's request, as JSON, malloc'd. */
+char *node_answer(bool done, const char *line);
+/* A vCPU's number as the user wrote it. False: it is none, and *ret_answer says so. */
+bool node_parse_vcpu(struct node *node, const char *word, uint32_t *ret_vcpu, char **ret_answer);
 
 /* stats.c */
 int stats_create(struct node *node);

@@ -192,6 +192,29 @@ static int set_pod_spin(struct parse *p, const char *value)
 	return 1;
 }
 
+/* "pages, vcpus, base, learned or pinned" */
+void pod_config_policies(char *text, size_t size)
+{
+	text[0] = '\0';
+	for (int i = 0; i < PLACEMENT_POLICIES; i++) {
+		size_t used = strlen(text);
+		snprintf(text + used, size - used, "%s%s",
+			 i == 0			       ? ""
+			 : i + 1 == PLACEMENT_POLICIES ? " or "
+						       : ", ",
+			 placement_policy_name((enum placement_policy)i));
+	}
+}
+
+static int set_pod_policy(struct parse *p, const char *value)
+{
+	char names[128];
+	if (placement_policy_parse(value, &p->config->policy) == 0)
+		return 1;
+	pod_config_policies(names, sizeof(names));
+	return refuse(p, "[pod] policy = %s: must be %s", value, names);
+}
+
 static int set_pod_secret(struct parse *p, const char *value)
 {
 	struct pod_config *c = p->config;
@@ -257,16 +280,26 @@ static int set_node_vcpus(struct parse *p, const char *value)
 	return 1;
 }
 
+static int set_node_cores(struct parse *p, const char *value)
+{
+	if (number_parse(value, CORES_MAX, &p->node->cores))
+		return refuse(p, "[node %s] cores = %s: must be 0 to %d", p->node->name, value,
+			      CORES_MAX);
+	return 1;
+}
+
 static const struct key pod_keys[KEYS_MAX] = {
 	{ "name", set_pod_name },     { "memory", set_pod_memory },
 	{ "shards", set_pod_shards }, { "spin", set_pod_spin },
 	{ "secret", set_pod_secret }, { "secret_file", set_pod_secret_file },
+	{ "policy", set_pod_policy },
 };
 
 static const struct key node_keys[KEYS_MAX] = {
 	{ "address", set_node_address },
 	{ "memory", set_node_memory },
 	{ "vcpus", set_node_vcpus },
+	{ "cores", set_node_cores },
 };
 
 static int begin_node(struct parse *p, const char *name)
@@ -287,6 +320,7 @@ static int begin_node(struct parse *p, const char *name)
 	p->node = &c->node[c->node_count++];
 	strcpy(p->node->name, name);
 	p->node->vcpu_count = UINT32_MAX; /* not said yet */
+	p->node->cores = CORES_OF_HOST;
 	p->keys = node_keys;
 	return 1;
 }
@@ -600,7 +634,8 @@ static uint64_t digest_add(uint64_t digest, const void *data, size_t size)
 
 uint64_t pod_config_digest(const struct pod_config *config)
 {
-	uint64_t numbers[] = { config->memory, config->shard_count, config->node_count };
+	uint64_t numbers[] = { config->memory, config->shard_count, config->node_count,
+			       config->policy };
 	uint64_t digest = digest_add(0xcbf29ce484222325ull, config->name, strlen(config->name) + 1);
 	digest = digest_add(digest, numbers, sizeof(numbers));
 	for (uint32_t i = 0; i < config->node_count; i++) {

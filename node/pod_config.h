@@ -10,13 +10,15 @@
  *	memory = 14G         ; guest memory; without it MEMORY_SHARE of the sum that is promised
  *	shards = 1           ; instances of the page protocol a node, each with its own thread
  *	spin = auto          ; auto | off: whether protocol threads may spin
+ *	policy = pages       ; where vCPUs go: pages | vcpus | base | learned | pinned
  *	secret = WORDS       ; without it whoever reaches a node's port may take part
  *	secret_file = PATH   ; ... or a file on each host that holds it, for its owner's eyes only
  *
  *	[node alpha]         ; nodes in the order of the file; the first loads the guest
  *	address = 10.0.0.1:7700
  *	memory = 8G          ; promised: this node's pages of the guest never take more
- *	vcpus = 4
+ *	vcpus = 4            ; that begin there
+ *	cores = 4            ; that it has for vCPUs; without it those that the host lets it use
  */
 #ifndef NODE_POD_CONFIG_H
 #define NODE_POD_CONFIG_H
@@ -26,6 +28,7 @@
 #include <stdint.h>
 
 #include "core/limits.h"
+#include "core/placement.h"
 
 #define ADDRESS_MAX    128
 #define POD_SECRET_MAX 128 /* bytes; at least POD_SECRET_MIN */
@@ -36,6 +39,8 @@
 #define MEMORY_SHARE_PERCENT 90u
 #define NODE_VCPUS_MAX	     240u /* what a node's pager serves (PAGER_ACTORS_MAX), less its ports */
 #define GUEST_MEMORY_MIN     (64ull << 20)
+#define CORES_OF_HOST	     UINT32_MAX
+#define CORES_MAX	     4096
 
 struct node_config {
 	char name[NODE_NAME_MAX];
@@ -43,6 +48,7 @@ struct node_config {
 	uint64_t memory;	   /* bytes promised, a multiple of CHUNK_BYTES */
 	uint32_t vcpu_count;
 	uint32_t vcpu_first; /* number of its first vCPU, derived */
+	uint32_t cores;	     /* CORES_OF_HOST: not said */
 };
 
 struct pod_config {
@@ -50,6 +56,7 @@ struct pod_config {
 	uint64_t memory; /* of the guest, a multiple of CHUNK_BYTES */
 	uint32_t shard_count;
 	bool spin;
+	enum placement_policy policy; /* to begin with */
 	uint32_t secret_size;
 	uint8_t secret[POD_SECRET_MAX];
 	char secret_file[ADDRESS_MAX]; /* pod_config_read() has read it into secret */
@@ -72,6 +79,8 @@ uint64_t pod_config_digest(const struct pod_config *config);
 uint16_t pod_config_find(const struct pod_config *config, const char *name);
 /* The node on which vCPU `number` starts. */
 uint16_t pod_config_vcpu_node(const struct pod_config *config, uint32_t number);
+/* The policies that there are, as words to choose from. */
+void pod_config_policies(char *text, size_t size);
 /* "512M", "4G", "1048576": bytes. -EINVAL, or -ERANGE beyond 64 TiB. */
 int size_parse(const char *text, uint64_t *ret_bytes);
 

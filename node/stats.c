@@ -15,6 +15,7 @@
 
 #include "node/deadline.h"
 #include "node/node_state.h"
+#include "node/placer.h"
 #include "node/stats_json.h"
 
 #define ANSWER_SECONDS 1
@@ -60,6 +61,7 @@ static struct stats_vcpu *vcpus_now(struct node *node, uint32_t *ret_count)
 		list[count].number = v;
 		list[count].moves = place.epoch;
 		list[count].image_bytes = moves_image_bytes(node, v);
+		list[count].pinned = placer_pinned(node->placer, v);
 		list[count].stalls = pager_vcpu_stalls(node->pager, node_actor(node, v));
 		vcpu_stats(node->vcpu[v], &list[count].stats);
 		vcpu_sample(node->vcpu[v]); /* for the next who asks */
@@ -88,6 +90,8 @@ static char *stats_own(struct node *node)
 	};
 	node_clock_tsc(node->clock, &now.tsc);
 	now.tsc_khz = node->start.tsc_khz;
+	placer_stats(node->placer, &now.placer);
+	now.record_count = placer_records(node->placer, now.record, STATS_RECORDS);
 	pager_stats_get(node->pager, &now.pager);
 	now.hot_count = pager_hot_pages(node->pager, now.hot, STATS_HOT_PAGES);
 	char *text = stats_json(&now);
@@ -199,6 +203,8 @@ char *stats_pod(struct node *node)
 	set(pod, "uptime_s", node->run_ns ? (node_now_ns(node) - node->run_ns) / 1000000000ull : 0);
 	set(pod, "memory_bytes", node->config->memory);
 	json_object_set_new(pod, "engine", json_string(node->options->engine->name));
+	json_object_set_new(pod, "policy",
+			    json_string(placement_policy_name(placer_policy(node->placer))));
 	json_object_set_new(pod, "nodes", nodes);
 	json_object_set_new(pod, "vcpus", vcpus);
 	char *text = json_dumps(pod, JSON_COMPACT);

@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/placement_trace.h"
+
 static void set(json_t *object, const char *key, uint64_t value)
 {
 	json_object_set_new(object, key, json_integer((json_int_t)value));
@@ -89,6 +91,7 @@ static json_t *vcpu_json(const struct stats_node *node, const struct stats_vcpu 
 	set(entry, "move_ns", vcpu->stats.move_ns);
 	set(entry, "image_bytes", vcpu->image_bytes);
 	set(entry, "stalls", vcpu->stalls);
+	json_object_set_new(entry, "pinned", json_boolean(vcpu->pinned));
 	for (int k = 0; k <= EXIT_FAILED; k++)
 		set(counts, exits[k], vcpu->stats.exit_count[k]);
 	json_object_set_new(entry, "exits", counts);
@@ -97,6 +100,63 @@ static json_t *vcpu_json(const struct stats_node *node, const struct stats_vcpu 
 	set(entry, "ipis", vcpu->stats.ipi_count);
 	set(entry, "rekicks", vcpu->stats.rekick_count);
 	return entry;
+}
+
+/* Advice by its reason: to go, and to stay in spite of what the stalls have cost. */
+static json_t *why_json(const struct placement_stats *stats)
+{
+	static const char *const names[PLACEMENT_WHYS] = {
+		[PLACEMENT_WHY_CREDIT] = NULL,
+		[PLACEMENT_WHY_POLICY] = NULL,
+		[PLACEMENT_WHY_PIN] = "stays_pinned",
+		[PLACEMENT_WHY_DWELL] = "stays_new",
+		[PLACEMENT_WHY_RATE] = "stays_rate",
+		[PLACEMENT_WHY_CROWDED] = "stays_crowded",
+		[PLACEMENT_WHY_REFUSED] = "stays_refused",
+		[PLACEMENT_WHY_PAID] = "paid",
+		[PLACEMENT_WHY_EAGER] = "eager",
+		[PLACEMENT_WHY_ALWAYS] = "always",
+		[PLACEMENT_WHY_GATHER] = "gather",
+		[PLACEMENT_WHY_SPREAD] = "spread",
+	};
+	json_t *o = json_object();
+	for (int i = 0; i < PLACEMENT_WHYS; i++)
+		if (names[i])
+			set(o, names[i], stats->why_count[i]);
+	return o;
+}
+
+static json_t *placement_json(const struct placer_stats *stats)
+{
+	json_t *o = json_object();
+	set(o, "cores", stats->cores);
+	set(o, "awake", stats->awake);
+	set(o, "stalls", stats->placement.stall_count);
+	set(o, "stalls_missed", stats->missed_count);
+	set(o, "advised", stats->placement.move_count);
+	json_object_set_new(o, "why", why_json(&stats->placement));
+	set(o, "wasted", stats->placement.wasted_count);
+	set(o, "returned", stats->placement.return_count);
+	set(o, "refault_ns", stats->placement.refault_ns);
+	set(o, "learned", stats->placement.learned_count);
+	set(o, "learner_off", stats->placement.learner_off);
+	return o;
+}
+
+static json_t *decisions_json(const struct stats_node *node)
+{
+	json_t *list = json_array();
+	for (uint32_t i = 0; i < node->record_count; i++) {
+		const struct placement_record *record = &node->record[i];
+		char text[PLACEMENT_TEXT_BYTES];
+		json_t *o = json_object();
+		placement_record_text(record, text, sizeof(text));
+		set(o, "at_ns", record->at_ns);
+		set(o, "vcpu", record->vcpu);
+		json_object_set_new(o, "text", json_string(text));
+		json_array_append_new(list, o);
+	}
+	return list;
 }
 
 static void set_pager(json_t *o, const struct pager_stats *stats)
@@ -139,6 +199,9 @@ char *stats_json(const struct stats_node *node)
 	set(o, "tsc_guest", node->tsc.guest_tsc);
 	set(o, "tsc_ratio", node->tsc.ratio);
 	set(o, "tsc_khz", node->tsc_khz);
+	json_object_set_new(o, "policy", json_string(placement_policy_name(node->placer.policy)));
+	json_object_set_new(o, "placement", placement_json(&node->placer));
+	json_object_set_new(o, "decisions", decisions_json(node));
 	json_object_set_new(o, "hot_pages", hot_json(node));
 	for (uint32_t i = 0; i < node->vcpu_count; i++)
 		json_array_append_new(vcpus, vcpu_json(node, &node->vcpu[i]));

@@ -8,16 +8,19 @@
 #define NODE_STATS_JSON_H
 
 #include "pager/pager.h"
+#include "node/placer.h"
 #include "node/vcpu.h"
 #include "wire/control_message.h"
 
 #define STATS_HOT_PAGES 32
+#define STATS_RECORDS	64 /* moves that the policy wanted of late */
 
 struct stats_vcpu {
 	uint32_t number;
 	uint64_t moves;	      /* how often it has moved */
 	uint64_t image_bytes; /* of the image it last came here with */
 	uint64_t stalls;
+	bool pinned;
 	struct vcpu_stats stats;
 };
 
@@ -33,6 +36,9 @@ struct stats_node {
 	uint32_t tsc_khz;
 	struct pager_hot_page hot[STATS_HOT_PAGES];
 	uint32_t hot_count;
+	struct placer_stats placer;
+	uint32_t record_count;
+	struct placement_record record[STATS_RECORDS]; /* newest first */
 	uint32_t vcpu_count;
 	const struct stats_vcpu *vcpu; /* vcpu_count of them */
 };

@@ -120,9 +120,10 @@ static_assert(sizeof(struct wire_end) == 16);
 
 struct wire_move {
 	uint16_t vcpu, image_size;
-	uint8_t zero[4];
+	uint16_t carry_size;
+	uint8_t zero[2];
 	uint64_t epoch, clock_ns, guest_tsc, decided_ns;
-	/* uint8_t image[image_size] */
+	/* uint8_t image[image_size], carry[carry_size] */
 };
 static_assert(sizeof(struct wire_move) == 40);
 
@@ -153,6 +154,12 @@ struct wire_taken {
 	uint8_t zero[6];
 };
 static_assert(sizeof(struct wire_taken) == 8);
+/* LOAD: cores, awake. POLICY: 0, policy. PIN: vCPU, pinned. */
+struct wire_pair {
+	uint16_t first, second;
+	uint8_t zero[4];
+};
+static_assert(sizeof(struct wire_pair) == 8);
 
 static_assert(sizeof(struct wire_stats_reply) + CONTROL_STATS_PART_MAX <= CONTROL_PAYLOAD_MAX);
 static_assert(sizeof(struct wire_features) + CPUID_LEAVES_MAX * sizeof(struct wire_leaf) <=
@@ -181,6 +188,9 @@ const char *control_type_name(uint8_t type)
 		[CONTROL_MOVE_ASK] = "MOVE_ASK",
 		[CONTROL_MOVE_TOLD] = "MOVE_TOLD",
 		[CONTROL_TAKEN] = "TAKEN",
+		[CONTROL_LOAD] = "LOAD",
+		[CONTROL_POLICY] = "POLICY",
+		[CONTROL_PIN] = "PIN",
 	};
 
 	return type < CONTROL_TYPE_LIMIT && names[type] ? names[type] : "?";
@@ -307,6 +317,21 @@ static bool move_ask_valid(const struct control_move_ask *m)
 static bool move_told_valid(const struct control_move_told *m)
 {
 	return m->vcpu < VCPUS_MAX && m->result < CONTROL_MOVE_RESULT_LIMIT;
+}
+
+static bool load_valid(const struct control_load *m)
+{
+	return m->awake <= VCPUS_MAX;
+}
+
+static bool policy_valid(const struct control_policy *m)
+{
+	return m->policy < PLACEMENT_POLICIES;
+}
+
+static bool pin_valid(const struct control_pin *m)
+{
+	return m->vcpu < VCPUS_MAX && m->pinned <= 1;
 }
 
 /* ---- Encoding. Each returns the payload's size, or -EINVAL. ---- */
@@ -492,6 +517,7 @@ static int encode_move(const struct control_move *m, uint8_t *out)
 	struct wire_move w = {
 		.vcpu = htole16(m->vcpu),
 		.image_size = htole16(m->image_size),
+		.carry_size = htole16(m->carry ? PLACEMENT_CARRY_BYTES : 0),
 		.epoch = htole64(m->epoch),
 		.clock_ns = htole64(m->clock_ns),
 		.guest_tsc = htole64(m->guest_tsc),
@@ -502,7 +528,9 @@ static int encode_move(const struct control_move *m, uint8_t *out)
 		return -EINVAL;
 	memcpy(out, &w, sizeof(w));
 	memcpy(out + sizeof(w), m->image, m->image_size);
-	return (int)(sizeof(w) + m->image_size);
+	if (m->carry)
+		memcpy(out + sizeof(w) + m->image_size, m->carry, PLACEMENT_CARRY_BYTES);
+	return (int)(sizeof(w) + m->image_size + le16toh(w.carry_size));
 }
 
 static int encode_place(uint16_t vcpu, uint64_t epoch, uint8_t *out)
@@ -554,6 +582,16 @@ static int encode_taken(const struct control_taken *m, uint8_t *out)
 	return sizeof(w);
 }
 
+static int encode_pair(bool valid, uint16_t first, uint16_t second, uint8_t *out)
+{
+	struct wire_pair w = { .first = htole16(first), .second = htole16(second) };
+
+	if (!valid)
+		return -EINVAL;
+	memcpy(out, &w, sizeof(w));
+	return sizeof(w);
+}
+
 /* Bounds how much the encoders above write, before they do. */
 static size_t payload_bytes_max(const struct control_message *msg)
 {
@@ -571,7 +609,7 @@ static size_t payload_bytes_max(const struct control_message *msg)
 	case CONTROL_END:
 		return sizeof(struct wire_end) + CONTROL_TEXT_MAX;
 	case CONTROL_MOVE:
-		return sizeof(struct wire_move) + VCPU_IMAGE_BYTES_MAX;
+		return sizeof(struct wire_move) + VCPU_IMAGE_BYTES_MAX + PLACEMENT_CARRY_BYTES;
 	default:
 		return sizeof(struct wire_numbers);
 	}
@@ -626,6 +664,12 @@ static int encode_payload(const struct control_message *msg, uint8_t *out)
 		return encode_move_told(&msg->move_told, out);
 	case CONTROL_TAKEN:
 		return encode_taken(&msg->taken, out);
+	case CONTROL_LOAD:
+		return encode_pair(load_valid(&msg->load), msg->load.cores, msg->load.awake, out);
+	case CONTROL_POLICY:
+		return encode_pair(policy_valid(&msg->policy), 0, msg->policy.policy, out);
+	case CONTROL_PIN:
+		return encode_pair(pin_valid(&msg->pin), msg->pin.vcpu, msg->pin.pinned, out);
 	default:
 		return -EINVAL;
 	}
@@ -901,10 +945,12 @@ static int decode_end(const uint8_t *in, size_t size, struct control_end *m)
 static int decode_move(const uint8_t *in, size_t size, struct control_move *m)
 {
 	struct wire_move w;
+	uint16_t carry_size;
 
 	if (size < sizeof(w))
 		return -EPROTO;
 	memcpy(&w, in, sizeof(w));
+	carry_size = le16toh(w.carry_size);
 	*m = (struct control_move){
 		.vcpu = le16toh(w.vcpu),
 		.image_size = le16toh(w.image_size),
@@ -914,8 +960,11 @@ static int decode_move(const uint8_t *in, size_t size, struct control_move *m)
 		.decided_ns = le64toh(w.decided_ns),
 		.image = in + sizeof(w),
 	};
+	if (carry_size)
+		m->carry = m->image + m->image_size;
 	return wire_zero(w.zero, sizeof(w.zero)) && move_valid(m) &&
-			       size == sizeof(w) + m->image_size
+			       (carry_size == 0 || carry_size == PLACEMENT_CARRY_BYTES) &&
+			       size == sizeof(w) + m->image_size + carry_size
 		       ? 0
 		       : -EPROTO;
 }
@@ -974,6 +1023,47 @@ static int decode_taken(const uint8_t *in, size_t size, struct control_taken *m)
 	return wire_zero(w.zero, sizeof(w.zero)) && m->vcpu < VCPUS_MAX ? 0 : -EPROTO;
 }
 
+static int decode_pair(const uint8_t *in, size_t size, uint16_t *ret_first, uint16_t *ret_second)
+{
+	struct wire_pair w;
+
+	if (size != sizeof(w))
+		return -EPROTO;
+	memcpy(&w, in, sizeof(w));
+	*ret_first = le16toh(w.first);
+	*ret_second = le16toh(w.second);
+	return wire_zero(w.zero, sizeof(w.zero)) ? 0 : -EPROTO;
+}
+
+static int decode_load(const uint8_t *in, size_t size, struct control_load *m)
+{
+	int r = decode_pair(in, size, &m->cores, &m->awake);
+
+	return r == 0 && load_valid(m) ? 0 : -EPROTO;
+}
+
+static int decode_policy(const uint8_t *in, size_t size, struct control_policy *m)
+{
+	uint16_t zero, policy;
+	int r = decode_pair(in, size, &zero, &policy);
+
+	if (r < 0 || zero || policy >= PLACEMENT_POLICIES)
+		return -EPROTO;
+	m->policy = (uint8_t)policy;
+	return 0;
+}
+
+static int decode_pin(const uint8_t *in, size_t size, struct control_pin *m)
+{
+	uint16_t pinned;
+	int r = decode_pair(in, size, &m->vcpu, &pinned);
+
+	if (r < 0 || pinned > 1)
+		return -EPROTO;
+	m->pinned = (uint8_t)pinned;
+	return pin_valid(m) ? 0 : -EPROTO;
+}
+
 int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 			   struct control_message *ret_msg)
 {
@@ -1022,6 +1112,12 @@ int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 		return decode_move_told(payload, size, &ret_msg->move_told);
 	case CONTROL_TAKEN:
 		return decode_taken(payload, size, &ret_msg->taken);
+	case CONTROL_LOAD:
+		return decode_load(payload, size, &ret_msg->load);
+	case CONTROL_POLICY:
+		return decode_policy(payload, size, &ret_msg->policy);
+	case CONTROL_PIN:
+		return decode_pin(payload, size, &ret_msg->pin);
 	default:
 		return -EPROTO;
 	}

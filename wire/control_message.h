@@ -26,6 +26,9 @@
  *      TAKEN                   node 0                  a vCPU has the INIT or SIPI you sent
  *      PLACE                   all                     a vCPU is with me now
  *      MOVE_ASK                vCPU's node MOVE_TOLD   please let a vCPU move
+ *      LOAD                    all                     what I can run, and what is awake here
+ *      POLICY, PIN             node 0, and from it     the policy of moves is changed; a vCPU is to
+ *                              all                     stay where it is, or no longer
  *      END                     all                     the pod ends: why, with what status
  *
  * A START that cannot be met is answered with END. The order of a pod's life is FEATURES, START,
@@ -40,6 +43,7 @@
 #include <stdint.h>
 
 #include "core/limits.h"
+#include "core/placement.h"
 #include "vcpu/cpuid.h"
 
 #define CONTROL_HEADER_BYTES   16u
@@ -75,6 +79,9 @@ enum control_type {
 	CONTROL_MOVE_ASK = 18,
 	CONTROL_MOVE_TOLD = 19,
 	CONTROL_TAKEN = 20,
+	CONTROL_LOAD = 21,
+	CONTROL_POLICY = 22,
+	CONTROL_PIN = 23,
 	CONTROL_TYPE_LIMIT,
 };
 
@@ -219,6 +226,7 @@ struct control_move {
 	uint64_t clock_ns, guest_tsc;
 	uint64_t decided_ns; /* pod clock: when somebody wanted it to move, for the statistics */
 	const uint8_t *image;
+	const uint8_t *carry; /* PLACEMENT_CARRY_BYTES for the policy there, or NULL; likewise */
 };
 
 struct control_place {
@@ -253,6 +261,18 @@ struct control_move_told {
 	uint64_t id;
 	uint16_t vcpu;
 	uint8_t result; /* enum control_move_result */
+};
+
+struct control_load {
+	uint16_t cores; /* that the node has for vCPUs; 0: it takes none */
+	uint16_t awake; /* of the vCPUs there; to VCPUS_MAX */
+};
+struct control_policy {
+	uint8_t policy; /* enum placement_policy */
+};
+struct control_pin {
+	uint16_t vcpu;
+	uint8_t pinned; /* 0 or 1 */
 };
 
 /* Fields that say nothing are NODE_NONE (node, vcpu) or 0. */
@@ -290,6 +310,9 @@ struct control_message {
 		struct control_move_ask move_ask;
 		struct control_move_told move_told;
 		struct control_taken taken;
+		struct control_load load;
+		struct control_policy policy;
+		struct control_pin pin;
 	};
 };
 

@@ -98,16 +98,18 @@ static void make_stats_reply(int variant)
 
 static void make_move(int variant)
 {
-	static uint8_t image[VCPU_IMAGE_BYTES_MAX];
+	static uint8_t image[VCPU_IMAGE_BYTES_MAX], carry[PLACEMENT_CARRY_BYTES];
 
 	memset(image, 0xa5, sizeof(image));
+	memset(carry, 0x5a, sizeof(carry));
 	in.move = (struct control_move){ .vcpu = variant ? VCPUS_MAX - 1 : 0,
 					 .image_size = variant ? VCPU_IMAGE_BYTES_MAX : 1,
 					 .epoch = 7,
 					 .clock_ns = 8,
 					 .guest_tsc = 9,
 					 .decided_ns = 10,
-					 .image = image };
+					 .image = image,
+					 .carry = variant ? carry : NULL };
 }
 
 /* A valid message of each type; `variant` 0 is small, 1 is as large as can be. */
@@ -155,6 +157,15 @@ static void make(uint8_t type, int variant)
 		break;
 	case CONTROL_TAKEN:
 		in.taken.vcpu = variant ? VCPUS_MAX - 1 : 0;
+		break;
+	case CONTROL_LOAD:
+		in.load = (struct control_load){ UINT16_MAX, variant ? VCPUS_MAX : 0 };
+		break;
+	case CONTROL_POLICY:
+		in.policy = (struct control_policy){ variant ? PLACEMENT_POLICIES - 1 : 0 };
+		break;
+	case CONTROL_PIN:
+		in.pin = (struct control_pin){ variant ? VCPUS_MAX - 1 : 0, (uint8_t)variant };
 		break;
 	case CONTROL_END:
 		in.end = (struct control_end){ .kind = CONTROL_END_PANIC,
@@ -348,11 +359,14 @@ static void test_rules(void **state)
 
 static void test_rules_of_moves(void **state)
 {
-	expect_refused(CONTROL_MOVE, 1, 1, 2); /* vCPU 767 */
-	expect_refused(CONTROL_MOVE, 0, 2, 0); /* no image */
-	expect_refused(CONTROL_MOVE, 0, 2, 2); /* more than there is */
-	expect_refused(CONTROL_MOVE, 1, 2, 1); /* longer than an image can be */
-	expect_refused(CONTROL_MOVE, 0, 4, 1); /* reserved */
+	expect_refused(CONTROL_MOVE, 1, 1, 2);			   /* vCPU 767 */
+	expect_refused(CONTROL_MOVE, 0, 2, 0);			   /* no image */
+	expect_refused(CONTROL_MOVE, 0, 2, 2);			   /* more than there is */
+	expect_refused(CONTROL_MOVE, 1, 2, 1);			   /* longer than an image can be */
+	expect_refused(CONTROL_MOVE, 0, 4, 1);			   /* a carry of one byte */
+	expect_refused(CONTROL_MOVE, 0, 4, PLACEMENT_CARRY_BYTES); /* that is not there */
+	expect_refused(CONTROL_MOVE, 1, 4, 0);
+	expect_refused(CONTROL_MOVE, 0, 6, 1); /* reserved */
 	expect_refused(CONTROL_PLACE, 0, 9, 2);
 	expect_refused(CONTROL_PLACE, 0, 10, 1);
 	expect_refused(CONTROL_REFUSED, 0, 9, 2);
@@ -393,6 +407,20 @@ static void test_rules_of_startups(void **state)
 	assert_false(startup_encodes(5, 1, 1)); /* a fixed one */
 	assert_false(startup_encodes(init | 5, 2, 1));
 	assert_false(startup_encodes(init | 5, 1, 0));
+}
+
+static void test_rules_of_policy(void **state)
+{
+	expect_refused(CONTROL_LOAD, 1, 3, 3); /* 768 are awake */
+	expect_refused(CONTROL_LOAD, 0, 4, 1);
+	expect_refused(CONTROL_POLICY, 0, 0, 1);
+	expect_refused(CONTROL_POLICY, 0, 2, PLACEMENT_POLICIES);
+	expect_refused(CONTROL_POLICY, 0, 3, 1);
+	expect_refused(CONTROL_POLICY, 0, 7, 1);
+	expect_refused(CONTROL_PIN, 0, 1, 2); /* vCPU 512 */
+	expect_refused(CONTROL_PIN, 0, 2, 2);
+	expect_refused(CONTROL_PIN, 0, 3, 1);
+	expect_refused(CONTROL_PIN, 0, 7, 1);
 }
 
 static void test_encode_refuses(void **state)
@@ -441,6 +469,7 @@ int main(void)
 		cmocka_unit_test(test_rules),
 		cmocka_unit_test(test_rules_of_moves),
 		cmocka_unit_test(test_rules_of_startups),
+		cmocka_unit_test(test_rules_of_policy),
 		cmocka_unit_test(test_encode_refuses),
 		cmocka_unit_test(test_end_is_cleaned),
 	};

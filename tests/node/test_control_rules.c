@@ -79,6 +79,11 @@ static void test_phases(void **state)
 		{ CONTROL_REFUSED, "nnnny", "nnnyy", 2 },
 		{ CONTROL_MOVE_ASK, "nnnny", "nnnyy", 0 },
 		{ CONTROL_MOVE_TOLD, "nnnny", "nnnyy", 2 },
+		{ CONTROL_LOAD, "nnnny", "nnnyy", 2 },
+		{ CONTROL_POLICY, "nnnny", "nnnyy", 0 },
+		{ CONTROL_POLICY, "nnnny", "nnnnn", 2 },
+		{ CONTROL_PIN, "nnnny", "nnnyy", 0 },
+		{ CONTROL_PIN, "nnnny", "nnnnn", 2 },
 	};
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
 		for (int phase = NODE_LINKED; phase <= NODE_RUNNING; phase++) {

@@ -29,6 +29,8 @@ static void test_reads_a_pod(void **state)
 	assert_int_equal(c->node[1].vcpu_first, 2);
 	assert_int_equal(c->shard_count, 4);
 	assert_false(c->spin);
+	assert_int_equal(c->policy, PLACEMENT_PAGES);
+	assert_int_equal(c->node[1].cores, CORES_OF_HOST);
 	assert_int_equal(c->memory % CHUNK_BYTES, 0);
 	assert_true(c->memory <= (4ull << 30) / 10 * 9 &&
 		    c->memory > (4ull << 30) / 10 * 9 - CHUNK_BYTES);
@@ -37,6 +39,28 @@ static void test_reads_a_pod(void **state)
 	assert_int_equal(pod_config_vcpu_node(c, 1), 0);
 	assert_int_equal(pod_config_vcpu_node(c, 2), 1);
 	assert_int_equal(pod_config_vcpu_node(c, 3), NODE_NONE);
+	free(c);
+}
+
+static void test_reads_policy_and_cores(void **state)
+{
+	struct pod_config *c, *other;
+	char why[256];
+	assert_int_equal(pod_config_parse("[pod]\npolicy=base\n" TWO_NODES "cores=0\n", "t", &c,
+					  why, sizeof(why)),
+			 0);
+	assert_int_equal(c->policy, PLACEMENT_BASE);
+	assert_int_equal(c->node[0].cores, CORES_OF_HOST);
+	assert_int_equal(c->node[1].cores, 0);
+	/* A node's cores are its own affair, the policy is the pod's. */
+	assert_int_equal(
+		pod_config_parse("[pod]\npolicy=base\n" TWO_NODES, "t", &other, why, sizeof(why)),
+		0);
+	assert_true(pod_config_digest(c) == pod_config_digest(other));
+	free(other);
+	assert_int_equal(pod_config_parse(TWO_NODES, "t", &other, why, sizeof(why)), 0);
+	assert_true(pod_config_digest(c) != pod_config_digest(other));
+	free(other);
 	free(c);
 }
 
@@ -80,6 +104,10 @@ static const struct {
 	{ "[pod]\nmemory=1M\n" TWO_NODES, "too little" },
 	{ "[pod]\nshards=0\n" TWO_NODES, "shards" },
 	{ "[pod]\nspin=always\n" TWO_NODES, "spin" },
+	{ "[pod]\npolicy=best\n" TWO_NODES,
+	  "policy = best: must be pages, vcpus, base, learned or pinned" },
+	{ TWO_NODES "cores=x\n", "[node b] cores = x: must be 0 to 4096" },
+	{ TWO_NODES "cores=4097\n", "cores" },
 	{ "[pdo]\nname=x\n" TWO_NODES, "[pdo]" },
 	{ "[node a]\naddress=10.0.0.1\nmemory=1G\nvcpus=1\n", "HOST:PORT" },
 	{ "[node a]\naddress=10.0.0.1:0\nmemory=1G\nvcpus=1\n", "HOST:PORT" },
@@ -246,6 +274,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_reads_any_layout),
 		cmocka_unit_test(test_reads_a_pod),
+		cmocka_unit_test(test_reads_policy_and_cores),
 		cmocka_unit_test(test_refuses_and_names),
 		cmocka_unit_test(test_refuses_files),
 		cmocka_unit_test(test_secret),

@@ -24,6 +24,7 @@ static char *largest(void)
 					  .clock_error_ns = INT64_MAX,
 					  .tsc_error_ns = INT64_MIN,
 					  .hot_count = STATS_HOT_PAGES,
+					  .record_count = STATS_RECORDS,
 					  .vcpu_count = VCPUS_MAX,
 					  .vcpu = vcpu };
 	assert_int_equal(strlen(LONG_NAME), NODE_NAME_MAX - 1);
@@ -32,6 +33,16 @@ static char *largest(void)
 		vcpu[i].number = i;
 		vcpu[i].stalls = INT64_MAX;
 	}
+	memset(&node.placer.placement, 0x11, sizeof(node.placer.placement));
+	for (uint32_t i = 0; i < STATS_RECORDS; i++)
+		node.record[i] = (struct placement_record){ .at_ns = INT64_MAX,
+							    .vcpu = VCPUS_MAX - 1,
+							    .move = true,
+							    .here = NODES_MAX - 1,
+							    .target = NODES_MAX - 2,
+							    .move_ns = INT64_MAX,
+							    .factor = UINT16_MAX,
+							    .why = PLACEMENT_WHY_PAID };
 	memset(&node.pager, 0x11, sizeof(node.pager));
 	for (uint32_t i = 0; i < STATS_HOT_PAGES; i++) {
 		node.hot[i] = (struct pager_hot_page){ .gpn = GPN_LIMIT - 1,
@@ -82,6 +93,12 @@ static void test_largest(void **state)
 	json_t *o = json_loadb(whole.text, whole.total, 0, NULL);
 	assert_int_equal(json_array_size(json_object_get(o, "vcpu_list")), VCPUS_MAX);
 	assert_string_equal(json_string_value(json_object_get(o, "name")), LONG_NAME);
+	assert_string_equal(json_string_value(json_object_get(o, "policy")), "pages");
+	json_t *decisions = json_object_get(o, "decisions");
+	assert_int_equal(json_array_size(decisions), STATS_RECORDS);
+	assert_non_null(
+		strstr(json_string_value(json_object_get(json_array_get(decisions, 0), "text")),
+		       "goes from node 255 to node 254"));
 	json_decref(o);
 	stats_text_free(&whole);
 	assert_null(whole.text);

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* eagre explain: the last decisions about a vCPU of a running guest, in words. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cmd/cmd.h"
+#include "cmd/pod_socket.h"
+
+#define DECISIONS_MAX 16u
+
+static void usage(FILE *to)
+{
+	fputs("usage: eagre explain VCPU [--pod NAME] [--node NAME] [--socket PATH]\n"
+	      "\n"
+	      "Says which moves of a vCPU the policy has wanted of late, and why, the oldest first. Times are\n"
+	      "the pod's.\n"
+	      "\n"
+	      "  --pod NAME     which pod, when nodes of several run here\n"
+	      "  --node NAME    ask this node of the pod (any will do)\n"
+	      "  --socket PATH  ask the node behind this socket\n",
+	      to);
+}
+
+struct decisions {
+	const json_t *last[DECISIONS_MAX]; /* by time */
+	size_t count;
+};
+
+static json_int_t time_of(const json_t *decision)
+{
+	return json_integer_value(json_object_get(decision, "at_ns"));
+}
+
+/* In its place by time; the oldest goes when there are too many. */
+static void take(struct decisions *d, const json_t *decision)
+{
+	size_t at = d->count;
+	if (d->count == DECISIONS_MAX) {
+		if (time_of(decision) <= time_of(d->last[0]))
+			return;
+		for (at = 0; at + 1 < d->count; at++)
+			d->last[at] = d->last[at + 1];
+	} else {
+		d->count++;
+	}
+	while (at && time_of(d->last[at - 1]) > time_of(decision)) {
+		d->last[at] = d->last[at - 1];
+		at--;
+	}
+	d->last[at] = decision;
+}
+
+static int print_decisions(const json_t *answer, json_int_t vcpu)
+{
+	struct decisions d = { .count = 0 };
+	const json_t *node, *decision;
+	size_t n, i;
+	json_array_foreach(json_object_get(answer, "nodes"), n, node)
+	{
+		json_array_foreach(json_object_get(node, "decisions"), i, decision)
+		{
+			if (json_integer_value(json_object_get(decision, "vcpu")) == vcpu)
+				take(&d, decision);
+		}
+	}
+	for (i = 0; i < d.count; i++)
+		fputs(json_string_value(json_object_get(d.last[i], "text")) ?: "", stdout);
+	if (!d.count)
+		printf("the policy has not wanted vCPU %lld to move of late\n", vcpu);
+	return STATUS_OK;
+}
+
+static int explain(const struct pod_search *search, const char *word)
+{
+	char *end;
+	unsigned long vcpu = strtoul(word, &end, 10);
+	json_t *answer = pod_ask(search->path, "status");
+	int status = STATUS_FAILED;
+	if (!answer)
+		return STATUS_FAILED;
+	size_t count = json_array_size(json_object_get(answer, "vcpus"));
+	if (word[0] < '0' || word[0] > '9' || *end || vcpu >= count)
+		complain("no vCPU %s in this pod: they are 0 to %zu", word, count - 1);
+	else
+		status = print_decisions(answer, (json_int_t)vcpu);
+	json_decref(answer);
+	return status;
+}
+
+int cmd_explain(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "pod", required_argument, NULL, 'p' },
+		{ "node", required_argument, NULL, 'n' },
+		{ "socket", required_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	struct pod_search search = { 0 };
+	int option;
+	while ((option = getopt_long(argc, argv, ":h", options, NULL)) >= 0) {
+		switch (option) {
+		case 'p':
+			search.pod = optarg;
+			break;
+		case 'n':
+			search.node = optarg;
+			break;
+		case 's':
+			snprintf(search.path, sizeof(search.path), "%s", optarg);
+			break;
+		case 'h':
+			usage(stdout);
+			return STATUS_OK;
+		default:
+			return complain_option(argv, option);
+		}
+	}
+	if (argc - optind != 1) {
+		complain("explain takes a vCPU's number; see eagre explain --help");
+		return STATUS_USAGE;
+	}
+	return pod_find(&search) ? explain(&search, argv[optind]) : STATUS_FAILED;
+}

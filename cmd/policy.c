@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* eagre policy: shows or sets the policy by which the vCPUs of a running guest move. */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "cmd/cmd.h"
+#include "cmd/pod_socket.h"
+
+static void usage(FILE *to)
+{
+	fputs("usage: eagre policy [NAME] [--pod NAME] [--node NAME] [--socket PATH]\n"
+	      "\n"
+	      "Shows who decides where the vCPUs of a running guest are, or sets it for the whole pod:\n"
+	      "\n"
+	      "  pages    nobody: vCPUs stay, and pages come to them\n"
+	      "  vcpus    a vCPU goes to whatever page it stalls on\n"
+	      "  base     a vCPU goes where its stalls have cost more than its moves would\n"
+	      "  learned  the same, with a threshold that is learned\n"
+	      "  pinned   only eagre move moves vCPUs\n"
+	      "\n"
+	      "  --pod NAME     which pod, when nodes of several run here\n"
+	      "  --node NAME    say it to this node of the pod (any will do)\n"
+	      "  --socket PATH  say it to the node behind this socket\n",
+	      to);
+}
+
+int cmd_policy(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "pod", required_argument, NULL, 'p' },
+		{ "node", required_argument, NULL, 'n' },
+		{ "socket", required_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	struct pod_search search = { 0 };
+	char request[200];
+	int option;
+	while ((option = getopt_long(argc, argv, ":h", options, NULL)) >= 0) {
+		switch (option) {
+		case 'p':
+			search.pod = optarg;
+			break;
+		case 'n':
+			search.node = optarg;
+			break;
+		case 's':
+			snprintf(search.path, sizeof(search.path), "%s", optarg);
+			break;
+		case 'h':
+			usage(stdout);
+			return STATUS_OK;
+		default:
+			return complain_option(argv, option);
+		}
+	}
+	if (argc - optind > 1) {
+		complain("policy takes one name; see eagre policy --help");
+		return STATUS_USAGE;
+	}
+	if (snprintf(request, sizeof(request), "policy %s", optind < argc ? argv[optind] : "") >=
+	    (int)sizeof(request)) {
+		complain("no policy has a name as long as that");
+		return STATUS_FAILED;
+	}
+	return pod_find(&search) ? pod_tell(search.path, request) : STATUS_FAILED;
+}

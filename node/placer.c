@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The policy at work in a node (placer.h). */
+#include "node/placer.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "node/deadline.h"
+
+/* Looks of a shard's thread at the lock, which is held for less than a microsecond as a rule. */
+#define LOCK_TRIES 64u
+
+/* Of advice from one tick; more comes with the next. */
+#define TICK_ADVICE 16u
+
+/* The thread's turn while no vCPU here has run for QUIET_TURNS: still below the 100 ms in which
+ * vCPUs are to spread when there is work. */
+#define QUIET_TICK_NS (12ull * PLACEMENT_TICK_NS)
+#define QUIET_TURNS   8u
+
+/* Loads are said no more often than this, so that what flickers is no stream of messages. */
+#define LOAD_NS (2ull * PLACEMENT_TICK_NS)
+
+/* What the thread saw of a vCPU at its last turn. */
+struct seen {
+	bool here, slept;
+	uint64_t slept_ns;
+	uint64_t ahead_ns; /* of the sleep that is not over, told already */
+};
+
+struct placer {
+	struct placer_config config;
+	_Atomic uint32_t policy; /* enum placement_policy; changed under the lock */
+	_Atomic uint64_t missed_count;
+	atomic_bool pinned[VCPUS_MAX];
+
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t changed;
+	struct placement *placement;
+	bool stop;
+	struct placement_load load; /* as last told to the placement */
+
+	/* The thread's own. */
+	pthread_t thread;
+	bool started;
+	struct seen seen[VCPUS_MAX];
+	uint64_t turn_ns, said_ns; /* when it was, and when the load was said; 0: not yet */
+	struct placement_load said;
+	uint32_t quiet_turns;
+};
+
+static uint64_t now_of(const struct placer *p)
+{
+	return p->config.ops->now_ns(p->config.ctx);
+}
+
+static bool moves_any(enum placement_policy policy)
+{
+	return policy != PLACEMENT_PAGES && policy != PLACEMENT_PINNED;
+}
+
+int placer_create(const struct placer_config *config, const uint16_t *first,
+		  struct placer **ret_placer)
+{
+	struct placer *p = calloc(1, sizeof(*p));
+	int r = p ? 0 : -ENOMEM;
+	if (!r)
+		r = placement_create(&config->placement, &p->placement);
+	if (r) {
+		free(p);
+		return r;
+	}
+	p->config = *config;
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_cond_init(&p->changed, NULL);
+	atomic_init(&p->policy, (uint32_t)config->placement.policy);
+	p->load.cores = config->cores;
+	placement_load(p->placement, config->placement.self, &p->load);
+	for (uint32_t v = 0; v < config->placement.vcpu_count; v++)
+		placement_placed(p->placement, v, first[v], now_of(p));
+	*ret_placer = p;
+	return 0;
+}
+
+/* ---- the thread ------------------------------------------------------------------------------ */
+
+/* How much of the time since the last turn the vCPU has slept. */
+static uint64_t slept_of(struct seen *seen, const struct placer_vcpu *now, uint64_t turn_ns)
+{
+	uint64_t over_ns = now->slept_ns - seen->slept_ns, ns = 0;
+	if (!seen->here || now->slept_ns < seen->slept_ns) {
+		*seen = (struct seen){ .here = true,
+				       .slept = now->sleeps,
+				       .slept_ns = now->slept_ns };
+		return now->sleeps ? turn_ns : 0;
+	}
+	if (over_ns) {
+		ns = over_ns > seen->ahead_ns ? over_ns - seen->ahead_ns : 0;
+		seen->ahead_ns = 0;
+	} else if (now->sleeps && seen->slept) {
+		ns = turn_ns;
+		seen->ahead_ns += ns;
+	}
+	seen->slept = now->sleeps;
+	seen->slept_ns = now->slept_ns;
+	return ns < turn_ns ? ns : turn_ns;
+}
+
+/* Looks at all vCPUs; how many are awake. */
+static uint16_t look_at_all(struct placer *p, uint64_t turn_ns)
+{
+	uint16_t awake = 0;
+	for (uint32_t v = 0; v < p->config.placement.vcpu_count; v++) {
+		struct placer_vcpu now;
+		struct placement_time time = { 0 };
+		if (!p->config.ops->look(p->config.ctx, v, &now)) {
+			p->seen[v].here = false;
+			continue;
+		}
+		time.halted_ns = slept_of(&p->seen[v], &now, turn_ns);
+		awake += time.halted_ns <= turn_ns / 2 && !(turn_ns == 0 && now.sleeps);
+		pthread_mutex_lock(&p->lock);
+		placement_time(p->placement, v, &time);
+		pthread_mutex_unlock(&p->lock);
+	}
+	return awake;
+}
+
+static void say_load(struct placer *p, const struct placement_load *load, uint64_t now_ns)
+{
+	if (p->said_ns && ((load->awake == p->said.awake && load->cores == p->said.cores) ||
+			   now_ns - p->said_ns < LOAD_NS))
+		return;
+	p->said = *load;
+	p->said_ns = now_ns;
+	p->config.ops->say_load(p->config.ctx, load);
+}
+
+static void turn(struct placer *p)
+{
+	struct placement_advice advice[TICK_ADVICE];
+	uint64_t now_ns = now_of(p);
+	uint64_t turn_ns = p->turn_ns && now_ns > p->turn_ns ? now_ns - p->turn_ns : 0;
+	struct placement_load load = { .cores = p->config.cores };
+	uint32_t count;
+	p->turn_ns = now_ns;
+	load.awake = look_at_all(p, turn_ns);
+	p->quiet_turns = load.awake ? 0 : p->quiet_turns + 1;
+	pthread_mutex_lock(&p->lock);
+	p->load = load;
+	placement_load(p->placement, p->config.placement.self, &load);
+	count = placement_tick(p->placement, now_ns, advice, TICK_ADVICE);
+	pthread_mutex_unlock(&p->lock);
+	for (uint32_t i = 0; i < count; i++)
+		p->config.ops->go(p->config.ctx, advice[i].vcpu, advice[i].to);
+	say_load(p, &load, now_ns);
+}
+
+/* Until the next turn. False: the thread is to end. */
+static bool wait_for_turn(struct placer *p)
+{
+	uint64_t ns = p->quiet_turns >= QUIET_TURNS ? QUIET_TICK_NS : PLACEMENT_TICK_NS;
+	struct timespec until = deadline_after_ns(ns);
+	pthread_mutex_lock(&p->lock);
+	if (!p->stop && moves_any(placer_policy(p)))
+		deadline_wait(&p->changed, &p->lock, &until);
+	while (!p->stop && !moves_any(placer_policy(p))) {
+		pthread_cond_wait(&p->changed, &p->lock);
+		p->turn_ns = p->said_ns = p->quiet_turns = 0;
+	}
+	bool go_on = !p->stop;
+	pthread_mutex_unlock(&p->lock);
+	return go_on;
+}
+
+static void *placer_main(void *arg)
+{
+	struct placer *p = arg;
+	pthread_setname_np(pthread_self(), "placer");
+	while (wait_for_turn(p))
+		turn(p);
+	return NULL;
+}
+
+int placer_start(struct placer *p)
+{
+	if (!p)
+		return 0;
+	int r = -pthread_create(&p->thread, NULL, placer_main, p);
+	p->started = !r;
+	return r;
+}
+
+void placer_destroy(struct placer *p)
+{
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	p->stop = true;
+	pthread_cond_signal(&p->changed);
+	pthread_mutex_unlock(&p->lock);
+	if (p->started)
+		pthread_join(p->thread, NULL);
+	placement_destroy(p->placement);
+	free(p);
+}
+
+/* ---- what others tell ------------------------------------------------------------------------ */
+
+enum placement_policy placer_policy(const struct placer *p)
+{
+	return p ? (enum placement_policy)atomic_load_explicit(&p->policy, memory_order_relaxed)
+		 : PLACEMENT_PAGES;
+}
+
+void placer_set_policy(struct placer *p, enum placement_policy policy)
+{
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	placement_set_policy(p->placement, policy);
+	atomic_store(&p->policy, (uint32_t)policy);
+	pthread_cond_signal(&p->changed);
+	pthread_mutex_unlock(&p->lock);
+}
+
+bool placer_pinned(const struct placer *p, uint32_t vcpu)
+{
+	return p && atomic_load(&p->pinned[vcpu]);
+}
+
+void placer_pin(struct placer *p, uint32_t vcpu, bool pinned)
+{
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	if (placement_pin(p->placement, vcpu, pinned) == 0)
+		atomic_store(&p->pinned[vcpu], pinned);
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* Who holds the lock may have lost its core: a shard's thread does not wait for that. */
+static bool lock_soon(struct placer *p)
+{
+	for (uint32_t i = 0; i < LOCK_TRIES; i++) {
+		if (pthread_mutex_trylock(&p->lock) == 0)
+			return true;
+		__builtin_ia32_pause();
+	}
+	atomic_fetch_add_explicit(&p->missed_count, 1, memory_order_relaxed);
+	return false;
+}
+
+void placer_stalled(struct placer *p, uint32_t vcpu, const struct pager_stall *stall)
+{
+	struct placement_advice advice;
+	if (!moves_any(placer_policy(p)) || !lock_soon(p))
+		return;
+	uint64_t now_ns = now_of(p);
+	struct placement_stall told = { .vcpu = vcpu,
+					.kind = stall->kind,
+					.owner = stall->from,
+					.gpn = stall->gpn,
+					.begin_ns = now_ns > stall->took_ns
+							    ? now_ns - stall->took_ns
+							    : 0,
+					.end_ns = now_ns };
+	/* A vCPU that has left meanwhile is none of ours. */
+	int r = placement_stall(p->placement, &told, &advice);
+	pthread_mutex_unlock(&p->lock);
+	if (!r && advice.to != NODE_NONE)
+		p->config.ops->go(p->config.ctx, vcpu, advice.to);
+}
+
+void placer_load(struct placer *p, uint16_t node, const struct placement_load *load)
+{
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	placement_load(p->placement, node, load);
+	pthread_mutex_unlock(&p->lock);
+}
+
+bool placer_left(struct placer *p, uint32_t vcpu, uint16_t to, uint8_t carry[PLACEMENT_CARRY_BYTES])
+{
+	if (!p)
+		return false;
+	pthread_mutex_lock(&p->lock);
+	int r = placement_left(p->placement, vcpu, to, now_of(p), carry);
+	pthread_mutex_unlock(&p->lock);
+	return r == 0;
+}
+
+void placer_arrived(struct placer *p, uint32_t vcpu, uint16_t from, uint64_t stopped_ns,
+		    const uint8_t carry[PLACEMENT_CARRY_BYTES])
+{
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	placement_arrived(p->placement, vcpu, from, stopped_ns, now_of(p), carry);
+	pthread_mutex_unlock(&p->lock);
+}
+
+void placer_placed(struct placer *p, uint32_t vcpu, uint16_t node)
+{
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	placement_placed(p->placement, vcpu, node, now_of(p));
+	pthread_mutex_unlock(&p->lock);
+}
+
+void placer_refused(struct placer *p, uint32_t vcpu, uint16_t node)
+{
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	placement_refused(p->placement, vcpu, node, now_of(p));
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* ---- what it tells --------------------------------------------------------------------------- */
+
+void placer_stats(struct placer *p, struct placer_stats *ret_stats)
+{
+	*ret_stats = (struct placer_stats){ 0 };
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	ret_stats->cores = p->load.cores;
+	ret_stats->awake = p->load.awake;
+	placement_stats_get(p->placement, &ret_stats->placement);
+	pthread_mutex_unlock(&p->lock);
+	ret_stats->policy = placer_policy(p);
+	ret_stats->missed_count = atomic_load(&p->missed_count);
+}
+
+uint32_t placer_records(struct placer *p, struct placement_record *ret_record, uint32_t max)
+{
+	uint32_t count = 0;
+	if (!p)
+		return 0;
+	pthread_mutex_lock(&p->lock);
+	for (uint64_t n = placement_record_newest(p->placement); n && count < max; n--) {
+		if (placement_record_get(p->placement, n, &ret_record[count]) < 0)
+			break;
+		count += ret_record[count].move;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return count;
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The policy at work in a node (core/placement.h): hears what the vCPUs here go through, and says
+ * which of them should go where. It knows nothing of messages and seats: struct placer_ops.
+ *
+ *   a stall ends (shard) ----> placer_stalled() ---+
+ *   moves (seats, control) --> placer_left(), ... -+--> struct placement --> ops->go
+ *   loads of others (control) > placer_load() -----+          ^
+ *   its own thread: how long vCPUs have slept, the load here, --+--> ops->say_load
+ *   and the policy's tick
+ *
+ * A shard's thread never waits: where it does not get the lock at once the stall is not told, and
+ * counted. Under a policy that moves nothing (pages, pinned) a stall's end is one load of a word, and
+ * the thread sleeps. While no vCPU here is awake the thread looks only now and then.
+ *
+ * Everything takes NULL for a pod whose vCPUs do not move, and does nothing. Any thread may call,
+ * where nothing else is said.
+ *
+ * Tested in tests/node/test_placer.c.
+ */
+#ifndef NODE_PLACER_H
+#define NODE_PLACER_H
+
+#include "core/placement.h"
+#include "pager/pager.h"
+
+/* How a vCPU that is here spends its time. */
+struct placer_vcpu {
+	bool sleeps;	   /* now */
+	uint64_t slept_ns; /* in all sleeps that are over */
+};
+
+/* None may wait. All but now_ns are called without the placer's lock. */
+struct placer_ops {
+	uint64_t (*now_ns)(void *ctx); /* pod clock */
+	/* False: it is not here. From the placer's thread. */
+	bool (*look)(void *ctx, uint32_t vcpu, struct placer_vcpu *ret_vcpu);
+	/* A vCPU that is here should go: a wish. From the placer's thread or a shard's. */
+	void (*go)(void *ctx, uint32_t vcpu, uint16_t to);
+	/* This node's load has changed: for all others. From the placer's thread. */
+	void (*say_load)(void *ctx, const struct placement_load *load);
+};
+
+struct placer_config {
+	struct placement_config placement;
+	uint16_t cores; /* of this node, for vCPUs */
+	const struct placer_ops *ops;
+	void *ctx;
+};
+
+struct placer;
+
+/* first[v]: the node where vCPU v begins. 0, -EINVAL, -ENOMEM. */
+int placer_create(const struct placer_config *config, const uint16_t *first,
+		  struct placer **ret_placer);
+/* Starts the thread. Once. */
+int placer_start(struct placer *placer);
+/* Ends the thread, and frees. */
+void placer_destroy(struct placer *placer);
+
+enum placement_policy placer_policy(const struct placer *placer);
+void placer_set_policy(struct placer *placer, enum placement_policy policy);
+bool placer_pinned(const struct placer *placer, uint32_t vcpu);
+void placer_pin(struct placer *placer, uint32_t vcpu, bool pinned);
+
+/* A shard's thread: a stall of a vCPU has ended. */
+void placer_stalled(struct placer *placer, uint32_t vcpu, const struct pager_stall *stall);
+/* What another node says of itself. */
+void placer_load(struct placer *placer, uint16_t node, const struct placement_load *load);
+
+/* The moves, as in core/placement.h. False: there is no carry. */
+bool placer_left(struct placer *placer, uint32_t vcpu, uint16_t to,
+		 uint8_t carry[PLACEMENT_CARRY_BYTES]);
+void placer_arrived(struct placer *placer, uint32_t vcpu, uint16_t from, uint64_t stopped_ns,
+		    const uint8_t carry[PLACEMENT_CARRY_BYTES]); /* judged before; NULL: none */
+void placer_placed(struct placer *placer, uint32_t vcpu, uint16_t node);
+void placer_refused(struct placer *placer, uint32_t vcpu, uint16_t node);
+
+struct placer_stats {
+	enum placement_policy policy;
+	uint16_t cores, awake;
+	uint64_t missed_count; /* stalls that were not told */
+	struct placement_stats placement;
+};
+void placer_stats(struct placer *placer, struct placer_stats *ret_stats);
+
+/* The newest decisions about moves, newest first. Returns how many. */
+uint32_t placer_records(struct placer *placer, struct placement_record *ret_record, uint32_t max);
+
+#endif

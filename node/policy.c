@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The policy of moves in a node: the placer (placer.h) with a node's vCPUs, messages and user.
+ *
+ * The policy and the pins are the pod's: who wants to change them tells node 0, which tells all, so
+ * that the last word is the same everywhere. Each node says its load to all others when it has
+ * changed (LOAD); under a policy that moves nothing nobody says anything.
+ *
+ * Tested in tests/node/test_policy.c, tests/pod/policy.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "node/node_state.h"
+#include "node/placer.h"
+
+/* What a move is taken to cost, and its stalls, until moves have been seen. */
+#define MOVE_NS	   300000u
+#define REFAULT_NS 500000u
+
+/* Until node 0's word is here. */
+#define WORD_MS	     4000
+#define WORD_TURN_US 1000
+
+static uint64_t now_ns(void *ctx)
+{
+	return node_now_ns(ctx);
+}
+
+static bool look(void *ctx, uint32_t vcpu, struct placer_vcpu *ret_vcpu)
+{
+	struct node *node = ctx;
+	struct vcpu_stats stats;
+	uint16_t at;
+	if (!node_vcpu(node, vcpu) || vcpu_place_route(&node->places, vcpu, &at) != PLACE_WAKE)
+		return false;
+	vcpu_stats(node->vcpu[vcpu], &stats);
+	*ret_vcpu = (struct placer_vcpu){ .sleeps = stats.activity == VCPU_SLEEPING,
+					  .slept_ns = stats.sleep_ns };
+	return true;
+}
+
+static void go(void *ctx, uint32_t vcpu, uint16_t to)
+{
+	moves_wish(ctx, vcpu, to);
+}
+
+static void say_load(void *ctx, const struct placement_load *load)
+{
+	struct control_message msg; /* large, and little of it is sent */
+	msg.type = CONTROL_LOAD;
+	msg.load = (struct control_load){ .cores = load->cores, .awake = load->awake };
+	node_broadcast(ctx, &msg);
+}
+
+static const struct placer_ops ops = { now_ns, look, go, say_load };
+
+static uint16_t cores_of(const struct node *node)
+{
+	uint32_t cores = node->config->node[node->self].cores;
+	cpu_set_t set;
+	if (cores == CORES_OF_HOST)
+		cores = sched_getaffinity(0, sizeof(set), &set) == 0 ? (uint32_t)CPU_COUNT(&set)
+								     : 1;
+	return (uint16_t)cores;
+}
+
+int policy_create(struct node *node)
+{
+	const struct pod_config *config = node->config;
+	struct placer_config placer = {
+		.placement = { .self = node->self,
+			       .node_count = (uint16_t)config->node_count,
+			       .gather_node = pod_config_vcpu_node(config, 0),
+			       .vcpu_count = config->vcpu_count,
+			       .policy = config->policy,
+			       .move_ns = MOVE_NS,
+			       .refault_ns = REFAULT_NS,
+			       .seed = pod_config_digest(config) },
+		.cores = cores_of(node),
+		.ops = &ops,
+		.ctx = node,
+	};
+	if (!node_moves(node) || config->node_count < 2)
+		return 0;
+	return placer_create(&placer, config->vcpu_node, &node->placer);
+}
+
+int policy_start(struct node *node)
+{
+	return placer_start(node->placer);
+}
+
+/* ---- words of the pod ------------------------------------------------------------------------ */
+
+static void obey(struct node *node, const struct control_message *msg)
+{
+	if (msg->type == CONTROL_PIN)
+		placer_pin(node->placer, msg->pin.vcpu, msg->pin.pinned);
+	else
+		placer_set_policy(node->placer, (enum placement_policy)msg->policy.policy);
+}
+
+static void say_word(struct node *node, const struct control_message *msg)
+{
+	if (node->self != 0) {
+		node_send(node, 0, msg);
+		return;
+	}
+	node_broadcast(node, msg);
+	obey(node, msg);
+}
+
+void policy_message(struct node *node, const struct control_message *msg)
+{
+	struct placement_load load = { msg->load.cores, msg->load.awake };
+	if (msg->type == CONTROL_LOAD)
+		placer_load(node->placer, msg->src, &load);
+	else if (node->self == 0)
+		say_word(node, msg);
+	else
+		obey(node, msg);
+}
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+static bool is_so(const struct node *node, const struct control_message *msg)
+{
+	if (msg->type == CONTROL_PIN)
+		return placer_pinned(node->placer, msg->pin.vcpu) == msg->pin.pinned;
+	return placer_policy(node->placer) == msg->policy.policy;
+}
+
+/* False: node 0 has not answered. */
+static bool say_and_wait(struct node *node, const struct control_message *msg)
+{
+	say_word(node, msg);
+	for (uint32_t i = 0; i < WORD_MS && !is_so(node, msg); i++)
+		usleep(WORD_TURN_US);
+	return is_so(node, msg);
+}
+
+/* NULL: vCPUs may move here. */
+static char *cannot(const struct node *node)
+{
+	char line[128];
+	if (node->config->node_count < 2)
+		return node_answer(false, "a pod of one node has nowhere for vCPUs to go");
+	if (!node->placer) {
+		snprintf(line, sizeof(line), "vCPUs of a pod that has more than %u do not move",
+			 NODE_VCPUS_MAX);
+		return node_answer(false, line);
+	}
+	return atomic_load(&node->run_ns) ? NULL : node_answer(false, "the guest does not run yet");
+}
+
+static char *answer_word(struct node *node, const struct control_message *msg, const char *line)
+{
+	if (say_and_wait(node, msg))
+		return node_answer(true, line);
+	return node_answer(false, "the pod's first node does not answer: try again");
+}
+
+char *policy_request(struct node *node, const char *words)
+{
+	struct control_message msg = { .type = CONTROL_POLICY };
+	enum placement_policy policy;
+	char line[256], names[128];
+	if (!words[0]) {
+		snprintf(line, sizeof(line), "%s",
+			 placement_policy_name(placer_policy(node->placer)));
+		return node_answer(true, line);
+	}
+	if (placement_policy_parse(words, &policy) < 0) {
+		pod_config_policies(names, sizeof(names));
+		snprintf(line, sizeof(line), "there is no policy '%s': it must be %s", words,
+			 names);
+		return node_answer(false, line);
+	}
+	char *no = cannot(node);
+	if (no)
+		return no;
+	msg.policy.policy = (uint8_t)policy;
+	snprintf(line, sizeof(line), "the policy is %s now", placement_policy_name(policy));
+	return answer_word(node, &msg, line);
+}
+
+char *policy_pin_request(struct node *node, const char *words, bool pinned)
+{
+	struct control_message msg = { .type = CONTROL_PIN };
+	char line[128], *no = NULL;
+	uint32_t vcpu;
+	if (!node_parse_vcpu(node, words, &vcpu, &no))
+		return no;
+	no = cannot(node);
+	if (no)
+		return no;
+	msg.pin = (struct control_pin){ .vcpu = (uint16_t)vcpu, .pinned = pinned };
+	snprintf(line, sizeof(line),
+		 pinned ? "vCPU %u stays where it is now" : "vCPU %u may move again", vcpu);
+	return answer_word(node, &msg, line);
+}

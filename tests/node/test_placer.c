@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The policy at work, with vCPUs that are played: what stalls lead to under each policy, that nobody
+ * waits for the lock at a stall, what is said about loads and when, and that an idle node rests.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "node/placer.h"
+#include "tests/test.h"
+
+#define VCPUS 4u
+
+/* What a node would be: vCPUs 0 and 1 begin on node 0, 2 and 3 on node 1. */
+struct played {
+	struct placer *placer;
+	uint16_t self;
+	atomic_bool sleeps[VCPUS], stuck, is_stuck;
+	atomic_uint looks, went_count, said_count;
+	atomic_uint went; /* the last: vCPU * 16 + node */
+	atomic_uint said; /* the last: cores * 16 + awake */
+};
+
+static const uint16_t first[VCPUS] = { 0, 0, 1, 1 };
+
+static uint64_t real_now_ns(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t played_now(void *ctx)
+{
+	struct played *played = ctx;
+	while (atomic_load(&played->stuck)) {
+		atomic_store(&played->is_stuck, true);
+		usleep(1000);
+	}
+	return real_now_ns();
+}
+
+static bool played_look(void *ctx, uint32_t vcpu, struct placer_vcpu *ret_vcpu)
+{
+	struct played *played = ctx;
+	atomic_fetch_add(&played->looks, 1);
+	*ret_vcpu = (struct placer_vcpu){ .sleeps = atomic_load(&played->sleeps[vcpu]) };
+	return first[vcpu] == played->self;
+}
+
+static void played_go(void *ctx, uint32_t vcpu, uint16_t to)
+{
+	struct played *played = ctx;
+	atomic_store(&played->went, vcpu * 16 + to);
+	atomic_fetch_add(&played->went_count, 1);
+}
+
+static void played_say(void *ctx, const struct placement_load *load)
+{
+	struct played *played = ctx;
+	atomic_store(&played->said, load->cores * 16u + load->awake);
+	atomic_fetch_add(&played->said_count, 1);
+}
+
+static const struct placer_ops ops = { played_now, played_look, played_go, played_say };
+
+static void play(struct played *played, uint16_t self, enum placement_policy policy)
+{
+	struct placer_config config = { .placement = { .self = self,
+						       .node_count = 2,
+						       .vcpu_count = VCPUS,
+						       .policy = policy,
+						       .move_ns = 300000 },
+					.cores = 3,
+					.ops = &ops,
+					.ctx = played };
+	memset(played, 0, sizeof(*played));
+	played->self = self;
+	assert_int_equal(placer_create(&config, first, &played->placer), 0);
+	placer_load(played->placer, 0, &(struct placement_load){ 3, 0 });
+	placer_load(played->placer, 1, &(struct placement_load){ 3, 0 });
+}
+
+/* Stalls of a vCPU on another node's pages, a second of them. */
+static void stall(struct played *played, uint32_t vcpu, uint16_t from)
+{
+	for (uint32_t i = 0; i < 100; i++) {
+		struct pager_stall stall = {
+			.kind = COH_STALL_WRITE, .from = from, .gpn = 1000 + i, .took_ns = 10000000
+		};
+		placer_stalled(played->placer, vcpu, &stall);
+	}
+}
+
+static void test_stalls_lead_there(void **state)
+{
+	static const enum placement_policy moving[] = { PLACEMENT_VCPUS, PLACEMENT_BASE,
+							PLACEMENT_LEARNED };
+	struct played played;
+	for (size_t i = 0; i < sizeof(moving) / sizeof(moving[0]); i++) {
+		struct placer_stats stats;
+		play(&played, 0, moving[i]);
+		stall(&played, 2, 1); /* not here */
+		stall(&played, 1, 0); /* its own node's page */
+		stall(&played, 1, NODE_NONE);
+		assert_int_equal(played.went_count, 0);
+		usleep(2000); /* it has been here for a moment */
+		stall(&played, 1, 1);
+		assert_true(played.went_count > 0);
+		assert_int_equal(played.went, 1 * 16 + 1);
+		placer_stats(played.placer, &stats);
+		assert_true(stats.placement.move_count > 0 && stats.missed_count == 0);
+		assert_int_equal(stats.policy, moving[i]);
+		placer_destroy(played.placer);
+	}
+}
+
+static void test_stalls_lead_nowhere(void **state)
+{
+	struct placer_stats stats;
+	struct played played;
+	play(&played, 0, PLACEMENT_PAGES);
+	usleep(2000);
+	stall(&played, 1, 1);
+	placer_set_policy(played.placer, PLACEMENT_PINNED);
+	stall(&played, 1, 1);
+	placer_stats(played.placer, &stats);
+	assert_int_equal(stats.placement.stall_count, 0); /* it was not even asked */
+	placer_set_policy(played.placer, PLACEMENT_BASE);
+	placer_pin(played.placer, 1, true);
+	assert_true(placer_pinned(played.placer, 1) && !placer_pinned(played.placer, 0));
+	stall(&played, 1, 1);
+	assert_int_equal(played.went_count, 0);
+	placer_pin(played.placer, 1, false);
+	stall(&played, 1, 1);
+	assert_true(played.went_count > 0);
+	placer_destroy(played.placer);
+}
+
+static void *place_one(void *arg)
+{
+	placer_placed(((struct played *)arg)->placer, 2, 1);
+	return NULL;
+}
+
+/* Somebody has the lock and does not get on: the shard's thread does. */
+static void test_a_stall_does_not_wait(void **state)
+{
+	struct placer_stats stats;
+	struct played played;
+	pthread_t thread;
+	play(&played, 0, PLACEMENT_BASE);
+	atomic_store(&played.stuck, true);
+	pthread_create(&thread, NULL, place_one, &played);
+	while (!atomic_load(&played.is_stuck))
+		usleep(1000);
+	for (uint32_t i = 0; i < 50; i++)
+		placer_stalled(played.placer, 1,
+			       &(struct pager_stall){ .kind = COH_STALL_READ, .from = 1 });
+	atomic_store(&played.stuck, false);
+	pthread_join(thread, NULL);
+	placer_stats(played.placer, &stats);
+	assert_int_equal(stats.missed_count, 50);
+	placer_destroy(played.placer);
+}
+
+static void wait_until(atomic_uint *word, unsigned int value, const char *what)
+{
+	uint64_t end_ns = real_now_ns() + 20000000000;
+	while (atomic_load(word) != value)
+		if (real_now_ns() > end_ns)
+			fail_msg("%s: %u, not %u", what, atomic_load(word), value);
+		else
+			usleep(1000);
+}
+
+static void test_loads(void **state)
+{
+	struct played played;
+	play(&played, 1, PLACEMENT_BASE);
+	placer_pin(played.placer, 2, true); /* for else they gather */
+	placer_pin(played.placer, 3, true);
+	assert_int_equal(placer_start(played.placer), 0);
+	wait_until(&played.said, 3 * 16 + 2, "two are awake");
+	atomic_store(&played.sleeps[3], true);
+	wait_until(&played.said, 3 * 16 + 1, "one is awake");
+	unsigned int said = atomic_load(&played.said_count);
+	usleep(100000);
+	assert_int_equal(atomic_load(&played.said_count), said); /* nothing new */
+	atomic_store(&played.sleeps[2], true);
+	wait_until(&played.said, 3 * 16 + 0, "none is awake");
+	/* Nobody is awake: it looks at four vCPUs some 20 times a second, not 250. */
+	usleep(100000);
+	said = atomic_load(&played.said_count);
+	unsigned int looks = atomic_load(&played.looks);
+	usleep(500000);
+	assert_in_range(atomic_load(&played.looks) - looks, 0, 4 * 25);
+	assert_int_equal(atomic_load(&played.said_count), said);
+	/* And sees it soon when somebody wakes. */
+	atomic_store(&played.sleeps[2], false);
+	wait_until(&played.said, 3 * 16 + 1, "one is awake again");
+	placer_destroy(played.placer);
+}
+
+static void test_rests_while_nothing_moves(void **state)
+{
+	struct played played;
+	play(&played, 1, PLACEMENT_PAGES);
+	assert_int_equal(placer_start(played.placer), 0);
+	usleep(50000);
+	assert_int_equal(atomic_load(&played.looks), 0);
+	assert_int_equal(atomic_load(&played.said_count), 0);
+	placer_set_policy(played.placer, PLACEMENT_BASE);
+	wait_until(&played.said, 3 * 16 + 2, "its load is said");
+	placer_set_policy(played.placer, PLACEMENT_PINNED);
+	usleep(50000);
+	unsigned int looks = atomic_load(&played.looks);
+	usleep(50000);
+	assert_int_equal(atomic_load(&played.looks), looks);
+	placer_destroy(played.placer);
+}
+
+static void test_who_is_idle_gathers(void **state)
+{
+	struct played played;
+	play(&played, 1, PLACEMENT_BASE);
+	for (uint32_t v = 0; v < VCPUS; v++)
+		atomic_store(&played.sleeps[v], v == 3);
+	assert_int_equal(placer_start(played.placer), 0);
+	wait_until(&played.went, 3 * 16 + 0, "the idle one went to node 0");
+	placer_destroy(played.placer);
+}
+
+static void test_a_move(void **state)
+{
+	uint8_t carry[PLACEMENT_CARRY_BYTES];
+	struct placement_record record[4];
+	struct played here, there;
+	play(&here, 0, PLACEMENT_BASE);
+	play(&there, 1, PLACEMENT_BASE);
+	usleep(2000);
+	stall(&here, 1, 1);
+	assert_int_equal(here.went, 1 * 16 + 1);
+	assert_true(placer_records(here.placer, record, 4) >= 1);
+	assert_true(record[0].move && record[0].vcpu == 1 && record[0].target == 1);
+	assert_true(placer_left(here.placer, 1, 1, carry));
+	assert_int_equal(placement_carry_check(carry), 0);
+	assert_false(placer_left(here.placer, 1, 1, carry)); /* it is not here any more */
+	unsigned int went = here.went_count;
+	stall(&here, 1, 1);
+	assert_int_equal(here.went_count, went);
+	placer_arrived(there.placer, 1, 0, real_now_ns() - 200000, carry);
+	usleep(2000);
+	stall(&there, 1, 0);
+	assert_true(there.went_count > 0);
+	/* Refused: it is here again, and may stall. */
+	placer_refused(here.placer, 1, 1);
+	assert_true(placer_left(here.placer, 1, 1, carry));
+	carry[3] = 7;
+	assert_true(placement_carry_check(carry) < 0);
+	placer_destroy(here.placer);
+	placer_destroy(there.placer);
+}
+
+/* A pod whose vCPUs do not move. */
+static void test_none(void **state)
+{
+	uint8_t carry[PLACEMENT_CARRY_BYTES];
+	struct placement_record record;
+	struct placer_stats stats;
+	assert_int_equal(placer_start(NULL), 0);
+	placer_set_policy(NULL, PLACEMENT_BASE);
+	assert_int_equal(placer_policy(NULL), PLACEMENT_PAGES);
+	placer_pin(NULL, 0, true);
+	assert_false(placer_pinned(NULL, 0) || placer_left(NULL, 0, 1, carry));
+	placer_stalled(NULL, 0, &(struct pager_stall){ .from = 1 });
+	placer_load(NULL, 0, &(struct placement_load){ 1, 1 });
+	placer_arrived(NULL, 0, 1, 0, NULL);
+	placer_placed(NULL, 0, 1);
+	placer_refused(NULL, 0, 1);
+	placer_stats(NULL, &stats);
+	assert_int_equal(stats.policy, PLACEMENT_PAGES);
+	assert_int_equal(placer_records(NULL, &record, 1), 0);
+	placer_destroy(NULL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_stalls_lead_there),
+		cmocka_unit_test(test_stalls_lead_nowhere),
+		cmocka_unit_test(test_a_stall_does_not_wait),
+		cmocka_unit_test(test_loads),
+		cmocka_unit_test(test_rests_while_nothing_moves),
+		cmocka_unit_test(test_who_is_idle_gathers),
+		cmocka_unit_test(test_a_move),
+		cmocka_unit_test(test_none),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

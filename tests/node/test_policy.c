@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pod's policy and pins: what a user is answered, and what nodes tell each other. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/placer.h"
+#include "tests/node/half.h"
+#include "tests/test.h"
+
+static struct control_message msg;
+
+static void expect(char *answer, const char *json)
+{
+	assert_non_null(answer);
+	assert_string_equal(answer, json);
+	free(answer);
+}
+
+static void create(struct half *half, uint16_t self)
+{
+	half_create(half, self);
+	assert_int_equal(policy_create(half->node), 0);
+}
+
+/* Node 0 decides at once, and tells the others. */
+static void test_of_node_0(void **state)
+{
+	struct half half;
+	create(&half, 0);
+	expect(policy_request(half.node, ""), "{\"done\":\"pages\"}");
+	expect(policy_request(half.node, "base"), "{\"error\":\"the guest does not run yet\"}");
+	atomic_store(&half.node->run_ns, 1);
+	expect(policy_request(half.node, "base"), "{\"done\":\"the policy is base now\"}");
+	assert_true(half_peer_hear(&half, CONTROL_POLICY, &msg, 2000));
+	assert_int_equal(msg.policy.policy, PLACEMENT_BASE);
+	expect(policy_request(half.node, ""), "{\"done\":\"base\"}");
+	expect(policy_request(half.node, "bases"),
+	       "{\"error\":\"there is no policy 'bases': it must be pages, vcpus, base, learned or "
+	       "pinned\"}");
+	expect(policy_pin_request(half.node, "2", true),
+	       "{\"done\":\"vCPU 2 stays where it is now\"}");
+	assert_true(half_peer_hear(&half, CONTROL_PIN, &msg, 2000));
+	assert_true(msg.pin.vcpu == 2 && msg.pin.pinned);
+	expect(policy_pin_request(half.node, "2", false), "{\"done\":\"vCPU 2 may move again\"}");
+	assert_true(half_peer_hear(&half, CONTROL_PIN, &msg, 2000));
+	assert_false(msg.pin.pinned || placer_pinned(half.node->placer, 2));
+	expect(policy_pin_request(half.node, "3", true),
+	       "{\"error\":\"no vCPU 3 in this pod: they are 0 to 2\"}");
+	expect(policy_pin_request(half.node, "", true),
+	       "{\"error\":\"no vCPU  in this pod: they are 0 to 2\"}");
+}
+
+/* What another node wants is everybody's, and his, when node 0 has said so. */
+static void test_by_way_of_node_0(void **state)
+{
+	struct control_message word = { .type = CONTROL_POLICY, .src = 1 };
+	struct half half;
+	create(&half, 0);
+	word.policy.policy = PLACEMENT_VCPUS;
+	policy_message(half.node, &word);
+	assert_int_equal(placer_policy(half.node->placer), PLACEMENT_VCPUS);
+	assert_true(half_peer_hear(&half, CONTROL_POLICY, &msg, 2000));
+	assert_int_equal(msg.policy.policy, PLACEMENT_VCPUS);
+}
+
+static void *answer_main(void *arg)
+{
+	struct half *half = arg;
+	static struct control_message asked;
+	if (half_peer_hear(half, CONTROL_POLICY, &asked, 4000)) {
+		asked.src = 0;
+		policy_message(half->node, &asked);
+	}
+	return NULL;
+}
+
+static void test_of_another_node(void **state)
+{
+	struct control_message word = { .type = CONTROL_PIN, .src = 0 };
+	struct half half;
+	pthread_t thread;
+	create(&half, 1);
+	atomic_store(&half.node->run_ns, 1);
+	pthread_create(&thread, NULL, answer_main, &half);
+	expect(policy_request(half.node, "learned"), "{\"done\":\"the policy is learned now\"}");
+	pthread_join(thread, NULL);
+	word.pin = (struct control_pin){ .vcpu = 1, .pinned = 1 };
+	policy_message(half.node, &word);
+	assert_true(placer_pinned(half.node->placer, 1));
+	/* Node 0 says nothing. */
+	expect(policy_request(half.node, "pages"),
+	       "{\"error\":\"the pod's first node does not answer: try again\"}");
+	assert_int_equal(placer_policy(half.node->placer), PLACEMENT_LEARNED);
+}
+
+static void test_load(void **state)
+{
+	struct half half;
+	create(&half, 0);
+	assert_int_equal(policy_start(half.node), 0);
+	assert_false(half_peer_hear(&half, CONTROL_LOAD, &msg, 50));
+	placer_set_policy(half.node->placer, PLACEMENT_BASE);
+	assert_true(half_peer_hear(&half, CONTROL_LOAD, &msg, 5000));
+	assert_true(msg.load.cores > 0 && msg.load.awake == 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_of_node_0),
+		cmocka_unit_test(test_by_way_of_node_0),
+		cmocka_unit_test(test_of_another_node),
+		cmocka_unit_test(test_load),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
