@@ -88,7 +88,9 @@ static bool operand_access(const struct soft_insn *insn, uint64_t next, uint16_t
 	base = soft_register_number(mem->base);
 	access->base = (int8_t)base;
 	/* A neighbour below it has to fit the leader's displacement, too. */
-	return base >= 0 && base < R14 && access->disp >= INT32_MIN + SOFT_SPAN_MAX;
+	if (tr_is_high(base))
+		return access->disp > -LOW_MAX && access->disp < LOW_MAX;
+	return base >= 0 && access->disp >= INT32_MIN + SOFT_SPAN_MAX;
 }
 
 static bool stack_access(const struct soft_insn *insn, enum tr_kind kind, struct tr_access *access)
@@ -221,7 +223,8 @@ static void add_access(struct tr *tr, struct tr_access *access, uint8_t insn, ui
 							  .side_exits = tr->side_exits,
 							  .first = insn,
 							  .offset = (uint8_t)offset,
-							  .narrow = narrow };
+							  .narrow = narrow,
+							  .lead_shift = access->shift };
 }
 
 /* Does the block's last instruction jump to its first? */
@@ -274,7 +277,7 @@ static void find_shifts(struct tr *tr)
 	}
 }
 
-/* A group with an index that does not loop is none. */
+/* A group with an index that does not loop is none; nor is one of one off r14 or r15. */
 static void dissolve(struct tr *tr, uint32_t g)
 {
 	for (uint32_t i = 0; i < tr->t->count; i++)
@@ -291,7 +294,7 @@ static void find_loops(struct tr *tr, const struct origin *origin)
 		struct tr_group *group = &tr->group[g];
 		int64_t step = distance(group, origin);
 
-		group->loops = group->base != BASE_CONSTANT &&
+		group->loops = group->base != BASE_CONSTANT && !tr_is_high(group->base) &&
 			       origin[tr_moving(group)].version == 0 && group->low > -LOW_MAX &&
 			       group->low < LOW_MAX && step <= STRIDE_MAX && step >= -STRIDE_MAX;
 		if (!group->loops && group->index >= 0)
@@ -354,4 +357,7 @@ void tr_share_plan(struct tr *tr)
 	}
 	if (loop)
 		find_loops(tr, origin);
+	for (uint32_t g = 0; g < tr->group_count; g++)
+		if (tr->group[g].members == 1 && tr_is_high(tr->group[g].base))
+			dissolve(tr, g);
 }

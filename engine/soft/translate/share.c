@@ -29,6 +29,12 @@
  *
  *      first    cmp rcx,gs:[limit]; jae look; op [r14+rcx*8+disp]
  *
+ * A group off r14 or r15, which are in memory, has that register and the addend in one:
+ *
+ *      leader   mov r14,gs:[guest's r14]; lea r14,[r14+lo]; ... mov r15,gs:[r15*8+addend];
+ *               add r15,gs:[guest's r14]; mov gs:[slot],r15
+ *      others   (mov r15,gs:[slot];) op [r15+disp]
+ *
  * If a leader fails although its own access is fine (the group crosses into the next page, or one
  * that reads cannot write yet), the guest goes on in a block that shares nothing (MODE_ALONE), for
  * this once; a block to which that happens often is translated anew, for a smaller span.
@@ -120,7 +126,7 @@ static void fill_in(struct tr *tr, struct cold *cold, const struct soft_insn *in
 	cold->stack_offset = (int32_t)access->disp;
 }
 
-/* The leader of a register's group: r15 := the addend. */
+/* The leader of a register's group: r15 := the addend; plus the register, if that is r14 or r15. */
 static void lead(struct tr *tr, const struct soft_insn *insn, const struct tr_access *access)
 {
 	const struct tr_group *group = &tr->group[access->group];
@@ -128,9 +134,16 @@ static void lead(struct tr *tr, const struct soft_insn *insn, const struct tr_ac
 	uint8_t *retry = tr->e.at;
 	struct cold *cold;
 
-	emit_lea(&tr->e, R14, access->base, (int32_t)low);
+	if (tr_is_high(access->base)) {
+		emit_load(&tr->e, R14, VCPU_GPR + 8 * (uint32_t)access->base);
+		emit_lea(&tr->e, R14, R14, (int32_t)low);
+	} else {
+		emit_lea(&tr->e, R14, access->base, (int32_t)low);
+	}
 	cold = tr_look(tr, (uint32_t)(group->high - group->low), group->write);
 	tr_addend(tr);
+	if (tr_is_high(access->base))
+		emit_add_gs(&tr->e, R15, VCPU_GPR + 8 * (uint32_t)access->base);
 	fill_in(tr, cold, insn, retry);
 	tr->held[0] = GROUP_NONE;
 	tr->held[1] = access->group;
@@ -348,6 +361,11 @@ bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand 
 	if (constant)
 		*ret_at = (struct host_operand){ reg, -1,
 						 (int32_t)(access->disp & (PAGE_BYTES - 1)), 0 };
+	else if (tr_is_high(access->base))
+		*ret_at = (struct host_operand){ reg, -1,
+						 (int32_t)(access->disp + access->shift -
+							   tr->group[access->group].lead_shift),
+						 0 };
 	else if (access->index >= 0)
 		*ret_at = (struct host_operand){ reg, access->index, (int32_t)access->disp,
 						 access->scale };

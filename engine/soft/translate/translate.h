@@ -42,6 +42,7 @@ struct tr_group {
 	uint8_t first;	    /* the instruction of the first of them, the leader */
 	uint8_t offset;	    /* where that is, from the block's start */
 	uint8_t narrow;	    /* how near they have to be */
+	int64_t lead_shift; /* the leader's */
 	uint32_t version;   /* of the register, or the index */
 	int64_t low, high;
 
@@ -56,6 +57,12 @@ struct tr_group {
 static inline bool tr_names(uint16_t registers, int number)
 {
 	return registers >> number & 1;
+}
+
+/* The guest's r14 and r15 are in memory: a group off one of these has base and addend in one. */
+static inline bool tr_is_high(int base)
+{
+	return base == R14 || base == R15;
 }
 
 /* What moves an address: the index, or the base. */
