@@ -76,11 +76,14 @@ struct soft_jump_entry {
 	uint64_t rip, code;
 };
 #define JUMP_ENTRIES 131072u
-#define JUMP_GROUP   8u
-#define JUMP_WORDS   (JUMP_ENTRIES / JUMP_GROUP / 64)
-/* Which groups may have an entry that is awake, or asleep (tlb/jumps.c), a bit each. */
+#define JUMP_WORDS   (JUMP_ENTRIES / 64)
+/*
+ * Which entries may be awake, or asleep (tlb/jumps.c), a bit each; and which of those words may not
+ * be zero.
+ */
 struct soft_jump_used {
 	uint64_t awake[JUMP_WORDS], asleep[JUMP_WORDS];
+	uint64_t summary[JUMP_WORDS / 64], summary_asleep[JUMP_WORDS / 64];
 };
 /* What page of host memory a page of code was, when an instruction was last fetched from it. */
 #define JUMP_PAGES 512u

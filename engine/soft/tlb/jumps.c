@@ -8,16 +8,14 @@
  * they have an address of the neighbouring place. When the first instruction is fetched from a page
  * again, all that lead there wake up, if it is the page that they were made for; else they go.
  *
- * The places of a guest page's addresses are one word of groups (JUMP_GROUP entries each), and
- * another one for their second places.
+ * A switch of CR3 costs what is in use: a bit for each entry says so. The places of a guest page's
+ * addresses are 512 neighbours, 8 words of bits, and as many for their second places.
  */
 #include "engine/soft/tlb/jumps.h"
 
-#define SECOND	  (JUMP_INDEX_SECOND / 16)
-#define ASLEEP	  8u /* the bit of rip that makes it the neighbour's */
-#define WORD_PAGE (64u * JUMP_GROUP)
-
-_Static_assert(WORD_PAGE * 8 == PAGE_BYTES, "places of a page");
+#define SECOND	   (JUMP_INDEX_SECOND / 16)
+#define ASLEEP	   8u /* the bit of rip that makes it the neighbour's */
+#define PAGE_WORDS (PAGE_BYTES / 8 / 64)
 
 static uint64_t page_of(uint64_t linear)
 {
@@ -65,19 +63,31 @@ void soft_jump_create(struct engine_vcpu *vcpu)
 	}
 }
 
+/* Calls `each` for what may be in use of a table; awake or asleep, or both. */
+typedef void each_jump(struct soft_jump_entry *entry, uint32_t index);
+
+static void for_word(struct soft_jump_entry *table, uint64_t bits, uint32_t w, each_jump *each)
+{
+	for (; bits; bits &= bits - 1) {
+		uint32_t index = w * 64 + (uint32_t)__builtin_ctzll(bits);
+
+		each(&table[index], index);
+	}
+}
+
 void soft_jump_flush(struct engine_vcpu *vcpu, enum soft_view view)
 {
 	struct soft_jump_used *used = &vcpu->jump_used[view];
 
-	for (uint32_t w = 0; w < JUMP_WORDS; w++) {
-		for (uint64_t bits = used->awake[w] | used->asleep[w]; bits; bits &= bits - 1) {
-			uint32_t first =
-				w * WORD_PAGE + (uint32_t)__builtin_ctzll(bits) * JUMP_GROUP;
+	for (uint32_t s = 0; s < JUMP_WORDS / 64; s++) {
+		for (uint64_t words = used->summary[s] | used->summary_asleep[s]; words;
+		     words &= words - 1) {
+			uint32_t w = s * 64 + (uint32_t)__builtin_ctzll(words);
 
-			for (uint32_t i = first; i < first + JUMP_GROUP; i++)
-				kill_entry(&vcpu->jump[view][i], i);
+			for_word(vcpu->jump[view], used->awake[w] | used->asleep[w], w, kill_entry);
+			used->awake[w] = used->asleep[w] = 0;
 		}
-		used->awake[w] = used->asleep[w] = 0;
+		used->summary[s] = used->summary_asleep[s] = 0;
 	}
 }
 
@@ -85,48 +95,47 @@ void soft_jump_sleep(struct engine_vcpu *vcpu, enum soft_view view)
 {
 	struct soft_jump_used *used = &vcpu->jump_used[view];
 
-	for (uint32_t w = 0; w < JUMP_WORDS; w++) {
-		for (uint64_t bits = used->awake[w]; bits; bits &= bits - 1) {
-			uint32_t first =
-				w * WORD_PAGE + (uint32_t)__builtin_ctzll(bits) * JUMP_GROUP;
+	for (uint32_t s = 0; s < JUMP_WORDS / 64; s++) {
+		for (uint64_t words = used->summary[s]; words; words &= words - 1) {
+			uint32_t w = s * 64 + (uint32_t)__builtin_ctzll(words);
 
-			for (uint32_t i = first; i < first + JUMP_GROUP; i++)
-				sleep_entry(&vcpu->jump[view][i], i);
+			for_word(vcpu->jump[view], used->awake[w], w, sleep_entry);
+			used->asleep[w] |= used->awake[w];
+			used->awake[w] = 0;
 		}
-		used->asleep[w] |= used->awake[w];
-		used->awake[w] = 0;
+		used->summary_asleep[s] |= used->summary[s];
+		used->summary[s] = 0;
 	}
 }
 
-/* Those of one page and one word. A group of which none is asleep any more is not looked at again.
- */
+static void note_awake(struct soft_jump_used *used, uint32_t index)
+{
+	used->awake[index / 64] |= BIT64(index % 64);
+	used->summary[index / 64 / 64] |= BIT64(index / 64 % 64);
+}
+
+/* Those of one page and one word. */
 static void wake_word(struct engine_vcpu *vcpu, enum soft_view view, uint64_t page, uint32_t w,
 		      bool same)
 {
 	struct soft_jump_used *used = &vcpu->jump_used[view];
-	uint64_t asleep = 0;
 
 	for (uint64_t bits = used->asleep[w] | (same ? 0 : used->awake[w]); bits;
 	     bits &= bits - 1) {
-		uint32_t first = w * WORD_PAGE + (uint32_t)__builtin_ctzll(bits) * JUMP_GROUP;
-		bool still = false;
+		uint32_t index = w * 64 + (uint32_t)__builtin_ctzll(bits);
+		struct soft_jump_entry *entry = &vcpu->jump[view][index];
+		bool sleeps = is_at(entry, index, ASLEEP);
 
-		for (uint32_t i = first; i < first + JUMP_GROUP; i++) {
-			struct soft_jump_entry *entry = &vcpu->jump[view][i];
-			bool sleeps = is_at(entry, i, ASLEEP);
-
-			if (page_of(entry->rip) != page)
-				still = still || sleeps;
-			else if (same && sleeps)
-				entry->rip ^= ASLEEP;
-			else if (!same)
-				kill_entry(entry, i);
+		if (page_of(entry->rip) == page && !same) {
+			kill_entry(entry, index);
+		} else if (page_of(entry->rip) == page && sleeps) {
+			entry->rip ^= ASLEEP;
+			note_awake(used, index);
+		} else if (sleeps) {
+			continue;
 		}
-		used->awake[w] |= bits & -bits;
-		if (still)
-			asleep |= bits & -bits;
+		used->asleep[w] &= ~(bits & -bits);
 	}
-	used->asleep[w] = asleep;
 }
 
 void soft_jump_fetched(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
@@ -134,19 +143,19 @@ void soft_jump_fetched(struct engine_vcpu *vcpu, enum soft_view view, uint64_t l
 {
 	uint64_t page = page_of(linear), at = page_of((uintptr_t)host);
 	struct soft_jump_page *known = &vcpu->jump_page[view][page / PAGE_BYTES % JUMP_PAGES];
-	uint32_t w = soft_jump_index(page) / WORD_PAGE;
+	uint32_t first = soft_jump_index(page) / 64;
 	bool same = known->page == page && known->host == at;
 
 	*known = (struct soft_jump_page){ .page = page, .host = at };
-	wake_word(vcpu, view, page, w, same);
-	wake_word(vcpu, view, page, w ^ SECOND / WORD_PAGE, same);
+	for (uint32_t w = first; w < first + PAGE_WORDS; w++) {
+		wake_word(vcpu, view, page, w, same);
+		wake_word(vcpu, view, page, w ^ SECOND / 64, same);
+	}
 }
 
 static void set_jump(struct engine_vcpu *vcpu, uint32_t index, struct soft_jump_entry with)
 {
-	uint32_t group = index / JUMP_GROUP;
-
-	vcpu->jump_used[vcpu->view].awake[group / 64] |= BIT64(group % 64);
+	note_awake(&vcpu->jump_used[vcpu->view], index);
 	vcpu->jump[vcpu->view][index] = with;
 }
 
