@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,14 +108,19 @@ static void obey(struct node *node, const struct control_message *msg)
 		placer_set_policy(node->placer, (enum placement_policy)msg->policy.policy);
 }
 
+/* Node 0 says one at a time, so that all hear them in one order. Held to send, never to wait. */
+static pthread_mutex_t word_lock = PTHREAD_MUTEX_INITIALIZER;
+
 static void say_word(struct node *node, const struct control_message *msg)
 {
 	if (node->self != 0) {
 		node_send(node, 0, msg);
 		return;
 	}
+	pthread_mutex_lock(&word_lock);
 	node_broadcast(node, msg);
 	obey(node, msg);
+	pthread_mutex_unlock(&word_lock);
 }
 
 void policy_message(struct node *node, const struct control_message *msg)
@@ -137,11 +143,11 @@ static bool is_so(const struct node *node, const struct control_message *msg)
 	return placer_policy(node->placer) == msg->policy.policy;
 }
 
-/* False: node 0 has not answered. */
+/* False: node 0 has not answered, or the pod has ended. */
 static bool say_and_wait(struct node *node, const struct control_message *msg)
 {
 	say_word(node, msg);
-	for (uint32_t i = 0; i < WORD_MS && !is_so(node, msg); i++)
+	for (uint32_t i = 0; i < WORD_MS && !is_so(node, msg) && !node_has_ended(node); i++)
 		usleep(WORD_TURN_US);
 	return is_so(node, msg);
 }
@@ -164,6 +170,8 @@ static char *answer_word(struct node *node, const struct control_message *msg, c
 {
 	if (say_and_wait(node, msg))
 		return node_answer(true, line);
+	if (node_has_ended(node))
+		return node_answer(false, "the pod has ended");
 	return node_answer(false, "the pod's first node does not answer: try again");
 }
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The pod's policy and pins: what a user is answered, and what nodes tell each other. */
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "node/placer.h"
+#include "tests/link/support.h"
 #include "tests/node/half.h"
 #include "tests/test.h"
 
@@ -93,6 +95,71 @@ static void test_of_another_node(void **state)
 	assert_int_equal(placer_policy(half.node->placer), PLACEMENT_LEARNED);
 }
 
+static void *end_main(void *arg)
+{
+	struct half *half = arg;
+	test_sleep_ms(50);
+	node_end_with(half->node, CONTROL_END_USER, 0, "ended by the test");
+	return NULL;
+}
+
+/* The node's end waits for who still waits for node 0. */
+static void test_end_while_waiting(void **state)
+{
+	struct half half;
+	pthread_t thread;
+	create(&half, 1);
+	atomic_store(&half.node->run_ns, 1);
+	uint64_t begin_ns = test_now_ns();
+	pthread_create(&thread, NULL, end_main, &half);
+	expect(policy_request(half.node, "base"), "{\"error\":\"the pod has ended\"}");
+	pthread_join(thread, NULL);
+	assert_true(test_now_ns() - begin_ns < 2000000000);
+}
+
+static pthread_barrier_t both;
+
+#define ROUNDS 3000
+
+static void *words_main(void *arg)
+{
+	struct half *half = arg;
+	static struct control_message word = { .type = CONTROL_POLICY, .src = 1 };
+	for (int i = 0; i < ROUNDS; i++) {
+		pthread_barrier_wait(&both);
+		word.policy.policy = PLACEMENT_VCPUS;
+		policy_message(half->node, &word);
+		pthread_barrier_wait(&both);
+	}
+	return NULL;
+}
+
+/* Two users at once, on two nodes: the last word is the same for all. */
+static void test_words_at_once(void **state)
+{
+	static struct control_message mine = { .type = CONTROL_POLICY, .src = 1 };
+	uint32_t other = 0;
+	struct half half;
+	pthread_t thread;
+	create(&half, 0);
+	pthread_barrier_init(&both, NULL, 2);
+	pthread_create(&thread, NULL, words_main, &half);
+	for (int i = 0; i < ROUNDS; i++) {
+		uint8_t last = 0;
+		pthread_barrier_wait(&both);
+		mine.policy.policy = PLACEMENT_BASE;
+		policy_message(half.node, &mine);
+		pthread_barrier_wait(&both);
+		for (int k = 0; k < 2; k++) {
+			assert_true(half_peer_hear(&half, CONTROL_POLICY, &msg, 5000));
+			last = msg.policy.policy;
+		}
+		other += last != placer_policy(half.node->placer);
+	}
+	pthread_join(thread, NULL);
+	assert_int_equal(other, 0);
+}
+
 static void test_load(void **state)
 {
 	struct half half;
@@ -107,10 +174,9 @@ static void test_load(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_of_node_0),
-		cmocka_unit_test(test_by_way_of_node_0),
-		cmocka_unit_test(test_of_another_node),
-		cmocka_unit_test(test_load),
+		cmocka_unit_test(test_of_node_0),	cmocka_unit_test(test_by_way_of_node_0),
+		cmocka_unit_test(test_of_another_node), cmocka_unit_test(test_end_while_waiting),
+		cmocka_unit_test(test_words_at_once),	cmocka_unit_test(test_load),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
