@@ -278,7 +278,7 @@ static const char *take_place(struct node *node, uint16_t src, const struct cont
 {
 	enum place_verdict verdict;
 	uint16_t to;
-	if (place->vcpu >= node->config->vcpu_count)
+	if (place->vcpu >= node->config->vcpu_count || !node_moves(node))
 		return NOT_SO;
 	moves_lock(node, place->vcpu);
 	to = vcpu_place_read(&node->places, place->vcpu).node;

@@ -463,12 +463,32 @@ static void test_lies(void **state)
 	expect_lie("it sent PLACE about a vCPU that cannot be there");
 }
 
+/* Where nothing moves, nobody has news of places: interrupts would go where he says. */
+static void test_lies_in_large_pod(void **state)
+{
+	struct control_message place = { .type = CONTROL_PLACE, .src = 1, .place = { 1, 3 } };
+	struct control_message refused = { .type = CONTROL_REFUSED, .src = 1, .refused = { 1, 3 } };
+	static struct pod_config large;
+
+	half_create(&half, 0);
+	large = *half.node->config;
+	large.vcpu_count = NODE_VCPUS_MAX + 1;
+	half.node->config = &large;
+	assert_non_null(moves_message(half.node, &place));
+	assert_non_null(moves_message(half.node, &refused));
+	expect_place(1, PLACE_AWAY, 1, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_leaves),	cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_arrives), cmocka_unit_test(test_refuses),
-		cmocka_unit_test(test_lies),	cmocka_unit_test(test_asked_elsewhere),
+		cmocka_unit_test(test_leaves),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_arrives),
+		cmocka_unit_test(test_refuses),
+		cmocka_unit_test(test_lies_in_large_pod),
+		cmocka_unit_test(test_lies),
+		cmocka_unit_test(test_asked_elsewhere),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
