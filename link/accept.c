@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Accepting: the links that nodes of higher numbers dial, and whoever else connects. A pool of
- * connections, bounded; strangers cost 256 bytes and handshake_ms each, and the oldest goes first.
+ * connections, bounded; strangers cost 256 bytes and handshake_ms each, and the oldest goes first, but
+ * last who has said a sealed hello.
  */
 #include "link/bring_up.h"
 
@@ -47,7 +48,20 @@ void accept_stranger(struct mesh *mesh, struct mesh_connection *connection, enum
 	mesh_progress(mesh, MESH_DROPPED, NODE_NONE, text);
 }
 
-/* A free place in the pool; the oldest handshake gives way. NULL: all are links that stand. */
+/* `a` gives way before `b`: who has been answered, and owes but its proof, does so last. */
+static bool gives_way(const struct mesh_connection *a, const struct mesh_connection *b)
+{
+	bool a_answered = a->state == CONNECTION_READ_PROOF;
+	bool b_answered = b->state == CONNECTION_READ_PROOF;
+
+	return a_answered == b_answered ? a->deadline_ns < b->deadline_ns : b_answered;
+}
+
+/*
+ * A free place in the pool; the oldest handshake gives way. NULL: all are links that stand. To a
+ * dialler the link stands as soon as it has sent its proof, which may lie here unread: if it lost
+ * the link then, it would lose the pod.
+ */
 static struct mesh_connection *find_place(struct mesh *mesh)
 {
 	struct mesh_connection *oldest = NULL;
@@ -58,7 +72,7 @@ static struct mesh_connection *find_place(struct mesh *mesh)
 		if (connection->state == CONNECTION_IDLE)
 			return connection;
 		if (connection->state != CONNECTION_UP &&
-		    (!oldest || connection->deadline_ns < oldest->deadline_ns))
+		    (!oldest || gives_way(connection, oldest)))
 			oldest = connection;
 	}
 	if (oldest)

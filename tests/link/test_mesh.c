@@ -951,6 +951,37 @@ static void test_slow_loris(void **state)
 	end_pod(pod, 2);
 }
 
+/* A node that has been answered, and says its proof a moment later, holds its link for up already. */
+static void test_crowd_before_proof(void **state)
+{
+	struct node *pod = make_pod(2);
+	uint8_t hello[HANDSHAKE_BYTES], answer[HANDSHAKE_BYTES], proof[HANDSHAKE_PROOF_BYTES];
+	int crowd[200], fd;
+
+	pod[0].config.handshake_ms = 60000;
+	pod[0].config.secret = overheard_secret;
+	pod[0].config.secret_size = sizeof(overheard_secret);
+	start(&pod[0]);
+	wait_logged(&pod[0], "WAITING 1");
+	fd = connect_to(pod[0].peers[0].address);
+	overhear(&pod[1], 0, 7, hello);
+	assert_int_equal(send(fd, hello, sizeof(hello), MSG_NOSIGNAL), sizeof(hello));
+	receive_whole(fd, answer);
+	assert_int_equal(answer[12], HANDSHAKE_OK);
+	for (int i = 0; i < 200; i++)
+		crowd[i] = connect_to(pod[0].peers[0].address);
+	wait_logged(&pod[0], "too many handshakes at once");
+	handshake_prove(hello, answer, overheard_secret, sizeof(overheard_secret), proof);
+	assert_int_equal(send(fd, proof, sizeof(proof), MSG_NOSIGNAL), sizeof(proof));
+	assert_int_equal(recv(fd, answer, 1, 0), 1); /* a heartbeat: the link stands */
+	cancel(&pod[0]);
+	finish(&pod[0]);
+	for (int i = 0; i < 200; i++)
+		close(crowd[i]);
+	close(fd);
+	end_pod(pod, 2);
+}
+
 /* ---- Bad configurations ---- */
 
 static void expect_bad(struct node *pod, int error, const char *says)
@@ -1129,6 +1160,7 @@ int main(void)
 		cmocka_unit_test(test_no_eagre_node),
 		cmocka_unit_test(test_strangers),
 		cmocka_unit_test(test_slow_loris),
+		cmocka_unit_test(test_crowd_before_proof),
 		cmocka_unit_test(test_bad_config),
 		cmocka_unit_test(test_down_once),
 		cmocka_unit_test(test_page_link_into_a_hole),
