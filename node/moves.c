@@ -34,6 +34,7 @@
 #define AHEAD_NS_MAX 1000000000ull
 
 #define ASK_SECONDS 4
+#define ASK_TURN_MS 50 /* the pod's end does not signal who waits */
 
 struct asked {
 	bool open;
@@ -370,15 +371,20 @@ const char *moves_message(struct node *node, const struct control_message *msg)
 
 /* ---- asking ---------------------------------------------------------------------------------- */
 
-/* What became of the question that is out; negative: nothing yet. */
+/* What became of the question that is out; negative: nothing yet, or nothing any more. */
 static int wait_for_told(struct moves *m)
 {
-	struct timespec until = deadline_after_ms(ASK_SECONDS * 1000);
 	int result = -ETIMEDOUT;
 	pthread_mutex_lock(&m->told_lock);
-	while (!m->answered)
-		if (deadline_wait(&m->told, &m->told_lock, &until) == ETIMEDOUT)
+	for (uint32_t ms = 0; !m->answered && ms < ASK_SECONDS * 1000; ms += ASK_TURN_MS) {
+		struct timespec until = deadline_after_ms(ASK_TURN_MS);
+		while (!m->answered && deadline_wait(&m->told, &m->told_lock, &until) != ETIMEDOUT)
+			;
+		if (node_has_ended(m->node)) {
+			result = -ESHUTDOWN;
 			break;
+		}
+	}
 	if (m->answered)
 		result = m->result;
 	m->answered = true; /* what comes later is not for us */
@@ -440,6 +446,9 @@ static char *answer_result(struct node *node, uint32_t vcpu, uint16_t to, int re
 	case CONTROL_MOVE_REFUSED:
 		snprintf(line, sizeof(line),
 			 "node %s cannot take vCPU %u's state: it stays where it was", name, vcpu);
+		break;
+	case -ESHUTDOWN:
+		snprintf(line, sizeof(line), "the pod has ended");
 		break;
 	default:
 		snprintf(line, sizeof(line),

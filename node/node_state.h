@@ -212,7 +212,7 @@ void moves_refused(void *ctx, uint32_t vcpu);
 const char *moves_message(struct node *node, const struct control_message *msg);
 /*
  * Has a vCPU of the pod moved to node `to`, wherever it is, and waits for that: enum
- * control_move_result, or -ETIMEDOUT. Any thread but the control thread.
+ * control_move_result, -ETIMEDOUT, or -ESHUTDOWN: the pod ends. Any thread but the control thread.
  */
 int moves_ask(struct node *node, uint32_t vcpu, uint16_t to);
 /* "VCPU NODE" as the user wrote it; the answer as JSON, malloc'd. */

@@ -427,6 +427,21 @@ static void test_asked_elsewhere(void **state)
 	end();
 }
 
+/* The answer will never come; the node's end waits for who still waits for it. */
+static void test_end_while_asking(void **state)
+{
+	struct asking asking = { .vcpu = 2, .to = 0 };
+
+	begin();
+	ask(&asking);
+	hear(CONTROL_MOVE_ASK);
+	uint64_t ended_ns = test_now_ns();
+	node_end_with(half.node, CONTROL_END_USER, 0, "ended by the test");
+	assert_int_equal(answer(&asking), -ESHUTDOWN);
+	assert_true(test_now_ns() - ended_ns < 2000000000);
+	end();
+}
+
 static void expect_lie(const char *says)
 {
 	const char *text = half_end(&half, 2000);
@@ -489,6 +504,7 @@ int main(void)
 		cmocka_unit_test(test_lies_in_large_pod),
 		cmocka_unit_test(test_lies),
 		cmocka_unit_test(test_asked_elsewhere),
+		cmocka_unit_test(test_end_while_asking),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
