@@ -10,6 +10,7 @@
 
 #include "wire/control_message.h"
 #include "wire/text.h"
+#include "wire/vcpu_image.h"
 #include "wire/version.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -33,6 +34,17 @@ static void check_ranges(const struct control_message *msg)
 		abort();
 	if (msg->type == CONTROL_IO_REQUEST &&
 	    (size_t)msg->io_request.count * msg->io_request.size > CONTROL_IO_BYTES_MAX)
+		abort();
+	if (msg->type == CONTROL_MOVE && (msg->move.vcpu >= VCPUS_MAX || !msg->move.image_size ||
+					  msg->move.image_size > VCPU_IMAGE_BYTES_MAX))
+		abort();
+	if ((msg->type == CONTROL_PLACE && msg->place.vcpu >= VCPUS_MAX) ||
+	    (msg->type == CONTROL_REFUSED && msg->refused.vcpu >= VCPUS_MAX) ||
+	    (msg->type == CONTROL_TAKEN && msg->taken.vcpu >= VCPUS_MAX))
+		abort();
+	if (msg->type == CONTROL_MOVE_ASK &&
+	    (msg->move_ask.vcpu >= VCPUS_MAX || msg->move_ask.to >= NODES_MAX ||
+	     msg->move_ask.asker >= NODES_MAX))
 		abort();
 	if (msg->type == CONTROL_END && !wire_text_valid(msg->end.text, CONTROL_TEXT_MAX))
 		abort();
