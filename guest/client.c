@@ -98,8 +98,9 @@ static int take_greeting(struct client *c)
 	int ret = c->config->argv ? send_command(c) : 0;
 
 	c->greeted = 1;
+	/* A session that is over already does not take it; its output and EXIT are still to be read. */
 	if (ret == 0 && c->in < 0 && !c->config->listen_only)
-		ret = send_frame(c, CHANNEL_STDIN_END, NULL, 0);
+		(void)send_frame(c, CHANNEL_STDIN_END, NULL, 0);
 	return ret;
 }
 

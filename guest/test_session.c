@@ -297,6 +297,34 @@ static void a_command_may_leave_its_sessions_cpus(void **state)
 	assert_true(cpus_of_command(1) > 1);
 }
 
+/* The client comes late: the session has said all, and is gone. */
+static void what_an_ended_session_said_is_read(void **state)
+{
+	char *argv[] = { "sh", "-c", "echo told; exit 7", NULL };
+	struct session_config server = { .argv = argv, .window = 1000 };
+	struct client_config config = { .in = -1, .err = 2, .greeting_timeout_ms = 5000 };
+	FILE *out = file_with("", 0);
+	int lines[2], status;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, lines), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		fcntl(lines[1], F_SETFL, O_NONBLOCK);
+		server.line = lines[1];
+		_exit(-session_serve(&server));
+	}
+	close(lines[1]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	config.line = lines[0];
+	config.out = fileno(out);
+	assert_int_equal(client_run(&config), 7);
+	close(lines[0]);
+	file_is(out, "told\n", 5);
+}
+
 static void a_command_dies_with_its_client(void **state)
 {
 	/* It ignores the polite signal. */
@@ -415,6 +443,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(unread_stdin_does_not_matter),
 		cmocka_unit_test(two_long_streams_are_exact),
 		cmocka_unit_test(a_command_may_leave_its_sessions_cpus),
+		cmocka_unit_test(what_an_ended_session_said_is_read),
 		cmocka_unit_test(a_command_dies_with_its_client),
 		cmocka_unit_test(a_stranger_is_refused),
 		cmocka_unit_test(more_stdin_than_the_window_is_refused),
