@@ -7,6 +7,7 @@
  * answers, in parts, and does no more than put them together.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,33 +50,54 @@ static void set(json_t *object, const char *key, uint64_t value)
 	json_object_set_new(object, key, json_integer((json_int_t)value));
 }
 
-/* malloc'd: those that are here. */
-static struct stats_vcpu *vcpus_now(struct node *node, uint32_t *ret_count)
+/* What the kernel counts of a thread: ns on a core, ns ready to be. Unknown: 0 stays. */
+static void count_core(const struct vcpu *vcpu, struct stats_vcpu *seat)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", vcpu_thread_id(vcpu));
+	FILE *file = fopen(path, "re");
+	if (!file)
+		return;
+	if (fscanf(file, "%" SCNu64 " %" SCNu64, &seat->cpu_ns, &seat->core_wait_ns) != 2)
+		seat->cpu_ns = seat->core_wait_ns = 0;
+	fclose(file);
+}
+
+/* malloc'd: the seats that vCPUs are or were at; *ret_here have one now. */
+static struct stats_vcpu *seats_now(struct node *node, uint32_t *ret_count, uint32_t *ret_here)
 {
 	struct stats_vcpu *list = calloc(node_seat_count(node), sizeof(*list));
-	uint32_t count = 0;
+	uint32_t count = 0, here = 0;
 	for (uint32_t v = 0; list && v < node->config->vcpu_count; v++) {
 		struct vcpu_place place = vcpu_place_read(&node->places, v);
-		if (!node->vcpu[v] || !node_has_vcpu(node, v))
+		if (!node->vcpu[v])
 			continue;
-		list[count].number = v;
+		list[count] = (struct stats_vcpu){ .number = v, .here = node_has_vcpu(node, v) };
+		vcpu_stats(node->vcpu[v], &list[count].stats);
+		if (!list[count].here && !list[count].stats.here_ns)
+			continue;
 		list[count].moves = place.epoch;
 		list[count].image_bytes = moves_image_bytes(node, v);
 		list[count].pinned = placer_pinned(node->placer, v);
 		list[count].stalls = pager_vcpu_stalls(node->pager, node_actor(node, v));
-		vcpu_stats(node->vcpu[v], &list[count].stats);
-		vcpu_sample(node->vcpu[v]); /* for the next who asks */
+		list[count].stalled_ns = pager_vcpu_stalled_ns(node->pager, node_actor(node, v));
+		count_core(node->vcpu[v], &list[count]);
+		if (list[count].here) {
+			vcpu_sample(node->vcpu[v]); /* for the next who asks */
+			here++;
+		}
 		count++;
 	}
 	*ret_count = count;
+	*ret_here = here;
 	return list;
 }
 
 static char *stats_own(struct node *node)
 {
 	const struct node_config *config = &node->config->node[node->self];
-	uint32_t count;
-	struct stats_vcpu *vcpus = vcpus_now(node, &count);
+	uint32_t count, here;
+	struct stats_vcpu *seats = seats_now(node, &count, &here);
 	struct stats_node now = {
 		.number = node->self,
 		.name = config->name,
@@ -85,8 +107,10 @@ static char *stats_own(struct node *node)
 		.clock_error_ns = node_clock_error_ns(node->clock),
 		.tsc_error_ns = node_clock_tsc_error_ns(node->clock),
 		.tsc_bound_ns = node_clock_tsc_bound_ns(node->clock),
-		.vcpu_count = count,
-		.vcpu = vcpus,
+		.time_ns = node_now_ns(node),
+		.vcpu_count = here,
+		.seat_count = count,
+		.seat = seats,
 	};
 	node_clock_tsc(node->clock, &now.tsc);
 	now.tsc_khz = node->start.tsc_khz;
@@ -95,7 +119,7 @@ static char *stats_own(struct node *node)
 	pager_stats_get(node->pager, &now.pager);
 	now.hot_count = pager_hot_pages(node->pager, now.hot, STATS_HOT_PAGES);
 	char *text = stats_json(&now);
-	free(vcpus);
+	free(seats);
 	return text;
 }
 

@@ -30,13 +30,33 @@ static json_t *hex_json(uint64_t value)
 	return json_string(text);
 }
 
+static const char *const stall_names[COH_STALL_KINDS] = { "zero", "read", "write", "upgrade" };
+
 static json_t *stalls_json(const struct pager_stats *stats)
 {
-	static const char *const names[COH_STALL_KINDS] = { "zero", "read", "write", "upgrade" };
 	json_t *stalls = json_object();
 	for (int k = 0; k < COH_STALL_KINDS; k++)
-		set(stalls, names[k], stats->stall_count[k]);
+		set(stalls, stall_names[k], stats->stall_count[k]);
 	return stalls;
+}
+
+/* How long they took, and how many took how long, by the histogram's bucket (pager/pager.h). */
+static void set_stall_times(json_t *o, const struct pager_stats *stats)
+{
+	json_t *sums = json_object(), *buckets = json_object();
+	for (int k = 0; k < COH_STALL_KINDS; k++)
+		set(sums, stall_names[k], stats->stall_ns_sum[k]);
+	for (int b = 0; b < PAGER_BUCKETS; b++) {
+		uint64_t count = 0;
+		char name[12];
+		for (int k = 0; k < COH_STALL_KINDS; k++)
+			count += stats->stall_bucket[k][b];
+		snprintf(name, sizeof(name), "%d", b);
+		if (count)
+			set(buckets, name, count);
+	}
+	json_object_set_new(o, "stall_ns", sums);
+	json_object_set_new(o, "stall_buckets", buckets);
 }
 
 static json_t *hot_json(const struct stats_node *node)
@@ -159,12 +179,26 @@ static json_t *decisions_json(const struct stats_node *node)
 	return list;
 }
 
+static json_t *seat_json(const struct stats_vcpu *seat)
+{
+	json_t *entry = json_object();
+	set(entry, "vcpu", seat->number);
+	set(entry, "here_ns", seat->stats.here_ns);
+	set(entry, "cpu_ns", seat->cpu_ns);
+	set(entry, "core_wait_ns", seat->core_wait_ns);
+	set(entry, "stalled_ns", seat->stalled_ns);
+	set(entry, "halted_ns", seat->stats.sleep_ns);
+	set(entry, "stalls", seat->stalls);
+	return entry;
+}
+
 static void set_pager(json_t *o, const struct pager_stats *stats)
 {
 	set(o, "resident_bytes", (stats->pages_owned + stats->pages_shared) * PAGE_BYTES);
 	set(o, "pages_owned", stats->pages_owned);
 	set(o, "pages_shared", stats->pages_shared);
 	json_object_set_new(o, "stalls", stalls_json(stats));
+	set_stall_times(o, stats);
 	set(o, "stall_p50_ns", pager_stats_quantile_ns(stats, COH_STALL_KINDS, 0.5));
 	set(o, "stall_p99_ns", pager_stats_quantile_ns(stats, COH_STALL_KINDS, 0.99));
 	set(o, "messages", stats->message_count);
@@ -184,13 +218,14 @@ static void set_pager(json_t *o, const struct pager_stats *stats)
 
 char *stats_json(const struct stats_node *node)
 {
-	json_t *o = json_object(), *vcpus = json_array();
+	json_t *o = json_object(), *vcpus = json_array(), *seats = json_array();
 	set(o, "number", node->number);
 	json_object_set_new(o, "name", json_string(node->name));
 	json_object_set_new(o, "address", json_string(node->address));
 	json_object_set_new(o, "engine", json_string(node->engine));
 	set(o, "vcpus", node->vcpu_count);
 	set(o, "promised_bytes", node->promised_bytes);
+	set(o, "time_ns", node->time_ns);
 	set_pager(o, &node->pager);
 	set(o, "clock_error_ns", node->clock_error_ns);
 	json_object_set_new(o, "tsc_error_ns", json_integer(node->tsc_error_ns));
@@ -203,9 +238,13 @@ char *stats_json(const struct stats_node *node)
 	json_object_set_new(o, "placement", placement_json(&node->placer));
 	json_object_set_new(o, "decisions", decisions_json(node));
 	json_object_set_new(o, "hot_pages", hot_json(node));
-	for (uint32_t i = 0; i < node->vcpu_count; i++)
-		json_array_append_new(vcpus, vcpu_json(node, &node->vcpu[i]));
+	for (uint32_t i = 0; i < node->seat_count; i++) {
+		if (node->seat[i].here)
+			json_array_append_new(vcpus, vcpu_json(node, &node->seat[i]));
+		json_array_append_new(seats, seat_json(&node->seat[i]));
+	}
 	json_object_set_new(o, "vcpu_list", vcpus);
+	json_object_set_new(o, "seats", seats);
 	char *text = json_dumps(o, JSON_COMPACT | JSON_ENSURE_ASCII);
 	json_decref(o);
 	return text;

@@ -15,11 +15,14 @@
 #define STATS_HOT_PAGES 32
 #define STATS_RECORDS	64 /* moves that the policy wanted of late */
 
+/* A seat, and the vCPU if it is there. */
 struct stats_vcpu {
 	uint32_t number;
+	bool here;
 	uint64_t moves;	      /* how often it has moved */
 	uint64_t image_bytes; /* of the image it last came here with */
-	uint64_t stalls;
+	uint64_t stalls, stalled_ns;
+	uint64_t cpu_ns, core_wait_ns; /* of the seat's thread: on a core, and ready to be */
 	bool pinned;
 	struct vcpu_stats stats;
 };
@@ -28,6 +31,7 @@ struct stats_node {
 	uint32_t number;
 	const char *name, *address, *engine;
 	uint64_t promised_bytes;
+	uint64_t time_ns; /* pod clock: when this was counted */
 	struct pager_stats pager;
 	uint64_t clock_error_ns;
 	int64_t tsc_error_ns;
@@ -39,8 +43,8 @@ struct stats_node {
 	struct placer_stats placer;
 	uint32_t record_count;
 	struct placement_record record[STATS_RECORDS]; /* newest first */
-	uint32_t vcpu_count;
-	const struct stats_vcpu *vcpu; /* vcpu_count of them */
+	uint32_t vcpu_count, seat_count;
+	const struct stats_vcpu *seat; /* seat_count of them, vcpu_count with a vCPU */
 };
 
 /* One JSON object, ASCII, malloc'd; at most CONTROL_STATS_TEXT_MAX bytes. NULL: no memory. */

@@ -46,6 +46,7 @@
 
 #include "core/timer_pace.h"
 #include "engine/host_clock.h"
+#include "pager/stall_time.h"
 
 #define NS_PER_S 1000000000ull
 
@@ -104,7 +105,8 @@ struct vcpu {
 	/* written by the thread only */
 	_Atomic uint32_t run_state_seen;
 	_Atomic uint64_t exit_count[EXIT_FAILED + 1];
-	_Atomic uint64_t interrupt_count, ipi_count, sleep_ns, entry_count, move_ns;
+	_Atomic uint64_t interrupt_count, ipi_count, entry_count, move_ns;
+	struct stall_time here, asleep; /* pod clock */
 
 	struct {
 		uint64_t entry, thread_ns; /* at the last look: entry_count, CPU time */
@@ -244,7 +246,8 @@ void vcpu_stats(const struct vcpu *vcpu, struct vcpu_stats *ret_stats)
 	ret_stats->interrupt_count =
 		atomic_load_explicit(&vcpu->interrupt_count, memory_order_relaxed);
 	ret_stats->ipi_count = atomic_load_explicit(&vcpu->ipi_count, memory_order_relaxed);
-	ret_stats->sleep_ns = atomic_load_explicit(&vcpu->sleep_ns, memory_order_relaxed);
+	ret_stats->here_ns = stall_time_ns(&vcpu->here, now_of(vcpu));
+	ret_stats->sleep_ns = stall_time_ns(&vcpu->asleep, now_of(vcpu));
 	ret_stats->rekick_count = atomic_load_explicit(&vcpu->rekick_count, memory_order_relaxed);
 	ret_stats->rip = atomic_load(&vcpu->rip);
 	ret_stats->move_ns = atomic_load(&vcpu->move_ns);
@@ -337,13 +340,14 @@ static void sleep_until(struct vcpu *vcpu, uint64_t deadline_ns)
 		return;
 	if (vcpu->config.ops->idle)
 		vcpu->config.ops->idle(vcpu->config.ctx, vcpu->config.number, true);
+	stall_time_begin(&vcpu->asleep, now_ns);
 	/* Any return is fine: the caller looks at everything again. */
 	syscall(SYS_futex, &vcpu->activity, FUTEX_WAIT_PRIVATE, VCPU_SLEEPING, &timeout, NULL, 0);
 	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
+	stall_time_end(&vcpu->asleep, now_ns, now_of(vcpu));
 	timer_pace_restart(&vcpu->pace, now_of(vcpu), stalled_of(vcpu));
 	if (vcpu->config.ops->idle)
 		vcpu->config.ops->idle(vcpu->config.ctx, vcpu->config.number, false);
-	count(&vcpu->sleep_ns, now_of(vcpu) - now_ns);
 }
 
 /* Makes sure that a kick comes at the APIC timer's deadline or before. */
@@ -723,6 +727,7 @@ static void leave(struct vcpu *vcpu)
 	if (config->ops->left(config->ctx, config->number, &moment))
 		return;
 	vcpu->away = true;
+	stall_time_end(&vcpu->here, vcpu->here.since_ns, moment.clock_ns);
 	disarm_timer(vcpu);
 	if (config->engine_ops->vcpu_parked)
 		config->engine_ops->vcpu_parked(vcpu->engine_vcpu);
@@ -770,6 +775,7 @@ static bool take_in(struct vcpu *vcpu, struct vcpu_end *ret_end)
 	/* What was wished while it was elsewhere was for another stay. */
 	atomic_store(&vcpu->leave_to, NODE_NONE);
 	vcpu->away = false;
+	stall_time_begin(&vcpu->here, now_of(vcpu));
 	timer_pace_restart(&vcpu->pace, now_of(vcpu), stalled_of(vcpu));
 	if (config->ops->idle)
 		config->ops->idle(config->ctx, config->number, false);
@@ -862,6 +868,7 @@ static int prepare(struct vcpu *vcpu)
 		error = vcpu->config.ops->started(vcpu->config.ctx, vcpu->config.number);
 	if (error || vcpu->away)
 		return error;
+	stall_time_begin(&vcpu->here, now_of(vcpu));
 	return load_state(vcpu);
 }
 

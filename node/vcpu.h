@@ -117,7 +117,8 @@ struct vcpu_stats {
 	uint64_t exit_count[EXIT_FAILED + 1]; /* by enum engine_exit_kind */
 	uint64_t interrupt_count;	      /* injected */
 	uint64_t ipi_count;		      /* sent */
-	uint64_t sleep_ns;
+	uint64_t here_ns;      /* since it came, and its earlier stays at this seat */
+	uint64_t sleep_ns;     /* of them; as here_ns, what goes on now included */
 	uint64_t rekick_count; /* vcpu_watch(): kicks that had been lost */
 	uint64_t rip;	       /* where the last kick found it: vcpu_sample() */
 	uint64_t move_ns; /* of the last move to here: from vcpu_leave() to the first instruction */

@@ -26,11 +26,14 @@ static char *largest(void)
 					  .hot_count = STATS_HOT_PAGES,
 					  .record_count = STATS_RECORDS,
 					  .vcpu_count = VCPUS_MAX,
-					  .vcpu = vcpu };
+					  .seat_count = VCPUS_MAX,
+					  .seat = vcpu };
 	assert_int_equal(strlen(LONG_NAME), NODE_NAME_MAX - 1);
 	for (uint32_t i = 0; i < VCPUS_MAX; i++) {
 		memset(&vcpu[i].stats, 0x7f, sizeof(vcpu[i].stats));
 		vcpu[i].number = i;
+		vcpu[i].here = true;
+		vcpu[i].stalled_ns = vcpu[i].cpu_ns = vcpu[i].core_wait_ns = INT64_MAX;
 		vcpu[i].stalls = INT64_MAX;
 	}
 	memset(&node.placer.placement, 0x11, sizeof(node.placer.placement));
@@ -99,6 +102,7 @@ static void test_largest(void **state)
 	assert_non_null(
 		strstr(json_string_value(json_object_get(json_array_get(decisions, 0), "text")),
 		       "goes from node 255 to node 254"));
+	assert_int_equal(json_array_size(json_object_get(o, "seats")), VCPUS_MAX);
 	json_decref(o);
 	stats_text_free(&whole);
 	assert_null(whole.text);
