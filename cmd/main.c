@@ -25,6 +25,7 @@ static const struct subcommand {
 	{ "run", cmd_run, "start a pod of several nodes on this machine and give its console" },
 	{ "node", cmd_node, "run this host's node of a pod" },
 	{ "status", cmd_status, "show what a running pod does" },
+	{ "top", cmd_top, "show it again and again, as it changes" },
 	{ "move", cmd_move, "move a vCPU of a running guest to another node" },
 	{ "policy", cmd_policy, "show or set who decides where the vCPUs of a running guest are" },
 	{ "pin", cmd_pin, "have a vCPU of a running guest stay where it is" },

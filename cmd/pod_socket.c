@@ -48,42 +48,57 @@ static int find_socket(struct pod_search *s)
 	return s->found;
 }
 
-json_t *pod_ask(const char *path, const char *request)
+int pod_try(const char *path, const char *request, json_t **ret_answer, char *ret_error,
+	    size_t error_size)
 {
-	json_t *answer = NULL;
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct timeval patience = { .tv_sec = ANSWER_SECONDS };
+	json_error_t json_error;
+	char line[STATUS_REQUEST_MAX];
+	int size, error = 0;
 	if (strlen(path) >= sizeof(address.sun_path)) {
-		complain("%s: the path is too long for a socket", path);
-		return NULL;
+		snprintf(ret_error, error_size, "%s: the path is too long for a socket", path);
+		return -ENAMETOOLONG;
 	}
 	strcpy(address.sun_path, path);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	/* A stopped node answers nobody, and once its queue is full nobody gets in, either. */
-	struct timeval patience = { .tv_sec = ANSWER_SECONDS };
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-		if (errno == EAGAIN)
-			complain("%s: no answer within %d s; the node is stuck or stopped", path,
+		error = -errno;
+		if (error == -EAGAIN)
+			snprintf(ret_error, error_size,
+				 "%s: no answer within %d s; the node is stuck or stopped", path,
 				 ANSWER_SECONDS);
 		else
-			complain("%s: %s; is a pod running on this machine?", path,
-				 strerror(errno));
+			snprintf(ret_error, error_size, "%s: %s; is a pod running on this machine?",
+				 path, strerror(-error));
 		goto out;
 	}
-	json_error_t error;
-	char line[STATUS_REQUEST_MAX];
-	int size = snprintf(line, sizeof(line), "%s\n", request);
+	size = snprintf(line, sizeof(line), "%s\n", request);
 	if (size < (int)sizeof(line))
 		(void)!send(fd, line, (size_t)size,
 			    MSG_NOSIGNAL); /* no answer comes then, either */
-	answer = json_loadfd(fd, 0, &error);
-	if (!answer)
-		complain("%s: no answer within %d s; the node is stuck or ending", path,
+	*ret_answer = json_loadfd(fd, 0, &json_error);
+	if (!*ret_answer) {
+		error = -EAGAIN;
+		snprintf(ret_error, error_size,
+			 "%s: no answer within %d s; the node is stuck or ending", path,
 			 ANSWER_SECONDS);
+	}
 out:
 	if (fd >= 0)
 		close(fd);
+	return error;
+}
+
+json_t *pod_ask(const char *path, const char *request)
+{
+	json_t *answer = NULL;
+	char error[512];
+	if (pod_try(path, request, &answer, error, sizeof(error)) < 0)
+		complain("%s", error);
 	return answer;
 }
 

@@ -21,6 +21,13 @@ struct pod_search {
 /* clang-format on */
 bool pod_search_take(struct pod_search *search, int option, const char *value);
 
+/*
+ * 0, and *ret_answer is the caller's; or negative, with a line in ret_error. -EAGAIN: connected or
+ * about to be, and no answer; -ENOENT, -ECONNREFUSED: there is no node any more.
+ */
+int pod_try(const char *path, const char *request, json_t **ret_answer, char *ret_error,
+	    size_t error_size);
+
 /* Both complain themselves, and return false or NULL then. */
 bool pod_find(struct pod_search *search);
 json_t *pod_ask(const char *path, const char *request);

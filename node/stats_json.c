@@ -183,6 +183,7 @@ static json_t *seat_json(const struct stats_vcpu *seat)
 {
 	json_t *entry = json_object();
 	set(entry, "vcpu", seat->number);
+	set(entry, "moves", seat->moves);
 	set(entry, "here_ns", seat->stats.here_ns);
 	set(entry, "cpu_ns", seat->cpu_ns);
 	set(entry, "core_wait_ns", seat->core_wait_ns);

@@ -1,0 +1,800 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A page of numbers from two answers (top_frame.h).
+ *
+ * A vCPU is where its last answer says; its shares of time come from the seats: each node counts,
+ * for each vCPU that was ever there, how long it was, and how much of that it ran, waited for a
+ * core, for a page, or for an interrupt. Those counters stand still while the vCPU is elsewhere, so
+ * their sum over the nodes is the vCPU's, wherever it went, and each one's part is where it was.
+ *
+ * Unknown is -1 everywhere, and shown as "-": missing fields, nodes that did not answer, counters
+ * that fell. A sum of which a part is unknown is of the others.
+ *
+ * What fits into the width is chosen by the columns' ranks. The height is shared out line by line
+ * among nodes, vCPUs and pages, until each has all it wants.
+ *
+ * Tested in tests/cmd/test_top_frame.c.
+ */
+#include "cmd/top_frame.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/limits.h"
+#include "pager/pager.h"
+
+#define UNKNOWN	    (-1.0)
+#define LINE_MAX_   1024
+#define CELL_MAX    256
+#define COLUMNS_MAX 16
+#define MAP_MAX	    64 /* nodes in a map of shares */
+#define PAGES_MAX   32 /* shown */
+#define PAGES_IN_LINES 10
+#define GROUPS	    3  /* nodes, vCPUs, pages */
+/* The first lines, and of each group the heading, the line before it. */
+#define FIXED_LINES (3 + 2 * GROUPS)
+
+static const char *const stall_names[COH_STALL_KINDS] = { "zero", "read", "write", "upgrade" };
+
+enum seat_count { HERE, CORE, CORE_WAIT, STALLED, HALTED, STALLS, SEAT_COUNTS };
+static const char *const seat_keys[SEAT_COUNTS] = { "here_ns",	  "cpu_ns",    "core_wait_ns",
+						    "stalled_ns", "halted_ns", "stalls" };
+
+struct node_row {
+	const json_t *before, *now;
+	char name[NODE_NAME_MAX];
+	double ns; /* between the answers */
+	double stall_ns[COH_STALL_KINDS];
+	struct pager_stats times; /* only the buckets, of kind 0 */
+	const json_t *seat_before[VCPUS_MAX], *seat[VCPUS_MAX];
+};
+
+struct vcpu_row {
+	unsigned int number;
+	char node[NODE_NAME_MAX], state[12];
+	double moves;
+	double count[SEAT_COUNTS];
+	double here[MAP_MAX]; /* by node */
+};
+
+struct page_row {
+	uint64_t gpa;
+	double stalls, by_node[MAP_MAX];
+	json_t *at; /* of the node with most stalls there */
+	double at_stalls;
+};
+
+struct page {
+	FILE *out;
+	const struct top_view *view;
+	unsigned int lines;
+
+	const json_t *before, *now;
+	double ns; /* between the answers, by the nodes' clock */
+	struct node_row *node;
+	unsigned int node_count, answered;
+	struct vcpu_row *vcpu;
+	unsigned int vcpu_count;
+	struct page_row *hot;
+	unsigned int hot_count;
+};
+
+/* ---- numbers out of answers ------------------------------------------------------------------ */
+
+static double number(const json_t *object, const char *key)
+{
+	const json_t *value = json_object_get(object, key);
+	double is = json_is_integer(value) ? (double)json_integer_value(value) : UNKNOWN;
+	return is < 0 ? UNKNOWN : is;
+}
+
+static double grown(const json_t *before, const json_t *now, const char *key)
+{
+	double was = number(before, key), is = number(now, key);
+	return was < 0 || is < was ? UNKNOWN : is - was;
+}
+
+static double add(double sum, double part)
+{
+	if (part < 0)
+		return sum;
+	return sum < 0 ? part : sum + part;
+}
+
+static double per_second(double count, double ns)
+{
+	return count < 0 || ns <= 0 ? UNKNOWN : count * 1e9 / ns;
+}
+
+static double percent(double part, double whole)
+{
+	return part < 0 || whole <= 0 ? UNKNOWN : part * 100 / whole;
+}
+
+/* What is shown is ASCII, and obeys nobody. */
+static void copy_text(char *to, size_t size, const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+	snprintf(to, size, "%s", text && *text ? text : "-");
+	for (; *to; to++)
+		if (*to < ' ' || *to > '~')
+			*to = '?';
+}
+
+/* ---- cells ----------------------------------------------------------------------------------- */
+
+/* Four characters: 0.3, 42, 999, 1.2k, 45M. */
+static void put_scaled(char *cell, double value, double step, const char *units)
+{
+	if (value < 0) {
+		strcpy(cell, "-");
+		return;
+	}
+	while (value >= (step > 1000 ? 1023.5 : 999.5) && units[1]) {
+		value /= step;
+		units++;
+	}
+	snprintf(cell, CELL_MAX, value < 9.95 && value != (int)value ? "%.1f%.1s" : "%.0f%.1s", value,
+		 *units == ' ' ? "" : units);
+}
+
+static void put_count(char *cell, double value)
+{
+	put_scaled(cell, value, 1000, " kMGT");
+}
+
+static void put_bytes(char *cell, double value)
+{
+	put_scaled(cell, value, 1024, " KMGT");
+}
+
+static void put_time(char *cell, double ns)
+{
+	put_scaled(cell, ns, 1000, "num ");
+	if (ns >= 0)
+		strcat(cell, "s");
+}
+
+static void put_percent(char *cell, double value)
+{
+	snprintf(cell, CELL_MAX, value < 0 ? "-" : "%.0f", value);
+}
+
+/* A character a node: its part of the whole in tenths. */
+static void put_map(char *cell, const double *part, unsigned int count)
+{
+	double whole = 0;
+	for (unsigned int i = 0; i < count; i++)
+		whole = add(whole, part[i]);
+	for (unsigned int i = 0; i < count; i++) {
+		double tenths = percent(part[i], whole) / 10;
+		*cell++ = tenths < 0	  ? '-' :
+			  tenths == 0	  ? '.' :
+			  tenths < 0.5	  ? '+' :
+			  tenths >= 9.95  ? '#' :
+			  tenths >= 8.5	  ? '9' :
+					    (char)('0' + (int)(tenths + 0.5));
+	}
+	*cell = '\0';
+}
+
+/* The heading of such a map. */
+static void put_map_title(char *cell, const char *what, unsigned int count)
+{
+	cell += sprintf(cell, "%s ", what);
+	for (unsigned int i = 0; i < count; i++)
+		*cell++ = (char)('0' + i % 10);
+	*cell = '\0';
+}
+
+/* ---- lines ----------------------------------------------------------------------------------- */
+
+static void put_line(struct page *page, bool heading, const char *line)
+{
+	const struct top_view *view = page->view;
+	size_t width = strlen(line);
+	if (view->height && page->lines >= view->height)
+		return;
+	while (width && line[width - 1] == ' ')
+		width--;
+	if (view->width && width > view->width)
+		width = view->width;
+	if (heading && view->styled)
+		fprintf(page->out, "\033[7m%-*.*s\033[m\n", (int)view->width, (int)width, line);
+	else
+		fprintf(page->out, "%.*s\n", (int)width, line);
+	page->lines++;
+}
+
+__attribute__((format(printf, 2, 3))) static void put_text(struct page *page, const char *format,
+							   ...)
+{
+	char line[LINE_MAX_];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	put_line(page, false, line);
+}
+
+struct column {
+	char title[CELL_MAX];
+	unsigned int width, rank; /* a lower rank goes first; 0 is always there */
+	bool left;
+};
+
+typedef char table_row[COLUMNS_MAX][CELL_MAX];
+
+static void put_row(struct page *page, const struct column *columns, unsigned int count,
+		    uint32_t chosen, const table_row cells)
+{
+	char line[LINE_MAX_];
+	size_t used = 0;
+	for (unsigned int i = 0; i < count; i++) {
+		const char *cell = cells ? cells[i] : columns[i].title;
+		int width = (int)columns[i].width;
+		if (!(chosen & 1u << i))
+			continue;
+		used += (size_t)snprintf(line + used, sizeof(line) - used, "%s%*.*s",
+					 used ? " " : "", columns[i].left ? -width : width, width,
+					 cell);
+	}
+	put_line(page, !cells, line);
+}
+
+static uint32_t choose(const struct page *page, const struct column *columns, unsigned int count)
+{
+	unsigned int left = page->view->width ? page->view->width + 1 : LINE_MAX_;
+	uint32_t chosen = 0;
+	for (unsigned int rank = 0; rank < COLUMNS_MAX; rank++)
+		for (unsigned int i = 0; i < count; i++) {
+			unsigned int need = columns[i].width + 1;
+			if (columns[i].rank != rank || (rank && need > left))
+				continue;
+			chosen |= 1u << i;
+			left -= need < left ? need : left;
+		}
+	return chosen;
+}
+
+/* A heading, and so many of the rows as `room` says; the last line then counts the rest. */
+static void put_table(struct page *page, const struct column *columns, unsigned int column_count,
+		      void (*put)(const struct page *page, unsigned int row, table_row cells),
+		      unsigned int count, unsigned int room)
+{
+	uint32_t chosen = choose(page, columns, column_count);
+	unsigned int shown = count > room ? (room ? room - 1 : 0) : count;
+	put_line(page, false, "");
+	put_row(page, columns, column_count, chosen, NULL);
+	for (unsigned int i = 0; i < shown; i++) {
+		table_row cells = { 0 };
+		put(page, i, cells);
+		put_row(page, columns, column_count, chosen, cells);
+	}
+	if (shown < count && room)
+		put_text(page, "and %u more", count - shown);
+}
+
+static unsigned int map_width(const struct page *page)
+{
+	return page->node_count < MAP_MAX ? page->node_count : MAP_MAX;
+}
+
+/* ---- nodes ----------------------------------------------------------------------------------- */
+
+static void take_seats(const json_t *node, const json_t *seats[VCPUS_MAX])
+{
+	size_t i;
+	json_t *seat;
+	json_array_foreach(json_object_get(node, "seats"), i, seat)
+	{
+		double v = number(seat, "vcpu");
+		if (v >= 0 && v < VCPUS_MAX)
+			seats[(size_t)v] = seat;
+	}
+}
+
+static void take_times(struct node_row *row)
+{
+	const json_t *before = json_object_get(row->before, "stall_buckets");
+	const json_t *now = json_object_get(row->now, "stall_buckets");
+	for (int b = 0; before && b < PAGER_BUCKETS; b++) {
+		char key[12];
+		snprintf(key, sizeof(key), "%d", b);
+		double was = number(before, key), is = number(now, key);
+		if (is > 0 && is > was)
+			row->times.stall_bucket[0][b] = (uint64_t)(is - (was < 0 ? 0 : was));
+	}
+}
+
+static void take_node(struct page *page, const json_t *now, const json_t *before)
+{
+	struct node_row *row = &page->node[page->node_count++];
+	const json_t *name = json_object_get(now, "name");
+	row->now = now;
+	page->answered += !json_object_get(now, "error");
+	/* The same node: nodes of another pod have other names, or their clock starts again. */
+	if (before && json_equal(json_object_get(before, "name"), name) &&
+	    grown(before, now, "time_ns") > 0)
+		row->before = before;
+	copy_text(row->name, sizeof(row->name), now, "name");
+	row->ns = grown(row->before, now, "time_ns");
+	if (row->ns > page->ns)
+		page->ns = row->ns;
+	for (int k = 0; k < COH_STALL_KINDS; k++)
+		row->stall_ns[k] = grown(json_object_get(row->before, "stall_ns"),
+					 json_object_get(now, "stall_ns"), stall_names[k]);
+	take_times(row);
+	take_seats(now, row->seat);
+	take_seats(row->before, row->seat_before);
+}
+
+static double stalls_of(const struct node_row *row)
+{
+	double sum = UNKNOWN;
+	for (int k = 0; k < COH_STALL_KINDS; k++)
+		sum = add(sum, grown(json_object_get(row->before, "stalls"),
+				     json_object_get(row->now, "stalls"), stall_names[k]));
+	return sum;
+}
+
+static double quantile(const struct pager_stats *times, double p)
+{
+	uint64_t ns = pager_stats_quantile_ns(times, COH_STALL_KINDS, p);
+	return ns ? (double)ns : UNKNOWN;
+}
+
+enum { N_NUMBER,
+       N_NAME,
+       N_VCPUS,
+       N_OWNED,
+       N_SHARED,
+       N_PROMISED,
+       N_STALLS,
+       N_ZERO,
+       N_READ,
+       N_WRITE,
+       N_UPGRADE,
+       N_P50,
+       N_P99,
+       N_MESSAGES,
+       N_OUT,
+       N_COLUMNS };
+
+static void put_node(const struct page *page, unsigned int i, table_row cell)
+{
+	const struct node_row *row = &page->node[i];
+	const char *error = json_string_value(json_object_get(row->now, "error"));
+	sprintf(cell[N_NUMBER], "%u", i);
+	strcpy(cell[N_NAME], row->name);
+	if (error) {
+		strcpy(cell[N_VCPUS], "none");
+		return;
+	}
+	put_count(cell[N_VCPUS], number(row->now, "vcpus"));
+	double owned = number(row->now, "pages_owned"), shared = number(row->now, "pages_shared");
+	put_bytes(cell[N_OWNED], owned < 0 ? owned : owned * PAGE_BYTES);
+	put_bytes(cell[N_SHARED], shared < 0 ? shared : shared * PAGE_BYTES);
+	put_bytes(cell[N_PROMISED], number(row->now, "promised_bytes"));
+	put_count(cell[N_STALLS], per_second(stalls_of(row), row->ns));
+	for (int k = 0; k < COH_STALL_KINDS; k++)
+		put_percent(cell[N_ZERO + k], percent(row->stall_ns[k], row->ns));
+	put_time(cell[N_P50], quantile(&row->times, 0.5));
+	put_time(cell[N_P99], quantile(&row->times, 0.99));
+	put_count(cell[N_MESSAGES],
+		  per_second(grown(row->before, row->now, "messages"), row->ns));
+	put_bytes(cell[N_OUT], per_second(grown(row->before, row->now, "bytes_out"), row->ns));
+}
+
+static void put_nodes(struct page *page, unsigned int room)
+{
+	static const struct column columns[N_COLUMNS] = {
+		[N_NUMBER] = { "no", 3, 0, false },	[N_NAME] = { "node", 8, 0, true },
+		[N_VCPUS] = { "vCPUs", 5, 1, false },	[N_OWNED] = { "owned", 5, 2, false },
+		[N_SHARED] = { "shared", 6, 2, false },	[N_PROMISED] = { "of", 4, 2, false },
+		[N_STALLS] = { "stalls", 6, 1, false }, [N_ZERO] = { "zero%", 5, 4, false },
+		[N_READ] = { "read%", 5, 3, false },	[N_WRITE] = { "writ%", 5, 3, false },
+		[N_UPGRADE] = { "upgr%", 5, 3, false }, [N_P50] = { "p50", 5, 2, false },
+		[N_P99] = { "p99", 5, 2, false },	[N_MESSAGES] = { "messages", 8, 5, false },
+		[N_OUT] = { "out", 5, 5, false },
+	};
+	put_table(page, columns, N_COLUMNS, put_node, page->node_count, room);
+}
+
+/* ---- vCPUs ----------------------------------------------------------------------------------- */
+
+/* Of two nodes that say that they have it, as it went from one to the other: the later. */
+static const json_t *entry_of(const json_t *pod, unsigned int vcpu)
+{
+	const json_t *found = NULL;
+	size_t i;
+	json_t *entry;
+	json_array_foreach(json_object_get(pod, "vcpus"), i, entry)
+	{
+		if (number(entry, "number") == vcpu &&
+		    (!found || number(entry, "moves") > number(found, "moves")))
+			found = entry;
+	}
+	return found;
+}
+
+/* How often it has moved, by whoever knows best: where it is, or just was. */
+static double moves_of(const struct page *page, unsigned int v, bool now)
+{
+	double most = number(entry_of(now ? page->now : page->before, v), "moves");
+	for (unsigned int n = 0; n < page->node_count; n++) {
+		const struct node_row *node = &page->node[n];
+		double moves = number(now ? node->seat[v] : node->seat_before[v], "moves");
+		if (moves > most)
+			most = moves;
+	}
+	return most;
+}
+
+static void take_vcpu(struct page *page, unsigned int v)
+{
+	const json_t *now = entry_of(page->now, v);
+	double moves = moves_of(page, v, true), before = moves_of(page, v, false);
+	struct vcpu_row *row = &page->vcpu[page->vcpu_count];
+	bool seen = now;
+	*row = (struct vcpu_row){ .number = v, .moves = before < 0 || moves < before ? UNKNOWN : moves - before };
+	for (int c = 0; c < SEAT_COUNTS; c++)
+		row->count[c] = UNKNOWN;
+	for (unsigned int n = 0; n < page->node_count; n++) {
+		const struct node_row *node = &page->node[n];
+		const json_t *seat = node->seat[v];
+		double part[SEAT_COUNTS];
+		seen = seen || seat;
+		/* At a seat that was not there before, all is new. */
+		for (int c = 0; c < SEAT_COUNTS; c++) {
+			part[c] = node->seat_before[v] ?
+					  grown(node->seat_before[v], seat, seat_keys[c]) :
+				  node->before && json_object_get(node->before, "seats") ?
+					  number(seat, seat_keys[c]) :
+					  UNKNOWN;
+			row->count[c] = add(row->count[c], part[c]);
+		}
+		if (n < MAP_MAX)
+			row->here[n] = seat || !node->before ? part[HERE] : 0;
+	}
+	if (!seen)
+		return;
+	copy_text(row->node, sizeof(row->node), now, "node");
+	copy_text(row->state, sizeof(row->state), now, "state");
+	/* Nobody has it: it was under way when they were asked. */
+	if (!now && page->answered == page->node_count)
+		strcpy(row->state, "moving");
+	page->vcpu_count++;
+}
+
+static double sort_key(const struct vcpu_row *row, enum top_sort sort)
+{
+	switch (sort) {
+	case TOP_BY_RUNNING:
+		return row->count[CORE];
+	case TOP_BY_STALLED:
+		return row->count[STALLED];
+	case TOP_BY_MOVES:
+		return row->moves;
+	default:
+		return 0;
+	}
+}
+
+static int compare_vcpus(const void *a, const void *b, void *sort)
+{
+	const struct vcpu_row *x = a, *y = b;
+	double x_key = sort_key(x, *(enum top_sort *)sort),
+	       y_key = sort_key(y, *(enum top_sort *)sort);
+	if (x_key != y_key)
+		return x_key < y_key ? 1 : -1;
+	return (x->number > y->number) - (x->number < y->number);
+}
+
+enum { V_NUMBER,
+       V_NODE,
+       V_STATE,
+       V_RUN,
+       V_WAIT,
+       V_STALL,
+       V_HALT,
+       V_OTHER,
+       V_STALLS,
+       V_MOVES,
+       V_WHERE,
+       V_COLUMNS };
+
+static void put_vcpu(const struct page *page, unsigned int i, table_row cell)
+{
+	const struct vcpu_row *row = &page->vcpu[i];
+	double known = UNKNOWN;
+	sprintf(cell[V_NUMBER], "%u", row->number);
+	strcpy(cell[V_NODE], row->node);
+	strcpy(cell[V_STATE], row->state);
+	for (int c = CORE; c <= HALTED; c++) {
+		known = add(known, row->count[c]);
+		put_percent(cell[V_RUN + c - CORE], percent(row->count[c], page->ns));
+	}
+	double other = page->ns > known ? page->ns - known : 0;
+	put_percent(cell[V_OTHER], known < 0 ? UNKNOWN : percent(other, page->ns));
+	put_count(cell[V_STALLS], per_second(row->count[STALLS], page->ns));
+	put_count(cell[V_MOVES], per_second(row->moves, page->ns));
+	memset(cell[V_WHERE], ' ', 6);
+	put_map(cell[V_WHERE] + 6, row->here, map_width(page));
+}
+
+static void put_vcpus(struct page *page, unsigned int room)
+{
+	struct column columns[V_COLUMNS] = {
+		[V_NUMBER] = { "vCPU", 4, 0, false },  [V_NODE] = { "node", 8, 0, true },
+		[V_STATE] = { "state", 7, 3, true },   [V_RUN] = { "run%", 4, 1, false },
+		[V_WAIT] = { "core%", 5, 3, false },   [V_STALL] = { "stall%", 6, 1, false },
+		[V_HALT] = { "halt%", 5, 1, false },   [V_OTHER] = { "other%", 6, 5, false },
+		[V_STALLS] = { "stalls", 6, 2, false }, [V_MOVES] = { "moves", 5, 2, false },
+		[V_WHERE] = { "", 6 + map_width(page), 4, true },
+	};
+	put_map_title(columns[V_WHERE].title, "where", map_width(page));
+	put_table(page, columns, V_COLUMNS, put_vcpu, page->vcpu_count, room);
+}
+
+/* ---- pages ----------------------------------------------------------------------------------- */
+
+static const json_t *hot_entry(const json_t *list, const json_t *gpa)
+{
+	size_t i;
+	json_t *entry;
+	json_array_foreach(list, i, entry)
+	{
+		if (json_equal(json_object_get(entry, "gpa"), gpa))
+			return entry;
+	}
+	return NULL;
+}
+
+static struct page_row *page_row(struct page *page, uint64_t gpa)
+{
+	for (unsigned int i = 0; i < page->hot_count; i++)
+		if (page->hot[i].gpa == gpa)
+			return &page->hot[i];
+	page->hot[page->hot_count] = (struct page_row){ .gpa = gpa, .at_stalls = UNKNOWN };
+	return &page->hot[page->hot_count++];
+}
+
+/*
+ * The nodes tell only the pages with most stalls. One that was not among them had no more than the
+ * last that was, so at least what it has beyond that is new.
+ */
+static void take_hot(struct page *page, unsigned int n)
+{
+	const struct node_row *node = &page->node[n];
+	const json_t *now = json_object_get(node->now, "hot_pages");
+	const json_t *before = json_object_get(node->before, "hot_pages");
+	double least = 0;
+	if (!json_is_array(before))
+		return;
+	if (json_array_size(before) >= json_array_size(now) && json_array_size(before))
+		least = number(json_array_get(before, json_array_size(before) - 1), "stalls");
+	for (size_t i = 0; i < json_array_size(now) && i < PAGES_MAX; i++) {
+		const json_t *entry = json_array_get(now, i), *gpa = json_object_get(entry, "gpa");
+		const json_t *was = hot_entry(before, gpa);
+		double is = number(entry, "stalls");
+		double stalls = is - (was ? number(was, "stalls") : least);
+		if (!json_is_string(gpa) || is < 0 || stalls <= 0)
+			continue;
+		struct page_row *row =
+			page_row(page, strtoull(json_string_value(gpa), NULL, 16));
+		row->stalls += stalls;
+		if (n < MAP_MAX)
+			row->by_node[n] += stalls;
+		if (stalls > row->at_stalls) {
+			row->at_stalls = stalls;
+			row->at = json_object_get(entry, "at");
+		}
+	}
+}
+
+static int compare_pages(const void *a, const void *b)
+{
+	const struct page_row *x = a, *y = b;
+	if (x->stalls != y->stalls)
+		return x->stalls < y->stalls ? 1 : -1;
+	return (x->gpa > y->gpa) - (x->gpa < y->gpa);
+}
+
+/* Symbols at the offsets that were touched, else the offsets. */
+static void put_name(char *cell, const struct page *page, const struct page_row *row)
+{
+	const char *offset;
+	json_t *count;
+	size_t used = 0;
+	json_object_foreach(row->at, offset, count)
+	{
+		uint64_t at = strtoull(offset, NULL, 16) & (PAGE_BYTES - 1);
+		char name[160];
+		if (!page->view->symbols ||
+		    !guest_symbols_name(page->view->symbols, row->gpa + at, name, sizeof(name)))
+			snprintf(name, sizeof(name), "+0x%" PRIx64, at);
+		if (used + strlen(name) + 3 > CELL_MAX)
+			break;
+		used += (size_t)sprintf(cell + used, "%s%s", used ? ", " : "", name);
+	}
+}
+
+enum { P_PAGE, P_STALLS, P_BY, P_NAME, P_COLUMNS };
+
+static void put_page(const struct page *page, unsigned int i, table_row cell)
+{
+	const struct page_row *row = &page->hot[i];
+	sprintf(cell[P_PAGE], "0x%" PRIx64, row->gpa);
+	put_count(cell[P_STALLS], per_second(row->stalls, page->ns));
+	memset(cell[P_BY], ' ', 3);
+	put_map(cell[P_BY] + 3, row->by_node, map_width(page));
+	put_name(cell[P_NAME], page, row);
+}
+
+static void put_pages(struct page *page, unsigned int room)
+{
+	const char *name = page->view->symbols ? "touched there" : "touched there, at offsets";
+	struct column columns[P_COLUMNS] = {
+		[P_PAGE] = { "page", 13, 0, true },
+		[P_STALLS] = { "stalls", 6, 0, false },
+		[P_BY] = { "", 3 + map_width(page), 2, true },
+		[P_NAME] = { "", 20, 1, true },
+	};
+	unsigned int used = 13 + 1 + 6 + 1 + 3 + map_width(page) + 1;
+	columns[P_NAME].width = !page->view->width		? 160 :
+				page->view->width > used + 20 ? page->view->width - used :
+								20;
+	strcpy(columns[P_NAME].title, name);
+	put_map_title(columns[P_BY].title, "by", map_width(page));
+	put_table(page, columns, P_COLUMNS, put_page, page->hot_count, room);
+}
+
+/* ---- the page -------------------------------------------------------------------------------- */
+
+static void put_title(struct page *page)
+{
+	char name[POD_NAME_MAX], state[16], engine[16], memory[CELL_MAX], up[32] = "-";
+	double seconds = number(page->now, "uptime_s");
+	copy_text(name, sizeof(name), page->now, "pod");
+	copy_text(state, sizeof(state), page->now, "state");
+	copy_text(engine, sizeof(engine), page->now, "engine");
+	put_bytes(memory, number(page->now, "memory_bytes"));
+	if (seconds >= 0)
+		snprintf(up, sizeof(up), "%.0f s", seconds);
+	put_text(page, "pod %s: %s, up %s, engine %s, memory %s, %u nodes, %u vCPUs", name,
+		 state, up, engine, memory, page->node_count, page->vcpu_count);
+}
+
+static void put_shares(struct page *page)
+{
+	double sum[SEAT_COUNTS], whole = page->ns * page->vcpu_count;
+	char cell[SEAT_COUNTS][CELL_MAX], interval[32];
+	for (int c = 0; c < SEAT_COUNTS; c++) {
+		sum[c] = UNKNOWN;
+		for (unsigned int i = 0; i < page->vcpu_count; i++)
+			sum[c] = add(sum[c], page->vcpu[i].count[c]);
+		put_percent(cell[c], percent(sum[c], whole));
+	}
+	snprintf(interval, sizeof(interval), page->ns > 0 ? "%.1f s" : "-", page->ns / 1e9);
+	put_text(page,
+		 "%s, vCPUs: %s %% on a core, %s %% waiting for one, %s %% stalled, %s %% halted",
+		 interval, cell[CORE], cell[CORE_WAIT], cell[STALLED], cell[HALTED]);
+}
+
+static void put_rates(struct page *page)
+{
+	double moves = UNKNOWN, stalls = UNKNOWN, messages = UNKNOWN, bytes = UNKNOWN;
+	struct pager_stats *times = calloc(1, sizeof(*times));
+	char cell[6][CELL_MAX];
+	for (unsigned int i = 0; i < page->vcpu_count; i++)
+		moves = add(moves, page->vcpu[i].moves);
+	for (unsigned int i = 0; i < page->node_count; i++) {
+		const struct node_row *row = &page->node[i];
+		stalls = add(stalls, stalls_of(row));
+		messages = add(messages, grown(row->before, row->now, "messages"));
+		bytes = add(bytes, grown(row->before, row->now, "bytes_out"));
+		for (int b = 0; times && b < PAGER_BUCKETS; b++)
+			times->stall_bucket[0][b] += row->times.stall_bucket[0][b];
+	}
+	put_count(cell[0], per_second(moves, page->ns));
+	put_count(cell[1], per_second(stalls, page->ns));
+	put_time(cell[2], times ? quantile(times, 0.5) : UNKNOWN);
+	put_time(cell[3], times ? quantile(times, 0.99) : UNKNOWN);
+	put_count(cell[4], per_second(messages, page->ns));
+	put_bytes(cell[5], per_second(bytes, page->ns));
+	put_text(page,
+		 "a second: %s moves, %s stalls (p50 %s, p99 %s), %s messages, %s B out",
+		 cell[0], cell[1], cell[2], cell[3], cell[4], cell[5]);
+	free(times);
+}
+
+/* Line by line in turn, so that each group gets a third, or what it needs. */
+static void share_out(unsigned int lines, const unsigned int want[GROUPS],
+		      unsigned int ret_room[GROUPS])
+{
+	bool given = true;
+	memset(ret_room, 0, GROUPS * sizeof(*ret_room));
+	while (lines && given) {
+		given = false;
+		for (int g = 0; g < GROUPS && lines; g++)
+			if (ret_room[g] < want[g]) {
+				ret_room[g]++;
+				lines--;
+				given = true;
+			}
+	}
+}
+
+static void put_all(struct page *page)
+{
+	const struct top_view *view = page->view;
+	unsigned int want[GROUPS] = { page->node_count, page->vcpu_count, page->hot_count };
+	unsigned int room[GROUPS], fixed = FIXED_LINES + (view->last_line ? 1 : 0);
+	memcpy(room, want, sizeof(room));
+	if (view->height)
+		share_out(view->height > fixed ? view->height - fixed : 0, want, room);
+	put_title(page);
+	put_shares(page);
+	put_rates(page);
+	put_nodes(page, room[0]);
+	put_vcpus(page, room[1]);
+	if (page->hot_count)
+		put_pages(page, room[2]);
+	if (!view->last_line || (view->height && page->lines >= view->height))
+		return;
+	while (view->height && page->lines + 1 < view->height)
+		put_line(page, false, "");
+	put_line(page, false, view->last_line);
+}
+
+static void take_all(struct page *page)
+{
+	const json_t *before = json_object_get(page->before, "nodes");
+	const json_t *nodes = json_object_get(page->now, "nodes");
+	for (size_t i = 0; i < json_array_size(nodes) && i < NODES_MAX; i++)
+		take_node(page, json_array_get(nodes, i), json_array_get(before, i));
+	for (unsigned int v = 0; v < VCPUS_MAX; v++)
+		take_vcpu(page, v);
+	qsort_r(page->vcpu, page->vcpu_count, sizeof(*page->vcpu), compare_vcpus,
+		&(enum top_sort){ page->view->sort });
+	for (unsigned int n = 0; n < page->node_count; n++)
+		take_hot(page, n);
+	qsort(page->hot, page->hot_count, sizeof(*page->hot), compare_pages);
+	unsigned int most = page->view->height ? PAGES_MAX : PAGES_IN_LINES;
+	if (page->hot_count > most)
+		page->hot_count = most;
+}
+
+/* Another pod has taken the place of the one of before. */
+static bool is_another(const json_t *before, const json_t *now)
+{
+	return number(now, "uptime_s") < number(before, "uptime_s") ||
+	       !json_equal(json_object_get(before, "pod"), json_object_get(now, "pod"));
+}
+
+char *top_frame(const json_t *before, const json_t *now, const struct top_view *view)
+{
+	char *text = NULL;
+	size_t size;
+	struct page page = { .view = view, .now = now };
+	if (before && !is_another(before, now))
+		page.before = before;
+	page.node = calloc(NODES_MAX, sizeof(*page.node));
+	page.vcpu = calloc(VCPUS_MAX, sizeof(*page.vcpu));
+	page.hot = calloc((size_t)NODES_MAX * PAGES_MAX, sizeof(*page.hot));
+	page.out = page.node && page.vcpu && page.hot ? open_memstream(&text, &size) : NULL;
+	if (page.out) {
+		take_all(&page);
+		put_all(&page);
+		fclose(page.out);
+	}
+	free(page.node);
+	free(page.vcpu);
+	free(page.hot);
+	return text;
+}
