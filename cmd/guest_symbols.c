@@ -83,10 +83,11 @@ int guest_symbols_open(const char *path, struct guest_symbols **ret_symbols, cha
 		snprintf(ret_error, error_size, "%s: %s", path, strerror(-error));
 	else if (s->count < 2) {
 		error = -EINVAL;
-		snprintf(ret_error, error_size,
-			 "%s: no symbols of a Linux kernel's image; the guest's /proc/kallsyms, as root "
-			 "reads it, has them",
-			 path);
+		snprintf(
+			ret_error, error_size,
+			"%s: no symbols of a Linux kernel's image; the guest's /proc/kallsyms, as root "
+			"reads it, has them",
+			path);
 	}
 	if (error) {
 		guest_symbols_free(s);

@@ -28,12 +28,12 @@
 #include "cmd/pod_socket.h"
 #include "cmd/top_frame.h"
 
-#define NS_PER_S    1000000000ull
-#define INTERVAL_S  1.0
+#define NS_PER_S       1000000000ull
+#define INTERVAL_S     1.0
 #define INTERVAL_S_MIN 0.1
 #define INTERVAL_S_MAX 3600.0
-#define FIRST_NS    300000000ull /* until the first page that has rates */
-#define RESTORE_MS  500
+#define FIRST_NS       300000000ull /* until the first page that has rates */
+#define RESTORE_MS     500
 
 /* Other screen, no cursor; and back. Each page begins at the top and clears what it does not write. */
 #define ENTER "\033[?1049h\033[?25l"
@@ -79,8 +79,8 @@ static void usage(FILE *to)
 	      "  --count N      end after so many\n"
 	      "  --batch        plain lines, for a file or a pipe\n"
 	      "  --map FILE     name pages of the guest's kernel by this System.map, or by what root reads\n"
-	      "                 from /proc/kallsyms in the guest. Where the kernel has the word nokaslr, or\n"
-	      "                 none of the bootloader's randomness, the names are right\n"
+	      "                 from /proc/kallsyms in the guest. The guest's kernel wants the word nokaslr\n"
+	      "                 then: one that moves itself has other things there\n"
 	      "  --pod NAME     which pod, when nodes of several run here\n"
 	      "  --node NAME    ask this node (any gives the same answer, but for times)\n"
 	      "  --socket PATH  ask the node behind this socket\n"
@@ -393,9 +393,10 @@ static bool check_terminal(struct top *t)
 		return false;
 	}
 	if (!type || !*type || strcmp(type, "dumb") == 0) {
-		complain("this terminal (TERM is '%s') has no pages; eagre top --batch prints plain "
-			 "lines",
-			 type ? type : "");
+		complain(
+			"this terminal (TERM is '%s') has no pages; eagre top --batch prints plain "
+			"lines",
+			type ? type : "");
 		return false;
 	}
 	t->have_keys = isatty(STDIN_FILENO) && tcgetattr(STDIN_FILENO, &t->mode) == 0;

@@ -27,14 +27,14 @@
 #include "core/limits.h"
 #include "pager/pager.h"
 
-#define UNKNOWN	    (-1.0)
-#define LINE_MAX_   1024
-#define CELL_MAX    256
-#define COLUMNS_MAX 16
-#define MAP_MAX	    64 /* nodes in a map of shares */
-#define PAGES_MAX   32 /* shown */
+#define UNKNOWN	       (-1.0)
+#define LINE_MAX_      1024
+#define CELL_MAX       256
+#define COLUMNS_MAX    16
+#define MAP_MAX	       64 /* nodes in a map of shares */
+#define PAGES_MAX      32 /* shown */
 #define PAGES_IN_LINES 10
-#define GROUPS	    3  /* nodes, vCPUs, pages */
+#define GROUPS	       3 /* nodes, vCPUs, pages */
 /* The first lines, and of each group the heading, the line before it. */
 #define FIXED_LINES (3 + 2 * GROUPS)
 
@@ -138,8 +138,8 @@ static void put_scaled(char *cell, double value, double step, const char *units)
 		value /= step;
 		units++;
 	}
-	snprintf(cell, CELL_MAX, value < 9.95 && value != (int)value ? "%.1f%.1s" : "%.0f%.1s", value,
-		 *units == ' ' ? "" : units);
+	snprintf(cell, CELL_MAX, value < 9.95 && value != (int)value ? "%.1f%.1s" : "%.0f%.1s",
+		 value, *units == ' ' ? "" : units);
 }
 
 static void put_count(char *cell, double value)
@@ -172,12 +172,12 @@ static void put_map(char *cell, const double *part, unsigned int count)
 		whole = add(whole, part[i]);
 	for (unsigned int i = 0; i < count; i++) {
 		double tenths = percent(part[i], whole) / 10;
-		*cell++ = tenths < 0	  ? '-' :
-			  tenths == 0	  ? '.' :
-			  tenths < 0.5	  ? '+' :
-			  tenths >= 9.95  ? '#' :
-			  tenths >= 8.5	  ? '9' :
-					    (char)('0' + (int)(tenths + 0.5));
+		*cell++ = tenths < 0	   ? '-'
+			  : tenths == 0	   ? '.'
+			  : tenths < 0.5   ? '+'
+			  : tenths >= 9.95 ? '#'
+			  : tenths >= 8.5  ? '9'
+					   : (char)('0' + (int)(tenths + 0.5));
 	}
 	*cell = '\0';
 }
@@ -348,22 +348,24 @@ static double quantile(const struct pager_stats *times, double p)
 	return ns ? (double)ns : UNKNOWN;
 }
 
-enum { N_NUMBER,
-       N_NAME,
-       N_VCPUS,
-       N_OWNED,
-       N_SHARED,
-       N_PROMISED,
-       N_STALLS,
-       N_ZERO,
-       N_READ,
-       N_WRITE,
-       N_UPGRADE,
-       N_P50,
-       N_P99,
-       N_MESSAGES,
-       N_OUT,
-       N_COLUMNS };
+enum {
+	N_NUMBER,
+	N_NAME,
+	N_VCPUS,
+	N_OWNED,
+	N_SHARED,
+	N_PROMISED,
+	N_STALLS,
+	N_ZERO,
+	N_READ,
+	N_WRITE,
+	N_UPGRADE,
+	N_P50,
+	N_P99,
+	N_MESSAGES,
+	N_OUT,
+	N_COLUMNS
+};
 
 static void put_node(const struct page *page, unsigned int i, table_row cell)
 {
@@ -385,8 +387,7 @@ static void put_node(const struct page *page, unsigned int i, table_row cell)
 		put_percent(cell[N_ZERO + k], percent(row->stall_ns[k], row->ns));
 	put_time(cell[N_P50], quantile(&row->times, 0.5));
 	put_time(cell[N_P99], quantile(&row->times, 0.99));
-	put_count(cell[N_MESSAGES],
-		  per_second(grown(row->before, row->now, "messages"), row->ns));
+	put_count(cell[N_MESSAGES], per_second(grown(row->before, row->now, "messages"), row->ns));
 	put_bytes(cell[N_OUT], per_second(grown(row->before, row->now, "bytes_out"), row->ns));
 }
 
@@ -395,7 +396,7 @@ static void put_nodes(struct page *page, unsigned int room)
 	static const struct column columns[N_COLUMNS] = {
 		[N_NUMBER] = { "no", 3, 0, false },	[N_NAME] = { "node", 8, 0, true },
 		[N_VCPUS] = { "vCPUs", 5, 1, false },	[N_OWNED] = { "owned", 5, 2, false },
-		[N_SHARED] = { "shared", 6, 2, false },	[N_PROMISED] = { "of", 4, 2, false },
+		[N_SHARED] = { "shared", 6, 2, false }, [N_PROMISED] = { "of", 4, 2, false },
 		[N_STALLS] = { "stalls", 6, 1, false }, [N_ZERO] = { "zero%", 5, 4, false },
 		[N_READ] = { "read%", 5, 3, false },	[N_WRITE] = { "writ%", 5, 3, false },
 		[N_UPGRADE] = { "upgr%", 5, 3, false }, [N_P50] = { "p50", 5, 2, false },
@@ -441,7 +442,9 @@ static void take_vcpu(struct page *page, unsigned int v)
 	double moves = moves_of(page, v, true), before = moves_of(page, v, false);
 	struct vcpu_row *row = &page->vcpu[page->vcpu_count];
 	bool seen = now;
-	*row = (struct vcpu_row){ .number = v, .moves = before < 0 || moves < before ? UNKNOWN : moves - before };
+	*row = (struct vcpu_row){ .number = v,
+				  .moves =
+					  before < 0 || moves < before ? UNKNOWN : moves - before };
 	for (int c = 0; c < SEAT_COUNTS; c++)
 		row->count[c] = UNKNOWN;
 	for (unsigned int n = 0; n < page->node_count; n++) {
@@ -451,11 +454,11 @@ static void take_vcpu(struct page *page, unsigned int v)
 		seen = seen || seat;
 		/* At a seat that was not there before, all is new. */
 		for (int c = 0; c < SEAT_COUNTS; c++) {
-			part[c] = node->seat_before[v] ?
-					  grown(node->seat_before[v], seat, seat_keys[c]) :
-				  node->before && json_object_get(node->before, "seats") ?
-					  number(seat, seat_keys[c]) :
-					  UNKNOWN;
+			part[c] = node->seat_before[v]
+					  ? grown(node->seat_before[v], seat, seat_keys[c])
+				  : node->before && json_object_get(node->before, "seats")
+					  ? number(seat, seat_keys[c])
+					  : UNKNOWN;
 			row->count[c] = add(row->count[c], part[c]);
 		}
 		if (n < MAP_MAX)
@@ -495,18 +498,20 @@ static int compare_vcpus(const void *a, const void *b, void *sort)
 	return (x->number > y->number) - (x->number < y->number);
 }
 
-enum { V_NUMBER,
-       V_NODE,
-       V_STATE,
-       V_RUN,
-       V_WAIT,
-       V_STALL,
-       V_HALT,
-       V_OTHER,
-       V_STALLS,
-       V_MOVES,
-       V_WHERE,
-       V_COLUMNS };
+enum {
+	V_NUMBER,
+	V_NODE,
+	V_STATE,
+	V_RUN,
+	V_WAIT,
+	V_STALL,
+	V_HALT,
+	V_OTHER,
+	V_STALLS,
+	V_MOVES,
+	V_WHERE,
+	V_COLUMNS
+};
 
 static void put_vcpu(const struct page *page, unsigned int i, table_row cell)
 {
@@ -530,11 +535,16 @@ static void put_vcpu(const struct page *page, unsigned int i, table_row cell)
 static void put_vcpus(struct page *page, unsigned int room)
 {
 	struct column columns[V_COLUMNS] = {
-		[V_NUMBER] = { "vCPU", 4, 0, false },  [V_NODE] = { "node", 8, 0, true },
-		[V_STATE] = { "state", 7, 3, true },   [V_RUN] = { "run%", 4, 1, false },
-		[V_WAIT] = { "core%", 5, 3, false },   [V_STALL] = { "stall%", 6, 1, false },
-		[V_HALT] = { "halt%", 5, 1, false },   [V_OTHER] = { "other%", 6, 5, false },
-		[V_STALLS] = { "stalls", 6, 2, false }, [V_MOVES] = { "moves", 5, 2, false },
+		[V_NUMBER] = { "vCPU", 4, 0, false },
+		[V_NODE] = { "node", 8, 0, true },
+		[V_STATE] = { "state", 7, 3, true },
+		[V_RUN] = { "run%", 4, 1, false },
+		[V_WAIT] = { "core%", 5, 3, false },
+		[V_STALL] = { "stall%", 6, 1, false },
+		[V_HALT] = { "halt%", 5, 1, false },
+		[V_OTHER] = { "other%", 6, 5, false },
+		[V_STALLS] = { "stalls", 6, 2, false },
+		[V_MOVES] = { "moves", 5, 2, false },
 		[V_WHERE] = { "", 6 + map_width(page), 4, true },
 	};
 	put_map_title(columns[V_WHERE].title, "where", map_width(page));
@@ -585,8 +595,7 @@ static void take_hot(struct page *page, unsigned int n)
 		double stalls = is - (was ? number(was, "stalls") : least);
 		if (!json_is_string(gpa) || is < 0 || stalls <= 0)
 			continue;
-		struct page_row *row =
-			page_row(page, strtoull(json_string_value(gpa), NULL, 16));
+		struct page_row *row = page_row(page, strtoull(json_string_value(gpa), NULL, 16));
 		row->stalls += stalls;
 		if (n < MAP_MAX)
 			row->by_node[n] += stalls;
@@ -646,9 +655,9 @@ static void put_pages(struct page *page, unsigned int room)
 		[P_NAME] = { "", 20, 1, true },
 	};
 	unsigned int used = 13 + 1 + 6 + 1 + 3 + map_width(page) + 1;
-	columns[P_NAME].width = !page->view->width		? 160 :
-				page->view->width > used + 20 ? page->view->width - used :
-								20;
+	columns[P_NAME].width = !page->view->width		? 160
+				: page->view->width > used + 20 ? page->view->width - used
+								: 20;
 	strcpy(columns[P_NAME].title, name);
 	put_map_title(columns[P_BY].title, "by", map_width(page));
 	put_table(page, columns, P_COLUMNS, put_page, page->hot_count, room);
@@ -666,8 +675,8 @@ static void put_title(struct page *page)
 	put_bytes(memory, number(page->now, "memory_bytes"));
 	if (seconds >= 0)
 		snprintf(up, sizeof(up), "%.0f s", seconds);
-	put_text(page, "pod %s: %s, up %s, engine %s, memory %s, %u nodes, %u vCPUs", name,
-		 state, up, engine, memory, page->node_count, page->vcpu_count);
+	put_text(page, "pod %s: %s, up %s, engine %s, memory %s, %u nodes, %u vCPUs", name, state,
+		 up, engine, memory, page->node_count, page->vcpu_count);
 }
 
 static void put_shares(struct page *page)
@@ -707,8 +716,7 @@ static void put_rates(struct page *page)
 	put_time(cell[3], times ? quantile(times, 0.99) : UNKNOWN);
 	put_count(cell[4], per_second(messages, page->ns));
 	put_bytes(cell[5], per_second(bytes, page->ns));
-	put_text(page,
-		 "a second: %s moves, %s stalls (p50 %s, p99 %s), %s messages, %s B out",
+	put_text(page, "a second: %s moves, %s stalls (p50 %s, p99 %s), %s messages, %s B out",
 		 cell[0], cell[1], cell[2], cell[3], cell[4], cell[5]);
 	free(times);
 }

@@ -17,8 +17,8 @@ enum top_sort { TOP_BY_NUMBER, TOP_BY_RUNNING, TOP_BY_STALLED, TOP_BY_MOVES };
 struct top_view {
 	unsigned int width, height; /* of the page, 0: as wide, as high as it gets */
 	enum top_sort sort;	    /* of vCPUs, most first */
-	bool styled;		    /* headings are reversed, by escape sequences that take no room */
-	const char *last_line;	    /* at the bottom of the page; may be NULL */
+	bool styled;	       /* headings are reversed, by escape sequences that take no room */
+	const char *last_line; /* at the bottom of the page; may be NULL */
 	const struct guest_symbols *symbols; /* may be NULL */
 };
 

@@ -67,10 +67,10 @@ static json_t *pod(const struct shape *shape, int t)
 		char name[] = "nodea";
 		name[4] = (char)('a' + v % shape->nodes);
 		if (v % shape->nodes != shape->missing_node)
-			json_array_append_new(
-				vcpus, json_pack("{s:i,s:s,s:s,s:i}", "number", v, "node", name,
-						 "state", v % 2 ? "halted" : "running", "moves",
-						 t * 10 * (v + 1)));
+			json_array_append_new(vcpus,
+					      json_pack("{s:i,s:s,s:s,s:i}", "number", v, "node",
+							name, "state", v % 2 ? "halted" : "running",
+							"moves", t * 10 * (v + 1)));
 	}
 	return json_pack("{s:s,s:s,s:i,s:I,s:s,s:o,s:o}", "pod", "demo", "state", "running",
 			 "uptime_s", 30 + t, "memory_bytes", 2ll << 30, "engine", "soft", "nodes",
@@ -110,16 +110,20 @@ static void test_golden(void **state)
 		struct shape shape;
 		struct top_view view;
 	} cases[] = {
-		{ "3-nodes-80x24", { 3, 3, -1 }, { .width = 80, .height = 24, .last_line = "keys" } },
+		{ "3-nodes-80x24",
+		  { 3, 3, -1 },
+		  { .width = 80, .height = 24, .last_line = "keys" } },
 		{ "3-nodes-120x30", { 3, 6, -1 }, { .width = 120, .height = 30 } },
 		{ "1-vcpu-80x24", { 1, 1, -1 }, { .width = 80, .height = 24 } },
 		{ "16-nodes-80x40", { 16, 64, -1 }, { .width = 80, .height = 40 } },
-		{ "16-nodes-120x50", { 16, 64, -1 }, { .width = 120, .height = 50, .sort = TOP_BY_MOVES } },
+		{ "16-nodes-120x50",
+		  { 16, 64, -1 },
+		  { .width = 120, .height = 50, .sort = TOP_BY_MOVES } },
 		{ "node-gone-batch", { 3, 3, 1 }, { .width = 0 } },
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		char *text = frame_of(pod(&cases[i].shape, 2), pod(&cases[i].shape, 4),
-				      &cases[i].view);
+		char *text =
+			frame_of(pod(&cases[i].shape, 2), pod(&cases[i].shape, 4), &cases[i].view);
 		compare(cases[i].name, text);
 		free(text);
 	}
@@ -131,7 +135,9 @@ static void test_sizes(void **state)
 	const struct shape shape = { 16, 64, 3 };
 	for (unsigned int width = 1; width < 200; width += 7)
 		for (unsigned int height = 1; height < 100; height += 9) {
-			struct top_view view = { .width = width, .height = height, .last_line = "keys" };
+			struct top_view view = { .width = width,
+						 .height = height,
+						 .last_line = "keys" };
 			char *text = frame_of(pod(&shape, 2), pod(&shape, 3), &view);
 			unsigned int lines = 0;
 			for (char *line = text; *line; lines++) {
@@ -162,9 +168,11 @@ static void test_numbers(void **state)
 	const struct top_view view = { 0 };
 	char *text = frame_of(pod(&shape, 2), pod(&shape, 4), &view);
 	/* Two seats: 4 x 10 % on a core, 4 x 1 % without, 4 x 5 %, 4 x 2.5 %; 20 moves a second. */
-	assert_non_null(strstr(text, "40 % on a core, 4 % waiting for one, 20 % stalled, 10 % halted"));
+	assert_non_null(
+		strstr(text, "40 % on a core, 4 % waiting for one, 20 % stalled, 10 % halted"));
 	assert_non_null(strstr(text, "a second: 60 moves, 4.6k stalls"));
-	assert_non_null(strstr(text, "nodeb    halted    40     4     20    10     26   1.2k    20       .83"));
+	assert_non_null(strstr(
+		text, "nodeb    halted    40     4     20    10     26   1.2k    20       .83"));
 	/* 600 stalls a second: 100, 200 and 300. */
 	assert_non_null(strstr(text, "0x1a01000        600    235 +0x40, +0x80"));
 	free(text);
@@ -194,7 +202,9 @@ static void test_unknown(void **state)
 	free(text);
 
 	static const char *const little[] = {
-		"{}", "[]", "{\"nodes\":[{}],\"vcpus\":[{}]}",
+		"{}",
+		"[]",
+		"{\"nodes\":[{}],\"vcpus\":[{}]}",
 		"{\"nodes\":{\"a\":1},\"vcpus\":7,\"uptime_s\":-5}",
 		"{\"pod\":\"\\u001b[2J\",\"nodes\":[{\"name\":\"a\\tb\",\"seats\":[{\"vcpu\":9999},{\"vcpu\":-1},"
 		"{\"vcpu\":3}],\"hot_pages\":[{},{\"gpa\":7}],\"stall_buckets\":{\"999\":5}}],"
@@ -223,8 +233,10 @@ static void test_under_way(void **state)
 	json_object_set_new(twice, "node", json_string("nodeb"));
 	json_array_append_new(vcpus, twice);
 	char *text = frame_of(before, now, &view);
-	assert_non_null(strstr(text, "\n   0 nodeb    running   40     4     20    10     26   1.2k    11 "));
-	assert_non_null(strstr(text, "\n   1 -        moving    40     4     20    10     26   1.2k     - "));
+	assert_non_null(strstr(
+		text, "\n   0 nodeb    running   40     4     20    10     26   1.2k    11 "));
+	assert_non_null(strstr(
+		text, "\n   1 -        moving    40     4     20    10     26   1.2k     - "));
 	free(text);
 }
 

@@ -489,6 +489,14 @@ static bool is_in(uint32_t vcpu, enum vcpu_activity activity)
 	return stats.activity == activity;
 }
 
+static struct vcpu_stats stats_of(uint32_t vcpu)
+{
+	struct vcpu_stats stats;
+
+	vcpu_stats(fixture.vcpu[vcpu], &stats);
+	return stats;
+}
+
 static void test_halt_and_post(void **state)
 {
 	static const struct step program[] = {
@@ -500,6 +508,9 @@ static void test_halt_and_post(void **state)
 	(void)state;
 	start(1, 1, programs);
 	EVENTUALLY(is_in(0, VCPU_SLEEPING));
+	/* A sleep counts while it lasts. */
+	EVENTUALLY(stats_of(0).sleep_ns > 2000000);
+	assert_true(stats_of(0).here_ns >= stats_of(0).sleep_ns);
 	assert_int_equal(v->interrupts, 0);
 	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
 	EVENTUALLY(v->interrupts == 1);
@@ -915,6 +926,7 @@ static void test_leave_and_arrive(void **state)
 {
 	struct engine_vcpu *v = &fixture.engine_vcpu[0];
 	uint32_t runs;
+	uint64_t here_ns;
 
 	start_to_move(spin);
 	EVENTUALLY(is_in(0, VCPU_IN_GUEST));
@@ -925,6 +937,8 @@ static void test_leave_and_arrive(void **state)
 	assert_true(moved.state.lapic.irr[1] >> 33 & 1);
 	assert_true(moved.moment.clock_ns <= clock_ns());
 	runs = v->runs;
+	here_ns = stats_of(0).here_ns;
+	assert_true(here_ns > 0);
 	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x71, false);
 	vcpu_resync_tsc(fixture.vcpu[0]);
 	vcpu_leave(fixture.vcpu[0], 7); /* too late, and forgotten */
@@ -932,6 +946,7 @@ static void test_leave_and_arrive(void **state)
 	usleep(20000);
 	assert_true(is_in(0, VCPU_PARKED));
 	assert_int_equal(v->runs, runs);
+	assert_true(stats_of(0).here_ns == here_ns);
 	moved.post_at_leave = 0;
 	moved.state.rip = 0x4711;
 	vcpu_arrive(fixture.vcpu[0], &moved.moment);
@@ -939,6 +954,7 @@ static void test_leave_and_arrive(void **state)
 	assert_int_equal(moved.arrived, 1);
 	assert_int_equal(v->loaded.rip, 0x4711);
 	assert_int_equal(moved.wishes, 1);
+	EVENTUALLY(stats_of(0).here_ns > here_ns);
 	finish();
 }
 
