@@ -190,6 +190,13 @@ static void test_unknown(void **state)
 	free(none);
 	free(back);
 
+	/* Another pod of this name, whose clock is ahead of that one's. */
+	json_t *other = pod(&shape, 9);
+	json_object_set_new(other, "uptime_s", json_integer(3));
+	back = frame_of(pod(&shape, 4), other, &view);
+	assert_non_null(strstr(back, "a second: - moves, - stalls"));
+	free(back);
+
 	/* Its clock goes on, its counters have begun again. */
 	json_t *before = pod(&shape, 2), *now = pod(&shape, 4), *node;
 	node = json_array_get(json_object_get(now, "nodes"), 1);
