@@ -46,7 +46,7 @@ gate_target:
 	CHANGE_NEXT 100
 	DONE
 
-/* An earlier block, a called function, a loop's own head and its branch. */
+/* An earlier block, a called function, a loop's own head and its branch, where a jump leads. */
 	CASE	earlier
 	mov	$50, %ecx
 	xor	%edx, %edx
@@ -73,7 +73,17 @@ gate_target:
 5:	jnz	3b
 	REPORT	%rcx
 	WANT	2
+	mov	$20, %ecx
+	xor	%edx, %edx
+6:	jmp	8f			/* there and back again, in one block of a translator's */
+7:	add	%eax, %edx
+	incl	8f + 1(%rip)
+	loop	6b
+	REPORT	%rdx
+	WANT	210
 	DONE
+8:	mov	$1, %eax
+	jmp	7b
 9:	mov	$1, %eax
 	ret
 

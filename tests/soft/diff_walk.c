@@ -118,6 +118,7 @@ static void walk_other(struct diff_gen *g, const struct walk *walk, uint32_t i)
 	uint32_t a = diff_any_register(g), b = diff_any_register(g);
 	uint32_t constant = diff_image_target(g, 64, 1), pointer = walk->pointer[i];
 	uint8_t rex = (uint8_t)(0x48 | (a >> 3) << 2 | b >> 3), modrm = (a & 7) << 3;
+	bool calls;
 
 	switch (rng_below(&g->rng, 6)) {
 	case 0: /* op b, a; adc and sbb among them */
@@ -144,21 +145,32 @@ static void walk_other(struct diff_gen *g, const struct walk *walk, uint32_t i)
 		if (!walk->stack)
 			return;
 		g->pinned &= (uint16_t) ~(1u << R_RSP);
+		calls = rng_chance(&g->rng, 40);
+		if (calls) /* of what is next */
+			EMIT(g, 0xe8, B4(0));
 		EMIT(g, 0x40 | a >> 3, 0x50 | (a & 7));
 		if (rng_chance(&g->rng, 50))
 			walk_access(g, walk, i);
 		EMIT(g, 0x40 | b >> 3, 0x58 | (b & 7));
+		if (calls)
+			EMIT(g, 0x40 | b >> 3, 0x58 | (b & 7));
 	}
 }
 
 static void walk_stack(struct diff_gen *g, struct walk *walk)
 {
 	struct diff_wish wish = { .bytes = 64, .write = true, .bad_percent = 4 };
+	uint64_t at;
 
 	walk->stack = !(g->pinned >> R_RSP & 1) && rng_chance(&g->rng, 30);
 	if (!walk->stack)
 		return;
-	diff_emit_load(g, R_RSP, diff_target(&g->rng, &wish) + rng_below(&g->rng, 64));
+	at = diff_target(&g->rng, &wish);
+	if (rng_chance(&g->rng, 50)) /* what is pushed crosses into the page below */
+		at = (at & ~(uint64_t)(DIFF_PAGE - 1)) + 4 * rng_below(&g->rng, 9);
+	else
+		at += rng_below(&g->rng, 64);
+	diff_emit_load(g, R_RSP, at);
 	g->pinned |= 1u << R_RSP;
 }
 

@@ -50,6 +50,11 @@ struct soft_record {
 enum soft_computed { NOT_COMPUTED, COMPUTED_JUMP, COMPUTED_CALL, COMPUTED_RETURN };
 #define NOT_SWAPPED 0xffu
 
+/* Offsets in the page. */
+struct soft_part {
+	uint16_t first, end;
+};
+#define SOFT_PARTS_MAX 3u
 struct soft_block {
 	uint64_t rip, gpa;
 	uint8_t *code, *head, *stale;
@@ -58,7 +63,9 @@ struct soft_block {
 	uint64_t gpa_behind;
 	struct soft_block *behind_next;
 	uint32_t code_bytes;
-	uint16_t guest_bytes, record_count;
+	/* The guest's code that it was made from, which follows jumps. */
+	struct soft_part part[SOFT_PARTS_MAX];
+	uint16_t record_count;
 	uint8_t mode;
 	bool valid;
 	uint32_t splits;   /* how often in a row its accesses could not share */

@@ -154,6 +154,17 @@ bool soft_code_insert(struct engine *engine, struct soft_block *block, const uin
 	return true;
 }
 
+static bool overlaps(const struct soft_block *block, uint64_t first, uint64_t bytes)
+{
+	uint64_t page = block->gpa & ~(uint64_t)(PAGE_BYTES - 1);
+
+	for (uint32_t i = 0; i < SOFT_PARTS_MAX; i++)
+		if (page + block->part[i].first < first + bytes &&
+		    first < page + block->part[i].end)
+			return true;
+	return false;
+}
+
 /* Lock held. Blocks that overlap [offset, offset + bytes) go. */
 static void drop_blocks(struct engine *engine, struct soft_code_page *page, uint64_t first,
 			uint64_t bytes)
@@ -161,7 +172,7 @@ static void drop_blocks(struct engine *engine, struct soft_code_page *page, uint
 	struct soft_block **link = &page->blocks, *block;
 
 	while ((block = *link)) {
-		if (block->gpa < first + bytes && first < block->gpa + block->guest_bytes) {
+		if (overlaps(block, first, bytes)) {
 			*link = block->page_next;
 			soft_block_invalidate(engine, block);
 		} else {

@@ -47,38 +47,106 @@ static void make_room(struct engine_vcpu *vcpu)
 }
 
 _Static_assert(4 * BLOCK_INSNS_MAX + 8 <= SOFT_RECORDS_MAX, "instructions with a few records each");
+_Static_assert(SOFT_PARTS_MAX == SOFT_FOLLOWED_MAX + 1, "one more than jumps between them");
 _Static_assert(sizeof(struct soft_insn) <= SOFT_KEPT_MAX, "what keep() keeps");
 
 /* What is about to become a block. */
 struct source {
 	uint64_t gpa, gpa_behind;
-	uint32_t version[2], count;
+	uint32_t version[2], count, bytes, side_exits, parts;
+	struct soft_part part[SOFT_PARTS_MAX];
+	int16_t offset[BLOCK_INSNS_MAX]; /* from rip */
 	uint8_t mode;
 	bool crossing_next;
 };
 
-/* Decodes up to the block's end, or the page's. 0 instructions: the first reaches into the next. */
-static void decode_block(struct engine_vcpu *vcpu, const uint8_t *bytes, uint32_t size,
+static uint32_t in_page(uint64_t linear)
+{
+	return (uint32_t)(linear & (PAGE_BYTES - 1));
+}
+
+/* Is that place of the page in what has been decoded, but for the part that grows? */
+static bool is_decoded(const struct source *source, uint32_t at, uint32_t parts)
+{
+	for (uint32_t i = 0; i < parts; i++)
+		if (at >= source->part[i].first && at < source->part[i].end)
+			return true;
+	return false;
+}
+
+/* Does the block go on where the jump that ends at `end` of the page leads? Not round in circles.
+ */
+static bool follow(struct source *source, const struct soft_insn *insn, uint32_t end)
+{
+	uint64_t target = end + insn->op[0].imm.value.u;
+
+	if (!soft_insn_may_be_followed(insn) || source->parts == SOFT_FOLLOWED_MAX + 1 ||
+	    target >= PAGE_BYTES || is_decoded(source, (uint32_t)target, source->parts))
+		return false;
+	source->part[source->parts].first = source->part[source->parts].end = (uint16_t)target;
+	source->parts++;
+	return true;
+}
+
+/* How the block goes on behind an instruction that may end it. */
+static bool ends(struct engine_vcpu *vcpu, struct source *source, const struct soft_insn *insn,
+		 uint32_t end)
+{
+	if (!soft_insn_ends_block(insn, source->mode) || follow(source, insn, end))
+		return false;
+	return !soft_insn_may_be_passed(insn, vcpu->rip, (int32_t)(end - in_page(vcpu->rip))) ||
+	       ++source->side_exits > SOFT_SIDE_EXITS_MAX;
+}
+
+/* One part, up to a jump that leads to another, or to the block's end (true). */
+static bool decode_part(struct engine_vcpu *vcpu, const uint8_t *bytes, uint32_t size,
+			struct source *source)
+{
+	uint32_t last = source->parts - 1, offset = 0;
+
+	while (source->count < BLOCK_INSNS_MAX && offset < size && source->parts == last + 1) {
+		struct soft_insn *insn = &vcpu->insns[source->count];
+		uint32_t at = source->part[last].first + offset;
+		int err;
+
+		if (is_decoded(source, at, last))
+			return true;
+		err = soft_decode(vcpu->engine->offer, CODE_64, bytes + offset, size - offset,
+				  insn);
+		source->crossing_next =
+			err == -ENODATA && source->part[last].first + size == PAGE_BYTES;
+		if (err)
+			return true;
+		source->offset[source->count++] = (int16_t)(at - in_page(vcpu->rip));
+		offset += insn->length;
+		source->part[last].end = (uint16_t)(at + insn->length);
+		source->bytes += insn->length;
+		if (ends(vcpu, source, insn, at + insn->length))
+			return true;
+	}
+	return source->parts == last + 1;
+}
+
+/*
+ * Decodes up to the block's end, or the page's. 0 instructions: the first reaches into the next;
+ * then what there is of it is in bytes.
+ */
+static void decode_block(struct engine_vcpu *vcpu, const uint8_t *page, uint8_t *bytes,
 			 struct source *source)
 {
-	uint32_t offset = 0, side_exits = 0;
+	uint32_t size;
+	bool end = false;
 
-	while (source->count < BLOCK_INSNS_MAX && offset < size) {
-		struct soft_insn *insn = &vcpu->insns[source->count];
-		int err = soft_decode(vcpu->engine->offer, CODE_64, bytes + offset, size - offset,
-				      insn);
+	source->part[0].first = source->part[0].end = (uint16_t)in_page(vcpu->rip);
+	source->parts = 1;
+	while (!end) {
+		uint32_t first = source->part[source->parts - 1].first;
 
-		source->crossing_next =
-			err == -ENODATA && ((vcpu->rip + size) & (PAGE_BYTES - 1)) == 0;
-		if (err)
-			break;
-		source->count++;
-		offset += insn->length;
-		if (!soft_insn_ends_block(insn, source->mode))
-			continue;
-		if (!soft_insn_may_be_passed(insn, vcpu->rip, offset) ||
-		    ++side_exits > SOFT_SIDE_EXITS_MAX)
-			break;
+		size = PAGE_BYTES - first;
+		if (size > FETCH_BYTES - source->bytes)
+			size = FETCH_BYTES - source->bytes;
+		soft_copy(bytes, page + first, size);
+		end = decode_part(vcpu, bytes, size, source);
 	}
 }
 
@@ -99,6 +167,8 @@ static bool decode_crossing(struct engine_vcpu *vcpu, uint8_t *bytes, uint32_t s
 	    vcpu->insns->length <= size)
 		return false;
 	source->count = 1;
+	source->offset[0] = 0;
+	source->part[0].end = PAGE_BYTES;
 	source->crossing_next = false;
 	return true;
 }
@@ -143,6 +213,7 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *sou
 	struct soft_block *block = room.block;
 	struct soft_translation t = { .vcpu = vcpu,
 				      .insn = vcpu->insns,
+				      .offset = source->offset,
 				      .count = source->count,
 				      .rip = vcpu->rip,
 				      .gpa = source->gpa,
@@ -152,7 +223,6 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *sou
 				      .end = room.end,
 				      .record = block->record,
 				      .record_max = room.record_max };
-	uint32_t guest_bytes = 0;
 
 	if (soft_insn_is_stepped(&vcpu->insns[source->count - 1], source->mode))
 		t.known = keep(engine, &vcpu->insns[source->count - 1]);
@@ -163,8 +233,6 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *sou
 		source->crossing_next = t.crossing_next = false;
 		t.count = source->count /= 2;
 	}
-	for (uint32_t i = 0; i < source->count; i++)
-		guest_bytes += vcpu->insns[i].length;
 	*block = (struct soft_block){ .rip = vcpu->rip,
 				      .gpa = source->gpa,
 				      .gpa_behind = source->gpa_behind,
@@ -172,10 +240,10 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *sou
 				      .head = t.head,
 				      .stale = t.stale,
 				      .code_bytes = t.code_bytes,
-				      .guest_bytes = (uint16_t)guest_bytes,
 				      .record_count = (uint16_t)t.record_count,
 				      .mode = source->mode,
 				      .valid = true };
+	memcpy(block->part, source->part, sizeof(block->part));
 	return block;
 }
 
@@ -184,8 +252,7 @@ static int make(struct engine_vcpu *vcpu, const struct soft_page *page, uint8_t 
 {
 	struct engine *engine = vcpu->engine;
 	struct source source = { .gpa = soft_memory_gpa(engine, page->host), .mode = mode };
-	uint32_t room = PAGE_BYTES - (uint32_t)(vcpu->rip & (PAGE_BYTES - 1));
-	uint32_t size = room < FETCH_BYTES ? room : FETCH_BYTES;
+	uint32_t size = PAGE_BYTES - in_page(vcpu->rip);
 	uint8_t bytes[FETCH_BYTES];
 	struct soft_block *block;
 	bool known = false;
@@ -194,8 +261,7 @@ static int make(struct engine_vcpu *vcpu, const struct soft_page *page, uint8_t 
 	make_room(vcpu);
 	if (soft_code_begin(vcpu, source.gpa, &source.version[0]))
 		return SOFT_AGAIN;
-	soft_copy(bytes, page->host, size);
-	decode_block(vcpu, bytes, size, &source);
+	decode_block(vcpu, page->host - in_page(vcpu->rip), bytes, &source);
 	if (source.count == 0 &&
 	    (!source.crossing_next || !decode_crossing(vcpu, bytes, size, &source)))
 		return SOFT_AGAIN;

@@ -298,7 +298,8 @@ static void translate_call(struct tr *tr, const struct soft_insn *insn)
 {
 	if (insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
 		emit_push_return(tr);
-		tr_exit(tr, tr->next + insn->op[0].imm.value.u);
+		if (!tr_is_followed(tr->t, tr->index))
+			tr_exit(tr, tr->next + insn->op[0].imm.value.u);
 		return;
 	}
 	save_flags_for_exit(tr, tr->rip);
@@ -313,7 +314,8 @@ static void translate_call(struct tr *tr, const struct soft_insn *insn)
 static void translate_jmp(struct tr *tr, const struct soft_insn *insn)
 {
 	if (insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		tr_exit(tr, tr->next + insn->op[0].imm.value.u);
+		if (!tr_is_followed(tr->t, tr->index))
+			tr_exit(tr, tr->next + insn->op[0].imm.value.u);
 		return;
 	}
 	save_flags_for_exit(tr, tr->rip);

@@ -150,6 +150,10 @@ static void follow(struct origin *origin, const struct soft_insn *insn, enum tr_
 		origin[RBP].version++;
 		return;
 	}
+	if (kind == KIND_JUMP && soft_insn_may_be_followed(insn)) {
+		origin[RSP].delta -= pushes(kind, insn) ? 8 : 0;
+		return;
+	}
 	if (adds_constant(insn, &reg, &constant) && constant < DISTANCE_MAX &&
 	    constant > -DISTANCE_MAX && origin[reg].delta < DISTANCE_MAX &&
 	    origin[reg].delta > -DISTANCE_MAX) {
@@ -228,9 +232,10 @@ static void add_access(struct tr *tr, struct tr_access *access, uint8_t insn, ui
 }
 
 /* Does the block's last instruction jump to its first? */
-static bool is_loop(const struct soft_translation *t, uint64_t next)
+static bool is_loop(const struct soft_translation *t)
 {
 	const struct soft_insn *last = &t->insn[t->count - 1];
+	uint64_t next = t->rip + (uint64_t)t->offset[t->count - 1] + last->length;
 
 	return last->z.meta.category == ZYDIS_CATEGORY_COND_BR && tr_is_jump(last) &&
 	       tr_is_jcc(last) && next + last->op[0].imm.value.u == t->rip;
@@ -313,14 +318,10 @@ static void find_loops(struct tr *tr, const struct origin *origin)
 /* Does it jump to its own start? And the registers that it changes; all, if not. */
 static bool find_written(const struct soft_translation *t, uint16_t *ret_written)
 {
-	uint64_t next = t->rip;
-
 	*ret_written = 0;
-	for (uint32_t i = 0; i < t->count; i++) {
+	for (uint32_t i = 0; i < t->count; i++)
 		*ret_written |= t->insn[i].registers_write;
-		next += t->insn[i].length;
-	}
-	if (is_loop(t, next))
+	if (is_loop(t))
 		return true;
 	*ret_written = UINT16_MAX;
 	return false;
@@ -330,8 +331,7 @@ void tr_share_plan(struct tr *tr)
 {
 	const struct soft_translation *t = tr->t;
 	struct origin origin[GPR_COUNT + 1] = { 0 };
-	uint64_t next = t->rip;
-	uint32_t offset;
+	uint32_t offset = 0; /* as if all of it were in a row: it has to fit SOFT_REACH */
 	uint16_t written;
 	bool loop = find_written(t, &written);
 
@@ -342,8 +342,8 @@ void tr_share_plan(struct tr *tr)
 		struct tr_access *access = &tr->access[i];
 		enum tr_kind kind = tr_kind(insn, t->mode);
 
-		offset = (uint32_t)(next - t->rip);
-		next += insn->length;
+		uint64_t next = t->rip + (uint64_t)t->offset[i] + insn->length;
+
 		*access = (struct tr_access){ .index = -1, .group = GROUP_NONE };
 		if (t->mode & MODE_ALONE)
 			continue;
@@ -353,7 +353,8 @@ void tr_share_plan(struct tr *tr)
 			add_access(tr, access, (uint8_t)i, offset, origin);
 		}
 		follow(origin, insn, kind);
-		tr->side_exits += kind == KIND_JUMP;
+		tr->side_exits += kind == KIND_JUMP && !tr_is_followed(t, i);
+		offset += insn->length;
 	}
 	if (loop)
 		find_loops(tr, origin);

@@ -16,6 +16,9 @@
  * found before, flags that are set anew behind it need not be saved, and there is one jump less.
  * Who takes it leaves to a block that knows nothing of this one, so all flags count as read there.
  *
+ * Followed jumps. A block goes on where a JMP or a CALL to a constant address leads within its page:
+ * there is no jump, what was found is known there, and so are the flags that are set anew.
+ *
  * Exactness. An instruction changes the guest's state in its last host instruction, or can be
  * repeated from its start; records say for every host address which it is. So a fault, a wait for a
  * page, or a kick at any host instruction finds the guest's exact state. The one liberty: flags
@@ -82,15 +85,26 @@ bool soft_insn_ends_block(const struct soft_insn *insn, uint8_t mode)
 	return tr_kind(insn, mode) <= KIND_JUMP;
 }
 
-bool soft_insn_may_be_passed(const struct soft_insn *insn, uint64_t rip, uint32_t behind)
+bool soft_insn_may_be_followed(const struct soft_insn *insn)
 {
-	uint64_t next = rip + behind, target;
+	return tr_is_jump(insn) && insn->z.meta.category != ZYDIS_CATEGORY_COND_BR &&
+	       insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+}
+
+bool soft_insn_may_be_passed(const struct soft_insn *insn, uint64_t rip, int32_t behind)
+{
+	uint64_t next = rip + (uint64_t)behind, target;
 
 	if (insn->z.meta.category != ZYDIS_CATEGORY_COND_BR || !tr_is_jump(insn) ||
 	    !tr_is_jcc(insn))
 		return false;
 	target = next + insn->op[0].imm.value.u;
 	return target >= next && (target ^ rip) < PAGE_BYTES && (next ^ rip) < PAGE_BYTES;
+}
+
+bool tr_is_followed(const struct soft_translation *t, uint32_t i)
+{
+	return i + 1 < t->count && soft_insn_may_be_followed(&t->insn[i]);
 }
 
 /* What is read behind each instruction, from the block's end upwards. C may look at all flags. */
@@ -102,8 +116,9 @@ static void find_live(const struct soft_translation *t, uint32_t *live)
 		const struct soft_insn *insn = &t->insn[i];
 
 		live[i] = now;
-		/* Where a jump leads they may all be read. */
-		if (t->vcpu->engine->exact_flags || tr_kind(insn, t->mode) <= KIND_JUMP)
+		/* Where a jump leads they may all be read, unless it leads to the next one here. */
+		if (t->vcpu->engine->exact_flags ||
+		    (tr_kind(insn, t->mode) <= KIND_JUMP && !tr_is_followed(t, i)))
 			now = FLAGS_ARITHMETIC;
 		else
 			now = (now & ~insn->flags_write) | insn->flags_read;
@@ -152,8 +167,8 @@ bool soft_translate_block(struct soft_translation *t)
 		const struct soft_insn *insn = &t->insn[i];
 
 		tr.index = i;
-		tr.rip = tr.next;
-		tr.next += insn->length;
+		tr.rip = t->rip + (uint64_t)t->offset[i];
+		tr.next = tr.rip + insn->length;
 		tr.live_after = live[i];
 		tr.live_before = (live[i] & ~insn->flags_write) | insn->flags_read;
 		if (t->vcpu->engine->exact_flags)

@@ -201,6 +201,8 @@ void tr_insn(struct tr *tr, const struct soft_insn *insn, enum tr_kind kind);
 
 /* translate/jump.c: the block's end */
 bool tr_is_jump(const struct soft_insn *insn);
+/* The block's instruction i leads to the next one here. */
+bool tr_is_followed(const struct soft_translation *t, uint32_t i);
 bool tr_is_jcc(const struct soft_insn *insn); /* of the conditional ones: no LOOP, no JRCXZ */
 void tr_jump(struct tr *tr, const struct soft_insn *insn);
 /* STAC and CLAC: goes on behind it, in the other view. */

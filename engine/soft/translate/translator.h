@@ -9,6 +9,7 @@
 struct soft_translation {
 	struct engine_vcpu *vcpu;
 	const struct soft_insn *insn;
+	const int16_t *offset; /* of each instruction, from rip */
 	uint32_t count;
 	uint64_t rip, gpa;
 	uint8_t mode;
@@ -27,12 +28,15 @@ bool soft_translate_block(struct soft_translation *translation);
 bool soft_insn_is_stepped(const struct soft_insn *insn, uint8_t mode);
 /* Must the instruction be the block's last? */
 bool soft_insn_ends_block(const struct soft_insn *insn, uint8_t mode);
+/* A JMP or CALL to a constant address: there the block may go on, if that is in its page. */
+bool soft_insn_may_be_followed(const struct soft_insn *insn);
+#define SOFT_FOLLOWED_MAX 2u
 /*
- * A conditional jump forwards within the page, `behind` bytes from the block's rip: the block may
- * go on with who does not take it (a side exit). So many times: what lies behind is likely to be
+ * A conditional jump forwards within the page, whose end is `behind` bytes from the block's rip:
+ * the block may go on with who does not take it (a side exit). So many times: what lies behind is likely to be
  * jumped to as well, and then is translated twice.
  */
-bool soft_insn_may_be_passed(const struct soft_insn *insn, uint64_t rip, uint32_t behind);
+bool soft_insn_may_be_passed(const struct soft_insn *insn, uint64_t rip, int32_t behind);
 #define SOFT_SIDE_EXITS_MAX 3u
 
 /* From a host address in a block to the guest's state (state.c). */
