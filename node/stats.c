@@ -207,20 +207,65 @@ static json_t *take_answer(struct node_stats *s, uint32_t n)
 	return o;
 }
 
+/* By number. One that moves may be told of by two nodes, at different times: the later counts. */
+static void take_vcpus(json_t *list, json_t **vcpu, uint32_t count)
+{
+	size_t i;
+	json_t *v;
+	json_array_foreach(list, i, v)
+	{
+		json_int_t number = json_integer_value(json_object_get(v, "number"));
+		json_int_t moves = json_integer_value(json_object_get(v, "moves"));
+		if (number < 0 || number >= (json_int_t)count)
+			continue;
+		if (vcpu[number] &&
+		    json_integer_value(json_object_get(vcpu[number], "moves")) >= moves)
+			continue;
+		json_decref(vcpu[number]);
+		vcpu[number] = json_incref(v);
+	}
+}
+
+/* One that no node told of was on its way: nothing is known of it but where it was last. */
+static json_t *moving_vcpu(const struct node *node, uint32_t number)
+{
+	static const char *const counts[] = { "move_ns",    "image_bytes", "stalls",
+					      "interrupts", "ipis",	   "rekicks" };
+	struct vcpu_place place = vcpu_place_read(&node->places, number);
+	json_t *v = json_object();
+	set(v, "number", number);
+	json_object_set_new(v, "node", json_string(node->config->node[place.node].name));
+	json_object_set_new(v, "state", json_string("moving"));
+	set(v, "moves", place.epoch);
+	json_object_set_new(v, "exits", json_object());
+	json_object_set_new(v, "rip", json_string("0x0"));
+	json_object_set_new(v, "pinned", json_false());
+	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
+		set(v, counts[i], 0);
+	return v;
+}
+
 char *stats_pod(struct node *node)
 {
 	struct node_stats *s = node->stats;
 	pthread_mutex_lock(&s->asking);
 	ask_all(s);
 	json_t *pod = json_object(), *nodes = json_array(), *vcpus = json_array();
+	json_t *vcpu[VCPUS_MAX] = { NULL };
+	bool whole = true; /* all nodes have answered */
 	for (uint32_t n = 0; n < node->config->node_count; n++) {
 		json_t *o = take_answer(s, n);
 		json_t *list = json_object_get(o, "vcpu_list");
-		if (json_is_array(list))
-			json_array_extend(vcpus, list);
+		whole = whole && !json_object_get(o, "error");
+		take_vcpus(list, vcpu, node->config->vcpu_count);
 		json_object_del(o, "vcpu_list");
 		json_array_append_new(nodes, o);
 	}
+	for (uint32_t v = 0; v < node->config->vcpu_count; v++)
+		if (vcpu[v])
+			json_array_append_new(vcpus, vcpu[v]);
+		else if (whole)
+			json_array_append_new(vcpus, moving_vcpu(node, v));
 	pthread_mutex_unlock(&s->asking);
 	json_object_set_new(pod, "pod", json_string(node->config->name));
 	json_object_set_new(pod, "state", json_string(node->run_ns ? "running" : "starting"));
