@@ -442,6 +442,33 @@ static void test_end_while_asking(void **state)
 	end();
 }
 
+/* What comes while a vCPU leaves, or is refused, goes behind it; nothing else would send it on. */
+static void test_posted_meanwhile(void **state)
+{
+	struct vcpu_state leaving;
+	struct vcpu_moment moment = { .state = &leaving };
+
+	half_create(&half, 0);
+	assert_int_equal(guest_io_create(half.node), 0);
+	make_state(0, &leaving);
+	assert_int_equal(moves_leave(half.node, 0, 1, 0), 0);
+	send_interrupt(0x47, 0);
+	assert_false(half_peer_hear(&half, CONTROL_INTERRUPT, &msg, 20));
+	assert_int_equal(moves_left(half.node, 0, &moment), 0);
+	hear(CONTROL_MOVE);
+	hear(CONTROL_INTERRUPT);
+	assert_int_equal(msg.interrupt.vector, 0x47);
+	moves_lock(half.node, 2);
+	assert_int_equal(vcpu_place_on_move(&half.node->places, 2, 1, 1), PLACE_NEWS);
+	moves_unlock(half.node, 2);
+	send_interrupt(0x48, 2);
+	assert_false(half_peer_hear(&half, CONTROL_INTERRUPT, &msg, 20));
+	moves_refused(half.node, 2);
+	hear(CONTROL_REFUSED);
+	hear(CONTROL_INTERRUPT);
+	assert_int_equal(msg.interrupt.vector, 0x48);
+}
+
 static void expect_lie(const char *says)
 {
 	const char *text = half_end(&half, 2000);
@@ -502,6 +529,7 @@ int main(void)
 		cmocka_unit_test(test_arrives),
 		cmocka_unit_test(test_refuses),
 		cmocka_unit_test(test_lies_in_large_pod),
+		cmocka_unit_test(test_posted_meanwhile),
 		cmocka_unit_test(test_lies),
 		cmocka_unit_test(test_asked_elsewhere),
 		cmocka_unit_test(test_end_while_asking),
