@@ -65,19 +65,37 @@
 1:	.ascii	"eagre"
 	END	strings
 
+/* In bytes, since clang's assembler does not know these forms by name in 16-bit code. */
+	.macro	FNSTENV16 at
+	.byte	0xd9, 0x36
+	.word	\at
+	.endm
+	.macro	FLDENV16 at
+	.byte	0xd9, 0x26
+	.word	\at
+	.endm
+	.macro	FNSTENV32 at
+	.byte	0x66
+	FNSTENV16 \at
+	.endm
+	.macro	FLDENV32 at
+	.byte	0x66
+	FLDENV16 \at
+	.endm
+
 /* Real mode: x87's pointers there and back, in environments of both widths. Says the words that have them. */
 	GUEST	x87_real
 	xor	%ax, %ax
 	mov	%ax, %ds
 	fninit
-	fnstenvs 0x6000
+	FNSTENV16 0x6000
 	movw	$0x1234, 0x6006		/* instruction 0x91234, opcode 0x567, operand 0xa4321 */
 	movw	$0x9567, 0x6008
 	movw	$0x4321, 0x600a
 	movw	$0xa000, 0x600c
-	fldenvs	0x6000
-	fnstenvl 0x6040
-	fnstenvs 0x6080
+	FLDENV16 0x6000
+	FNSTENV32 0x6040
+	FNSTENV16 0x6080
 	.irp	at, 0x604c, 0x6054, 0x6086, 0x6088, 0x608a, 0x608c
 	mov	\at, %ax
 	out	%ax, $OUT
@@ -87,8 +105,8 @@
 	out	%eax, $OUT
 	.endr
 	movl	$0x10123, 0x6050	/* above 1 MiB */
-	fldenvl	0x6040
-	fnstenvl 0x6080
+	FLDENV32 0x6040
+	FNSTENV32 0x6080
 	mov	0x6090, %eax
 	out	%eax, $OUT
 	hlt

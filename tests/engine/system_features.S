@@ -638,10 +638,10 @@ gate_target:
 	movl	$0x77777777, 20(%rbx)
 	frstor	(%rbx)
 	POINTERS 0x66666666, 0x77777777
-	fnstenvs (%rbx)
+	data16 fnstenv (%rbx)
 	movw	$0x8888, 6(%rbx)
 	movw	$0x9999, 10(%rbx)
-	fldenvs	(%rbx)
+	data16 fldenv (%rbx)
 	POINTERS 0x8888, 0x9999
 	fninit
 	POINTERS 0, 0
