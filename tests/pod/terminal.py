@@ -80,11 +80,16 @@ class Terminal:
 def main():
     t = Terminal(open(sys.argv[1], "wb"), sys.argv[2:], 33, 101)
     t.wait(PROMPT)
-    t.type(b"PS1='ready~ # '\n")  # not what the echo of a line has
+    # The kernel says nothing in between; and a prompt that is not what the echo of a line has.
+    t.type(b"dmesg -n 1; PS1='ready~ # '\n")
     t.wait(b"\nready" + PROMPT)
     t.asks(b"stty size", b"33 101\r\n")
+    # While no line is being typed: the shell shows its prompt again when the size changes.
+    t.type(b"echo go; while test \"$(stty size)\" = '33 101'; do sleep 0.1; done; stty size\n")
+    t.wait(b"\ngo\r\n")
     t.resize(50, 132)
-    t.asks(b"sleep 1; stty size", b"50 132\r\n")
+    said = t.wait(b"ready" + PROMPT)
+    t.check(f"another size: {said!r}", b"50 132\r\n" in said)
     # Its own carriage returns are the guest's: with opost and without.
     t.asks(b"printf '1\\n\\t2\\n'", b"1\r\n\t2\r\n")
     t.asks(b"stty -opost; printf '3\\n4\\n5\\r6'; stty opost", b"3\n4\n5\r6")
