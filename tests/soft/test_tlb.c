@@ -191,9 +191,18 @@ static void test_jumps_sleep(void **state)
 	assert_true(leads_to(RIP, &code[0]) && leads_to(OTHER, &code[1]) && leads_to(EDGE, NULL));
 	/* one page alone */
 	soft_tlb_flush_page(vcpu, RIP);
-	assert_nobody();
+	assert_true(leads_to(RIP, NULL) && leads_to(OTHER, &code[1]));
 	fetch(RIP, 0x100000);
 	assert_true(leads_to(RIP, &code[0]));
+	/* and who may reach into it */
+	soft_jump_remember(vcpu, EDGE, &code[2]);
+	fetch(0x402000, 0x200000);
+	soft_tlb_flush_page(vcpu, 0x402000);
+	assert_true(leads_to(EDGE, NULL) && leads_to(RIP, &code[0]));
+	soft_jump_remember(vcpu, EDGE, &code[2]);
+	fetch(EDGE, 0x100000);
+	soft_tlb_flush_page(vcpu, EDGE);
+	assert_true(leads_to(EDGE, NULL));
 }
 
 /* Another page has come to that address: what is known of it is wrong for good. */

@@ -114,6 +114,33 @@ static void note_awake(struct soft_jump_used *used, uint32_t index)
 	used->summary[index / 64 / 64] |= BIT64(index / 64 % 64);
 }
 
+void soft_jump_sleep_some(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
+			  uint64_t bytes)
+{
+	struct soft_jump_used *used = &vcpu->jump_used[view];
+
+	for (uint32_t s = 0; s < JUMP_WORDS / 64; s++) {
+		for (uint64_t words = used->summary[s]; words; words &= words - 1) {
+			uint32_t w = s * 64 + (uint32_t)__builtin_ctzll(words);
+			uint64_t some = 0;
+
+			for (uint64_t bits = used->awake[w]; bits; bits &= bits - 1) {
+				uint32_t index = w * 64 + (uint32_t)__builtin_ctzll(bits);
+				struct soft_jump_entry *entry = &vcpu->jump[view][index];
+
+				if (entry->rip + INSN_BYTES_MAX - linear >= bytes + INSN_BYTES_MAX)
+					continue;
+				sleep_entry(entry, index);
+				some |= bits & -bits;
+			}
+			used->awake[w] &= ~some;
+			used->asleep[w] |= some;
+			if (some)
+				used->summary_asleep[s] |= BIT64(w % 64);
+		}
+	}
+}
+
 /* Those of one page and one word. */
 static void wake_word(struct engine_vcpu *vcpu, enum soft_view view, uint64_t page, uint32_t w,
 		      bool same)

@@ -20,6 +20,9 @@ const uint8_t *soft_jump_find(const struct engine_vcpu *vcpu, uint64_t rip);
 void soft_jump_flush(struct engine_vcpu *vcpu, enum soft_view view);
 /* The code is still right, but it is not known any more what page each address is of. */
 void soft_jump_sleep(struct engine_vcpu *vcpu, enum soft_view view);
+/* The same for jumps that lead there, or to an instruction that may reach there. */
+void soft_jump_sleep_some(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
+			  uint64_t bytes);
 /* Now it is known of this page, for instructions in this view. */
 void soft_jump_fetched(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
 		       const uint8_t *host);

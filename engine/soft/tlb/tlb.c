@@ -270,6 +270,7 @@ void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear)
 {
 	uint64_t page = linear & ~(uint64_t)(PAGE_BYTES - 1);
 	bool fetched = was_fetched(vcpu, linear);
+	uint64_t first = page, bytes = PAGE_BYTES;
 
 	if (vcpu->huge_seen) {
 		soft_tlb_flush(vcpu, true);
@@ -277,6 +278,8 @@ void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear)
 	}
 	if (may_be_large(vcpu, linear)) {
 		fetched = any_was_fetched(vcpu, linear);
+		first = linear >> LARGE_SHIFT << LARGE_SHIFT;
+		bytes = 1ull << LARGE_SHIFT;
 		flush_large_page(vcpu, linear);
 	}
 	for (int view = 0; view < VIEW_COUNT; view++) {
@@ -288,7 +291,7 @@ void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear)
 	}
 	/* Its entry may have been replaced while the jumps into the page are still known. */
 	for (int view = 0; fetched && view < VIEW_COUNT; view++)
-		soft_jump_sleep(vcpu, (enum soft_view)view);
+		soft_jump_sleep_some(vcpu, (enum soft_view)view, first, bytes);
 }
 
 static void forget_write(struct engine_vcpu *vcpu, int view, uint64_t index, uint64_t page)
