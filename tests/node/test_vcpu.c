@@ -966,6 +966,7 @@ static void test_arrive_early(void **state)
 		{ WRITE_MSR, X2(0x3e), 0xb },
 		{ WRITE_MSR, X2(0x38), 200000000 },
 		{ .kind = HALT },
+		{ .kind = SPIN }, /* which the interrupt ends */
 		{ .kind = SPIN },
 	};
 	struct engine_vcpu *v = &fixture.engine_vcpu[0];
