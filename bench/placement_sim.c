@@ -20,11 +20,11 @@ struct options {
 	uint32_t nodes_count;
 	bool load[WORLD_LOADS];
 	const char *trace;
-	bool verbose, must;
+	bool verbose, decisions;
 	uint32_t seeds;
 };
 
-/* What issue 9 asks of learned against the best of the others, and against pages; of 100. */
+/* What is asked of learned against the best of the others, and against pages; of 100. */
 static const struct {
 	uint32_t best, pages;
 } must[WORLD_LOADS] = {
@@ -212,7 +212,8 @@ static int write_trace(const struct options *options)
 	return 0;
 }
 
-int main(int argc, char **argv)
+/* False: not such options. */
+static bool take_options(int argc, char **argv, struct options *options)
 {
 	static const struct option long_options[] = {
 		{ "nodes", required_argument, NULL, 'n' },
@@ -230,6 +231,94 @@ int main(int argc, char **argv)
 		{ "verbose", no_argument, NULL, 'v' },
 		{ NULL, 0, NULL, 0 },
 	};
+
+	for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
+		switch (option) {
+		case 'n':
+			options->nodes_count = 0;
+			for (char *n = strtok(optarg, ","); n && options->nodes_count < 8;
+			     n = strtok(NULL, ","))
+				options->nodes[options->nodes_count++] = (uint32_t)atoi(n);
+			break;
+		case 'l':
+			if (!parse_loads(optarg, options->load))
+				return false;
+			break;
+		case 's':
+			options->world.duration_ns = (uint64_t)(atof(optarg) * 1e9);
+			break;
+		case 'S':
+			options->world.seed = strtoull(optarg, NULL, 10);
+			break;
+		case 'C':
+			options->seeds = (uint32_t)atoi(optarg);
+			break;
+		case 'm':
+			options->world.costs.move_ns = strtoull(optarg, NULL, 10) * 1000;
+			break;
+		case 'c':
+			options->world.core_count = (uint32_t)atoi(optarg);
+			break;
+		case 'o':
+			options->world.costs.own_pages = (uint32_t)atoi(optarg);
+			break;
+		case 'p':
+			if (placement_policy_parse(optarg, &options->world.policy) != 0)
+				return false;
+			break;
+		case 't':
+			options->trace = optarg;
+			break;
+		case 'b':
+			options->world.broken = (uint32_t)atoi(optarg);
+			break;
+		case 'd':
+			options->decisions = true;
+			break;
+		case 'v':
+			options->verbose = true;
+			options->world.time_decisions = true;
+			break;
+		default:
+			return false;
+		}
+	}
+	for (uint32_t n = 0; n < options->nodes_count; n++)
+		if (options->nodes[n] == 0 || options->nodes[n] > NODES_MAX)
+			return false;
+	return optind == argc && options->nodes_count && options->world.duration_ns &&
+	       options->seeds;
+}
+
+/* Every load at every number of nodes. The exit status. */
+static int print_table(const struct options *options)
+{
+	uint32_t missed = 0;
+
+	printf("| nodes | load | pages | vcpus | base | learned | learned / best | learned / pages "
+	       "| stalls a ms of work | moves a second | |\n"
+	       "|---|---|---|---|---|---|---|---|---|---|---|\n");
+	for (uint32_t n = 0; n < options->nodes_count; n++) {
+		for (int i = 0; i < WORLD_LOADS; i++) {
+			struct world_config config = options->world;
+			bool met;
+
+			if (!options->load[i])
+				continue;
+			config.node_count = options->nodes[n];
+			config.load = (enum world_load)i;
+			if (row(options, config, &met) != 0)
+				return 1;
+			missed += !met;
+		}
+	}
+	if (missed)
+		printf("%u musts missed\n", missed);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
 	struct options options = {
 		.world = { .core_count = 2,
 			   .node_pages = 16384,
@@ -241,84 +330,13 @@ int main(int argc, char **argv)
 		.nodes_count = 1,
 		.seeds = 1,
 	};
-	uint32_t missed = 0;
 
 	for (int i = 0; i < WORLD_LOADS; i++)
 		options.load[i] = true;
-	for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
-		switch (option) {
-		case 'n':
-			options.nodes_count = 0;
-			for (char *n = strtok(optarg, ","); n && options.nodes_count < 8;
-			     n = strtok(NULL, ","))
-				options.nodes[options.nodes_count++] = (uint32_t)atoi(n);
-			break;
-		case 'l':
-			if (!parse_loads(optarg, options.load))
-				return usage();
-			break;
-		case 's':
-			options.world.duration_ns = (uint64_t)(atof(optarg) * 1e9);
-			break;
-		case 'S':
-			options.world.seed = strtoull(optarg, NULL, 10);
-			break;
-		case 'C':
-			options.seeds = (uint32_t)atoi(optarg);
-			break;
-		case 'm':
-			options.world.costs.move_ns = strtoull(optarg, NULL, 10) * 1000;
-			break;
-		case 'c':
-			options.world.core_count = (uint32_t)atoi(optarg);
-			break;
-		case 'o':
-			options.world.costs.own_pages = (uint32_t)atoi(optarg);
-			break;
-		case 'p':
-			if (placement_policy_parse(optarg, &options.world.policy) != 0)
-				return usage();
-			break;
-		case 't':
-			options.trace = optarg;
-			break;
-		case 'b':
-			options.world.broken = (uint32_t)atoi(optarg);
-			break;
-		case 'd':
-			return print_decisions();
-		case 'v':
-			options.verbose = true;
-			options.world.time_decisions = true;
-			break;
-		default:
-			return usage();
-		}
-	}
-	if (optind != argc || options.nodes_count == 0 || options.world.duration_ns == 0 ||
-	    options.seeds == 0)
+	if (!take_options(argc, argv, &options))
 		return usage();
+	if (options.decisions)
+		return print_decisions();
 	options.world.node_count = options.nodes[0];
-	if (options.trace)
-		return write_trace(&options);
-	printf("| nodes | load | pages | vcpus | base | learned | learned / best | learned / pages "
-	       "| stalls a ms of work | moves a second | |\n"
-	       "|---|---|---|---|---|---|---|---|---|---|---|\n");
-	for (uint32_t n = 0; n < options.nodes_count; n++) {
-		for (int i = 0; i < WORLD_LOADS; i++) {
-			struct world_config config = options.world;
-			bool met;
-
-			if (!options.load[i])
-				continue;
-			config.node_count = options.nodes[n];
-			config.load = (enum world_load)i;
-			if (row(&options, config, &met) != 0)
-				return 1;
-			missed += !met;
-		}
-	}
-	if (missed)
-		printf("%u musts missed\n", missed);
-	return 0;
+	return options.trace ? write_trace(&options) : print_table(&options);
 }

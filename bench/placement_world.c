@@ -25,7 +25,7 @@
 #define NEVER	     UINT64_MAX
 #define SAMPLES	     65536u
 
-/* bench/stalls, sleeping: p50 in docs/benchmarks.md. A move: what issue 9 asks for at most. */
+/* bench/stalls, sleeping: p50 in docs/benchmarks.md. A move: twice a stall, what it may cost at most. */
 const struct world_costs world_costs_default = {
 	.stall_ns = 82000,
 	.upgrade_ns = 84000,

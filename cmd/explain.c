@@ -91,9 +91,7 @@ static int explain(const struct pod_search *search, const char *word)
 int cmd_explain(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "pod", required_argument, NULL, 'p' },
-		{ "node", required_argument, NULL, 'n' },
-		{ "socket", required_argument, NULL, 's' },
+		POD_SEARCH_OPTIONS,
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
@@ -101,20 +99,12 @@ int cmd_explain(int argc, char **argv)
 	int option;
 	while ((option = getopt_long(argc, argv, ":h", options, NULL)) >= 0) {
 		switch (option) {
-		case 'p':
-			search.pod = optarg;
-			break;
-		case 'n':
-			search.node = optarg;
-			break;
-		case 's':
-			snprintf(search.path, sizeof(search.path), "%s", optarg);
-			break;
 		case 'h':
 			usage(stdout);
 			return STATUS_OK;
 		default:
-			return complain_option(argv, option);
+			if (!pod_search_take(&search, option, optarg))
+				return complain_option(argv, option);
 		}
 	}
 	if (argc - optind != 1) {

@@ -24,9 +24,7 @@ int cmd_pin(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "off", no_argument, NULL, 'o' },
-		{ "pod", required_argument, NULL, 'p' },
-		{ "node", required_argument, NULL, 'n' },
-		{ "socket", required_argument, NULL, 's' },
+		POD_SEARCH_OPTIONS,
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
@@ -39,20 +37,12 @@ int cmd_pin(int argc, char **argv)
 		case 'o':
 			off = true;
 			break;
-		case 'p':
-			search.pod = optarg;
-			break;
-		case 'n':
-			search.node = optarg;
-			break;
-		case 's':
-			snprintf(search.path, sizeof(search.path), "%s", optarg);
-			break;
 		case 'h':
 			usage(stdout);
 			return STATUS_OK;
 		default:
-			return complain_option(argv, option);
+			if (!pod_search_take(&search, option, optarg))
+				return complain_option(argv, option);
 		}
 	}
 	if (argc - optind != 1) {
