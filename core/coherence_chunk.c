@@ -360,13 +360,21 @@ static bool incoming_valid(const struct coh *coh, uint64_t chunk)
 	return true;
 }
 
-/* Whether the registrar, if that is this node, will let the chunk go to its new home. */
-static bool move_registrable(const struct coh *coh, uint64_t chunk, uint16_t from, uint32_t version)
+/*
+ * Whether the registrar, if that is this node, has given the chunk away and will let it come here.
+ * What the registrar has told this node itself may still be in its own queue: then this node is home.
+ */
+static bool move_registrable(const struct coh *coh, const struct coh_msg *msg)
 {
+	uint64_t chunk = msg->gpn / CHUNK_PAGES;
 	const struct coh_registered *reg = registered_here(coh, chunk);
 
-	return !reg || (reg->version && version > reg->version &&
-			(version > reg->version + 1 || reg->node == from));
+	if (!reg)
+		return true;
+	if (reg->node == coh->config.self && reg->version > coh->chunk[chunk].version)
+		return false;
+	return reg->version && msg->version > reg->version &&
+	       (msg->version > reg->version + 1 || reg->node == msg->src);
 }
 
 static bool move_end_valid(const struct coh *coh, const struct coh_msg *msg)
@@ -376,7 +384,7 @@ static bool move_end_valid(const struct coh *coh, const struct coh_msg *msg)
 	uint32_t count = c->incoming ? c->incoming_count : 0;
 
 	return !msg->flags && !(msg->gpn % CHUNK_PAGES) && msg->acks == count &&
-	       incoming_valid(coh, chunk) && move_registrable(coh, chunk, msg->src, msg->version);
+	       incoming_valid(coh, chunk);
 }
 
 /* The last part came: this node is home. */
@@ -410,7 +418,7 @@ int coh_chunk_home_move(struct coh *coh, const struct coh_msg *msg, struct coh_o
 	if (c->dir || msg->requester != msg->src || msg->src == coh->config.self ||
 	    msg->version < 2 || msg->version <= c->version ||
 	    (c->version == msg->version - 1 && c->home != msg->src) ||
-	    (c->incoming && c->incoming_from != msg->src) ||
+	    (c->incoming && c->incoming_from != msg->src) || !move_registrable(coh, msg) ||
 	    (more ? !move_part_valid(coh, msg) : !move_end_valid(coh, msg)))
 		return -EPROTO;
 	if (!c->incoming) {

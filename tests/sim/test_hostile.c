@@ -28,9 +28,31 @@ static void test_random_messages(void **state)
 	assert_true(count.accepted < count.messages);
 }
 
+/* Inputs of the fuzzer that failed once. */
+static const struct {
+	const char *what;
+	uint8_t size, data[32];
+} kept[] = {
+	{ "parts of a home, from a liar, for a chunk that its registrar then gives to itself",
+	  19,
+	  { 0x05, 0x10, 0x00, 0x75, 0xb7, 0xb7, 0x0e, 0x41, 0xb7, 0x0e, 0xcc, 0x8c, 0x00, 0x7b,
+	    0xb7, 0x00, 0x3a, 0xff, 0xff } },
+};
+
+static void test_kept_inputs(void **state)
+{
+	struct hostile_count count = { 0 };
+
+	for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
+		print_message("%s\n", kept[i].what);
+		hostile_run(kept[i].data, kept[i].size, &count);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_kept_inputs),
 		cmocka_unit_test(test_random_messages),
 	};
 
