@@ -152,7 +152,10 @@ struct engine_ops {
 	void (*vcpu_destroy)(struct engine_vcpu *vcpu);
 	/* Before the first run, by the thread that will run it: kicks go to that thread. */
 	int (*vcpu_bind)(struct engine_vcpu *vcpu);
-	/* -EINVAL: the state asks for what the pod's CPUID does not offer, or is no x86 state. */
+	/*
+	 * -EINVAL: the state asks for what the pod's CPUID does not offer, or is no x86 state.
+	 * -ENOTSUP: another engine may have it, this one cannot.
+	 */
 	int (*vcpu_load)(struct engine_vcpu *vcpu, const struct vcpu_state *state);
 	/*
 	 * First finishes the instruction of the last exit with its answer. state->lapic and

@@ -97,6 +97,7 @@ static void put_features(const struct node *node, struct control_features *featu
 	features->tsc_khz = node_clock_pod_khz(node->clock);
 	features->tsc_deadline = node->features.tsc_deadline;
 	features->tsc_scaling = node->features.tsc_scaling;
+	features->tsc_margin_ppm = node->features.tsc_margin_ppm;
 	features->walks_write = node->features.walks_write;
 	features->offer = node->features.offer;
 	features->capacity_pages = node->config->node[node->self].memory / PAGE_BYTES;
@@ -109,13 +110,6 @@ static int check_peer(struct node *node, uint16_t peer, const struct control_fea
 		      size_t why_size)
 {
 	const char *name = node->config->node[peer].name;
-	if (strcmp(f->engine, node->options->engine->name) != 0) {
-		snprintf(why, why_size,
-			 "node %u (%s) runs engine '%s', this one '%s': give all nodes the same "
-			 "--engine; soft runs everywhere",
-			 peer, name, f->engine, node->options->engine->name);
-		return -EINVAL;
-	}
 	const struct node_config *promised = &node->config->node[peer];
 	if (f->vcpu_count != promised->vcpu_count ||
 	    f->capacity_pages != promised->memory / PAGE_BYTES) {
@@ -144,7 +138,7 @@ static int check_peer(struct node *node, uint16_t peer, const struct control_fea
 /*
  * The rate of the guest's TSC, in the pod clock's kHz: one that every host can follow. One node, or
  * an engine that can scale by anything: the first node's own. Else it is faster than every host's,
- * by what the engine needs to scale at all, or, where somebody cannot, by a little, so that all
+ * by what some engine needs to scale at all, or, where somebody cannot, by a little, so that all
  * have to step forward only.
  */
 static uint32_t guest_khz(const struct node *node)
@@ -155,6 +149,7 @@ static uint32_t guest_khz(const struct node *node)
 		const struct control_features *f = node->peer_features[n];
 		scaling &= f->tsc_scaling;
 		khz = f->tsc_khz > khz ? f->tsc_khz : khz;
+		margin = f->tsc_margin_ppm > margin ? f->tsc_margin_ppm : margin;
 	}
 	if (node->config->node_count == 1 || (scaling && margin == 0))
 		return node->features.tsc_khz;

@@ -24,6 +24,8 @@
 #define RFLAGS_VM	  (1ull << 17)
 #define RFLAGS_VALID	  0x3f7fd7ull
 #define DR6_RESET	  0xffff0ff0ull
+#define DR6_TRAPS	  0x400fu /* single step, breakpoints */
+#define SHADOW_MOV_SS	  2u
 #define DR7_RESET	  0x400ull
 #define PAT_RESET	  0x0007040600070406ull
 #define MTRR_WRITE_BACK	  0x806ull
@@ -144,8 +146,9 @@ static void set_real_mode(struct vcpu_state *state)
 	state->exception_has_error_code = state->exception_has_payload = 0;
 	state->exception_error_code = 0;
 	state->exception_payload = 0;
-	state->interrupt_injected = state->interrupt_vector = state->interrupt_soft = 0;
+	state->interrupt_injected = state->interrupt_vector = 0;
 	state->interrupt_shadow = 0;
+	state->debug_held = 0;
 	state->nmi_injected = state->nmi_masked = state->nmi_pending = 0;
 	state->run_state = state->lapic.bsp ? VCPU_RUNNABLE : VCPU_WAIT_FOR_SIPI;
 }
@@ -288,7 +291,6 @@ static const char *check_events(const struct vcpu_state *state)
 		state->exception_has_error_code,
 		state->exception_has_payload,
 		state->interrupt_injected,
-		state->interrupt_soft,
 		state->nmi_injected,
 		state->nmi_masked,
 		state->pdptr_valid,
@@ -306,6 +308,9 @@ static const char *check_events(const struct vcpu_state *state)
 		return "exception vector above 31";
 	if (state->interrupt_shadow > 3 || state->nmi_pending > 2)
 		return "interrupt shadow or pending NMIs out of range";
+	if (state->debug_held &&
+	    (!(state->interrupt_shadow & SHADOW_MOV_SS) || (state->debug_held & ~DR6_TRAPS)))
+		return "a debug exception held back by nothing";
 	if (state->run_state > VCPU_HALTED)
 		return "unknown run state";
 	if (state->lapic.x2apic && !state->lapic.enabled)

@@ -125,18 +125,31 @@ struct vcpu_state {
 	struct vcpu_table_state gdt, idt;
 	uint64_t msr[VCPU_MSR_COUNT];
 
-	/* Events in delivery (KVM API 4.31; SDM vol. 3, 24.8.3). */
+	/*
+	 * Events in delivery (KVM API 4.31; SDM vol. 3, 24.8.3). INT n, INT3 and INTO are not among
+	 * them: while they are delivered rip is still theirs, so they are begun anew.
+	 */
 	uint8_t exception_pending, exception_injected, exception_vector, exception_has_error_code;
 	uint32_t exception_error_code;
 	uint64_t exception_payload;
 	uint8_t exception_has_payload;
-	uint8_t interrupt_injected, interrupt_vector, interrupt_soft;
+	uint8_t interrupt_injected, interrupt_vector;
 	uint8_t interrupt_shadow; /* bit 0: by STI, bit 1: by MOV SS */
 	uint8_t nmi_injected, nmi_masked;
 	uint8_t nmi_pending; /* NMIs that wait inside the engine, 0..2 */
 	uint8_t pdptr_valid;
 	uint8_t run_state; /* enum vcpu_run_state */
 	uint8_t reserved;
+	/*
+	 * Bits of DR6 that a load of SS has led to, which holds them back until the instruction
+	 * behind it is through: only with its shadow (SDM vol. 3, 6.8.3).
+	 */
+	uint16_t debug_held;
+	/*
+	 * CS of x87's last instruction, which its 64-bit format in `xsave` has no place for. Hosts'
+	 * kernels keep that format, so kvm's guests lose it at any time, and those of soft there.
+	 */
+	uint16_t x87_cs;
 
 	struct lapic_state lapic;
 	_Alignas(64) uint8_t xsave[VCPU_XSAVE_BYTES];

@@ -85,7 +85,8 @@ struct wire_features {
 	uint32_t tsc_khz;
 	uint16_t vcpu_count;
 	uint16_t leaf_count;
-	uint8_t tsc_deadline, tsc_scaling, walks_write, zero[5];
+	uint8_t tsc_deadline, tsc_scaling, walks_write, zero[1];
+	uint32_t tsc_margin_ppm;
 	/* struct wire_leaf leaf[leaf_count] */
 };
 static_assert(sizeof(struct wire_features) == 40);
@@ -277,7 +278,7 @@ static bool features_valid(const struct control_features *m)
 	return wire_text_valid(m->engine, sizeof(m->engine)) && m->engine[0] != '\0' &&
 	       m->tsc_khz > 0 && m->vcpu_count <= VCPUS_MAX && m->tsc_deadline <= 1 &&
 	       m->tsc_scaling <= 1 && m->walks_write <= 1 && m->capacity_pages <= GPN_LIMIT &&
-	       leaves_valid(&m->offer);
+	       m->tsc_margin_ppm <= CONTROL_TSC_MARGIN_MAX && leaves_valid(&m->offer);
 }
 
 static bool start_valid(const struct control_start *m)
@@ -445,6 +446,7 @@ static int encode_features(const struct control_features *m, uint8_t *out)
 		.tsc_deadline = m->tsc_deadline,
 		.tsc_scaling = m->tsc_scaling,
 		.walks_write = m->walks_write,
+		.tsc_margin_ppm = htole32(m->tsc_margin_ppm),
 	};
 
 	if (!features_valid(m))
@@ -883,6 +885,7 @@ static int decode_features(const uint8_t *in, size_t size, struct control_featur
 	m->tsc_deadline = w.tsc_deadline;
 	m->tsc_scaling = w.tsc_scaling;
 	m->walks_write = w.walks_write;
+	m->tsc_margin_ppm = le32toh(w.tsc_margin_ppm);
 	return features_valid(m) ? 0 : -EPROTO;
 }
 

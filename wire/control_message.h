@@ -169,6 +169,8 @@ struct control_io_reply {
 	uint8_t data[CONTROL_IO_BYTES_MAX];
 };
 
+#define CONTROL_TSC_MARGIN_MAX 10000u /* ppm */
+
 /* What a node's probe found (struct engine_features), and what it promises. */
 struct control_features {
 	char engine[CONTROL_ENGINE_MAX];		/* engine_ops.name */
@@ -176,6 +178,7 @@ struct control_features {
 	uint32_t tsc_khz;				/* of the host */
 	uint16_t vcpu_count;				/* that the node is ready to run */
 	uint8_t tsc_deadline, tsc_scaling, walks_write; /* 0 or 1 */
+	uint32_t tsc_margin_ppm;
 	struct cpuid_set offer; /* sorted by function and index, without doubles; at least one */
 };
 

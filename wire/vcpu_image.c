@@ -77,7 +77,7 @@ static const struct field fields[] = {
 	ONE(exception_has_payload),
 	ONE(interrupt_injected),
 	ONE(interrupt_vector),
-	ONE(interrupt_soft),
+	ONE(debug_held),
 	ONE(interrupt_shadow),
 	ONE(nmi_injected),
 	ONE(nmi_masked),
@@ -113,6 +113,7 @@ static const struct field fields[] = {
 	ONE(lapic.enabled),
 	ONE(lapic.x2apic),
 	ONE(lapic.bsp),
+	ONE(x87_cs),
 };
 #define FIELD_COUNT	(sizeof(fields) / sizeof(fields[0]))
 #define SCALARS_MAX	256u

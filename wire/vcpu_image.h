@@ -28,7 +28,7 @@
 
 #include "vcpu/vcpu_state.h"
 
-#define VCPU_IMAGE_VERSION   2u
+#define VCPU_IMAGE_VERSION   3u
 #define VCPU_IMAGE_BYTES_MAX 4096u
 
 /*

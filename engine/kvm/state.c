@@ -361,7 +361,6 @@ static int load_events(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 		.exception_payload = state->exception_payload,
 		.interrupt = { .injected = state->interrupt_injected,
 			       .nr = state->interrupt_vector,
-			       .soft = state->interrupt_soft,
 			       .shadow = swap_shadow(state->interrupt_shadow) },
 		.nmi = { .injected = state->nmi_injected,
 			 .pending = state->nmi_pending,
@@ -388,7 +387,6 @@ static int save_events(struct engine_vcpu *vcpu, struct vcpu_state *state)
 	state->exception_payload = events.exception_payload;
 	state->interrupt_injected = events.interrupt.injected;
 	state->interrupt_vector = events.interrupt.nr;
-	state->interrupt_soft = events.interrupt.soft;
 	state->interrupt_shadow = swap_shadow(events.interrupt.shadow);
 	state->nmi_injected = events.nmi.injected;
 	state->nmi_pending = events.nmi.pending > 2 ? 2 : events.nmi.pending;
@@ -444,6 +442,9 @@ int kvm_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 	memcpy(&used, state->xsave + XSAVE_HEADER, sizeof(used));
 	if (err || ((state->xcr0 | used) & ~offered))
 		return -EINVAL;
+	/* It is held by the CPU, behind a load of SS, and KVM has no way to put it there. */
+	if (state->debug_held)
+		return -ENOTSUP;
 	vcpu->exit = NULL;
 	vcpu->has_stashed = false;
 	for (size_t i = 0; i < sizeof(load_steps) / sizeof(load_steps[0]); i++) {
@@ -459,6 +460,7 @@ int kvm_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 {
 	int err = kvm_vcpu_finish_exit(vcpu);
 
+	state->debug_held = state->x87_cs = 0;
 	for (size_t i = 0; !err && i < sizeof(save_steps) / sizeof(save_steps[0]); i++)
 		err = save_steps[i](vcpu, state);
 	return err;

@@ -150,12 +150,122 @@ static int test_state_round_trip(struct rig *rig)
 	state.nmi_masked = 1;
 	CHECK(load_and_save(rig, &state) == 0, "masked NMI");
 	CHECK(rig_ops->vcpu_can_interrupt(rig->vcpu[2]), "interrupts are another matter");
-	state.nmi_masked = 0;
+	state.nmi_pending = 1;
+	CHECK(load_and_save(rig, &state) == 0, "an NMI that waits");
+	state.nmi_masked = state.nmi_pending = 0;
+	state.exception_pending = state.exception_has_payload = 1;
+	state.exception_vector = 1;
+	state.exception_payload = 0x4000;
+	CHECK(load_and_save(rig, &state) == 0, "pending trap");
+	CHECK(!rig_ops->vcpu_can_interrupt(rig->vcpu[2]), "the trap goes first");
+	state.exception_pending = state.exception_has_payload = 0;
+	state.exception_payload = 0;
 	state.exception_injected = 1;
 	state.exception_vector = 14;
 	state.exception_has_error_code = 1;
 	state.exception_error_code = 2;
 	CHECK(load_and_save(rig, &state) == 0, "injected exception");
+	return 0;
+}
+
+/* x87's pointers: hosts' kernels have no place for CS, and on CPUs of AMD's forget all of it. */
+static int test_x87_round_trip(struct rig *rig)
+{
+	static const uint8_t x87[32] = {
+		0x7f, 0x02, 0x00, 0x38, 0x80, 0, 0xd9, 0x05, /* FCW .. FOP */
+		1,    2,    3,	  4,	0,    0, 0,    0,    /* rip */
+		5,    6,    7,	  8,	9,    0, 0,    0,    /* operand */
+		0x80, 0x1f
+	};
+	struct vcpu_state state;
+
+	if (rig_ops == &engine_kvm)
+		return 0;
+	CHECK(rig_ops->vcpu_create(rig->engine, 2, &rig->vcpu[2]) == 0, "create");
+	CHECK(rig_ops->vcpu_bind(rig->vcpu[2]) == 0, "bind");
+	fill_state(rig, &state);
+	memcpy(state.xsave, x87, sizeof(x87));
+	memset(state.xsave + 32, 0x3f, 10);
+	state.xsave[512] |= 1;
+	state.x87_cs = 0x1b;
+	CHECK(load_and_save(rig, &state) == 0, "64-bit code");
+	state.segment[SEG_CS].attributes = 0xc09b;
+	CHECK(load_and_save(rig, &state) == 0, "compatibility mode");
+	state.efer = 0;
+	CHECK(load_and_save(rig, &state) == 0, "protected mode");
+	return 0;
+}
+
+#define HELD_HANDLER 0x100
+#define DR6_B0	     0xffff0ff1u
+
+/*
+ * A trap that a load of SS has led to comes behind the instruction that follows. KVM has no place
+ * for one that it is given, and says so: then the vCPU stays where it is.
+ */
+static int test_debug_held(struct rig *rig)
+{
+	static const uint8_t code[] = { 0x90, 0xf4 }; /* nop; hlt */
+	/* mov %db6, %rax; out %eax, $PORT_OUT; pop %rax; out %eax, $PORT_OUT; hlt */
+	static const uint8_t handler[] = { 0x0f, 0x21, 0xf0, 0xe7, 0x10, 0x58, 0xe7, 0x10, 0xf4 };
+	struct vcpu_state state;
+
+	CHECK(rig_ops->vcpu_create(rig->engine, 0, &rig->vcpu[0]) == 0, "create");
+	CHECK(rig_ops->vcpu_bind(rig->vcpu[0]) == 0, "bind");
+	rig_state(rig, 0, RIG_LONG, &state);
+	state.interrupt_shadow = 2;
+	state.debug_held = 1;
+	if (rig_ops == &engine_kvm) {
+		CHECK(rig_ops->vcpu_load(rig->vcpu[0], &state) == -ENOTSUP, "loaded");
+		return 0;
+	}
+	memcpy(rig->memory + RIG_LOAD, code, sizeof(code));
+	memcpy(rig->memory + RIG_LOAD + HELD_HANDLER, handler, sizeof(handler));
+	rig_set_handler(rig, 1, RIG_LOAD + HELD_HANDLER);
+	CHECK(rig_ops->vcpu_load(rig->vcpu[0], &state) == 0, "load");
+	CHECK(rig_ops->vcpu_save(rig->vcpu[0], &state) == 0 && state.debug_held == 1, "save");
+	CHECK(rig_ops->vcpu_load(rig->vcpu[0], &state) == 0, "load again");
+	CHECK(rig_expect(rig, 0, EXIT_HLT) == 0, "hlt");
+	SAID(rig, DR6_B0, RIG_LOAD + 1);
+	return 0;
+}
+
+/* Of each register that a move carries, a value that it can have. */
+static int test_msr_round_trip(struct rig *rig)
+{
+	static const struct {
+		enum vcpu_msr msr;
+		uint32_t count;
+		uint64_t value;
+	} values[] = {
+		{ MSR_STAR, 1, 0x0023001000001234 },
+		{ MSR_LSTAR, 1, 0xffffffff82000080 },
+		{ MSR_CSTAR, 1, 0xffffffff82000100 },
+		{ MSR_SFMASK, 1, 0x47700 },
+		{ MSR_KERNEL_GS_BASE, 1, 0x7ffff7d8a740 },
+		{ MSR_SYSENTER_CS, 1, 0x18 },
+		{ MSR_SYSENTER_ESP, 1, 0x76543210 },
+		{ MSR_SYSENTER_EIP, 1, 0x65432100 },
+		{ MSR_PAT, 1, 0x0407050600070106 },
+		{ MSR_TSC_AUX, 1, 0x4321 },
+		{ MSR_MISC_ENABLE, 1, 0x1800 },
+		{ MSR_MTRR_DEF_TYPE, 1, 0xc06 },
+		{ MSR_TSC_ADJUST, 1, 0x10000000000 },
+		{ MSR_MTRR_FIXED, 11, 0x0606060604040404 },
+		{ MSR_MTRR_VARIABLE, 16, 0xfff000000 }, /* base or mask */
+	};
+	struct vcpu_state state;
+
+	CHECK(rig_ops->vcpu_create(rig->engine, 2, &rig->vcpu[2]) == 0, "create");
+	CHECK(rig_ops->vcpu_bind(rig->vcpu[2]) == 0, "bind");
+	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++)
+		for (uint32_t n = 0; n < values[i].count; n++) {
+			uint32_t msr = (uint32_t)values[i].msr + n;
+
+			rig_state(rig, 2, RIG_LONG, &state);
+			state.msr[msr] = values[i].value;
+			CHECK(load_and_save(rig, &state) == 0, "MSR %x", vcpu_msr_index[msr]);
+		}
 	return 0;
 }
 
@@ -413,6 +523,9 @@ static int test_move_with_interrupt(struct rig *rig)
 
 const struct test_case cases_state[] = {
 	{ "state-round-trip", test_state_round_trip, NULL },
+	{ "msr-round-trip", test_msr_round_trip, NULL },
+	{ "x87-round-trip", test_x87_round_trip, NULL },
+	{ "debug-held", test_debug_held, NULL },
 	{ "load-refuses", test_load_refuses, NULL },
 	{ "foreign-mxcsr", test_foreign_mxcsr, NULL },
 	{ "move-pae", test_move_pae, "it does not know PAE" },

@@ -28,6 +28,7 @@ SYSTEM_CASE(v86)
 SYSTEM_CASE(tasks)
 SYSTEM_CASE(loops)
 SYSTEM_CASE(stress)
+SYSTEM_CASE(state)
 
 #define FEW "its emulator knows only part of 64-bit mode"
 
@@ -46,6 +47,7 @@ const struct test_case cases_system[] = {
 	{ "system-tasks", test_tasks, FEW },
 	{ "system-loops", test_loops, FEW },
 	{ "system-stress", test_stress, FEW },
+	{ "system-state", test_state, FEW },
 	{ "shaken-exceptions", shaken_exceptions, FEW },
 	{ "shaken-privilege", shaken_privilege, FEW },
 	{ "shaken-compat", shaken_compat, FEW },
@@ -60,5 +62,6 @@ const struct test_case cases_system[] = {
 	{ "shaken-tasks", shaken_tasks, FEW },
 	{ "shaken-loops", shaken_loops, FEW },
 	{ "shaken-stress", shaken_stress, FEW },
+	{ "shaken-state", shaken_state, FEW },
 	{ 0 },
 };

@@ -5,10 +5,11 @@
  * --marked those too that the host is known to fail;
  * --vendor lets the guest's CPUID name another vendor, whose behaviour soft then has;
  * --host says whose emulated CPU kvm has below it, so that its known faults are left out;
+ * --with moves the shaken guests between two engines at every exit: two of a kind, or one of each;
  * --rounds makes those of the two-vCPU tests longer that can be (cases_smp.c).
  *
- *   engine-test [--engine kvm|soft] [--require-all] [--without NAME] [--host qemu|bochs]
- *               [--case CASE] [--marked] [--rounds N]
+ *   engine-test [--engine kvm|soft] [--with kvm|soft] [--require-all] [--without NAME]
+ *               [--host qemu|bochs] [--case CASE] [--marked] [--rounds N]
  *               [--vendor amd|intel] [NAME...]
  *
  * Prints a line for each test and ends with "N passed, N failed, N skipped". A test that the KVM at
@@ -134,6 +135,8 @@ static struct options parse_options(int argc, char **argv)
 			rig_marked = true;
 		} else if (!strcmp(argv[i], "--without") && i + 1 < argc) {
 			options.without = argv[++i];
+		} else if (!strcmp(argv[i], "--with") && i + 1 < argc) {
+			rig_with = find_engine(argv[++i]);
 		} else if (!strcmp(argv[i], "--host") && i + 1 < argc) {
 			rig_host = find_host(argv[++i]);
 		} else if (!strcmp(argv[i], "--rounds") && i + 1 < argc) {
@@ -145,7 +148,7 @@ static struct options parse_options(int argc, char **argv)
 		} else if (!strcmp(argv[i], "--engine") && i + 1 < argc) {
 			options.engine = find_engine(argv[++i]);
 		} else {
-			printf("usage: engine-test [--engine kvm|soft] [--require-all] "
+			printf("usage: engine-test [--engine kvm|soft] [--with kvm|soft] [--require-all] "
 			       "[--without NAME] [--host qemu|bochs] [--case CASE] [--marked] "
 			       "[--rounds N] [--vendor amd|intel] [NAME...]\n");
 			exit(2);
@@ -168,6 +171,15 @@ static void set_vendor(struct cpuid_set *offer, const char *vendor)
 		memcpy(&offer->leaf[i].edx, name + 4, 4);
 		memcpy(&offer->leaf[i].ecx, name + 8, 4);
 	}
+}
+
+/* What both engines can do, as node 0 of a pod finds it. */
+static int offer_common(char *why, size_t why_size)
+{
+	static struct engine_features other;
+	int err = rig_with->probe(&other, why, why_size);
+
+	return err ? err : cpuid_common(&rig_features.offer, &other.offer, why, why_size);
 }
 
 static bool wanted(const struct options *options, const char *name)
@@ -211,6 +223,10 @@ int main(int argc, char **argv)
 	rig_ops = options.engine;
 	alarm(TEST_SECONDS);
 	if (rig_ops->probe(&rig_features, why, sizeof(why))) {
+		printf("FAILED  probe: %s\n0 passed, 1 failed, 0 skipped\n", why);
+		return 1;
+	}
+	if (rig_with && offer_common(why, sizeof(why))) {
 		printf("FAILED  probe: %s\n0 passed, 1 failed, 0 skipped\n", why);
 		return 1;
 	}

@@ -15,6 +15,7 @@
 struct engine_features rig_features;
 bool rig_emulated;
 const struct engine_ops *rig_ops;
+const struct engine_ops *rig_with;
 const char *rig_only;
 bool rig_marked;
 uint64_t rig_rounds;
@@ -109,13 +110,21 @@ const char *rig_kind_name(enum engine_exit_kind kind)
 	return (size_t)kind < sizeof(names) / sizeof(names[0]) ? names[kind] : "?";
 }
 
-int rig_open(struct rig *rig, uint8_t *memory)
+int rig_create(struct rig *rig, const struct engine_ops *ops, struct engine **ret_engine)
 {
-	struct engine_config config = { .vcpu_max = RIG_VCPUS, .cpuid = &rig->cpuid };
+	struct engine_config config = { .vcpu_max = RIG_VCPUS,
+					.tsc_khz = rig_features.tsc_khz,
+					.cpuid = &rig->cpuid };
 	char why[256] = "";
 
+	CHECK(ops->create(&config, ret_engine, why, sizeof(why)) == 0, "%s", why);
+	CHECK(ops->add_memory(*ret_engine, 0, rig->memory, RIG_MEMORY_BYTES) == 0, "memory");
+	return 0;
+}
+
+int rig_open(struct rig *rig, uint8_t *memory)
+{
 	memset(rig, 0, sizeof(*rig));
-	config.tsc_khz = rig_features.tsc_khz;
 	rig->memory = memory;
 	rig->memory_shared = memory != NULL;
 	if (!memory)
@@ -123,9 +132,7 @@ int rig_open(struct rig *rig, uint8_t *memory)
 				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(rig->memory != MAP_FAILED, "mmap");
 	CHECK(cpuid_finish(&rig_features.offer, RIG_VCPUS, &rig->cpuid) == 0, "cpuid");
-	CHECK(rig_ops->create(&config, &rig->engine, why, sizeof(why)) == 0, "%s", why);
-	CHECK(rig_ops->add_memory(rig->engine, 0, rig->memory, RIG_MEMORY_BYTES) == 0, "memory");
-	return 0;
+	return rig_create(rig, rig_ops, &rig->engine);
 }
 
 void rig_close(struct rig *rig)

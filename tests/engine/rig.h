@@ -35,7 +35,8 @@ struct rig {
 	struct engine_vcpu *vcpu[RIG_VCPUS];
 	struct engine_exit exit[RIG_VCPUS];
 	uint8_t *memory;
-	bool memory_shared; /* another rig's */
+	bool memory_shared;  /* another rig's */
+	struct engine *with; /* of rig_with, while a guest is shaken: not where the vCPU is now */
 	struct cpuid_set cpuid;
 	uint32_t out[RIG_OUT_MAX];
 	uint32_t out_count;
@@ -51,7 +52,9 @@ struct guest {
 		(struct guest){ guest_##name, guest_##name##_end };                                \
 	})
 
-extern const struct engine_ops *rig_ops; /* the engine under test */
+extern const struct engine_ops *rig_ops; /* the engine under test: the one that has the vCPU now */
+/* Shaken guests go to and fro between rig_ops and a second engine of this kind; or NULL. */
+extern const struct engine_ops *rig_with;
 enum rig_host { RIG_HOST_REAL, RIG_HOST_QEMU, RIG_HOST_BOCHS };
 extern enum rig_host rig_host; /* the CPU below kvm, where its known faults must be left out */
 extern uint64_t rig_rounds;    /* of tests that go on as long as one likes; 0: their default */
@@ -86,6 +89,8 @@ void rig_close(struct rig *rig);
 
 /* Creates vCPU `number`, binds it to this thread, loads guest and state. */
 int rig_start(struct rig *rig, uint32_t number, struct guest guest, enum rig_mode mode);
+/* An engine of these ops with the rig's memory and CPUID. */
+int rig_create(struct rig *rig, const struct engine_ops *ops, struct engine **ret_engine);
 /* The state rig_start() loads, to be changed before loading. */
 void rig_state(struct rig *rig, uint32_t number, enum rig_mode mode, struct vcpu_state *ret_state);
 void rig_set_handler(struct rig *rig, uint8_t vector, uint32_t address);

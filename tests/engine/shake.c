@@ -41,17 +41,51 @@ static void set_vcpu(struct shake *shake, struct engine_vcpu *vcpu)
 	pthread_mutex_unlock(&shake->lock);
 }
 
+/* The guest's TSC is the host's, and what the guest has added. */
+static int set_tsc(struct rig *rig)
+{
+	static const struct tsc_line line = { .ratio = TSC_RATIO_ONE };
+
+	return rig_ops->vcpu_set_tsc(rig->vcpu[0], &line);
+}
+
 int shake_begin(struct shake *shake, struct rig *rig)
 {
 	*shake = (struct shake){ .vcpu = rig->vcpu[0], .lock = PTHREAD_MUTEX_INITIALIZER };
+	if (rig_with && rig_create(rig, rig_with, &rig->with))
+		return -1;
+	CHECK(set_tsc(rig) == 0, "TSC");
 	CHECK(pthread_create(&shake->thread, NULL, kicker, shake) == 0, "thread");
 	return 0;
 }
 
-void shake_end(struct shake *shake)
+/* No vCPU is there, and nobody kicks. */
+static void change_engines(struct rig *rig)
+{
+	const struct engine_ops *ops = rig_ops;
+	struct engine *engine = rig->engine;
+
+	if (ops->page_lost)
+		ops->page_lost(engine, 0, RIG_MEMORY_BYTES);
+	rig->engine = rig->with;
+	rig_ops = rig_with;
+	rig->with = engine;
+	rig_with = ops;
+}
+
+void shake_end(struct shake *shake, struct rig *rig)
 {
 	atomic_store(&shake->stop, 1);
 	pthread_join(shake->thread, NULL);
+	if (!rig->with)
+		return;
+	if (shake->moves % 2) {
+		rig_ops->vcpu_destroy(rig->vcpu[0]);
+		rig->vcpu[0] = NULL;
+		change_engines(rig);
+	}
+	rig_with->destroy(rig->with);
+	rig->with = NULL;
 }
 
 int shake_move(struct shake *shake, struct rig *rig)
@@ -72,10 +106,14 @@ int shake_move(struct shake *shake, struct rig *rig)
 	rig_watch(NULL, 0);
 	rig_ops->vcpu_destroy(rig->vcpu[0]);
 	rig->vcpu[0] = NULL;
+	if (rig->with)
+		change_engines(rig);
 	CHECK(rig_ops->vcpu_create(rig->engine, 0, &rig->vcpu[0]) == 0, "create");
 	CHECK(rig_ops->vcpu_bind(rig->vcpu[0]) == 0, "bind");
 	err = rig_ops->vcpu_load(rig->vcpu[0], &arrived);
-	CHECK(err == 0, "load: %d", err);
+	CHECK(err == 0, "%s loads what %s has saved: %d", rig_ops->name,
+	      (rig_with ? rig_with : rig_ops)->name, err);
+	CHECK(set_tsc(rig) == 0, "TSC");
 	set_vcpu(shake, rig->vcpu[0]);
 	shake->moves++;
 	return 0;

@@ -2,6 +2,9 @@
 /*
  * A vCPU that is kicked again and again at random, and then moved into a new one by way of its
  * image: whatever it was doing must go on as if nothing had been. One at a time.
+ *
+ * With rig_with it goes to another engine, and back with the next move. To each of the two the
+ * other is a node that may write all of the memory while the vCPU is there.
  */
 #ifndef TESTS_ENGINE_SHAKE_H
 #define TESTS_ENGINE_SHAKE_H
@@ -22,7 +25,8 @@ struct shake {
 
 /* Begins to kick rig->vcpu[0]. */
 int shake_begin(struct shake *shake, struct rig *rig);
-void shake_end(struct shake *shake);
+/* The vCPU is then destroyed if it is not on the rig's own engine. */
+void shake_end(struct shake *shake, struct rig *rig);
 /* After an exit that is answered: moves it, unless its instruction has yet another question. */
 int shake_move(struct shake *shake, struct rig *rig);
 

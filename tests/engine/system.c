@@ -306,8 +306,7 @@ static int after_exit(struct rig *rig, struct outside *outside)
 
 static bool can_move(const struct engine_exit *exit)
 {
-	return exit->kind == EXIT_KICKED || exit->kind == EXIT_IO || exit->kind == EXIT_MMIO ||
-	       exit->kind == EXIT_MSR_READ || exit->kind == EXIT_MSR_WRITE;
+	return exit->kind != EXIT_SHUTDOWN && exit->kind != EXIT_FAILED;
 }
 
 /* shake: NULL, or it is moved at every exit. */
@@ -341,7 +340,7 @@ static int run_shaken(struct rig *rig, uint32_t *moves)
 	if (err)
 		return err;
 	err = run(rig, &shake);
-	shake_end(&shake);
+	shake_end(&shake, rig);
 	*moves += shake.moves;
 	return err;
 }

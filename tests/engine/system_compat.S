@@ -5,22 +5,6 @@
  */
 #include "tests/engine/system_guest.inc"
 
-/* To ring 3 in 32-bit code. */
-	.macro	TO_COMPAT flags=2
-	mov	$SEL_USER_DATA, %eax
-	mov	%eax, %ds
-	mov	%eax, %es
-	pushq	$SEL_USER_DATA
-	pushq	$SYS_STACK_USER + USER
-	pushq	$\flags
-	pushq	$SEL_USER_32
-	pushq	$ADDR(74f) + USER
-	iretq
-74:	.set	WORLD, USER
-	.code32
-	.endm
-
-/* The end, by the #UD handler: it goes on in ring 0. */
 	.macro	CHECK_USER_32
 	mov	%cs, %eax
 	REPORT32
@@ -28,18 +12,6 @@
 	mov	%ss, %eax
 	REPORT32
 	WANT	SEL_USER_DATA
-	.endm
-
-	.macro	DONE32
-	movl	$ADDR(77f) - USER, SYS_HOOK + USER
-	ud2
-	.set	WORLD, 0
-	.code64
-77:	DONE
-	.endm
-
-	.macro	EXPECT_DONE
-	EXPECT	6, cs=SEL_USER_32
 	.endm
 
 	.macro	FAULT32 vector, error, code:vararg

@@ -321,6 +321,29 @@ gate_target:
 	mov	%rax, %db7
 	DONE
 
+/* The instruction behind it may have to ask the outside, and goes on when it has an answer. */
+	CASE	movss_watched_asks, NOT_QEMU | NOT_BOCHS | NOT_KVM
+	movw	$SEL_DATA, SYS_DATA
+	mov	$SYS_DATA, %eax
+	mov	%rax, %db0
+	mov	$0x00070402, %eax
+	mov	%rax, %db7
+	mov	$0x20, %edx
+	mov	$0x1b, %ecx
+	mov	SYS_DATA, %ss
+	in	(%dx), %al
+1:	EXPECT	1, rip=1b, dr6=0xffff0ff1
+	mov	SYS_DATA, %ss
+	mov	SYS_MMIO, %eax
+1:	EXPECT	1, rip=1b, dr6=0xffff0ff1
+	mov	SYS_DATA, %ss
+	rdmsr
+1:	EXPECT	1, rip=1b, dr6=0xffff0ff1
+	nop
+	xor	%eax, %eax
+	mov	%rax, %db7
+	DONE
+
 /* The trap behind HLT ends it. KVM goes to sleep with the trap pending. */
 	CASE	hlt_step, NOT_KVM
 	SET_TF

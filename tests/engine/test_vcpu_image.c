@@ -95,6 +95,9 @@ static void random_state(struct vcpu_state *s)
 			s->msr[i] = random_value();
 	s->interrupt_injected = random64() & 1;
 	s->interrupt_vector = (uint8_t)random64();
+	s->interrupt_shadow = random64() & 3;
+	s->debug_held = s->interrupt_shadow & 2 ? random64() & 0x400f : 0;
+	s->x87_cs = (uint16_t)random64();
 	s->run_state = (uint8_t)(random64() % 3);
 	s->lapic.svr = (uint32_t)random_value();
 	s->lapic.timer_deadline_ns = random_value();
@@ -134,7 +137,7 @@ static bool is_padding(size_t at)
 	static const struct {
 		size_t from, to;
 	} gaps[] = {
-		{ AFTER(reserved), offsetof(struct vcpu_state, lapic) },
+		{ AFTER(x87_cs), offsetof(struct vcpu_state, lapic) },
 		{ AFTER(lapic.timer_divide), offsetof(struct vcpu_state, lapic.timer_start_ns) },
 		{ AFTER(lapic), XSAVE(0) },
 		{ XSAVE(28), XSAVE(32) }, /* MXCSR_MASK: the host's business */

@@ -106,6 +106,9 @@ static void test_check_refuses(void **unused)
 	REFUSED(state.run_state = 3);
 	REFUSED(state.nmi_pending = 3);
 	REFUSED(state.interrupt_shadow = 4);
+	REFUSED(state.debug_held = 1);
+	REFUSED((state.debug_held = 1, state.interrupt_shadow = 1));
+	REFUSED((state.debug_held = 0x10, state.interrupt_shadow = 2));
 	REFUSED(state.segment[SEG_TR].attributes |= 0x100);
 	REFUSED(state.lapic.enabled = 0);
 }

@@ -72,6 +72,7 @@ static void make_features(int variant)
 	in.features.tsc_khz = 2400000;
 	in.features.vcpu_count = (uint16_t)(variant * VCPUS_MAX);
 	in.features.tsc_scaling = 1;
+	in.features.tsc_margin_ppm = 350;
 	fill_leaves(&in.features.offer, variant ? CPUID_LEAVES_MAX : 1);
 }
 

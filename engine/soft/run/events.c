@@ -32,7 +32,6 @@ int soft_vcpu_interrupt(struct engine_vcpu *vcpu, uint8_t vector)
 		return -EBUSY;
 	vcpu->state.interrupt_injected = 1;
 	vcpu->state.interrupt_vector = vector;
-	vcpu->state.interrupt_soft = 0;
 	return 0;
 }
 
@@ -112,8 +111,7 @@ int soft_deliver_events(struct engine_vcpu *vcpu)
 	if (state->nmi_injected)
 		return deliver_injected(vcpu, VECTOR_NMI, EVENT_INTERRUPT, &state->nmi_injected);
 	if (state->interrupt_injected)
-		return deliver_injected(vcpu, state->interrupt_vector,
-					state->interrupt_soft ? EVENT_SOFT : EVENT_INTERRUPT,
+		return deliver_injected(vcpu, state->interrupt_vector, EVENT_INTERRUPT,
 					&state->interrupt_injected);
 	return SOFT_OK;
 }

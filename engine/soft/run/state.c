@@ -4,8 +4,7 @@
  * flags, extended state) has its own place while the vCPU runs.
  *
  * The extended state that this engine offers (x87, SSE, AVX) lies in both layouts at the same
- * offsets. Outside long mode x87's instruction pointer has 32 bits, and its CS above them, as in
- * FXSAVE's image.
+ * offsets.
  */
 #include "engine/soft/vcpu.h"
 
@@ -43,10 +42,7 @@ static void load_extended(struct engine_vcpu *vcpu, const struct vcpu_state *sta
 	memcpy(&vcpu->x87.rip, state->xsave + XSAVE_POINTERS + 2, 8);
 	memcpy(&vcpu->x87.data, state->xsave + XSAVE_POINTERS + 10, 8);
 	memset(vcpu->xsave + XSAVE_POINTERS, 0, 18);
-	if (state->efer & EFER_LMA)
-		return;
-	vcpu->x87.cs = (uint16_t)(vcpu->x87.rip >> 32);
-	vcpu->x87.rip = (uint32_t)vcpu->x87.rip;
+	vcpu->x87.cs = state->x87_cs;
 }
 
 static void save_extended(struct engine_vcpu *vcpu, struct vcpu_state *state)
@@ -59,12 +55,10 @@ static void save_extended(struct engine_vcpu *vcpu, struct vcpu_state *state)
 	memcpy(state->xsave, vcpu->xsave, XSAVE_HEADER);
 	memset(state->xsave + 28, 0, 4);
 	if (used & 1) {
-		uint64_t data = soft_x87_data(vcpu), rip = vcpu->x87.rip;
+		uint64_t data = soft_x87_data(vcpu);
 
-		if (!soft_long_mode(vcpu))
-			rip = (uint32_t)rip | (uint64_t)vcpu->x87.cs << 32;
 		memcpy(state->xsave + XSAVE_POINTERS, &vcpu->x87.opcode, 2);
-		memcpy(state->xsave + XSAVE_POINTERS + 2, &rip, 8);
+		memcpy(state->xsave + XSAVE_POINTERS + 2, &vcpu->x87.rip, 8);
 		memcpy(state->xsave + XSAVE_POINTERS + 10, &data, 8);
 	}
 	memset(state->xsave + 416, 0, 96);
@@ -73,6 +67,7 @@ static void save_extended(struct engine_vcpu *vcpu, struct vcpu_state *state)
 		       vcpu->xsave + vcpu_xsave_parts[2].offset, vcpu_xsave_parts[2].size);
 	memcpy(state->xsave + XSAVE_HEADER, &used, sizeof(used));
 	vcpu_state_trim_extended(state);
+	state->x87_cs = state->xsave[XSAVE_HEADER] & 1 ? vcpu->x87.cs : 0;
 }
 
 /* The bits of MXCSR that this CPU has: one that it has not ends the process when it is loaded. */
@@ -103,7 +98,8 @@ int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 	memcpy(vcpu->gpr, state->gpr, sizeof(vcpu->gpr));
 	vcpu->rip = state->rip;
 	vcpu->shadow = state->interrupt_shadow;
-	vcpu->debug_hits = vcpu->debug_held = 0;
+	vcpu->debug_hits = 0;
+	vcpu->debug_held = state->debug_held;
 	vcpu->io_answered = 0;
 	vcpu->debug_pending = vcpu->kick_after = vcpu->iret_done = vcpu->answered = false;
 	vcpu->open = OPEN_NONE;
@@ -142,6 +138,7 @@ int soft_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 	state->rip = vcpu->rip;
 	state->rflags = soft_rflags(vcpu);
 	state->interrupt_shadow = vcpu->shadow;
+	state->debug_held = (uint16_t)vcpu->debug_held;
 	/* Behind an exception that waits it would be lost; but rather it than that. */
 	if (vcpu->debug_pending && !state->exception_pending) {
 		state->exception_pending = 1;

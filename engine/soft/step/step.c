@@ -471,7 +471,10 @@ static int step_decoded(struct engine_vcpu *vcpu, struct soft_step *step)
 		/* It starts anew; so does a fault whose delivery is broken off by a kick. */
 		if (err == SOFT_AGAIN || err == SOFT_FAULT ||
 		    (err == SOFT_EXIT && vcpu->open == OPEN_MMIO))
-			vcpu->shadow = shadow, vcpu->debug_held = vcpu->undo.debug_held;
+			vcpu->shadow = shadow;
+		/* With its answer, too. */
+		if (err != SOFT_EXIT || vcpu->open != OPEN_NONE)
+			vcpu->debug_held = vcpu->undo.debug_held;
 		return err;
 	}
 	if (!step->jumped)
