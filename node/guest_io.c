@@ -20,6 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "node/cores.h"
 #include "node/deadline.h"
 #include "node/node_state.h"
 
@@ -63,7 +64,8 @@ int guest_io_create(struct node *node)
 static int started(void *ctx, uint32_t vcpu)
 {
 	struct node *node = ctx;
-	return pager_bind_actor(node->pager, node_actor(node, vcpu), gettid());
+	int r = cores_bind(node->config->node[node->self].cores, node->self);
+	return r < 0 ? r : pager_bind_actor(node->pager, node_actor(node, vcpu), gettid());
 }
 
 static void idle(void *ctx, uint32_t vcpu, bool sleeping)

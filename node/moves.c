@@ -503,6 +503,11 @@ char *moves_request(struct node *node, const char *words)
 			 NODE_VCPUS_MAX);
 		return node_answer(false, line);
 	}
+	if (!config->node[to].cores) {
+		snprintf(line, sizeof(line), "node %s has no core for a vCPU: cores = 0",
+			 config->node[to].name);
+		return node_answer(false, line);
+	}
 	if (!atomic_load(&node->run_ns))
 		return node_answer(false, "the guest does not run yet");
 	return answer_result(node, vcpu, to, moves_ask(node, vcpu, to));

@@ -454,6 +454,11 @@ static int check_nodes(struct parse *p)
 		if (node->vcpu_count == UINT32_MAX)
 			return refuse(p, "[node %s] has no vcpus; write for example vcpus = 4",
 				      node->name);
+		if (node->vcpu_count && !node->cores)
+			return refuse(p,
+				      "[node %s] cores = 0: vCPUs begin there, and need a core; "
+				      "or write vcpus = 0",
+				      node->name);
 		for (uint32_t j = 0; j < i; j++)
 			if (strcmp(c->node[j].address, node->address) == 0)
 				return refuse(

@@ -18,7 +18,7 @@
  *	address = 10.0.0.1:7700
  *	memory = 8G          ; promised: this node's pages of the guest never take more
  *	vcpus = 4            ; that begin there
- *	cores = 4            ; that it has for vCPUs; without it those that the host lets it use
+ *	cores = 4            ; that its vCPUs use; without it those that the host lets it use
  */
 #ifndef NODE_POD_CONFIG_H
 #define NODE_POD_CONFIG_H

@@ -11,13 +11,13 @@
 #include <errno.h>
 #include <jansson.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "node/cores.h"
 #include "node/node_state.h"
 #include "node/placer.h"
 
@@ -64,12 +64,8 @@ static const struct placer_ops ops = { now_ns, look, go, say_load };
 
 static uint16_t cores_of(const struct node *node)
 {
-	uint32_t cores = node->config->node[node->self].cores;
-	cpu_set_t set;
-	if (cores == CORES_OF_HOST)
-		cores = sched_getaffinity(0, sizeof(set), &set) == 0 ? (uint32_t)CPU_COUNT(&set)
-								     : 1;
-	return (uint16_t)cores;
+	uint32_t cores = node->config->node[node->self].cores, here = cores_of_host();
+	return (uint16_t)(cores < here ? cores : here);
 }
 
 int policy_create(struct node *node)

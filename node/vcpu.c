@@ -37,6 +37,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -848,8 +849,11 @@ static int install_timer_handler(void)
 static int prepare(struct vcpu *vcpu)
 {
 	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = TIMER_SIGNAL };
+	char name[16];
 	int error;
 
+	snprintf(name, sizeof(name), "vcpu %u", vcpu->config.number);
+	pthread_setname_np(pthread_self(), name);
 	atomic_store(&this_vcpu, vcpu);
 	error = install_timer_handler();
 	if (error)

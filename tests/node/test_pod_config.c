@@ -15,6 +15,8 @@
 #define TWO_NODES                                                                                  \
 	"[node a]\naddress=10.0.0.1:7700\nmemory=1G\nvcpus=2\n"                                    \
 	"[node b]\naddress=10.0.0.2:7700\nmemory=3G\nvcpus=1\n"
+/* Gives memory alone. */
+#define NODE_C "[node c]\naddress=10.0.0.3:7700\nmemory=1G\nvcpus=0\ncores=0\n"
 
 static void test_reads_a_pod(void **state)
 {
@@ -46,16 +48,17 @@ static void test_reads_policy_and_cores(void **state)
 {
 	struct pod_config *c, *other;
 	char why[256];
-	assert_int_equal(pod_config_parse("[pod]\npolicy=base\n" TWO_NODES "cores=0\n", "t", &c,
-					  why, sizeof(why)),
+	assert_int_equal(pod_config_parse("[pod]\npolicy=base\n" TWO_NODES "cores=3\n" NODE_C, "t",
+					  &c, why, sizeof(why)),
 			 0);
 	assert_int_equal(c->policy, PLACEMENT_BASE);
 	assert_int_equal(c->node[0].cores, CORES_OF_HOST);
-	assert_int_equal(c->node[1].cores, 0);
+	assert_int_equal(c->node[1].cores, 3);
+	assert_int_equal(c->node[2].cores, 0);
 	/* A node's cores are its own affair, the policy is the pod's. */
-	assert_int_equal(
-		pod_config_parse("[pod]\npolicy=base\n" TWO_NODES, "t", &other, why, sizeof(why)),
-		0);
+	assert_int_equal(pod_config_parse("[pod]\npolicy=base\n" TWO_NODES NODE_C, "t", &other, why,
+					  sizeof(why)),
+			 0);
 	assert_true(pod_config_digest(c) == pod_config_digest(other));
 	free(other);
 	assert_int_equal(pod_config_parse(TWO_NODES, "t", &other, why, sizeof(why)), 0);
@@ -108,6 +111,7 @@ static const struct {
 	  "policy = best: must be pages, vcpus, base, learned or pinned" },
 	{ TWO_NODES "cores=x\n", "[node b] cores = x: must be 0 to 4096" },
 	{ TWO_NODES "cores=4097\n", "cores" },
+	{ TWO_NODES "cores=0\n", "[node b] cores = 0: vCPUs begin there" },
 	{ "[pdo]\nname=x\n" TWO_NODES, "[pdo]" },
 	{ "[node a]\naddress=10.0.0.1\nmemory=1G\nvcpus=1\n", "HOST:PORT" },
 	{ "[node a]\naddress=10.0.0.1:0\nmemory=1G\nvcpus=1\n", "HOST:PORT" },
