@@ -28,9 +28,10 @@ struct options {
 static const struct {
 	uint32_t best, pages;
 } must[WORLD_LOADS] = {
-	[LOAD_SCAN] = { 95, 500 }, [LOAD_REGIONS] = { 95, 200 }, [LOAD_RANDOM] = { 90, 90 },
-	[LOAD_PAIR] = { 95, 300 }, [LOAD_CROSSED] = { 95, 300 }, [LOAD_INDEPENDENT] = { 97, 97 },
-	[LOAD_TABLE] = { 90, 90 }, [LOAD_PIPE] = { 95, 200 },	 [LOAD_TURNS] = { 100, 130 },
+	[LOAD_SCAN] = { 95, 500 },   [LOAD_REGIONS] = { 95, 200 }, [LOAD_RANDOM] = { 90, 90 },
+	[LOAD_PAIR] = { 95, 300 },   [LOAD_CROSSED] = { 95, 300 }, [LOAD_INDEPENDENT] = { 97, 97 },
+	[LOAD_APART] = { 97, 97 },   [LOAD_TABLE] = { 90, 90 },	   [LOAD_PIPE] = { 95, 200 },
+	[LOAD_TURNS] = { 100, 130 },
 };
 
 static const enum placement_policy shown[] = { PLACEMENT_PAGES, PLACEMENT_VCPUS, PLACEMENT_BASE,

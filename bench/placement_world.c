@@ -21,6 +21,9 @@
 #define TABLE_PAGES  1024u
 #define PAIR_PAGES   64u
 #define RING_PAGES   16u
+#define APART_PAGES  512u
+#define KERNEL_PAGES 8u
+#define KERNEL_EVERY 1100u /* touches of one's own pages, as bench/placement's pods show it */
 #define OWN_MAX	     16u
 #define NEVER	     UINT64_MAX
 #define SAMPLES	     65536u
@@ -32,6 +35,7 @@ const struct world_costs world_costs_default = {
 	.sharer_ns = 12000,
 	.ahead_ns = 1800,
 	.zero_ns = 39000,
+	.lag_ns = 30000,
 	.hold_ns = 40000,
 	.move_ns = 164000,
 	.ipi_ns = 60000,
@@ -42,7 +46,8 @@ const struct world_costs world_costs_default = {
 static const char *const load_name[WORLD_LOADS] = {
 	[LOAD_SCAN] = "scan",	[LOAD_REGIONS] = "regions", [LOAD_RANDOM] = "random",
 	[LOAD_PAIR] = "pair",	[LOAD_CROSSED] = "crossed", [LOAD_INDEPENDENT] = "independent",
-	[LOAD_TABLE] = "table", [LOAD_PIPE] = "pipe",	    [LOAD_TURNS] = "turns",
+	[LOAD_APART] = "apart", [LOAD_TABLE] = "table",	    [LOAD_PIPE] = "pipe",
+	[LOAD_TURNS] = "turns",
 };
 
 const char *world_load_name(enum world_load load)
@@ -352,6 +357,18 @@ static bool structure(struct vcpu *v, struct touch *touch)
 	return true;
 }
 
+/* What a program does that needs nobody, on a kernel that keeps books for all CPUs. */
+static bool apart(struct vcpu *v, struct touch *touch)
+{
+	touch->write = true;
+	if (++v->step % KERNEL_EVERY == 0)
+		touch->page = v->group->first_page + rng_below(&v->rng, KERNEL_PAGES);
+	else
+		touch->page = v->group->first_page + KERNEL_PAGES + v->role * APART_PAGES +
+			      v->next++ % APART_PAGES;
+	return true;
+}
+
 static bool table(struct vcpu *v, struct touch *touch)
 {
 	touch->page = v->group->first_page + rng_below(&v->rng, TABLE_PAGES);
@@ -427,6 +444,8 @@ static bool next_touch(struct world *w, struct vcpu *v, struct touch *touch)
 		return structure(v, touch);
 	case LOAD_INDEPENDENT:
 		return at_random(v, touch);
+	case LOAD_APART:
+		return apart(v, touch);
 	case LOAD_TABLE:
 		return table(v, touch);
 	case LOAD_PIPE:
@@ -509,6 +528,17 @@ static void lay_out(struct world *w)
 		for (uint32_t i = 0; i < n * w->config.core_count && i < WORLD_VCPUS_MAX; i++)
 			vcpu_add(w, group_add(w, 256, i, false), 0, i, load);
 		break;
+	case LOAD_APART: {
+		struct group *group = group_add(w, KERNEL_PAGES, 0, false);
+
+		for (uint32_t i = 0; i < n; i++) {
+			lay(w, w->page_count, APART_PAGES, (uint16_t)i);
+			w->page_count += APART_PAGES;
+		}
+		for (uint32_t i = 0; i < n; i++)
+			vcpu_add(w, group, i, i, load);
+		break;
+	}
 	case LOAD_TABLE: {
 		struct group *group = group_add(w, TABLE_PAGES, 0, false);
 
@@ -656,16 +686,18 @@ static void end_stall(struct world *w, struct vcpu *v)
 			(uint32_t)((after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec -
 				   before.tv_nsec);
 	}
-	trace(w, &(struct placement_trace_event){ .at_ns = v->at_ns,
+	trace(w, &(struct placement_trace_event){ .at_ns = v->stall.end_ns,
 						  .vcpu = v->index,
 						  .node = v->stall.owner,
-						  .took_ns = v->at_ns - v->stall.begin_ns,
+						  .took_ns = v->stall.end_ns - v->stall.begin_ns,
 						  .kind = v->stall.kind,
 						  .gpn = v->stall.gpn,
 						  .program = v->stall.program });
 	v->state = RUNS;
 	if (advice.to != NODE_NONE)
 		begin_move(w, v, advice.to);
+	else
+		v->at_ns += w->config.costs.lag_ns;
 }
 
 static uint32_t runs_at(const struct world *w, uint16_t node)
@@ -701,7 +733,7 @@ static void run(struct world *w, struct vcpu *v)
 		w->result->phase_work_ns[w->phase] += touch.work_ns;
 		w->result->touch_count++;
 		if (stalls(w, v, &touch)) {
-			v->at_ns += fetch(w, v, &touch);
+			v->at_ns += fetch(w, v, &touch) - w->config.costs.lag_ns;
 			v->state = STALLED;
 			break;
 		}

@@ -27,6 +27,8 @@ struct world_costs {
 	uint64_t sharer_ns;  /* each further sharer at a write */
 	uint64_t ahead_ns;   /* each page that read-ahead brings */
 	uint64_t zero_ns;    /* first touch */
+	uint64_t lag_ns;     /* of these, from the grant to the guest's next instruction: what the
+				policy is told does not have it */
 	uint64_t hold_ns;    /* a fresh grant is kept so long */
 	uint64_t move_ns;    /* stop, image, message, load, run */
 	uint64_t ipi_ns;     /* wake a vCPU on another node */
@@ -42,9 +44,10 @@ enum world_load {
 	LOAD_PAIR,	  /* two threads write one structure, on two nodes at first */
 	LOAD_CROSSED,	  /* two such pairs, on two nodes, each pair split */
 	LOAD_INDEPENDENT, /* a thread for each core, each with its own pages */
-	LOAD_TABLE,	  /* all read one table, one touch in 100,000 writes */
-	LOAD_PIPE,	  /* producer and consumer */
-	LOAD_TURNS,	  /* these of one and two threads in turn */
+	LOAD_APART, /* a thread a node with its own pages, and cores left; the kernel's are all's */
+	LOAD_TABLE, /* all read one table, one touch in 100,000 writes */
+	LOAD_PIPE,  /* producer and consumer */
+	LOAD_TURNS, /* these of one and two threads in turn */
 	WORLD_LOADS,
 };
 const char *world_load_name(enum world_load load);

@@ -13,7 +13,7 @@
 
 #include "core/placement_state.h"
 
-#define CARRY_VERSION	  1
+#define CARRY_VERSION	  2
 #define STAYS_MAX	  (16u * 127)
 #define MOVES_MAX	  (64u * 1024)
 #define SPREAD_FAILED_MAX 6u
@@ -189,6 +189,7 @@ void placement_age(struct placement *p, struct placement_vcpu *v, uint64_t now_n
 	v->now_ns >>= shift;
 	v->lately_ns = (uint32_t)fade(v->lately_ns, steps, LATELY_SHIFT);
 	v->debt_ns = fade(v->debt_ns, steps, LATELY_SHIFT);
+	v->leaves_ns = fade(v->leaves_ns, steps, LEAVES_SHIFT);
 	v->halted_ns = fade(v->halted_ns, steps, LATELY_SHIFT);
 	v->moves = (uint32_t)fade(v->moves, steps, LATELY_SHIFT);
 }
@@ -201,8 +202,8 @@ static void begin_stay(struct placement *p, struct placement_vcpu *v, uint64_t n
 	v->here = true;
 	v->node = p->config.self;
 	v->arrived_ns = v->aged_ns = v->heard_ns = now_ns;
-	v->useful_ns = v->refault_ns = v->debt_ns = v->debt_begin_ns = 0;
-	v->refault_known = false;
+	v->useful_ns = v->ran_ns = v->burst_ns = v->debt_ns = v->debt_begin_ns = 0;
+	v->burst = false;
 	v->now_ns = v->lately_ns = 0;
 	v->near = v->left = v->writes = v->shared = 0;
 	v->gap_ns = 0;
@@ -278,20 +279,43 @@ static void judge_stay(struct placement *p, struct placement_vcpu *v, uint16_t t
 	v->spread_from = NODE_NONE;
 }
 
-/* What moves cost in refaults, as seen when REFAULT_NS are over or it has left before. */
-static void learn_refaults(struct placement *p, struct placement_vcpu *v)
+static uint64_t left_behind(const struct placement *p, const struct placement_vcpu *v)
 {
-	uint64_t seen = placement_since(v->debt_begin_ns, v->refault_ns);
-	uint64_t bound;
+	if (p->config.broken == PLACEMENT_BROKEN_LEAVES)
+		return p->refault_ns;
+	return v->leaves_ns > p->refault_ns ? v->leaves_ns : p->refault_ns;
+}
 
-	if (v->refault_known || v->left_node == NODE_NONE)
-		return;
-	v->refault_known = true;
-	bound = REFAULT_MOVES * p->wire_ns[v->left_node];
+/*
+ * What a vCPU leaves behind is learned when the stalls that its move brought are over, and counts at
+ * once if it was more than thought. If it leaves before, nobody knows how long they would have gone
+ * on, but it was longer.
+ */
+static void learn_leaves(struct placement *p, struct placement_vcpu *v, bool over)
+{
+	uint64_t before_ns = v->ran_ns;
+	uint64_t seen = placement_since(v->debt_begin_ns + before_ns, v->burst_ns),
+		 bound = REFAULT_MOVES * p->wire_ns[v->left_node];
+
+	v->burst = false;
+	if (!over && seen > 0) {
+		seen = seen > v->leaves_ns ? seen : v->leaves_ns;
+		seen *= 2;
+	}
+	if (seen < v->leaves_ns)
+		seen = (3 * v->leaves_ns + seen) / 4;
+	v->leaves_ns = seen < LEAVES_NS_MAX ? seen : LEAVES_NS_MAX;
 	if (seen > bound)
 		seen = bound;
 	p->refault_ns += seen / 8;
 	p->refault_ns -= p->refault_ns / 8;
+}
+
+void placement_burst(struct placement *p, struct placement_vcpu *v, uint64_t now_ns)
+{
+	if (v->burst && placement_since(v->arrived_ns, now_ns) >= NOW_NS &&
+	    v->share[v->left_node].now_ns < NOW_NS / BURST_SHARE)
+		learn_leaves(p, v, true);
 }
 
 static void put(uint8_t *at, uint64_t value, int bytes)
@@ -311,7 +335,7 @@ static uint64_t get(const uint8_t *at, int bytes)
 
 /*
  *  0 version, wasted stays, failed spreads, choice is open    16 stays, moves    24 rate of moves
- *  4 program   8 debt us, 0 (4)   32 choice: arm, how, spread, 0   36 program   40 began
+ *  4 program   8 debt us, leaves us   32 choice: arm, how, spread, 0   36 program   40 began
  * 48 lost us, expected us   56 features   72 0 (8)
  */
 static uint64_t us_bounded(uint64_t ns)
@@ -329,6 +353,7 @@ static void carry_put(const struct placement_vcpu *v, uint64_t debt_ns, bool spr
 	carry[2] = v->spread_failed;
 	put(carry + 4, v->program, 4);
 	put(carry + 8, us_bounded(debt_ns), 4);
+	put(carry + 12, us_bounded(v->leaves_ns), 4);
 	put(carry + 16, v->stays, 4);
 	put(carry + 20, v->moves, 4);
 	put(carry + 24, v->token_ns, 8);
@@ -348,10 +373,10 @@ static void carry_put(const struct placement_vcpu *v, uint64_t debt_ns, bool spr
 int placement_carry_check(const uint8_t carry[PLACEMENT_CARRY_BYTES])
 {
 	if (carry[0] != CARRY_VERSION || carry[1] > WASTED_MAX || carry[2] > SPREAD_FAILED_MAX ||
-	    carry[3] > 1 || get(carry + 12, 4) != 0 || get(carry + 16, 4) > STAYS_MAX ||
-	    get(carry + 20, 4) > MOVES_MAX || carry[32] >= PLACEMENT_ARMS ||
-	    carry[33] >= PLACEMENT_HOWS || carry[34] > 1 || carry[35] != 0 ||
-	    get(carry + 72, 8) != 0)
+	    carry[3] > 1 || get(carry + 12, 4) > LEAVES_NS_MAX / 1000 ||
+	    get(carry + 16, 4) > STAYS_MAX || get(carry + 20, 4) > MOVES_MAX ||
+	    carry[32] >= PLACEMENT_ARMS || carry[33] >= PLACEMENT_HOWS || carry[34] > 1 ||
+	    carry[35] != 0 || get(carry + 72, 8) != 0)
 		return -EPROTO;
 	return 0;
 }
@@ -362,6 +387,7 @@ static void carry_get(struct placement_vcpu *v, const uint8_t *carry)
 	v->spread_failed = carry[2];
 	v->program = (uint32_t)get(carry + 4, 4);
 	v->debt_ns = v->debt_begin_ns = get(carry + 8, 4) * 1000;
+	v->leaves_ns = get(carry + 12, 4) * 1000;
 	v->stays = (uint32_t)get(carry + 16, 4);
 	v->moves = (uint32_t)get(carry + 20, 4);
 	v->token_ns = get(carry + 24, 8);
@@ -399,14 +425,16 @@ int placement_left(struct placement *p, uint32_t vcpu, uint16_t to, uint64_t now
 	placement_age(p, v, now_ns);
 	placement_choice_due(p, vcpu, now_ns);
 	judge_stay(p, v, to, now_ns);
-	learn_refaults(p, v);
+	placement_burst(p, v, now_ns);
+	if (v->burst)
+		learn_leaves(p, v, false);
 	placement_features(p, vcpu, to, now_ns, feature);
 	v->stays = (uint32_t)((3 * (int32_t)v->stays + 16 * feature[PLACEMENT_STAY]) / 4);
 	count_move(v, now_ns);
 	v->choice.holds = false;
 	/* What was fetched from there lies here now. */
 	debt_ns = v->share[to].lately_ns;
-	bound = 2 * placement_move_ns(p, to);
+	bound = PLACEMENT_FACTOR_MAX / PLACEMENT_FACTOR_ONE * placement_cost(p, v, to);
 	carry_put(v, debt_ns < bound ? debt_ns : bound,
 		  v->advised && v->advised_node == to && v->advised_spread, carry);
 	carry_load(p, p->config.self, to);
@@ -434,8 +462,9 @@ int placement_arrived(struct placement *p, uint32_t vcpu, uint16_t from, uint64_
 		carry_get(v, carry);
 	else
 		v->choice.open = false;
-	/* Its stack, its run queue, the code it runs: what every move leaves behind. */
-	v->debt_ns += p->refault_ns;
+	/* Its stack, its run queue, the code it runs, its data: what it is known to leave behind. */
+	v->debt_ns += left_behind(p, v);
+	v->burst = true;
 	if (carry && carry[34]) {
 		v->spread_from = from;
 		v->spread_ns = now_ns;
@@ -466,6 +495,11 @@ uint64_t placement_move_ns(const struct placement *p, uint16_t node)
 	if (node >= p->config.node_count)
 		return 0;
 	return move_bounded(p->wire_ns[node] + p->refault_ns);
+}
+
+uint64_t placement_cost(const struct placement *p, const struct placement_vcpu *v, uint16_t to)
+{
+	return move_bounded(p->wire_ns[to] + left_behind(p, v));
 }
 
 uint32_t placement_credit(const struct placement *p, uint32_t vcpu, uint16_t node)

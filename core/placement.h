@@ -271,6 +271,7 @@ enum placement_broken {
 	PLACEMENT_BROKEN_YIELD,	  /* nobody yields of two who want to go to each other */
 	PLACEMENT_BROKEN_CROWD,	  /* cores do not count */
 	PLACEMENT_BROKEN_CONTROL, /* the learner is never switched off */
+	PLACEMENT_BROKEN_LEAVES,  /* what a vCPU was seen to leave behind does not count */
 };
 
 #endif

@@ -263,7 +263,7 @@ void placement_choose(struct placement *p, uint32_t vcpu, uint16_t to, uint64_t 
 					   .vcpu = vcpu,
 					   .here = p->config.self,
 					   .target = to,
-					   .move_ns = placement_move_ns(p, to),
+					   .move_ns = placement_cost(p, v, to),
 					   .lost_ns = -1 };
 	double loss[PLACEMENT_ARMS];
 	uint64_t drawn;

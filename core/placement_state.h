@@ -19,15 +19,23 @@
 #define LATELY_SHIFT 6
 #define NOW_NS	     (2ull << AGE_SHIFT)
 #define LATELY_NS    (1ull << (AGE_SHIFT + LATELY_SHIFT))
-/* Credit fades by a 512th a step. */
-#define CREDIT_SHIFT 9
+/* Credit fades by a 64th a step. */
+#define CREDIT_SHIFT 6
 
 /* One stall counts as no more than this: something else was wrong. */
 #define STALL_NS_MAX 50000000u
 
-/* For so long after its arrival a vCPU's stalls on what it left are what the move cost. */
-#define REFAULT_NS    5000000u
-#define REFAULT_MOVES 8u /* and cost at most so many times the move itself */
+/* From the grant that ends a stall to the guest's next instruction; more is a host without cores. */
+#define LAG_NS_MAX 50000u
+
+/*
+ * What a vCPU leaves behind. From its arrival its stalls on pages of the node that it left are what
+ * the move cost, until they are less than BURST_SHARE of its time.
+ */
+#define BURST_SHARE   8u
+#define LEAVES_NS_MAX 8000000u
+#define LEAVES_SHIFT  12 /* fades by so much a step: a vCPU does something else in a while */
+#define REFAULT_MOVES 8u /* of a vCPU that has not been seen to move: at most so many moves */
 #define WASTED_MAX    2u
 #define PROGRAM_COUNT 64u
 #define CONTROL_SHARE 8u  /* one decision in so many is the base rule's, for comparison */
@@ -72,8 +80,11 @@ struct placement_vcpu {
 	uint64_t refused_until_ns;
 	uint64_t arrived_ns, aged_ns, heard_ns; /* heard: the last stall's end */
 	uint64_t useful_ns; /* of this stay: time that it ran, with next to no credit elsewhere */
-	uint64_t debt_ns, debt_begin_ns, refault_ns;
-	bool refault_known;
+	uint64_t debt_ns, debt_begin_ns;
+	uint64_t leaves_ns; /* what it has been seen to leave behind; 0: nothing, or not known */
+	uint64_t burst_ns;  /* stalls on what it left, of this stay */
+	bool burst;	    /* they go on */
+	uint64_t ran_ns;    /* in this stay */
 	uint32_t stays; /* log2 of a stay's length in moves, in 64ths of 8, averaged; 16 times */
 	uint32_t now_ns, lately_ns;	     /* sums over the nodes */
 	uint16_t near, left, writes, shared; /* averages, of 1024 */
@@ -107,7 +118,8 @@ struct placement {
 	struct placement_config config;
 	struct placement_load *load; /* by node */
 	uint64_t *wire_ns;	     /* by node: what a move there takes */
-	uint64_t refault_ns;
+	uint64_t refault_ns;	     /* what moves cost vCPUs in such stalls, averaged */
+	uint64_t lag_ns;
 	uint32_t crowded_ticks;
 	struct placement_vcpu *vcpu;
 	struct placement_share *share;
@@ -139,6 +151,11 @@ static inline uint64_t placement_mix(uint64_t value)
 
 /* placement.c: time passes for a vCPU that is here. */
 void placement_age(struct placement *p, struct placement_vcpu *v, uint64_t now_ns);
+
+/* placement.c: what a move of this vCPU is taken to cost. */
+uint64_t placement_cost(const struct placement *p, const struct placement_vcpu *v, uint16_t to);
+/* placement.c: are the stalls of its move over? */
+void placement_burst(struct placement *p, struct placement_vcpu *v, uint64_t now_ns);
 
 /* placement_credit.c */
 /* May it go there now? PLACEMENT_WHY_CREDIT: yes. */

@@ -119,6 +119,7 @@ uint32_t placement_tick(struct placement *p, uint64_t now_ns, struct placement_a
 		if (!p->vcpu[i].here)
 			continue;
 		placement_age(p, &p->vcpu[i], now_ns);
+		placement_burst(p, &p->vcpu[i], now_ns);
 		placement_choice_due(p, i, now_ns);
 		if (placement_since(p->vcpu[i].heard_ns, now_ns) > ADVICE_NS)
 			p->vcpu[i].advised = false;

@@ -62,7 +62,7 @@ static uint32_t stalls_until(struct placement *p, uint16_t owner, uint64_t *now_
 static void arrive(struct placement *p, uint16_t from, uint64_t now_ns, uint8_t wasted,
 		   uint32_t debt_us)
 {
-	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 1, wasted };
+	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 2, wasted };
 
 	memcpy(carry + 8, &debt_us, 4);
 	assert_int_equal(placement_arrived(p, 0, from, now_ns - MOVE_NS, now_ns, carry), 0);
@@ -215,6 +215,31 @@ static bool debt_is_paid(uint32_t broken)
 	return with >= 20 + 15;
 }
 
+/* Where it came it did nothing but fetch what it had left: so much does it not do again for less. */
+static bool leaves_count(uint32_t broken)
+{
+	struct placement *p[2] = { make(0, 2, PLACEMENT_BASE, broken),
+				   make(1, 2, PLACEMENT_BASE, broken) };
+	uint8_t carry[PLACEMENT_CARRY_BYTES];
+	uint64_t now_ns = 10 * MS;
+	uint32_t first, next;
+
+	arrive(p[0], 1, now_ns, 0, 0);
+	first = stalls_until(p[0], 1, &now_ns, 1000);
+	for (int i = 0; i < 200; i++)
+		stall(p[0], 0, 1, &now_ns, 10000);
+	assert_int_equal(placement_left(p[0], 0, 1, now_ns, carry), 0);
+	assert_int_equal(placement_arrived(p[1], 0, 0, now_ns, now_ns + MOVE_NS, carry), 0);
+	now_ns += MOVE_NS;
+	/* What it has just fetched apart. */
+	for (int i = 0; i < 250; i++)
+		stall(p[1], 0, 0, &now_ns, 10000);
+	next = stalls_until(p[1], 0, &now_ns, 4000);
+	placement_destroy(p[0]);
+	placement_destroy(p[1]);
+	return next > 20 * first;
+}
+
 /* Half on node 1, half on node 2: there is no better place. */
 static bool rivals_take(uint32_t broken)
 {
@@ -319,6 +344,7 @@ static const struct {
 	{ "rate", rate_is_bounded, PLACEMENT_BROKEN_RATE },
 	{ "wasted", wasted_counts, PLACEMENT_BROKEN_WASTED },
 	{ "debt", debt_is_paid, PLACEMENT_BROKEN_DEBT },
+	{ "leaves", leaves_count, PLACEMENT_BROKEN_LEAVES },
 	{ "rivals", rivals_take, PLACEMENT_BROKEN_RIVALS },
 	{ "yield", one_goes, PLACEMENT_BROKEN_YIELD },
 	{ "crowd", cores_count, PLACEMENT_BROKEN_CROWD },

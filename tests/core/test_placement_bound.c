@@ -81,11 +81,11 @@ static struct placement_replay_result end(struct run *run)
 /* The bound for the policy, with what fading may cost in this time. */
 static double check(const struct placement_replay_result *result, enum placement_policy policy)
 {
-	/* A move may be taken to cost up to five times what it costs here, refaults included. */
-	double low = policy == PLACEMENT_LEARNED ? 0.5 : 2, high = 16 * 5;
-	/* Debts are below two moves and the refaults; a dwell is one; and the last stall. */
-	double late = 2 * 5 + 4 + 1 + (double)result->longest_ns / MOVE_NS;
-	double fading = (high + 1 + late) * MOVE_NS * (double)result->last_ns / 512e6;
+	/* What it leaves behind may be taken to be 50 times what a move costs here. */
+	double low = policy == PLACEMENT_LEARNED ? 0.5 : 2, high = 16 + 2 * 50;
+	/* What it fetched before, what it leaves behind; a dwell is one; and the last stall. */
+	double late = high + 50 + 1 + (double)result->longest_ns / MOVE_NS;
+	double fading = (high + 1 + late) * MOVE_NS * (double)result->last_ns / 64e6;
 	double bound = factor_of(low, high, late) * (double)result->best_ns + fading;
 
 	assert_true((double)result->policy_ns <= bound);
