@@ -43,7 +43,7 @@ struct run_command {
 	uint32_t nodes, vcpus;
 	uint64_t memory;
 	enum placement_policy policy;
-	bool quiet;
+	bool quiet, numa;
 	const struct engine_ops *engine; /* of all nodes */
 	char engine_note[600];
 	struct guest_options guest;
@@ -52,7 +52,7 @@ struct run_command {
 static void usage(FILE *to)
 {
 	fprintf(to,
-		"usage: eagre run [--nodes N] [--vcpus N] [--memory SIZE] [--policy NAME] [GUEST OPTIONS] [-- COMMAND...]\n"
+		"usage: eagre run [--nodes N] [--vcpus N] [--memory SIZE] [--policy NAME] [--numa] [GUEST OPTIONS] [-- COMMAND...]\n"
 		"\n"
 		"Starts a pod whose nodes all run on this machine, and gives the guest's console (Ctrl-] ends\n"
 		"the pod, Ctrl-^ sends a BREAK), or runs COMMAND in the guest and exits with its status.\n"
@@ -61,6 +61,7 @@ static void usage(FILE *to)
 		"  --vcpus N        vCPUs of the guest, spread over the nodes, 1 to %d (one a node)\n"
 		"  --memory SIZE    memory of the guest, the sum over the nodes (1G)\n"
 		"  --policy NAME    where vCPUs go: pages, vcpus, base, learned, pinned (pages: nowhere)\n"
+		"  --numa           nodes are NUMA nodes of the guest\n"
 		"  --quiet          no progress on stderr\n"
 		"\n",
 		NODES_MAX, NODES_DEFAULT, VCPUS_MAX);
@@ -99,6 +100,9 @@ static int take_option(struct run_command *command, int option, const char *valu
 		pod_config_policies(names, sizeof(names));
 		complain("--policy %s: must be %s", value, names);
 		return -EINVAL;
+	case 'N':
+		command->numa = true;
+		return 0;
 	case 'q':
 		command->quiet = true;
 		return 0;
@@ -116,6 +120,7 @@ static int parse(int argc, char **argv, struct run_command *ret_command)
 		{ "vcpus", required_argument, NULL, 'v' },
 		{ "memory", required_argument, NULL, 'm' },
 		{ "policy", required_argument, NULL, 'P' },
+		{ "numa", no_argument, NULL, 'N' },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ "help", no_argument, NULL, 'h' },
 		GUEST_OPTIONS,
@@ -196,9 +201,9 @@ static struct pod_config *make_config(const struct run_command *command)
 	cpu_set_t cores;
 	bool spin = sched_getaffinity(0, sizeof(cores), &cores) == 0 &&
 		    2 * command->nodes <= (uint32_t)CPU_COUNT(&cores);
-	fprintf(file, "[pod]\nname = local%d\nmemory = %llu\nspin = %s\npolicy = %s\n", getpid(),
-		(unsigned long long)memory, spin ? "auto" : "off",
-		placement_policy_name(command->policy));
+	fprintf(file, "[pod]\nname = local%d\nmemory = %llu\nspin = %s\npolicy = %s\nnuma = %s\n",
+		getpid(), (unsigned long long)memory, spin ? "auto" : "off",
+		placement_policy_name(command->policy), command->numa ? "yes" : "no");
 	for (uint32_t i = 0; i < command->nodes; i++)
 		fprintf(file, "[node node%u]\naddress = 127.0.0.1:%u\nmemory = %llu\nvcpus = %u\n",
 			i, port[i], (unsigned long long)promise,

@@ -2,7 +2,7 @@
 /*
  * ACPI tables (contract: acpi.h; ACPI 6.4, chapter 5).
  *
- *   RSDP | FACS | DSDT | FADT | MADT | XSDT
+ *   RSDP | FACS | DSDT | FADT | MADT | SRAT | SLIT | XSDT
  *
  * Each table but RSDP and FACS begins with a header of 36 bytes, whose length and checksum are
  * filled in when the table is complete. Fields are put by their offset in the specification's
@@ -23,17 +23,27 @@
 #include "machine/acpi_pm.h"
 #include "machine/aml.h"
 #include "machine/memory_map.h"
+#include "machine/numa.h"
 
 #define RSDP_BYTES   36u
 #define FACS_BYTES   64u
 #define HEADER_BYTES 36u
 #define FADT_BYTES   276u
 #define MADT_BYTES   44u /* before its entries */
+#define SRAT_BYTES   48u /* before its entries */
+#define SLIT_BYTES   44u /* before its distances */
 
 #define FADT_REVISION 6u
 #define MADT_REVISION 5u
 #define DSDT_REVISION 2u
 #define XSDT_REVISION 1u
+#define SRAT_REVISION 3u
+#define SLIT_REVISION 1u
+
+/* Linux takes what is further away than 30 for a reason to give memory back rather than to use the
+ * other node's, and not to move tasks there. */
+#define DISTANCE_HERE  10u
+#define DISTANCE_THERE 20u
 
 /* ids from here on have x2APIC entries; 255 cannot be named by the old ones (ACPI 6.4, 5.2.12.12).
  */
@@ -289,6 +299,80 @@ static uint8_t *build_madt(struct builder *builder, uint32_t vcpu_count)
 	return table;
 }
 
+static void add_processor_affinity(struct builder *builder, uint32_t number, uint32_t node)
+{
+	bool old = number < OLD_APIC_IDS;
+	uint8_t *entry = old ? add_entry(builder, 0, 16) : add_entry(builder, 2, 24);
+
+	if (!entry)
+		return;
+	if (old) {
+		entry[2] = (uint8_t)node;
+		entry[3] = (uint8_t)number;
+		put_at(entry, 4, 1, 4); /* enabled */
+		put_at(entry, 9, node >> 8, 3);
+	} else {
+		put_at(entry, 4, node, 4);
+		put_at(entry, 8, number, 4);
+		put_at(entry, 12, 1, 4);
+	}
+}
+
+static void add_memory_affinity(struct builder *builder, const struct numa_range *range)
+{
+	uint8_t *entry = add_entry(builder, 1, 40);
+
+	if (!entry)
+		return;
+	put_at(entry, 2, range->node, 4);
+	put_at(entry, 8, range->gpa, 8);
+	put_at(entry, 16, range->bytes, 8);
+	put_at(entry, 28, 1, 4); /* enabled */
+}
+
+static uint8_t *build_srat(struct builder *builder, const struct numa_view *numa)
+{
+	uint8_t *table = begin_table(builder, SRAT_BYTES, "SRAT", SRAT_REVISION);
+
+	if (!table)
+		return NULL;
+	put_at(table, 36, 1, 4); /* reserved, 1 */
+	for (uint32_t number = 0; number < numa->vcpu_count; number++)
+		add_processor_affinity(builder, number, numa->vcpu_node[number]);
+	for (uint32_t i = 0; i < numa->range_count; i++)
+		add_memory_affinity(builder, &numa->range[i]);
+	end_table(builder, table);
+	return table;
+}
+
+static uint8_t *build_slit(struct builder *builder, uint32_t nodes)
+{
+	uint8_t *table = begin_table(builder, SLIT_BYTES, "SLIT", SLIT_REVISION);
+	uint8_t *distances = reserve(builder, (size_t)nodes * nodes, 1);
+
+	if (!table || !distances)
+		return NULL;
+	put_at(table, 36, nodes, 8);
+	memset(distances, DISTANCE_THERE, (size_t)nodes * nodes);
+	for (size_t i = 0; i < nodes; i++)
+		distances[i * nodes + i] = DISTANCE_HERE;
+	end_table(builder, table);
+	return table;
+}
+
+/* All tables but the DSDT, which the FADT names. */
+static uint8_t *build_xsdt(struct builder *builder, uint8_t *const *table, uint32_t count)
+{
+	uint8_t *xsdt = begin_table(builder, HEADER_BYTES + count * 8, "XSDT", XSDT_REVISION);
+
+	if (!xsdt)
+		return NULL;
+	for (uint32_t i = 0; i < count; i++)
+		put_at(xsdt, HEADER_BYTES + i * 8, gpa_of(builder, table[i]), 8);
+	end_table(builder, xsdt);
+	return xsdt;
+}
+
 static void build_rsdp(uint8_t *rsdp, uint64_t xsdt_gpa)
 {
 	memcpy(rsdp, "RSD PTR ", 8);
@@ -303,7 +387,8 @@ static void build_rsdp(uint8_t *rsdp, uint64_t xsdt_gpa)
 int acpi_build(const struct acpi_config *config, void *ret_bytes, size_t size, size_t *ret_used)
 {
 	struct builder builder = { .bytes = ret_bytes, .size = size, .gpa = config->gpa };
-	uint8_t *rsdp, *facs, *dsdt, *fadt, *madt, *xsdt;
+	uint8_t *rsdp, *facs, *dsdt, *table[4], *xsdt;
+	uint32_t count = 0;
 
 	if (config->vcpu_count == 0 || config->vcpu_count > VCPUS_MAX || config->gpa % 64 ||
 	    config->gpa + size > UINT32_MAX)
@@ -313,15 +398,18 @@ int acpi_build(const struct acpi_config *config, void *ret_bytes, size_t size, s
 	dsdt = build_dsdt(&builder);
 	if (builder.overflow)
 		return -ENOSPC;
-	fadt = build_fadt(&builder, gpa_of(&builder, facs), gpa_of(&builder, dsdt));
-	madt = build_madt(&builder, config->vcpu_count);
-	xsdt = begin_table(&builder, HEADER_BYTES + 2 * 8, "XSDT", XSDT_REVISION);
+	table[count++] = build_fadt(&builder, gpa_of(&builder, facs), gpa_of(&builder, dsdt));
+	table[count++] = build_madt(&builder, config->vcpu_count);
+	if (config->numa) {
+		table[count++] = build_srat(&builder, config->numa);
+		table[count++] = build_slit(&builder, config->numa->node_count);
+	}
+	if (builder.overflow)
+		return -ENOSPC;
+	xsdt = build_xsdt(&builder, table, count);
 	if (builder.overflow)
 		return -ENOSPC;
 	build_facs(facs);
-	put_at(xsdt, HEADER_BYTES, gpa_of(&builder, fadt), 8);
-	put_at(xsdt, HEADER_BYTES + 8, gpa_of(&builder, madt), 8);
-	end_table(&builder, xsdt);
 	build_rsdp(rsdp, gpa_of(&builder, xsdt));
 	*ret_used = builder.used;
 	return 0;

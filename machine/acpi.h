@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ACPI tables of the machine: RSDP, XSDT, FADT, FACS, MADT, DSDT. Pure: bytes into the caller's
- * buffer, the same for every node. SRAT and SLIT will join when the guest gets a NUMA view, MCFG
- * with PCI.
+ * The ACPI tables of the machine: RSDP, XSDT, FADT, FACS, MADT, DSDT; SRAT and SLIT for a NUMA view.
+ * Pure: bytes into the caller's buffer, the same for every node. MCFG will join with PCI.
  */
 #ifndef MACHINE_ACPI_H
 #define MACHINE_ACPI_H
@@ -10,9 +9,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct numa_view;
+
 struct acpi_config {
-	uint32_t vcpu_count; /* 1..VCPUS_MAX */
-	uint64_t gpa;	     /* where the bytes will be; a multiple of 64, below 4 GiB */
+	uint32_t vcpu_count;	      /* 1..VCPUS_MAX */
+	const struct numa_view *numa; /* or NULL: all memory and vCPUs are alike */
+	uint64_t gpa;		      /* where the bytes will be; a multiple of 64, below 4 GiB */
 };
 
 /* The RSDP is first. 0, -EINVAL, or -ENOSPC: `size` is too small (ACPI_BYTES_MAX is always enough).

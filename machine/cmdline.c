@@ -84,6 +84,12 @@ int loader_cmdline(const struct loader_cmdline_config *config, char *ret_line, s
 	 */
 	if (config->translated)
 		add(&line, "mitigations=off");
+	/*
+	 * Linux would take pages away now and then to see who uses them, and copy them to his node.
+	 * The pod sees that anyway, and moves them without.
+	 */
+	if (config->numa)
+		add(&line, "numa_balancing=disable");
 	if (config->quiet)
 		add(&line, "quiet");
 	if (config->extra)

@@ -296,7 +296,9 @@ struct boot_tables {
 static int write_tables(const struct loader_config *config, char *why, size_t why_size)
 {
 	struct boot_tables *tables = calloc(1, sizeof(*tables));
-	struct acpi_config acpi_config = { .vcpu_count = config->vcpu_count, .gpa = ACPI_GPA };
+	struct acpi_config acpi_config = { .vcpu_count = config->vcpu_count,
+					   .numa = config->numa,
+					   .gpa = ACPI_GPA };
 	size_t acpi_bytes;
 	int error =
 		tables ? acpi_build(&acpi_config, tables->acpi, sizeof(tables->acpi), &acpi_bytes)

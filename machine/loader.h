@@ -35,10 +35,11 @@ typedef int loader_write_fn(void *ctx, uint64_t gpa, const void *data, size_t by
 struct loader_config {
 	struct memory_map map;
 	struct loader_file kernel;
-	struct loader_file initrd; /* bytes 0: none */
-	const char *cmdline;	   /* whole: loader_cmdline() makes it */
-	uint32_t vcpu_count;	   /* for the ACPI tables */
-	uint64_t xcr0;		   /* cpuid_xcr0() of the pod; see loader_secondary() */
+	struct loader_file initrd;    /* bytes 0: none */
+	const char *cmdline;	      /* whole: loader_cmdline() makes it */
+	uint32_t vcpu_count;	      /* for the ACPI tables */
+	const struct numa_view *numa; /* for them, too; or NULL */
+	uint64_t xcr0;		      /* cpuid_xcr0() of the pod; see loader_secondary() */
 	loader_write_fn *write;
 	void *ctx;
 };
@@ -84,6 +85,7 @@ struct loader_cmdline_config {
 	uint32_t tsc_khz;
 	bool quiet;
 	bool translated;    /* the engine's `translates` */
+	bool numa;	    /* the ACPI tables have a NUMA view */
 	uint32_t boot_cpus; /* vCPUs that Linux brings up itself; 0: all */
 	const char *extra;  /* or NULL */
 };

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "machine/loader.h"
+#include "machine/numa.h"
 #include "memory/host_memory.h"
 #include "memory/uffd_probe.h"
 #include "node/deadline.h"
@@ -413,6 +414,18 @@ static int create_devices(struct node *node)
 	return r ? r : devices_create(node);
 }
 
+static int build_numa(const struct node *node, struct numa_view *ret_view)
+{
+	const struct pod_config *config = node->config;
+	static uint64_t weight[NODES_MAX];
+	for (uint32_t i = 0; i < config->node_count; i++)
+		weight[i] = config->node[i].memory;
+	int r = numa_view_build(&node->map, weight, config->node_count, ret_view);
+	ret_view->vcpu_count = config->vcpu_count;
+	memcpy(ret_view->vcpu_node, config->vcpu_node, sizeof(ret_view->vcpu_node));
+	return r;
+}
+
 /* How many vCPUs the node of vCPU 0 has. */
 static uint32_t first_vcpus(const struct node *node)
 {
@@ -428,6 +441,7 @@ static int load_guest(struct node *node, char *why, size_t why_size)
 					      .boot_cpus = late ? first_vcpus(node) : 0,
 					      .quiet = guest->quiet,
 					      .translated = node->options->engine->translates,
+					      .numa = node->config->numa,
 					      .extra = guest->append };
 	const char *doubt = loader_cmdline_doubt(guest->append);
 	if (doubt)
@@ -436,8 +450,15 @@ static int load_guest(struct node *node, char *why, size_t why_size)
 		snprintf(why, why_size, "the kernel's command line is too long: shorten --append");
 		return -E2BIG;
 	}
+	static struct numa_view numa;
+	int r = node->config->numa ? build_numa(node, &numa) : 0;
+	if (r < 0) {
+		snprintf(why, why_size, "the nodes' parts of memory: %s", strerror(-r));
+		return r;
+	}
 	struct loader_config config = {
 		.map = node->map,
+		.numa = node->config->numa ? &numa : NULL,
 		.kernel = { guest->kernel.name, guest->kernel.data, guest->kernel.size },
 		.initrd = { guest->initrd.name, guest->initrd.data, guest->initrd.size },
 		.cmdline = cmdline,
@@ -448,7 +469,7 @@ static int load_guest(struct node *node, char *why, size_t why_size)
 	};
 	static struct vcpu_state bsp;
 	struct loader_result result = { 0 };
-	int r = pager_open_port(node->pager, &node->loader_port);
+	r = pager_open_port(node->pager, &node->loader_port);
 	if (!r)
 		r = loader_load(&config, &bsp, &result, why, why_size);
 	atomic_store(&node->loading_ns, 0);

@@ -192,6 +192,14 @@ static int set_pod_spin(struct parse *p, const char *value)
 	return 1;
 }
 
+static int set_pod_numa(struct parse *p, const char *value)
+{
+	if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+		return refuse(p, "[pod] numa = %s: must be yes or no", value);
+	p->config->numa = value[0] == 'y';
+	return 1;
+}
+
 /* "pages, vcpus, base, learned or pinned" */
 void pod_config_policies(char *text, size_t size)
 {
@@ -292,7 +300,7 @@ static const struct key pod_keys[KEYS_MAX] = {
 	{ "name", set_pod_name },     { "memory", set_pod_memory },
 	{ "shards", set_pod_shards }, { "spin", set_pod_spin },
 	{ "secret", set_pod_secret }, { "secret_file", set_pod_secret_file },
-	{ "policy", set_pod_policy },
+	{ "policy", set_pod_policy }, { "numa", set_pod_numa },
 };
 
 static const struct key node_keys[KEYS_MAX] = {
@@ -640,7 +648,7 @@ static uint64_t digest_add(uint64_t digest, const void *data, size_t size)
 uint64_t pod_config_digest(const struct pod_config *config)
 {
 	uint64_t numbers[] = { config->memory, config->shard_count, config->node_count,
-			       config->policy };
+			       config->policy, config->numa };
 	uint64_t digest = digest_add(0xcbf29ce484222325ull, config->name, strlen(config->name) + 1);
 	digest = digest_add(digest, numbers, sizeof(numbers));
 	for (uint32_t i = 0; i < config->node_count; i++) {

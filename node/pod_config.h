@@ -10,6 +10,7 @@
  *	memory = 14G         ; guest memory; without it MEMORY_SHARE of the sum that is promised
  *	shards = 1           ; instances of the page protocol a node, each with its own thread
  *	spin = auto          ; auto | off: whether protocol threads may spin
+ *	numa = no            ; yes: nodes are NUMA nodes of the guest
  *	policy = pages       ; where vCPUs go: pages | vcpus | base | learned | pinned
  *	secret = WORDS       ; without it whoever reaches a node's port may take part
  *	secret_file = PATH   ; ... or a file on each host that holds it, for its owner's eyes only
@@ -56,6 +57,7 @@ struct pod_config {
 	uint64_t memory; /* of the guest, a multiple of CHUNK_BYTES */
 	uint32_t shard_count;
 	bool spin;
+	bool numa;
 	enum placement_policy policy; /* to begin with */
 	uint32_t secret_size;
 	uint8_t secret[POD_SECRET_MAX];

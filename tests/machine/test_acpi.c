@@ -16,6 +16,7 @@
 #include "machine/acpi_pm.h"
 #include "machine/aml.h"
 #include "machine/memory_map.h"
+#include "machine/numa.h"
 
 static uint8_t bytes[ACPI_BYTES_MAX];
 static size_t used;
@@ -44,15 +45,22 @@ static const uint8_t *at_gpa(uint64_t gpa, size_t count)
 	return bytes + (gpa - ACPI_GPA);
 }
 
-static void build(uint32_t vcpu_count)
+static struct numa_view numa;
+
+static void build_with(uint32_t vcpu_count, const struct numa_view *view)
 {
-	struct acpi_config config = { .vcpu_count = vcpu_count, .gpa = ACPI_GPA };
+	struct acpi_config config = { .vcpu_count = vcpu_count, .numa = view, .gpa = ACPI_GPA };
 
 	memset(bytes, 0xcc, sizeof(bytes));
 	assert_int_equal(acpi_build(&config, bytes, sizeof(bytes), &used), 0);
 	assert_true(used <= sizeof(bytes));
 	for (size_t i = used; i < sizeof(bytes); i++)
 		assert_int_equal(bytes[i], 0xcc);
+}
+
+static void build(uint32_t vcpu_count)
+{
+	build_with(vcpu_count, NULL);
 }
 
 /* A table by signature, through RSDP, XSDT and FADT. */
@@ -158,6 +166,86 @@ static void test_madt(void **state)
 		check_madt(counts[i]);
 }
 
+/* Nodes of equal parts, vCPUs in turn. */
+static void view_of(uint32_t nodes, uint32_t vcpus, uint64_t memory)
+{
+	static uint64_t weight[NODES_MAX];
+	struct memory_map map;
+
+	for (uint32_t i = 0; i < nodes; i++)
+		weight[i] = 1;
+	assert_int_equal(memory_map_build(memory, &map), 0);
+	assert_int_equal(numa_view_build(&map, weight, nodes, &numa), 0);
+	numa.vcpu_count = vcpus;
+	for (uint32_t v = 0; v < vcpus; v++)
+		numa.vcpu_node[v] = (uint16_t)(v % nodes);
+}
+
+static void check_slit(uint32_t nodes)
+{
+	const uint8_t *slit = find("SLIT");
+
+	assert_non_null(slit);
+	assert_int_equal(get(slit + 4, 4), 44 + nodes * nodes);
+	assert_int_equal(get(slit + 36, 8), nodes);
+	for (uint32_t i = 0; i < nodes; i++)
+		for (uint32_t j = 0; j < nodes; j++)
+			assert_int_equal(slit[44 + i * nodes + j], i == j ? 10 : 20);
+}
+
+/* Every vCPU once, by the entry that its id wants, and every part of memory. */
+static void check_numa(uint32_t nodes, uint32_t vcpus, uint64_t memory)
+{
+	const uint8_t *srat;
+	uint32_t vcpu = 0, range = 0;
+	size_t at = 48;
+
+	view_of(nodes, vcpus, memory);
+	build_with(vcpus, &numa);
+	srat = find("SRAT");
+	assert_non_null(srat);
+	assert_int_equal(get(srat + 36, 4), 1);
+	for (; at < get(srat + 4, 4); at += srat[at + 1]) {
+		const uint8_t *entry = srat + at;
+
+		if (entry[0] == 1) {
+			assert_int_equal(entry[1], 40);
+			assert_int_equal(get(entry + 2, 4), numa.range[range].node);
+			assert_true(get(entry + 8, 8) == numa.range[range].gpa);
+			assert_true(get(entry + 16, 8) == numa.range[range++].bytes);
+			assert_int_equal(get(entry + 28, 4), 1);
+		} else if (entry[0] == 0) {
+			assert_int_equal(entry[1], 16);
+			assert_true(vcpu < 255);
+			assert_int_equal(entry[3], vcpu);
+			assert_int_equal(entry[2] | get(entry + 9, 3) << 8, vcpu++ % nodes);
+			assert_int_equal(get(entry + 4, 4), 1);
+		} else {
+			assert_int_equal(entry[0], 2);
+			assert_int_equal(entry[1], 24);
+			assert_true(vcpu >= 255);
+			assert_int_equal(get(entry + 8, 4), vcpu);
+			assert_int_equal(get(entry + 4, 4), vcpu++ % nodes);
+			assert_int_equal(get(entry + 12, 4), 1);
+		}
+	}
+	assert_int_equal(at, get(srat + 4, 4));
+	assert_int_equal(vcpu, vcpus);
+	assert_int_equal(range, numa.range_count);
+	check_slit(nodes);
+}
+
+static void test_numa(void **state)
+{
+	check_numa(1, 1, GUEST_MEMORY_MIN);
+	check_numa(3, 3, 768ull << 20);
+	check_numa(3, 4, 5ull << 30);
+	check_numa(NODES_MAX, VCPUS_MAX, 1ull << 40);
+	build(4);
+	assert_null(find("SRAT"));
+	assert_null(find("SLIT"));
+}
+
 static void test_refused(void **state)
 {
 	struct acpi_config config = { .vcpu_count = 0, .gpa = ACPI_GPA };
@@ -172,7 +260,9 @@ static void test_refused(void **state)
 	config.gpa = 1ull << 32;
 	assert_int_equal(acpi_build(&config, bytes, sizeof(bytes), &used), -EINVAL);
 	/* every size that is too small says so, and writes nothing behind its end */
-	build(4);
+	view_of(3, 4, 768ull << 20);
+	build_with(4, &numa);
+	config.numa = &numa;
 	config.gpa = ACPI_GPA;
 	for (size_t size = 0; size < used; size++) {
 		size_t unused = 7;
@@ -249,9 +339,9 @@ static void test_iasl(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fadt),	cmocka_unit_test(test_madt),
-		cmocka_unit_test(test_refused), cmocka_unit_test(test_aml),
-		cmocka_unit_test(test_iasl),
+		cmocka_unit_test(test_fadt), cmocka_unit_test(test_madt),
+		cmocka_unit_test(test_numa), cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_aml),  cmocka_unit_test(test_iasl),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -107,6 +107,7 @@ static const struct {
 	{ "[pod]\nmemory=1M\n" TWO_NODES, "too little" },
 	{ "[pod]\nshards=0\n" TWO_NODES, "shards" },
 	{ "[pod]\nspin=always\n" TWO_NODES, "spin" },
+	{ "[pod]\nnuma=maybe\n" TWO_NODES, "numa = maybe: must be yes or no" },
 	{ "[pod]\npolicy=best\n" TWO_NODES,
 	  "policy = best: must be pages, vcpus, base, learned or pinned" },
 	{ TWO_NODES "cores=x\n", "[node b] cores = x: must be 0 to 4096" },
