@@ -8,15 +8,23 @@
  *
  *   scan         one thread reads, again and again, all of the memory that the threads of all vCPUs
  *                have written in parts of the same size (--mib)            unit: a page
- *   far          the same, but only what the last vCPU's thread has written
+ *   regions      one thread changes pages of that memory, region by region of 8 MiB: all pages of
+ *                one four times at random, then another one at random      unit: a page
+ *   random       one thread changes pages of that memory at random         unit: a page
+ *   far          as scan, but only what the last vCPU's thread has written
  *   pair         two threads, on the first and the last vCPU, take turns to change a word of one
  *                table of 64 pages                                         unit: a change
+ *   crossed      two such pairs: vCPUs 0 and 2, and 1 and 3, if there are 4 (of 2 N: I and I + N)
  *   independent  a thread on every vCPU changes memory of its own          unit: a page
+ *   table        a thread on every vCPU reads lines of 64 MiB at random, and writes into one of a
+ *                hundred thousand                                          unit: a line
  *   pipe         two threads on the first and last vCPU: one writes into a pipe, the other reads and
  *                sums up                                                   unit: 4 KiB
  *   none         sleeps
  *
  * --cpus N: waits until the guest has so many; in a pod they come one by one.
+ * --busy N: independent and table have only so many threads, spread over the vCPUs.
+ * --wait: for each line from stdin: writes the memory, says "ready", works when another line comes.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -35,18 +43,26 @@
 
 #define PAGE_WORDS  (GUEST_PAGE / sizeof(uint64_t))
 #define TABLE_PAGES 64u
+#define KINDS_MAX   64
 #define OWN_PAGES   512u  /* of an independent thread */
 #define LOOK_EVERY  16u	  /* pages between looks at the time */
 #define SPINS	    2000u /* before sleeping until it is one's turn */
+
+#define REGION_PAGES	    2048u
+#define REGION_TIMES	    4u
+#define READ_PAGES	    16384u /* of the table that all read */
+#define LINE_WORDS	    8u
+#define READS_FOR_ONE_WRITE 100000u
+#define READS_AT_ONCE	    1000u /* between looks at the time */
 
 static const struct timespec patience = { .tv_sec = 1 };
 
 struct work {
 	uint64_t *word;
 	uint64_t pages;
-	unsigned int threads, seconds;
+	unsigned int threads, seconds, busy;
 	uint64_t end_tsc;
-	struct turn *turn;
+	struct turn *turn; /* one for each pair */
 	int pipe[2];
 	void (*fill)(struct work *, unsigned int thread),
 		(*run)(struct work *, unsigned int thread);
@@ -66,7 +82,21 @@ static void did(struct work *work, unsigned int thread, uint64_t units)
 			      memory_order_relaxed);
 }
 
-/* ---- scan, far ------------------------------------------------------------------------------- */
+static uint64_t random_next(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+/* Of all threads as many as are to be busy, spread evenly. */
+static bool is_busy(const struct work *work, unsigned int thread)
+{
+	return thread * work->busy % work->threads < work->busy;
+}
+
+/* ---- scan, far, regions, random -------------------------------------------------------------- */
 
 static uint64_t *page_at(struct work *work, uint64_t page)
 {
@@ -93,33 +123,64 @@ static void fill_far(struct work *work, unsigned int thread)
 /* So that the compiler reads; each thread's own, as its page must not be shared. */
 static _Thread_local volatile uint64_t read_sum;
 
+static uint64_t sum_of(const uint64_t *word, uint64_t count)
+{
+	uint64_t sum = 0;
+	for (uint64_t i = 0; i < count; i++)
+		sum += word[i];
+	return sum;
+}
+
 static void scan(struct work *work, unsigned int thread)
 {
 	if (thread)
 		return;
 	for (uint64_t page = 0; page % LOOK_EVERY || !is_over(work); page++) {
-		const uint64_t *at = page_at(work, page % work->pages);
-		uint64_t part = 0;
-		for (uint64_t i = 0; i < PAGE_WORDS; i++)
-			part += at[i];
-		read_sum += part;
+		read_sum += sum_of(page_at(work, page % work->pages), PAGE_WORDS);
 		did(work, 0, 1);
 	}
 }
 
-/* ---- pair ------------------------------------------------------------------------------------ */
-
-static uint64_t random_next(uint64_t *state)
+static void change_page(struct work *work, uint64_t page)
 {
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
+	uint64_t *at = page_at(work, page);
+	at[page % PAGE_WORDS] = sum_of(at, PAGE_WORDS);
+	did(work, 0, 1);
 }
+
+static void change_regions(struct work *work, unsigned int thread)
+{
+	static uint16_t order[REGION_PAGES * REGION_TIMES];
+	uint64_t random = 0x9e3779b97f4a7c15u;
+	if (thread)
+		return;
+	for (uint32_t i = 0; i < REGION_PAGES * REGION_TIMES; i++)
+		order[i] = i % REGION_PAGES;
+	while (!is_over(work)) {
+		uint64_t first = random_next(&random) % (work->pages / REGION_PAGES) * REGION_PAGES;
+		for (uint32_t i = REGION_PAGES * REGION_TIMES; i-- && !is_over(work);) {
+			/* Every page is drawn as often as it is in the list. */
+			uint32_t k = (uint32_t)(random_next(&random) % (i + 1));
+			uint16_t page = order[k];
+			order[k] = order[i];
+			order[i] = page;
+			change_page(work, first + page);
+		}
+	}
+}
+
+static void change_at_random(struct work *work, unsigned int thread)
+{
+	uint64_t random = 0x9e3779b97f4a7c15u;
+	while (thread == 0 && !is_over(work))
+		change_page(work, random_next(&random) % work->pages);
+}
+
+/* ---- pair, crossed --------------------------------------------------------------------------- */
 
 /* Whose turn it is, and who sleeps until it is his. A page of its own. */
 struct turn {
-	_Atomic uint32_t of;
+	_Alignas(GUEST_PAGE) _Atomic uint32_t of;
 	_Atomic uint32_t sleeps[2];
 };
 
@@ -143,31 +204,68 @@ static void turn_give(struct turn *turn, uint32_t to)
 		syscall(SYS_futex, &turn->of, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
-static void change_table(struct work *work, unsigned int thread)
+/* Each of a pair has its `me`; a pair of one has all turns. */
+static void change_table(struct work *work, unsigned int thread, unsigned int pair, uint32_t me)
 {
 	uint64_t random = 0x9e3779b97f4a7c15u * (thread + 1);
-	uint32_t me = thread != 0;
-	if (thread != 0 && thread + 1 != work->threads)
-		return;
+	uint64_t *word = page_at(work, pair * TABLE_PAGES);
+	struct turn *turn = &work->turn[pair];
 	while (!is_over(work)) {
 		uint64_t at = random_next(&random) % (TABLE_PAGES * PAGE_WORDS);
 		if (work->threads > 1)
-			turn_wait(work->turn, me);
-		work->word[at] += work->word[(at + 7 * PAGE_WORDS) % (TABLE_PAGES * PAGE_WORDS)];
+			turn_wait(turn, me);
+		word[at] += word[(at + 7 * PAGE_WORDS) % (TABLE_PAGES * PAGE_WORDS)];
 		did(work, thread, 1);
-		turn_give(work->turn, !me);
+		turn_give(turn, !me);
 	}
 }
 
-/* ---- independent ----------------------------------------------------------------------------- */
+static void change_in_pair(struct work *work, unsigned int thread)
+{
+	if (thread == 0 || thread + 1 == work->threads)
+		change_table(work, thread, 0, thread != 0);
+}
+
+static void change_crossed(struct work *work, unsigned int thread)
+{
+	unsigned int pairs = work->threads / 2;
+	if (work->threads == 1)
+		change_table(work, 0, 0, 0);
+	else if (thread < 2 * pairs)
+		change_table(work, thread, thread % pairs, thread >= pairs);
+}
+
+/* ---- independent, table ---------------------------------------------------------------------- */
 
 static void change_own(struct work *work, unsigned int thread)
 {
+	if (!is_busy(work, thread))
+		return;
 	for (uint64_t page = 0; page % LOOK_EVERY || !is_over(work); page++) {
 		uint64_t *at = page_at(work, thread * OWN_PAGES + page % OWN_PAGES);
 		for (uint64_t i = 0; i < PAGE_WORDS; i++)
 			at[i] = at[i] * 5 + page;
 		did(work, thread, 1);
+	}
+}
+
+static void read_table(struct work *work, unsigned int thread)
+{
+	uint64_t random = 0x9e3779b97f4a7c15u * (thread + 1);
+	/* Not all write at once. */
+	uint64_t reads = READS_FOR_ONE_WRITE / work->threads * thread;
+	while (is_busy(work, thread) && !is_over(work)) {
+		uint64_t sum = 0;
+		for (uint32_t i = 0; i < READS_AT_ONCE; i++) {
+			uint64_t line =
+				random_next(&random) % (READ_PAGES * PAGE_WORDS / LINE_WORDS);
+			uint64_t *word = work->word + line * LINE_WORDS;
+			sum += sum_of(word, LINE_WORDS);
+			if (++reads % READS_FOR_ONE_WRITE == 0)
+				word[reads % LINE_WORDS]++;
+		}
+		read_sum += sum;
+		did(work, thread, READS_AT_ONCE);
 	}
 }
 
@@ -183,6 +281,7 @@ static void produce(struct work *work)
 			break;
 	}
 	close(work->pipe[1]);
+	work->pipe[1] = -1;
 }
 
 static void consume(struct work *work, unsigned int thread)
@@ -217,9 +316,16 @@ static const struct kind {
 	void (*fill)(struct work *, unsigned int thread),
 		(*run)(struct work *, unsigned int thread);
 } kinds[] = {
-	{ "scan", fill_part, scan },	       { "far", fill_far, scan },
-	{ "pair", NULL, change_table },	       { "independent", NULL, change_own },
-	{ "pipe", NULL, produce_and_consume }, { "none", NULL, sleep_on },
+	{ "scan", fill_part, scan },
+	{ "regions", fill_part, change_regions },
+	{ "random", fill_part, change_at_random },
+	{ "far", fill_far, scan },
+	{ "pair", NULL, change_in_pair },
+	{ "crossed", NULL, change_crossed },
+	{ "independent", NULL, change_own },
+	{ "table", fill_part, read_table },
+	{ "pipe", NULL, produce_and_consume },
+	{ "none", NULL, sleep_on },
 };
 
 static void fill_main(void *context, unsigned int thread)
@@ -265,12 +371,30 @@ static void *report_main(void *arg)
 	return NULL;
 }
 
+/* False: there are no more. */
+static bool read_line(void)
+{
+	char c;
+	while (read(STDIN_FILENO, &c, 1) == 1)
+		if (c == '\n')
+			return true;
+	return false;
+}
+
+static bool say_ready(void)
+{
+	printf("ready\n");
+	fflush(stdout);
+	return read_line();
+}
+
 static void run(const struct kind *kind, struct work *work)
 {
 	struct report report = { work, kind->name, tsc_measure_hz() };
 	pthread_t thread;
-	if (work->fill)
-		cpus_run(work->threads, 0, fill_main, work);
+	work->run = kind->run;
+	for (unsigned int t = 0; t < work->threads; t++)
+		atomic_store(work->done[t], 0);
 	uint64_t begin = tsc_read();
 	work->end_tsc = begin + work->seconds * report.hz;
 	pthread_create(&thread, NULL, report_main, &report);
@@ -279,6 +403,56 @@ static void run(const struct kind *kind, struct work *work)
 	pthread_join(thread, NULL);
 	printf("%s: %llu in %.2f s, %.1f a second\n", kind->name,
 	       (unsigned long long)done_in_all(work), seconds, (double)done_in_all(work) / seconds);
+	fflush(stdout);
+}
+
+/* Each node gets its part back, whatever the work before has moved. */
+static void fill(struct work *work, const struct kind *const *kind, int count)
+{
+	work->fill = NULL;
+	for (int k = 0; k < count; k++) {
+		if (!kind[k]->fill || kind[k]->fill == work->fill)
+			continue;
+		work->fill = kind[k]->fill;
+		cpus_run(work->threads, 0, fill_main, work);
+	}
+}
+
+/* All work that is asked for, in turn. */
+static int run_all(struct work *work, char **names, int count, bool wait)
+{
+	const struct kind *kind[KINDS_MAX];
+	for (int k = 0; k < count; k++) {
+		size_t i = 0;
+		while (i < sizeof(kinds) / sizeof(kinds[0]) && strcmp(kinds[i].name, names[k]) != 0)
+			i++;
+		if (i == sizeof(kinds) / sizeof(kinds[0]) || k == KINDS_MAX) {
+			fprintf(stderr, "work: there is no %s\n", names[k]);
+			return 2;
+		}
+		kind[k] = &kinds[i];
+	}
+	while (!wait || read_line()) {
+		fill(work, kind, count);
+		if (wait && !say_ready())
+			break;
+		for (int k = 0; k < count; k++) {
+			if (pipe(work->pipe) < 0)
+				return 3;
+			run(kind[k], work);
+			close(work->pipe[0]);
+			if (work->pipe[1] >= 0)
+				close(work->pipe[1]);
+		}
+		if (!wait)
+			break;
+	}
+	return 0;
+}
+
+static uint64_t max_of(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
 }
 
 int main(int argc, char **argv)
@@ -286,10 +460,13 @@ int main(int argc, char **argv)
 	static const struct option options[] = { { "mib", required_argument, NULL, 'm' },
 						 { "seconds", required_argument, NULL, 's' },
 						 { "cpus", required_argument, NULL, 'c' },
+						 { "busy", required_argument, NULL, 'b' },
+						 { "wait", no_argument, NULL, 'w' },
 						 { 0 } };
 	static struct work work = { .seconds = 5 };
 	uint64_t mib = 8;
 	unsigned int cpus = 1;
+	bool wait = false;
 	cpu_set_t all;
 	int option;
 	while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
@@ -299,6 +476,10 @@ int main(int argc, char **argv)
 			work.seconds = (unsigned int)number_argument("--seconds", optarg, 3600);
 		else if (option == 'c')
 			cpus = (unsigned int)number_argument("--cpus", optarg, GUEST_THREADS);
+		else if (option == 'b')
+			work.busy = (unsigned int)number_argument("--busy", optarg, GUEST_THREADS);
+		else if (option == 'w')
+			wait = true;
 		else
 			return 2;
 	}
@@ -309,27 +490,12 @@ int main(int argc, char **argv)
 	work.threads = cpus_count();
 	if (work.threads > GUEST_THREADS)
 		work.threads = GUEST_THREADS;
-	work.pages = mib * 256;
-	if (work.pages < work.threads * OWN_PAGES)
-		work.pages = work.threads * OWN_PAGES;
+	if (!work.busy || work.busy > work.threads)
+		work.busy = work.threads;
+	work.pages = max_of(mib * 256, max_of(READ_PAGES, work.threads * OWN_PAGES));
 	work.word = pages_new(work.pages);
-	work.turn = pages_new(1);
+	work.turn = pages_new(work.threads);
 	for (unsigned int i = 0; i < work.threads; i++)
 		work.done[i] = pages_new(1);
-	for (; optind < argc; optind++) {
-		size_t i = 0;
-		while (i < sizeof(kinds) / sizeof(kinds[0]) &&
-		       strcmp(kinds[i].name, argv[optind]) != 0)
-			i++;
-		if (i == sizeof(kinds) / sizeof(kinds[0]) || pipe(work.pipe) < 0) {
-			fprintf(stderr, "work: there is no %s\n", argv[optind]);
-			return 2;
-		}
-		work.fill = kinds[i].fill;
-		work.run = kinds[i].run;
-		for (unsigned int t = 0; t < work.threads; t++)
-			atomic_store(work.done[t], 0);
-		run(&kinds[i], &work);
-	}
-	return 0;
+	return run_all(&work, argv + optind, argc - optind, wait);
 }
