@@ -7,30 +7,24 @@
  * core, for a page, or for an interrupt. Those counters stand still while the vCPU is elsewhere, so
  * their sum over the nodes is the vCPU's, wherever it went, and each one's part is where it was.
  *
- * Unknown is -1 everywhere, and shown as "-": missing fields, nodes that did not answer, counters
- * that fell. A sum of which a part is unknown is of the others.
+ * Unknown: missing fields, nodes that did not answer, counters that fell.
  *
- * What fits into the width is chosen by the columns' ranks. The height is shared out line by line
- * among nodes, vCPUs and pages, until each has all it wants.
+ * The height is shared out line by line among nodes, vCPUs and pages, until each has all it wants.
  *
  * Tested in tests/cmd/test_top_frame.c.
  */
 #include "cmd/top_frame.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cmd/top_table.h"
 #include "core/limits.h"
 #include "pager/pager.h"
 
-#define UNKNOWN	       (-1.0)
-#define LINE_MAX_      1024
-#define CELL_MAX       256
-#define COLUMNS_MAX    16
 #define MAP_MAX	       64 /* nodes in a map of shares */
 #define PAGES_MAX      32 /* shown */
 #define PAGES_IN_LINES 10
@@ -69,9 +63,8 @@ struct page_row {
 };
 
 struct page {
-	FILE *out;
+	struct top_lines lines;
 	const struct top_view *view;
-	unsigned int lines;
 
 	const json_t *before, *now;
 	double ns; /* between the answers, by the nodes' clock */
@@ -88,31 +81,19 @@ struct page {
 static double number(const json_t *object, const char *key)
 {
 	const json_t *value = json_object_get(object, key);
-	double is = json_is_integer(value) ? (double)json_integer_value(value) : UNKNOWN;
-	return is < 0 ? UNKNOWN : is;
+	double is = json_is_integer(value) ? (double)json_integer_value(value) : TOP_UNKNOWN;
+	return is < 0 ? TOP_UNKNOWN : is;
 }
 
 static double grown(const json_t *before, const json_t *now, const char *key)
 {
 	double was = number(before, key), is = number(now, key);
-	return was < 0 || is < was ? UNKNOWN : is - was;
-}
-
-static double add(double sum, double part)
-{
-	if (part < 0)
-		return sum;
-	return sum < 0 ? part : sum + part;
+	return was < 0 || is < was ? TOP_UNKNOWN : is - was;
 }
 
 static double per_second(double count, double ns)
 {
-	return count < 0 || ns <= 0 ? UNKNOWN : count * 1e9 / ns;
-}
-
-static double percent(double part, double whole)
-{
-	return part < 0 || whole <= 0 ? UNKNOWN : part * 100 / whole;
+	return count < 0 || ns <= 0 ? TOP_UNKNOWN : count * 1e9 / ns;
 }
 
 /* What is shown is ASCII, and obeys nobody. */
@@ -123,160 +104,6 @@ static void copy_text(char *to, size_t size, const json_t *object, const char *k
 	for (; *to; to++)
 		if (*to < ' ' || *to > '~')
 			*to = '?';
-}
-
-/* ---- cells ----------------------------------------------------------------------------------- */
-
-/* Four characters: 0.3, 42, 999, 1.2k, 45M. */
-static void put_scaled(char *cell, double value, double step, const char *units)
-{
-	if (value < 0) {
-		strcpy(cell, "-");
-		return;
-	}
-	while (value >= (step > 1000 ? 1023.5 : 999.5) && units[1]) {
-		value /= step;
-		units++;
-	}
-	snprintf(cell, CELL_MAX, value < 9.95 && value != (int)value ? "%.1f%.1s" : "%.0f%.1s",
-		 value, *units == ' ' ? "" : units);
-}
-
-static void put_count(char *cell, double value)
-{
-	put_scaled(cell, value, 1000, " kMGT");
-}
-
-static void put_bytes(char *cell, double value)
-{
-	put_scaled(cell, value, 1024, " KMGT");
-}
-
-static void put_time(char *cell, double ns)
-{
-	put_scaled(cell, ns, 1000, "num ");
-	if (ns >= 0)
-		strcat(cell, "s");
-}
-
-static void put_percent(char *cell, double value)
-{
-	snprintf(cell, CELL_MAX, value < 0 ? "-" : "%.0f", value);
-}
-
-/* A character a node: its part of the whole in tenths. */
-static void put_map(char *cell, const double *part, unsigned int count)
-{
-	double whole = 0;
-	for (unsigned int i = 0; i < count; i++)
-		whole = add(whole, part[i]);
-	for (unsigned int i = 0; i < count; i++) {
-		double tenths = percent(part[i], whole) / 10;
-		*cell++ = tenths < 0	   ? '-'
-			  : tenths == 0	   ? '.'
-			  : tenths < 0.5   ? '+'
-			  : tenths >= 9.95 ? '#'
-			  : tenths >= 8.5  ? '9'
-					   : (char)('0' + (int)(tenths + 0.5));
-	}
-	*cell = '\0';
-}
-
-/* The heading of such a map. */
-static void put_map_title(char *cell, const char *what, unsigned int count)
-{
-	cell += sprintf(cell, "%s ", what);
-	for (unsigned int i = 0; i < count; i++)
-		*cell++ = (char)('0' + i % 10);
-	*cell = '\0';
-}
-
-/* ---- lines ----------------------------------------------------------------------------------- */
-
-static void put_line(struct page *page, bool heading, const char *line)
-{
-	const struct top_view *view = page->view;
-	size_t width = strlen(line);
-	if (view->height && page->lines >= view->height)
-		return;
-	while (width && line[width - 1] == ' ')
-		width--;
-	if (view->width && width > view->width)
-		width = view->width;
-	if (heading && view->styled)
-		fprintf(page->out, "\033[7m%-*.*s\033[m\n", (int)view->width, (int)width, line);
-	else
-		fprintf(page->out, "%.*s\n", (int)width, line);
-	page->lines++;
-}
-
-__attribute__((format(printf, 2, 3))) static void put_text(struct page *page, const char *format,
-							   ...)
-{
-	char line[LINE_MAX_];
-	va_list args;
-	va_start(args, format);
-	vsnprintf(line, sizeof(line), format, args);
-	va_end(args);
-	put_line(page, false, line);
-}
-
-struct column {
-	char title[CELL_MAX];
-	unsigned int width, rank; /* a lower rank goes first; 0 is always there */
-	bool left;
-};
-
-typedef char table_row[COLUMNS_MAX][CELL_MAX];
-
-static void put_row(struct page *page, const struct column *columns, unsigned int count,
-		    uint32_t chosen, const table_row cells)
-{
-	char line[LINE_MAX_];
-	size_t used = 0;
-	for (unsigned int i = 0; i < count; i++) {
-		const char *cell = cells ? cells[i] : columns[i].title;
-		int width = (int)columns[i].width;
-		if (!(chosen & 1u << i))
-			continue;
-		used += (size_t)snprintf(line + used, sizeof(line) - used, "%s%*.*s",
-					 used ? " " : "", columns[i].left ? -width : width, width,
-					 cell);
-	}
-	put_line(page, !cells, line);
-}
-
-static uint32_t choose(const struct page *page, const struct column *columns, unsigned int count)
-{
-	unsigned int left = page->view->width ? page->view->width + 1 : LINE_MAX_;
-	uint32_t chosen = 0;
-	for (unsigned int rank = 0; rank < COLUMNS_MAX; rank++)
-		for (unsigned int i = 0; i < count; i++) {
-			unsigned int need = columns[i].width + 1;
-			if (columns[i].rank != rank || (rank && need > left))
-				continue;
-			chosen |= 1u << i;
-			left -= need < left ? need : left;
-		}
-	return chosen;
-}
-
-/* A heading, and so many of the rows as `room` says; the last line then counts the rest. */
-static void put_table(struct page *page, const struct column *columns, unsigned int column_count,
-		      void (*put)(const struct page *page, unsigned int row, table_row cells),
-		      unsigned int count, unsigned int room)
-{
-	uint32_t chosen = choose(page, columns, column_count);
-	unsigned int shown = count > room ? (room ? room - 1 : 0) : count;
-	put_line(page, false, "");
-	put_row(page, columns, column_count, chosen, NULL);
-	for (unsigned int i = 0; i < shown; i++) {
-		table_row cells = { 0 };
-		put(page, i, cells);
-		put_row(page, columns, column_count, chosen, cells);
-	}
-	if (shown < count && room)
-		put_text(page, "and %u more", count - shown);
 }
 
 static unsigned int map_width(const struct page *page)
@@ -335,17 +162,17 @@ static void take_node(struct page *page, const json_t *now, const json_t *before
 
 static double stalls_of(const struct node_row *row)
 {
-	double sum = UNKNOWN;
+	double sum = TOP_UNKNOWN;
 	for (int k = 0; k < COH_STALL_KINDS; k++)
-		sum = add(sum, grown(json_object_get(row->before, "stalls"),
-				     json_object_get(row->now, "stalls"), stall_names[k]));
+		sum = top_add(sum, grown(json_object_get(row->before, "stalls"),
+					 json_object_get(row->now, "stalls"), stall_names[k]));
 	return sum;
 }
 
 static double quantile(const struct pager_stats *times, double p)
 {
 	uint64_t ns = pager_stats_quantile_ns(times, COH_STALL_KINDS, p);
-	return ns ? (double)ns : UNKNOWN;
+	return ns ? (double)ns : TOP_UNKNOWN;
 }
 
 enum {
@@ -367,8 +194,9 @@ enum {
 	N_COLUMNS
 };
 
-static void put_node(const struct page *page, unsigned int i, table_row cell)
+static void put_node(const void *ctx, unsigned int i, top_row cell)
 {
+	const struct page *page = ctx;
 	const struct node_row *row = &page->node[i];
 	const char *error = json_string_value(json_object_get(row->now, "error"));
 	sprintf(cell[N_NUMBER], "%u", i);
@@ -377,23 +205,23 @@ static void put_node(const struct page *page, unsigned int i, table_row cell)
 		strcpy(cell[N_VCPUS], "none");
 		return;
 	}
-	put_count(cell[N_VCPUS], number(row->now, "vcpus"));
+	cell_count(cell[N_VCPUS], number(row->now, "vcpus"));
 	double owned = number(row->now, "pages_owned"), shared = number(row->now, "pages_shared");
-	put_bytes(cell[N_OWNED], owned < 0 ? owned : owned * PAGE_BYTES);
-	put_bytes(cell[N_SHARED], shared < 0 ? shared : shared * PAGE_BYTES);
-	put_bytes(cell[N_PROMISED], number(row->now, "promised_bytes"));
-	put_count(cell[N_STALLS], per_second(stalls_of(row), row->ns));
+	cell_bytes(cell[N_OWNED], owned < 0 ? owned : owned * PAGE_BYTES);
+	cell_bytes(cell[N_SHARED], shared < 0 ? shared : shared * PAGE_BYTES);
+	cell_bytes(cell[N_PROMISED], number(row->now, "promised_bytes"));
+	cell_count(cell[N_STALLS], per_second(stalls_of(row), row->ns));
 	for (int k = 0; k < COH_STALL_KINDS; k++)
-		put_percent(cell[N_ZERO + k], percent(row->stall_ns[k], row->ns));
-	put_time(cell[N_P50], quantile(&row->times, 0.5));
-	put_time(cell[N_P99], quantile(&row->times, 0.99));
-	put_count(cell[N_MESSAGES], per_second(grown(row->before, row->now, "messages"), row->ns));
-	put_bytes(cell[N_OUT], per_second(grown(row->before, row->now, "bytes_out"), row->ns));
+		cell_percent(cell[N_ZERO + k], top_percent(row->stall_ns[k], row->ns));
+	cell_time(cell[N_P50], quantile(&row->times, 0.5));
+	cell_time(cell[N_P99], quantile(&row->times, 0.99));
+	cell_count(cell[N_MESSAGES], per_second(grown(row->before, row->now, "messages"), row->ns));
+	cell_bytes(cell[N_OUT], per_second(grown(row->before, row->now, "bytes_out"), row->ns));
 }
 
 static void put_nodes(struct page *page, unsigned int room)
 {
-	static const struct column columns[N_COLUMNS] = {
+	static const struct top_column columns[N_COLUMNS] = {
 		[N_NUMBER] = { "no", 3, 0, false },	[N_NAME] = { "node", 8, 0, true },
 		[N_VCPUS] = { "vCPUs", 5, 1, false },	[N_OWNED] = { "owned", 5, 2, false },
 		[N_SHARED] = { "shared", 6, 2, false }, [N_PROMISED] = { "of", 4, 2, false },
@@ -403,7 +231,7 @@ static void put_nodes(struct page *page, unsigned int room)
 		[N_P99] = { "p99", 5, 2, false },	[N_MESSAGES] = { "messages", 8, 5, false },
 		[N_OUT] = { "out", 5, 5, false },
 	};
-	put_table(page, columns, N_COLUMNS, put_node, page->node_count, room);
+	lines_table(&page->lines, columns, N_COLUMNS, put_node, page, page->node_count, room);
 }
 
 /* ---- vCPUs ----------------------------------------------------------------------------------- */
@@ -443,10 +271,10 @@ static void take_vcpu(struct page *page, unsigned int v)
 	struct vcpu_row *row = &page->vcpu[page->vcpu_count];
 	bool seen = now;
 	*row = (struct vcpu_row){ .number = v,
-				  .moves =
-					  before < 0 || moves < before ? UNKNOWN : moves - before };
+				  .moves = before < 0 || moves < before ? TOP_UNKNOWN
+									: moves - before };
 	for (int c = 0; c < SEAT_COUNTS; c++)
-		row->count[c] = UNKNOWN;
+		row->count[c] = TOP_UNKNOWN;
 	for (unsigned int n = 0; n < page->node_count; n++) {
 		const struct node_row *node = &page->node[n];
 		const json_t *seat = node->seat[v];
@@ -458,8 +286,8 @@ static void take_vcpu(struct page *page, unsigned int v)
 					  ? grown(node->seat_before[v], seat, seat_keys[c])
 				  : node->before && json_object_get(node->before, "seats")
 					  ? number(seat, seat_keys[c])
-					  : UNKNOWN;
-			row->count[c] = add(row->count[c], part[c]);
+					  : TOP_UNKNOWN;
+			row->count[c] = top_add(row->count[c], part[c]);
 		}
 		if (n < MAP_MAX)
 			row->here[n] = seat || !node->before ? part[HERE] : 0;
@@ -513,28 +341,29 @@ enum {
 	V_COLUMNS
 };
 
-static void put_vcpu(const struct page *page, unsigned int i, table_row cell)
+static void put_vcpu(const void *ctx, unsigned int i, top_row cell)
 {
+	const struct page *page = ctx;
 	const struct vcpu_row *row = &page->vcpu[i];
-	double known = UNKNOWN;
+	double known = TOP_UNKNOWN;
 	sprintf(cell[V_NUMBER], "%u", row->number);
 	strcpy(cell[V_NODE], row->node);
 	strcpy(cell[V_STATE], row->state);
 	for (int c = CORE; c <= HALTED; c++) {
-		known = add(known, row->count[c]);
-		put_percent(cell[V_RUN + c - CORE], percent(row->count[c], page->ns));
+		known = top_add(known, row->count[c]);
+		cell_percent(cell[V_RUN + c - CORE], top_percent(row->count[c], page->ns));
 	}
 	double other = page->ns > known ? page->ns - known : 0;
-	put_percent(cell[V_OTHER], known < 0 ? UNKNOWN : percent(other, page->ns));
-	put_count(cell[V_STALLS], per_second(row->count[STALLS], page->ns));
-	put_count(cell[V_MOVES], per_second(row->moves, page->ns));
+	cell_percent(cell[V_OTHER], known < 0 ? TOP_UNKNOWN : top_percent(other, page->ns));
+	cell_count(cell[V_STALLS], per_second(row->count[STALLS], page->ns));
+	cell_count(cell[V_MOVES], per_second(row->moves, page->ns));
 	memset(cell[V_WHERE], ' ', 6);
-	put_map(cell[V_WHERE] + 6, row->here, map_width(page));
+	cell_map(cell[V_WHERE] + 6, row->here, map_width(page));
 }
 
 static void put_vcpus(struct page *page, unsigned int room)
 {
-	struct column columns[V_COLUMNS] = {
+	struct top_column columns[V_COLUMNS] = {
 		[V_NUMBER] = { "vCPU", 4, 0, false },
 		[V_NODE] = { "node", 8, 0, true },
 		[V_STATE] = { "state", 7, 3, true },
@@ -547,8 +376,8 @@ static void put_vcpus(struct page *page, unsigned int room)
 		[V_MOVES] = { "moves", 5, 2, false },
 		[V_WHERE] = { "", 6 + map_width(page), 4, true },
 	};
-	put_map_title(columns[V_WHERE].title, "where", map_width(page));
-	put_table(page, columns, V_COLUMNS, put_vcpu, page->vcpu_count, room);
+	cell_map_title(columns[V_WHERE].title, "where", map_width(page));
+	lines_table(&page->lines, columns, V_COLUMNS, put_vcpu, page, page->vcpu_count, room);
 }
 
 /* ---- pages ----------------------------------------------------------------------------------- */
@@ -570,7 +399,7 @@ static struct page_row *page_row(struct page *page, uint64_t gpa)
 	for (unsigned int i = 0; i < page->hot_count; i++)
 		if (page->hot[i].gpa == gpa)
 			return &page->hot[i];
-	page->hot[page->hot_count] = (struct page_row){ .gpa = gpa, .at_stalls = UNKNOWN };
+	page->hot[page->hot_count] = (struct page_row){ .gpa = gpa, .at_stalls = TOP_UNKNOWN };
 	return &page->hot[page->hot_count++];
 }
 
@@ -627,7 +456,7 @@ static void put_name(char *cell, const struct page *page, const struct page_row 
 		if (!page->view->symbols ||
 		    !guest_symbols_name(page->view->symbols, row->gpa + at, name, sizeof(name)))
 			snprintf(name, sizeof(name), "+0x%" PRIx64, at);
-		if (used + strlen(name) + 3 > CELL_MAX)
+		if (used + strlen(name) + 3 > TOP_CELL_MAX)
 			break;
 		used += (size_t)sprintf(cell + used, "%s%s", used ? ", " : "", name);
 	}
@@ -635,20 +464,21 @@ static void put_name(char *cell, const struct page *page, const struct page_row 
 
 enum { P_PAGE, P_STALLS, P_BY, P_NAME, P_COLUMNS };
 
-static void put_page(const struct page *page, unsigned int i, table_row cell)
+static void put_page(const void *ctx, unsigned int i, top_row cell)
 {
+	const struct page *page = ctx;
 	const struct page_row *row = &page->hot[i];
 	sprintf(cell[P_PAGE], "0x%" PRIx64, row->gpa);
-	put_count(cell[P_STALLS], per_second(row->stalls, page->ns));
+	cell_count(cell[P_STALLS], per_second(row->stalls, page->ns));
 	memset(cell[P_BY], ' ', 3);
-	put_map(cell[P_BY] + 3, row->by_node, map_width(page));
+	cell_map(cell[P_BY] + 3, row->by_node, map_width(page));
 	put_name(cell[P_NAME], page, row);
 }
 
 static void put_pages(struct page *page, unsigned int room)
 {
 	const char *name = page->view->symbols ? "touched there" : "touched there, at offsets";
-	struct column columns[P_COLUMNS] = {
+	struct top_column columns[P_COLUMNS] = {
 		[P_PAGE] = { "page", 13, 0, true },
 		[P_STALLS] = { "stalls", 6, 0, false },
 		[P_BY] = { "", 3 + map_width(page), 2, true },
@@ -659,65 +489,67 @@ static void put_pages(struct page *page, unsigned int room)
 				: page->view->width > used + 20 ? page->view->width - used
 								: 20;
 	strcpy(columns[P_NAME].title, name);
-	put_map_title(columns[P_BY].title, "by", map_width(page));
-	put_table(page, columns, P_COLUMNS, put_page, page->hot_count, room);
+	cell_map_title(columns[P_BY].title, "by", map_width(page));
+	lines_table(&page->lines, columns, P_COLUMNS, put_page, page, page->hot_count, room);
 }
 
 /* ---- the page -------------------------------------------------------------------------------- */
 
 static void put_title(struct page *page)
 {
-	char name[POD_NAME_MAX], state[16], engine[16], memory[CELL_MAX], up[32] = "-";
+	char name[POD_NAME_MAX], state[16], engine[16], memory[TOP_CELL_MAX], up[32] = "-";
 	double seconds = number(page->now, "uptime_s");
 	copy_text(name, sizeof(name), page->now, "pod");
 	copy_text(state, sizeof(state), page->now, "state");
 	copy_text(engine, sizeof(engine), page->now, "engine");
-	put_bytes(memory, number(page->now, "memory_bytes"));
+	cell_bytes(memory, number(page->now, "memory_bytes"));
 	if (seconds >= 0)
 		snprintf(up, sizeof(up), "%.0f s", seconds);
-	put_text(page, "pod %s: %s, up %s, engine %s, memory %s, %u nodes, %u vCPUs", name, state,
-		 up, engine, memory, page->node_count, page->vcpu_count);
+	lines_text(&page->lines, "pod %s: %s, up %s, engine %s, memory %s, %u nodes, %u vCPUs",
+		   name, state, up, engine, memory, page->node_count, page->vcpu_count);
 }
 
 static void put_shares(struct page *page)
 {
 	double sum[SEAT_COUNTS], whole = page->ns * page->vcpu_count;
-	char cell[SEAT_COUNTS][CELL_MAX], interval[32];
+	char cell[SEAT_COUNTS][TOP_CELL_MAX], interval[32];
 	for (int c = 0; c < SEAT_COUNTS; c++) {
-		sum[c] = UNKNOWN;
+		sum[c] = TOP_UNKNOWN;
 		for (unsigned int i = 0; i < page->vcpu_count; i++)
-			sum[c] = add(sum[c], page->vcpu[i].count[c]);
-		put_percent(cell[c], percent(sum[c], whole));
+			sum[c] = top_add(sum[c], page->vcpu[i].count[c]);
+		cell_percent(cell[c], top_percent(sum[c], whole));
 	}
 	snprintf(interval, sizeof(interval), page->ns > 0 ? "%.1f s" : "-", page->ns / 1e9);
-	put_text(page,
-		 "%s, vCPUs: %s %% on a core, %s %% waiting for one, %s %% stalled, %s %% halted",
-		 interval, cell[CORE], cell[CORE_WAIT], cell[STALLED], cell[HALTED]);
+	lines_text(&page->lines,
+		   "%s, vCPUs: %s %% on a core, %s %% waiting for one, %s %% stalled, %s %% halted",
+		   interval, cell[CORE], cell[CORE_WAIT], cell[STALLED], cell[HALTED]);
 }
 
 static void put_rates(struct page *page)
 {
-	double moves = UNKNOWN, stalls = UNKNOWN, messages = UNKNOWN, bytes = UNKNOWN;
+	double moves = TOP_UNKNOWN, stalls = TOP_UNKNOWN, messages = TOP_UNKNOWN,
+	       bytes = TOP_UNKNOWN;
 	struct pager_stats *times = calloc(1, sizeof(*times));
-	char cell[6][CELL_MAX];
+	char cell[6][TOP_CELL_MAX];
 	for (unsigned int i = 0; i < page->vcpu_count; i++)
-		moves = add(moves, page->vcpu[i].moves);
+		moves = top_add(moves, page->vcpu[i].moves);
 	for (unsigned int i = 0; i < page->node_count; i++) {
 		const struct node_row *row = &page->node[i];
-		stalls = add(stalls, stalls_of(row));
-		messages = add(messages, grown(row->before, row->now, "messages"));
-		bytes = add(bytes, grown(row->before, row->now, "bytes_out"));
+		stalls = top_add(stalls, stalls_of(row));
+		messages = top_add(messages, grown(row->before, row->now, "messages"));
+		bytes = top_add(bytes, grown(row->before, row->now, "bytes_out"));
 		for (int b = 0; times && b < PAGER_BUCKETS; b++)
 			times->stall_bucket[0][b] += row->times.stall_bucket[0][b];
 	}
-	put_count(cell[0], per_second(moves, page->ns));
-	put_count(cell[1], per_second(stalls, page->ns));
-	put_time(cell[2], times ? quantile(times, 0.5) : UNKNOWN);
-	put_time(cell[3], times ? quantile(times, 0.99) : UNKNOWN);
-	put_count(cell[4], per_second(messages, page->ns));
-	put_bytes(cell[5], per_second(bytes, page->ns));
-	put_text(page, "a second: %s moves, %s stalls (p50 %s, p99 %s), %s messages, %s B out",
-		 cell[0], cell[1], cell[2], cell[3], cell[4], cell[5]);
+	cell_count(cell[0], per_second(moves, page->ns));
+	cell_count(cell[1], per_second(stalls, page->ns));
+	cell_time(cell[2], times ? quantile(times, 0.5) : TOP_UNKNOWN);
+	cell_time(cell[3], times ? quantile(times, 0.99) : TOP_UNKNOWN);
+	cell_count(cell[4], per_second(messages, page->ns));
+	cell_bytes(cell[5], per_second(bytes, page->ns));
+	lines_text(&page->lines,
+		   "a second: %s moves, %s stalls (p50 %s, p99 %s), %s messages, %s B out", cell[0],
+		   cell[1], cell[2], cell[3], cell[4], cell[5]);
 	free(times);
 }
 
@@ -753,11 +585,11 @@ static void put_all(struct page *page)
 	put_vcpus(page, room[1]);
 	if (page->hot_count)
 		put_pages(page, room[2]);
-	if (!view->last_line || (view->height && page->lines >= view->height))
+	if (!view->last_line || (view->height && page->lines.count >= view->height))
 		return;
-	while (view->height && page->lines + 1 < view->height)
-		put_line(page, false, "");
-	put_line(page, false, view->last_line);
+	while (view->height && page->lines.count + 1 < view->height)
+		lines_put(&page->lines, false, "");
+	lines_put(&page->lines, false, view->last_line);
 }
 
 static void take_all(struct page *page)
@@ -789,17 +621,17 @@ char *top_frame(const json_t *before, const json_t *now, const struct top_view *
 {
 	char *text = NULL;
 	size_t size;
-	struct page page = { .view = view, .now = now };
+	struct page page = { .view = view, .lines.view = view, .now = now };
 	if (before && !is_another(before, now))
 		page.before = before;
 	page.node = calloc(NODES_MAX, sizeof(*page.node));
 	page.vcpu = calloc(VCPUS_MAX, sizeof(*page.vcpu));
 	page.hot = calloc((size_t)NODES_MAX * PAGES_MAX, sizeof(*page.hot));
-	page.out = page.node && page.vcpu && page.hot ? open_memstream(&text, &size) : NULL;
-	if (page.out) {
+	page.lines.out = page.node && page.vcpu && page.hot ? open_memstream(&text, &size) : NULL;
+	if (page.lines.out) {
 		take_all(&page);
 		put_all(&page);
-		fclose(page.out);
+		fclose(page.lines.out);
 	}
 	free(page.node);
 	free(page.vcpu);
