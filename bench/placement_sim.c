@@ -20,7 +20,7 @@ struct options {
 	uint32_t nodes_count;
 	bool load[WORLD_LOADS];
 	const char *trace;
-	bool verbose, decisions;
+	bool verbose, decisions, costs_wanted;
 	uint32_t seeds;
 };
 
@@ -41,7 +41,7 @@ static const enum placement_policy shown[] = { PLACEMENT_PAGES, PLACEMENT_VCPUS,
 static int usage(void)
 {
 	fputs("usage: placement_sim [--nodes N,...] [--load NAME,...] [--seconds S] [--seed N] [--seeds N]\n"
-	      "       [--move-us N] [--cores N] [--own-pages N] [--policy NAME --trace FILE] [--broken N] [--verbose] [--decisions]\n",
+	      "       [--move-us N] [--cores N] [--own-pages N] [--policy NAME --trace FILE] [--broken N] [--verbose] [--decisions] [--costs]\n",
 	      stderr);
 	return 2;
 }
@@ -127,6 +127,69 @@ static int row(const struct options *options, struct world_config config, bool *
 							       : "missed: pages");
 	fflush(stdout);
 	*ret_met = met;
+	return 0;
+}
+
+/* Who always moves pays a thousand times as much, and is not compared here. */
+static const enum placement_policy compared[] = { PLACEMENT_PAGES, PLACEMENT_BASE,
+						  PLACEMENT_LEARNED };
+#define COMPARED (sizeof(compared) / sizeof(compared[0]))
+
+static void print_figure(double figure)
+{
+	printf(" %.*f |", figure >= 100 || figure == 0 ? 0 : figure >= 10 ? 1 : 2, figure);
+}
+
+/* One row of what work costs: messages and stall time, means of the seeds. */
+static int costs_row(const struct options *options, struct world_config config)
+{
+	double messages[COMPARED] = { 0 }, stalls[COMPARED] = { 0 };
+
+	for (uint32_t seed = 0; seed < options->seeds; seed++) {
+		config.seed = options->world.seed + seed;
+		for (size_t i = 0; i < COMPARED; i++) {
+			static struct world_result result;
+			double ms;
+			int error;
+
+			config.policy = compared[i];
+			error = world_run(&config, &result);
+			if (error) {
+				fprintf(stderr, "placement_sim: %s\n", strerror(-error));
+				return error;
+			}
+			ms = (double)(result.work_ns + 1) / 1e6;
+			messages[i] += (double)result.message_count / ms / options->seeds;
+			stalls[i] += (double)result.stall_ns / 1e6 / ms / options->seeds;
+		}
+	}
+	printf("| %u | %s |", config.node_count, world_load_name(config.load));
+	for (size_t i = 0; i < COMPARED; i++)
+		print_figure(messages[i]);
+	for (size_t i = 0; i < COMPARED; i++)
+		print_figure(stalls[i] * 1000);
+	printf("\n");
+	fflush(stdout);
+	return 0;
+}
+
+static int print_costs(const struct options *options)
+{
+	printf("| nodes | load | messages a ms of work: pages | base | learned | us of stalls a ms of "
+	       "work: pages | base | learned |\n"
+	       "|---|---|---|---|---|---|---|---|\n");
+	for (uint32_t n = 0; n < options->nodes_count; n++) {
+		for (int i = 0; i < WORLD_LOADS; i++) {
+			struct world_config config = options->world;
+
+			if (!options->load[i])
+				continue;
+			config.node_count = options->nodes[n];
+			config.load = (enum world_load)i;
+			if (costs_row(options, config) != 0)
+				return 1;
+		}
+	}
 	return 0;
 }
 
@@ -229,6 +292,7 @@ static bool take_options(int argc, char **argv, struct options *options)
 		{ "trace", required_argument, NULL, 't' },
 		{ "broken", required_argument, NULL, 'b' },
 		{ "decisions", no_argument, NULL, 'd' },
+		{ "costs", no_argument, NULL, 'k' },
 		{ "verbose", no_argument, NULL, 'v' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -272,6 +336,9 @@ static bool take_options(int argc, char **argv, struct options *options)
 			break;
 		case 'b':
 			options->world.broken = (uint32_t)atoi(optarg);
+			break;
+		case 'k':
+			options->costs_wanted = true;
 			break;
 		case 'd':
 			options->decisions = true;
@@ -339,5 +406,7 @@ int main(int argc, char **argv)
 	if (options.decisions)
 		return print_decisions();
 	options.world.node_count = options.nodes[0];
+	if (options.costs_wanted)
+		return print_costs(&options);
 	return options.trace ? write_trace(&options) : print_table(&options);
 }

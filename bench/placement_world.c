@@ -60,6 +60,7 @@ struct page {
 	uint64_t held_until_ns;
 	uint32_t index; /* in its owner's list */
 	uint16_t owner; /* NODE_NONE: untouched */
+	uint16_t home;	/* who knows where it is: its first owner */
 };
 
 /* Pages of a node: those that it owns, or copies, with some that have gone. */
@@ -142,6 +143,8 @@ static void own(struct world *w, uint16_t node, uint32_t number)
 		r = &w->owned[page->owner];
 		r->page[page->index] = r->page[--r->count];
 		w->page[r->page[page->index]].index = page->index;
+	} else {
+		page->home = node;
 	}
 	r = &w->owned[node];
 	page->owner = node;
@@ -197,6 +200,44 @@ static bool drop_copy(struct world *w, uint16_t node, uint32_t keep)
 	return true;
 }
 
+/* Messages: those of docs/protocol.md, as far as they go from one node to another. */
+
+static void message(struct world *w, uint16_t from, uint16_t to)
+{
+	w->result->message_count += from != to;
+}
+
+/* Request, FWD, grant and DONE. */
+static void count_grant(struct world *w, const struct page *page, uint16_t from, uint16_t to)
+{
+	message(w, to, page->home);
+	message(w, page->home, from);
+	message(w, from, to);
+	message(w, to, page->home);
+}
+
+/* INVALIDATE and its ack, of every copy but those of two nodes. */
+static void count_invalidates(struct world *w, const struct page *page, uint16_t to, uint16_t but)
+{
+	uint64_t sharers = page->sharers | 1ull << page->owner;
+
+	for (uint64_t left = sharers & ~(1ull << to) & ~(1ull << but); left; left &= left - 1) {
+		uint16_t node = (uint16_t)__builtin_ctzll(left);
+
+		message(w, page->home, node);
+		message(w, node, to);
+	}
+}
+
+/* PUSH_REQ, PUSH_GO, PUSH_DATA, DONE. */
+static void count_push(struct world *w, const struct page *page, uint16_t from, uint16_t to)
+{
+	message(w, from, page->home);
+	message(w, page->home, from);
+	message(w, from, to);
+	message(w, to, page->home);
+}
+
 static void push_owned(struct world *w, uint16_t node, uint32_t keep)
 {
 	struct residents *owned = &w->owned[node];
@@ -206,6 +247,7 @@ static void push_owned(struct world *w, uint16_t node, uint32_t keep)
 
 	if (number == keep)
 		return;
+	count_push(w, &w->page[number], node, to);
 	w->here[node]--;
 	w->here[to] += sharers == 0;
 	w->page[number].sharers &= ~(1ull << to);
@@ -255,6 +297,7 @@ static uint64_t read_ahead(struct world *w, struct vcpu *v, uint32_t number, uin
 
 		if (v->ahead_page >= w->page_count || page->owner != owner || has(page, v->node))
 			break;
+		count_grant(w, page, owner, v->node);
 		copy_in(w, v->node, v->ahead_page++);
 		ns += w->config.costs.ahead_ns;
 	}
@@ -288,6 +331,7 @@ static uint64_t fetch(struct world *w, struct vcpu *v, const struct touch *touch
 		ns += page->held_until_ns - v->at_ns;
 	if (!touch->write) {
 		v->stall.kind = COH_STALL_READ;
+		count_grant(w, page, page->owner, v->node);
 		copy_in(w, v->node, touch->page);
 		ns += read_ahead(w, v, touch->page, page->owner);
 	} else {
@@ -296,6 +340,9 @@ static uint64_t fetch(struct world *w, struct vcpu *v, const struct touch *touch
 			v->stall.owner = (uint16_t)__builtin_ctzll(page->sharers);
 		else
 			w->here[page->owner]--;
+		/* With a copy all it needs is the home's word. */
+		count_grant(w, page, copy ? page->home : page->owner, v->node);
+		count_invalidates(w, page, v->node, copy ? v->node : page->owner);
 		if (others > 1)
 			ns += (others - 1) * costs->sharer_ns;
 		drop_sharers(w, page, v->node);
@@ -383,6 +430,7 @@ static void wake(struct world *w, uint32_t index, const struct vcpu *by)
 	if (v->state != HALTED)
 		return;
 	v->state = RUNS;
+	message(w, by->node, v->node);
 	v->at_ns = by->at_ns +
 		   (v->node == by->node ? w->config.costs.wake_ns : w->config.costs.ipi_ns);
 	v->halted_ns += v->at_ns - v->halted_since_ns;
@@ -642,6 +690,8 @@ static void begin_move(struct world *w, struct vcpu *v, uint16_t to)
 	v->stopped_ns = v->at_ns;
 	v->at_ns += w->config.costs.move_ns;
 	w->result->move_count++;
+	/* MOVE, and PLACE to all. */
+	w->result->message_count += w->config.node_count;
 	w->result->move_ns += w->config.costs.move_ns;
 }
 

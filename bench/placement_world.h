@@ -70,6 +70,7 @@ struct world_result {
 	uint64_t work_ns; /* sum of what the touches that were made take by themselves */
 	uint64_t stall_ns, move_ns, wait_ns;
 	uint64_t stall_count, move_count, touch_count;
+	uint64_t message_count; /* that go from one node to another */
 	uint64_t event_count;
 	uint32_t vcpu_count; /* that have work */
 	uint64_t phase_work_ns[WORLD_PHASES];

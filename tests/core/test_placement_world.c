@@ -119,6 +119,34 @@ static void replayed(void **state)
 	}
 }
 
+/* By docs/protocol.md: no messages where nobody stalls on another's page, three or four for a page
+ * from there, two more for each further copy that has to go. */
+static void messages(void **state)
+{
+	struct world_config config = config_of(LOAD_INDEPENDENT, PLACEMENT_PAGES);
+	double a_stall;
+
+	assert_int_equal(world_run(&config, &result[0]), 0);
+	assert_int_equal(result[0].message_count, 0);
+	work(LOAD_PAIR, PLACEMENT_PAGES, 0);
+	a_stall = (double)result[0].message_count / (double)result[0].stall_count;
+	print_message("pair: %.2f messages a stall\n", a_stall);
+	assert_true(a_stall > 1.9 && a_stall < 4.1);
+	config = config_of(LOAD_TABLE, PLACEMENT_PAGES);
+	config.node_count = 16;
+	assert_int_equal(world_run(&config, &result[0]), 0);
+	a_stall = (double)result[0].message_count / (double)result[0].stall_count;
+	print_message("table of 16: %.2f messages a stall\n", a_stall);
+	assert_true(a_stall > 3 && a_stall < 12);
+	/* MOVE and 15 PLACE. */
+	config = config_of(LOAD_PAIR, PLACEMENT_BASE);
+	config.node_count = 16;
+	config.duration_ns = 100000000;
+	assert_int_equal(world_run(&config, &result[0]), 0);
+	assert_true(result[0].move_count > 0 &&
+		    result[0].message_count > 16 * result[0].move_count);
+}
+
 /* What one run has learned the next begins with. */
 static void goes_on(void **state)
 {
@@ -138,7 +166,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(worth_it),   cmocka_unit_test(guards_help),
 		cmocka_unit_test(same_again), cmocka_unit_test(replayed),
-		cmocka_unit_test(goes_on),
+		cmocka_unit_test(messages),   cmocka_unit_test(goes_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
