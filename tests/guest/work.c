@@ -237,14 +237,25 @@ static void change_crossed(struct work *work, unsigned int thread)
 
 /* ---- independent, table ---------------------------------------------------------------------- */
 
+static void change_own_page(struct work *work, unsigned int thread, uint64_t page)
+{
+	uint64_t *at = page_at(work, thread * OWN_PAGES + page % OWN_PAGES);
+	for (uint64_t i = 0; i < PAGE_WORDS; i++)
+		at[i] = at[i] * 5 + page;
+}
+
+static void fill_own(struct work *work, unsigned int thread)
+{
+	for (uint64_t page = 0; page < OWN_PAGES && is_busy(work, thread); page++)
+		change_own_page(work, thread, page);
+}
+
 static void change_own(struct work *work, unsigned int thread)
 {
 	if (!is_busy(work, thread))
 		return;
 	for (uint64_t page = 0; page % LOOK_EVERY || !is_over(work); page++) {
-		uint64_t *at = page_at(work, thread * OWN_PAGES + page % OWN_PAGES);
-		for (uint64_t i = 0; i < PAGE_WORDS; i++)
-			at[i] = at[i] * 5 + page;
+		change_own_page(work, thread, page);
 		did(work, thread, 1);
 	}
 }
@@ -322,7 +333,7 @@ static const struct kind {
 	{ "far", fill_far, scan },
 	{ "pair", NULL, change_in_pair },
 	{ "crossed", NULL, change_crossed },
-	{ "independent", NULL, change_own },
+	{ "independent", fill_own, change_own },
 	{ "table", fill_part, read_table },
 	{ "pipe", NULL, produce_and_consume },
 	{ "none", NULL, sleep_on },
@@ -409,12 +420,13 @@ static void run(const struct kind *kind, struct work *work)
 /* Each node gets its part back, whatever the work before has moved. */
 static void fill(struct work *work, const struct kind *const *kind, int count)
 {
-	work->fill = NULL;
 	for (int k = 0; k < count; k++) {
-		if (!kind[k]->fill || kind[k]->fill == work->fill)
-			continue;
+		int first = 0;
+		while (kind[first]->fill != kind[k]->fill)
+			first++;
 		work->fill = kind[k]->fill;
-		cpus_run(work->threads, 0, fill_main, work);
+		if (work->fill && first == k)
+			cpus_run(work->threads, 0, fill_main, work);
 	}
 }
 
