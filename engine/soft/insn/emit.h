@@ -147,14 +147,15 @@ static inline void emit_lea_index(struct emit *e, int to, int base, int index, u
 	emit32(e, (uint32_t)displacement);
 }
 
-/* lea to32, [index << scale]; index: not rsp */
-static inline void emit_lea32_scaled(struct emit *e, int to, int index, uint32_t scale)
+/* lea to32, [reg + reg]; reg: not rsp */
+static inline void emit_lea32_twice(struct emit *e, int to, int reg)
 {
-	emit_rex(e, BITS_32, to, index, 0);
+	emit_rex(e, BITS_32, to, reg, reg);
 	emit8(e, 0x8d);
-	emit_modrm(e, MOD_NONE, to, RM_SIB);
-	emit_sib(e, scale, index, SIB_NO_BASE);
-	emit32(e, 0);
+	emit_modrm(e, (reg & 7) == 5 ? MOD_8 : MOD_NONE, to, RM_SIB);
+	emit_sib(e, 0, reg, reg);
+	if ((reg & 7) == 5) /* rbp and r13 as a base have a displacement */
+		emit8(e, 0);
 }
 
 /* lea reg, [rip + so that it is host] */

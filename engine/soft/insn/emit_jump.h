@@ -116,13 +116,24 @@ static inline void emit_nops(struct emit *e, uint32_t bytes)
 	}
 }
 
-/* The 4 bytes that come `ahead` from here will lie within 8: they can be changed at once. */
+/* Of the instruction that comes: CS, which means nothing to it (SDM volume 1, 3.4.2.1). */
+static inline void emit_prefix(struct emit *e)
+{
+	emit8(e, 0x2e);
+}
+
+/*
+ * In front of a jump whose distance comes `ahead` from here: its 4 bytes will lie within 8, so that
+ * they can be changed at once. The bytes between are prefixes of the jump: a NOP would part it from
+ * the comparison that the CPU joins it with.
+ */
 static inline void emit_align_field(struct emit *e, uint32_t ahead)
 {
 	uint32_t at = (uint32_t)((uintptr_t)e->at + ahead) % 8;
 
 	if (at > 4)
-		emit_nops(e, 8 - at);
+		for (; at < 8; at++)
+			emit_prefix(e);
 }
 
 #endif

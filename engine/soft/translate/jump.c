@@ -6,7 +6,7 @@
  * flags along where they are. To another page (whose translation may change) or to a computed
  * address: the vCPU's jump table, rip in r14, flags in the slot:
  *
- *      lea r15d, [r14 * 2] ; and ; cmp r14, gs:[r15 + rip] ; jne lookup
+ *      lea r15d, [r14 + r14] ; and ; cmp r14, gs:[r15 + rip] ; jne lookup
  *      jmp gs:[r15 + code]
  */
 #include "engine/soft/translate/translate.h"
@@ -94,7 +94,7 @@ void tr_exit_computed(struct tr *tr)
 	struct emit *e = &tr->e;
 
 	_Static_assert(JUMP_INDEX_MASK == (JUMP_ENTRIES - 1) * sizeof(struct soft_jump_entry), "");
-	emit_lea32_scaled(e, R15, R14, 1);
+	emit_lea32_twice(e, R15, R14);
 	emit_and32_imm(e, R15, JUMP_INDEX_MASK);
 	emit_cmp_gs_base(e, R14, R15, table + OFFSET_RIP);
 	tr_cold(tr, emit_unknown(tr), SOFT_REASON_LOOKUP)->computed =

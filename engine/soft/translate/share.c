@@ -80,6 +80,23 @@ static uint32_t slot_offset(uint32_t group)
 	return VCPU_SHARED + 16 * group;
 }
 
+_Static_assert(GROUPS_MAX <= 32, "a bit for each slot");
+
+/* reg := the group's addend */
+static void load_slot(struct tr *tr, int reg, uint32_t group)
+{
+	tr->slots_loaded |= 1u << group;
+	emit_load(&tr->e, reg, slot_offset(group));
+}
+
+/* Of a group that does not loop, if anybody will load it. */
+static void store_slot(struct tr *tr, int reg, uint32_t group)
+{
+	tr->slots_stored |= 1u << group;
+	if (tr->slots_wanted >> group & 1)
+		emit_store(&tr->e, reg, slot_offset(group));
+}
+
 /* A set's is in the slot of its first group. */
 static uint32_t limit_offset(uint32_t set)
 {
@@ -111,7 +128,7 @@ void tr_share_again(struct tr *tr)
 	tr_record(tr, tr->rip);
 	for (int i = 0; i < 2; i++)
 		if (tr->pinned[i] != GROUP_NONE && tr->held[i] != tr->pinned[i])
-			emit_load(&tr->e, R14 + i, slot_offset(tr->pinned[i]));
+			load_slot(tr, R14 + i, tr->pinned[i]);
 }
 
 /* Who looks for itself alone may cross an edge: that is stepped, and no reason to split. */
@@ -148,7 +165,7 @@ static void lead(struct tr *tr, const struct soft_insn *insn, const struct tr_ac
 	tr->held[0] = GROUP_NONE;
 	tr->held[1] = access->group;
 	if (group->members > 1)
-		emit_store(&tr->e, R15, slot_offset(access->group));
+		store_slot(tr, R15, access->group);
 }
 
 /* The same in a loop, for the whole set. */
@@ -296,7 +313,7 @@ void tr_share_look(struct tr *tr, struct cold *cold)
 	set_limit(tr, set);
 	for (int reg = R14; reg <= R15; reg++)
 		if (cold->held[reg - R14] != GROUP_NONE)
-			emit_load(&tr->e, reg, slot_offset(cold->held[reg - R14]));
+			load_slot(tr, reg, cold->held[reg - R14]);
 	emit_jmp(&tr->e, cold->resume);
 	for (uint32_t g = set + 1; g < tr->group_count; g++)
 		if (tr->group[g].loops && tr->group[g].set == set)
@@ -317,7 +334,7 @@ static void lead_constant(struct tr *tr, const struct soft_insn *insn,
 	fill_in(tr, cold, insn, retry);
 	tr->held[0] = access->group;
 	if (group->members > 1)
-		emit_store(&tr->e, R14, slot_offset(access->group));
+		store_slot(tr, R14, access->group);
 }
 
 /* The instruction will have its operand in `wanted`: what the group holds goes to the other. */
@@ -354,7 +371,7 @@ bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand 
 		move_out(tr, access->group, wanted);
 	if (tr->held[0] != access->group && tr->held[1] != access->group) {
 		reg = wanted >= 0 ? R14 + R15 - wanted : tr_scratch(tr);
-		emit_load(&tr->e, reg, slot_offset(access->group));
+		load_slot(tr, reg, access->group);
 		tr->held[reg - R14] = access->group;
 	}
 	reg = tr->held[0] == access->group ? R14 : R15;

@@ -143,39 +143,56 @@ static void translate_one(struct tr *tr, const struct soft_insn *insn, bool last
 	}
 }
 
-bool soft_translate_block(struct soft_translation *t)
+/* Writes the block, with `tr` as it is after the plan. */
+static void emit_block(struct tr *tr, const uint32_t *live)
 {
-	uint32_t live[BLOCK_INSNS_MAX];
-	struct tr tr = { .t = t,
-			 .e = { .at = t->at, .end = t->end },
-			 .start = t->at,
-			 .next = t->rip,
-			 .flags = t->mode & MODE_SLOT ? FLAGS_IN_SLOT : FLAGS_IN_HOST };
+	struct soft_translation *t = tr->t;
 
+	tr->e = (struct emit){ .at = t->at, .end = t->end };
+	tr->next = t->rip;
+	tr->flags = t->mode & MODE_SLOT ? FLAGS_IN_SLOT : FLAGS_IN_HOST;
+	tr->cold_count = 0;
+	tr->held[0] = tr->held[1] = GROUP_NONE;
+	tr->shadow_rip = 0;
+	tr->known_offered = false;
+	tr->slots_loaded = 0;
 	t->record_count = 0;
-	find_live(t, live);
-	tr_share_plan(&tr);
-	tr_record(&tr, t->rip);
-	if (tr.loops)
-		tr_share_begin(&tr);
+	tr_record(tr, t->rip);
+	if (tr->loops)
+		tr_share_begin(tr);
 	/* A short loop then is in one line of the host's cache of decoded code. */
-	emit_nops(&tr.e, -(uint32_t)(uintptr_t)tr.e.at % (tr.loops ? 64 : 8));
-	t->head = tr.e.at;
-	emit_nops(&tr.e, ENTRY_BYTES);
-	tr_clean(&tr);
+	emit_nops(&tr->e, -(uint32_t)(uintptr_t)tr->e.at % (tr->loops ? 64 : 8));
+	t->head = tr->e.at;
+	emit_nops(&tr->e, ENTRY_BYTES);
+	tr_clean(tr);
 	for (uint32_t i = 0; i < t->count; i++) {
 		const struct soft_insn *insn = &t->insn[i];
 
-		tr.index = i;
-		tr.rip = t->rip + (uint64_t)t->offset[i];
-		tr.next = tr.rip + insn->length;
-		tr.live_after = live[i];
-		tr.live_before = (live[i] & ~insn->flags_write) | insn->flags_read;
+		tr->index = i;
+		tr->rip = t->rip + (uint64_t)t->offset[i];
+		tr->next = tr->rip + insn->length;
+		tr->live_after = live[i];
+		tr->live_before = (live[i] & ~insn->flags_write) | insn->flags_read;
 		if (t->vcpu->engine->exact_flags)
-			tr.live_before = FLAGS_ARITHMETIC;
-		translate_one(&tr, insn, i == t->count - 1);
+			tr->live_before = FLAGS_ARITHMETIC;
+		translate_one(tr, insn, i == t->count - 1);
 	}
-	tr_emit_cold(&tr);
+	tr_emit_cold(tr);
+}
+
+bool soft_translate_block(struct soft_translation *t)
+{
+	uint32_t live[BLOCK_INSNS_MAX];
+	struct tr tr = { .t = t, .start = t->at, .slots_wanted = UINT32_MAX };
+
+	find_live(t, live);
+	tr_share_plan(&tr);
+	emit_block(&tr, live);
+	/* What nobody loads need not be stored; that is known now, and changes nothing else. */
+	if (tr.slots_stored & ~tr.slots_loaded) {
+		tr.slots_wanted = tr.slots_loaded;
+		emit_block(&tr, live);
+	}
 	t->code_bytes = (uint32_t)(tr.e.at - tr.start);
 	return !tr.failed && !tr.e.full && t->code_bytes < UINT16_MAX;
 }

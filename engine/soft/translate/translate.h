@@ -103,7 +103,9 @@ struct tr {
 	struct tr_access access[BLOCK_INSNS_MAX]; /* by instruction */
 	struct tr_group group[GROUPS_MAX];
 	uint32_t group_count;
-	uint8_t held[2];     /* the groups whose addend is in r14 and r15 */
+	uint8_t held[2]; /* the groups whose addend is in r14 and r15 */
+	/* Of groups, a bit each: whose slot is to be stored by who leads, was stored, was loaded. */
+	uint32_t slots_wanted, slots_stored, slots_loaded;
 	uint8_t side_exits;  /* so far, while groups are planned */
 	bool loops;	     /* some groups do; then the block jumps back to its head */
 	uint8_t pinned[2];   /* what r14 and r15 hold there */
