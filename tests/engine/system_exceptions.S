@@ -332,7 +332,51 @@ gate_target:
 	RESUME	2f
 1:	ret
 	EXPECT	13, error=0, rip=1b, rsp=(SYS_STACK-8)
+2:	push	%rbx
+	RESUME	2f
+	pop	%rcx
+	push	%rcx
+	pop	%rcx
+1:	ret
+	EXPECT	13, error=0, rip=1b, rsp=(SYS_STACK-8)
 2:	DONE
+
+/* A fault in a row of pushes and pops: rsp is that of the instruction that faults. */
+	CASE	stack_rows
+	xor	%ecx, %ecx
+	RESUME	2f
+	push	%rax
+	push	%rbx
+1:	div	%ecx
+	EXPECT	0, rip=1b, rsp=(SYS_STACK-16)
+2:	RESUME	2f
+	push	%rax
+	push	%rcx
+	pop	%rcx
+	pop	%rax
+	pop	%rax
+1:	div	%ecx
+	EXPECT	0, rip=1b, rsp=(SYS_STACK-8)
+2:	RESUME	2f
+	push	%rax
+	push	$0x123
+	mov	8(%rsp), %rdx
+	push	%rsp
+	pop	%rbx
+	push	(%rsp)
+1:	div	%ecx
+	EXPECT	0, rip=1b, rsp=(SYS_STACK-32)
+2:	REPORT	%rbx
+	WANT	SYS_STACK-24
+	pop	%rbx
+	REPORT	%rbx
+	WANT	0x123
+	pop	%rsp		/* what it pops is rsp */
+	mov	%rsp, %rdx
+	mov	$SYS_STACK, %esp
+	REPORT	%rdx
+	WANT	0x123
+	DONE
 
 /* The end of the lower half: who goes on behind it is there when it faults, who jumps there is not. */
 	.set	EDGE, 0x7ffffffffff0
@@ -366,7 +410,14 @@ gate_target:
 	RESUME	2f
 	jmp	*%rbx
 	AT_EDGE	EDGE, SYS_STACK
-2:	movl	$0x840fc1ff, EDGE_CODE		/* inc %ecx; jz, which is not taken */
+2:	movl	$0x00e85050, EDGE_CODE		/* push; push; call */
+	movl	$0x00000001, EDGE_CODE + 4
+	RESUME	2f
+	jmp	*%rbx
+	AT_EDGE	EDGE+2, SYS_STACK-16
+2:	mov	$SYS_STACK, %esp
+	movl	$0x90909090, EDGE_CODE + 8
+	movl	$0x840fc1ff, EDGE_CODE		/* inc %ecx; jz, which is not taken */
 	movl	$0x00000100, EDGE_CODE + 4
 	xor	%ecx, %ecx
 	RESUME	2f

@@ -38,14 +38,15 @@
 struct soft_record {
 	uint64_t rip;
 	uint16_t start, clean; /* offsets into the block's code */
-	uint8_t slot;	       /* flags are in the slot, else in the host's register */
+	uint8_t slot : 1;      /* flags are in the slot, else in the host's register */
 	/*
 	 * Where a computed jump goes is in r14, and rip is the jump's own: if it turns out that it
 	 * cannot go there (not canonical), what it did to the stack is undone.
 	 */
-	uint8_t computed; /* enum soft_computed */
-	uint8_t swapped;  /* that register's value is in r15; NOT_SWAPPED */
-	uint8_t shadow;	  /* no interrupt may come before this instruction */
+	uint8_t computed : 2; /* enum soft_computed */
+	int8_t lag;	      /* the guest's rsp - the host's, in 8 bytes */
+	uint8_t swapped;      /* that register's value is in r15; NOT_SWAPPED */
+	uint8_t shadow;	      /* no interrupt may come before this instruction */
 };
 enum soft_computed { NOT_COMPUTED, COMPUTED_JUMP, COMPUTED_CALL, COMPUTED_RETURN };
 #define NOT_SWAPPED 0xffu

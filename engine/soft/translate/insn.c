@@ -247,6 +247,17 @@ static void push_memory(struct tr *tr, const struct soft_insn *insn)
 	emit_lea(&tr->e, RSP, RSP, -8);
 }
 
+/* A push or pop is through. */
+static void move_stack(struct tr *tr, int32_t by)
+{
+	if (tr->access[tr->index].group == GROUP_NONE) {
+		emit_lea(&tr->e, RSP, RSP, by);
+		return;
+	}
+	tr->lag += by;
+	tr_record(tr, tr->next);
+}
+
 static void translate_push(struct tr *tr, const struct soft_insn *insn)
 {
 	const ZydisDecodedOperand *op = &insn->op[0];
@@ -272,7 +283,7 @@ static void translate_push(struct tr *tr, const struct soft_insn *insn)
 	}
 	tr_clean(tr);
 	tr_store_at(tr, reg, at);
-	emit_lea(&tr->e, RSP, RSP, -8);
+	move_stack(tr, -8);
 }
 
 static void translate_pop(struct tr *tr, const struct soft_insn *insn)
@@ -289,7 +300,7 @@ static void translate_pop(struct tr *tr, const struct soft_insn *insn)
 		tr_load_at(tr, reg, at);
 	}
 	if (reg != RSP)
-		emit_lea(&tr->e, RSP, RSP, 8);
+		move_stack(tr, 8);
 }
 
 static void translate_leave(struct tr *tr)

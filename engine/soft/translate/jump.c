@@ -266,7 +266,11 @@ static void emit_push_return(struct tr *tr)
 	emit_mov_imm(&tr->e, value, tr->next);
 	tr_clean(tr);
 	tr_store_at(tr, value, at);
-	emit_lea(&tr->e, RSP, RSP, -8);
+	tr->lag -= 8;
+	if (tr_is_followed(tr->t, tr->index))
+		return;
+	emit_lea(&tr->e, RSP, RSP, tr->lag);
+	tr->lag = 0;
 }
 
 /* r14 := the target; only r14, r15 and flags are used, the record is open. */
@@ -328,7 +332,8 @@ static void translate_ret(struct tr *tr)
 	save_flags_for_exit(tr, tr->rip);
 	tr_load_at(tr, R14, tr_stack(tr, RSP, 0, false));
 	tr_clean(tr);
-	emit_lea(&tr->e, RSP, RSP, 8);
+	emit_lea(&tr->e, RSP, RSP, tr->lag + 8);
+	tr->lag = 0;
 	end_computed(tr, COMPUTED_RETURN);
 }
 
@@ -342,6 +347,7 @@ static bool leads_nowhere(const struct tr *tr, const struct soft_insn *insn)
 void tr_jump(struct tr *tr, const struct soft_insn *insn)
 {
 	if (leads_nowhere(tr, insn)) {
+		tr_settle_stack(tr, tr->rip);
 		tr_exit_step(tr, tr->rip);
 		return;
 	}

@@ -80,6 +80,8 @@ static uint32_t slot_offset(uint32_t group)
 	return VCPU_SHARED + 16 * group;
 }
 
+#define LAG_MAX (8 * (int32_t)BLOCK_INSNS_MAX)
+
 _Static_assert(GROUPS_MAX <= 32, "a bit for each slot");
 
 /* reg := the group's addend */
@@ -357,6 +359,9 @@ bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand 
 
 	if (access->group == GROUP_NONE)
 		return false;
+	/* A look may miss, and C wants rsp; and the displacement has to fit. */
+	if (leads || access->disp < INT32_MIN + LAG_MAX || access->disp > INT32_MAX - LAG_MAX)
+		tr_settle_stack(tr, tr->rip);
 	if (leads && tr->flags == FLAGS_IN_HOST && tr->live_before)
 		tr_save_flags(tr);
 	tr_record(tr, tr->rip);
@@ -387,7 +392,10 @@ bool tr_shared(struct tr *tr, const struct soft_insn *insn, struct host_operand 
 		*ret_at = (struct host_operand){ reg, access->index, (int32_t)access->disp,
 						 access->scale };
 	else
-		*ret_at = (struct host_operand){ access->base, reg, (int32_t)access->disp, 0 };
+		*ret_at = (struct host_operand){ access->base, reg,
+						 (int32_t)access->disp +
+							 (access->base == RSP ? tr->lag : 0),
+						 0 };
 	return true;
 }
 

@@ -69,6 +69,7 @@ static void take_registers(struct engine_vcpu *vcpu, const greg_t *regs,
 
 	for (int i = 0; i < 14; i++)
 		vcpu->gpr[i] = (uint64_t)regs[order[i]];
+	vcpu->gpr[GPR_RSP] += (uint64_t)(int64_t)record->lag * 8;
 	if (record->swapped != NOT_SWAPPED)
 		vcpu->gpr[record->swapped] = (uint64_t)regs[REG_R15];
 	vcpu->shadow = record->shadow;

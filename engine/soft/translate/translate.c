@@ -50,9 +50,20 @@ struct soft_record *tr_record(struct tr *tr, uint64_t rip)
 					.start = offset,
 					.clean = offset,
 					.slot = tr->flags == FLAGS_IN_SLOT,
+					.lag = (int8_t)(tr->lag / 8),
 					.shadow = rip == tr->shadow_rip ? SHADOW_STI : 0,
 					.swapped = NOT_SWAPPED };
 	return record;
+}
+
+void tr_settle_stack(struct tr *tr, uint64_t rip)
+{
+	if (!tr->lag)
+		return;
+	tr_record(tr, rip);
+	emit_lea(&tr->e, RSP, RSP, tr->lag);
+	tr->lag = 0;
+	tr_record(tr, rip);
 }
 
 void tr_clean(struct tr *tr)
@@ -125,10 +136,44 @@ static void find_live(const struct soft_translation *t, uint32_t *live)
 	}
 }
 
+/*
+ * Does the instruction do without the guest's rsp in the host's? Who pushes and pops, and who
+ * accesses what is next to that and needs no look: so a row of them changes rsp once.
+ */
+static bool may_lag(const struct tr *tr, const struct soft_insn *insn, enum tr_kind kind)
+{
+	const struct tr_access *access = &tr->access[tr->index];
+
+	switch (kind) {
+	case KIND_NOTHING:
+		return true;
+	case KIND_PUSH:
+	case KIND_POP:
+		return access->group != GROUP_NONE &&
+		       (insn->op[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+			soft_register_number(insn->op[0].reg.value) != RSP);
+	case KIND_JUMP:
+		return access->group != GROUP_NONE ||
+		       (tr_is_followed(tr->t, tr->index) &&
+			insn->z.meta.category != ZYDIS_CATEGORY_CALL);
+	case KIND_LEA:
+		return !tr_names(insn->registers, RSP);
+	case KIND_PLAIN:
+		if (insn->memory < 0)
+			return !tr_names(insn->registers, RSP);
+		return access->group != GROUP_NONE && !tr_names(insn->operand_registers, RSP) &&
+		       !tr_names(insn->registers_write, RSP);
+	default:
+		return false;
+	}
+}
+
 static void translate_one(struct tr *tr, const struct soft_insn *insn, bool last)
 {
 	enum tr_kind kind = tr_kind(insn, tr->t->mode);
 
+	if (!may_lag(tr, insn, kind))
+		tr_settle_stack(tr, tr->rip);
 	if (kind == KIND_STEP || (kind == KIND_STI && last)) {
 		tr->known_offered = kind == KIND_STEP;
 		tr_exit_step(tr, tr->rip);
@@ -138,8 +183,10 @@ static void translate_one(struct tr *tr, const struct soft_insn *insn, bool last
 		tr_jump(tr, insn);
 	} else {
 		tr_insn(tr, insn, kind);
-		if (last)
+		if (last) {
+			tr_settle_stack(tr, tr->next);
 			tr_exit(tr, tr->next);
+		}
 	}
 }
 
@@ -155,6 +202,7 @@ static void emit_block(struct tr *tr, const uint32_t *live)
 	tr->held[0] = tr->held[1] = GROUP_NONE;
 	tr->shadow_rip = 0;
 	tr->known_offered = false;
+	tr->lag = 0;
 	tr->slots_loaded = 0;
 	t->record_count = 0;
 	tr_record(tr, t->rip);

@@ -106,10 +106,11 @@ struct tr {
 	uint8_t held[2]; /* the groups whose addend is in r14 and r15 */
 	/* Of groups, a bit each: whose slot is to be stored by who leads, was stored, was loaded. */
 	uint32_t slots_wanted, slots_stored, slots_loaded;
-	uint8_t side_exits;  /* so far, while groups are planned */
-	bool loops;	     /* some groups do; then the block jumps back to its head */
-	uint8_t pinned[2];   /* what r14 and r15 hold there */
-	bool known_offered;  /* the way out to C is for the block's last instruction */
+	uint8_t side_exits; /* so far, while groups are planned */
+	bool loops;	    /* some groups do; then the block jumps back to its head */
+	uint8_t pinned[2];  /* what r14 and r15 hold there */
+	bool known_offered; /* the way out to C is for the block's last instruction */
+	int32_t lag; /* the guest's rsp - the host's: pushes and pops that rsp has not seen */
 	uint64_t shadow_rip; /* no interrupt comes before this instruction (STI); or 0 */
 	bool failed;
 };
@@ -118,6 +119,8 @@ struct tr {
 struct soft_record *tr_record(struct tr *tr, uint64_t rip);
 /* The present record is clean up to here. */
 void tr_clean(struct tr *tr);
+/* Makes the host's rsp the guest's, in front of the instruction at rip. */
+void tr_settle_stack(struct tr *tr, uint64_t rip);
 /* A jump's rel32 that ends at `at` leads to a cold way out. */
 struct cold *tr_cold(struct tr *tr, uint8_t *site, uint8_t reason);
 
