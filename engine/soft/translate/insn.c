@@ -120,13 +120,40 @@ static void need_flags(struct tr *tr, const struct soft_insn *insn)
 	tr->flags = FLAGS_IN_HOST;
 }
 
-static void load_high(struct tr *tr, uint16_t registers)
+/* Does it set the register without having read it? */
+static bool overwrites(const struct soft_insn *insn, int reg)
+{
+	const ZydisDecodedOperand *to = &insn->op[0], *from = &insn->op[1];
+
+	switch (insn->z.mnemonic) {
+	case ZYDIS_MNEMONIC_MOV:
+	case ZYDIS_MNEMONIC_MOVZX:
+	case ZYDIS_MNEMONIC_MOVSX:
+	case ZYDIS_MNEMONIC_MOVSXD:
+	case ZYDIS_MNEMONIC_LEA:
+		break;
+	default:
+		return false;
+	}
+	if (to->type != ZYDIS_OPERAND_TYPE_REGISTER || to->size < 32 ||
+	    soft_register_number(to->reg.value) != reg)
+		return false;
+	if (from->type == ZYDIS_OPERAND_TYPE_MEMORY)
+		return soft_register_number(from->mem.base) != reg &&
+		       soft_register_number(from->mem.index) != reg;
+	return from->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+	       soft_register_number(from->reg.value) != reg;
+}
+
+/* Those of the guest's r14 and r15 that are named come into the host's, and are there from then on. */
+static void load_high(struct tr *tr, const struct soft_insn *insn, uint16_t registers)
 {
 	for (int reg = R14; reg <= R15; reg++) {
 		if (!tr_names(registers, reg))
 			continue;
-		tr_forget(tr, reg);
-		emit_load(&tr->e, reg, VCPU_GPR + 8 * (uint32_t)reg);
+		if (tr->held[reg - R14] != GROUP_OWN && !overwrites(insn, reg))
+			emit_load(&tr->e, reg, VCPU_GPR + 8 * (uint32_t)reg);
+		tr->held[reg - R14] = GROUP_OWN;
 	}
 }
 
@@ -142,7 +169,7 @@ static void translate_registers(struct tr *tr, const struct soft_insn *insn)
 {
 	need_flags(tr, insn);
 	tr_record(tr, tr->rip);
-	load_high(tr, insn->registers);
+	load_high(tr, insn, insn->registers);
 	tr_clean(tr);
 	emit_bytes(&tr->e, insn->bytes, insn->length);
 	store_high(tr, insn->registers_write);
@@ -185,7 +212,7 @@ static void translate_memory(struct tr *tr, const struct soft_insn *insn)
 	int base = R14;
 
 	if (tr_shared_operand(tr, insn, &at)) {
-		load_high(tr, insn->operand_registers);
+		load_high(tr, insn, insn->operand_registers);
 		emit_host_form(tr, insn, at);
 		store_high(tr, insn->registers_write);
 		return;
@@ -213,7 +240,7 @@ static void translate_lea(struct tr *tr, const struct soft_insn *insn)
 	int to = soft_register_number(insn->op[0].reg.value);
 	bool constant = soft_register_number(mem->base) < 0 && soft_register_number(mem->index) < 0;
 
-	if (to >= R14)
+	if (to >= R14 && constant)
 		tr_forget(tr, to);
 	tr_record(tr, tr->rip);
 	if (constant && insn->z.operand_width == 64) {
@@ -224,7 +251,7 @@ static void translate_lea(struct tr *tr, const struct soft_insn *insn)
 		tr_clean(tr);
 		emit_mov32(&tr->e, to, R14);
 	} else {
-		load_high(tr, insn->registers);
+		load_high(tr, insn, insn->registers);
 		tr_clean(tr);
 		emit_bytes(&tr->e, insn->bytes, insn->length);
 	}
@@ -294,6 +321,7 @@ static void translate_pop(struct tr *tr, const struct soft_insn *insn)
 	if (reg >= R14) {
 		int value = tr_scratch_besides(tr, at);
 
+		tr_forget(tr, reg); /* the guest's, if that was there */
 		tr_load_at(tr, value, at);
 		emit_store(&tr->e, value, VCPU_GPR + 8 * (uint32_t)reg);
 	} else {

@@ -285,6 +285,7 @@ static void load_target(struct tr *tr, const struct soft_insn *insn)
 		return;
 	}
 	tr_record(tr, tr->rip);
+	tr_forget(tr, R14);
 	reg = soft_register_number(op->reg.value);
 	if (reg >= R14)
 		emit_load(&tr->e, R14, VCPU_GPR + 8 * (uint32_t)reg);

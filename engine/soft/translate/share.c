@@ -53,10 +53,15 @@ void tr_forget(struct tr *tr, int reg)
 
 int tr_scratch(struct tr *tr)
 {
-	int reg = tr->held[1] == GROUP_NONE || tr->held[0] != GROUP_NONE ? R15 : R14;
+	static const uint8_t order[] = { GROUP_NONE, GROUP_OWN };
+	int found = R15;
 
-	tr_forget(tr, reg);
-	return reg;
+	for (int i = 1; i >= 0; i--)
+		for (int reg = R14; reg <= R15; reg++)
+			if (tr->held[reg - R14] == order[i])
+				found = reg;
+	tr_forget(tr, found);
+	return found;
 }
 
 int tr_scratch_besides(struct tr *tr, struct host_operand at)
@@ -314,7 +319,9 @@ void tr_share_look(struct tr *tr, struct cold *cold)
 	}
 	set_limit(tr, set);
 	for (int reg = R14; reg <= R15; reg++)
-		if (cold->held[reg - R14] != GROUP_NONE)
+		if (cold->held[reg - R14] == GROUP_OWN)
+			emit_load(&tr->e, reg, VCPU_GPR + 8 * (uint32_t)reg);
+		else if (cold->held[reg - R14] != GROUP_NONE)
 			load_slot(tr, reg, cold->held[reg - R14]);
 	emit_jmp(&tr->e, cold->resume);
 	for (uint32_t g = set + 1; g < tr->group_count; g++)
@@ -344,6 +351,8 @@ static void move_out(struct tr *tr, uint8_t group, int wanted)
 {
 	int other = R14 + R15 - wanted;
 
+	if (tr->held[wanted - R14] == GROUP_OWN)
+		return;
 	if (tr->held[wanted - R14] == group && tr->held[other - R14] != group) {
 		emit_mov(&tr->e, other, wanted);
 		tr->held[other - R14] = group;

@@ -18,7 +18,8 @@
 #define COLD_MAX   256u
 #define GROUPS_MAX 24u /* VCPU_SHARED has a slot for each */
 #define GROUP_NONE 0xffu
-#define STRIDE_MAX 256 /* bytes that a round of a loop may go on by */
+#define GROUP_OWN  0xfeu /* r14 or r15 holds the guest's register of that name, as memory has it */
+#define STRIDE_MAX 256	 /* bytes that a round of a loop may go on by */
 
 /* One access of an instruction that may share its look into the TLB (translate/share.c). */
 #define BASE_CONSTANT GPR_COUNT
@@ -103,7 +104,7 @@ struct tr {
 	struct tr_access access[BLOCK_INSNS_MAX]; /* by instruction */
 	struct tr_group group[GROUPS_MAX];
 	uint32_t group_count;
-	uint8_t held[2]; /* the groups whose addend is in r14 and r15 */
+	uint8_t held[2]; /* the groups whose addend is in r14 and r15; GROUP_OWN */
 	/* Of groups, a bit each: whose slot is to be stored by who leads, was stored, was loaded. */
 	uint32_t slots_wanted, slots_stored, slots_loaded;
 	uint8_t side_exits; /* so far, while groups are planned */
