@@ -34,6 +34,7 @@ struct engine {
 	uint32_t tsc_khz; /* the guest's */
 	uint32_t kvm_khz; /* what KVM takes the host's for */
 	bool tsc_scales;
+	uint32_t syncs; /* KVM_SYNC_X86_ of what an entry brings in and out: all three, or 0 */
 	uint32_t slot_count;
 	uint32_t run_bytes; /* mapping of struct kvm_run */
 	struct cpuid_set cpuid;
@@ -48,9 +49,11 @@ struct engine_vcpu {
 	uint32_t number;
 	int fd;
 	struct kvm_run *run;
-	uint64_t msr_known;	  /* bit n: this host has enum vcpu_msr n */
-	uint32_t khz;		  /* of its TSC, as KVM was told last */
-	struct engine_exit *exit; /* whose question is open: NULL, or as passed to run */
+	uint64_t msr_known;	      /* bit n: this host has enum vcpu_msr n */
+	uint64_t msr[VCPU_MSR_COUNT]; /* as KVM has them; the hot ones (msr.c) only if: */
+	bool msr_hot_known;	      /* it has not run since they were read or written */
+	uint32_t khz;		      /* of its TSC, as KVM was told last */
+	struct engine_exit *exit;     /* whose question is open: NULL, or as passed to run */
 	struct engine_exit stashed;
 	bool has_stashed;   /* an exit that came up while saving */
 	bool ready;	    /* for KVM_INTERRUPT */
@@ -64,6 +67,13 @@ int kvm_vcpu_bind(struct engine_vcpu *vcpu);
 int kvm_vcpu_run(struct engine_vcpu *vcpu, struct engine_exit *exit);
 /* Ends the instruction of the last exit without running on. -EAGAIN: it has another question. */
 int kvm_vcpu_finish_exit(struct engine_vcpu *vcpu);
+/* As if the last exit had never been: its instruction must not end in what is loaded next. */
+int kvm_vcpu_drop_exit(struct engine_vcpu *vcpu);
+/*
+ * An entry that takes in what is in run->s.regs (bits KVM_SYNC_X86_) and runs nothing; it ends the
+ * instruction of the last exit, if there is one. -EAGAIN: that has another question.
+ */
+int kvm_vcpu_enter_with(struct engine_vcpu *vcpu, uint32_t dirty);
 void kvm_vcpu_kick(struct engine_vcpu *vcpu);
 bool kvm_vcpu_can_interrupt(struct engine_vcpu *vcpu);
 int kvm_vcpu_interrupt(struct engine_vcpu *vcpu, uint8_t vector);
@@ -74,18 +84,17 @@ void kvm_vcpu_want_window(struct engine_vcpu *vcpu, bool want);
 int kvm_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state);
 int kvm_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state);
 uint64_t kvm_vcpu_rip(struct engine_vcpu *vcpu);
-/* Finds out which of enum vcpu_msr this host has. */
-void kvm_vcpu_find_msrs(struct engine_vcpu *vcpu);
-/* One MSR as the host sees it, or negative errno. */
-int kvm_vcpu_get_msr(struct engine_vcpu *vcpu, uint32_t index, uint64_t *ret_value);
 void kvm_xsave_layout(uint16_t ret_offset[VCPU_XSAVE_PARTS]);
 
 /* msr.c */
 int kvm_msr_exits_enable(int vm_fd);
-/* Is it the caller's (APIC, TSC deadline)? */
-bool kvm_msr_is_callers(uint32_t index);
-/* Answers a read or write of an MSR that neither KVM nor the caller has; true: it faults. */
-bool kvm_msr_faults(uint32_t index, bool write, uint64_t *value);
+/* Finds out which of enum vcpu_msr this host has, and what is in them. */
+void kvm_msr_find(struct engine_vcpu *vcpu);
+int kvm_msr_save(struct engine_vcpu *vcpu, struct vcpu_state *state);
+int kvm_msr_load(struct engine_vcpu *vcpu, const struct vcpu_state *state);
+int kvm_msr_tsc_adjust(struct engine_vcpu *vcpu, uint64_t *ret_adjust);
+/* Does a read or write that has left the guest and is not the caller's; true: it faults. */
+bool kvm_msr_faults(struct engine_vcpu *vcpu, uint32_t index, bool write, uint64_t *value);
 
 /* vm.c */
 int kvm_engine_create(const struct engine_config *config, struct engine **ret_engine, char *why,

@@ -27,6 +27,9 @@
 #include <unistd.h>
 
 #include "engine/kick.h"
+#include "vcpu/msr.h"
+
+#define DROPPED_EXITS_MAX 16 /* of one instruction */
 
 static void on_kick(int signal_number)
 {
@@ -103,8 +106,8 @@ static bool report_msr(struct engine_vcpu *vcpu, struct engine_exit *exit, bool 
 	struct kvm_run *run = vcpu->run;
 	uint64_t value = run->msr.data;
 
-	if (!kvm_msr_is_callers(run->msr.index)) {
-		run->msr.error = kvm_msr_faults(run->msr.index, write, &value);
+	if (!vcpu_msr_is_callers(run->msr.index)) {
+		run->msr.error = kvm_msr_faults(vcpu, run->msr.index, write, &value);
 		run->msr.data = value;
 		return false;
 	}
@@ -205,6 +208,7 @@ static int enter(struct engine_vcpu *vcpu)
 {
 	int err = ioctl(vcpu->fd, KVM_RUN, 0) ? -errno : 0;
 
+	vcpu->msr_hot_known = false;
 	vcpu->ready = vcpu->run->ready_for_interrupt_injection && vcpu->run->if_flag;
 	return err;
 }
@@ -237,6 +241,14 @@ int kvm_vcpu_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
 	return 0;
 }
 
+/* A kick stays due. Look after clearing: the kicker sets the flags in the other order. */
+static void allow_entry(struct engine_vcpu *vcpu)
+{
+	set_immediate_exit(vcpu, 0);
+	if (atomic_load(&vcpu->kicked))
+		set_immediate_exit(vcpu, 1);
+}
+
 int kvm_vcpu_finish_exit(struct engine_vcpu *vcpu)
 {
 	int err;
@@ -244,20 +256,45 @@ int kvm_vcpu_finish_exit(struct engine_vcpu *vcpu)
 	if (vcpu->has_stashed)
 		return -EAGAIN;
 	take_answer(vcpu);
+	vcpu->run->kvm_valid_regs = vcpu->engine->syncs;
 	do {
 		set_immediate_exit(vcpu, 1);
 		err = enter(vcpu);
 	} while (!err && !report(vcpu, &vcpu->stashed));
-	/* A kick stays due. Look after clearing: the kicker sets the flags in the other order. */
-	set_immediate_exit(vcpu, 0);
-	if (atomic_load(&vcpu->kicked))
-		set_immediate_exit(vcpu, 1);
+	vcpu->run->kvm_valid_regs = 0;
+	allow_entry(vcpu);
 	if (err == -EINTR)
 		return 0;
 	if (err)
 		return err;
 	vcpu->has_stashed = true;
 	return -EAGAIN;
+}
+
+int kvm_vcpu_drop_exit(struct engine_vcpu *vcpu)
+{
+	bool open = vcpu->exit || vcpu->has_stashed;
+	int err = 0;
+
+	vcpu->exit = NULL;
+	vcpu->has_stashed = false;
+	for (int i = 0; open && i < DROPPED_EXITS_MAX; i++) {
+		err = kvm_vcpu_enter_with(vcpu, 0);
+		open = err == -EAGAIN;
+	}
+	return err;
+}
+
+int kvm_vcpu_enter_with(struct engine_vcpu *vcpu, uint32_t dirty)
+{
+	int err;
+
+	vcpu->run->kvm_dirty_regs = dirty;
+	set_immediate_exit(vcpu, 1);
+	err = enter(vcpu);
+	vcpu->run->kvm_dirty_regs = 0;
+	allow_entry(vcpu);
+	return err == -EINTR ? 0 : err ? err : -EAGAIN;
 }
 
 /* With #GP on its way (an MSR answer) an interrupt would be delivered first, wrongly. */

@@ -2,11 +2,13 @@
 /*
  * struct vcpu_state into and out of KVM.
  *
- * Loading has an order: special registers first (they decide what the others may hold), then
- * general registers (which drop a pending exception), extended state, MSRs, events, and debug
- * registers last (an exception with a payload would overwrite DR6). Saving first lets KVM finish
- * the instruction of the last exit, since that lives in KVM and nowhere else (KVM API 5, "pending
- * operations").
+ * Loading has an order: extended state, MSRs and debug registers, then what decides how the vCPU
+ * goes on: general registers (which drop a pending exception), special ones, and events last. The
+ * TSC comes after all of it, by the node. Saving first lets KVM finish the instruction of the last
+ * exit, since that lives in KVM and nowhere else (KVM API 5, "pending operations").
+ *
+ * The entry that does that brings registers and events out, and one that does nothing else takes
+ * them in: a save is 5 calls into the kernel so, a load 4 to 5; docs/moves.md counts them.
  *
  * KVM's XSAVE area has the host's layout; parts are carried over one by one (vcpu/vcpu_state.h).
  * Tested by tests/engine/cases_*.c.
@@ -23,6 +25,9 @@
 #define APIC_BASE_X2APIC (1ull << 10)
 #define APIC_BASE_ENABLE (1ull << 11)
 #define RFLAGS_IF	 (1ull << 9)
+#define CR0_PG		 (1ull << 31)
+#define CR4_PAE		 (1ull << 5)
+#define EFER_LMA	 (1ull << 10)
 #define XSAVE_HEADER	 512u
 #define XSAVE_MXCSR	 24u
 #define XSAVE_MXCSR_MASK 28u
@@ -30,11 +35,6 @@
 #define KVM_XSAVE_BYTES	 sizeof(((struct kvm_xsave *)0)->region)
 
 static const uint8_t mxcsr_reset[4] = { 0x80, 0x1f };
-
-struct msr_list {
-	struct kvm_msrs head;
-	struct kvm_msr_entry entry[VCPU_MSR_COUNT];
-};
 
 void kvm_xsave_layout(uint16_t ret_offset[VCPU_XSAVE_PARTS])
 {
@@ -49,30 +49,6 @@ void kvm_xsave_layout(uint16_t ret_offset[VCPU_XSAVE_PARTS])
 		    ebx >= 576 && ebx + eax <= KVM_XSAVE_BYTES)
 			ret_offset[i] = (uint16_t)ebx;
 	}
-}
-
-int kvm_vcpu_get_msr(struct engine_vcpu *vcpu, uint32_t index, uint64_t *ret_value)
-{
-	struct msr_list list = { .head = { .nmsrs = 1 }, .entry = { { .index = index } } };
-	int got = ioctl(vcpu->fd, KVM_GET_MSRS, &list);
-
-	if (got < 0)
-		return -errno;
-	if (got == 0)
-		return -ENOENT;
-	*ret_value = list.entry[0].data;
-	return 0;
-}
-
-void kvm_vcpu_find_msrs(struct engine_vcpu *vcpu)
-{
-	uint64_t value;
-
-	_Static_assert(VCPU_MSR_COUNT <= 64, "msr_known has a bit for each");
-	vcpu->msr_known = 0;
-	for (uint32_t i = 0; i < VCPU_MSR_COUNT; i++)
-		if (!kvm_vcpu_get_msr(vcpu, vcpu_msr_index[i], &value))
-			vcpu->msr_known |= 1ull << i;
 }
 
 static void segment_to_kvm(const struct vcpu_segment_state *from, struct kvm_segment *to)
@@ -121,9 +97,18 @@ static struct kvm_segment *sregs_segment(struct kvm_sregs2 *sregs, int i)
 	return order[i];
 }
 
-static int load_special(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+/* What it has in common with struct kvm_sregs, which an entry brings, comes first in both. */
+#define SREGS_BYTES offsetof(struct kvm_sregs2, flags)
+_Static_assert(SREGS_BYTES == offsetof(struct kvm_sregs, interrupt_bitmap), "kvm_sregs");
+
+static bool uses_pae(const struct kvm_sregs2 *sregs)
 {
-	struct kvm_sregs2 sregs = {
+	return (sregs->cr0 & CR0_PG) && (sregs->cr4 & CR4_PAE) && !(sregs->efer & EFER_LMA);
+}
+
+static void sregs_from_state(struct kvm_sregs2 *sregs, const struct vcpu_state *state)
+{
+	*sregs = (struct kvm_sregs2){
 		.gdt = { .base = state->gdt.base, .limit = state->gdt.limit },
 		.idt = { .base = state->idt.base, .limit = state->idt.limit },
 		.cr0 = state->cr0,
@@ -136,38 +121,31 @@ static int load_special(struct engine_vcpu *vcpu, const struct vcpu_state *state
 			     (state->lapic.x2apic ? APIC_BASE_X2APIC : 0) |
 			     (state->lapic.enabled ? APIC_BASE_ENABLE : 0),
 	};
-
 	for (int i = 0; i < SEG_COUNT; i++)
-		segment_to_kvm(&state->segment[i], sregs_segment(&sregs, i));
+		segment_to_kvm(&state->segment[i], sregs_segment(sregs, i));
 	if (state->pdptr_valid) {
-		sregs.flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
-		memcpy(sregs.pdptrs, state->pdptr, sizeof(sregs.pdptrs));
+		sregs->flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
+		memcpy(sregs->pdptrs, state->pdptr, sizeof(sregs->pdptrs));
 	}
-	vcpu->run->cr8 = state->cr8;
-	return ioctl(vcpu->fd, KVM_SET_SREGS2, &sregs) ? -errno : 0;
 }
 
-static int save_special(struct engine_vcpu *vcpu, struct vcpu_state *state)
+static void state_from_sregs(struct vcpu_state *state, struct kvm_sregs2 *sregs)
 {
-	struct kvm_sregs2 sregs = { 0 };
-
-	if (ioctl(vcpu->fd, KVM_GET_SREGS2, &sregs))
-		return -errno;
-	state->gdt = (struct vcpu_table_state){ .base = sregs.gdt.base, .limit = sregs.gdt.limit };
-	state->idt = (struct vcpu_table_state){ .base = sregs.idt.base, .limit = sregs.idt.limit };
-	state->cr0 = sregs.cr0;
-	state->cr2 = sregs.cr2;
-	state->cr3 = sregs.cr3;
-	state->cr4 = sregs.cr4;
-	state->cr8 = vcpu->run->cr8 & 0xf;
-	state->efer = sregs.efer;
+	state->gdt =
+		(struct vcpu_table_state){ .base = sregs->gdt.base, .limit = sregs->gdt.limit };
+	state->idt =
+		(struct vcpu_table_state){ .base = sregs->idt.base, .limit = sregs->idt.limit };
+	state->cr0 = sregs->cr0;
+	state->cr2 = sregs->cr2;
+	state->cr3 = sregs->cr3;
+	state->cr4 = sregs->cr4;
+	state->efer = sregs->efer;
 	for (int i = 0; i < SEG_COUNT; i++)
-		segment_from_kvm(sregs_segment(&sregs, i), &state->segment[i]);
-	state->pdptr_valid = (sregs.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID) != 0;
+		segment_from_kvm(sregs_segment(sregs, i), &state->segment[i]);
+	state->pdptr_valid = (sregs->flags & KVM_SREGS2_FLAGS_PDPTRS_VALID) != 0;
 	memset(state->pdptr, 0, sizeof(state->pdptr));
 	if (state->pdptr_valid)
-		memcpy(state->pdptr, sregs.pdptrs, sizeof(state->pdptr));
-	return 0;
+		memcpy(state->pdptr, sregs->pdptrs, sizeof(state->pdptr));
 }
 
 /* KVM's order of the general registers, which is not the encoding's. */
@@ -182,26 +160,20 @@ static unsigned long long *regs_slot(struct kvm_regs *regs, int gpr)
 	return order[gpr];
 }
 
-static int load_general(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+static void regs_from_state(struct kvm_regs *regs, const struct vcpu_state *state)
 {
-	struct kvm_regs regs = { .rip = state->rip, .rflags = state->rflags };
-
 	for (int i = 0; i < GPR_COUNT; i++)
-		*regs_slot(&regs, i) = state->gpr[i];
-	return ioctl(vcpu->fd, KVM_SET_REGS, &regs) ? -errno : 0;
+		*regs_slot(regs, i) = state->gpr[i];
+	regs->rip = state->rip;
+	regs->rflags = state->rflags;
 }
 
-static int save_general(struct engine_vcpu *vcpu, struct vcpu_state *state)
+static void state_from_regs(struct vcpu_state *state, struct kvm_regs *regs)
 {
-	struct kvm_regs regs;
-
-	if (ioctl(vcpu->fd, KVM_GET_REGS, &regs))
-		return -errno;
 	for (int i = 0; i < GPR_COUNT; i++)
-		state->gpr[i] = *regs_slot(&regs, i);
-	state->rip = regs.rip;
-	state->rflags = regs.rflags;
-	return 0;
+		state->gpr[i] = *regs_slot(regs, i);
+	state->rip = regs->rip;
+	state->rflags = regs->rflags;
 }
 
 uint64_t kvm_vcpu_rip(struct engine_vcpu *vcpu)
@@ -276,82 +248,15 @@ static int save_extended(struct engine_vcpu *vcpu, struct vcpu_state *state)
 	return kept == used ? 0 : -ENOTSUP;
 }
 
-/* Values as they are, in the order of which[]; the count, or negative errno. */
-static int read_msrs(struct engine_vcpu *vcpu, struct msr_list *list,
-		     uint32_t which[VCPU_MSR_COUNT])
-{
-	memset(list, 0, sizeof(*list));
-	for (uint32_t i = 0; i < VCPU_MSR_COUNT; i++) {
-		if (!(vcpu->msr_known >> i & 1))
-			continue;
-		which[list->head.nmsrs] = i;
-		list->entry[list->head.nmsrs++].index = vcpu_msr_index[i];
-	}
-	if (ioctl(vcpu->fd, KVM_GET_MSRS, list) != (int)list->head.nmsrs)
-		return -EIO;
-	return (int)list->head.nmsrs;
-}
-
-/* Writes only what differs: some hosts complain in their log about every access to certain MSRs. */
-static int load_msrs(struct engine_vcpu *vcpu, const struct vcpu_state *state)
-{
-	uint32_t which[VCPU_MSR_COUNT], changed = 0;
-	struct msr_list list;
-	uint64_t reset[VCPU_MSR_COUNT];
-	int count = read_msrs(vcpu, &list, which), done;
-
-	if (count < 0)
-		return count;
-	vcpu_msr_reset(reset);
-	for (uint32_t i = 0; i < VCPU_MSR_COUNT; i++)
-		if (!(vcpu->msr_known >> i & 1) && state->msr[i] != reset[i])
-			return -EINVAL;
-	for (uint32_t i = 0; i < (uint32_t)count; i++) {
-		if (list.entry[i].data == state->msr[which[i]])
-			continue;
-		which[changed] = which[i];
-		list.entry[changed++] = (struct kvm_msr_entry){ .index = vcpu_msr_index[which[i]],
-								.data = state->msr[which[i]] };
-	}
-	/* KVM stops at a value that it refuses. That is fine if the value is as after reset. */
-	for (uint32_t first = 0; first < changed; first += (uint32_t)done + 1) {
-		list.head.nmsrs = changed - first;
-		done = ioctl(vcpu->fd, KVM_SET_MSRS, &list);
-		if (done < 0)
-			return -errno;
-		if ((uint32_t)done == list.head.nmsrs)
-			break;
-		if (list.entry[done].data != reset[which[first + (uint32_t)done]])
-			return -EINVAL;
-		memmove(list.entry, list.entry + done + 1,
-			(list.head.nmsrs - (uint32_t)done - 1) * sizeof(list.entry[0]));
-	}
-	return 0;
-}
-
-static int save_msrs(struct engine_vcpu *vcpu, struct vcpu_state *state)
-{
-	uint32_t which[VCPU_MSR_COUNT];
-	struct msr_list list;
-	int count = read_msrs(vcpu, &list, which);
-
-	if (count < 0)
-		return count;
-	vcpu_msr_reset(state->msr);
-	for (int i = 0; i < count; i++)
-		state->msr[which[i]] = list.entry[i].data;
-	return 0;
-}
-
 /* State has STI in bit 0 and MOV SS in bit 1; KVM has them the other way round. */
 static uint8_t swap_shadow(uint8_t shadow)
 {
 	return (uint8_t)((shadow & 1) << 1 | (shadow >> 1 & 1));
 }
 
-static int load_events(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+static void events_from_state(struct kvm_vcpu_events *events, const struct vcpu_state *state)
 {
-	struct kvm_vcpu_events events = {
+	*events = (struct kvm_vcpu_events){
 		.exception = { .injected = state->exception_injected,
 			       .pending = state->exception_pending,
 			       .nr = state->exception_vector,
@@ -368,30 +273,23 @@ static int load_events(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 		.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
 			 KVM_VCPUEVENT_VALID_PAYLOAD,
 	};
-
-	return ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) ? -errno : 0;
 }
 
-static int save_events(struct engine_vcpu *vcpu, struct vcpu_state *state)
+static void state_from_events(struct vcpu_state *state, const struct kvm_vcpu_events *events)
 {
-	struct kvm_vcpu_events events = { 0 };
-
-	if (ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events))
-		return -errno;
-	state->exception_injected = events.exception.injected;
-	state->exception_pending = events.exception.pending;
-	state->exception_vector = events.exception.nr;
-	state->exception_has_error_code = events.exception.has_error_code;
-	state->exception_error_code = events.exception.error_code;
-	state->exception_has_payload = events.exception_has_payload;
-	state->exception_payload = events.exception_payload;
-	state->interrupt_injected = events.interrupt.injected;
-	state->interrupt_vector = events.interrupt.nr;
-	state->interrupt_shadow = swap_shadow(events.interrupt.shadow);
-	state->nmi_injected = events.nmi.injected;
-	state->nmi_pending = events.nmi.pending > 2 ? 2 : events.nmi.pending;
-	state->nmi_masked = events.nmi.masked;
-	return 0;
+	state->exception_injected = events->exception.injected;
+	state->exception_pending = events->exception.pending;
+	state->exception_vector = events->exception.nr;
+	state->exception_has_error_code = events->exception.has_error_code;
+	state->exception_error_code = events->exception.error_code;
+	state->exception_payload = events->exception_payload;
+	state->exception_has_payload = events->exception_has_payload;
+	state->interrupt_injected = events->interrupt.injected;
+	state->interrupt_vector = events->interrupt.nr;
+	state->interrupt_shadow = swap_shadow(events->interrupt.shadow);
+	state->nmi_injected = events->nmi.injected;
+	state->nmi_pending = events->nmi.pending > 2 ? 2 : events->nmi.pending;
+	state->nmi_masked = events->nmi.masked;
 }
 
 static int load_debug(struct engine_vcpu *vcpu, const struct vcpu_state *state)
@@ -416,13 +314,58 @@ static int save_debug(struct engine_vcpu *vcpu, struct vcpu_state *state)
 	return 0;
 }
 
-typedef int load_fn(struct engine_vcpu *vcpu, const struct vcpu_state *state);
-typedef int save_fn(struct engine_vcpu *vcpu, struct vcpu_state *state);
+/*
+ * What an entry brings along (KVM_CAP_SYNC_REGS): in the kernel's order, general registers before
+ * the special ones, then events.
+ */
+static int load_registers(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+{
+	struct kvm_sync_regs *sync = &vcpu->run->s.regs;
+	struct kvm_vcpu_events events;
+	struct kvm_sregs2 sregs;
+	struct kvm_regs regs = { 0 };
 
-static load_fn *const load_steps[] = { load_special, load_general, load_extended,
-				       load_msrs,    load_events,  load_debug };
-static save_fn *const save_steps[] = { save_general, save_special, save_extended,
-				       save_msrs,    save_events,  save_debug };
+	vcpu->run->cr8 = state->cr8;
+	regs_from_state(&regs, state);
+	sregs_from_state(&sregs, state);
+	events_from_state(&events, state);
+	if (vcpu->engine->syncs && !state->pdptr_valid) {
+		memset(sync, 0, sizeof(*sync));
+		sync->regs = regs;
+		memcpy(&sync->sregs, &sregs, SREGS_BYTES);
+		sync->events = events;
+		return kvm_vcpu_enter_with(vcpu, vcpu->engine->syncs);
+	}
+	if (ioctl(vcpu->fd, KVM_SET_REGS, &regs) || ioctl(vcpu->fd, KVM_SET_SREGS2, &sregs) ||
+	    ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events))
+		return -errno;
+	return 0;
+}
+
+/* The entry that ended the last exit has left them, but for the copies of PAE's first entries. */
+static int save_registers(struct engine_vcpu *vcpu, struct vcpu_state *state)
+{
+	struct kvm_sync_regs *sync = &vcpu->run->s.regs;
+	struct kvm_vcpu_events events = { 0 };
+	struct kvm_sregs2 sregs = { 0 };
+	struct kvm_regs regs;
+
+	if (vcpu->engine->syncs) {
+		regs = sync->regs;
+		events = sync->events;
+		memcpy(&sregs, &sync->sregs, SREGS_BYTES);
+	} else if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) ||
+		   ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events)) {
+		return -errno;
+	}
+	if ((!vcpu->engine->syncs || uses_pae(&sregs)) && ioctl(vcpu->fd, KVM_GET_SREGS2, &sregs))
+		return -errno;
+	state_from_regs(state, &regs);
+	state_from_sregs(state, &sregs);
+	state_from_events(state, &events);
+	state->cr8 = vcpu->run->cr8 & 0xf;
+	return 0;
+}
 
 /* An NMI goes first; KVM would deliver an interrupt that it is given before one that waits. */
 static bool takes_interrupts(const struct vcpu_state *state)
@@ -445,15 +388,18 @@ int kvm_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 	/* It is held by the CPU, behind a load of SS, and KVM has no way to put it there. */
 	if (state->debug_held)
 		return -ENOTSUP;
-	vcpu->exit = NULL;
-	vcpu->has_stashed = false;
-	for (size_t i = 0; i < sizeof(load_steps) / sizeof(load_steps[0]); i++) {
-		err = load_steps[i](vcpu, state);
-		if (err)
-			return err;
-	}
-	vcpu->ready = takes_interrupts(state);
-	return 0;
+	err = kvm_vcpu_drop_exit(vcpu);
+	if (!err)
+		err = load_extended(vcpu, state);
+	if (!err)
+		err = kvm_msr_load(vcpu, state);
+	if (!err)
+		err = load_debug(vcpu, state);
+	if (!err)
+		err = load_registers(vcpu, state);
+	vcpu->ready = !err && takes_interrupts(state);
+	vcpu->msr_hot_known = !err; /* the entry has run nothing */
+	return err;
 }
 
 int kvm_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
@@ -461,7 +407,11 @@ int kvm_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 	int err = kvm_vcpu_finish_exit(vcpu);
 
 	state->debug_held = state->x87_cs = 0;
-	for (size_t i = 0; !err && i < sizeof(save_steps) / sizeof(save_steps[0]); i++)
-		err = save_steps[i](vcpu, state);
-	return err;
+	if (!err)
+		err = save_registers(vcpu, state);
+	if (!err)
+		err = save_extended(vcpu, state);
+	if (!err)
+		err = kvm_msr_save(vcpu, state);
+	return err ? err : save_debug(vcpu, state);
 }

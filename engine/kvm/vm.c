@@ -27,6 +27,8 @@
 /* KVM takes 2^31 - 1 pages a slot (KVM_MEM_MAX_NR_PAGES): 2 MiB less than 8 TiB, to keep chunks whole. */
 #define SLOT_BYTES_MAX ((1ull << 43) - (2ull << 20))
 
+#define SYNCS (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
+
 static int explain(char *why, size_t why_size, int err, const char *what)
 {
 	snprintf(why, why_size, "KVM: %s failed: %s", what, strerrordesc_np(-err));
@@ -80,6 +82,8 @@ int kvm_engine_create(const struct engine_config *config, struct engine **ret_en
 	}
 	engine->kvm_khz = (uint32_t)err;
 	engine->tsc_scales = ioctl(engine->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) > 0;
+	err = ioctl(engine->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS);
+	engine->syncs = err >= 0 && (err & SYNCS) == SYNCS ? SYNCS : 0;
 	err = create_vm(engine, why, why_size);
 	if (err)
 		goto out;
@@ -238,7 +242,7 @@ static int open_vcpu(struct engine_vcpu *vcpu)
 	err = start_tsc(vcpu);
 	if (err)
 		return err;
-	kvm_vcpu_find_msrs(vcpu);
+	kvm_msr_find(vcpu);
 	return 0;
 }
 
@@ -290,17 +294,15 @@ void kvm_vcpu_destroy(struct engine_vcpu *vcpu)
  */
 static int kvm_vcpu_set_tsc(struct engine_vcpu *vcpu, const struct tsc_line *line)
 {
-	uint64_t adjust = 0, scaled, offset;
+	uint64_t adjust, scaled, offset;
 	struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL,
 					.attr = KVM_VCPU_TSC_OFFSET,
 					.addr = (uintptr_t)&offset };
 	int err;
 
-	if (vcpu->msr_known >> MSR_TSC_ADJUST & 1) {
-		err = kvm_vcpu_get_msr(vcpu, vcpu_msr_index[MSR_TSC_ADJUST], &adjust);
-		if (err)
-			return err;
-	}
+	err = kvm_msr_tsc_adjust(vcpu, &adjust);
+	if (err)
+		return err;
 	err = set_tsc_khz(vcpu, kvm_tsc_khz_for(line->ratio, vcpu->engine->kvm_khz));
 	if (err)
 		return err;

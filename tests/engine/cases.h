@@ -20,6 +20,7 @@ struct test_case {
 extern const struct test_case cases_machine[]; /* modes, I/O, MSR exits, CPUID */
 extern const struct test_case cases_event[];   /* interrupts, NMI, SIPI, shutdown */
 extern const struct test_case cases_state[];   /* load, save, move */
+extern const struct test_case cases_msr[];     /* which MSRs there are */
 extern const struct test_case cases_kick[];
 extern const struct test_case cases_tsc[];
 extern const struct test_case cases_smp[];    /* two vCPUs */

@@ -521,11 +521,51 @@ static int test_move_with_interrupt(struct rig *rig)
 	return err;
 }
 
+/* The linker's --wrap: all calls into the kernel of this program's own code. */
+int __wrap_ioctl(int fd, unsigned long request, void *arg);
+int __real_ioctl(int fd, unsigned long request, void *arg);
+static uint32_t ioctl_count;
+
+int __wrap_ioctl(int fd, unsigned long request, void *arg)
+{
+	ioctl_count++;
+	return __real_ioctl(fd, request, arg);
+}
+
+#define SAVE_CALLS_MAX 5 /* the last exit's end, XSAVE, XCR0, MSRs, debug registers */
+#define LOAD_CALLS_MAX 6 /* XSAVE, XCR0, MSRs if any differ, debug registers, an entry; the TSC */
+
+/* What a move costs in calls into the kernel, with a guest that has changed what guests change. */
+static int test_calls(struct rig *rig)
+{
+	static const struct tsc_line line = { .ratio = TSC_RATIO_ONE };
+	struct vcpu_state state;
+	uint32_t save, load;
+
+	CHECK(rig_start(rig, 0, GUEST(work), RIG_LONG) == 0, "start");
+	for (int i = 0; i < 3; i++) {
+		CHECK(rig_ops->vcpu_run(rig->vcpu[0], &rig->exit[0]) == 0, "run");
+		vcpu_state_reset(&state, 0);
+		ioctl_count = 0;
+		CHECK(rig_ops->vcpu_save(rig->vcpu[0], &state) == 0, "save");
+		save = ioctl_count;
+		state.msr[MSR_KERNEL_GS_BASE]++;
+		ioctl_count = 0;
+		CHECK(rig_ops->vcpu_load(rig->vcpu[0], &state) == 0, "load");
+		CHECK(rig_ops->vcpu_set_tsc(rig->vcpu[0], &line) == 0, "TSC");
+		load = ioctl_count;
+	}
+	printf("  calls into the kernel: %u for a save, %u for a load\n", save, load);
+	CHECK(save <= SAVE_CALLS_MAX && load <= LOAD_CALLS_MAX, "more than it takes");
+	return 0;
+}
+
 const struct test_case cases_state[] = {
 	{ "state-round-trip", test_state_round_trip, NULL },
 	{ "msr-round-trip", test_msr_round_trip, NULL },
 	{ "x87-round-trip", test_x87_round_trip, NULL },
 	{ "debug-held", test_debug_held, NULL },
+	{ "calls", test_calls, NULL },
 	{ "load-refuses", test_load_refuses, NULL },
 	{ "foreign-mxcsr", test_foreign_mxcsr, NULL },
 	{ "move-pae", test_move_pae, "it does not know PAE" },

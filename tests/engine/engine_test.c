@@ -30,7 +30,8 @@ static const struct engine_ops *const engines[] = { &engine_kvm, &engine_soft };
 #define ENGINE_COUNT (sizeof(engines) / sizeof(engines[0]))
 
 static const struct test_case *const tables[] = {
-	cases_machine, cases_event, cases_state, cases_kick, cases_tsc, cases_smp, cases_system,
+	cases_machine, cases_event, cases_state, cases_msr,
+	cases_kick,    cases_tsc,   cases_smp,	 cases_system,
 };
 #define TABLE_COUNT (sizeof(tables) / sizeof(tables[0]))
 

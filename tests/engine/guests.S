@@ -611,4 +611,45 @@ guest_touch_\name\()_at:
 	jmp	1b
 	END	cpuid
 
+	.code64
+/* Each MSR from ecx on, ebx of them: index and value of those that can be read. */
+	GUEST	rdmsrs
+1:	xor	%ebp, %ebp
+	rdmsr
+	test	%ebp, %ebp
+	jnz	2f
+	mov	%eax, %esi
+	mov	%ecx, %eax
+	out	%eax, $OUT
+	mov	%esi, %eax
+	out	%eax, $OUT
+	mov	%edx, %eax
+	out	%eax, $OUT
+2:	inc	%ecx
+	dec	%ebx
+	jnz	1b
+	hlt
+	.org	guest_rdmsrs + 0x100	/* #GP: behind the instruction */
+	inc	%ebp
+	add	$8, %rsp
+	addq	$2, (%rsp)
+	iretq
+	END	rdmsrs
+
+/* edi:esi into MSR ecx, and what is there then. */
+	GUEST	wrmsr
+	mov	%esi, %eax
+	mov	%edi, %edx
+	wrmsr
+	rdmsr
+	out	%eax, $OUT
+	mov	%edx, %eax
+	out	%eax, $OUT
+	hlt
+	.org	guest_wrmsr + 0x100
+	add	$8, %rsp
+	addq	$2, (%rsp)
+	iretq
+	END	wrmsr
+
 	.section .note.GNU-stack, "", @progbits

@@ -483,11 +483,14 @@ gate_target:
 	DONE
 
 /* Machine checks and counters, which KVM has whatever CPUID says. */
-	CASE	no_counters, NOT_KVM
+	CASE	no_machine_checks
 	mov	$0x179, %ecx
 	FAULT	13, 0, rdmsr
 	mov	$0x186, %ecx
 	FAULT	13, 0, rdmsr
+	DONE
+
+	CASE	no_counters, NOT_KVM
 	xor	%ecx, %ecx
 	FAULT	13, 0, rdpmc
 	DONE

@@ -9,6 +9,8 @@
  *   w   resets warm
  *   T   starts vCPU 1, which makes a triple fault           h   halts for ever, interrupts off
  *   s   starts vCPU 1, and both write one page for ever     b   is busy for ever on vCPU 0
+ *   m   counts in registers and memory for 2^36 ticks of the TSC, and powers off as p does; or panics
+ *       where they differ or the TSC has gone back
  *
  * Entered by the 64-bit boot protocol: rsi is boot_params, memory is mapped one to one, x2APIC is on.
  */
@@ -19,6 +21,8 @@
 #define X2APIC_ICR	0x830
 #define ICR_INIT	0x4500
 #define ICR_START	0x4600
+#define LINE_STATUS	0x3fd
+#define KERNEL_GS_BASE	0xc0000102
 #define AP_PAGE		0x7
 #define AP_BYTES	128
 #define SHARED_GPA	0x3000
@@ -75,6 +79,8 @@ entry:
 	je stall
 	cmp $'b', %cl
 	je busy
+	cmp $'m', %cl
+	je count
 halt:
 	cli
 	hlt
@@ -133,6 +139,58 @@ stall:
 busy:
 	pause
 	jmp busy
+
+count:
+	mov %cr4, %rax
+	or $0x600, %eax
+	mov %rax, %cr4
+	mov %cr0, %rax
+	and $~4, %eax
+	mov %rax, %cr0
+	mov $KERNEL_GS_BASE, %ecx
+	mov $0x12345678, %eax
+	mov $0x1234, %edx
+	wrmsr
+	mov $1, %eax
+	movq %rax, %xmm4
+	xor %r12d, %r12d
+	movq %r12, %xmm3
+	mov %r12, SHARED_GPA
+	xor %ebx, %ebx
+	rdtsc
+	shl $32, %rdx
+	or %rdx, %rax
+	mov %rax, %r14
+	mov $1, %edx
+	shl $36, %rdx
+	add %rdx, %r14
+1:	rdtsc
+	shl $32, %rdx
+	or %rdx, %rax
+	cmp %rbx, %rax
+	jbe panic
+	mov %rax, %rbx
+	inc %r12
+	paddq %xmm4, %xmm3
+	movq %xmm3, %rax
+	cmp %r12, %rax
+	jne panic
+	incq SHARED_GPA
+	cmp %r12, SHARED_GPA
+	jne panic
+	test $0xffff, %r12d
+	jnz 1b
+	mov $LINE_STATUS, %edx
+	in (%dx), %al
+	mov $KERNEL_GS_BASE, %ecx
+	rdmsr
+	cmp $0x12345678, %eax
+	jne panic
+	cmp $0x1234, %edx
+	jne panic
+	cmp %r14, %rbx
+	jb 1b
+	jmp power_off
 
 /* Copies AP_BYTES of real-mode code from rsi to AP_PAGE and sends INIT and SIPI to vCPU 1. */
 start_other:
