@@ -6,10 +6,11 @@
  * --vendor lets the guest's CPUID name another vendor, whose behaviour soft then has;
  * --host says whose emulated CPU kvm has below it, so that its known faults are left out;
  * --with moves the shaken guests between two engines at every exit: two of a kind, or one of each;
+ * --lose has each move lose an item of the state, so that something must fail; --items lists them;
  * --rounds makes those of the two-vCPU tests longer that can be (cases_smp.c).
  *
  *   engine-test [--engine kvm|soft] [--with kvm|soft] [--require-all] [--without NAME]
- *               [--host qemu|bochs] [--case CASE] [--marked] [--rounds N]
+ *               [--lose ITEM] [--host qemu|bochs] [--case CASE] [--marked] [--rounds N]
  *               [--vendor amd|intel] [NAME...]
  *
  * Prints a line for each test and ends with "N passed, N failed, N skipped". A test that the KVM at
@@ -22,6 +23,7 @@
 #include <unistd.h>
 
 #include "tests/engine/cases.h"
+#include "tests/engine/shake.h"
 
 #define TEST_SECONDS	  60
 #define LONG_TEST_SECONDS 900 /* with --rounds */
@@ -138,6 +140,15 @@ static struct options parse_options(int argc, char **argv)
 			options.without = argv[++i];
 		} else if (!strcmp(argv[i], "--with") && i + 1 < argc) {
 			rig_with = find_engine(argv[++i]);
+		} else if (!strcmp(argv[i], "--items")) {
+			for (size_t n = 0; shake_items[n]; n++)
+				puts(shake_items[n]);
+			exit(0);
+		} else if (!strcmp(argv[i], "--lose") && i + 1 < argc) {
+			if (!shake_lose(argv[++i])) {
+				printf("engine-test: no item %s\n", argv[i]);
+				exit(2);
+			}
 		} else if (!strcmp(argv[i], "--host") && i + 1 < argc) {
 			rig_host = find_host(argv[++i]);
 		} else if (!strcmp(argv[i], "--rounds") && i + 1 < argc) {

@@ -3,6 +3,7 @@
 #include "tests/engine/shake.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
 
@@ -11,6 +12,128 @@
 /* Between two kicks: about as long as a vCPU takes to be moved, so that it comes some way. */
 #define PAUSE_NS_MIN 5000
 #define PAUSE_NS_MAX 150000
+
+#define XSAVE_MXCSR	24
+#define XSAVE_REGISTERS 32
+#define XSAVE_XMM	160
+#define RFLAGS_DF	0x400u
+#define CR4_TSD		4u
+
+const char *const shake_items[] = {
+	"gpr",		 "rflags",	"cr2",	       "cr4",	     "cr8",	  "xcr0",
+	"dr3",		 "dr6",		"dr7",	       "fs",	     "ldtr",	  "tr",
+	"gdt",		 "idt",		"star",	       "lstar",	     "sfmask",	  "kernel_gs",
+	"sysenter",	 "pat",		"tsc_aux",     "tsc_adjust", "mtrr_type", "mtrr_fixed",
+	"mtrr_variable", "x87",		"x87_control", "mxcsr",	     "xmm",	  "trap",
+	"nmi_masked",	 "nmi_pending", NULL,
+};
+
+static const char *lost; /* of them, or NULL */
+
+bool shake_lose(const char *item)
+{
+	for (size_t i = 0; shake_items[i]; i++)
+		if (!strcmp(shake_items[i], item))
+			lost = shake_items[i];
+	return lost != NULL;
+}
+
+static bool is_lost(const char *item)
+{
+	return !strcmp(lost, item);
+}
+
+static void lose_registers(struct vcpu_state *state)
+{
+	if (is_lost("gpr"))
+		state->gpr[15] = 0;
+	else if (is_lost("rflags"))
+		state->rflags &= ~(uint64_t)RFLAGS_DF;
+	else if (is_lost("cr2"))
+		state->cr2 = 0;
+	else if (is_lost("cr4"))
+		state->cr4 &= ~(uint64_t)CR4_TSD;
+	else if (is_lost("cr8"))
+		state->cr8 = 0;
+	else if (is_lost("xcr0"))
+		state->xcr0 = 1;
+	else if (is_lost("dr3"))
+		state->dr[3] = 0;
+	else if (is_lost("dr6"))
+		state->dr6 = 0xffff0ff0;
+	else if (is_lost("dr7"))
+		state->dr7 = 0x400;
+	else if (is_lost("fs"))
+		state->segment[SEG_FS].base = 0;
+	else if (is_lost("ldtr"))
+		state->segment[SEG_LDTR].limit = 0;
+	else if (is_lost("tr"))
+		state->segment[SEG_TR].base = 0x23000;
+	else if (is_lost("gdt"))
+		state->gdt.limit = 0xa7;
+	else if (is_lost("idt"))
+		state->idt.limit = 0xfff;
+}
+
+static void lose_msrs(struct vcpu_state *state)
+{
+	static const struct {
+		const char *item;
+		enum vcpu_msr msr;
+	} items[] = {
+		{ "star", MSR_STAR },
+		{ "lstar", MSR_LSTAR },
+		{ "sfmask", MSR_SFMASK },
+		{ "kernel_gs", MSR_KERNEL_GS_BASE },
+		{ "sysenter", MSR_SYSENTER_EIP },
+		{ "pat", MSR_PAT },
+		{ "tsc_aux", MSR_TSC_AUX },
+		{ "tsc_adjust", MSR_TSC_ADJUST },
+		{ "mtrr_type", MSR_MTRR_DEF_TYPE },
+		{ "mtrr_fixed", MSR_MTRR_FIXED + 10 },
+		{ "mtrr_variable", MSR_MTRR_VARIABLE + 15 },
+	};
+	uint64_t reset[VCPU_MSR_COUNT];
+
+	vcpu_msr_reset(reset);
+	for (size_t i = 0; i < sizeof(items) / sizeof(items[0]); i++)
+		if (is_lost(items[i].item))
+			state->msr[items[i].msr] = reset[items[i].msr];
+}
+
+static void lose_extended(struct vcpu_state *state)
+{
+	static const uint8_t mxcsr[] = { 0x80, 0x1f };
+
+	if (is_lost("x87"))
+		memset(state->xsave + XSAVE_REGISTERS, 0, XSAVE_XMM - XSAVE_REGISTERS);
+	else if (is_lost("x87_control"))
+		state->xsave[1] |= 1;
+	else if (is_lost("mxcsr"))
+		memcpy(state->xsave + XSAVE_MXCSR, mxcsr, sizeof(mxcsr));
+	else if (is_lost("xmm"))
+		memset(state->xsave + XSAVE_XMM + 240, 0, 16);
+}
+
+static void lose_events(struct vcpu_state *state)
+{
+	if (is_lost("trap"))
+		state->exception_pending = state->exception_has_payload = 0;
+	else if (is_lost("nmi_masked"))
+		state->nmi_masked = 0;
+	else if (is_lost("nmi_pending"))
+		state->nmi_pending = 0;
+}
+
+static void lose(struct vcpu_state *state)
+{
+	if (!lost)
+		return;
+	lose_registers(state);
+	lose_msrs(state);
+	lose_extended(state);
+	lose_events(state);
+}
 
 static void *kicker(void *arg)
 {
@@ -21,7 +144,8 @@ static void *kicker(void *arg)
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
 	prctl(PR_SET_TIMERSLACK, 1);
-	while (!atomic_load(&shake->stop)) {
+	/* What is lost must be so behind the place where a guest has put it: exits alone. */
+	while (!atomic_load(&shake->stop) && !lost) {
 		struct timespec pause = { .tv_nsec = PAUSE_NS_MIN };
 
 		pause.tv_nsec += rand_r(&seed) % (PAUSE_NS_MAX - PAUSE_NS_MIN);
@@ -102,6 +226,7 @@ int shake_move(struct shake *shake, struct rig *rig)
 	CHECK(err == 0, "save: %d", err);
 	CHECK(vcpu_image_encode(&state, image, sizeof(image), &size) == 0, "encode");
 	CHECK(vcpu_image_decode(image, size, &arrived) == 0, "decode");
+	lose(&arrived);
 	set_vcpu(shake, NULL);
 	rig_watch(NULL, 0);
 	rig_ops->vcpu_destroy(rig->vcpu[0]);

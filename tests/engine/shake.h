@@ -15,6 +15,13 @@
 
 #include "tests/engine/rig.h"
 
+/*
+ * An item of the state that every move then loses, to see that the guests notice. The names: NULL
+ * at their end. False: there is no such item.
+ */
+extern const char *const shake_items[];
+bool shake_lose(const char *item);
+
 struct shake {
 	pthread_t thread;
 	pthread_mutex_t lock;
