@@ -230,6 +230,31 @@ static int test_debug_held(struct rig *rig)
 	return 0;
 }
 
+/* Loaded with a shadow of either kind: the window opens behind the instruction that it covers. */
+static int test_shadow_loaded(struct rig *rig)
+{
+	static const uint8_t code[] = { 0x90, 0x90, 0x90, 0xf4 };
+	struct vcpu_state state;
+
+	if (rig_host == RIG_HOST_QEMU)
+		return 0; /* its VMRUN forgets the shadow: docs/testing.md */
+	CHECK(rig_ops->vcpu_create(rig->engine, 0, &rig->vcpu[0]) == 0, "create");
+	CHECK(rig_ops->vcpu_bind(rig->vcpu[0]) == 0, "bind");
+	for (uint8_t shadow = 0; shadow <= 2; shadow++) {
+		rig_state(rig, 0, RIG_LONG, &state);
+		memcpy(rig->memory + RIG_LOAD, code, sizeof(code));
+		state.rflags |= 0x200;
+		state.interrupt_shadow = shadow;
+		CHECK(rig_ops->vcpu_load(rig->vcpu[0], &state) == 0, "load");
+		CHECK(rig_ops->vcpu_can_interrupt(rig->vcpu[0]) == !shadow, "shadow %u", shadow);
+		rig_ops->vcpu_want_window(rig->vcpu[0], true);
+		CHECK(rig_expect(rig, 0, EXIT_WINDOW) == 0, "window");
+		CHECK(rig_ops->vcpu_rip(rig->vcpu[0]) == RIG_LOAD + (shadow != 0),
+		      "shadow %u: rip %lx", shadow, (unsigned long)rig_ops->vcpu_rip(rig->vcpu[0]));
+	}
+	return 0;
+}
+
 /* Of each register that a move carries, a value that it can have. */
 static int test_msr_round_trip(struct rig *rig)
 {
@@ -565,6 +590,7 @@ const struct test_case cases_state[] = {
 	{ "msr-round-trip", test_msr_round_trip, NULL },
 	{ "x87-round-trip", test_x87_round_trip, NULL },
 	{ "debug-held", test_debug_held, NULL },
+	{ "shadow-loaded", test_shadow_loaded, "it never opens an interrupt window" },
 	{ "calls", test_calls, NULL },
 	{ "load-refuses", test_load_refuses, NULL },
 	{ "foreign-mxcsr", test_foreign_mxcsr, NULL },
