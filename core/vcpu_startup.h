@@ -75,7 +75,10 @@ struct vcpu_startup_ipi {
  */
 bool vcpu_startup_post(struct vcpu_startup *startup, uint8_t mode, uint8_t vector,
 		       struct vcpu_startup_ipi *ret_ipi);
-/* TAKEN. 1: *ret_ipi is to be sent next; 0: nothing waits; -EPROTO: nothing was out, a lie. */
+/*
+ * TAKEN. 1: *ret_ipi is to be sent next; 0: nothing waits; -EPROTO: nothing was out. Then somebody
+ * has lied, but not always who says it: who sends INIT to a vCPU past node 0 has its node say TAKEN.
+ */
 int vcpu_startup_taken(struct vcpu_startup *startup, struct vcpu_startup_ipi *ret_ipi);
 
 #endif

@@ -140,7 +140,8 @@ static const char *handle_message(struct node *node, const struct control_messag
 		devices_request(node->devices, msg);
 		break;
 	case CONTROL_TAKEN:
-		return startup_taken(node, &msg->taken);
+		startup_taken(node, &msg->taken);
+		break;
 	case CONTROL_IO_REPLY:
 		guest_io_reply(node, msg);
 		break;

@@ -4,8 +4,10 @@
  *
  * vCPUs of this node call in directly. Requests of other nodes are queued by the control thread,
  * which must never wait, and served by the device thread, which may: console output waits for its
- * reader. The queue is as long as the pod has vCPUs: a vCPU has one request under way at most; a
- * peer that sends more is broken and ends the pod. The thread also carries the devices' timers.
+ * reader. A vCPU has one request under way at most, and does not leave its node before the answer: so
+ * a node has as many as the pod has vCPUs at most, all nodes together, too. One that sends more is
+ * broken and ends the pod; for what one such node may fill, there is room besides that of the others.
+ * The thread also carries the devices' timers.
  *
  * Other nodes' EOIs are bits of a set, by vector, for the same reason. Two that fall together are
  * one: between the two there is an interrupt, which the PC raises only when it has seen the first.
@@ -24,6 +26,7 @@
 
 #define TAIL_BYTES	  8192
 #define INPUT_PATIENCE_NS 5000000
+#define REQUESTS_MAX	  (2 * VCPUS_MAX)
 
 struct request {
 	uint16_t src;
@@ -46,7 +49,8 @@ struct devices {
 	bool timer_changed;
 	bool ended[256];       /* vectors of EOIs */
 	bool eoi;	       /* one of them is set */
-	struct request *queue; /* VCPUS_MAX of them */
+	struct request *queue; /* REQUESTS_MAX of them */
+	uint32_t queued_of[NODES_MAX];
 };
 
 static void on_interrupt(void *ctx, const struct interrupt *interrupt)
@@ -240,9 +244,11 @@ size_t devices_break(struct devices *d, unsigned int port)
 void devices_request(struct devices *d, const struct control_message *msg)
 {
 	pthread_mutex_lock(&d->queue_lock);
-	bool full = d->count == VCPUS_MAX;
+	bool full =
+		d->queued_of[msg->src] == d->node->config->vcpu_count || d->count == REQUESTS_MAX;
 	if (!full) {
-		struct request *r = &d->queue[(d->first + d->count++) % VCPUS_MAX];
+		struct request *r = &d->queue[(d->first + d->count++) % REQUESTS_MAX];
+		d->queued_of[msg->src]++;
 		r->src = msg->src;
 		r->io = msg->io_request;
 		pthread_cond_signal(&d->queued);
@@ -302,8 +308,9 @@ static bool next_request(struct devices *d, uint64_t deadline, struct request *r
 	d->timer_changed = false;
 	if (d->count) {
 		*ret_request = d->queue[d->first];
-		d->first = (d->first + 1) % VCPUS_MAX;
+		d->first = (d->first + 1) % REQUESTS_MAX;
 		d->count--;
+		d->queued_of[ret_request->src]--;
 		got = true;
 	}
 	pthread_mutex_unlock(&d->queue_lock);
@@ -334,7 +341,7 @@ int devices_create(struct node *node)
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_mutex_init(&d->queue_lock, NULL);
 	pthread_cond_init(&d->queued, NULL);
-	d->queue = calloc(VCPUS_MAX, sizeof(*d->queue));
+	d->queue = calloc(REQUESTS_MAX, sizeof(*d->queue));
 	struct pc_config config = { .wall_epoch_s = (int64_t)time(NULL) -
 						    (int64_t)(node_now_ns(node) / 1000000000ull) };
 	int r = d->queue ? pc_create(&config, &ops, d, &d->pc) : -ENOMEM;

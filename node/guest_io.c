@@ -236,10 +236,8 @@ void guest_io_wake(struct node *node, uint32_t vcpu)
 		vcpu_wake(seat);
 }
 
-/* False: nothing waits for that node. */
-static bool forward_all(struct node *node, uint16_t to)
+static void forward_all(struct node *node, uint16_t to)
 {
-	bool any = false;
 	for (uint32_t v = 0; v < node->config->vcpu_count; v++) {
 		uint16_t at;
 		if (!lapic_inbox_pending(inbox_of(node, v)) ||
@@ -248,9 +246,7 @@ static bool forward_all(struct node *node, uint16_t to)
 		moves_lock(node, v);
 		guest_io_forward(node, v);
 		moves_unlock(node, v);
-		any = true;
 	}
-	return any;
 }
 
 void guest_io_flush(struct node *node, uint16_t to)
@@ -260,10 +256,10 @@ void guest_io_flush(struct node *node, uint16_t to)
 		return;
 	pthread_mutex_lock(&io->flush_lock);
 	/* As long as it waits, nothing is sent past what is gathered. */
-	do {
-		forward_all(node, to);
-		atomic_store(&io->node_waits[to], false);
-	} while (forward_all(node, to));
+	forward_all(node, to);
+	/* Who gathers from here on says so again, and looks again: a flood is not run after. */
+	atomic_store(&io->node_waits[to], false);
+	forward_all(node, to);
 	pthread_mutex_unlock(&io->flush_lock);
 }
 

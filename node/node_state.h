@@ -193,9 +193,9 @@ void startup_deliver(struct node *node, uint32_t vcpu, uint8_t mode, uint8_t vec
  * in the inbox is with the vCPU, which is here again, or has left. */
 void startup_forwarded(struct node *node, uint32_t vcpu);
 void startup_settle(struct node *node, uint32_t vcpu);
-/* Node 0's control thread. What is wrong with it, or NULL. */
+/* Node 0's control thread. Of a request: what is wrong with it, or NULL. */
 const char *startup_request(struct node *node, const struct control_message *msg);
-const char *startup_taken(struct node *node, const struct control_taken *taken);
+void startup_taken(struct node *node, const struct control_taken *taken);
 
 /* moves.c: vCPUs that go from node to node, and what is said about it. */
 int moves_create(struct node *node);

@@ -40,14 +40,12 @@ static void deliver(struct node *node, uint32_t vcpu, uint8_t mode, uint8_t vect
 	}
 }
 
-/* Node 0, the lock. -EPROTO: nothing was out. */
-static int next(struct node *node, uint32_t vcpu)
+/* Node 0, the lock. */
+static void next(struct node *node, uint32_t vcpu)
 {
 	struct vcpu_startup_ipi ipi;
-	int r = vcpu_startup_taken(&node->startup[vcpu], &ipi);
-	if (r == 1)
+	if (vcpu_startup_taken(&node->startup[vcpu], &ipi) == 1)
 		deliver(node, vcpu, ipi.mode, ipi.vector);
-	return r < 0 ? r : 0;
 }
 
 /* What was owed for this vCPU's INIT or SIPI is paid. The lock. */
@@ -122,10 +120,13 @@ const char *startup_request(struct node *node, const struct control_message *msg
 	return NULL;
 }
 
-const char *startup_taken(struct node *node, const struct control_taken *taken)
+/*
+ * Of what nobody had sent: ignored. Who says it may be right, and have got an INIT from a third node
+ * that lies; or that one has said it first.
+ */
+void startup_taken(struct node *node, const struct control_taken *taken)
 {
 	moves_lock(node, taken->vcpu);
-	int r = next(node, taken->vcpu);
+	next(node, taken->vcpu);
 	moves_unlock(node, taken->vcpu);
-	return r < 0 ? "of what nobody had sent" : NULL;
 }
