@@ -44,6 +44,8 @@ void bench_tcp_pair(int ret_fd[2]);
 
 /* 64 bytes there, 4096 back, between two processes. */
 void floor_tcp_round_trip(bool spin, uint32_t count, struct bench_samples *ret_samples);
+/* So many bytes there, and back, between two processes that spin. */
+void floor_message(uint32_t bytes, uint32_t count, struct bench_samples *ret_samples);
 /* Bytes a second from one process to another. */
 double floor_tcp_bandwidth(void);
 /* A touch of a missing page, answered by a thread with UFFDIO_COPY. */

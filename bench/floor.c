@@ -257,6 +257,49 @@ void floor_tcp_round_trip(bool spin, uint32_t count, struct bench_samples *ret_s
 	stop_server(child, fd[0]);
 }
 
+/* A child that sends back what it gets, until the socket closes. */
+static pid_t start_echo(int fd, int other, uint32_t bytes)
+{
+	pid_t child = fork();
+	char *message = calloc(1, bytes);
+
+	if (child < 0 || !message)
+		bench_die("fork");
+	if (child > 0) {
+		free(message);
+		return child;
+	}
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	close(other);
+	while (receive_all(fd, message, bytes, true))
+		send_all(fd, message, bytes);
+	_exit(0);
+}
+
+void floor_message(uint32_t bytes, uint32_t count, struct bench_samples *ret_samples)
+{
+	char *message = calloc(1, bytes);
+	int fd[2];
+	pid_t child;
+
+	if (!message)
+		bench_die("calloc");
+	bench_tcp_pair(fd);
+	child = start_echo(fd[1], fd[0], bytes);
+	close(fd[1]);
+	ret_samples->count = count;
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t start_ns = bench_now_ns();
+
+		send_all(fd[0], message, bytes);
+		if (!receive_all(fd[0], message, bytes, true))
+			bench_die("recv");
+		ret_samples->ns[i] = (uint32_t)(bench_now_ns() - start_ns);
+	}
+	stop_server(child, fd[0]);
+	free(message);
+}
+
 double floor_tcp_bandwidth(void)
 {
 	static char buffer[BANDWIDTH_BUFFER];

@@ -54,8 +54,7 @@ struct moves {
 	pthread_mutex_t lock[VCPUS_MAX]; /* by vCPU; guards asked, and see vcpu_place.h */
 	struct asked asked[VCPUS_MAX];
 	_Atomic uint32_t image_bytes[VCPUS_MAX]; /* of the last that came here */
-	_Atomic uint32_t torture_us;
-	struct came came[VCPUS_MAX]; /* from MOVE to moves_arrived() */
+	struct came came[VCPUS_MAX];		 /* from MOVE to moves_arrived() */
 
 	pthread_mutex_t ask_lock; /* one question of this node's own at a time */
 	pthread_mutex_t told_lock;
@@ -460,7 +459,7 @@ static char *answer_result(struct node *node, uint32_t vcpu, uint16_t to, int re
 	return node_answer(result == CONTROL_MOVE_DONE || result == CONTROL_MOVE_THERE, line);
 }
 
-static bool parse_number(const char *word, uint32_t *ret_number)
+bool node_parse_number(const char *word, uint32_t *ret_number)
 {
 	char *end;
 	errno = 0;
@@ -473,7 +472,7 @@ bool node_parse_vcpu(struct node *node, const char *word, uint32_t *ret_vcpu, ch
 {
 	uint32_t count = node->config->vcpu_count;
 	char line[256];
-	if (parse_number(word, ret_vcpu) && *ret_vcpu < count)
+	if (node_parse_number(word, ret_vcpu) && *ret_vcpu < count)
 		return true;
 	snprintf(line, sizeof(line), "no vCPU %s in this pod: they are 0 to %u", word, count - 1);
 	*ret_answer = node_answer(false, line);
@@ -491,7 +490,7 @@ char *moves_request(struct node *node, const char *words)
 	if (!node_parse_vcpu(node, vcpu_word, &vcpu, &no))
 		return no;
 	to = pod_config_find(config, node_word);
-	if (to == NODE_NONE && parse_number(node_word, &number) && number < config->node_count)
+	if (to == NODE_NONE && node_parse_number(node_word, &number) && number < config->node_count)
 		to = (uint16_t)number;
 	if (to == NODE_NONE) {
 		snprintf(line, sizeof(line), "no node '%s' in this pod: see eagre status",
@@ -511,68 +510,4 @@ char *moves_request(struct node *node, const char *words)
 	if (!atomic_load(&node->run_ns))
 		return node_answer(false, "the guest does not run yet");
 	return answer_result(node, vcpu, to, moves_ask(node, vcpu, to));
-}
-
-/* ---- torture --------------------------------------------------------------------------------- */
-
-struct torture {
-	struct node *node;
-	uint64_t random;
-};
-
-static uint32_t random_below(struct torture *t, uint32_t limit)
-{
-	t->random ^= t->random << 13;
-	t->random ^= t->random >> 7;
-	t->random ^= t->random << 17;
-	return (uint32_t)((t->random >> 32) % limit);
-}
-
-static void *torture_main(void *arg)
-{
-	struct torture *t = arg;
-	struct node *node = t->node;
-	const struct pod_config *config = node->config;
-	uint32_t pause_us;
-	pthread_setname_np(pthread_self(), "torture");
-	while (!node_has_ended(node) && (pause_us = atomic_load(&node->moves->torture_us))) {
-		for (uint32_t v = 0; v < config->vcpu_count; v++) {
-			uint16_t to = (uint16_t)random_below(t, config->node_count - 1);
-			moves_wish(node, v, to < node->self ? to : to + 1);
-		}
-		usleep(pause_us);
-	}
-	free(t);
-	return NULL;
-}
-
-static int torture(struct node *node, uint32_t pause_us)
-{
-	pthread_t thread;
-	if (node->config->node_count < 2 || atomic_exchange(&node->moves->torture_us, pause_us) ||
-	    !pause_us)
-		return 0;
-	struct torture *t = calloc(1, sizeof(*t));
-	if (!t)
-		return -ENOMEM;
-	*t = (struct torture){ node, node_now_ns(node) * 2654435761u | 1 };
-	int r = -pthread_create(&thread, NULL, torture_main, t);
-	if (!r)
-		pthread_detach(thread);
-	return r;
-}
-
-int moves_torture(struct node *node)
-{
-	const char *text = getenv("EAGRE_TORTURE_MOVES");
-	uint32_t us;
-	return text && parse_number(text, &us) ? torture(node, us) : 0;
-}
-
-char *moves_torture_request(struct node *node, const char *words)
-{
-	uint32_t us;
-	if (!parse_number(words, &us) || !atomic_load(&node->run_ns) || torture(node, us) < 0)
-		return node_answer(false, "not now");
-	return node_answer(true, words);
 }

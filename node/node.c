@@ -515,7 +515,7 @@ static char *on_request(void *ctx, const char *request)
 	if (strncmp(request, move, strlen(move)) == 0)
 		return moves_request(node, request + strlen(move));
 	if (strncmp(request, torture, strlen(torture)) == 0)
-		return moves_torture_request(node, request + strlen(torture));
+		return torture_request(node, request + strlen(torture));
 	if (strncmp(request, policy, strlen(policy)) == 0)
 		return policy_request(node, request + strlen(policy));
 	if (strncmp(request, pin, strlen(pin)) == 0)
@@ -584,7 +584,7 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 	r = start_vcpus(node);
 	if (!r)
 		r = policy_start(node);
-	return r ? r : moves_torture(node);
+	return r ? r : torture_start(node);
 }
 
 static const struct {

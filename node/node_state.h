@@ -57,6 +57,7 @@ struct node {
 	struct vcpu *vcpu[VCPUS_MAX];
 	struct vcpu_places places;
 	struct moves *moves;
+	_Atomic uint32_t torture_us; /* torture.c; 0: none */
 	/* startup.c: by vCPU; the first is node 0's. Under the vCPU's lock. */
 	struct vcpu_startup startup[VCPUS_MAX];
 	struct vcpu_startup_debt startup_debt[VCPUS_MAX];
@@ -219,10 +220,6 @@ int moves_ask(struct node *node, uint32_t vcpu, uint16_t to);
 char *moves_request(struct node *node, const char *words);
 /* Without asking, waiting or telling anybody: a vCPU that is here shall go. False: it is not here. */
 bool moves_wish(struct node *node, uint32_t vcpu, uint16_t to);
-/* For tests: where EAGRE_TORTURE_MOVES says so, every vCPU moves at random, again and again. */
-int moves_torture(struct node *node);
-/* The same at any time: "MICROSECONDS" between two moves of each vCPU that is here; 0: no more. */
-char *moves_torture_request(struct node *node, const char *words);
 /* Bytes of the image that the vCPU last came here with; 0: it never has. */
 uint32_t moves_image_bytes(const struct node *node, uint32_t vcpu);
 
@@ -234,8 +231,14 @@ void policy_message(struct node *node, const struct control_message *msg);
 /* "", or the name of a policy; "VCPU" to be pinned or no longer; answers as moves_request(). */
 char *policy_request(struct node *node, const char *words);
 char *policy_pin_request(struct node *node, const char *words, bool pinned);
+/* torture.c, for tests: where EAGRE_TORTURE_MOVES says so, every vCPU moves, again and again. */
+int torture_start(struct node *node);
+/* The same at any time: "MICROSECONDS" of a period in which all vCPUs here go; 0: no more. */
+char *torture_request(struct node *node, const char *words);
+
 /* The answer to a user's request, as JSON, malloc'd. */
 char *node_answer(bool done, const char *line);
+bool node_parse_number(const char *word, uint32_t *ret_number);
 /* A vCPU's number as the user wrote it. False: it is none, and *ret_answer says so. */
 bool node_parse_vcpu(struct node *node, const char *word, uint32_t *ret_vcpu, char **ret_answer);
 

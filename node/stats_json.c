@@ -103,12 +103,16 @@ static json_t *vcpu_json(const struct stats_node *node, const struct stats_vcpu 
 {
 	static const char *const exits[] = { "io",     "mmio",	 "msr_read", "msr_write", "hlt",
 					     "window", "kicked", "shutdown", "failed" };
-	json_t *entry = json_object(), *counts = json_object();
+	static const char *const parts[] = { "stop", "way", "wake", "load" };
+	json_t *entry = json_object(), *counts = json_object(), *move = json_object();
 	set(entry, "number", vcpu->number);
 	json_object_set_new(entry, "node", json_string(node->name));
 	json_object_set_new(entry, "state", json_string(vcpu_state_name(&vcpu->stats)));
 	set(entry, "moves", vcpu->moves);
 	set(entry, "move_ns", vcpu->stats.move_ns);
+	for (int p = 0; p < VCPU_MOVE_PARTS; p++)
+		set(move, parts[p], vcpu->stats.move_part_ns[p]);
+	json_object_set_new(entry, "move_parts_ns", move);
 	set(entry, "image_bytes", vcpu->image_bytes);
 	set(entry, "stalls", vcpu->stalls);
 	json_object_set_new(entry, "pinned", json_boolean(vcpu->pinned));

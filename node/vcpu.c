@@ -99,6 +99,7 @@ struct vcpu {
 	struct vcpu_state arrived;
 	uint64_t stopped_ns, stopped_tsc; /* neither may be less when it goes on */
 	uint64_t decided_ns;		  /* when it was to come; 0: it has run since */
+	uint64_t came_ns, woken_ns;	  /* at vcpu_arrive(), and when the thread saw it */
 
 	_Atomic uint64_t rip; /* where a kick last found it, for people who look for a hang */
 	_Atomic int thread_id;
@@ -107,6 +108,7 @@ struct vcpu {
 	_Atomic uint32_t run_state_seen;
 	_Atomic uint64_t exit_count[EXIT_FAILED + 1];
 	_Atomic uint64_t interrupt_count, ipi_count, entry_count, move_ns;
+	_Atomic uint64_t move_part_ns[VCPU_MOVE_PARTS];
 	struct stall_time here, asleep; /* pod clock */
 
 	struct {
@@ -217,6 +219,7 @@ void vcpu_arrive(struct vcpu *vcpu, const struct vcpu_moment *moment)
 	vcpu->stopped_ns = moment->clock_ns;
 	vcpu->stopped_tsc = moment->guest_tsc;
 	vcpu->decided_ns = moment->decided_ns;
+	vcpu->came_ns = now_of(vcpu);
 	atomic_store(&vcpu->arrival, ARRIVAL_NEW);
 	unpark(vcpu);
 }
@@ -252,6 +255,8 @@ void vcpu_stats(const struct vcpu *vcpu, struct vcpu_stats *ret_stats)
 	ret_stats->rekick_count = atomic_load_explicit(&vcpu->rekick_count, memory_order_relaxed);
 	ret_stats->rip = atomic_load(&vcpu->rip);
 	ret_stats->move_ns = atomic_load(&vcpu->move_ns);
+	for (int part = 0; part < VCPU_MOVE_PARTS; part++)
+		ret_stats->move_part_ns[part] = atomic_load(&vcpu->move_part_ns[part]);
 }
 
 /* ---- the second line of defence -----------------------------------------------------------------
@@ -589,6 +594,21 @@ static bool fail(struct vcpu_end *ret_end, const char *reason, int error)
 	return false;
 }
 
+/* The vCPU runs here for the first time. */
+static void note_move(struct vcpu *vcpu)
+{
+	uint64_t now_ns = now_of(vcpu);
+	const uint64_t at_ns[VCPU_MOVE_PARTS + 1] = { vcpu->decided_ns, vcpu->stopped_ns,
+						      vcpu->came_ns, vcpu->woken_ns, now_ns };
+
+	/* The first two times are another node's: by how much the clocks differ they may be late. */
+	for (int part = 0; part < VCPU_MOVE_PARTS; part++)
+		atomic_store(&vcpu->move_part_ns[part],
+			     at_ns[part + 1] > at_ns[part] ? at_ns[part + 1] - at_ns[part] : 0);
+	atomic_store(&vcpu->move_ns, now_ns - vcpu->decided_ns);
+	vcpu->decided_ns = 0;
+}
+
 /* Enters the guest once. False: the thread ends. */
 static bool run_once(struct vcpu *vcpu, uint64_t now_ns, struct vcpu_end *ret_end)
 {
@@ -602,10 +622,8 @@ static bool run_once(struct vcpu *vcpu, uint64_t now_ns, struct vcpu_end *ret_en
 	count(&vcpu->entry_count, 1);
 	if (!announce(vcpu, VCPU_IN_GUEST))
 		return true;
-	if (vcpu->decided_ns) {
-		atomic_store(&vcpu->move_ns, now_of(vcpu) - vcpu->decided_ns);
-		vcpu->decided_ns = 0;
-	}
+	if (vcpu->decided_ns)
+		note_move(vcpu);
 	error = vcpu->config.engine_ops->vcpu_run(vcpu->engine_vcpu, &vcpu->exit);
 	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
 	if (error)
@@ -763,6 +781,7 @@ static bool take_in(struct vcpu *vcpu, struct vcpu_end *ret_end)
 	bool is_new = atomic_exchange(&vcpu->arrival, ARRIVAL_NONE) == ARRIVAL_NEW;
 	int error;
 
+	vcpu->woken_ns = now_of(vcpu);
 	if (is_new)
 		vcpu->state = vcpu->arrived;
 	error = load_state(vcpu);

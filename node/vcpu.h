@@ -111,6 +111,18 @@ enum vcpu_activity {
 	VCPU_ENDED
 };
 
+/*
+ * Where the time of a move goes: until the vCPU had stopped; until its state was at the target, decoded;
+ * until the seat's thread ran; until the first instruction.
+ */
+enum vcpu_move_part {
+	VCPU_MOVE_STOP,
+	VCPU_MOVE_WAY,
+	VCPU_MOVE_WAKE,
+	VCPU_MOVE_LOAD,
+	VCPU_MOVE_PARTS
+};
+
 struct vcpu_stats {
 	enum vcpu_activity activity;
 	enum vcpu_run_state run_state;
@@ -122,6 +134,7 @@ struct vcpu_stats {
 	uint64_t rekick_count; /* vcpu_watch(): kicks that had been lost */
 	uint64_t rip;	       /* where the last kick found it: vcpu_sample() */
 	uint64_t move_ns; /* of the last move to here: from vcpu_leave() to the first instruction */
+	uint64_t move_part_ns[VCPU_MOVE_PARTS]; /* of which */
 };
 
 struct vcpu;
