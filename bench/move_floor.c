@@ -11,10 +11,10 @@
 
 #include "core/limits.h"
 
-#define SAMPLES	   1024u
-#define STALLS	   512u
-#define MEMORY	   (64ull << 20)
-#define BYTES_MAX  65536u
+#define SAMPLES	  1024u
+#define STALLS	  512u
+#define MEMORY	  (64ull << 20)
+#define BYTES_MAX 65536u
 
 static double message_us(uint32_t bytes, struct bench_samples *samples)
 {

@@ -247,6 +247,20 @@ int coh_pin_here(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access 
 	return settle(coh, out);
 }
 
+int coh_fetch(struct coh *coh, uint64_t gpn, enum coh_access want, uint64_t now_ns,
+	      struct coh_out *out)
+{
+	int ret = begin(coh, now_ns, out);
+
+	if (ret)
+		return ret;
+	if (gpn >= coh->config.gpn_limit || (want != COH_READ && want != COH_WRITE))
+		return -EINVAL;
+	if (!coh->releasing)
+		coh_request_fetch(coh, gpn, want, out);
+	return settle(coh, out);
+}
+
 int coh_unpin(struct coh *coh, uint32_t actor, uint64_t now_ns, struct coh_out *out)
 {
 	int ret = begin(coh, now_ns, out);

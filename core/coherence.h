@@ -195,6 +195,7 @@ struct coh_stats {
 	uint64_t message_count;	  /* sent to other nodes */
 	uint64_t page_count;	  /* page contents sent to other nodes */
 	uint64_t readahead_count; /* pages that read-ahead brought */
+	uint64_t fetch_count;	  /* pages asked for by coh_fetch() */
 	uint64_t refetch_count;	  /* lost pages fetched back before anybody stalled on them */
 	uint64_t deferred_count;  /* takings put off by a hold */
 	uint64_t evict_push_count, evict_drop_count;
@@ -212,6 +213,14 @@ void coh_destroy(struct coh *coh);
 /* Actor `actor` touched gpn and needs `want`. Ends with COH_WAKE, perhaps at once (a spurious
  * fault). */
 int coh_stall(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want, uint64_t now_ns,
+	      struct coh_out *out);
+
+/*
+ * Somebody will touch gpn soon, it is said, and want `want`: asks for the page, if it is not here and
+ * there is a slot and a place in the window to spare, as the youngest of all. Nobody waits for it, and
+ * when it comes nobody holds it.
+ */
+int coh_fetch(struct coh *coh, uint64_t gpn, enum coh_access want, uint64_t now_ns,
 	      struct coh_out *out);
 
 /*

@@ -307,8 +307,9 @@ bool coh_request_ahead(struct coh *coh, uint64_t gpn, struct coh_out *out)
 	return true;
 }
 
-bool coh_request_back(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
-		      struct coh_out *out)
+/* A proper request, but with what is to spare only. False: there is no more. */
+static bool request_spare(struct coh *coh, uint64_t gpn, enum coh_access want, uint32_t back_for,
+			  uint64_t age, struct coh_out *out)
 {
 	struct coh_page *page = coh_page_of(coh, gpn);
 	struct coh_pending *p;
@@ -320,9 +321,21 @@ bool coh_request_back(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_ac
 	if (page->access == COH_NONE && !coh_slot_spare(coh, out))
 		return false;
 	p = pending_new(coh, gpn);
-	p->back_for = actor + 1;
-	pending_start(coh, p, want, coh_actor_age(coh, actor), out);
+	p->back_for = back_for;
+	coh->stats.fetch_count += !back_for;
+	pending_start(coh, p, want, age, out);
 	return true;
+}
+
+bool coh_request_back(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
+		      struct coh_out *out)
+{
+	return request_spare(coh, gpn, want, actor + 1, coh_actor_age(coh, actor), out);
+}
+
+bool coh_request_fetch(struct coh *coh, uint64_t gpn, enum coh_access want, struct coh_out *out)
+{
+	return request_spare(coh, gpn, want, 0, coh->now_ns, out);
 }
 
 static uint32_t oldest_parked(const struct coh *coh)

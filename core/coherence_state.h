@@ -390,6 +390,8 @@ bool coh_request_ahead(struct coh *coh, uint64_t gpn, struct coh_out *out);
 /* The same for a page that `actor` had: with its age, so that it is waited for. */
 bool coh_request_back(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
 		      struct coh_out *out);
+/* The same for a page that somebody may want soon: as the youngest of all. */
+bool coh_request_fetch(struct coh *coh, uint64_t gpn, enum coh_access want, struct coh_out *out);
 void coh_requests_of_chunk(struct coh *coh, uint64_t chunk, struct coh_out *out);
 void coh_satisfy(struct coh *coh, uint64_t gpn, struct coh_out *out);
 /*

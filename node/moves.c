@@ -162,12 +162,22 @@ int moves_leave(void *ctx, uint32_t vcpu, uint16_t to, int error)
 	return stay(node, vcpu, to, error);
 }
 
+static uint16_t write_hints(struct node *node, uint32_t vcpu, uint8_t bytes[PAGE_HINTS_BYTES_MAX])
+{
+	struct page_hints hints;
+	if (!node->pager)
+		return 0;
+	pager_hints_leave(node->pager, node_actor(node, vcpu), &hints);
+	return (uint16_t)page_hints_write(&hints, bytes);
+}
+
 int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment)
 {
 	struct node *node = ctx;
 	struct vcpu_place place = vcpu_place_read(&node->places, vcpu);
 	struct control_message msg; /* large, and little of it is sent */
 	uint8_t image[VCPU_IMAGE_BYTES_MAX], carry[PLACEMENT_CARRY_BYTES];
+	uint8_t hints[PAGE_HINTS_BYTES_MAX];
 	size_t size;
 	int error = vcpu_image_encode(moment->state, image, sizeof(image), &size);
 	if (error) {
@@ -182,6 +192,8 @@ int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment)
 					  .guest_tsc = moment->guest_tsc,
 					  .decided_ns = moment->decided_ns,
 					  .image = image };
+	msg.move.hints = hints;
+	msg.move.hints_size = write_hints(node, vcpu, hints);
 	if (placer_left(node->placer, vcpu, place.node, carry))
 		msg.move.carry = carry;
 	moves_lock(node, vcpu);
@@ -228,6 +240,7 @@ void moves_refused(void *ctx, uint32_t vcpu)
 
 #define NOT_A_STATE "with what is no state of that vCPU"
 #define NOT_A_CARRY "with what is no account of a vCPU's stays"
+#define NOT_HINTS   "with what are no pages"
 #define NOT_SO	    "about a vCPU that cannot be there"
 
 /* The guest's TSC by the pod clock, roughly. */
@@ -247,6 +260,18 @@ static void keep_came(struct came *came, const struct control_move *move)
 	came->carries = move->carry != NULL;
 	if (move->carry)
 		memcpy(came->carry, move->carry, sizeof(came->carry));
+}
+
+/* Behind the vCPU, which they must not hold up. */
+static const char *take_hints(struct node *node, const struct control_move *move)
+{
+	struct page_hints hints;
+	if (page_hints_read(move->hints, move->hints_size, &hints) < 0)
+		return NOT_HINTS;
+	if (node->pager && hints.count)
+		pager_hints_arrive(node->pager, node_actor(node, move->vcpu), &hints,
+				   !atomic_load(&node->no_hints));
+	return NULL;
 }
 
 static const char *take_move(struct node *node, uint16_t src, const struct control_move *move)
@@ -271,7 +296,7 @@ static const char *take_move(struct node *node, uint16_t src, const struct contr
 		vcpu_arrive(vcpu, &moment);
 	}
 	moves_unlock(node, move->vcpu);
-	return verdict == PLACE_LIE ? NOT_SO : NULL;
+	return verdict == PLACE_LIE ? NOT_SO : take_hints(node, move);
 }
 
 static const char *take_place(struct node *node, uint16_t src, const struct control_place *place)

@@ -511,11 +511,13 @@ static char *on_request(void *ctx, const char *request)
 {
 	struct node *node = ctx;
 	static const char move[] = "move ", torture[] = "torture ", policy[] = "policy ",
-			  pin[] = "pin ", unpin[] = "unpin ";
+			  pin[] = "pin ", unpin[] = "unpin ", hints[] = "hints ";
 	if (strncmp(request, move, strlen(move)) == 0)
 		return moves_request(node, request + strlen(move));
 	if (strncmp(request, torture, strlen(torture)) == 0)
 		return torture_request(node, request + strlen(torture));
+	if (strncmp(request, hints, strlen(hints)) == 0)
+		return torture_hints_request(node, request + strlen(hints));
 	if (strncmp(request, policy, strlen(policy)) == 0)
 		return policy_request(node, request + strlen(policy));
 	if (strncmp(request, pin, strlen(pin)) == 0)

@@ -58,6 +58,7 @@ struct node {
 	struct vcpu_places places;
 	struct moves *moves;
 	_Atomic uint32_t torture_us; /* torture.c; 0: none */
+	atomic_bool no_hints;	     /* likewise: pages are not asked for where a vCPU arrives */
 	/* startup.c: by vCPU; the first is node 0's. Under the vCPU's lock. */
 	struct vcpu_startup startup[VCPUS_MAX];
 	struct vcpu_startup_debt startup_debt[VCPUS_MAX];
@@ -235,6 +236,8 @@ char *policy_pin_request(struct node *node, const char *words, bool pinned);
 int torture_start(struct node *node);
 /* The same at any time: "MICROSECONDS" of a period in which all vCPUs here go; 0: no more. */
 char *torture_request(struct node *node, const char *words);
+/* "0" or "1": whether the pages of a vCPU that comes are asked for at once; to measure what it brings. */
+char *torture_hints_request(struct node *node, const char *words);
 
 /* The answer to a user's request, as JSON, malloc'd. */
 char *node_answer(bool done, const char *line);

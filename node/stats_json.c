@@ -215,6 +215,7 @@ static void set_pager(json_t *o, const struct pager_stats *stats)
 	set(o, "evicted_pushed", stats->evict_push_count);
 	set(o, "evicted_dropped", stats->evict_drop_count);
 	set(o, "readahead", stats->readahead_count);
+	set(o, "hinted", stats->fetch_count);
 	set(o, "pager_calls", stats->call_count);
 	set(o, "shootdowns", stats->shootdown_count);
 	set(o, "shootdown_pages", stats->shootdown_page_count);

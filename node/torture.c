@@ -81,6 +81,15 @@ int torture_start(struct node *node)
 	return text && node_parse_number(text, &us) ? torture(node, us) : 0;
 }
 
+char *torture_hints_request(struct node *node, const char *words)
+{
+	uint32_t on;
+	if (!node_parse_number(words, &on))
+		return node_answer(false, "0 or 1");
+	atomic_store(&node->no_hints, on == 0);
+	return node_answer(true, words);
+}
+
 char *torture_request(struct node *node, const char *words)
 {
 	uint32_t us;

@@ -154,6 +154,58 @@ void pager_actor_idle(struct pager *pager, uint32_t vcpu, bool idle)
 	coh_actors_idle(pager->coh_actors, vcpu, idle);
 }
 
+void pager_hints_leave(struct pager *pager, uint32_t vcpu, struct page_hints *ret_hints)
+{
+	struct pager_hints *hints = &pager->actors.hints[vcpu];
+
+	pthread_mutex_lock(&hints->lock);
+	*ret_hints = hints->list;
+	pthread_mutex_unlock(&hints->lock);
+}
+
+/* Holes between ranges of RAM are no shard's. */
+static void leave_out_holes(const struct pager *pager, struct page_hints *hints)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < hints->count; i++)
+		if (guest_memory_is_ram(pager->config.memory, hints->hint[i].gpn << PAGE_SHIFT,
+					PAGE_BYTES))
+			hints->hint[kept++] = hints->hint[i];
+	hints->count = kept;
+}
+
+/* Which shards have pages to ask for. */
+static void post_fetches(struct pager *pager, uint32_t vcpu, const struct page_hints *hints)
+{
+	struct pager_command command = { .kind = PAGER_FETCH, .actor = vcpu };
+
+	for (uint32_t i = 0; i < hints->count; i++) {
+		uint32_t index = guest_memory_shard(pager->config.memory, hints->hint[i].gpn);
+		struct shard *shard = &pager->shard[index];
+
+		/* A pager that stopped asks for nothing. */
+		if (hints->hint[i].ask && !atomic_exchange(&shard->fetch_posted[vcpu], true))
+			(void)pager_queue_post(&shard->queue, &command);
+	}
+}
+
+void pager_hints_arrive(struct pager *pager, uint32_t vcpu, const struct page_hints *hints,
+			bool fetch)
+{
+	struct pager_hints *own = &pager->actors.hints[vcpu];
+	struct page_hints list = *hints;
+
+	leave_out_holes(pager, &list);
+	if (fetch)
+		page_hints_ask(&list);
+	pthread_mutex_lock(&own->lock);
+	own->list = list;
+	pthread_mutex_unlock(&own->lock);
+	if (fetch)
+		post_fetches(pager, vcpu, &list);
+}
+
 int pager_open_port(struct pager *pager, struct memory_port **ret_port)
 {
 	int error = -EMFILE;
@@ -211,8 +263,11 @@ static int create_actors(struct pager *pager)
 	actors->tid = calloc(config->vcpu_count + 1, sizeof(*actors->tid));
 	actors->stalls = calloc(config->vcpu_count + 1, sizeof(*actors->stalls));
 	actors->stalled = calloc(config->vcpu_count + 1, sizeof(*actors->stalled));
-	if (!actors->tid || !actors->stalls || !actors->stalled)
+	actors->hints = calloc(config->vcpu_count + 1, sizeof(*actors->hints));
+	if (!actors->tid || !actors->stalls || !actors->stalled || !actors->hints)
 		return -ENOMEM;
+	for (uint32_t i = 0; i < config->vcpu_count; i++)
+		pthread_mutex_init(&actors->hints[i].lock, NULL);
 	return coh_actors_create(config->vcpu_count + config->port_count + NAMELESS_ACTORS,
 				 config->hold_ns, config->hold_ns_max, &pager->coh_actors);
 }
@@ -324,6 +379,7 @@ void pager_destroy(struct pager *pager)
 	free(pager->actors.tid);
 	free(pager->actors.stalls);
 	free(pager->actors.stalled);
+	free(pager->actors.hints);
 	pthread_mutex_destroy(&pager->mutex);
 	free(pager);
 }

@@ -23,6 +23,7 @@
 
 #include "core/coherence.h"
 #include "core/limits.h"
+#include "core/page_hints.h"
 #include "link/channel.h"
 #include "memory/access.h"
 #include "memory/guest_memory.h"
@@ -109,6 +110,15 @@ int pager_bind_actor(struct pager *pager, uint32_t vcpu, pid_t tid);
  * others. */
 void pager_actor_idle(struct pager *pager, uint32_t vcpu, bool idle);
 
+/*
+ * What the vCPU takes along when it moves, and where it has come to (core/page_hints.h): pages that it
+ * will want soon. Any thread. Where it arrives, they are asked for at once if `fetch` says so, and
+ * nobody waits for them; pages that are no memory are left out.
+ */
+void pager_hints_leave(struct pager *pager, uint32_t vcpu, struct page_hints *ret_hints);
+void pager_hints_arrive(struct pager *pager, uint32_t vcpu, const struct page_hints *hints,
+			bool fetch);
+
 /* A port for devices or the loader (memory/access.h). -EMFILE: port_count are open. Any thread. */
 int pager_open_port(struct pager *pager, struct memory_port **ret_port);
 void pager_close_port(struct pager *pager, struct memory_port *port);
@@ -127,7 +137,7 @@ struct pager_stats {
 	uint64_t message_count;	 /* sent to other nodes */
 	uint64_t bytes_out, bytes_in;
 	uint64_t page_count; /* page contents sent */
-	uint64_t readahead_count, deferred_count, evict_push_count, evict_drop_count;
+	uint64_t readahead_count, fetch_count, deferred_count, evict_push_count, evict_drop_count;
 	uint64_t pages_owned, pages_shared, pages_reserved, capacity_pages;
 	uint64_t chunks_homed;
 	uint64_t hold_ns; /* the longest of any shard */

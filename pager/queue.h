@@ -4,7 +4,8 @@
  * of it.
  *
  * A port has at most one command under way per shard that it waits for and one (an unpin) that it
- * does not, so the ring's size is bounded by the ports and a full ring is a bug.
+ * does not, and a vCPU's hints are told of once until they are read; so the ring's size is bounded
+ * by ports and vCPUs, and a full ring is a bug.
  */
 #ifndef PAGER_QUEUE_H
 #define PAGER_QUEUE_H
@@ -19,6 +20,7 @@ enum pager_command_kind {
 	PAGER_PIN,
 	PAGER_PIN_HERE, /* only if the page is here; answered at once */
 	PAGER_UNPIN,
+	PAGER_FETCH, /* what the actor's hints say */
 };
 
 struct pager_command {
@@ -36,7 +38,7 @@ struct pager_queue {
 	int event_fd; /* readable when there may be commands */
 };
 
-int pager_queue_init(struct pager_queue *queue, uint32_t port_count);
+int pager_queue_init(struct pager_queue *queue, uint32_t port_count, uint32_t vcpu_count);
 void pager_queue_destroy(struct pager_queue *queue); /* fine on a zeroed one with event_fd -1 */
 
 /* Any thread. 0; -ESHUTDOWN: closed. */

@@ -120,7 +120,16 @@ static enum coh_stall_kind kind_of(const struct coh_action *action, uint32_t cou
 	return COH_STALL_KINDS;
 }
 
-/* For who decides where vCPUs should be. */
+/* A shard's thread waits for nobody: who has the lock may have lost its core. */
+static void note_hint(struct pager_hints *hints, const struct shard_woken *woken)
+{
+	if (pthread_mutex_trylock(&hints->lock) != 0)
+		return;
+	page_hints_stalled(&hints->list, woken->gpn, woken->kind);
+	pthread_mutex_unlock(&hints->lock);
+}
+
+/* For who decides where vCPUs should be, and for the hints. */
 static void tell_stall(const struct shard *shard, const struct shard_woken *woken, uint64_t now_ns)
 {
 	const struct pager *pager = shard->pager;
@@ -131,8 +140,10 @@ static void tell_stall(const struct shard *shard, const struct shard_woken *woke
 				     .gpn = woken->gpn,
 				     .took_ns = now_ns - woken->since_ns };
 
-	if (pager->config.stalled && woken->kind != COH_STALL_KINDS &&
-	    woken->actor < pager->actors.vcpu_count)
+	if (woken->kind == COH_STALL_KINDS || woken->actor >= pager->actors.vcpu_count)
+		return;
+	note_hint(&pager->actors.hints[woken->actor], woken);
+	if (pager->config.stalled)
 		pager->config.stalled(pager->config.arg, &stall);
 }
 
@@ -375,6 +386,44 @@ static void take_queued(struct shard *shard)
 	}
 }
 
+/* Those of this shard that the vCPU's hints ask for, each once. */
+static uint32_t take_asked(struct shard *shard, struct pager_hints *hints,
+			   struct page_hint ret_hint[PAGE_HINTS_MAX])
+{
+	uint32_t count = 0;
+
+	pthread_mutex_lock(&hints->lock);
+	for (uint32_t i = 0; i < hints->list.count; i++) {
+		struct page_hint *hint = &hints->list.hint[i];
+
+		if (!hint->ask || guest_memory_shard(shard->plan.memory, hint->gpn) != shard->index)
+			continue;
+		hint->ask = false;
+		ret_hint[count++] = *hint;
+	}
+	pthread_mutex_unlock(&hints->lock);
+	return count;
+}
+
+static void fetch_hinted(struct shard *shard, uint32_t vcpu)
+{
+	struct page_hint hint[PAGE_HINTS_MAX];
+	uint32_t count;
+
+	atomic_store(&shard->fetch_posted[vcpu], false);
+	count = take_asked(shard, &shard->pager->actors.hints[vcpu], hint);
+	for (uint32_t i = 0; i < count && !shard->failed; i++) {
+		struct coh_out out = out_of(shard);
+		int error = coh_fetch(shard->coh, hint[i].gpn, hint[i].write ? COH_WRITE : COH_READ,
+				      pod_now_ns(shard), &out);
+
+		if (error < 0)
+			core_failed(shard, error, "a hint was refused");
+		else
+			carry_out(shard, &out, NULL);
+	}
+}
+
 static void take_commands(struct shard *shard)
 {
 	struct pager_command command[SHARD_COMMANDS];
@@ -386,6 +435,10 @@ static void take_commands(struct shard *shard)
 		uint64_t now_ns = pod_now_ns(shard);
 		int error;
 
+		if (c->kind == PAGER_FETCH) {
+			fetch_hinted(shard, c->actor);
+			continue;
+		}
 		if (c->kind == PAGER_PIN)
 			error = coh_pin(shard->coh, c->actor, c->gpn, c->want, now_ns, &out);
 		else if (c->kind == PAGER_PIN_HERE)
@@ -621,6 +674,7 @@ static void publish(struct shard *shard, uint64_t now_ns)
 	stat_set(&stats->bytes_in, in);
 	stat_set(&stats->page_count, shard->plan.pages_sent);
 	stat_set(&stats->readahead_count, core.readahead_count);
+	stat_set(&stats->fetch_count, core.fetch_count);
 	stat_set(&stats->deferred_count, core.deferred_count);
 	stat_set(&stats->evict_push_count, core.evict_push_count);
 	stat_set(&stats->evict_drop_count, core.evict_drop_count);
@@ -868,14 +922,16 @@ int shard_init(struct shard *shard, struct pager *pager, uint32_t index)
 	shard->wait = calloc(actors, sizeof(*shard->wait));
 	shard->cached_tid = calloc(TID_CACHE, sizeof(*shard->cached_tid));
 	shard->cached_actor = calloc(TID_CACHE, sizeof(*shard->cached_actor));
+	shard->fetch_posted = calloc(pager->actors.vcpu_count + 1, sizeof(*shard->fetch_posted));
 	if (!shard->want_writable || !shard->unread || !shard->wait || !shard->cached_tid ||
-	    !shard->cached_actor)
+	    !shard->cached_actor || !shard->fetch_posted)
 		return -ENOMEM;
 	error = plan_init(&shard->plan, pager->config.memory, index, pager->config.node_count);
 	shard->plan.lost = pager->config.lost;
 	shard->plan.lost_arg = pager->config.arg;
 	if (error == 0)
-		error = pager_queue_init(&shard->queue, pager->actors.port_count);
+		error = pager_queue_init(&shard->queue, pager->actors.port_count,
+					 pager->actors.vcpu_count);
 	if (error == 0)
 		error = watch(shard, shard->queue.event_fd, EVENT_COMMAND);
 	if (error == 0)
@@ -908,6 +964,7 @@ void shard_fini(struct shard *shard)
 	free(shard->wait);
 	free(shard->cached_tid);
 	free(shard->cached_actor);
+	free(shard->fetch_posted);
 	if (shard->epoll_fd >= 0)
 		close(shard->epoll_fd);
 }

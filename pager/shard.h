@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "core/coherence.h"
+#include "core/page_hints.h"
 #include "pager/pager.h"
 #include "pager/plan.h"
 #include "pager/queue.h"
@@ -33,6 +34,12 @@
 /* Stalls whose end is counted at a time. */
 #define SHARD_WOKEN 64
 
+/* What a vCPU takes along. */
+struct pager_hints {
+	pthread_mutex_t lock; /* guards list; nobody holds it while it waits for anything */
+	struct page_hints list;
+};
+
 /* Who is an actor, by thread: an open-addressed table from thread id to actor, rebuilt at every
  * bind. */
 struct pager_actors {
@@ -41,6 +48,7 @@ struct pager_actors {
 		*tid; /* of vCPU i, 0: nobody. Written by pager_bind_actor(), read by shards */
 	_Atomic uint64_t *stalls;   /* of vCPU i. Added to by shards */
 	struct stall_time *stalled; /* likewise */
+	struct pager_hints *hints;  /* likewise */
 };
 
 struct pager_port {
@@ -103,6 +111,7 @@ struct shard {
 
 	/* Shared: locked or atomic inside. */
 	struct pager_queue queue;
+	atomic_bool *fetch_posted; /* by vCPU: PAGER_FETCH is in the queue */
 	struct shard_stats stats;
 };
 

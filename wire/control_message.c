@@ -121,10 +121,9 @@ static_assert(sizeof(struct wire_end) == 16);
 
 struct wire_move {
 	uint16_t vcpu, image_size;
-	uint16_t carry_size;
-	uint8_t zero[2];
+	uint16_t carry_size, hints_size;
 	uint64_t epoch, clock_ns, guest_tsc, decided_ns;
-	/* uint8_t image[image_size], carry[carry_size] */
+	/* uint8_t image[image_size], carry[carry_size], hints[hints_size] */
 };
 static_assert(sizeof(struct wire_move) == 40);
 
@@ -307,7 +306,7 @@ static bool end_valid(const struct control_end *m)
 static bool move_valid(const struct control_move *m)
 {
 	return m->vcpu < VCPUS_MAX && m->image && m->image_size >= 1 &&
-	       m->image_size <= VCPU_IMAGE_BYTES_MAX;
+	       m->image_size <= VCPU_IMAGE_BYTES_MAX && m->hints_size <= PAGE_HINTS_BYTES_MAX;
 }
 
 static bool move_ask_valid(const struct control_move_ask *m)
@@ -514,12 +513,20 @@ static int encode_end(const struct control_end *m, uint8_t *out)
 	return (int)(sizeof(w) + text_size);
 }
 
+static uint8_t *append(uint8_t *out, const void *from, size_t size)
+{
+	if (size)
+		memcpy(out, from, size);
+	return out + size;
+}
+
 static int encode_move(const struct control_move *m, uint8_t *out)
 {
 	struct wire_move w = {
 		.vcpu = htole16(m->vcpu),
 		.image_size = htole16(m->image_size),
 		.carry_size = htole16(m->carry ? PLACEMENT_CARRY_BYTES : 0),
+		.hints_size = htole16(m->hints_size),
 		.epoch = htole64(m->epoch),
 		.clock_ns = htole64(m->clock_ns),
 		.guest_tsc = htole64(m->guest_tsc),
@@ -528,11 +535,11 @@ static int encode_move(const struct control_move *m, uint8_t *out)
 
 	if (!move_valid(m))
 		return -EINVAL;
-	memcpy(out, &w, sizeof(w));
-	memcpy(out + sizeof(w), m->image, m->image_size);
-	if (m->carry)
-		memcpy(out + sizeof(w) + m->image_size, m->carry, PLACEMENT_CARRY_BYTES);
-	return (int)(sizeof(w) + m->image_size + le16toh(w.carry_size));
+	out = append(out, &w, sizeof(w));
+	out = append(out, m->image, m->image_size);
+	out = append(out, m->carry, le16toh(w.carry_size));
+	append(out, m->hints, m->hints_size);
+	return (int)(sizeof(w) + m->image_size + le16toh(w.carry_size) + m->hints_size);
 }
 
 static int encode_place(uint16_t vcpu, uint64_t epoch, uint8_t *out)
@@ -611,7 +618,8 @@ static size_t payload_bytes_max(const struct control_message *msg)
 	case CONTROL_END:
 		return sizeof(struct wire_end) + CONTROL_TEXT_MAX;
 	case CONTROL_MOVE:
-		return sizeof(struct wire_move) + VCPU_IMAGE_BYTES_MAX + PLACEMENT_CARRY_BYTES;
+		return sizeof(struct wire_move) + VCPU_IMAGE_BYTES_MAX + PLACEMENT_CARRY_BYTES +
+		       PAGE_HINTS_BYTES_MAX;
 	default:
 		return sizeof(struct wire_numbers);
 	}
@@ -962,12 +970,13 @@ static int decode_move(const uint8_t *in, size_t size, struct control_move *m)
 		.guest_tsc = le64toh(w.guest_tsc),
 		.decided_ns = le64toh(w.decided_ns),
 		.image = in + sizeof(w),
+		.hints_size = le16toh(w.hints_size),
 	};
 	if (carry_size)
 		m->carry = m->image + m->image_size;
-	return wire_zero(w.zero, sizeof(w.zero)) && move_valid(m) &&
-			       (carry_size == 0 || carry_size == PLACEMENT_CARRY_BYTES) &&
-			       size == sizeof(w) + m->image_size + carry_size
+	m->hints = m->image + m->image_size + carry_size;
+	return move_valid(m) && (carry_size == 0 || carry_size == PLACEMENT_CARRY_BYTES) &&
+			       size == sizeof(w) + m->image_size + carry_size + m->hints_size
 		       ? 0
 		       : -EPROTO;
 }

@@ -43,6 +43,7 @@
 #include <stdint.h>
 
 #include "core/limits.h"
+#include "core/page_hints.h"
 #include "core/placement.h"
 #include "vcpu/cpuid.h"
 
@@ -230,6 +231,8 @@ struct control_move {
 	uint64_t decided_ns; /* pod clock: when somebody wanted it to move, for the statistics */
 	const uint8_t *image;
 	const uint8_t *carry; /* PLACEMENT_CARRY_BYTES for the policy there, or NULL; likewise */
+	const uint8_t *hints; /* pages that it will want (core/page_hints.h); likewise */
+	uint16_t hints_size;  /* 0..PAGE_HINTS_BYTES_MAX */
 };
 
 struct control_place {

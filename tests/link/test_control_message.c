@@ -100,6 +100,7 @@ static void make_stats_reply(int variant)
 static void make_move(int variant)
 {
 	static uint8_t image[VCPU_IMAGE_BYTES_MAX], carry[PLACEMENT_CARRY_BYTES];
+	static uint8_t hints[PAGE_HINTS_BYTES_MAX];
 
 	memset(image, 0xa5, sizeof(image));
 	memset(carry, 0x5a, sizeof(carry));
@@ -110,7 +111,9 @@ static void make_move(int variant)
 					 .guest_tsc = 9,
 					 .decided_ns = 10,
 					 .image = image,
-					 .carry = variant ? carry : NULL };
+					 .carry = variant ? carry : NULL,
+					 .hints = hints,
+					 .hints_size = variant ? sizeof(hints) : 0 };
 }
 
 /* A valid message of each type; `variant` 0 is small, 1 is as large as can be. */
