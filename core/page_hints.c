@@ -77,8 +77,7 @@ uint32_t page_hints_write(const struct page_hints *hints, uint8_t bytes[PAGE_HIN
 {
 	for (uint32_t i = 0; i < hints->count; i++) {
 		const struct page_hint *hint = &hints->hint[i];
-		uint64_t word = hint->gpn << GPN_SHIFT |
-				(uint64_t)hint->turns << TURNS_SHIFT |
+		uint64_t word = hint->gpn << GPN_SHIFT | (uint64_t)hint->turns << TURNS_SHIFT |
 				(uint64_t)hint->level << LEVEL_SHIFT |
 				(hint->doubt ? DOUBT_BIT : 0) | (hint->write ? WRITE_BIT : 0);
 

@@ -171,6 +171,13 @@ void pod_pin(struct pod *pod, uint32_t n, uint32_t actor, uint64_t gpn, enum coh
 	finish(pod, n, coh_pin(pod->node[n].coh, actor, gpn, want, pod->now_ns, &out), &out, 0);
 }
 
+void pod_fetch(struct pod *pod, uint32_t n, uint64_t gpn, enum coh_access want)
+{
+	struct coh_out out = OUT();
+
+	finish(pod, n, coh_fetch(pod->node[n].coh, gpn, want, pod->now_ns, &out), &out, 0);
+}
+
 int pod_pin_here(struct pod *pod, uint32_t n, uint32_t actor, uint64_t gpn, enum coh_access want)
 {
 	struct coh_out out = OUT();

@@ -61,6 +61,8 @@ struct coh_config pod_config(void);
 
 void pod_stall(struct pod *pod, uint32_t node, uint32_t actor, uint64_t gpn, enum coh_access want);
 void pod_pin(struct pod *pod, uint32_t node, uint32_t actor, uint64_t gpn, enum coh_access want);
+/* Somebody may want the page there soon. */
+void pod_fetch(struct pod *pod, uint32_t node, uint64_t gpn, enum coh_access want);
 /* -EAGAIN: nothing was done. */
 int pod_pin_here(struct pod *pod, uint32_t node, uint32_t actor, uint64_t gpn,
 		 enum coh_access want);

@@ -363,9 +363,64 @@ static void test_last_page(void **state)
 	assert_int_equal(coh_create(&config, &coh), -EINVAL);
 }
 
+/* Pages come without anybody's stall; for reading, a writer keeps a copy; and nobody waits for them. */
+static void test_fetch(void **state)
+{
+	struct coh_config config = pod_config();
+	struct coh_stats stats;
+	struct pod *pod = pod_new(2, &config);
+
+	pod_write(pod, 0, 0, 3, 30);
+	pod_write(pod, 0, 0, 4, 40);
+	pod_run(pod, 10000000);
+	pod_fetch(pod, 1, 3, COH_READ);
+	pod_fetch(pod, 1, 4, COH_WRITE);
+	pod_fetch(pod, 1, 4, COH_WRITE); /* it is asked for already */
+	coh_stats_get(pod->node[1].coh, &stats);
+	assert_int_equal(stats.fetch_count, 2);
+	pod_run(pod, 1000000);
+	assert_int_equal(pod->node[1].access[3], COH_READ);
+	assert_int_equal(pod->node[0].access[3], COH_READ);
+	assert_int_equal(pod->node[1].access[4], COH_WRITE);
+	assert_int_equal(pod->node[0].access[4], COH_NONE);
+	assert_int_equal(pod->node[1].content[4], 40);
+	assert_int_equal(pod->node[1].wakes, 0);
+	/* It is not held for who may want it: who wants it gets it at once. */
+	pod_write(pod, 0, 0, 4, 41);
+	assert_int_equal(pod->node[1].access[4], COH_NONE);
+	pod_free(pod);
+}
+
+/* Only with what is to spare: a window that is full, or pages that are not a guest's. */
+static void test_fetch_spares(void **state)
+{
+	struct coh_config config = pod_config();
+	static struct coh_action action[COH_ACTIONS_MIN];
+	struct coh_out out = { .action = action, .capacity = COH_ACTIONS_MIN };
+	struct coh_stats stats;
+	struct pod *pod;
+
+	config.window = config.actor_count + 2;
+	pod = pod_new(2, &config);
+	for (uint64_t gpn = 0; gpn < 8; gpn++)
+		pod_write(pod, 0, 0, gpn, gpn);
+	pod_run(pod, 10000000);
+	for (uint64_t gpn = 0; gpn < 8; gpn++)
+		pod_fetch(pod, 1, gpn, COH_READ);
+	coh_stats_get(pod->node[1].coh, &stats);
+	assert_int_equal(stats.fetch_count, 2);
+	pod_run(pod, 1000000);
+	assert_int_equal(pod->node[1].resident, 2);
+	assert_int_equal(coh_fetch(pod->node[1].coh, config.gpn_limit, COH_READ, 1, &out), -EINVAL);
+	assert_int_equal(coh_fetch(pod->node[1].coh, 0, COH_NONE, 1, &out), -EINVAL);
+	pod_free(pod);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_fetch),
+		cmocka_unit_test(test_fetch_spares),
 		cmocka_unit_test(test_first_touch_is_local),
 		cmocka_unit_test(test_read_then_write),
 		cmocka_unit_test(test_first_touch_elsewhere),

@@ -27,6 +27,18 @@ static void repair(uint8_t *frame, size_t size)
 }
 
 /* What a decoder lets through is used without further looks. */
+/* Whatever they are: what is believed is written as the same bytes. */
+static void check_hints(const struct control_move *move)
+{
+	uint8_t again[PAGE_HINTS_BYTES_MAX];
+	struct page_hints hints;
+
+	if (page_hints_read(move->hints, move->hints_size, &hints) == 0 &&
+	    (page_hints_write(&hints, again) != move->hints_size ||
+	     (move->hints_size && memcmp(again, move->hints, move->hints_size) != 0)))
+		abort();
+}
+
 static void check_ranges(const struct control_message *msg)
 {
 	if (msg->type == CONTROL_INTERRUPT &&
@@ -38,6 +50,8 @@ static void check_ranges(const struct control_message *msg)
 	if (msg->type == CONTROL_MOVE && (msg->move.vcpu >= VCPUS_MAX || !msg->move.image_size ||
 					  msg->move.image_size > VCPU_IMAGE_BYTES_MAX))
 		abort();
+	if (msg->type == CONTROL_MOVE)
+		check_hints(&msg->move);
 	if ((msg->type == CONTROL_PLACE && msg->place.vcpu >= VCPUS_MAX) ||
 	    (msg->type == CONTROL_REFUSED && msg->refused.vcpu >= VCPUS_MAX) ||
 	    (msg->type == CONTROL_TAKEN && msg->taken.vcpu >= VCPUS_MAX))

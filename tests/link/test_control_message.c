@@ -370,7 +370,9 @@ static void test_rules_of_moves(void **state)
 	expect_refused(CONTROL_MOVE, 0, 4, 1);			   /* a carry of one byte */
 	expect_refused(CONTROL_MOVE, 0, 4, PLACEMENT_CARRY_BYTES); /* that is not there */
 	expect_refused(CONTROL_MOVE, 1, 4, 0);
-	expect_refused(CONTROL_MOVE, 0, 6, 1); /* reserved */
+	expect_refused(CONTROL_MOVE, 0, 6, 8); /* hints that are not there */
+	expect_refused(CONTROL_MOVE, 1, 6, 8); /* fewer than there are */
+	expect_refused(CONTROL_MOVE, 1, 7, 3); /* more than there may be */
 	expect_refused(CONTROL_PLACE, 0, 9, 2);
 	expect_refused(CONTROL_PLACE, 0, 10, 1);
 	expect_refused(CONTROL_REFUSED, 0, 9, 2);

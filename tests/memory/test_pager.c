@@ -107,6 +107,74 @@ static void a_stalls_end_is_told(void **state)
 	pod_destroy(&pod);
 }
 
+#define HINTED 8u
+
+/* As vCPU 2 of node 1: wants pages, loses them to node 0, and wants them again; half are written. */
+static void *want_again(void *arg)
+{
+	struct pod *pod = arg;
+
+	assert_int_equal(pager_bind_actor(pod->node[1].pager, 2, (pid_t)syscall(SYS_gettid)), 0);
+	for (int round = 0; round < 2; round++)
+		for (uint64_t page = 0; page < HINTED; page++) {
+			volatile uint8_t *here = pod_at(pod, 1, page * MIB);
+
+			*(volatile uint8_t *)pod_at(pod, 0, page * MIB) = (uint8_t)(page + 1);
+			if (page % 2)
+				*here = (uint8_t)(page + 2);
+			else
+				(void)*here;
+		}
+	assert_int_equal(pager_bind_actor(pod->node[1].pager, 2, 0), 0);
+	return NULL;
+}
+
+static uint64_t fetched_by_first(struct pod *pod, uint64_t count)
+{
+	struct pager_stats stats = { 0 };
+
+	for (int ms = 0; ms < 5000 && (!ms || stats.fetch_count < count); ms++) {
+		usleep(1000);
+		pager_stats_get(pod->node[0].pager, &stats);
+	}
+	return stats.fetch_count;
+}
+
+/* What a vCPU wanted again is where it has come to, as it wants it; but not what is no memory. */
+static void hints_bring_pages(void **state)
+{
+	struct page_hints hints;
+	struct pod pod;
+	pthread_t thread;
+
+	pod_create(&pod, &two);
+	assert_int_equal(pthread_create(&thread, NULL, want_again, &pod), 0);
+	pthread_join(thread, NULL);
+	/* The end of its last stall may be told a moment after it. */
+	for (int ms = 0; ms < 5000; ms++, usleep(1000)) {
+		pager_hints_leave(pod.node[1].pager, 2, &hints);
+		if (hints.count == HINTED && hints.hint[0].turns)
+			break;
+	}
+	assert_int_equal(hints.count, HINTED);
+	hints.hint[hints.count++] =
+		(struct page_hint){ .gpn = GPN_LIMIT - 1, .turns = 1, .level = 1 };
+	pager_hints_arrive(pod.node[0].pager, 2, &hints, false);
+	assert_int_equal(fetched_by_first(&pod, 0), 0);
+	/* Again and again: no queue is too short for that. The written half is not here. */
+	for (int i = 0; i < 1000; i++)
+		pager_hints_arrive(pod.node[0].pager, 2, &hints, true);
+	assert_int_equal(fetched_by_first(&pod, HINTED / 2), HINTED / 2);
+	pager_hints_leave(pod.node[0].pager, 2, &hints);
+	assert_int_equal(hints.count, HINTED);
+	for (uint64_t page = 1; page < HINTED; page += 2)
+		assert_int_equal(*(volatile uint8_t *)pod_at(&pod, 0, page * MIB), page + 2);
+	for (uint16_t i = 0; i < 2; i++)
+		pager_stop(pod.node[i].pager);
+	assert_int_equal(pod.node[0].failure.count + pod.node[1].failure.count, 0);
+	pod_destroy(&pod);
+}
+
 #define COUNTERS 4
 #define COUNTS	 3000
 
@@ -681,6 +749,7 @@ int main(void)
 		cmocka_unit_test(bad_configs_are_refused),
 		cmocka_unit_test(writes_are_seen_everywhere),
 		cmocka_unit_test(a_stalls_end_is_told),
+		cmocka_unit_test(hints_bring_pages),
 		cmocka_unit_test(no_count_is_lost_sleeping),
 		cmocka_unit_test(no_count_is_lost_adapting),
 		cmocka_unit_test(many_nameless_threads),

@@ -226,6 +226,8 @@ static void send_place(uint8_t type, uint16_t vcpu, uint64_t epoch)
 	half_peer_send(&half, &msg);
 }
 
+static uint16_t hints_size; /* of what a MOVE says; the bytes are any */
+
 static void send_move(const struct vcpu_state *state, uint16_t vcpu, uint64_t epoch,
 		      uint64_t ahead_ns)
 {
@@ -239,7 +241,9 @@ static void send_move(const struct vcpu_state *state, uint16_t vcpu, uint64_t ep
 					  .epoch = epoch,
 					  .clock_ns = node_now_ns(half.node) + ahead_ns,
 					  .guest_tsc = 1,
-					  .image = image };
+					  .image = image,
+					  .hints = image,
+					  .hints_size = hints_size };
 	half_peer_send(&half, &msg);
 }
 
@@ -497,6 +501,12 @@ static void test_lies(void **state)
 	begin();
 	send_move(&coming, 1, 2, 0);
 	expect_lie("it sent MOVE about a vCPU that cannot be there");
+	begin();
+	make_state(1, &coming);
+	hints_size = 7;
+	send_move(&coming, 1, 1, 0);
+	hints_size = 0;
+	expect_lie("it sent MOVE with what are no pages");
 	begin();
 	send_place(CONTROL_REFUSED, 0, 1);
 	expect_lie("it sent REFUSED about a vCPU that cannot be there");
