@@ -165,13 +165,14 @@ static void test_nonsense(void **state)
 
 	for (int round = 0; round < 2000; round++) {
 		for (uint32_t i = 0; i < sizeof(bytes); i++)
-			bytes[i] = i % 8 == 0   ? (uint8_t)(rng_below(&rng, 4) << 4 | 0xc)
+			bytes[i] = i % 8 == 0	? (uint8_t)(rng_below(&rng, 4) << 4 | 0xc)
 				   : i % 8 == 1 ? (uint8_t)rng_below(&rng, 4) /* the same ones */
 						: 0;
 		assert_int_equal(page_hints_read(bytes, sizeof(bytes), &hints), 0);
 		for (int k = 0; k < 20; k++)
-			page_hints_stalled(&hints, rng_below(&rng, 8),
-					   (enum coh_stall_kind)rng_below(&rng, COH_STALL_KINDS + 1));
+			page_hints_stalled(
+				&hints, rng_below(&rng, 8),
+				(enum coh_stall_kind)rng_below(&rng, COH_STALL_KINDS + 1));
 		assert_true(hints.count <= PAGE_HINTS_MAX);
 		page_hints_ask(&hints);
 	}
@@ -180,9 +181,9 @@ static void test_nonsense(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_proof),  cmocka_unit_test(test_renewed),
-		cmocka_unit_test(test_write),  cmocka_unit_test(test_room),
-		cmocka_unit_test(test_bytes),  cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_proof), cmocka_unit_test(test_renewed),
+		cmocka_unit_test(test_write), cmocka_unit_test(test_room),
+		cmocka_unit_test(test_bytes), cmocka_unit_test(test_nonsense),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
