@@ -82,8 +82,9 @@ struct coh_actors;
 int coh_actors_create(uint32_t actor_count, uint64_t hold_ns, uint64_t hold_ns_max,
 		      struct coh_actors **ret_actors);
 /*
- * The actor sleeps (HLT) and has nothing half done: its holds do not stand until it is back.
- * Between stalls, by the thread that is the actor; the one function here that needs no other thread
+ * The actor sleeps (HLT), or is on another node, and has nothing half done: its holds do not stand
+ * until it is back, nor those of a stall that it has left. By the thread that is the actor, between
+ * stalls; the one function here that needs no other thread
  * to be still.
  */
 void coh_actors_idle(struct coh_actors *actors, uint32_t actor, bool idle);

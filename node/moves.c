@@ -142,8 +142,10 @@ static void tell_asker(struct node *node, uint32_t vcpu, uint16_t to,
 
 /* ---- the seat's thread ----------------------------------------------------------------------- */
 
+/* The policy is told, so that it does not wish the same again at once. */
 static int stay(struct node *node, uint32_t vcpu, uint16_t to, int error)
 {
+	placer_refused(node->placer, vcpu, to);
 	moves_lock(node, vcpu);
 	startup_settle(node, vcpu);
 	tell_asker(node, vcpu, to, CONTROL_MOVE_NO);
@@ -158,7 +160,6 @@ int moves_leave(void *ctx, uint32_t vcpu, uint16_t to, int error)
 		error = vcpu_place_leave(&node->places, vcpu, to);
 	if (!error)
 		return 0;
-	placer_refused(node->placer, vcpu, to); /* not again at once */
 	return stay(node, vcpu, to, error);
 }
 

@@ -58,6 +58,8 @@ static void create_node(struct pod *pod, uint16_t self, const struct pod_options
 		.vcpu_count = 4,
 		.port_count = options->port_count ? options->port_count : 2,
 		.capacity_bytes = options->capacity_bytes,
+		.hold_ns = options->hold_ns,
+		.hold_ns_max = options->hold_ns,
 		.spin = options->spin,
 		.failed = failed,
 		.lost = options->watch_lost ? lost : NULL,

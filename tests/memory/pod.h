@@ -63,6 +63,7 @@ struct pod_options {
 	enum pager_spin spin;
 	bool watch_lost;     /* node[].lost is kept */
 	uint32_t port_count; /* 0: two */
+	uint64_t hold_ns;    /* 0: the pager's default */
 };
 
 /* Started. Asserts that all went well. */

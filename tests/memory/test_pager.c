@@ -8,10 +8,13 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/memory/pod.h"
@@ -594,6 +597,102 @@ static void a_pinned_page_stays(void **state)
 	pod_destroy(&pod);
 }
 
+/* ---- a vCPU that leaves in the middle of a stall ------------------------------------------------- */
+
+#define LONG_HOLD_NS 20000000000ull
+
+static _Thread_local sigjmp_buf out_of_stall;
+
+struct leaver {
+	struct pod *pod;
+	atomic_bool left, back;
+};
+
+static void on_leave(int number)
+{
+	siglongjmp(out_of_stall, number);
+}
+
+/* vCPU 2 of node 1: stalls on page 5, is called away, sleeps, comes back and touches it again. */
+static void *leave_stalled(void *arg)
+{
+	struct leaver *leaver = arg;
+	struct pager *pager = leaver->pod->node[1].pager;
+	volatile uint8_t *at = pod_at(leaver->pod, 1, 5 * PAGE_BYTES);
+
+	assert_int_equal(pager_bind_actor(pager, 2, (pid_t)syscall(SYS_gettid)), 0);
+	if (!sigsetjmp(out_of_stall, 1))
+		*at = 1;
+	pager_actor_idle(pager, 2, true);
+	leaver->left = true;
+	while (!leaver->back)
+		usleep(1000);
+	pager_actor_idle(pager, 2, false);
+	*at += 1;
+	assert_int_equal(pager_bind_actor(pager, 2, 0), 0);
+	return NULL;
+}
+
+static void wait_for_page(struct pod *pod)
+{
+	struct pager_stats stats = { 0 };
+
+	for (int ms = 0; ms < 10000 && !stats.pages_owned; ms++) {
+		usleep(1000);
+		pager_stats_get(pod->node[1].pager, &stats);
+	}
+	assert_int_equal(stats.pages_owned, 1);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/*
+ * Its stall is withdrawn at once, however long the page takes. The page comes all the same, and whoever
+ * wants it next, as the node where the vCPU is now, does not wait for a hold of one that is gone.
+ */
+static void a_stall_is_withdrawn(void **state)
+{
+	struct pod_options options = two;
+	struct sigaction leave = { .sa_handler = on_leave }, before;
+	struct leaver leaver = { 0 };
+	struct memory_port *port;
+	struct pod pod;
+	size_t length = 8;
+	pthread_t thread;
+	uint64_t since_ns;
+	void *hva;
+
+	options.hold_ns = LONG_HOLD_NS;
+	pod_create(&pod, &options);
+	leaver.pod = &pod;
+	assert_int_equal(sigaction(SIGUSR1, &leave, &before), 0);
+	assert_int_equal(pager_open_port(pod.node[0].pager, &port), 0);
+	assert_int_equal(memory_acquire(port, 5 * PAGE_BYTES, COH_WRITE, &hva, &length), 0);
+	assert_int_equal(pthread_create(&thread, NULL, leave_stalled, &leaver), 0);
+	while (!pager_vcpu_stalls(pod.node[1].pager, 2))
+		usleep(1000);
+	pthread_kill(thread, SIGUSR1);
+	for (int ms = 0; ms < 10000 && !leaver.left; ms++)
+		usleep(1000);
+	assert_true(leaver.left);
+	memory_release(port);
+	wait_for_page(&pod);
+	since_ns = now_ns();
+	*(volatile uint8_t *)pod_at(&pod, 0, 5 * PAGE_BYTES) = 7;
+	assert_true(now_ns() - since_ns < LONG_HOLD_NS / 2);
+	leaver.back = true;
+	pthread_join(thread, NULL);
+	assert_int_equal(*(volatile uint8_t *)pod_at(&pod, 1, 5 * PAGE_BYTES), 8);
+	sigaction(SIGUSR1, &before, NULL);
+	pod_destroy(&pod);
+}
+
 struct pinner {
 	struct memory_port *port;
 	int result;
@@ -771,6 +870,7 @@ int main(void)
 		cmocka_unit_test(a_lost_page_is_told_first),
 		cmocka_unit_test(a_page_pushed_out_is_told),
 		cmocka_unit_test(a_pinned_page_stays),
+		cmocka_unit_test(a_stall_is_withdrawn),
 		cmocka_unit_test(stopping_ends_waiting_pins),
 		cmocka_unit_test(a_dead_link_is_named),
 		cmocka_unit_test(nonsense_is_named),

@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #include "core/interrupt_route.h"
+#include "node/placer.h"
 #include "tests/link/support.h"
+#include "tests/node/fake_engine.h"
 #include "tests/node/half.h"
 #include "tests/test.h"
 #include "wire/vcpu_image.h"
@@ -27,18 +29,13 @@ struct engine_vcpu {
 static struct engine_vcpu engine_vcpu[3];
 static _Atomic int load_fails;
 
-static int fake_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu)
+int fake_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu)
 {
 	*ret_vcpu = &engine_vcpu[number];
 	return 0;
 }
 
-static int fake_bind(struct engine_vcpu *vcpu)
-{
-	return 0;
-}
-
-static int fake_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+int fake_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 {
 	if (load_fails > 0) {
 		load_fails--;
@@ -48,7 +45,7 @@ static int fake_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 	return 0;
 }
 
-static int fake_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
+int fake_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 {
 	struct lapic_state lapic = state->lapic;
 	uint8_t run_state = state->run_state;
@@ -59,22 +56,12 @@ static int fake_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 	return 0;
 }
 
-static int fake_set_tsc(struct engine_vcpu *vcpu, const struct tsc_line *line)
-{
-	return 0;
-}
-
-static uint64_t fake_tsc_ratio(const struct engine *engine, uint64_t wanted)
-{
-	return wanted;
-}
-
-static void fake_kick(struct engine_vcpu *vcpu)
+void fake_kick(struct engine_vcpu *vcpu)
 {
 	vcpu->kick = true;
 }
 
-static int fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
+int fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
 {
 	vcpu->runs++;
 	while (!atomic_exchange(&vcpu->kick, false))
@@ -83,46 +70,17 @@ static int fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
 	return 0;
 }
 
-static bool fake_can_interrupt(struct engine_vcpu *vcpu)
+bool fake_can_interrupt(struct engine_vcpu *vcpu)
 {
 	return true;
 }
 
-static int fake_interrupt(struct engine_vcpu *vcpu, uint8_t vector)
+int fake_interrupt(struct engine_vcpu *vcpu, uint8_t vector)
 {
 	vcpu->last_vector = vector;
 	vcpu->interrupts++;
 	return 0;
 }
-
-static void fake_want_window(struct engine_vcpu *vcpu, bool want)
-{
-}
-
-static uint8_t fake_tpr(struct engine_vcpu *vcpu)
-{
-	return 0;
-}
-
-static uint64_t fake_rip(struct engine_vcpu *vcpu)
-{
-	return 0;
-}
-
-static const struct engine_ops fake = { .name = "fake",
-					.vcpu_create = fake_create,
-					.vcpu_bind = fake_bind,
-					.vcpu_load = fake_load,
-					.vcpu_save = fake_save,
-					.vcpu_set_tsc = fake_set_tsc,
-					.tsc_ratio = fake_tsc_ratio,
-					.vcpu_run = fake_run,
-					.vcpu_kick = fake_kick,
-					.vcpu_can_interrupt = fake_can_interrupt,
-					.vcpu_interrupt = fake_interrupt,
-					.vcpu_want_window = fake_want_window,
-					.vcpu_tpr = fake_tpr,
-					.vcpu_rip = fake_rip };
 
 /* ---- the node -------------------------------------------------------------------------------- */
 
@@ -149,7 +107,7 @@ static void begin(void)
 	node = half.node;
 	node->start.tsc_khz = 2000000;
 	node->start.epoch_ns = 0;
-	struct node_clock_tsc tsc = { .guest_khz = 2000000, .engine_ops = &fake };
+	struct node_clock_tsc tsc = { .guest_khz = 2000000, .engine_ops = &fake_engine };
 	node_clock_tsc_start(node->clock, &tsc);
 	assert_int_equal(guest_io_create(node), 0);
 	ops = guest_io_ops;
@@ -157,7 +115,7 @@ static void begin(void)
 	ops.idle = NULL;
 	ops.stalled_ns = NULL;
 	for (uint32_t v = 0; v < 3; v++) {
-		struct vcpu_config config = { .engine_ops = &fake,
+		struct vcpu_config config = { .engine_ops = &fake_engine,
 					      .number = v,
 					      .lapic = { .tsc_khz = 2000000 },
 					      .ops = &ops,
@@ -473,9 +431,76 @@ static void test_posted_meanwhile(void **state)
 	assert_int_equal(msg.interrupt.vector, 0x48);
 }
 
+/* ---- with a policy ------------------------------------------------------------------------------ */
+
+static _Atomic uint32_t wishes;
+static _Atomic uint64_t policy_ns;
+
+static uint64_t policy_now(void *ctx)
+{
+	return policy_ns;
+}
+
+static bool policy_look(void *ctx, uint32_t vcpu, struct placer_vcpu *ret)
+{
+	return false;
+}
+
+static void policy_go(void *ctx, uint32_t vcpu, uint16_t to)
+{
+	wishes++;
+}
+
+static void policy_say(void *ctx, const struct placement_load *load)
+{
+}
+
+/* Whether stalls on the peer's pages make the policy wish that vCPU 0 goes there. */
+static bool is_wished(void)
+{
+	wishes = 0;
+	for (uint32_t i = 0; i < 100; i++)
+		placer_stalled(half.node->placer, 0,
+			       &(struct pager_stall){ .kind = COH_STALL_WRITE,
+						      .from = 1,
+						      .gpn = 1000 + i,
+						      .took_ns = 10000000 });
+	return wishes > 0;
+}
+
+/* One whose image cannot be made: who asked is told, it stays, and the policy does not wish on. */
+static void test_no_image(void **state)
+{
+	static const struct placer_ops policy = { policy_now, policy_look, policy_go, policy_say };
+	static const uint16_t first[3] = { 0, 1, 1 };
+	struct placer_config config = { .placement = { .self = 0,
+						       .node_count = 2,
+						       .vcpu_count = 3,
+						       .policy = PLACEMENT_VCPUS,
+						       .move_ns = 300000 },
+					.cores = 3,
+					.ops = &policy };
+
+	begin();
+	policy_ns = 1000000000;
+	assert_int_equal(placer_create(&config, first, &half.node->placer), 0);
+	placer_load(half.node->placer, 0, &(struct placement_load){ 3, 1 });
+	placer_load(half.node->placer, 1, &(struct placement_load){ 3, 0 });
+	policy_ns += 1000000000; /* it has been here for a while */
+	assert_true(is_wished());
+	engine_vcpu[0].loaded.reserved = 1;
+	assert_int_equal(moves_ask(half.node, 0, 1), CONTROL_MOVE_NO);
+	expect_place(0, PLACE_HERE, 0, 0);
+	assert_false(is_wished());
+	policy_ns += 1000000000;
+	assert_true(is_wished());
+	assert_null(half_end(&half, 0));
+	end();
+}
+
 static void expect_lie(const char *says)
 {
-	const char *text = half_end(&half, 2000);
+	const char *text = half_end(&half, 10000);
 
 	if (!text || !strstr(text, says))
 		fail_msg("it ends with \"%s\", not \"%s\"", text ? text : "", says);
@@ -534,15 +559,11 @@ static void test_lies_in_large_pod(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_leaves),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_arrives),
-		cmocka_unit_test(test_refuses),
-		cmocka_unit_test(test_lies_in_large_pod),
-		cmocka_unit_test(test_posted_meanwhile),
-		cmocka_unit_test(test_lies),
-		cmocka_unit_test(test_asked_elsewhere),
-		cmocka_unit_test(test_end_while_asking),
+		cmocka_unit_test(test_leaves),		 cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_arrives),		 cmocka_unit_test(test_refuses),
+		cmocka_unit_test(test_no_image),	 cmocka_unit_test(test_lies_in_large_pod),
+		cmocka_unit_test(test_posted_meanwhile), cmocka_unit_test(test_lies),
+		cmocka_unit_test(test_asked_elsewhere),	 cmocka_unit_test(test_end_while_asking),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,6 +21,7 @@
 #include "node/node_state.h"
 #include "node/say.h"
 #include "tests/link/support.h"
+#include "tests/node/fake_engine.h"
 #include "tests/rng.h"
 #include "tests/test.h"
 
@@ -93,7 +94,7 @@ struct engine_vcpu {
 	struct vcpu_state state; /* gpr[0]: steps; gpr[1]: an EOI is due */
 };
 
-static int fake_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu)
+int fake_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu)
 {
 	struct engine_vcpu *vcpu = calloc(1, sizeof(*vcpu));
 
@@ -106,13 +107,8 @@ static int fake_create(struct engine *engine, uint32_t number, struct engine_vcp
 	return 0;
 }
 
-static int fake_bind(struct engine_vcpu *vcpu)
-{
-	return 0;
-}
-
 /* What has come from elsewhere may be refused; what is here may not. */
-static int fake_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
+int fake_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 {
 	struct vcpu_place place = vcpu_place_read(&vcpu->node->places, vcpu->number);
 
@@ -125,7 +121,7 @@ static int fake_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 	return 0;
 }
 
-static int fake_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
+int fake_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 {
 	struct lapic_state lapic = state->lapic;
 	uint8_t run_state = state->run_state;
@@ -139,17 +135,7 @@ static int fake_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 	return 0;
 }
 
-static int fake_set_tsc(struct engine_vcpu *vcpu, const struct tsc_line *line)
-{
-	return 0;
-}
-
-static uint64_t fake_tsc_ratio(const struct engine *engine, uint64_t wanted)
-{
-	return wanted;
-}
-
-static void fake_kick(struct engine_vcpu *vcpu)
+void fake_kick(struct engine_vcpu *vcpu)
 {
 	vcpu->kick = true;
 }
@@ -224,7 +210,7 @@ static void run_worker(struct engine_vcpu *vcpu, struct engine_exit *exit)
 		usleep(50);
 }
 
-static int fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
+int fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
 {
 	check(!atomic_exchange(&runs[vcpu->number], true), "a vCPU runs at two places");
 	exit->kind = EXIT_KICKED;
@@ -239,12 +225,12 @@ static int fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
 	return 0;
 }
 
-static bool fake_can_interrupt(struct engine_vcpu *vcpu)
+bool fake_can_interrupt(struct engine_vcpu *vcpu)
 {
 	return !vcpu->state.gpr[1];
 }
 
-static int fake_interrupt(struct engine_vcpu *vcpu, uint8_t vector)
+int fake_interrupt(struct engine_vcpu *vcpu, uint8_t vector)
 {
 	uint32_t index = vector - FIRST;
 
@@ -256,35 +242,6 @@ static int fake_interrupt(struct engine_vcpu *vcpu, uint8_t vector)
 	vcpu->state.gpr[1] = 1;
 	return 0;
 }
-
-static void fake_want_window(struct engine_vcpu *vcpu, bool want)
-{
-}
-
-static uint8_t fake_tpr(struct engine_vcpu *vcpu)
-{
-	return 0;
-}
-
-static uint64_t fake_rip(struct engine_vcpu *vcpu)
-{
-	return 0;
-}
-
-static const struct engine_ops fake = { .name = "fake",
-					.vcpu_create = fake_create,
-					.vcpu_bind = fake_bind,
-					.vcpu_load = fake_load,
-					.vcpu_save = fake_save,
-					.vcpu_set_tsc = fake_set_tsc,
-					.tsc_ratio = fake_tsc_ratio,
-					.vcpu_run = fake_run,
-					.vcpu_kick = fake_kick,
-					.vcpu_can_interrupt = fake_can_interrupt,
-					.vcpu_interrupt = fake_interrupt,
-					.vcpu_want_window = fake_want_window,
-					.vcpu_tpr = fake_tpr,
-					.vcpu_rip = fake_rip };
 
 /* ---- the pod: nothing of it is ever freed, as its threads live on ------------------------------ */
 
@@ -310,7 +267,7 @@ static struct node *make_node(const struct pod_config *config, uint16_t self)
 {
 	struct node_options *options = calloc(1, sizeof(*options));
 	struct node_clock_config clock = { .reference = self == 0, .host_khz = 2000000 };
-	struct node_clock_tsc tsc = { .guest_khz = 2000000, .engine_ops = &fake };
+	struct node_clock_tsc tsc = { .guest_khz = 2000000, .engine_ops = &fake_engine };
 	struct node *n = calloc(1, sizeof(*n));
 	struct mesh_node nodes[NODES];
 	struct mesh_config mesh = { .pod_name = config->name,
@@ -324,7 +281,7 @@ static struct node *make_node(const struct pod_config *config, uint16_t self)
 
 	assert_true(options && n);
 	*options = (struct node_options){
-		.config = config, .self = self, .engine = &fake, .say = say
+		.config = config, .self = self, .engine = &fake_engine, .say = say
 	};
 	n->options = options;
 	n->config = config;
@@ -360,7 +317,7 @@ static void make_seats(struct node *n)
 
 	engine[n->self].node = n;
 	for (uint32_t v = 0; v < VCPUS; v++) {
-		struct vcpu_config config = { .engine_ops = &fake,
+		struct vcpu_config config = { .engine_ops = &fake_engine,
 					      .engine = &engine[n->self],
 					      .number = v,
 					      .lapic = { .tsc_khz = 2000000 },
