@@ -12,6 +12,7 @@
 
 #include "engine/soft/cache/cache.h"
 #include "engine/soft/cache/code_page.h"
+#include "engine/soft/cache/pause.h"
 #include "engine/soft/insn/decode.h"
 #include "engine/soft/probe.h"
 #include "engine/soft/run/run.h"
@@ -193,10 +194,17 @@ static int soft_vcpu_create(struct engine *engine, uint32_t number, struct engin
 	return err;
 }
 
-/* What is known of pages and jumps is of no use to who comes next. */
+/*
+ * What is known of pages and jumps is of no use to who comes next. As in vcpu_load(), not at the same
+ * time as who has paused the other vCPUs and changes their tables: of jumps that are put to sleep
+ * under its hands it may miss some, which then lead into code that is no more.
+ */
 static void soft_vcpu_parked(struct engine_vcpu *vcpu)
 {
+	atomic_store(&vcpu->in_run, 1);
+	soft_safe_point(vcpu);
 	soft_tlb_flush(vcpu, true);
+	atomic_store(&vcpu->in_run, 0);
 }
 
 /* RDTSC is a multiplication here, so any slope will do. */

@@ -103,6 +103,7 @@ struct kicker {
 
 struct loader {
 	struct rig *rig;
+	bool parks;
 	struct vcpu_state state;
 	_Atomic bool bound, loaded;
 };
@@ -114,22 +115,24 @@ static void *load(void *arg)
 
 	assert_int_equal(rig_ops->vcpu_bind(vcpu), 0);
 	atomic_store(&loader->bound, true);
-	assert_int_equal(rig_ops->vcpu_load(vcpu, &loader->state), 0);
+	if (loader->parks)
+		rig_ops->vcpu_parked(vcpu);
+	else
+		assert_int_equal(rig_ops->vcpu_load(vcpu, &loader->state), 0);
 	atomic_store(&loader->loaded, true);
 	return NULL;
 }
 
 /*
- * Loading changes the vCPU's TLB and table of jumps, and so may who has paused the others. So it
- * waits, as guest code does.
+ * Loading changes the vCPU's TLB and table of jumps, so does parking, and so may who has paused the
+ * others. So they wait, as guest code does.
  */
-static void test_loaded_while_paused(void **unused)
+static void between_runs_while_paused(bool parks)
 {
-	struct loader loader = { 0 };
+	struct loader loader = { .parks = parks };
 	pthread_t thread;
 	struct rig rig;
 
-	(void)unused;
 	assert_int_equal(rig_open(&rig, NULL), 0);
 	for (uint32_t i = 0; i < 2; i++)
 		assert_int_equal(rig_ops->vcpu_create(rig.engine, i, &rig.vcpu[i]), 0);
@@ -145,6 +148,18 @@ static void test_loaded_while_paused(void **unused)
 	pthread_join(thread, NULL);
 	assert_true(atomic_load(&loader.loaded));
 	rig_close(&rig);
+}
+
+static void test_loaded_while_paused(void **unused)
+{
+	(void)unused;
+	between_runs_while_paused(false);
+}
+
+static void test_parked_while_paused(void **unused)
+{
+	(void)unused;
+	between_runs_while_paused(true);
 }
 
 /* 32-bit code has no XMM8, so what its XRSTOR finds there in memory is nothing to it. */
@@ -296,6 +311,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_saved_in_task_switch),
 		cmocka_unit_test(test_loaded_while_paused),
+		cmocka_unit_test(test_parked_while_paused),
 		cmocka_unit_test(test_kicked_in_restore),
 		cmocka_unit_test(test_pops_once),
 		cmocka_unit_test(test_saved_in_string),
