@@ -20,7 +20,11 @@
 #define QUIET_TICK_NS (12ull * PLACEMENT_TICK_NS)
 #define QUIET_TURNS   8u
 
-/* Loads are said no more often than this, so that what flickers is no stream of messages. */
+/*
+ * Loads are said no more often than this, so that what flickers is no stream of messages. And once
+ * more so long after a move, even if nothing has changed here: the other nodes have counted the vCPU
+ * as one that is awake, from here or to here, and it may be asleep.
+ */
 #define LOAD_NS (2ull * PLACEMENT_TICK_NS)
 
 /* What the thread saw of a vCPU at its last turn. */
@@ -34,6 +38,7 @@ struct placer {
 	struct placer_config config;
 	_Atomic uint32_t policy; /* enum placement_policy; changed under the lock */
 	_Atomic uint64_t missed_count;
+	_Atomic uint64_t moved_ns; /* when a vCPU last left or came; 0: never */
 	atomic_bool pinned[VCPUS_MAX];
 
 	pthread_mutex_t lock; /* guards what follows */
@@ -130,8 +135,10 @@ static uint16_t look_at_all(struct placer *p, uint64_t turn_ns)
 
 static void say_load(struct placer *p, const struct placement_load *load, uint64_t now_ns)
 {
-	if (p->said_ns && ((load->awake == p->said.awake && load->cores == p->said.cores) ||
-			   now_ns - p->said_ns < LOAD_NS))
+	uint64_t moved_ns = atomic_load(&p->moved_ns);
+	bool known = load->awake == p->said.awake && load->cores == p->said.cores &&
+		     (!moved_ns || p->said_ns >= moved_ns + LOAD_NS);
+	if (p->said_ns && (known || now_ns - p->said_ns < LOAD_NS))
 		return;
 	p->said = *load;
 	p->said_ns = now_ns;
@@ -288,7 +295,9 @@ bool placer_left(struct placer *p, uint32_t vcpu, uint16_t to, uint8_t carry[PLA
 	if (!p)
 		return false;
 	pthread_mutex_lock(&p->lock);
-	int r = placement_left(p->placement, vcpu, to, now_of(p), carry);
+	uint64_t now_ns = now_of(p);
+	int r = placement_left(p->placement, vcpu, to, now_ns, carry);
+	atomic_store(&p->moved_ns, now_ns);
 	pthread_mutex_unlock(&p->lock);
 	return r == 0;
 }
@@ -299,7 +308,9 @@ void placer_arrived(struct placer *p, uint32_t vcpu, uint16_t from, uint64_t sto
 	if (!p)
 		return;
 	pthread_mutex_lock(&p->lock);
-	placement_arrived(p->placement, vcpu, from, stopped_ns, now_of(p), carry);
+	uint64_t now_ns = now_of(p);
+	placement_arrived(p->placement, vcpu, from, stopped_ns, now_ns, carry);
+	atomic_store(&p->moved_ns, now_ns);
 	pthread_mutex_unlock(&p->lock);
 }
 

@@ -177,6 +177,16 @@ static void wait_until(atomic_uint *word, unsigned int value, const char *what)
 			usleep(1000);
 }
 
+static void wait_for_more(atomic_uint *word, unsigned int value, const char *what)
+{
+	uint64_t end_ns = real_now_ns() + 20000000000;
+	while (atomic_load(word) <= value)
+		if (real_now_ns() > end_ns)
+			fail_msg("%s: still %u", what, value);
+		else
+			usleep(1000);
+}
+
 static void test_loads(void **state)
 {
 	struct played played;
@@ -190,6 +200,12 @@ static void test_loads(void **state)
 	unsigned int said = atomic_load(&played.said_count);
 	usleep(100000);
 	assert_int_equal(atomic_load(&played.said_count), said); /* nothing new */
+	/* One comes that sleeps: the others have counted it as awake, and hear that it is not. */
+	placer_arrived(played.placer, 0, 0, real_now_ns(), NULL);
+	wait_for_more(&played.said_count, said, "the load after a move");
+	assert_int_equal(played.said, 3 * 16 + 1);
+	usleep(200000);
+	assert_in_range(atomic_load(&played.said_count) - said, 1, 2); /* and no more */
 	atomic_store(&played.sleeps[2], true);
 	wait_until(&played.said, 3 * 16 + 0, "none is awake");
 	/* Nobody is awake: it looks at four vCPUs some 20 times a second, not 250. */
