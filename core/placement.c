@@ -18,6 +18,7 @@
 #define MOVES_MAX	  (64u * 1024)
 #define SPREAD_FAILED_MAX 6u
 #define REFUSED_NS	  20000000u
+#define BUCKET_NS	  ((uint64_t)PLACEMENT_MOVES_BURST * (1000000000u / PLACEMENT_MOVES_SECOND))
 
 static const char *const policy_name[PLACEMENT_POLICIES] = {
 	[PLACEMENT_PAGES] = "pages",	 [PLACEMENT_VCPUS] = "vcpus",	[PLACEMENT_BASE] = "base",
@@ -401,12 +402,23 @@ static void carry_get(struct placement_vcpu *v, const uint8_t *carry)
 	memcpy(v->choice.feature, carry + 56, PLACEMENT_FEATURES);
 }
 
+/*
+ * A bucket is full at most: neither moves that nobody was asked about nor what another node says
+ * keep a vCPU where it is for longer.
+ */
+static void bound_bucket(struct placement_vcpu *v, uint64_t now_ns)
+{
+	if (v->token_ns > now_ns && v->token_ns - now_ns > BUCKET_NS)
+		v->token_ns = now_ns + BUCKET_NS;
+}
+
 /* A bucket of moves: each one puts off the time at which it would be empty. */
 static void count_move(struct placement_vcpu *v, uint64_t now_ns)
 {
 	if (v->token_ns < now_ns)
 		v->token_ns = now_ns;
 	v->token_ns += 1000000000u / PLACEMENT_MOVES_SECOND;
+	bound_bucket(v, now_ns);
 	if (v->moves < MOVES_MAX - 64)
 		v->moves += 64;
 }
@@ -462,6 +474,7 @@ int placement_arrived(struct placement *p, uint32_t vcpu, uint16_t from, uint64_
 		carry_get(v, carry);
 	else
 		v->choice.open = false;
+	bound_bucket(v, now_ns);
 	/* Its stack, its run queue, the code it runs, its data: what it is known to leave behind. */
 	v->debt_ns += left_behind(p, v);
 	v->burst = true;

@@ -4,7 +4,7 @@
  *
  * The policy and the pins are the pod's: who wants to change them tells node 0, which tells all, so
  * that the last word is the same everywhere. Each node says its load to all others when it has
- * changed (LOAD); under a policy that moves nothing nobody says anything.
+ * changed, and after a move (LOAD); under a policy that moves nothing nobody says anything.
  *
  * Tested in tests/node/test_policy.c, tests/pod/policy.
  */

@@ -436,6 +436,32 @@ static void refused(void **state)
 	placement_destroy(p);
 }
 
+/* Moves that nobody advised, or of which a node has lied, do not keep it for longer than a burst. */
+static void bucket_is_full(void **state)
+{
+	struct placement *p = make(1, 3, PLACEMENT_BASE, 0);
+	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 2 };
+	uint64_t now_ns = 1000 * MS;
+
+	placement_placed(p, 0, 1, now_ns);
+	for (int i = 0; i < 1000; i++) {
+		now_ns += MS / 100;
+		assert_int_equal(placement_left(p, 0, 0, now_ns, carry), 0);
+		assert_int_equal(placement_arrived(p, 0, 0, now_ns, now_ns, carry), 0);
+	}
+	now_ns += 2 * MS;
+	assert_in_range(stalls_until(p, 0, &now_ns, 1000), 1, 1000);
+	memset(carry, 0, sizeof(carry));
+	carry[0] = 2;
+	memset(carry + 24, 0xff, 8);
+	assert_int_equal(placement_left(p, 0, 2, now_ns, carry), 0);
+	memset(carry + 24, 0xff, 8);
+	assert_int_equal(placement_arrived(p, 0, 2, now_ns, now_ns, carry), 0);
+	now_ns += 2 * MS;
+	assert_in_range(stalls_until(p, 0, &now_ns, 1000), 1, 1000);
+	placement_destroy(p);
+}
+
 /* Spoilt bytes are refused, or harmless; and a refusal changes nothing. */
 static void carries(void **state)
 {
@@ -597,11 +623,12 @@ static void nonsense(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(base_rule),  cmocka_unit_test(policies),
-		cmocka_unit_test(guards),     cmocka_unit_test(ping_pong),
-		cmocka_unit_test(gathers),    cmocka_unit_test(spreads),
-		cmocka_unit_test(refused),    cmocka_unit_test(carries),
-		cmocka_unit_test(any_inputs), cmocka_unit_test(nonsense),
+		cmocka_unit_test(base_rule), cmocka_unit_test(policies),
+		cmocka_unit_test(guards),    cmocka_unit_test(ping_pong),
+		cmocka_unit_test(gathers),   cmocka_unit_test(spreads),
+		cmocka_unit_test(refused),   cmocka_unit_test(bucket_is_full),
+		cmocka_unit_test(carries),   cmocka_unit_test(any_inputs),
+		cmocka_unit_test(nonsense),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
