@@ -594,6 +594,11 @@ static bool fail(struct vcpu_end *ret_end, const char *reason, int error)
 	return false;
 }
 
+static uint64_t since(uint64_t then_ns, uint64_t now_ns)
+{
+	return now_ns > then_ns ? now_ns - then_ns : 0;
+}
+
 /* The vCPU runs here for the first time. */
 static void note_move(struct vcpu *vcpu)
 {
@@ -603,9 +608,8 @@ static void note_move(struct vcpu *vcpu)
 
 	/* The first two times are another node's: by how much the clocks differ they may be late. */
 	for (int part = 0; part < VCPU_MOVE_PARTS; part++)
-		atomic_store(&vcpu->move_part_ns[part],
-			     at_ns[part + 1] > at_ns[part] ? at_ns[part + 1] - at_ns[part] : 0);
-	atomic_store(&vcpu->move_ns, now_ns - vcpu->decided_ns);
+		atomic_store(&vcpu->move_part_ns[part], since(at_ns[part], at_ns[part + 1]));
+	atomic_store(&vcpu->move_ns, since(vcpu->decided_ns, now_ns));
 	vcpu->decided_ns = 0;
 }
 

@@ -979,11 +979,14 @@ static void test_arrive_early(void **state)
 	assert_int_equal(moved.state.run_state, VCPU_HALTED);
 	early_ns = clock_ns() + 100000000;
 	moved.moment.clock_ns = early_ns;
+	moved.moment.decided_ns = early_ns + 60000000000; /* says a node that lies */
 	vcpu_arrive(fixture.vcpu[0], &moved.moment);
 	EVENTUALLY(moved.arrived == 1);
 	assert_true(moved.arrived_ns >= early_ns);
 	EVENTUALLY(v->interrupts == 1 && v->last_vector == 0x45);
 	assert_true(clock_ns() - armed_ns >= 190000000);
+	EVENTUALLY(stats_of(0).move_part_ns[VCPU_MOVE_PARTS - 1] > 0);
+	assert_int_equal(stats_of(0).move_ns, 0);
 	finish();
 }
 
