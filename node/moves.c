@@ -264,15 +264,11 @@ static void keep_came(struct came *came, const struct control_move *move)
 }
 
 /* Behind the vCPU, which they must not hold up. */
-static const char *take_hints(struct node *node, const struct control_move *move)
+static void take_hints(struct node *node, uint32_t vcpu, const struct page_hints *hints)
 {
-	struct page_hints hints;
-	if (page_hints_read(move->hints, move->hints_size, &hints) < 0)
-		return NOT_HINTS;
-	if (node->pager && hints.count)
-		pager_hints_arrive(node->pager, node_actor(node, move->vcpu), &hints,
+	if (node->pager && hints->count)
+		pager_hints_arrive(node->pager, node_actor(node, vcpu), hints,
 				   !atomic_load(&node->no_hints));
-	return NULL;
 }
 
 static const char *take_move(struct node *node, uint16_t src, const struct control_move *move)
@@ -280,9 +276,12 @@ static const char *take_move(struct node *node, uint16_t src, const struct contr
 	static _Thread_local struct vcpu_state state;
 	struct vcpu_moment moment = { &state, move->clock_ns, move->guest_tsc, move->decided_ns };
 	struct vcpu *vcpu = node_vcpu(node, move->vcpu);
+	struct page_hints hints;
 	enum place_verdict verdict;
 	if (!vcpu || !node_moves(node))
 		return NOT_SO;
+	if (page_hints_read(move->hints, move->hints_size, &hints) < 0)
+		return NOT_HINTS;
 	if (move->carry && placement_carry_check(move->carry) < 0)
 		return NOT_A_CARRY;
 	if (vcpu_image_decode(move->image, move->image_size, &state) < 0 ||
@@ -297,7 +296,10 @@ static const char *take_move(struct node *node, uint16_t src, const struct contr
 		vcpu_arrive(vcpu, &moment);
 	}
 	moves_unlock(node, move->vcpu);
-	return verdict == PLACE_LIE ? NOT_SO : take_hints(node, move);
+	if (verdict == PLACE_LIE)
+		return NOT_SO;
+	take_hints(node, move->vcpu, &hints);
+	return NULL;
 }
 
 static const char *take_place(struct node *node, uint16_t src, const struct control_place *place)

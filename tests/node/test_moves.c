@@ -532,6 +532,7 @@ static void test_lies(void **state)
 	send_move(&coming, 1, 1, 0);
 	hints_size = 0;
 	expect_lie("it sent MOVE with what are no pages");
+	expect_place(1, PLACE_AWAY, 1, 0); /* judged before anything is done */
 	begin();
 	send_place(CONTROL_REFUSED, 0, 1);
 	expect_lie("it sent REFUSED about a vCPU that cannot be there");
