@@ -152,6 +152,8 @@ enum place_verdict vcpu_place_on_place(struct vcpu_places *places, uint32_t vcpu
 		return PLACE_LIE;
 	place = vcpu_place_read(places, vcpu);
 	was_sent = place.state == PLACE_SENT;
+	if (epoch > place.epoch && epoch - place.epoch > PLACE_STEP_MAX)
+		return PLACE_LIE;
 	if (epoch < place.epoch &&
 	    (places->broken != PLACE_BROKEN_OLD_BELIEVED || place.state != PLACE_AWAY))
 		return PLACE_OLD;

@@ -74,6 +74,9 @@
 
 /* No vCPU moves more often: at a move a microsecond that is half a year. */
 #define PLACE_EPOCH_MAX ((1ull << 44) - 1)
+/* A node hears of each move; of so many at once it has not missed the news: who says so lies, and
+ * would else leave the blame to the next one whose epoch is true. */
+#define PLACE_STEP_MAX (1ull << 20)
 
 enum place_state {
 	PLACE_AWAY,	/* on `node` */

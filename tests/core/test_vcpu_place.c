@@ -262,12 +262,40 @@ static void test_out_of_range(void **state)
 	assert_place(places, 0, PLACE_AWAY, 0, 0);
 }
 
+/* As it would be after so many moves. */
+static void go_to_epoch(struct vcpu_places *places, uint32_t vcpu, uint64_t epoch)
+{
+	while (vcpu_place_read(places, vcpu).epoch < epoch) {
+		uint64_t word = atomic_load(&places->word[vcpu]);
+		uint64_t left = epoch - vcpu_place_read(places, vcpu).epoch;
+
+		/* A step by the rules says where the epoch is in the word. */
+		assert_int_equal(vcpu_place_on_place(places, vcpu, 0,
+						     vcpu_place_read(places, vcpu).epoch + 1),
+				 PLACE_NEWS);
+		atomic_fetch_add(&places->word[vcpu],
+				 (left - 1) * (atomic_load(&places->word[vcpu]) - word));
+	}
+}
+
+/* Nobody has moved so often since a node heard of it. */
+static void test_step_of_epochs(void **state)
+{
+	struct vcpu_places *places = &((struct pod *)*state)->node[1];
+
+	assert_int_equal(vcpu_place_on_place(places, 0, 2, 1 + PLACE_STEP_MAX), PLACE_LIE);
+	assert_place(places, 0, PLACE_AWAY, 0, 0);
+	assert_int_equal(vcpu_place_on_place(places, 0, 2, PLACE_STEP_MAX), PLACE_NEWS);
+	assert_int_equal(vcpu_place_on_place(places, 0, 0, PLACE_EPOCH_MAX), PLACE_LIE);
+	assert_place(places, 0, PLACE_AWAY, 2, PLACE_STEP_MAX);
+}
+
 /* The last epochs: no word overflows into the next field. */
 static void test_end_of_epochs(void **state)
 {
 	struct vcpu_places *places = &((struct pod *)*state)->node[1];
 
-	assert_int_equal(vcpu_place_on_place(places, 0, 0, PLACE_EPOCH_MAX - 3), PLACE_NEWS);
+	go_to_epoch(places, 0, PLACE_EPOCH_MAX - 3);
 	assert_int_equal(vcpu_place_on_move(places, 0, 0, PLACE_EPOCH_MAX - 2), PLACE_NEWS);
 	assert_int_equal(vcpu_place_here(places, 0), PLACE_EPOCH_MAX - 2);
 	assert_int_equal(vcpu_place_leave(places, 0, 2), 0);
@@ -276,7 +304,7 @@ static void test_end_of_epochs(void **state)
 	assert_int_equal(vcpu_place_here(places, 0), PLACE_EPOCH_MAX);
 	assert_int_equal(vcpu_place_leave(places, 0, 2), -EOVERFLOW);
 	assert_place(places, 0, PLACE_HERE, 1, PLACE_EPOCH_MAX);
-	assert_int_equal(vcpu_place_on_place(places, 1, 0, PLACE_EPOCH_MAX - 1), PLACE_NEWS);
+	go_to_epoch(places, 1, PLACE_EPOCH_MAX - 1);
 	assert_int_equal(vcpu_place_on_move(places, 1, 0, PLACE_EPOCH_MAX), PLACE_LIE);
 }
 
@@ -375,6 +403,7 @@ int main(void)
 		cmocka_unit_test_setup(test_older_epochs_are_ignored, set_up),
 		cmocka_unit_test_setup(test_lies, set_up),
 		cmocka_unit_test_setup(test_out_of_range, set_up),
+		cmocka_unit_test_setup(test_step_of_epochs, set_up),
 		cmocka_unit_test_setup(test_end_of_epochs, set_up),
 		cmocka_unit_test_setup(test_peers_that_say_anything, set_up),
 	};
