@@ -208,6 +208,7 @@ int kvm_msr_tsc_adjust(struct engine_vcpu *vcpu, uint64_t *ret_adjust)
 static bool write_cold(struct engine_vcpu *vcpu, uint32_t msr, uint64_t value)
 {
 	struct msr_list list = { .head = { .nmsrs = 1 } };
+	uint64_t reset[VCPU_MSR_COUNT];
 
 	if (!is_known(vcpu, msr) ||
 	    !vcpu_msr_accept((enum vcpu_msr)msr, cpuid_physical_bits(&vcpu->engine->cpuid), &value))
@@ -215,10 +216,13 @@ static bool write_cold(struct engine_vcpu *vcpu, uint32_t msr, uint64_t value)
 	if (value == vcpu->msr[msr])
 		return true;
 	list.entry[0] = (struct kvm_msr_entry){ .index = vcpu_msr_index[msr], .data = value };
-	if (ioctl(vcpu->fd, KVM_SET_MSRS, &list) != 1)
-		return false;
-	vcpu->msr[msr] = value;
-	return true;
+	if (ioctl(vcpu->fd, KVM_SET_MSRS, &list) == 1) {
+		vcpu->msr[msr] = value;
+		return true;
+	}
+	/* As in a load: a host may lack what a register has after reset (HWCR's before Linux 6.7). */
+	vcpu_msr_reset(reset);
+	return value == reset[msr];
 }
 
 bool kvm_msr_faults(struct engine_vcpu *vcpu, uint32_t index, bool write, uint64_t *value)

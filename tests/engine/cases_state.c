@@ -196,8 +196,9 @@ static int test_x87_round_trip(struct rig *rig)
 	return 0;
 }
 
-#define HELD_HANDLER 0x100
-#define DR6_B0	     0xffff0ff1u
+#define HELD_HANDLER  0x100
+#define OTHER_HANDLER 0x180
+#define DR6_B0	      0xffff0ff1u
 
 /*
  * A trap that a load of SS has led to comes behind the instruction that follows. KVM has no place
@@ -208,6 +209,7 @@ static int test_debug_held(struct rig *rig)
 	static const uint8_t code[] = { 0x90, 0xf4 }; /* nop; hlt */
 	/* mov %db6, %rax; out %eax, $PORT_OUT; pop %rax; out %eax, $PORT_OUT; hlt */
 	static const uint8_t handler[] = { 0x0f, 0x21, 0xf0, 0xe7, 0x10, 0x58, 0xe7, 0x10, 0xf4 };
+	static const uint8_t iretq[] = { 0x48, 0xcf };
 	struct vcpu_state state;
 
 	CHECK(rig_ops->vcpu_create(rig->engine, 0, &rig->vcpu[0]) == 0, "create");
@@ -227,6 +229,19 @@ static int test_debug_held(struct rig *rig)
 	CHECK(rig_ops->vcpu_load(rig->vcpu[0], &state) == 0, "load again");
 	CHECK(rig_expect(rig, 0, EXIT_HLT) == 0, "hlt");
 	SAID(rig, DR6_B0, RIG_LOAD + 1);
+	/* An interrupt or NMI that has been injected before waits for both. */
+	memcpy(rig->memory + RIG_LOAD + OTHER_HANDLER, iretq, sizeof(iretq));
+	rig_set_handler(rig, 2, RIG_LOAD + OTHER_HANDLER);
+	rig_set_handler(rig, 0x40, RIG_LOAD + OTHER_HANDLER);
+	for (uint8_t nmi = 0; nmi <= 1; nmi++) {
+		state.nmi_injected = nmi;
+		state.interrupt_injected = !nmi;
+		state.interrupt_vector = nmi ? 0 : 0x40;
+		rig->out_count = 0;
+		CHECK(rig_ops->vcpu_load(rig->vcpu[0], &state) == 0, "load");
+		CHECK(rig_expect(rig, 0, EXIT_HLT) == 0, "hlt");
+		SAID(rig, DR6_B0, RIG_LOAD + 1);
+	}
 	return 0;
 }
 

@@ -106,7 +106,13 @@ int soft_deliver_events(struct engine_vcpu *vcpu)
 		vcpu->debug_pending = false;
 		return err;
 	}
-	if (state->nmi_pending && !state->nmi_masked && !state->nmi_injected && !vcpu->shadow)
+	/*
+	 * One that has been injected waits, too: a load of SS from a device may have ended since. What
+	 * that has held back must not be left behind by it.
+	 */
+	if (vcpu->shadow)
+		return SOFT_OK;
+	if (state->nmi_pending && !state->nmi_masked && !state->nmi_injected)
 		deliver_nmi(vcpu);
 	if (state->nmi_injected)
 		return deliver_injected(vcpu, VECTOR_NMI, EVENT_INTERRUPT, &state->nmi_injected);
