@@ -601,6 +601,13 @@ static void a_pinned_page_stays(void **state)
 
 #define LONG_HOLD_NS 20000000000ull
 
+/* ThreadSanitizer keeps signals back until the next call: none gets a thread out of a stall. */
+#ifdef __SANITIZE_THREAD__
+#define SIGNALS_COME false
+#else
+#define SIGNALS_COME true
+#endif
+
 static _Thread_local sigjmp_buf out_of_stall;
 
 struct leaver {
@@ -668,6 +675,8 @@ static void a_stall_is_withdrawn(void **state)
 	uint64_t since_ns;
 	void *hva;
 
+	if (!SIGNALS_COME)
+		skip();
 	options.hold_ns = LONG_HOLD_NS;
 	pod_create(&pod, &options);
 	leaver.pod = &pod;
