@@ -518,6 +518,12 @@ gate_target:
  * x87's last instruction and operand are the guest's: translated, stepped, and once its state has moved. Not as a guest
  * of KVM on a CPU of AMD's (nor on QEMU's): there XSAVE forgets them when nothing waits, at every switch of the host's.
  */
+	.macro	UNLESS_FORGOTTEN what	/* 0: the host was switched in between, and nothing waits */
+	test	%eax, %eax
+	jz	6f
+	sub	\what, %eax
+6:
+	.endm
 	CASE	x87_pointers, NOT_KVM_AMD
 	mov	$SYS_DATA + 0x100, %ebx
 	movq	$0, (%rbx)
@@ -527,10 +533,10 @@ gate_target:
 	fnstenv	SYS_DATA
 	fstp	%st(0)
 	mov	SYS_DATA + 12, %eax
-	sub	$ADDR(3b), %eax
+	UNLESS_FORGOTTEN $ADDR(3b)
 	REPORT	%rax
 	mov	SYS_DATA + 20, %eax
-	sub	%ebx, %eax
+	UNLESS_FORGOTTEN %ebx
 	REPORT	%rax
 	fstp	%st(0)
 	fninit
@@ -549,7 +555,7 @@ gate_target:
 	in	$0x60, %al	/* C in between */
 	fnstenv	SYS_DATA
 	mov	SYS_DATA + 12, %eax
-	sub	$ADDR(4b), %eax
+	UNLESS_FORGOTTEN $ADDR(4b)
 	REPORT	%rax
 	WANT	0
 	movw	$0x37b, SYS_DATA	/* division by zero, not masked: it waits */
