@@ -281,8 +281,9 @@ void kvm_vcpu_destroy(struct engine_vcpu *vcpu)
 	atomic_store(&vcpu->kicked, 0);
 	vcpu->run->immediate_exit = 0;
 	vcpu->run->request_interrupt_window = 0;
+	/* What KVM has been asked last is open there still: the next load drops it. */
+	vcpu->has_stashed = vcpu->has_stashed || vcpu->exit;
 	vcpu->exit = NULL;
-	vcpu->has_stashed = false;
 	vcpu->ready = false;
 	vcpu->engine->parked[vcpu->number] = vcpu;
 }

@@ -196,6 +196,40 @@ static int test_x87_round_trip(struct rig *rig)
 	return 0;
 }
 
+/*
+ * A vCPU that is loaded while a question of its last guest is open, and one that is made anew on the
+ * seat of one that was destroyed so: the answer must not end in what is loaded.
+ */
+static int test_load_while_asked(struct rig *rig)
+{
+	static const uint8_t asks[] = { 0x0f, 0x32, 0xf4 }; /* rdmsr; hlt */
+	static const uint8_t nops[] = { 0x90, 0x90, 0xf4 };
+	struct vcpu_state state;
+
+	CHECK(rig_ops->vcpu_create(rig->engine, 0, &rig->vcpu[0]) == 0, "create");
+	CHECK(rig_ops->vcpu_bind(rig->vcpu[0]) == 0, "bind");
+	for (int destroyed = 0; destroyed <= 1; destroyed++) {
+		rig_state(rig, 0, RIG_LONG, &state);
+		memcpy(rig->memory + RIG_LOAD, asks, sizeof(asks));
+		state.gpr[GPR_RCX] = 0x802;
+		CHECK(rig_ops->vcpu_load(rig->vcpu[0], &state) == 0, "load");
+		CHECK(rig_expect(rig, 0, EXIT_MSR_READ) == 0, "rdmsr");
+		if (destroyed) {
+			rig_ops->vcpu_destroy(rig->vcpu[0]);
+			CHECK(rig_ops->vcpu_create(rig->engine, 0, &rig->vcpu[0]) == 0, "again");
+			CHECK(rig_ops->vcpu_bind(rig->vcpu[0]) == 0, "bind");
+		}
+		memcpy(rig->memory + RIG_LOAD, nops, sizeof(nops));
+		state.gpr[GPR_RAX] = 0x123456789abcdef0;
+		CHECK(rig_ops->vcpu_load(rig->vcpu[0], &state) == 0, "load");
+		CHECK(rig_ops->vcpu_save(rig->vcpu[0], &state) == 0, "save");
+		CHECK(state.gpr[GPR_RAX] == 0x123456789abcdef0 && state.rip == RIG_LOAD,
+		      "rax %lx, rip %lx", (unsigned long)state.gpr[GPR_RAX],
+		      (unsigned long)state.rip);
+	}
+	return 0;
+}
+
 #define HELD_HANDLER  0x100
 #define OTHER_HANDLER 0x180
 #define DR6_B0	      0xffff0ff1u
@@ -604,6 +638,7 @@ const struct test_case cases_state[] = {
 	{ "state-round-trip", test_state_round_trip, NULL },
 	{ "msr-round-trip", test_msr_round_trip, NULL },
 	{ "x87-round-trip", test_x87_round_trip, NULL },
+	{ "load-while-asked", test_load_while_asked, NULL },
 	{ "debug-held", test_debug_held, NULL },
 	{ "shadow-loaded", test_shadow_loaded, "it never opens an interrupt window" },
 	{ "calls", test_calls, NULL },
