@@ -184,9 +184,12 @@ struct turn {
 	_Atomic uint32_t sleeps[2];
 };
 
-static void turn_wait(struct turn *turn, uint32_t me)
+/* False: it is over. The other may have seen that first, and gives no more turns. */
+static bool turn_wait(const struct work *work, struct turn *turn, uint32_t me)
 {
 	for (uint32_t spins = 0; atomic_load(&turn->of) != me; spins++) {
+		if (is_over(work))
+			return false;
 		if (spins < SPINS) {
 			__builtin_ia32_pause();
 			continue;
@@ -195,6 +198,7 @@ static void turn_wait(struct turn *turn, uint32_t me)
 		syscall(SYS_futex, &turn->of, FUTEX_WAIT, !me, &patience, NULL, 0);
 		atomic_store(&turn->sleeps[me], 0);
 	}
+	return true;
 }
 
 static void turn_give(struct turn *turn, uint32_t to)
@@ -212,8 +216,8 @@ static void change_table(struct work *work, unsigned int thread, unsigned int pa
 	struct turn *turn = &work->turn[pair];
 	while (!is_over(work)) {
 		uint64_t at = random_next(&random) % (TABLE_PAGES * PAGE_WORDS);
-		if (work->threads > 1)
-			turn_wait(turn, me);
+		if (work->threads > 1 && !turn_wait(work, turn, me))
+			break;
 		word[at] += word[(at + 7 * PAGE_WORDS) % (TABLE_PAGES * PAGE_WORDS)];
 		did(work, thread, 1);
 		turn_give(turn, !me);
