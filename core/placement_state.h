@@ -33,7 +33,7 @@
  * the move cost, until they are less than BURST_SHARE of its time.
  */
 #define BURST_SHARE   8u
-#define LEAVES_NS_MAX 4000000u
+#define LEAVES_NS_MAX 8000000u
 #define LEAVES_SHIFT  12 /* fades by so much a step: a vCPU does something else in a while */
 #define REFAULT_MOVES 8u /* of a vCPU that has not been seen to move: at most so many moves */
 #define WASTED_MAX    2u
