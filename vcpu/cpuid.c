@@ -619,6 +619,17 @@ uint32_t cpuid_physical_bits(const struct cpuid_set *set)
 	return leaf ? leaf->eax & 0xff : 36;
 }
 
+/* IBRS, STIBP, SSBD: Intel's CPUs offer them in one leaf, AMD's in another. */
+uint64_t cpuid_spec_ctrl(const struct cpuid_set *set)
+{
+	const struct cpuid_leaf *seven = cpuid_find(set, 7, 0);
+	const struct cpuid_leaf *amd = cpuid_find(set, 0x80000008, 0);
+	uint32_t edx = seven ? seven->edx : 0, ebx = amd ? amd->ebx : 0;
+
+	return ((edx >> 26 | ebx >> 14) & 1) | ((edx >> 27 | ebx >> 15) & 1) << 1 |
+	       ((edx >> 31 | ebx >> 24) & 1) << 2;
+}
+
 bool cpuid_has_tsc_deadline(const struct cpuid_set *set)
 {
 	const struct cpuid_leaf *leaf = cpuid_find(set, 1, 0);

@@ -81,6 +81,8 @@ void cpuid_for_vcpu(const struct cpuid_set *pod, uint32_t number, struct cpuid_s
 /* XCR0 that the leaves offer, guest-physical address bits, and whether a feature bit is there. */
 uint64_t cpuid_xcr0(const struct cpuid_set *set);
 uint32_t cpuid_physical_bits(const struct cpuid_set *set);
+/* The bits of IA32_SPEC_CTRL that may be set; 0: no such MSR. */
+uint64_t cpuid_spec_ctrl(const struct cpuid_set *set);
 bool cpuid_has_tsc_deadline(const struct cpuid_set *set);
 
 #endif

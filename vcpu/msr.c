@@ -6,12 +6,11 @@
 
 #include <stddef.h>
 
-#include "vcpu/cpuid.h"
-
 #define MTRR_CAP_VALUE	  0x508ull /* 8 variable ranges, fixed ones, write-combining */
 #define MTRR_DEF_TYPE_SET 0xcffull
 #define MTRR_VALID	  (1ull << 11)
 #define HWCR_SET	  (1ull << 24) /* what a guest can have there; KVM has it so, too */
+#define SPEC_CTRL_SSBD	  (1ull << 2)
 
 struct constant {
 	uint32_t index;
@@ -105,10 +104,11 @@ static bool is_variable_mtrr(uint32_t number, uint32_t physical_bits, uint64_t v
 	return !(value & 0xf00) && is_memory_type((uint8_t)value);
 }
 
-bool vcpu_msr_accept(enum vcpu_msr msr, uint32_t physical_bits, uint64_t *value)
+bool vcpu_msr_accept(enum vcpu_msr msr, const struct cpuid_set *cpuid, uint64_t *value)
 {
 	if (msr >= MSR_MTRR_VARIABLE)
-		return is_variable_mtrr((uint32_t)msr - MSR_MTRR_VARIABLE, physical_bits, *value);
+		return is_variable_mtrr((uint32_t)msr - MSR_MTRR_VARIABLE,
+					cpuid_physical_bits(cpuid), *value);
 	if (msr >= MSR_MTRR_FIXED)
 		return is_fixed_mtrr(*value);
 	switch (msr) {
@@ -122,8 +122,13 @@ bool vcpu_msr_accept(enum vcpu_msr msr, uint32_t physical_bits, uint64_t *value)
 		return is_pat(*value);
 	case MSR_MTRR_DEF_TYPE:
 		return !(*value & ~MTRR_DEF_TYPE_SET) && is_memory_type((uint8_t)*value);
+	case MSR_SFMASK: /* flags have 32 bits */
 	case MSR_TSC_AUX:
 		return !(*value >> 32);
+	case MSR_SPEC_CTRL:
+		return !(*value & ~cpuid_spec_ctrl(cpuid));
+	case MSR_VIRT_SPEC_CTRL:
+		return !(*value & ~SPEC_CTRL_SSBD);
 	case MSR_XSS:
 	case MSR_MISC_FEATURES:
 		return !*value;

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vcpu/cpuid.h"
 #include "vcpu/vcpu_state.h"
 
 #define MSR_INDEX_TSC	       0x10u
@@ -38,8 +39,9 @@ bool vcpu_msr_constant(uint32_t index, bool write, uint64_t *value);
 
 /*
  * What becomes of a value that a guest writes to one that a move carries, so that every engine can
- * load it later: the value that it then has in *value. False: #GP. physical_bits: of an address.
+ * load it later: the value that it then has in *value. False: #GP, as from a CPU that has what
+ * `cpuid` says and no more.
  */
-bool vcpu_msr_accept(enum vcpu_msr msr, uint32_t physical_bits, uint64_t *value);
+bool vcpu_msr_accept(enum vcpu_msr msr, const struct cpuid_set *cpuid, uint64_t *value);
 
 #endif

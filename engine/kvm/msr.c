@@ -211,7 +211,7 @@ static bool write_cold(struct engine_vcpu *vcpu, uint32_t msr, uint64_t value)
 	uint64_t reset[VCPU_MSR_COUNT];
 
 	if (!is_known(vcpu, msr) ||
-	    !vcpu_msr_accept((enum vcpu_msr)msr, cpuid_physical_bits(&vcpu->engine->cpuid), &value))
+	    !vcpu_msr_accept((enum vcpu_msr)msr, &vcpu->engine->cpuid, &value))
 		return false;
 	if (value == vcpu->msr[msr])
 		return true;

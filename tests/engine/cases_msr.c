@@ -116,13 +116,15 @@ static int write_one(struct rig *rig, uint32_t index, uint64_t value, uint64_t *
 }
 
 /*
- * QEMU's WRMSR, which KVM lets a guest use on these, takes any address, and 64 bits where CPUs of
- * AMD's have 32.
+ * KVM on AMD's CPUs has no limit for SFMASK. QEMU's WRMSR, which KVM lets a guest use on the others,
+ * takes any address, and 64 bits where CPUs of AMD's have 32.
  */
-static bool qemu_takes_it(int msr, uint64_t value)
+static bool host_takes_it(int msr, uint64_t value)
 {
 	bool canonical = (uint64_t)((int64_t)(value << 16) >> 16) == value;
 
+	if (msr == MSR_SFMASK && rig_ops == &engine_kvm)
+		return value >> 32;
 	if (rig_host != RIG_HOST_QEMU)
 		return false;
 	if (msr == MSR_SYSENTER_ESP || msr == MSR_SYSENTER_EIP)
@@ -163,7 +165,7 @@ static int test_msr_writes(struct rig *rig)
 		    i == MSR_MISC_FEATURES)
 			continue;
 		for (size_t n = 0; n < sizeof(values) / sizeof(values[0]); n++) {
-			if (qemu_takes_it(i, values[n]))
+			if (host_takes_it(i, values[n]))
 				continue;
 			CHECK(write_one(rig, vcpu_msr_index[i], values[n], &value) == 0, "MSR %x",
 			      vcpu_msr_index[i]);
@@ -172,8 +174,7 @@ static int test_msr_writes(struct rig *rig)
 			CHECK(state.msr[i] == value, "MSR %x: %lx is saved as %lx",
 			      vcpu_msr_index[i], (unsigned long)value, (unsigned long)state.msr[i]);
 			fixed = value;
-			CHECK(vcpu_msr_accept((enum vcpu_msr)i, cpuid_physical_bits(&rig->cpuid),
-					      &fixed) &&
+			CHECK(vcpu_msr_accept((enum vcpu_msr)i, &rig->cpuid, &fixed) &&
 				      fixed == value,
 			      "MSR %x: no engine may have %lx in it", vcpu_msr_index[i],
 			      (unsigned long)value);
@@ -189,8 +190,54 @@ static int test_msr_writes(struct rig *rig)
 	return 0;
 }
 
+/*
+ * What some CPU refuses, soft refuses as well: a vCPU that had it could never go to a node on kvm.
+ * SPEC_CTRL is offered here with IBRS and SSBD and without STIBP, whatever the host has.
+ */
+static int test_msr_refused(struct rig *rig)
+{
+	static const struct {
+		enum vcpu_msr msr;
+		uint64_t taken, refused;
+	} cases[] = {
+		{ MSR_SFMASK, 0x47700, 0x100047700 }, { MSR_SFMASK, 0xffffffff, UINT64_MAX },
+		{ MSR_SPEC_CTRL, 0x1, 0x2 },	      { MSR_SPEC_CTRL, 0x5, 0x7 },
+		{ MSR_SPEC_CTRL, 0x4, 0x80 },	      { MSR_SPEC_CTRL, 0x5, 1ull << 45 },
+		{ MSR_VIRT_SPEC_CTRL, 0x4, 0x1 },     { MSR_VIRT_SPEC_CTRL, 0x4, 1ull << 32 },
+	};
+	const struct cpuid_set offer = rig_features.offer;
+	uint64_t value;
+
+	if (rig_ops != &engine_soft)
+		return 0;
+	for (uint32_t i = 0; i < rig_features.offer.count; i++) {
+		struct cpuid_leaf *leaf = &rig_features.offer.leaf[i];
+
+		if (leaf->function == 7 && leaf->index == 0)
+			leaf->edx = (leaf->edx & ~(1u << 27)) | 1u << 26 | 1u << 31;
+		if (leaf->function == 0x80000008)
+			leaf->ebx = (leaf->ebx & ~(1u << 15)) | 1u << 25;
+	}
+	rig_close(rig);
+	CHECK(rig_open(rig, NULL) == 0, "open");
+	rig_features.offer = offer;
+	CHECK(rig_ops->vcpu_create(rig->engine, 0, &rig->vcpu[0]) == 0, "create");
+	CHECK(rig_ops->vcpu_bind(rig->vcpu[0]) == 0, "bind");
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		uint32_t index = vcpu_msr_index[cases[i].msr];
+
+		CHECK(write_one(rig, index, cases[i].taken, &value) == 0, "MSR %x", index);
+		CHECK(value == cases[i].taken, "MSR %x: %lx is not taken", index,
+		      (unsigned long)cases[i].taken);
+		CHECK(write_one(rig, index, cases[i].refused, &value) == 0, "MSR %x", index);
+		CHECK(value != cases[i].refused, "MSR %x takes %lx", index, (unsigned long)value);
+	}
+	return 0;
+}
+
 const struct test_case cases_msr[] = {
 	{ "msrs", test_msrs, NULL },
 	{ "msr-writes", test_msr_writes, NULL },
+	{ "msr-refused", test_msr_refused, NULL },
 	{ 0 },
 };

@@ -96,7 +96,7 @@ static int write_efer(struct engine_vcpu *vcpu, uint64_t value)
 
 static int write_own(struct engine_vcpu *vcpu, int own, uint64_t value)
 {
-	if (!vcpu_msr_accept((enum vcpu_msr)own, cpuid_physical_bits(&vcpu->cpuid), &value))
+	if (!vcpu_msr_accept((enum vcpu_msr)own, &vcpu->cpuid, &value))
 		return soft_raise_error(vcpu, VECTOR_GP, 0);
 	if (own == MSR_TSC_ADJUST)
 		vcpu->tsc_offset += value - vcpu->state.msr[MSR_TSC_ADJUST];

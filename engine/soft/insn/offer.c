@@ -104,10 +104,7 @@ static bool has(const struct cpuid_set *cpuid, uint32_t function, uint32_t index
 /* Speculation control, which Intel's CPUs offer in one leaf and AMD's in another. */
 static void find_msrs(const struct cpuid_set *cpuid, struct soft_offer *offer)
 {
-	offer->spec_ctrl =
-		has(cpuid, 7, 0, OUT_EDX, 26) || has(cpuid, 7, 0, OUT_EDX, 27) ||
-		has(cpuid, 7, 0, OUT_EDX, 31) || has(cpuid, 0x80000008, 0, OUT_EBX, 14) ||
-		has(cpuid, 0x80000008, 0, OUT_EBX, 15) || has(cpuid, 0x80000008, 0, OUT_EBX, 24);
+	offer->spec_ctrl = cpuid && cpuid_spec_ctrl(cpuid);
 	offer->pred_cmd = has(cpuid, 7, 0, OUT_EDX, 26) || has(cpuid, 0x80000008, 0, OUT_EBX, 12);
 	offer->virt_spec_ctrl = has(cpuid, 0x80000008, 0, OUT_EBX, 25);
 }
