@@ -558,6 +558,32 @@ guest_touch_\name\()_at:
 	.quad	0x1fffe8
 	END	touch_ltr
 
+/* The page is the stack of a fault: what that leaves in CR2, DR6 and DR7 must not be there if it is broken off. */
+	GUEST	touch_fault
+	mov	$0x200800, %esp
+	mov	$0x40000000, %ebx
+	NEEDS	fault
+	mov	(%rbx), %eax
+	hlt
+	.org	guest_touch_fault + 0x100
+	mov	%cr2, %rax
+	out	%eax, $OUT
+	hlt
+	END	touch_fault
+
+	GUEST	touch_debug
+	mov	$0x200800, %esp
+	mov	$0x2400, %eax		/* GD */
+	mov	%rax, %db7
+	NEEDS	debug
+	mov	%rax, %db0
+	hlt
+	.org	guest_touch_debug + 0x100
+	mov	%db6, %rax
+	out	%eax, $OUT
+	hlt
+	END	touch_debug
+
 /* Says its TSC for ever, high half first (recorded with the low half's write). */
 	.macro	SAY_TSC
 1:	rdtsc

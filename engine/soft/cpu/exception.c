@@ -194,8 +194,24 @@ static bool is_contributory(uint8_t vector)
 	return vector == VECTOR_DE || is_selectors(vector);
 }
 
+/* What faults leave in CR2 and the debug registers. */
+struct payload {
+	uint64_t cr2, dr6, dr7;
+};
+
+static void add_payload(struct payload *payload, const struct soft_fault *fault)
+{
+	if (fault->vector == VECTOR_PF)
+		payload->cr2 = fault->cr2;
+	if (fault->vector == VECTOR_DB) {
+		payload->dr6 = (payload->dr6 & ~0xfull) | fault->dr6;
+		payload->dr7 &= ~BIT64(13);
+	}
+}
+
 /* The second fault while the first is delivered (SDM vol. 3, table 6-5). False: shutdown. */
-static bool combine(struct engine_vcpu *vcpu, const struct soft_fault *first)
+static bool combine(struct engine_vcpu *vcpu, const struct soft_fault *first,
+		    struct payload *payload)
 {
 	struct soft_fault *second = &vcpu->fault;
 	bool doubled = (is_contributory(first->vector) && is_contributory(second->vector)) ||
@@ -205,39 +221,43 @@ static bool combine(struct engine_vcpu *vcpu, const struct soft_fault *first)
 	if (first->vector == VECTOR_DF)
 		return false;
 	if (second->vector == VECTOR_PF)
-		vcpu->state.cr2 = second->cr2; /* even if it becomes a double fault */
+		payload->cr2 = second->cr2; /* even if it becomes a double fault */
 	if (doubled)
 		*second = (struct soft_fault){ .vector = VECTOR_DF, .has_error = 1 };
 	return true;
 }
 
-static void take_payload(struct engine_vcpu *vcpu, const struct soft_fault *fault)
+/* Only once it is through: a signal may break it off, and what has faulted then begins anew. */
+static void take_payload(struct engine_vcpu *vcpu, const struct payload *payload)
 {
-	if (fault->vector == VECTOR_PF)
-		vcpu->state.cr2 = fault->cr2;
-	if (fault->vector == VECTOR_DB) {
-		vcpu->state.dr6 = (vcpu->state.dr6 & ~0xfull) | fault->dr6;
-		vcpu->state.dr7 &= ~BIT64(13);
-	}
+	struct vcpu_state *state = &vcpu->state;
+
+	state->cr2 = payload->cr2;
+	state->dr6 = payload->dr6;
+	state->dr7 &= payload->dr7; /* a switch of tasks takes bits of its own */
 }
 
 int soft_deliver_fault(struct engine_vcpu *vcpu)
 {
+	struct payload payload = { vcpu->state.cr2, vcpu->state.dr6, vcpu->state.dr7 };
 	struct soft_fault fault = vcpu->fault;
 
 	for (int i = 0; i < FRAMES_MAX; i++) {
 		int err;
 
-		take_payload(vcpu, &fault);
+		add_payload(&payload, &fault);
 		vcpu->resume_flag = fault.trap ? 0 : FLAG_RF;
 		err = soft_deliver(vcpu, fault.vector, EVENT_EXCEPTION, fault.has_error,
 				   fault.error, vcpu->rip);
+		if (err == SOFT_OK)
+			take_payload(vcpu, &payload);
 		if (err != SOFT_FAULT)
 			return err;
-		if (!combine(vcpu, &fault))
+		if (!combine(vcpu, &fault, &payload))
 			break;
 		fault = vcpu->fault;
 	}
+	take_payload(vcpu, &payload);
 	vcpu->pending.kind = EXIT_SHUTDOWN;
 	return SOFT_EXIT;
 }
