@@ -41,9 +41,24 @@ static const enum placement_policy shown[] = { PLACEMENT_PAGES, PLACEMENT_VCPUS,
 static int usage(void)
 {
 	fputs("usage: placement_sim [--nodes N,...] [--load NAME,...] [--seconds S] [--seed N] [--seeds N]\n"
-	      "       [--move-us N] [--cores N] [--own-pages N] [--policy NAME --trace FILE] [--broken N] [--verbose] [--decisions] [--costs]\n",
+	      "       [--move-us N] [--cores N] [--own-pages N] [--policy NAME --trace FILE] [--broken N]\n"
+	      "       [--without program,waited,outcomes] [--verbose] [--decisions] [--costs]\n",
 	      stderr);
 	return 2;
+}
+
+static bool parse_without(char *text, uint32_t *without)
+{
+	for (char *name = strtok(text, ","); name; name = strtok(NULL, ",")) {
+		int i = 0;
+
+		while (i < WORLD_TOLD && strcmp(name, world_told_name((enum world_told)i)) != 0)
+			i++;
+		if (i == WORLD_TOLD)
+			return false;
+		*without |= 1u << i;
+	}
+	return true;
 }
 
 static bool parse_loads(char *text, bool load[WORLD_LOADS])
@@ -291,6 +306,7 @@ static bool take_options(int argc, char **argv, struct options *options)
 		{ "policy", required_argument, NULL, 'p' },
 		{ "trace", required_argument, NULL, 't' },
 		{ "broken", required_argument, NULL, 'b' },
+		{ "without", required_argument, NULL, 'w' },
 		{ "decisions", no_argument, NULL, 'd' },
 		{ "costs", no_argument, NULL, 'k' },
 		{ "verbose", no_argument, NULL, 'v' },
@@ -336,6 +352,10 @@ static bool take_options(int argc, char **argv, struct options *options)
 			break;
 		case 'b':
 			options->world.broken = (uint32_t)atoi(optarg);
+			break;
+		case 'w':
+			if (!parse_without(optarg, &options->world.without))
+				return false;
 			break;
 		case 'k':
 			options->costs_wanted = true;

@@ -55,6 +55,17 @@ const char *world_load_name(enum world_load load)
 	return (unsigned int)load < WORLD_LOADS ? load_name[load] : "?";
 }
 
+static const char *const told_name[WORLD_TOLD] = {
+	[TOLD_PROGRAM] = "program",
+	[TOLD_WAITED] = "waited",
+	[TOLD_OUTCOMES] = "outcomes",
+};
+
+const char *world_told_name(enum world_told told)
+{
+	return (unsigned int)told < WORLD_TOLD ? told_name[told] : "?";
+}
+
 struct page {
 	uint64_t sharers; /* nodes with a read-only copy, the owner not among them */
 	uint64_t held_until_ns;
@@ -125,6 +136,11 @@ struct world {
 	uint32_t sample_count;
 	struct placement_trace_writer trace;
 };
+
+static bool is_told(const struct world *w, enum world_told told)
+{
+	return !(w->config.without >> told & 1);
+}
 
 /* Memory. */
 
@@ -313,12 +329,13 @@ static uint64_t fetch(struct world *w, struct vcpu *v, const struct touch *touch
 	uint64_t ns = copy ? costs->upgrade_ns : costs->stall_ns;
 	uint32_t others = (uint32_t)__builtin_popcountll(page->sharers & ~(1ull << v->node));
 
-	v->stall = (struct placement_stall){ .vcpu = v->index,
-					     .gpn = touch->page,
-					     .owner = page->owner,
-					     .sharers = (uint16_t)others,
-					     .begin_ns = v->at_ns,
-					     .program = 1u + v->load };
+	v->stall =
+		(struct placement_stall){ .vcpu = v->index,
+					  .gpn = touch->page,
+					  .owner = page->owner,
+					  .sharers = (uint16_t)others,
+					  .begin_ns = v->at_ns,
+					  .program = is_told(w, TOLD_PROGRAM) ? 1u + v->load : 0 };
 	if (page->owner == NODE_NONE) {
 		v->stall.kind = COH_STALL_ZERO;
 		own(w, v->node, touch->page);
@@ -821,6 +838,8 @@ static void tell(struct world *w)
 {
 	struct placement_outcome outcome;
 
+	if (!is_told(w, TOLD_OUTCOMES))
+		return;
 	for (uint16_t i = 0; i < w->config.node_count; i++) {
 		while (placement_outcome_take(w->placement[i], &outcome) == 0) {
 			for (uint16_t k = 0; k < w->config.node_count; k++) {
@@ -838,7 +857,8 @@ static void tick(struct world *w)
 
 	for (uint32_t i = 0; i < w->vcpu_count; i++) {
 		struct vcpu *v = &w->vcpu[i];
-		struct placement_time time = { .waited_ns = v->waited_ns };
+		struct placement_time time = { .waited_ns =
+						       is_told(w, TOLD_WAITED) ? v->waited_ns : 0 };
 
 		awake[v->state == MOVES ? v->target : v->node] += v->state != HALTED;
 		if (v->state == MOVES)

@@ -61,10 +61,20 @@ struct world_config {
 	uint64_t seed, duration_ns;
 	struct world_costs costs;
 	uint32_t broken;   /* enum placement_broken */
+	uint32_t without;  /* what the policies are not told: a bit for each enum world_told */
 	const char *state; /* what was learned before, or NULL */
 	FILE *trace;	   /* core/placement_trace.h, or NULL */
 	bool time_decisions;
 };
+
+enum world_told {
+	TOLD_PROGRAM,  /* what runs */
+	TOLD_WAITED,   /* how long vCPUs had no core */
+	TOLD_OUTCOMES, /* what came of other nodes' choices */
+	WORLD_TOLD,
+};
+/* One word each. */
+const char *world_told_name(enum world_told told);
 
 struct world_result {
 	uint64_t work_ns; /* sum of what the touches that were made take by themselves */

@@ -61,6 +61,14 @@ const char *placement_why_text(enum placement_why why)
 	return (unsigned int)why < PLACEMENT_WHYS ? why_text[why] : "?";
 }
 
+uint32_t placement_program(uint64_t cr3, uint64_t rip)
+{
+	uint64_t table = cr3 << 1 >> 14, page = rip >> 12;
+	uint32_t program = (uint32_t)placement_mix(placement_mix(table) ^ page);
+
+	return program ? program : 1;
+}
+
 static uint64_t move_bounded(uint64_t ns)
 {
 	if (ns < PLACEMENT_MOVE_NS_MIN)

@@ -138,8 +138,14 @@ struct placement_stall {
 	uint16_t sharers; /* other nodes that had the page, as far as known */
 	uint64_t gpn;
 	uint64_t begin_ns, end_ns;
-	uint32_t program; /* a hash of what runs: CR3 and the neighbourhood of rip; 0: not known */
+	uint32_t program; /* placement_program(); 0: not known */
 };
+
+/*
+ * A hash of what runs: the same on every node and vCPU, for one page of code of one program. Of CR3
+ * neither the PCID counts nor which half of Linux's two tables of a process it is. Never 0.
+ */
+uint32_t placement_program(uint64_t cr3, uint64_t rip);
 
 /* -EINVAL: no such vCPU, node or kind, or the vCPU is not here. */
 int placement_stall(struct placement *placement, const struct placement_stall *stall,
@@ -224,16 +230,20 @@ int placement_record_get(const struct placement *placement, uint64_t sequence,
 
 /*
  * What was learned here, for the other nodes of the pod: each outcome once, oldest first (of more
- * than 16 that nobody took the oldest are lost). -ENOENT: there is none.
+ * than PLACEMENT_OUTCOMES that nobody took the oldest are lost). -ENOENT: there is none.
  */
+#define PLACEMENT_OUTCOMES    16u
+#define PLACEMENT_LOST_US_MAX 1000000u
 struct placement_outcome {
 	uint8_t arm; /* enum placement_arm */
 	int8_t feature[PLACEMENT_FEATURES];
 	uint32_t program;
-	uint32_t lost_us;
+	uint32_t lost_us; /* to PLACEMENT_LOST_US_MAX */
 };
 int placement_outcome_take(struct placement *placement, struct placement_outcome *ret_outcome);
-/* An outcome of another node. -EPROTO: no such threshold. */
+/* False: it makes no sense; who sent it lies. */
+bool placement_outcome_valid(const struct placement_outcome *outcome);
+/* An outcome of another node. -EPROTO: it makes no sense. */
 int placement_outcome_learn(struct placement *placement, const struct placement_outcome *outcome);
 
 struct placement_stats {

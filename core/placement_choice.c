@@ -181,17 +181,22 @@ static void learn(struct placement *p, const struct placement_outcome *outcome)
 
 int placement_outcome_take(struct placement *p, struct placement_outcome *ret_outcome)
 {
-	if (p->outcome_newest - p->outcome_taken > OUTCOMES)
-		p->outcome_taken = p->outcome_newest - OUTCOMES;
+	if (p->outcome_newest - p->outcome_taken > PLACEMENT_OUTCOMES)
+		p->outcome_taken = p->outcome_newest - PLACEMENT_OUTCOMES;
 	if (p->outcome_taken == p->outcome_newest)
 		return -ENOENT;
-	*ret_outcome = p->outcome[p->outcome_taken++ % OUTCOMES];
+	*ret_outcome = p->outcome[p->outcome_taken++ % PLACEMENT_OUTCOMES];
 	return 0;
+}
+
+bool placement_outcome_valid(const struct placement_outcome *outcome)
+{
+	return outcome->arm < PLACEMENT_ARMS && outcome->lost_us <= PLACEMENT_LOST_US_MAX;
 }
 
 int placement_outcome_learn(struct placement *p, const struct placement_outcome *outcome)
 {
-	if (outcome->arm >= PLACEMENT_ARMS)
+	if (!placement_outcome_valid(outcome))
 		return -EPROTO;
 	learn(p, outcome);
 	return 0;
@@ -211,9 +216,10 @@ static void close_choice(struct placement *p, uint32_t vcpu)
 	predict(p, choice->feature, losses);
 	memcpy(outcome.feature, choice->feature, sizeof(outcome.feature));
 	outcome.lost_us =
-		(uint32_t)(choice->lost_ns / 1000 < 1000000 ? choice->lost_ns / 1000 : 1000000);
+		(uint32_t)(choice->lost_ns / 1000 < PLACEMENT_LOST_US_MAX ? choice->lost_ns / 1000
+									  : PLACEMENT_LOST_US_MAX);
 	learn(p, &outcome);
-	p->outcome[p->outcome_newest++ % OUTCOMES] = outcome;
+	p->outcome[p->outcome_newest++ % PLACEMENT_OUTCOMES] = outcome;
 	count_outcome(p, choice);
 	if (choice->sequence && record->sequence == choice->sequence) {
 		record->lost_ns = (int64_t)choice->lost_ns;

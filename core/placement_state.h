@@ -42,7 +42,6 @@
 #define TRY_SHARE     16u /* and one is drawn, to learn what comes of it */
 #define VERDICT_COUNT 8u  /* decisions of the control for a verdict */
 #define VERDICTS_LOST 3u  /* in a row, and the learner is switched off */
-#define OUTCOMES      16u /* that wait to be told to the other nodes */
 
 /* For each vCPU and node. */
 struct placement_share {
@@ -132,7 +131,7 @@ struct placement {
 	uint64_t record_newest;
 	struct placement_record record[PLACEMENT_RECORDS];
 	uint64_t outcome_newest, outcome_taken;
-	struct placement_outcome outcome[OUTCOMES];
+	struct placement_outcome outcome[PLACEMENT_OUTCOMES];
 };
 
 static inline uint64_t placement_since(uint64_t then_ns, uint64_t now_ns)

@@ -188,7 +188,9 @@ struct engine_ops {
 	void (*vcpu_want_window)(struct engine_vcpu *vcpu, bool want);
 	uint8_t (*vcpu_tpr)(struct engine_vcpu *vcpu); /* CR8 as the guest has it */
 	void (*vcpu_set_tpr)(struct engine_vcpu *vcpu, uint8_t cr8);
-	uint64_t (*vcpu_rip)(struct engine_vcpu *vcpu); /* for reports */
+	/* For reports, and to tell what runs: each may take a call of the kernel's. */
+	uint64_t (*vcpu_rip)(struct engine_vcpu *vcpu);
+	uint64_t (*vcpu_cr3)(struct engine_vcpu *vcpu);
 };
 
 extern const struct engine_ops engine_kvm, engine_soft;

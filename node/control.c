@@ -162,6 +162,7 @@ static const char *handle_message(struct node *node, const struct control_messag
 	case CONTROL_MOVE_TOLD:
 		return moves_message(node, msg);
 	case CONTROL_LOAD:
+	case CONTROL_OUTCOMES:
 	case CONTROL_POLICY:
 	case CONTROL_PIN:
 		policy_message(node, msg);

@@ -110,6 +110,7 @@ const char *control_rules_lie(struct control_rules *rules, enum node_phase phase
 	case CONTROL_MOVE_TOLD:
 		return guest_runs(rules, phase) ? NULL : OUT_OF_TURN; /* moves.c judges on */
 	case CONTROL_LOAD:
+	case CONTROL_OUTCOMES:
 		return guest_runs(rules, phase) ? NULL : OUT_OF_TURN;
 	case CONTROL_POLICY:
 	case CONTROL_PIN:

@@ -32,6 +32,7 @@ struct seen {
 	bool here, slept;
 	uint64_t slept_ns;
 	uint64_t ahead_ns; /* of the sleep that is not over, told already */
+	uint64_t waited_ns;
 };
 
 struct placer {
@@ -45,13 +46,16 @@ struct placer {
 	pthread_cond_t changed;
 	struct placement *placement;
 	bool stop;
-	struct placement_load load; /* as last told to the placement */
+	struct placement_load load;	 /* as last told to the placement */
+	uint64_t outcomes_ns[NODES_MAX]; /* when a node's outcomes were learned; 0: never */
+	uint64_t heard_count;
 
 	/* The thread's own. */
 	pthread_t thread;
 	bool started;
 	struct seen seen[VCPUS_MAX];
 	uint64_t turn_ns, said_ns; /* when it was, and when the load was said; 0: not yet */
+	uint64_t told_ns;	   /* when outcomes were said */
 	struct placement_load said;
 	uint32_t quiet_turns;
 };
@@ -98,7 +102,8 @@ static uint64_t slept_of(struct seen *seen, const struct placer_vcpu *now, uint6
 	if (!seen->here || now->slept_ns < seen->slept_ns) {
 		*seen = (struct seen){ .here = true,
 				       .slept = now->sleeps,
-				       .slept_ns = now->slept_ns };
+				       .slept_ns = now->slept_ns,
+				       .waited_ns = now->waited_ns };
 		return now->sleeps ? turn_ns : 0;
 	}
 	if (over_ns) {
@@ -110,6 +115,14 @@ static uint64_t slept_of(struct seen *seen, const struct placer_vcpu *now, uint6
 	}
 	seen->slept = now->sleeps;
 	seen->slept_ns = now->slept_ns;
+	return ns < turn_ns ? ns : turn_ns;
+}
+
+/* How long it was ready since the last turn, and had no core. */
+static uint64_t waited_of(struct seen *seen, const struct placer_vcpu *now, uint64_t turn_ns)
+{
+	uint64_t ns = now->waited_ns > seen->waited_ns ? now->waited_ns - seen->waited_ns : 0;
+	seen->waited_ns = now->waited_ns;
 	return ns < turn_ns ? ns : turn_ns;
 }
 
@@ -125,6 +138,7 @@ static uint16_t look_at_all(struct placer *p, uint64_t turn_ns)
 			continue;
 		}
 		time.halted_ns = slept_of(&p->seen[v], &now, turn_ns);
+		time.waited_ns = waited_of(&p->seen[v], &now, turn_ns);
 		awake += time.halted_ns <= turn_ns / 2 && !(turn_ns == 0 && now.sleeps);
 		pthread_mutex_lock(&p->lock);
 		placement_time(p->placement, v, &time);
@@ -145,6 +159,23 @@ static void say_load(struct placer *p, const struct placement_load *load, uint64
 	p->config.ops->say_load(p->config.ctx, load);
 }
 
+static void say_outcomes(struct placer *p, uint64_t now_ns)
+{
+	struct placement_outcome outcome[PLACEMENT_OUTCOMES];
+	uint32_t count = 0;
+	if (now_ns - p->told_ns < PLACER_OUTCOMES_NS)
+		return;
+	pthread_mutex_lock(&p->lock);
+	while (count < PLACEMENT_OUTCOMES &&
+	       placement_outcome_take(p->placement, &outcome[count]) == 0)
+		count++;
+	pthread_mutex_unlock(&p->lock);
+	if (!count)
+		return;
+	p->told_ns = now_ns;
+	p->config.ops->say_outcomes(p->config.ctx, outcome, count);
+}
+
 static void turn(struct placer *p)
 {
 	struct placement_advice advice[TICK_ADVICE];
@@ -163,6 +194,7 @@ static void turn(struct placer *p)
 	for (uint32_t i = 0; i < count; i++)
 		p->config.ops->go(p->config.ctx, advice[i].vcpu, advice[i].to);
 	say_load(p, &load, now_ns);
+	say_outcomes(p, now_ns);
 }
 
 /* Until the next turn. False: the thread is to end. */
@@ -273,7 +305,8 @@ void placer_stalled(struct placer *p, uint32_t vcpu, const struct pager_stall *s
 					.begin_ns = now_ns > stall->took_ns
 							    ? now_ns - stall->took_ns
 							    : 0,
-					.end_ns = now_ns };
+					.end_ns = now_ns,
+					.program = p->config.ops->program(p->config.ctx, vcpu) };
 	/* A vCPU that has left meanwhile is none of ours. */
 	int r = placement_stall(p->placement, &told, &advice);
 	pthread_mutex_unlock(&p->lock);
@@ -288,6 +321,28 @@ void placer_load(struct placer *p, uint16_t node, const struct placement_load *l
 	pthread_mutex_lock(&p->lock);
 	placement_load(p->placement, node, load);
 	pthread_mutex_unlock(&p->lock);
+}
+
+/* The lock is let go between them: each takes a microsecond, and a shard's thread looks no longer. */
+void placer_outcomes(struct placer *p, uint16_t node, const struct placement_outcome *outcome,
+		     uint32_t count)
+{
+	uint64_t now_ns;
+	bool soon;
+	if (!p)
+		return;
+	now_ns = now_of(p);
+	pthread_mutex_lock(&p->lock);
+	/* Messages of a node may come closer to each other than they were sent. */
+	soon = p->outcomes_ns[node] && now_ns < p->outcomes_ns[node] + PLACER_OUTCOMES_NS / 2;
+	if (!soon)
+		p->outcomes_ns[node] = now_ns;
+	pthread_mutex_unlock(&p->lock);
+	for (uint32_t i = 0; i < count && !soon; i++) {
+		pthread_mutex_lock(&p->lock);
+		p->heard_count += placement_outcome_learn(p->placement, &outcome[i]) == 0;
+		pthread_mutex_unlock(&p->lock);
+	}
 }
 
 bool placer_left(struct placer *p, uint32_t vcpu, uint16_t to, uint8_t carry[PLACEMENT_CARRY_BYTES])
@@ -342,6 +397,7 @@ void placer_stats(struct placer *p, struct placer_stats *ret_stats)
 	pthread_mutex_lock(&p->lock);
 	ret_stats->cores = p->load.cores;
 	ret_stats->awake = p->load.awake;
+	ret_stats->heard_count = p->heard_count;
 	placement_stats_get(p->placement, &ret_stats->placement);
 	pthread_mutex_unlock(&p->lock);
 	ret_stats->policy = placer_policy(p);

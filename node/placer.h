@@ -5,9 +5,9 @@
  *
  *   a stall ends (shard) ----> placer_stalled() ---+
  *   moves (seats, control) --> placer_left(), ... -+--> struct placement --> ops->go
- *   loads of others (control) > placer_load() -----+          ^
+ *   loads and outcomes of others (control) > placer_load(), placer_outcomes()
  *   its own thread: how long vCPUs have slept, the load here, --+--> ops->say_load
- *   and the policy's tick
+ *   and the policy's tick                                       +--> ops->say_outcomes
  *
  * A shard's thread never waits: where it does not get the lock at once the stall is not told, and
  * counted. Under a policy that moves nothing (pages, pinned) a stall's end is one load of a word, and
@@ -26,19 +26,24 @@
 
 /* How a vCPU that is here spends its time. */
 struct placer_vcpu {
-	bool sleeps;	   /* now */
-	uint64_t slept_ns; /* in all sleeps that are over */
+	bool sleeps;	    /* now */
+	uint64_t slept_ns;  /* in all sleeps that are over */
+	uint64_t waited_ns; /* for a core, at this seat so far */
 };
 
-/* None may wait. All but now_ns are called without the placer's lock. */
+/* None may wait. All but now_ns and program are called without the placer's lock. */
 struct placer_ops {
 	uint64_t (*now_ns)(void *ctx); /* pod clock */
 	/* False: it is not here. From the placer's thread. */
 	bool (*look)(void *ctx, uint32_t vcpu, struct placer_vcpu *ret_vcpu);
+	/* What runs (placement_program()); 0: not known. From a shard's thread. */
+	uint32_t (*program)(void *ctx, uint32_t vcpu);
 	/* A vCPU that is here should go: a wish. From the placer's thread or a shard's. */
 	void (*go)(void *ctx, uint32_t vcpu, uint16_t to);
 	/* This node's load has changed: for all others. From the placer's thread. */
 	void (*say_load)(void *ctx, const struct placement_load *load);
+	/* What came of choices here, for all others: 1..PLACEMENT_OUTCOMES. From the placer's thread. */
+	void (*say_outcomes)(void *ctx, const struct placement_outcome *outcome, uint32_t count);
 };
 
 struct placer_config {
@@ -67,6 +72,10 @@ void placer_pin(struct placer *placer, uint32_t vcpu, bool pinned);
 void placer_stalled(struct placer *placer, uint32_t vcpu, const struct pager_stall *stall);
 /* What another node says of itself. */
 void placer_load(struct placer *placer, uint16_t node, const struct placement_load *load);
+/* Likewise; valid ones. What comes faster than it is said (PLACER_OUTCOMES_NS) is left out. */
+#define PLACER_OUTCOMES_NS 32000000ull
+void placer_outcomes(struct placer *placer, uint16_t node, const struct placement_outcome *outcome,
+		     uint32_t count);
 
 /* The moves, as in core/placement.h. False: there is no carry. */
 bool placer_left(struct placer *placer, uint32_t vcpu, uint16_t to,
@@ -80,6 +89,7 @@ struct placer_stats {
 	enum placement_policy policy;
 	uint16_t cores, awake;
 	uint64_t missed_count; /* stalls that were not told */
+	uint64_t heard_count;  /* outcomes of other nodes that were learned */
 	struct placement_stats placement;
 };
 void placer_stats(struct placer *placer, struct placer_stats *ret_stats);

@@ -44,7 +44,17 @@ static bool look(void *ctx, uint32_t vcpu, struct placer_vcpu *ret_vcpu)
 	vcpu_stats(node->vcpu[vcpu], &stats);
 	*ret_vcpu = (struct placer_vcpu){ .sleeps = stats.activity == VCPU_SLEEPING,
 					  .slept_ns = stats.sleep_ns };
+	uint64_t cpu_ns;
+	if (!vcpu_core_times(node->vcpu[vcpu], &cpu_ns, &ret_vcpu->waited_ns))
+		ret_vcpu->waited_ns = 0;
 	return true;
+}
+
+static uint32_t program(void *ctx, uint32_t vcpu)
+{
+	struct node *node = ctx;
+	return atomic_load(&node->vcpus_exist) && node->vcpu[vcpu] ? vcpu_program(node->vcpu[vcpu])
+								   : 0;
 }
 
 static void go(void *ctx, uint32_t vcpu, uint16_t to)
@@ -60,7 +70,16 @@ static void say_load(void *ctx, const struct placement_load *load)
 	node_broadcast(ctx, &msg);
 }
 
-static const struct placer_ops ops = { now_ns, look, go, say_load };
+static void say_outcomes(void *ctx, const struct placement_outcome *outcome, uint32_t count)
+{
+	struct control_message msg; /* large, and little of it is sent */
+	msg.type = CONTROL_OUTCOMES;
+	msg.outcomes.count = (uint16_t)count;
+	memcpy(msg.outcomes.outcome, outcome, count * sizeof(*outcome));
+	node_broadcast(ctx, &msg);
+}
+
+static const struct placer_ops ops = { now_ns, look, program, go, say_load, say_outcomes };
 
 static uint16_t cores_of(const struct node *node)
 {
@@ -124,6 +143,8 @@ void policy_message(struct node *node, const struct control_message *msg)
 	struct placement_load load = { msg->load.cores, msg->load.awake };
 	if (msg->type == CONTROL_LOAD)
 		placer_load(node->placer, msg->src, &load);
+	else if (msg->type == CONTROL_OUTCOMES)
+		placer_outcomes(node->placer, msg->src, msg->outcomes.outcome, msg->outcomes.count);
 	else if (node->self == 0)
 		say_word(node, msg);
 	else

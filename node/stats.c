@@ -7,7 +7,6 @@
  * answers, in parts, and does no more than put them together.
  */
 #include <errno.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,19 +49,6 @@ static void set(json_t *object, const char *key, uint64_t value)
 	json_object_set_new(object, key, json_integer((json_int_t)value));
 }
 
-/* What the kernel counts of a thread: ns on a core, ns ready to be. Unknown: 0 stays. */
-static void count_core(const struct vcpu *vcpu, struct stats_vcpu *seat)
-{
-	char path[64];
-	snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", vcpu_thread_id(vcpu));
-	FILE *file = fopen(path, "re");
-	if (!file)
-		return;
-	if (fscanf(file, "%" SCNu64 " %" SCNu64, &seat->cpu_ns, &seat->core_wait_ns) != 2)
-		seat->cpu_ns = seat->core_wait_ns = 0;
-	fclose(file);
-}
-
 /* malloc'd: the seats that vCPUs are or were at; *ret_here have one now. */
 static struct stats_vcpu *seats_now(struct node *node, uint32_t *ret_count, uint32_t *ret_here)
 {
@@ -81,7 +67,8 @@ static struct stats_vcpu *seats_now(struct node *node, uint32_t *ret_count, uint
 		list[count].pinned = placer_pinned(node->placer, v);
 		list[count].stalls = pager_vcpu_stalls(node->pager, node_actor(node, v));
 		list[count].stalled_ns = pager_vcpu_stalled_ns(node->pager, node_actor(node, v));
-		count_core(node->vcpu[v], &list[count]);
+		if (!vcpu_core_times(node->vcpu[v], &list[count].cpu_ns, &list[count].core_wait_ns))
+			list[count].cpu_ns = list[count].core_wait_ns = 0;
 		if (list[count].here) {
 			vcpu_sample(node->vcpu[v]); /* for the next who asks */
 			here++;

@@ -163,6 +163,7 @@ static json_t *placement_json(const struct placer_stats *stats)
 	set(o, "returned", stats->placement.return_count);
 	set(o, "refault_ns", stats->placement.refault_ns);
 	set(o, "learned", stats->placement.learned_count);
+	set(o, "learned_of_others", stats->heard_count);
 	set(o, "learner_off", stats->placement.learner_off);
 	return o;
 }

@@ -33,6 +33,8 @@
 #include "node/vcpu.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
@@ -45,6 +47,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/placement.h"
 #include "core/timer_pace.h"
 #include "engine/host_clock.h"
 #include "pager/stall_time.h"
@@ -62,6 +65,9 @@
 
 /* So long may the thread run in the guest with something to take: then a kick has been lost. */
 #define OVERDUE_NS 100000000ull
+
+/* What runs is looked at no more often: an engine may have to ask the kernel. */
+#define PROGRAM_NS 2000000u
 
 /* A vCPU that comes may be ahead of this node's clock by what the nodes' clocks differ. */
 #define AHEAD_SLEEP_NS_MAX 1000000ull
@@ -103,6 +109,9 @@ struct vcpu {
 
 	_Atomic uint64_t rip; /* where a kick last found it, for people who look for a hang */
 	_Atomic int thread_id;
+	_Atomic uint32_t program; /* vcpu_program() */
+	uint64_t program_ns;	  /* pod clock, when that was seen */
+	_Atomic int schedstat_fd; /* of the thread; -1: none */
 
 	/* written by the thread only */
 	_Atomic uint32_t run_state_seen;
@@ -238,6 +247,23 @@ uint32_t vcpu_number(const struct vcpu *vcpu)
 int vcpu_thread_id(const struct vcpu *vcpu)
 {
 	return atomic_load(&vcpu->thread_id);
+}
+
+uint32_t vcpu_program(const struct vcpu *vcpu)
+{
+	return atomic_load_explicit(&vcpu->program, memory_order_relaxed);
+}
+
+bool vcpu_core_times(const struct vcpu *vcpu, uint64_t *ret_cpu_ns, uint64_t *ret_wait_ns)
+{
+	int fd = atomic_load(&vcpu->schedstat_fd);
+	char text[96];
+	ssize_t size = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
+
+	if (size <= 0)
+		return false;
+	text[size] = '\0';
+	return sscanf(text, "%" SCNu64 " %" SCNu64, ret_cpu_ns, ret_wait_ns) == 2;
 }
 
 void vcpu_stats(const struct vcpu *vcpu, struct vcpu_stats *ret_stats)
@@ -599,6 +625,24 @@ static uint64_t since(uint64_t then_ns, uint64_t now_ns)
 	return now_ns > then_ns ? now_ns - then_ns : 0;
 }
 
+/* For who decides where the vCPU should be, at its stalls. */
+static void note_program(struct vcpu *vcpu, uint64_t cr3, uint64_t rip, uint64_t now_ns)
+{
+	vcpu->program_ns = now_ns;
+	atomic_store_explicit(&vcpu->program, placement_program(cr3, rip), memory_order_relaxed);
+}
+
+/* A kick has found it somewhere. */
+static void note_where(struct vcpu *vcpu, uint64_t now_ns)
+{
+	const struct engine_ops *engine = vcpu->config.engine_ops;
+	uint64_t rip = engine->vcpu_rip(vcpu->engine_vcpu);
+
+	atomic_store(&vcpu->rip, rip);
+	if (since(vcpu->program_ns, now_ns) >= PROGRAM_NS)
+		note_program(vcpu, engine->vcpu_cr3(vcpu->engine_vcpu), rip, now_ns);
+}
+
 /* The vCPU runs here for the first time. */
 static void note_move(struct vcpu *vcpu)
 {
@@ -633,7 +677,7 @@ static bool run_once(struct vcpu *vcpu, uint64_t now_ns, struct vcpu_end *ret_en
 	if (error)
 		return fail(ret_end, "cannot run the vCPU", error);
 	if (vcpu->exit.kind == EXIT_KICKED)
-		atomic_store(&vcpu->rip, vcpu->config.engine_ops->vcpu_rip(vcpu->engine_vcpu));
+		note_where(vcpu, now_ns);
 	return handle_exit(vcpu, ret_end);
 }
 
@@ -801,6 +845,7 @@ static bool take_in(struct vcpu *vcpu, struct vcpu_end *ret_end)
 	vcpu->away = false;
 	stall_time_begin(&vcpu->here, now_of(vcpu));
 	timer_pace_restart(&vcpu->pace, now_of(vcpu), stalled_of(vcpu));
+	note_program(vcpu, vcpu->state.cr3, vcpu->state.rip, now_of(vcpu));
 	if (config->ops->idle)
 		config->ops->idle(config->ctx, config->number, false);
 	config->ops->arrived(config->ctx, config->number);
@@ -890,6 +935,8 @@ static int prepare(struct vcpu *vcpu)
 	if (timer_create(CLOCK_MONOTONIC, &event, &vcpu->timer) < 0)
 		return -errno;
 	vcpu->timer_exists = true;
+	atomic_store(&vcpu->schedstat_fd,
+		     open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC));
 	atomic_store(&vcpu->thread_id, gettid());
 	if (vcpu->config.ops->started)
 		error = vcpu->config.ops->started(vcpu->config.ctx, vcpu->config.number);
@@ -932,6 +979,7 @@ int vcpu_create(const struct vcpu_config *config, const struct vcpu_state *state
 	vcpu->away = config->away;
 	vcpu->leaving_to = NODE_NONE;
 	atomic_store(&vcpu->leave_to, NODE_NONE);
+	atomic_store(&vcpu->schedstat_fd, -1);
 	atomic_store(&vcpu->timer_armed_ns, UINT64_MAX);
 	lapic_inbox_clear(&vcpu->inbox);
 	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
@@ -976,5 +1024,7 @@ void vcpu_destroy(struct vcpu *vcpu)
 	vcpu_stop(vcpu);
 	vcpu_join(vcpu);
 	vcpu->config.engine_ops->vcpu_destroy(vcpu->engine_vcpu);
+	if (vcpu->schedstat_fd >= 0)
+		close(vcpu->schedstat_fd);
 	free(vcpu);
 }

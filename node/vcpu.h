@@ -188,6 +188,11 @@ void vcpu_destroy(struct vcpu *vcpu);
 
 /* Any thread; counters are a recent view. */
 void vcpu_stats(const struct vcpu *vcpu, struct vcpu_stats *ret_stats);
+/* Any thread: what runs, as it was seen last (placement_program()); 0: nothing has been seen. */
+uint32_t vcpu_program(const struct vcpu *vcpu);
+/* Any thread: what the kernel counts of the vCPU's thread, in ns on a core, and ready to be. False: it
+ * cannot be read. */
+bool vcpu_core_times(const struct vcpu *vcpu, uint64_t *ret_cpu_ns, uint64_t *ret_wait_ns);
 uint32_t vcpu_number(const struct vcpu *vcpu);
 /* The thread's Linux id once it runs, 0 before: UFFD_FEATURE_THREAD_ID names faults by it. */
 int vcpu_thread_id(const struct vcpu *vcpu);

@@ -154,6 +154,20 @@ struct wire_taken {
 	uint8_t zero[6];
 };
 static_assert(sizeof(struct wire_taken) == 8);
+
+struct wire_outcomes {
+	uint16_t count;
+	uint8_t zero[6];
+};
+static_assert(sizeof(struct wire_outcomes) == 8);
+
+struct wire_outcome {
+	uint8_t arm, zero;
+	int8_t feature[PLACEMENT_FEATURES];
+	uint32_t program, lost_us;
+} __attribute__((packed));
+static_assert(sizeof(struct wire_outcome) == 26);
+
 /* LOAD: cores, awake. POLICY: 0, policy. PIN: vCPU, pinned. */
 struct wire_pair {
 	uint16_t first, second;
@@ -189,6 +203,7 @@ const char *control_type_name(uint8_t type)
 		[CONTROL_MOVE_TOLD] = "MOVE_TOLD",
 		[CONTROL_TAKEN] = "TAKEN",
 		[CONTROL_LOAD] = "LOAD",
+		[CONTROL_OUTCOMES] = "OUTCOMES",
 		[CONTROL_POLICY] = "POLICY",
 		[CONTROL_PIN] = "PIN",
 	};
@@ -317,6 +332,17 @@ static bool move_ask_valid(const struct control_move_ask *m)
 static bool move_told_valid(const struct control_move_told *m)
 {
 	return m->vcpu < VCPUS_MAX && m->result < CONTROL_MOVE_RESULT_LIMIT;
+}
+
+static bool outcomes_valid(const struct control_outcomes *m)
+{
+	if (m->count == 0 || m->count > PLACEMENT_OUTCOMES)
+		return false;
+	for (uint32_t i = 0; i < m->count; i++) {
+		if (!placement_outcome_valid(&m->outcome[i]))
+			return false;
+	}
+	return true;
 }
 
 static bool load_valid(const struct control_load *m)
@@ -601,6 +627,25 @@ static int encode_pair(bool valid, uint16_t first, uint16_t second, uint8_t *out
 	return sizeof(w);
 }
 
+static int encode_outcomes(const struct control_outcomes *m, uint8_t *out)
+{
+	struct wire_outcomes head = { .count = htole16(m->count) };
+
+	if (!outcomes_valid(m))
+		return -EINVAL;
+	memcpy(out, &head, sizeof(head));
+	out += sizeof(head);
+	for (uint32_t i = 0; i < m->count; i++, out += sizeof(struct wire_outcome)) {
+		struct wire_outcome w = { .arm = m->outcome[i].arm,
+					  .program = htole32(m->outcome[i].program),
+					  .lost_us = htole32(m->outcome[i].lost_us) };
+
+		memcpy(w.feature, m->outcome[i].feature, sizeof(w.feature));
+		memcpy(out, &w, sizeof(w));
+	}
+	return (int)(sizeof(head) + m->count * sizeof(struct wire_outcome));
+}
+
 /* Bounds how much the encoders above write, before they do. */
 static size_t payload_bytes_max(const struct control_message *msg)
 {
@@ -620,6 +665,9 @@ static size_t payload_bytes_max(const struct control_message *msg)
 	case CONTROL_MOVE:
 		return sizeof(struct wire_move) + VCPU_IMAGE_BYTES_MAX + PLACEMENT_CARRY_BYTES +
 		       PAGE_HINTS_BYTES_MAX;
+	case CONTROL_OUTCOMES:
+		return sizeof(struct wire_outcomes) +
+		       PLACEMENT_OUTCOMES * sizeof(struct wire_outcome);
 	default:
 		return sizeof(struct wire_numbers);
 	}
@@ -676,6 +724,8 @@ static int encode_payload(const struct control_message *msg, uint8_t *out)
 		return encode_taken(&msg->taken, out);
 	case CONTROL_LOAD:
 		return encode_pair(load_valid(&msg->load), msg->load.cores, msg->load.awake, out);
+	case CONTROL_OUTCOMES:
+		return encode_outcomes(&msg->outcomes, out);
 	case CONTROL_POLICY:
 		return encode_pair(policy_valid(&msg->policy), 0, msg->policy.policy, out);
 	case CONTROL_PIN:
@@ -1054,6 +1104,32 @@ static int decode_load(const uint8_t *in, size_t size, struct control_load *m)
 	return r == 0 && load_valid(m) ? 0 : -EPROTO;
 }
 
+static int decode_outcomes(const uint8_t *in, size_t size, struct control_outcomes *m)
+{
+	struct wire_outcomes head;
+
+	if (size < sizeof(head))
+		return -EPROTO;
+	memcpy(&head, in, sizeof(head));
+	m->count = le16toh(head.count);
+	if (!wire_zero(head.zero, sizeof(head.zero)) || m->count > PLACEMENT_OUTCOMES ||
+	    size != sizeof(head) + m->count * sizeof(struct wire_outcome))
+		return -EPROTO;
+	in += sizeof(head);
+	for (uint32_t i = 0; i < m->count; i++, in += sizeof(struct wire_outcome)) {
+		struct wire_outcome w;
+
+		memcpy(&w, in, sizeof(w));
+		if (w.zero)
+			return -EPROTO;
+		m->outcome[i] = (struct placement_outcome){ .arm = w.arm,
+							    .program = le32toh(w.program),
+							    .lost_us = le32toh(w.lost_us) };
+		memcpy(m->outcome[i].feature, w.feature, sizeof(w.feature));
+	}
+	return outcomes_valid(m) ? 0 : -EPROTO;
+}
+
 static int decode_policy(const uint8_t *in, size_t size, struct control_policy *m)
 {
 	uint16_t zero, policy;
@@ -1126,6 +1202,8 @@ int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 		return decode_taken(payload, size, &ret_msg->taken);
 	case CONTROL_LOAD:
 		return decode_load(payload, size, &ret_msg->load);
+	case CONTROL_OUTCOMES:
+		return decode_outcomes(payload, size, &ret_msg->outcomes);
 	case CONTROL_POLICY:
 		return decode_policy(payload, size, &ret_msg->policy);
 	case CONTROL_PIN:

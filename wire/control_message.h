@@ -27,6 +27,7 @@
  *      PLACE                   all                     a vCPU is with me now
  *      MOVE_ASK                vCPU's node MOVE_TOLD   please let a vCPU move
  *      LOAD                    all                     what I can run, and what is awake here
+ *      OUTCOMES                all                     what came of thresholds that vCPUs here had
  *      POLICY, PIN             node 0, and from it     the policy of moves is changed; a vCPU is to
  *                              all                     stay where it is, or no longer
  *      END                     all                     the pod ends: why, with what status
@@ -83,6 +84,7 @@ enum control_type {
 	CONTROL_LOAD = 21,
 	CONTROL_POLICY = 22,
 	CONTROL_PIN = 23,
+	CONTROL_OUTCOMES = 24,
 	CONTROL_TYPE_LIMIT,
 };
 
@@ -273,6 +275,10 @@ struct control_load {
 	uint16_t cores; /* that the node has for vCPUs; 0: it takes none */
 	uint16_t awake; /* of the vCPUs there; to VCPUS_MAX */
 };
+struct control_outcomes {
+	uint16_t count; /* 1..PLACEMENT_OUTCOMES */
+	struct placement_outcome outcome[PLACEMENT_OUTCOMES];
+};
 struct control_policy {
 	uint8_t policy; /* enum placement_policy */
 };
@@ -317,6 +323,7 @@ struct control_message {
 		struct control_move_told move_told;
 		struct control_taken taken;
 		struct control_load load;
+		struct control_outcomes outcomes;
 		struct control_policy policy;
 		struct control_pin pin;
 	};

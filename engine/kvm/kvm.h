@@ -84,6 +84,7 @@ void kvm_vcpu_want_window(struct engine_vcpu *vcpu, bool want);
 int kvm_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state);
 int kvm_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *state);
 uint64_t kvm_vcpu_rip(struct engine_vcpu *vcpu);
+uint64_t kvm_vcpu_cr3(struct engine_vcpu *vcpu);
 void kvm_xsave_layout(uint16_t ret_offset[VCPU_XSAVE_PARTS]);
 
 /* msr.c */

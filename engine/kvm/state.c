@@ -183,6 +183,13 @@ uint64_t kvm_vcpu_rip(struct engine_vcpu *vcpu)
 	return ioctl(vcpu->fd, KVM_GET_REGS, &regs) ? 0 : regs.rip;
 }
 
+uint64_t kvm_vcpu_cr3(struct engine_vcpu *vcpu)
+{
+	struct kvm_sregs sregs;
+
+	return ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) ? 0 : sregs.cr3;
+}
+
 static int load_extended(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 {
 	struct kvm_xsave xsave = { 0 };

@@ -345,4 +345,5 @@ const struct engine_ops engine_kvm = {
 	.vcpu_tpr = kvm_vcpu_tpr,
 	.vcpu_set_tpr = kvm_vcpu_set_tpr,
 	.vcpu_rip = kvm_vcpu_rip,
+	.vcpu_cr3 = kvm_vcpu_cr3,
 };

@@ -239,6 +239,11 @@ static uint64_t soft_vcpu_rip(struct engine_vcpu *vcpu)
 	return vcpu->rip;
 }
 
+static uint64_t soft_vcpu_cr3(struct engine_vcpu *vcpu)
+{
+	return vcpu->state.cr3;
+}
+
 const struct engine_ops engine_soft = {
 	.name = "soft",
 	.translates = true,
@@ -264,4 +269,5 @@ const struct engine_ops engine_soft = {
 	.vcpu_tpr = soft_vcpu_tpr,
 	.vcpu_set_tpr = soft_vcpu_set_tpr,
 	.vcpu_rip = soft_vcpu_rip,
+	.vcpu_cr3 = soft_vcpu_cr3,
 };

@@ -583,6 +583,24 @@ static void any_inputs(void **state)
 	}
 }
 
+/* One program's page of code is one, on every vCPU and node; others are others. */
+static void what_runs(void **state)
+{
+	uint32_t slots[64] = { 0 }, most = 0;
+	uint32_t one = placement_program(0x12346000, 0xffffffff81234567);
+
+	assert_int_equal(placement_program(0x8000000012347fff, 0xffffffff81234000), one);
+	assert_int_not_equal(placement_program(0x12348000, 0xffffffff81234567), one);
+	assert_int_not_equal(placement_program(0x12346000, 0xffffffff81235567), one);
+	assert_int_not_equal(placement_program(0, 0), 0);
+	for (uint64_t page = 0; page < 6400; page++) {
+		uint32_t *slot = &slots[placement_program(0x12346000, page << 12) % 64];
+
+		most = ++*slot > most ? *slot : most;
+	}
+	assert_in_range(most, 100, 150);
+}
+
 static void nonsense(void **state)
 {
 	struct placement_config config = { .node_count = 3, .vcpu_count = 8 }, bad;
@@ -616,6 +634,9 @@ static void nonsense(void **state)
 	assert_int_equal(placement_pin(p, 8, true), -EINVAL);
 	assert_int_equal(placement_outcome_learn(p, &(struct placement_outcome){ .arm = 2 }),
 			 -EPROTO);
+	assert_int_equal(
+		placement_outcome_learn(p, &(struct placement_outcome){ .lost_us = 1000001 }),
+		-EPROTO);
 	placement_destroy(p);
 	placement_destroy(NULL);
 }
@@ -628,7 +649,7 @@ int main(void)
 		cmocka_unit_test(gathers),   cmocka_unit_test(spreads),
 		cmocka_unit_test(refused),   cmocka_unit_test(bucket_is_full),
 		cmocka_unit_test(carries),   cmocka_unit_test(any_inputs),
-		cmocka_unit_test(nonsense),
+		cmocka_unit_test(what_runs), cmocka_unit_test(nonsense),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -300,6 +300,8 @@ static int test_shadow_loaded(struct rig *rig)
 		CHECK(rig_expect(rig, 0, EXIT_WINDOW) == 0, "window");
 		CHECK(rig_ops->vcpu_rip(rig->vcpu[0]) == RIG_LOAD + (shadow != 0),
 		      "shadow %u: rip %lx", shadow, (unsigned long)rig_ops->vcpu_rip(rig->vcpu[0]));
+		CHECK(rig_ops->vcpu_cr3(rig->vcpu[0]) == state.cr3, "shadow %u: cr3 %lx", shadow,
+		      (unsigned long)rig_ops->vcpu_cr3(rig->vcpu[0]));
 	}
 	return 0;
 }

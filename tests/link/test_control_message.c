@@ -116,6 +116,20 @@ static void make_move(int variant)
 					 .hints_size = variant ? sizeof(hints) : 0 };
 }
 
+static void make_outcomes(int variant)
+{
+	in.outcomes.count = variant ? PLACEMENT_OUTCOMES : 1;
+	for (uint32_t i = 0; i < in.outcomes.count; i++) {
+		in.outcomes.outcome[i] = (struct placement_outcome){
+			.arm = variant ? PLACEMENT_ARMS - 1 : 0,
+			.program = 0x80000000u + i,
+			.lost_us = variant ? PLACEMENT_LOST_US_MAX : 0,
+		};
+		for (int k = 0; k < PLACEMENT_FEATURES; k++)
+			in.outcomes.outcome[i].feature[k] = (int8_t)(variant ? -128 + k : 127 - k);
+	}
+}
+
 /* A valid message of each type; `variant` 0 is small, 1 is as large as can be. */
 static void make(uint8_t type, int variant)
 {
@@ -164,6 +178,9 @@ static void make(uint8_t type, int variant)
 		break;
 	case CONTROL_LOAD:
 		in.load = (struct control_load){ UINT16_MAX, variant ? VCPUS_MAX : 0 };
+		break;
+	case CONTROL_OUTCOMES:
+		make_outcomes(variant);
 		break;
 	case CONTROL_POLICY:
 		in.policy = (struct control_policy){ variant ? PLACEMENT_POLICIES - 1 : 0 };
@@ -419,6 +436,13 @@ static void test_rules_of_policy(void **state)
 {
 	expect_refused(CONTROL_LOAD, 1, 3, 3); /* 768 are awake */
 	expect_refused(CONTROL_LOAD, 0, 4, 1);
+	expect_refused(CONTROL_OUTCOMES, 0, 0, 0); /* none */
+	expect_refused(CONTROL_OUTCOMES, 0, 0, 2); /* one more than there is */
+	expect_refused(CONTROL_OUTCOMES, 1, 0, PLACEMENT_OUTCOMES + 1);
+	expect_refused(CONTROL_OUTCOMES, 0, 2, 1);
+	expect_refused(CONTROL_OUTCOMES, 0, 8, PLACEMENT_ARMS);
+	expect_refused(CONTROL_OUTCOMES, 0, 9, 1);
+	expect_refused(CONTROL_OUTCOMES, 0, 8 + 25, 1); /* 16 s of a horizon of 10 ms */
 	expect_refused(CONTROL_POLICY, 0, 0, 1);
 	expect_refused(CONTROL_POLICY, 0, 2, PLACEMENT_POLICIES);
 	expect_refused(CONTROL_POLICY, 0, 3, 1);

@@ -44,4 +44,5 @@ const struct engine_ops fake_engine = { .name = "fake",
 					.vcpu_interrupt = fake_interrupt,
 					.vcpu_want_window = fake_want_window,
 					.vcpu_tpr = fake_tpr,
-					.vcpu_rip = fake_rip };
+					.vcpu_rip = fake_rip,
+					.vcpu_cr3 = fake_rip };

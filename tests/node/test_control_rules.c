@@ -80,6 +80,7 @@ static void test_phases(void **state)
 		{ CONTROL_MOVE_ASK, "nnnny", "nnnyy", 0 },
 		{ CONTROL_MOVE_TOLD, "nnnny", "nnnyy", 2 },
 		{ CONTROL_LOAD, "nnnny", "nnnyy", 2 },
+		{ CONTROL_OUTCOMES, "nnnny", "nnnyy", 2 },
 		{ CONTROL_POLICY, "nnnny", "nnnyy", 0 },
 		{ CONTROL_POLICY, "nnnny", "nnnnn", 2 },
 		{ CONTROL_PIN, "nnnny", "nnnyy", 0 },

@@ -446,6 +446,11 @@ static bool policy_look(void *ctx, uint32_t vcpu, struct placer_vcpu *ret)
 	return false;
 }
 
+static uint32_t policy_program(void *ctx, uint32_t vcpu)
+{
+	return 0;
+}
+
 static void policy_go(void *ctx, uint32_t vcpu, uint16_t to)
 {
 	wishes++;
@@ -471,7 +476,11 @@ static bool is_wished(void)
 /* One whose image cannot be made: who asked is told, it stays, and the policy does not wish on. */
 static void test_no_image(void **state)
 {
-	static const struct placer_ops policy = { policy_now, policy_look, policy_go, policy_say };
+	static const struct placer_ops policy = { .now_ns = policy_now,
+						  .look = policy_look,
+						  .program = policy_program,
+						  .go = policy_go,
+						  .say_load = policy_say };
 	static const uint16_t first[3] = { 0, 1, 1 };
 	struct placer_config config = { .placement = { .self = 0,
 						       .node_count = 2,

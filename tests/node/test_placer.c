@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The policy at work, with vCPUs that are played: what stalls lead to under each policy, that nobody
- * waits for the lock at a stall, what is said about loads and when, and that an idle node rests.
+ * waits for the lock at a stall, what is said about loads and outcomes and when, what is learned of
+ * other nodes' outcomes, and that an idle node rests.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -22,6 +23,8 @@ struct played {
 	atomic_uint looks, went_count, said_count;
 	atomic_uint went; /* the last: vCPU * 16 + node */
 	atomic_uint said; /* the last: cores * 16 + awake */
+	_Atomic uint64_t waited_ns[VCPUS];
+	atomic_uint told_count, told_program, told_lost_us; /* of outcomes; the last one */
 };
 
 static const uint16_t first[VCPUS] = { 0, 0, 1, 1 };
@@ -47,8 +50,24 @@ static bool played_look(void *ctx, uint32_t vcpu, struct placer_vcpu *ret_vcpu)
 {
 	struct played *played = ctx;
 	atomic_fetch_add(&played->looks, 1);
-	*ret_vcpu = (struct placer_vcpu){ .sleeps = atomic_load(&played->sleeps[vcpu]) };
+	*ret_vcpu = (struct placer_vcpu){ .sleeps = atomic_load(&played->sleeps[vcpu]),
+					  .waited_ns = atomic_load(&played->waited_ns[vcpu]) };
 	return first[vcpu] == played->self;
+}
+
+static uint32_t played_program(void *ctx, uint32_t vcpu)
+{
+	return 77 + vcpu;
+}
+
+static void played_say_outcomes(void *ctx, const struct placement_outcome *outcome, uint32_t count)
+{
+	struct played *played = ctx;
+	assert_in_range(count, 1, PLACEMENT_OUTCOMES);
+	assert_true(placement_outcome_valid(&outcome[count - 1]));
+	atomic_store(&played->told_program, outcome[count - 1].program);
+	atomic_store(&played->told_lost_us, outcome[count - 1].lost_us);
+	atomic_fetch_add(&played->told_count, count);
 }
 
 static void played_go(void *ctx, uint32_t vcpu, uint16_t to)
@@ -65,7 +84,8 @@ static void played_say(void *ctx, const struct placement_load *load)
 	atomic_fetch_add(&played->said_count, 1);
 }
 
-static const struct placer_ops ops = { played_now, played_look, played_go, played_say };
+static const struct placer_ops ops = { played_now, played_look, played_program,
+				       played_go,  played_say,	played_say_outcomes };
 
 static void play(struct played *played, uint16_t self, enum placement_policy policy)
 {
@@ -221,6 +241,47 @@ static void test_loads(void **state)
 	placer_destroy(played.placer);
 }
 
+/* What came of a choice is told to the others: for what runs, and with the time that it had no core. */
+static void test_outcomes_are_told(void **state)
+{
+	struct pager_stall one = { .kind = COH_STALL_READ, .from = 1, .gpn = 5, .took_ns = 200000 };
+	struct played played;
+	play(&played, 0, PLACEMENT_BASE);
+	assert_int_equal(placer_start(played.placer), 0);
+	wait_until(&played.said, 3 * 16 + 2, "it looks at vCPUs");
+	/* A test that has no core for long gives the time too late: again. */
+	for (uint32_t i = 0; i < 50 && atomic_load(&played.told_lost_us) < 3000; i++) {
+		unsigned int told = atomic_load(&played.told_count);
+		placer_stalled(played.placer, 1, &one);
+		atomic_fetch_add(&played.waited_ns[1], 3000000);
+		wait_for_more(&played.told_count, told, "an outcome");
+	}
+	assert_in_range(atomic_load(&played.told_lost_us), 3000, 20000);
+	assert_int_equal(played.told_program, 78);
+	placer_destroy(played.placer);
+}
+
+/* Others' outcomes count, and no more of them than a node has to say. */
+static void test_outcomes_are_learned(void **state)
+{
+	struct placement_outcome outcome[PLACEMENT_OUTCOMES] = { { .lost_us = 1 } };
+	struct placer_stats stats;
+	struct played played;
+	play(&played, 0, PLACEMENT_BASE);
+	for (uint32_t i = 0; i < 1000; i++)
+		placer_outcomes(played.placer, 1, outcome, PLACEMENT_OUTCOMES);
+	placer_stats(played.placer, &stats);
+	assert_true(stats.heard_count >= PLACEMENT_OUTCOMES);
+	assert_true(stats.heard_count < 100 * PLACEMENT_OUTCOMES);
+	usleep(PLACER_OUTCOMES_NS / 1000);
+	uint64_t before = stats.heard_count;
+	outcome[1].lost_us = PLACEMENT_LOST_US_MAX + 1;
+	placer_outcomes(played.placer, 1, outcome, 2);
+	placer_stats(played.placer, &stats);
+	assert_int_equal(stats.heard_count, before + 1);
+	placer_destroy(played.placer);
+}
+
 static void test_rests_while_nothing_moves(void **state)
 {
 	struct played played;
@@ -294,6 +355,7 @@ static void test_none(void **state)
 	assert_false(placer_pinned(NULL, 0) || placer_left(NULL, 0, 1, carry));
 	placer_stalled(NULL, 0, &(struct pager_stall){ .from = 1 });
 	placer_load(NULL, 0, &(struct placement_load){ 1, 1 });
+	placer_outcomes(NULL, 0, &(struct placement_outcome){ 0 }, 1);
 	placer_arrived(NULL, 0, 1, 0, NULL);
 	placer_placed(NULL, 0, 1);
 	placer_refused(NULL, 0, 1);
@@ -310,6 +372,8 @@ int main(void)
 		cmocka_unit_test(test_stalls_lead_nowhere),
 		cmocka_unit_test(test_a_stall_does_not_wait),
 		cmocka_unit_test(test_loads),
+		cmocka_unit_test(test_outcomes_are_told),
+		cmocka_unit_test(test_outcomes_are_learned),
 		cmocka_unit_test(test_rests_while_nothing_moves),
 		cmocka_unit_test(test_who_is_idle_gathers),
 		cmocka_unit_test(test_a_move),

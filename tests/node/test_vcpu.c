@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/placement.h"
 #include "node/vcpu.h"
 
 #define VCPUS	  4u
@@ -60,6 +61,7 @@ struct engine_vcpu {
 	_Atomic int last_vector;
 	_Atomic uint64_t msr_read;
 	_Atomic bool msr_fault;
+	_Atomic uint32_t cr3_asked;
 };
 
 struct fixture {
@@ -298,6 +300,12 @@ static uint64_t fake_rip(struct engine_vcpu *vcpu)
 	return 0x1000 + vcpu->number;
 }
 
+static uint64_t fake_cr3(struct engine_vcpu *vcpu)
+{
+	atomic_fetch_add(&vcpu->cr3_asked, 1);
+	return 0x2000000;
+}
+
 static const struct engine_ops fake = {
 	.name = "fake",
 	.vcpu_create = fake_create,
@@ -315,6 +323,7 @@ static const struct engine_ops fake = {
 	.vcpu_tpr = fake_tpr,
 	.vcpu_set_tpr = fake_set_tpr,
 	.vcpu_rip = fake_rip,
+	.vcpu_cr3 = fake_cr3,
 };
 
 /* ---- the world around ------------------------------------------------------------------------ */
@@ -958,6 +967,34 @@ static void test_leave_and_arrive(void **state)
 	finish();
 }
 
+/* What runs is known by the kicks, and is not asked for at each; and of one that has come at once. */
+static void test_what_runs(void **state)
+{
+	struct engine_vcpu *v = &fixture.engine_vcpu[0];
+	uint64_t cpu_ns = 0, wait_ns, began_ns;
+
+	start_to_move(spin);
+	EVENTUALLY(is_in(0, VCPU_IN_GUEST));
+	assert_int_equal(vcpu_program(fixture.vcpu[0]), 0);
+	EVENTUALLY((vcpu_sample(fixture.vcpu[0]), vcpu_program(fixture.vcpu[0]) != 0));
+	assert_int_equal(vcpu_program(fixture.vcpu[0]), placement_program(0x2000000, 0x1000));
+	began_ns = clock_ns();
+	v->cr3_asked = 0;
+	for (uint32_t i = 0; i < 200; i++) {
+		vcpu_sample(fixture.vcpu[0]);
+		usleep(100);
+	}
+	assert_in_range(v->cr3_asked, 1, (clock_ns() - began_ns) / 2000000 + 2);
+	EVENTUALLY(vcpu_core_times(fixture.vcpu[0], &cpu_ns, &wait_ns) && cpu_ns > 0);
+	leave_and_wait(1);
+	moved.state.cr3 = 0x3000000;
+	moved.state.rip = 0x4711;
+	vcpu_arrive(fixture.vcpu[0], &moved.moment);
+	EVENTUALLY(moved.arrived == 1);
+	assert_int_equal(vcpu_program(fixture.vcpu[0]), placement_program(0x3000000, 0x4711));
+	finish();
+}
+
 /* It does not go on before its time has come, and its timer goes on. */
 static void test_arrive_early(void **state)
 {
@@ -1075,6 +1112,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_leave_and_arrive),
 		cmocka_unit_test(test_arrive_early),
+		cmocka_unit_test(test_what_runs),
 		cmocka_unit_test(test_leave_in_vain),
 		cmocka_unit_test(test_leave_in_the_middle),
 		cmocka_unit_test(test_wish_watched),
