@@ -43,6 +43,7 @@ struct run_command {
 	uint32_t nodes, vcpus;
 	uint64_t memory;
 	enum placement_policy policy;
+	const char *policy_state;
 	bool quiet, numa;
 	const struct engine_ops *engine; /* of all nodes */
 	char engine_note[600];
@@ -52,7 +53,8 @@ struct run_command {
 static void usage(FILE *to)
 {
 	fprintf(to,
-		"usage: eagre run [--nodes N] [--vcpus N] [--memory SIZE] [--policy NAME] [--numa] [GUEST OPTIONS] [-- COMMAND...]\n"
+		"usage: eagre run [--nodes N] [--vcpus N] [--memory SIZE] [--policy NAME] [--policy-state FILE] [--numa]\n"
+		"                 [GUEST OPTIONS] [-- COMMAND...]\n"
 		"\n"
 		"Starts a pod whose nodes all run on this machine, and gives the guest's console (Ctrl-] ends\n"
 		"the pod, Ctrl-^ sends a BREAK), or runs COMMAND in the guest and exits with its status.\n"
@@ -61,6 +63,8 @@ static void usage(FILE *to)
 		"  --vcpus N        vCPUs of the guest, spread over the nodes, 1 to %d (one a node)\n"
 		"  --memory SIZE    memory of the guest, the sum over the nodes (1G)\n"
 		"  --policy NAME    where vCPUs go: pages, vcpus, base, learned, pinned (pages: nowhere)\n"
+		"  --policy-state FILE\n"
+		"                   what is learned about that is kept there for the next start\n"
 		"  --numa           nodes are NUMA nodes of the guest\n"
 		"  --quiet          no progress on stderr\n"
 		"\n",
@@ -100,6 +104,13 @@ static int take_option(struct run_command *command, int option, const char *valu
 		pod_config_policies(names, sizeof(names));
 		complain("--policy %s: must be %s", value, names);
 		return -EINVAL;
+	case 'S':
+		command->policy_state = value;
+		if (value[0] && strlen(value) < POLICY_STATE_PATH)
+			return 0;
+		complain("--policy-state: must be a path of fewer than %d bytes",
+			 POLICY_STATE_PATH);
+		return -EINVAL;
 	case 'N':
 		command->numa = true;
 		return 0;
@@ -120,6 +131,7 @@ static int parse(int argc, char **argv, struct run_command *ret_command)
 		{ "vcpus", required_argument, NULL, 'v' },
 		{ "memory", required_argument, NULL, 'm' },
 		{ "policy", required_argument, NULL, 'P' },
+		{ "policy-state", required_argument, NULL, 'S' },
 		{ "numa", no_argument, NULL, 'N' },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ "help", no_argument, NULL, 'h' },
@@ -223,6 +235,8 @@ static struct pod_config *make_config(const struct run_command *command)
 	if (config) {
 		memcpy(config->secret, random, sizeof(random));
 		config->secret_size = sizeof(random);
+		if (command->policy_state)
+			strcpy(config->policy_state, command->policy_state);
 	}
 	return config;
 }

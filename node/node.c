@@ -176,6 +176,8 @@ static int check(const struct node_options *options, struct engine_features *ret
 		r = uffd_probe(&uffd, why, why_size);
 	if (!r)
 		r = check_memory(options, why, why_size);
+	if (!r && options->config->policy_state[0])
+		r = policy_state_check(options->config->policy_state, why, why_size);
 	if (!r)
 		r = options->engine->probe(ret_features, why, why_size);
 	if (r < 0)
@@ -550,7 +552,7 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 	if (!r)
 		r = moves_create(node);
 	if (!r)
-		r = policy_create(node);
+		r = policy_create(node, why, why_size);
 	if (!r)
 		r = create_memory(node);
 	if (!r)
@@ -788,6 +790,7 @@ int node_run(const struct node_options *options, struct node_result *ret_result)
 			      node->self, node->config->node[node->self].name,
 			      why[0] ? why : strerror(-r));
 	close_down(node);
+	policy_end(node);
 	say_close(node->say, SAY_FLUSH_MS);
 	if (failed)
 		snprintf(ret_result->line, sizeof(ret_result->line), "%s",

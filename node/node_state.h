@@ -62,7 +62,8 @@ struct node {
 	/* startup.c: by vCPU; the first is node 0's. Under the vCPU's lock. */
 	struct vcpu_startup startup[VCPUS_MAX];
 	struct vcpu_startup_debt startup_debt[VCPUS_MAX];
-	struct placer *placer; /* NULL: nothing moves */
+	struct placer *placer;		   /* NULL: nothing moves */
+	struct policy_state *policy_state; /* NULL: what is learned is not kept */
 	struct control_thread *control;
 	struct guest_io *io;
 	struct devices *devices; /* node 0 */
@@ -225,9 +226,11 @@ bool moves_wish(struct node *node, uint32_t vcpu, uint16_t to);
 uint32_t moves_image_bytes(const struct node *node, uint32_t vcpu);
 
 /* policy.c: who decides about moves (placer.h), and what is said about that. */
-int policy_create(struct node *node);
+int policy_create(struct node *node, char *why, size_t why_size);
 int policy_start(struct node *node);
-/* LOAD, POLICY, PIN, from the control thread. */
+/* What was learned is kept. */
+void policy_end(struct node *node);
+/* LOAD, OUTCOMES, POLICY, PIN, from the control thread. */
 void policy_message(struct node *node, const struct control_message *msg);
 /* "", or the name of a policy; "VCPU" to be pinned or no longer; answers as moves_request(). */
 char *policy_request(struct node *node, const char *words);

@@ -418,3 +418,19 @@ uint32_t placer_records(struct placer *p, struct placement_record *ret_record, u
 	pthread_mutex_unlock(&p->lock);
 	return count;
 }
+
+int placer_save(struct placer *p, char *text, size_t size)
+{
+	pthread_mutex_lock(&p->lock);
+	int r = placement_save(p->placement, text, size);
+	pthread_mutex_unlock(&p->lock);
+	return r;
+}
+
+int placer_load_state(struct placer *p, const char *text, size_t length, const char **ret_reason)
+{
+	pthread_mutex_lock(&p->lock);
+	int r = placement_load_state(p->placement, text, length, ret_reason);
+	pthread_mutex_unlock(&p->lock);
+	return r;
+}

@@ -94,6 +94,11 @@ struct placer_stats {
 };
 void placer_stats(struct placer *placer, struct placer_stats *ret_stats);
 
+/* As placement_save() and placement_load_state(). */
+int placer_save(struct placer *placer, char *text, size_t size);
+int placer_load_state(struct placer *placer, const char *text, size_t length,
+		      const char **ret_reason);
+
 /* The newest decisions about moves, newest first. Returns how many. */
 uint32_t placer_records(struct placer *placer, struct placement_record *ret_record, uint32_t max);
 

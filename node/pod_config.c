@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 #define CONFIG_BYTES_MAX (1u << 20)
-#define KEYS_MAX	 8
+#define KEYS_MAX	 9
 
 struct parse {
 	struct pod_config *config;
@@ -249,6 +249,15 @@ static int set_pod_secret_file(struct parse *p, const char *value)
 	return 1;
 }
 
+static int set_pod_policy_state(struct parse *p, const char *value)
+{
+	if (!value[0] || strlen(value) >= sizeof(p->config->policy_state))
+		return refuse(p, "[pod] policy_state = %s: must be a path of fewer than %zu bytes",
+			      value, sizeof(p->config->policy_state));
+	strcpy(p->config->policy_state, value);
+	return 1;
+}
+
 static int set_node_address(struct parse *p, const char *value)
 {
 	char host[ADDRESS_MAX];
@@ -300,7 +309,8 @@ static const struct key pod_keys[KEYS_MAX] = {
 	{ "name", set_pod_name },     { "memory", set_pod_memory },
 	{ "shards", set_pod_shards }, { "spin", set_pod_spin },
 	{ "secret", set_pod_secret }, { "secret_file", set_pod_secret_file },
-	{ "policy", set_pod_policy }, { "numa", set_pod_numa },
+	{ "policy", set_pod_policy }, { "policy_state", set_pod_policy_state },
+	{ "numa", set_pod_numa },
 };
 
 static const struct key node_keys[KEYS_MAX] = {

@@ -12,6 +12,7 @@
  *	spin = auto          ; auto | off: whether protocol threads may spin
  *	numa = no            ; yes: nodes are NUMA nodes of the guest
  *	policy = pages       ; where vCPUs go: pages | vcpus | base | learned | pinned
+ *	policy_state = PATH  ; a file on each host that keeps what was learned for the next start
  *	secret = WORDS       ; without it whoever reaches a node's port may take part
  *	secret_file = PATH   ; ... or a file on each host that holds it, for its owner's eyes only
  *
@@ -30,6 +31,7 @@
 
 #include "core/limits.h"
 #include "core/placement.h"
+#include "node/policy_state.h"
 
 #define ADDRESS_MAX    128
 #define POD_SECRET_MAX 128 /* bytes; at least POD_SECRET_MIN */
@@ -58,7 +60,8 @@ struct pod_config {
 	uint32_t shard_count;
 	bool spin;
 	bool numa;
-	enum placement_policy policy; /* to begin with */
+	enum placement_policy policy;	      /* to begin with */
+	char policy_state[POLICY_STATE_PATH]; /* "": none; each host's own, so not in the digest */
 	uint32_t secret_size;
 	uint8_t secret[POD_SECRET_MAX];
 	char secret_file[ADDRESS_MAX]; /* pod_config_read() has read it into secret */

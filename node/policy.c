@@ -25,6 +25,8 @@
 #define MOVE_NS	   300000u
 #define REFAULT_NS 500000u
 
+#define STATE_SAVE_MS 30000u
+
 /* Until node 0's word is here. */
 #define WORD_MS	     4000
 #define WORD_TURN_US 1000
@@ -87,7 +89,31 @@ static uint16_t cores_of(const struct node *node)
 	return (uint16_t)(cores < here ? cores : here);
 }
 
-int policy_create(struct node *node)
+/* What the user should know even without progress is said once a pod. */
+static void say_state(void *ctx, const char *line)
+{
+	struct node *node = ctx;
+	if (node->self == 0)
+		node->options->warn(node->options->context, line);
+	else
+		node_say(node, "%s", line);
+}
+
+/* Where all nodes have one file the first saves it: what it has learned, the others have told. */
+static int open_state(struct node *node, char *why, size_t why_size)
+{
+	const struct policy_state_config config = {
+		.path = node->config->policy_state,
+		.placer = node->placer,
+		.reads_only = node->options->all_here && node->self != 0,
+		.save_ms = STATE_SAVE_MS,
+		.say = say_state,
+		.ctx = node,
+	};
+	return policy_state_open(&config, &node->policy_state, why, why_size);
+}
+
+int policy_create(struct node *node, char *why, size_t why_size)
 {
 	const struct pod_config *config = node->config;
 	struct placer_config placer = {
@@ -105,7 +131,13 @@ int policy_create(struct node *node)
 	};
 	if (!node_moves(node) || config->node_count < 2)
 		return 0;
-	return placer_create(&placer, config->vcpu_node, &node->placer);
+	int r = placer_create(&placer, config->vcpu_node, &node->placer);
+	return r || !config->policy_state[0] ? r : open_state(node, why, why_size);
+}
+
+void policy_end(struct node *node)
+{
+	policy_state_close(node->policy_state);
 }
 
 int policy_start(struct node *node)

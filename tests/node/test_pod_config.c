@@ -55,10 +55,13 @@ static void test_reads_policy_and_cores(void **state)
 	assert_int_equal(c->node[0].cores, CORES_OF_HOST);
 	assert_int_equal(c->node[1].cores, 3);
 	assert_int_equal(c->node[2].cores, 0);
-	/* A node's cores are its own affair, the policy is the pod's. */
-	assert_int_equal(pod_config_parse("[pod]\npolicy=base\n" TWO_NODES NODE_C, "t", &other, why,
-					  sizeof(why)),
-			 0);
+	assert_string_equal(c->policy_state, "");
+	/* A node's cores and files are its own affair, the policy is the pod's. */
+	assert_int_equal(
+		pod_config_parse("[pod]\npolicy=base\npolicy_state=/tmp/s\n" TWO_NODES NODE_C, "t",
+				 &other, why, sizeof(why)),
+		0);
+	assert_string_equal(other->policy_state, "/tmp/s");
 	assert_true(pod_config_digest(c) == pod_config_digest(other));
 	free(other);
 	assert_int_equal(pod_config_parse(TWO_NODES, "t", &other, why, sizeof(why)), 0);
@@ -110,6 +113,7 @@ static const struct {
 	{ "[pod]\nnuma=maybe\n" TWO_NODES, "numa = maybe: must be yes or no" },
 	{ "[pod]\npolicy=best\n" TWO_NODES,
 	  "policy = best: must be pages, vcpus, base, learned or pinned" },
+	{ "[pod]\npolicy_state=\n" TWO_NODES, "policy_state = : must be a path of fewer than" },
 	{ TWO_NODES "cores=x\n", "[node b] cores = x: must be 0 to 4096" },
 	{ TWO_NODES "cores=4097\n", "cores" },
 	{ TWO_NODES "cores=0\n", "[node b] cores = 0: vCPUs begin there" },

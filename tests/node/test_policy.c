@@ -21,7 +21,7 @@ static void expect(char *answer, const char *json)
 static void create(struct half *half, uint16_t self)
 {
 	half_create(half, self);
-	assert_int_equal(policy_create(half->node), 0);
+	assert_int_equal(policy_create(half->node, NULL, 0), 0);
 }
 
 /* Node 0 decides at once, and tells the others. */
