@@ -46,6 +46,7 @@ void heartbeat_heard(struct heartbeat *heartbeat, uint16_t node, uint64_t now_ns
 		return;
 	if (now_ns > heartbeat->peer[node].heard_ns)
 		heartbeat->peer[node].heard_ns = now_ns;
+	heartbeat->peer[node].missed_ns = 0;
 	heartbeat->peer[node].heard = true;
 }
 
@@ -62,9 +63,22 @@ uint64_t heartbeat_silence_ns(const struct heartbeat *heartbeat, uint16_t node, 
 	return since(heartbeat->peer[node].heard_ns, now_ns);
 }
 
-static uint64_t patience_ns(const struct heartbeat *heartbeat, const struct heartbeat_peer *peer)
+/* When it will have been silent for too long. */
+static uint64_t end_of(const struct heartbeat *heartbeat, const struct heartbeat_peer *peer)
 {
-	return peer->heard ? heartbeat->config.timeout_ns : heartbeat->config.first_ns;
+	return peer->heard_ns + peer->missed_ns +
+	       (peer->heard ? heartbeat->config.timeout_ns : heartbeat->config.first_ns);
+}
+
+/* Was due late_ns before: nobody was heard meanwhile, whoever spoke. */
+static void miss(struct heartbeat *heartbeat, uint64_t now_ns, uint64_t late_ns)
+{
+	for (uint16_t i = 0; i < heartbeat->config.node_count; i++) {
+		struct heartbeat_peer *peer = &heartbeat->peer[i];
+		uint64_t silent_ns = since(peer->heard_ns, now_ns) - peer->missed_ns;
+
+		peer->missed_ns += late_ns < silent_ns ? late_ns : silent_ns;
+	}
 }
 
 uint32_t heartbeat_tick(struct heartbeat *heartbeat, uint64_t now_ns, bool *ret_send,
@@ -78,15 +92,17 @@ uint32_t heartbeat_tick(struct heartbeat *heartbeat, uint64_t now_ns, bool *ret_
 	heartbeat->tick_ns = now_ns;
 
 	*ret_send = now_ns >= heartbeat->send_ns;
-	if (*ret_send)
+	if (*ret_send) {
+		miss(heartbeat, now_ns, now_ns - heartbeat->send_ns);
 		heartbeat->send_ns = now_ns + heartbeat->config.interval_ns;
+	}
 
 	if (now_ns < heartbeat->judge_ns)
 		return 0;
 	for (uint16_t i = 0; i < heartbeat->config.node_count; i++) {
 		struct heartbeat_peer *peer = &heartbeat->peer[i];
 
-		if (!peer->watched || since(peer->heard_ns, now_ns) < patience_ns(heartbeat, peer))
+		if (!peer->watched || now_ns < end_of(heartbeat, peer))
 			continue;
 		peer->watched = false;
 		ret_dead[dead_count++] = i;
@@ -100,7 +116,7 @@ uint64_t heartbeat_deadline(const struct heartbeat *heartbeat)
 
 	for (uint16_t i = 0; i < heartbeat->config.node_count; i++) {
 		const struct heartbeat_peer *peer = &heartbeat->peer[i];
-		uint64_t end_ns = peer->heard_ns + patience_ns(heartbeat, peer);
+		uint64_t end_ns = end_of(heartbeat, peer);
 
 		if (end_ns < heartbeat->judge_ns)
 			end_ns = heartbeat->judge_ns;

@@ -6,9 +6,11 @@
  * channel counts. Before the first word it has first_ns, for nodes finish their bring-up at
  * different times.
  *
- * A node that did not run (its host was overloaded, or stopped it) could not hear anybody: when a
- * tick comes late by more than interval_ns, nobody is judged for another grace_ns, in which the
- * control thread reads what has been waiting in its sockets. So a starved judge kills nobody.
+ * A node that did not run (its host was overloaded, or stopped it) could not hear anybody, and what
+ * kept it may keep its peers on the same host as well. So the time by which its ticks came late is
+ * no silence of theirs: they are dead when nothing was heard for timeout_ns in which it could have
+ * been. And when a tick comes late by more than interval_ns, nobody is judged for another grace_ns,
+ * in which the control thread reads what has been waiting in its sockets.
  *
  * The other half of that is the caller's: heartbeats are sent by a thread that never waits for
  * anything else (no guest memory, no lock held over a system call that can block, no engine), so
@@ -36,8 +38,9 @@ struct heartbeat_config {
 
 struct heartbeat_peer {
 	uint64_t heard_ns;
-	bool watched; /* not self, not yet declared dead or left */
-	bool heard;   /* at least once */
+	uint64_t missed_ns; /* since then: this node did not run */
+	bool watched;	    /* not self, not yet declared dead or left */
+	bool heard;	    /* at least once */
 };
 
 struct heartbeat {

@@ -103,7 +103,8 @@ static void test_starved_judge(void **state)
 {
 	struct heartbeat heartbeat = make(0, 3);
 	uint16_t dead[NODES_MAX];
-	uint64_t now = START;
+	uint64_t now = START, back;
+	uint32_t dead_count;
 	bool send;
 
 	for (unsigned i = 0; i < 50; i++, now += TICK) {
@@ -114,14 +115,48 @@ static void test_starved_judge(void **state)
 	now += 6000 * MS; /* nothing ran */
 	assert_int_equal(heartbeat_tick(&heartbeat, now, &send, dead), 0);
 	assert_true(send);
-	now += TICK;
-	heartbeat_heard(&heartbeat, 1, now);
-	for (unsigned i = 0; i < 3; i++, now += TICK)
-		assert_int_equal(heartbeat_tick(&heartbeat, now, &send, dead), 0);
-	/* Node 2 had its grace and stayed silent. */
-	now += 2 * TICK;
-	assert_int_equal(heartbeat_tick(&heartbeat, now, &send, dead), 1);
+	back = now;
+	/* Node 2 has its whole time, and stays silent. */
+	for (dead_count = 0; !dead_count; now += TICK) {
+		heartbeat_heard(&heartbeat, 1, now);
+		dead_count = heartbeat_tick(&heartbeat, now, &send, dead);
+	}
+	assert_int_equal(dead_count, 1);
 	assert_int_equal(dead[0], 2);
+	assert_true(now - back >= 2000 * MS && now - back <= 3500 * MS);
+	assert_true(heartbeat_silence_ns(&heartbeat, 2, now) >= 8000 * MS);
+}
+
+/*
+ * A host on which everybody runs a few ms in some seconds: each reads, ticks and sends when it gets
+ * to run, and the others' words come a turn later. Nobody is dead; and who says nothing more is found
+ * dead when it has had its time in which the judge ran.
+ */
+static void test_starved_all(void **state)
+{
+	for (uint64_t turn = 200 * MS; turn <= 5000 * MS; turn += 150 * MS) {
+		struct heartbeat heartbeat = make(0, 3);
+		uint16_t dead[NODES_MAX];
+		uint64_t now = START;
+		bool send;
+
+		/* Every third turn only one of them has been let run. */
+		for (unsigned i = 0; i < 100; i++, now += turn) {
+			if (i % 3 < 2)
+				heartbeat_heard(&heartbeat, 1, now);
+			if (i % 3 > 0)
+				heartbeat_heard(&heartbeat, 2, now);
+			assert_int_equal(heartbeat_tick(&heartbeat, now, &send, dead), 0);
+			assert_int_equal(heartbeat_tick(&heartbeat, now + 2 * MS, &send, dead), 0);
+		}
+		for (unsigned i = 0; i < 100; i++, now += TICK) {
+			heartbeat_heard(&heartbeat, 1, now);
+			if (heartbeat_tick(&heartbeat, now, &send, dead))
+				break;
+		}
+		assert_int_equal(dead[0], 2);
+		assert_true(heartbeat_silence_ns(&heartbeat, 2, now) < 2 * turn + 4000 * MS);
+	}
 }
 
 static void test_forgotten(void **state)
@@ -165,8 +200,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_config),	      cmocka_unit_test(test_sends_at_interval),
 		cmocka_unit_test(test_silence),	      cmocka_unit_test(test_first_word),
-		cmocka_unit_test(test_starved_judge), cmocka_unit_test(test_forgotten),
-		cmocka_unit_test(test_deadline),
+		cmocka_unit_test(test_starved_judge), cmocka_unit_test(test_starved_all),
+		cmocka_unit_test(test_forgotten),     cmocka_unit_test(test_deadline),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
