@@ -160,6 +160,13 @@ static bool has(const struct rig *rig, uint32_t leaf, char reg, uint32_t bit)
 	return value >> bit & 1;
 }
 
+static bool has_xsave_form(const struct rig *rig, uint32_t bit)
+{
+	const struct cpuid_leaf *found = cpuid_find(&rig->cpuid, 0xd, 1);
+
+	return found && (found->eax >> bit & 1);
+}
+
 static bool is_intel(const struct rig *rig)
 {
 	const struct cpuid_leaf *zero = cpuid_find(&rig->cpuid, 0, 0);
@@ -182,6 +189,8 @@ static uint64_t missing(const struct rig *rig, uint64_t needs)
 		{ NEED_FSGSBASE, has(rig, 7, 'b', 0) },
 		{ NEED_XSAVE, has(rig, 1, 'c', 26) },
 		{ NEED_AVX, has(rig, 1, 'c', 28) },
+		{ NEED_XSAVEOPT, has_xsave_form(rig, 0) },
+		{ NEED_XSAVEC, has_xsave_form(rig, 1) },
 		{ NEED_RDTSCP, has(rig, 0x80000001, 'd', 27) },
 		{ NEED_RDPID, has(rig, 7, 'c', 22) },
 		{ NEED_UMIP, has(rig, 7, 'c', 2) },

@@ -114,6 +114,9 @@
  */
 #define NOT_QEMU_MOVED 0x80000
 #define NOT_KVM_AMD    0x100000 /* KVM on CPUs of AMD's, emulated ones too */
+/* Numbers that the above have left no room for. */
+#define NEED_XSAVEOPT 0x200000
+#define NEED_XSAVEC   0x400000
 
 #define EXPECT_FIELDS 13
 

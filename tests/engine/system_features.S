@@ -258,6 +258,64 @@ gate_target:
 	FAULT	13, 0, fxrstor (%rbx)
 	DONE
 
+/* Of a part that XCR0 has not, even if the CPU has it. */
+	CASE	xrstor_parts, NEED_AVX | NOT_QEMU
+	mov	$SYS_DATA, %ebx
+	xor	%ecx, %ecx
+	xor	%edx, %edx
+	mov	$3, %eax
+	xsetbv
+	movl	$0x1f80, 24(%rbx)
+	movq	$4, 512(%rbx)
+	FAULT	13, 0, xrstor (%rbx)
+	movq	$0, 512(%rbx)
+	xrstor	(%rbx)
+	mov	$7, %eax
+	xsetbv
+	DONE
+
+/*
+ * A part in its initial state is not written, but the header tells of it: it is not what lay there before, and a
+ * debugger may fill it in. QEMU takes all parts for used.
+ */
+	CASE	xsave_unused, NEED_AVX | NEED_XSAVEOPT | NEED_XSAVEC | NOT_QEMU
+	mov	$SYS_DATA, %ebx
+	mov	$7, %eax
+	xor	%edx, %edx
+	movl	$0x1f80, 24(%rbx)
+	xrstor	(%rbx)
+	movq	$7, 512(%rbx)
+	movq	$0x1234, 576(%rbx)
+	xsaveopt (%rbx)
+	mov	512(%rbx), %rcx
+	and	$4, %ecx
+	REPORT	%rcx
+	WANT	0
+	mov	576(%rbx), %rcx
+	REPORT	%rcx
+	WANT	0x1234
+	xsavec	(%rbx)
+	mov	512(%rbx), %rcx
+	and	$4, %ecx
+	REPORT	%rcx
+	WANT	0
+	mov	520(%rbx), %rcx
+	REPORT	%rcx
+	WANT	0x8000000000000007
+	mov	576(%rbx), %rcx
+	REPORT	%rcx
+	WANT	0x1234
+	orq	$4, 512(%rbx)
+	xrstor	(%rbx)
+	vmovq	%xmm0, %rcx
+	REPORT	%rcx
+	WANT	0
+	vextractf128 $1, %ymm0, %xmm1
+	vmovq	%xmm1, %rcx
+	REPORT	%rcx
+	WANT	0x1234
+	DONE
+
 	CASE	ymm_state, NEED_AVX
 	mov	$SYS_DATA, %ebx
 	movl	$0x1234, 0x800(%rbx)

@@ -140,23 +140,26 @@ static int save(struct engine_vcpu *vcpu, const struct soft_step *step, uint64_t
 {
 	bool used_only = step->insn->z.mnemonic != ZYDIS_MNEMONIC_XSAVE &&
 			 step->insn->z.mnemonic != ZYDIS_MNEMONIC_XSAVE64;
-	uint32_t bytes;
-	int err;
+	/*
+	 * XSAVEC and XSAVEOPT do not touch a part that is in its initial state. But they are asked
+	 * for it: the header says that it is.
+	 */
+	bool unused = used_only && !(vcpu->xsave[HEADER] & 4);
+	uint64_t written = unused ? parts & ~4ull : parts;
+	uint32_t bytes = written & 4 ? AVX_BYTES : LEGACY_BYTES;
+	int err = soft_probe_write(vcpu, vcpu->view, linear, bytes);
 
-	/* XSAVEC and XSAVEOPT do not touch a part that is in its initial state. */
-	if (used_only && !(vcpu->xsave[HEADER] & 4))
-		parts &= ~4ull;
-	bytes = parts & 4 ? AVX_BYTES : LEGACY_BYTES;
-	err = soft_probe_write(vcpu, vcpu->view, linear, bytes);
 	if (!err)
 		err = soft_read(vcpu, vcpu->view, linear, vcpu->bounce, bytes);
 	if (!err)
 		err = execute(vcpu, step, parts);
 	if (err)
 		return err;
+	/* The host's CPU may take for used what is as at first. */
+	vcpu->bounce[HEADER] &= (uint8_t) ~(parts & ~written);
 	if (parts & vcpu->bounce[HEADER] & 1)
 		soft_x87_show(vcpu, vcpu->bounce, step->insn->z.raw.rex.W);
-	return write_parts(vcpu, linear, parts, is_compacted(step));
+	return write_parts(vcpu, linear, written, is_compacted(step));
 }
 
 /* Not to be broken off once it is executed: it would find its own work where the old state was. */
@@ -185,11 +188,23 @@ static int execute_restore(struct engine_vcpu *vcpu, const struct soft_step *ste
 	return SOFT_OK;
 }
 
+/* XSTATE_BV or XCOMP_BV of the operand has a part that the guest's XCR0 has not; the host's may. */
+static bool has_others(const struct engine_vcpu *vcpu)
+{
+	uint64_t used, compacted;
+
+	soft_copy(&used, vcpu->bounce + HEADER, sizeof(used));
+	soft_copy(&compacted, vcpu->bounce + HEADER + 8, sizeof(compacted));
+	return (used | (compacted & ~BIT64(63))) & ~vcpu->state.xcr0;
+}
+
 static int restore(struct engine_vcpu *vcpu, const struct soft_step *step, uint64_t linear,
 		   uint64_t parts)
 {
 	int err = soft_read(vcpu, vcpu->view, linear, vcpu->bounce, LEGACY_BYTES);
 
+	if (!err && has_others(vcpu))
+		return soft_not_privileged(vcpu);
 	if (!err && (parts & vcpu->bounce[HEADER] & 4))
 		err = soft_read(vcpu, vcpu->view, linear + LEGACY_BYTES,
 				vcpu->bounce + LEGACY_BYTES, AVX_BYTES - LEGACY_BYTES);
