@@ -110,15 +110,22 @@ static int judge_peer(struct mesh *mesh, uint16_t node, uint64_t now_ns)
 	return 0;
 }
 
-/* Who did not get to run could not hear anybody. */
-static void forgive(struct mesh *mesh, uint64_t late_ns)
+/* A moment of the past, moved on; none is put off until after now. */
+static uint64_t moved_on(uint64_t then_ns, uint64_t late_ns, uint64_t now_ns)
+{
+	return now_ns - then_ns > late_ns ? then_ns + late_ns : now_ns;
+}
+
+/* Who did not get to run could not hear anybody. Some may have come in just before this look. */
+static void forgive(struct mesh *mesh, uint64_t late_ns, uint64_t now_ns)
 {
 	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
 		struct mesh_peer *peer = &mesh->peer[i];
 
-		peer->heard_ns += late_ns;
+		peer->heard_ns = moved_on(peer->heard_ns, late_ns, now_ns);
 		peer->gone_ns += peer->gone_ns ? late_ns : 0;
-		peer->silent_ns += peer->silent_ns ? late_ns : 0;
+		if (peer->silent_ns)
+			peer->silent_ns = moved_on(peer->silent_ns, late_ns, now_ns);
 	}
 }
 
@@ -127,7 +134,7 @@ int peers_judge(struct mesh *mesh, uint64_t now_ns)
 	int error = 0;
 
 	if (now_ns - mesh->looked_ns > LATE_NS)
-		forgive(mesh, now_ns - mesh->looked_ns);
+		forgive(mesh, now_ns - mesh->looked_ns, now_ns);
 	mesh->looked_ns = now_ns;
 	for (uint16_t i = 0; i < mesh->config.node_count && error == 0; i++)
 		error = judge_peer(mesh, i, now_ns);

@@ -536,6 +536,32 @@ static void test_stopped_before_handshake(void **state)
 	end_pod(pod, 2);
 }
 
+/* The loop does not get on for longer than it takes lightly, with its first connection under way. */
+static void on_progress_late(void *ctx, enum mesh_event event, uint16_t number, const char *text)
+{
+	struct node *node = ctx;
+	bool first = !node->log[0];
+
+	on_progress(ctx, event, number, text);
+	if (first)
+		test_sleep_ms(1300);
+}
+
+/* Who did not get to run holds nothing against peers that came in just then. */
+static void test_late_judge(void **state)
+{
+	struct node *pod = make_pod(2);
+
+	pod[1].config.progress = on_progress_late;
+	start(&pod[0]);
+	wait_logged(&pod[0], "WAITING 1");
+	start(&pod[1]);
+	if (finish(&pod[1]) != 0)
+		fail_msg("%s", pod[1].why);
+	assert_int_equal(finish(&pod[0]), 0);
+	end_pod(pod, 2);
+}
+
 /* A peer that comes and goes as fast as it can costs a few lines a second. */
 static void test_flapping(void **state)
 {
@@ -1145,6 +1171,7 @@ int main(void)
 		cmocka_unit_test(test_end_during_bring_up),
 		cmocka_unit_test(test_lost_during_bring_up),
 		cmocka_unit_test(test_stopped_before_handshake),
+		cmocka_unit_test(test_late_judge),
 		cmocka_unit_test(test_flapping),
 		cmocka_unit_test(test_secrets),
 		cmocka_unit_test(test_stranger_with_digest),
