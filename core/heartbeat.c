@@ -50,6 +50,12 @@ void heartbeat_heard(struct heartbeat *heartbeat, uint16_t node, uint64_t now_ns
 	heartbeat->peer[node].heard = true;
 }
 
+void heartbeat_beaten(struct heartbeat *heartbeat, uint64_t now_ns)
+{
+	if (since(now_ns, heartbeat->send_ns) <= heartbeat->config.interval_ns / 2)
+		heartbeat->send_ns = now_ns;
+}
+
 void heartbeat_forget(struct heartbeat *heartbeat, uint16_t node)
 {
 	if (node < heartbeat->config.node_count)

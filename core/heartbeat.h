@@ -16,6 +16,9 @@
  * anything else (no guest memory, no lock held over a system call that can block, no engine), so
  * that a busy node is never silent. node/control.c is that thread.
  *
+ * Beats of a pod fall together: who hears another's sends its own with it, if that would be due within
+ * half an interval. So an idle pod's nodes are woken in one go, and not by each beat alone.
+ *
  * One thread owns it, or a lock.
  */
 #ifndef CORE_HEARTBEAT_H
@@ -57,6 +60,9 @@ int heartbeat_init(struct heartbeat *heartbeat, const struct heartbeat_config *c
 
 /* Something came from `node`. Unknown numbers are ignored. */
 void heartbeat_heard(struct heartbeat *heartbeat, uint16_t node, uint64_t now_ns);
+
+/* What came was its heartbeat: ours may go with it. */
+void heartbeat_beaten(struct heartbeat *heartbeat, uint64_t now_ns);
 
 /* `node` is known to be gone, or left: not judged any more. */
 void heartbeat_forget(struct heartbeat *heartbeat, uint16_t node);

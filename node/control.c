@@ -9,6 +9,11 @@
  * What a peer says is judged twice, by its form (wire/) and by who says it (control_rules.h); a lie
  * ends the link. A peer that never stops talking gets its turn like all others.
  *
+ * What is to be done every half second or less often is done with a heartbeat, early or late by half
+ * an interval, and not at a wake-up of its own (struct duty): an idle node's thread wakes up with the
+ * pod's heartbeats, and hardly else. It also looks after the vCPUs of this node (vcpu_watch()), while
+ * there is one awake.
+ *
  * A failed page channel is not believed at once: a node that ends because of a third one closes all
  * its links, and its own last word (END, on the control channel) tells the real reason. It gets
  * LAST_WORDS_NS.
@@ -31,6 +36,15 @@
 #define PING_OFTEN_NS	 10000000ull  /* ... or as long as it is off by more than ... */
 #define PING_ERROR_NS	 20000u
 #define PING_CROWD	 16
+/*
+ * Where no vCPU is nobody reads the clock but who traces; its bound widens by some us until the next
+ * ping, and when a vCPU comes it is asked at once, and often.
+ */
+#define PING_QUIET_NS 1000000000ull
+/* Likewise the guest's TSC, if it is off by less, and the engine runs at the slope it was asked for. */
+#define QUIET_TSC_NS	 5000
+#define QUIET_LINE_NS	 20000000ull
+#define RESYNC_QUIET_NS	 500000000ull
 #define RESYNC_NS	 1000000000ull	/* the clock is read anew at least so often */
 #define RESYNC_AGAIN_NS	 1000000ull	/* vCPUs that have not taken the TSC over are looked at */
 #define RESYNC_WAIT_NS	 50000000ull	/* ... and waited for until then */
@@ -41,12 +55,20 @@
 #define EVENTS_MAX	 64
 #define MESSAGES_MAX	 64 /* of one peer in a row: nobody can keep this thread from the others */
 
+struct duty {
+	uint64_t due_ns; /* UINT64_MAX: not until somebody says so */
+	bool slow;	 /* with a heartbeat */
+};
+
 struct control_thread {
 	struct node *node;
 	pthread_t thread;
 	int epoll_fd, wake_fd;
 	struct heartbeat heartbeat;
-	uint64_t ping_ns, resync_ns, moved_ns, rate_ns, contradiction_ns, mesh_ns;
+	struct duty ping, resync, rate, mesh, watch;
+	uint64_t moved_ns, contradiction_ns;
+	bool beats; /* this turn has a heartbeat */
+	bool quiet; /* no vCPU was here at the last ping */
 	struct control_pings pings;
 	struct control_rules rules;
 	bool unread[NODES_MAX]; /* a peer's channel has more than was read */
@@ -59,6 +81,25 @@ struct control_thread {
 static uint64_t local_ns(const struct node *node)
 {
 	return node_clock_local_ns(node->clock);
+}
+
+static bool is_due(const struct control_thread *c, const struct duty *duty, uint64_t now)
+{
+	if (duty->slow)
+		return c->beats && now + HEARTBEAT_INTERVAL_NS / 2 >= duty->due_ns;
+	return now >= duty->due_ns;
+}
+
+static void again(struct duty *duty, uint64_t now, uint64_t in_ns)
+{
+	duty->due_ns = in_ns == UINT64_MAX ? UINT64_MAX : now + in_ns;
+	duty->slow = in_ns >= HEARTBEAT_INTERVAL_NS && in_ns != UINT64_MAX;
+}
+
+/* When the thread has to wake up for it. */
+static uint64_t wakes_ns(const struct duty *duty)
+{
+	return duty->slow ? UINT64_MAX : duty->due_ns;
 }
 
 static void handle_ping(struct node *node, const struct control_message *msg)
@@ -105,7 +146,7 @@ static void handle_pong(struct node *node, const struct control_clock_pong *pong
 				       .pod_sent_ns = pong->peer_sent_ns };
 	bool ready = node_clock_ready(node->clock);
 	if (node_clock_error_ns(node->clock) == UINT64_MAX)
-		node->control->ping_ns = 0; /* from now on they come quickly */
+		again(&node->control->ping, 0, 0); /* from now on they come quickly */
 	if (node_clock_pong(node->clock, &sample) < 0)
 		clock_contradicts(node, ready);
 	if (ready || !node_clock_ready(node->clock))
@@ -120,6 +161,7 @@ static const char *handle_message(struct node *node, const struct control_messag
 {
 	switch (msg->type) {
 	case CONTROL_HEARTBEAT:
+		heartbeat_beaten(&node->control->heartbeat, local_ns(node));
 		break;
 	case CONTROL_CLOCK_PING:
 		handle_ping(node, msg);
@@ -259,6 +301,7 @@ static void beat(struct control_thread *c, uint64_t now)
 	uint16_t dead[NODES_MAX];
 	bool send;
 	uint32_t count = heartbeat_tick(&c->heartbeat, now, &send, dead);
+	c->beats = send;
 	if (send)
 		node_broadcast(c->node, &beat);
 	for (uint32_t i = 0; i < count; i++) {
@@ -274,12 +317,14 @@ static void beat(struct control_thread *c, uint64_t now)
  * On a busy host most pings say little, and the few that nobody held up count: so more of them are
  * sent as long as the error is large. Node 0 has to answer all nodes' pings.
  */
-static uint64_t ping_interval_ns(const struct node *node)
+static uint64_t ping_interval_ns(const struct node *node, bool quiet)
 {
 	uint64_t crowd = 1 + node->config->node_count / PING_CROWD;
 	/* The first node may still wait for others: then nobody reads what piles up there. */
 	if (node_clock_error_ns(node->clock) == UINT64_MAX)
 		return PING_INTERVAL_NS;
+	if (quiet)
+		return PING_QUIET_NS;
 	if (!node_clock_settled(node->clock))
 		return PING_START_NS * crowd;
 	if (node_clock_error_ns(node->clock) > PING_ERROR_NS)
@@ -287,18 +332,43 @@ static uint64_t ping_interval_ns(const struct node *node)
 	return PING_INTERVAL_NS;
 }
 
-static uint64_t keep_clock(struct control_thread *c, uint64_t now)
+static bool has_vcpus(const struct node *node)
+{
+	for (uint32_t v = 0; v < node->config->vcpu_count; v++)
+		if (node_has_vcpu(node, v))
+			return true;
+	return false;
+}
+
+static void keep_clock(struct control_thread *c, uint64_t now)
 {
 	struct node *node = c->node;
-	if (node->self == 0)
-		return UINT64_MAX;
-	if (now >= c->ping_ns) {
-		struct control_message ping = { .type = CONTROL_CLOCK_PING };
-		ping.clock_ping = control_pings_new(&c->pings, local_ns(node));
-		node_send(node, 0, &ping);
-		c->ping_ns = now + ping_interval_ns(node);
+	if (node->self == 0) {
+		again(&c->ping, now, UINT64_MAX);
+		return;
 	}
-	return c->ping_ns;
+	/* Whoever has come reads it, and the guest's TSC. */
+	if (c->quiet && has_vcpus(node)) {
+		again(&c->ping, now, 0);
+		again(&c->resync, now, 0);
+	}
+	if (!is_due(c, &c->ping, now))
+		return;
+	struct control_message ping = { .type = CONTROL_CLOCK_PING };
+	ping.clock_ping = control_pings_new(&c->pings, local_ns(node));
+	node_send(node, 0, &ping);
+	c->quiet = node_clock_settled(node->clock) && !has_vcpus(node);
+	again(&c->ping, now, ping_interval_ns(node, c->quiet));
+}
+
+/* A line that nobody reads and that is nearly right is looked after with the heartbeats. */
+static uint64_t resync_in_ns(const struct control_thread *c, const struct node_clock_follow *follow)
+{
+	int64_t off_ns = c->quiet ? node_clock_tsc_error_ns(c->node->clock) : 0;
+	if (c->quiet && follow->again_ns >= QUIET_LINE_NS && follow->again_ns < RESYNC_QUIET_NS &&
+	    off_ns < QUIET_TSC_NS && off_ns > -QUIET_TSC_NS)
+		return RESYNC_QUIET_NS;
+	return follow->again_ns;
 }
 
 /* The guest's TSC here goes after the pod clock; all vCPUs take it over when it has been moved. */
@@ -306,9 +376,9 @@ static void resync_vcpus(struct control_thread *c, uint64_t now)
 {
 	struct node *node = c->node;
 	struct node_clock_follow follow;
-	if (now < c->resync_ns)
+	if (!is_due(c, &c->resync, now))
 		return;
-	c->resync_ns = now + RESYNC_NS;
+	again(&c->resync, now, RESYNC_NS);
 	node_clock_update(node->clock);
 	if (!atomic_load(&node->vcpus_exist))
 		return;
@@ -319,11 +389,11 @@ static void resync_vcpus(struct control_thread *c, uint64_t now)
 	for (uint32_t v = 0; v < node->config->vcpu_count; v++)
 		if (node->vcpu[v] && vcpu_resync_pending(node->vcpu[v]) &&
 		    now < c->moved_ns + RESYNC_WAIT_NS) {
-			c->resync_ns = now + RESYNC_AGAIN_NS;
+			again(&c->resync, now, RESYNC_AGAIN_NS);
 			return;
 		}
 	node_clock_tsc_follow(node->clock, &follow);
-	c->resync_ns = now + follow.again_ns;
+	again(&c->resync, now, resync_in_ns(c, &follow));
 	if (follow.moved)
 		c->moved_ns = now;
 	for (uint32_t v = 0; follow.moved && v < node->config->vcpu_count; v++)
@@ -341,9 +411,9 @@ static void resync_vcpus(struct control_thread *c, uint64_t now)
 static void watch_rate(struct control_thread *c, uint64_t now)
 {
 	uint32_t khz, was = c->node->features.tsc_khz;
-	if (now < c->rate_ns)
+	if (!is_due(c, &c->rate, now))
 		return;
-	c->rate_ns = now + RATE_NS;
+	again(&c->rate, now, RATE_NS);
 	if (node_clock_rate_changed(c->node->clock, &khz))
 		node_say(c->node,
 			 "this host's TSC runs at %u kHz, not at %u as before: the guest's time "
@@ -371,22 +441,56 @@ static void judge_load(struct control_thread *c, uint64_t now)
 			LOAD_STALL_NS / 1000000000);
 }
 
+/* What vcpu_watch() finds is a defect of ours: it is said, and tests want it to end the pod. */
+static enum vcpu_watched watch_vcpu(struct node *node, uint32_t v)
+{
+	enum vcpu_watched found = vcpu_watch(node->vcpu[v]);
+	if (found != VCPU_WATCHED_REKICKED)
+		return found;
+	node_say(node, "vCPU %u had lost a kick and was kicked again: please report it", v);
+	if (getenv("EAGRE_REKICK_ENDS"))
+		node_end_with(node, CONTROL_END_NODE_ERROR, 1,
+			      "vCPU %u on node %u (%s) had lost a kick", v, node->self,
+			      node->config->node[node->self].name);
+	return found;
+}
+
+/* Who is asleep is not watched; who has woken up since is at the thread's next turn. */
+static void watch_vcpus(struct control_thread *c, uint64_t now)
+{
+	struct node *node = c->node;
+	uint64_t in_ns = UINT64_MAX;
+	if (!is_due(c, &c->watch, now) && c->watch.due_ns != UINT64_MAX)
+		return;
+	if (!atomic_load(&node->run_ns) || node_has_ended(node))
+		return;
+	for (uint32_t v = 0; v < node->config->vcpu_count; v++) {
+		if (!node->vcpu[v] || vcpu_rests(node->vcpu[v]))
+			continue;
+		in_ns = least(in_ns, watch_vcpu(node, v) == VCPU_WATCHED_SOON ? VCPU_WATCH_NS
+									      : 4 * VCPU_WATCH_NS);
+	}
+	again(&c->watch, now, in_ns);
+}
+
 /* What must happen at its time comes first, however much a peer has to say. */
 static int wait_ms(struct control_thread *c)
 {
 	struct node *node = c->node;
 	uint64_t now = local_ns(node);
-	uint64_t next = least(keep_clock(c, now), judge_failed(c, now));
+	uint64_t next = judge_failed(c, now);
 	beat(c, now);
+	keep_clock(c, now);
 	judge_load(c, now);
 	resync_vcpus(c, now);
 	watch_rate(c, now);
-	if (now >= c->mesh_ns) {
-		c->mesh_ns = now + MESH_POLL_NS;
+	watch_vcpus(c, now);
+	if (is_due(c, &c->mesh, now)) {
+		again(&c->mesh, now, MESH_POLL_NS);
 		mesh_poll(c->node->mesh);
 	}
-	next = least(least(next, heartbeat_deadline(&c->heartbeat)),
-		     least(c->resync_ns, c->mesh_ns));
+	next = least(least(next, heartbeat_deadline(&c->heartbeat)), wakes_ns(&c->resync));
+	next = least(least(next, wakes_ns(&c->ping)), wakes_ns(&c->watch));
 	for (uint32_t n = 0; n < c->node->config->node_count; n++)
 		if (c->unread[n])
 			return 0;

@@ -23,6 +23,7 @@
 #include "node/cores.h"
 #include "node/deadline.h"
 #include "node/node_state.h"
+#include "node/placer.h"
 
 struct io_slot {
 	pthread_mutex_t lock; /* guards all */
@@ -72,6 +73,13 @@ static void idle(void *ctx, uint32_t vcpu, bool sleeping)
 {
 	struct node *node = ctx;
 	pager_actor_idle(node->pager, node_actor(node, vcpu), sleeping);
+	placer_slept(node->placer, vcpu, sleeping);
+}
+
+static void ticks(void *ctx, uint32_t vcpu)
+{
+	struct node *node = ctx;
+	placer_awake(node->placer, vcpu);
 }
 
 static uint64_t now_ns(void *ctx)
@@ -430,6 +438,7 @@ static void ended(void *ctx, uint32_t vcpu, const struct vcpu_end *why)
 const struct vcpu_ops guest_io_ops = {
 	.started = started,
 	.idle = idle,
+	.ticks = ticks,
 	.now_ns = now_ns,
 	.stalled_ns = stalled_ns,
 	.tsc = tsc,

@@ -655,36 +655,12 @@ static int take_signals(struct node *node)
 	return -r;
 }
 
-/* What vcpu_watch() finds is a defect of ours: it is said, and tests want it to end the pod. */
-static bool watch_vcpus(struct node *node)
-{
-	bool soon = false;
-	for (uint32_t v = 0; v < node->config->vcpu_count; v++) {
-		enum vcpu_watched found =
-			node->vcpu[v] ? vcpu_watch(node->vcpu[v]) : VCPU_WATCHED_WELL;
-		soon = soon || found == VCPU_WATCHED_SOON;
-		if (found != VCPU_WATCHED_REKICKED)
-			continue;
-		node_say(node, "vCPU %u had lost a kick and was kicked again: please report it", v);
-		if (getenv("EAGRE_REKICK_ENDS"))
-			node_end_with(node, CONTROL_END_NODE_ERROR, 1,
-				      "vCPU %u on node %u (%s) had lost a kick", v, node->self,
-				      node->config->node[node->self].name);
-	}
-	return soon;
-}
-
 static void wait_for_end(struct node *node)
 {
-	bool soon = false;
-	while (!node_has_ended(node)) {
-		struct timespec until = deadline_after_ns(soon ? VCPU_WATCH_NS : 4 * VCPU_WATCH_NS);
-		pthread_mutex_lock(&node->lock);
-		if (!node->ended)
-			deadline_wait(&node->changed, &node->lock, &until);
-		pthread_mutex_unlock(&node->lock);
-		soon = watch_vcpus(node);
-	}
+	pthread_mutex_lock(&node->lock);
+	while (!node->ended)
+		pthread_cond_wait(&node->changed, &node->lock);
+	pthread_mutex_unlock(&node->lock);
 }
 
 static void wait_for_reason(struct node *node)

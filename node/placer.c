@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "node/deadline.h"
 
@@ -19,6 +20,9 @@
  * vCPUs are to spread when there is work. */
 #define QUIET_TICK_NS (12ull * PLACEMENT_TICK_NS)
 #define QUIET_TURNS   8u
+
+/* Of QUIET_TURNS, behind a rest: it looks for the others. */
+#define REST_TURNS 4u
 
 /*
  * Loads are said no more often than this, so that what flickers is no stream of messages. And once
@@ -41,11 +45,14 @@ struct placer {
 	_Atomic uint64_t missed_count;
 	_Atomic uint64_t moved_ns; /* when a vCPU last left or came; 0: never */
 	atomic_bool pinned[VCPUS_MAX];
+	_Atomic uint64_t awake_ns[VCPUS_MAX]; /* since when; 0: it sleeps, or is elsewhere */
+	atomic_uint awake_count;
+	atomic_bool rests; /* the thread: who has news wakes it */
 
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t changed;
 	struct placement *placement;
-	bool stop;
+	bool stop, stirred;
 	struct placement_load load;	 /* as last told to the placement */
 	uint64_t outcomes_ns[NODES_MAX]; /* when a node's outcomes were learned; 0: never */
 	uint64_t heard_count;
@@ -89,8 +96,26 @@ int placer_create(const struct placer_config *config, const uint16_t *first,
 	placement_load(p->placement, config->placement.self, &p->load);
 	for (uint32_t v = 0; v < config->placement.vcpu_count; v++)
 		placement_placed(p->placement, v, first[v], now_of(p));
+	for (uint32_t v = 0; v < config->placement.vcpu_count; v++)
+		if (first[v] == config->placement.self)
+			placer_slept(p, v, false);
 	*ret_placer = p;
 	return 0;
+}
+
+/* With the lock: there is something to look at. */
+static void stir(struct placer *p)
+{
+	p->stirred = true;
+	if (atomic_load(&p->rests))
+		pthread_cond_signal(&p->changed);
+}
+
+static void stir_locking(struct placer *p)
+{
+	pthread_mutex_lock(&p->lock);
+	stir(p);
+	pthread_mutex_unlock(&p->lock);
 }
 
 /* ---- the thread ------------------------------------------------------------------------------ */
@@ -197,14 +222,46 @@ static void turn(struct placer *p)
 	say_outcomes(p, now_ns);
 }
 
+/* Nobody here is awake, all that was to be said is said, and who sleeps is where it would go. */
+static bool may_rest(const struct placer *p)
+{
+	uint64_t moved_ns = atomic_load(&p->moved_ns);
+	if (p->quiet_turns < QUIET_TURNS || p->said_ns < moved_ns + LOAD_NS ||
+	    p->turn_ns - p->told_ns < PLACER_OUTCOMES_NS)
+		return false;
+	for (uint32_t v = 0; v < p->config.placement.vcpu_count; v++)
+		if (p->seen[v].here && p->config.placement.gather_node != p->config.placement.self)
+			return false;
+	return true;
+}
+
+/*
+ * With the lock. Who counts himself awake looks at `rests` afterwards, so one of the two sees the
+ * other.
+ */
+static void rest(struct placer *p)
+{
+	atomic_store(&p->rests, true);
+	if (atomic_load(&p->awake_count) <= p->config.cores)
+		while (!p->stop && !p->stirred)
+			pthread_cond_wait(&p->changed, &p->lock);
+	atomic_store(&p->rests, false);
+	/* What the vCPUs did meanwhile is over: what each does now is looked at. */
+	memset(p->seen, 0, sizeof(p->seen));
+	p->quiet_turns = QUIET_TURNS - REST_TURNS;
+}
+
 /* Until the next turn. False: the thread is to end. */
 static bool wait_for_turn(struct placer *p)
 {
 	uint64_t ns = p->quiet_turns >= QUIET_TURNS ? QUIET_TICK_NS : PLACEMENT_TICK_NS;
 	struct timespec until = deadline_after_ns(ns);
 	pthread_mutex_lock(&p->lock);
-	if (!p->stop && moves_any(placer_policy(p)))
+	if (!p->stop && !p->stirred && moves_any(placer_policy(p)) && may_rest(p))
+		rest(p);
+	else if (!p->stop && moves_any(placer_policy(p)))
 		deadline_wait(&p->changed, &p->lock, &until);
+	p->stirred = false;
 	while (!p->stop && !moves_any(placer_policy(p))) {
 		pthread_cond_wait(&p->changed, &p->lock);
 		p->turn_ns = p->said_ns = p->quiet_turns = 0;
@@ -280,6 +337,33 @@ void placer_pin(struct placer *p, uint32_t vcpu, bool pinned)
 	pthread_mutex_unlock(&p->lock);
 }
 
+void placer_slept(struct placer *p, uint32_t vcpu, bool sleeps)
+{
+	if (!p)
+		return;
+	uint64_t now_ns = sleeps ? 0 : now_of(p);
+	uint64_t was_ns = atomic_exchange(&p->awake_ns[vcpu], sleeps ? 0 : now_ns ? now_ns : 1);
+	if (sleeps) {
+		if (was_ns)
+			atomic_fetch_sub(&p->awake_count, 1);
+		return;
+	}
+	if (was_ns)
+		return;
+	uint32_t count = atomic_fetch_add(&p->awake_count, 1) + 1;
+	if (atomic_load(&p->rests) && count > p->config.cores)
+		stir_locking(p);
+}
+
+void placer_awake(struct placer *p, uint32_t vcpu)
+{
+	if (!p || !atomic_load_explicit(&p->rests, memory_order_relaxed))
+		return;
+	uint64_t since_ns = atomic_load(&p->awake_ns[vcpu]), now_ns = now_of(p);
+	if (since_ns && now_ns > since_ns && now_ns - since_ns >= PLACEMENT_TICK_NS)
+		stir_locking(p);
+}
+
 /* Who holds the lock may have lost its core: a shard's thread does not wait for that. */
 static bool lock_soon(struct placer *p)
 {
@@ -309,6 +393,7 @@ void placer_stalled(struct placer *p, uint32_t vcpu, const struct pager_stall *s
 					.program = p->config.ops->program(p->config.ctx, vcpu) };
 	/* A vCPU that has left meanwhile is none of ours. */
 	int r = placement_stall(p->placement, &told, &advice);
+	stir(p);
 	pthread_mutex_unlock(&p->lock);
 	if (!r && advice.to != NODE_NONE)
 		p->config.ops->go(p->config.ctx, vcpu, advice.to);
@@ -353,6 +438,7 @@ bool placer_left(struct placer *p, uint32_t vcpu, uint16_t to, uint8_t carry[PLA
 	uint64_t now_ns = now_of(p);
 	int r = placement_left(p->placement, vcpu, to, now_ns, carry);
 	atomic_store(&p->moved_ns, now_ns);
+	stir(p);
 	pthread_mutex_unlock(&p->lock);
 	return r == 0;
 }
@@ -366,6 +452,7 @@ void placer_arrived(struct placer *p, uint32_t vcpu, uint16_t from, uint64_t sto
 	uint64_t now_ns = now_of(p);
 	placement_arrived(p->placement, vcpu, from, stopped_ns, now_ns, carry);
 	atomic_store(&p->moved_ns, now_ns);
+	stir(p);
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -384,6 +471,7 @@ void placer_refused(struct placer *p, uint32_t vcpu, uint16_t node)
 		return;
 	pthread_mutex_lock(&p->lock);
 	placement_refused(p->placement, vcpu, node, now_of(p));
+	stir(p);
 	pthread_mutex_unlock(&p->lock);
 }
 

@@ -11,7 +11,9 @@
  *
  * A shard's thread never waits: where it does not get the lock at once the stall is not told, and
  * counted. Under a policy that moves nothing (pages, pinned) a stall's end is one load of a word, and
- * the thread sleeps. While no vCPU here is awake the thread looks only now and then.
+ * the thread sleeps. While no vCPU here is awake the thread looks only now and then; and not at all
+ * where none of them could gather elsewhere. Then it is woken by a vCPU that comes, stalls, has been
+ * awake for a turn, or is one more than there are cores.
  *
  * Everything takes NULL for a pod whose vCPUs do not move, and does nothing. Any thread may call,
  * where nothing else is said.
@@ -70,6 +72,10 @@ void placer_pin(struct placer *placer, uint32_t vcpu, bool pinned);
 
 /* A shard's thread: a stall of a vCPU has ended. */
 void placer_stalled(struct placer *placer, uint32_t vcpu, const struct pager_stall *stall);
+/* A vCPU's thread: it goes to sleep in HLT, or leaves; or is awake again, or comes. */
+void placer_slept(struct placer *placer, uint32_t vcpu, bool sleeps);
+/* A vCPU's thread, now and then, but at least every few ms if the guest's timer ticks: it is awake. */
+void placer_awake(struct placer *placer, uint32_t vcpu);
 /* What another node says of itself. */
 void placer_load(struct placer *placer, uint16_t node, const struct placement_load *load);
 /* Likewise; valid ones. What comes faster than it is said (PLACER_OUTCOMES_NS) is left out. */

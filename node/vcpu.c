@@ -338,6 +338,13 @@ enum vcpu_watched vcpu_watch(struct vcpu *vcpu)
 	return VCPU_WATCHED_REKICKED;
 }
 
+bool vcpu_rests(const struct vcpu *vcpu)
+{
+	uint32_t activity = atomic_load(&vcpu->activity);
+
+	return activity == VCPU_SLEEPING || activity == VCPU_PARKED || activity == VCPU_ENDED;
+}
+
 static uint64_t stalled_of(const struct vcpu *vcpu)
 {
 	const struct vcpu_config *config = &vcpu->config;
@@ -690,6 +697,8 @@ static void tick(struct vcpu *vcpu, uint64_t now_ns)
 	vcpu->timer_late_ns = 0;
 	if (deadline_ns > now_ns)
 		return;
+	if (vcpu->state.run_state == VCPU_RUNNABLE && vcpu->config.ops->ticks)
+		vcpu->config.ops->ticks(vcpu->config.ctx, vcpu->config.number);
 	if (vcpu->state.run_state == VCPU_RUNNABLE)
 		wait_ns = timer_pace_wait(&vcpu->pace, deadline_ns, now_ns, stalled_of(vcpu));
 	if (wait_ns) {

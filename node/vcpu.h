@@ -61,6 +61,8 @@ struct vcpu_ops {
 	int (*started)(void *ctx, uint32_t vcpu);
 	/* It goes to sleep, or is back. NULL: nobody wants to know. */
 	void (*idle)(void *ctx, uint32_t vcpu, bool idle);
+	/* Its timer has expired, and it was awake. NULL: likewise. */
+	void (*ticks)(void *ctx, uint32_t vcpu);
 	uint64_t (*now_ns)(void *ctx); /* pod clock; never goes backwards */
 	/* How long its thread has waited for pages, in all. NULL: never. */
 	uint64_t (*stalled_ns)(void *ctx, uint32_t vcpu);
@@ -176,6 +178,8 @@ void vcpu_sample(struct vcpu *vcpu);
 #define VCPU_WATCH_NS 25000000u
 enum vcpu_watched { VCPU_WATCHED_WELL, VCPU_WATCHED_SOON, VCPU_WATCHED_REKICKED };
 enum vcpu_watched vcpu_watch(struct vcpu *vcpu);
+/* It sleeps, or is elsewhere: there is nothing to watch. Any thread. */
+bool vcpu_rests(const struct vcpu *vcpu);
 /* Any thread: end the thread as soon as it leaves the guest or ops->io. Does not wait. */
 void vcpu_stop(struct vcpu *vcpu);
 /*

@@ -195,13 +195,67 @@ static void test_deadline(void **state)
 	assert_int_equal(heartbeat_silence_ns(&heartbeat, 1, START - 5), 0);
 }
 
+/*
+ * Beats fall together: nodes that begin at any time and hear each other after some microseconds beat
+ * within a millisecond soon, and a beat never comes in less than half an interval, nor late.
+ */
+static void test_beats_fall_together(void **state)
+{
+	enum { NODES = 5 };
+	const uint64_t step = MS / 10;
+
+	for (unsigned seed = 1; seed <= 20; seed++) {
+		struct heartbeat heartbeat[NODES];
+		uint64_t begin[NODES], beat[NODES] = { 0 }, first = UINT64_MAX, last = 0;
+
+		for (uint16_t i = 0; i < NODES; i++) {
+			struct heartbeat_config config = { .self = i, .node_count = NODES };
+
+			begin[i] = START + seed * seed * 7919 * (i + 1) % 500 * MS;
+			assert_int_equal(heartbeat_init(&heartbeat[i], &config, begin[i]), 0);
+		}
+		for (uint64_t now = START; now < START + 10000 * MS; now += step) {
+			for (uint16_t i = 0; i < NODES; i++) {
+				uint16_t dead[NODES_MAX];
+				bool send;
+
+				if (now < begin[i] || now < heartbeat_deadline(&heartbeat[i]))
+					continue;
+				heartbeat_tick(&heartbeat[i], now, &send, dead);
+				if (!send)
+					continue;
+				if (beat[i])
+					assert_in_range(now - beat[i], HEARTBEAT_INTERVAL_NS / 2,
+							HEARTBEAT_INTERVAL_NS);
+				beat[i] = now;
+				for (uint16_t to = 0; to < NODES; to++) {
+					if (to == i || now < begin[to])
+						continue;
+					heartbeat_heard(&heartbeat[to], i, now);
+					heartbeat_beaten(&heartbeat[to], now);
+				}
+			}
+		}
+		for (uint16_t i = 0; i < NODES; i++) {
+			first = beat[i] < first ? beat[i] : first;
+			last = beat[i] > last ? beat[i] : last;
+		}
+		assert_in_range(last - first, 0, MS);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_config),	      cmocka_unit_test(test_sends_at_interval),
-		cmocka_unit_test(test_silence),	      cmocka_unit_test(test_first_word),
-		cmocka_unit_test(test_starved_judge), cmocka_unit_test(test_starved_all),
-		cmocka_unit_test(test_forgotten),     cmocka_unit_test(test_deadline),
+		cmocka_unit_test(test_config),
+		cmocka_unit_test(test_sends_at_interval),
+		cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_first_word),
+		cmocka_unit_test(test_starved_judge),
+		cmocka_unit_test(test_starved_all),
+		cmocka_unit_test(test_forgotten),
+		cmocka_unit_test(test_deadline),
+		cmocka_unit_test(test_beats_fall_together),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -157,12 +157,82 @@ static void test_load_stalls(void **state)
 	assert_ends(&half, 15000, "has not answered for a page");
 }
 
+struct answerer {
+	struct half *half;
+	atomic_bool stop;
+	atomic_uint pings;
+};
+
+/* A first node whose clock is the host's. */
+static void *answerer_main(void *arg)
+{
+	static struct control_message heard, pong;
+	struct answerer *a = arg;
+	struct control_channel *channel = mesh_control(a->half->peer, a->half->node->self);
+	while (!atomic_load(&a->stop)) {
+		while (control_receive(channel, &heard) == 0) {
+			if (heard.type != CONTROL_CLOCK_PING)
+				continue;
+			uint64_t now = node_clock_local_ns(a->half->node->clock);
+			atomic_fetch_add(&a->pings, 1);
+			pong.type = CONTROL_CLOCK_PONG;
+			pong.clock_pong =
+				(struct control_clock_pong){ heard.clock_ping.id,
+							     heard.clock_ping.sent_ns, now, now };
+			half_peer_send(a->half, &pong);
+		}
+		struct timespec moment = { .tv_nsec = 100000 };
+		nanosleep(&moment, NULL);
+	}
+	return NULL;
+}
+
+static unsigned int pings_in(struct answerer *a, unsigned int ms)
+{
+	unsigned int before = atomic_load(&a->pings);
+	test_sleep_ms(ms);
+	return atomic_load(&a->pings) - before;
+}
+
+/* A node that has no vCPU asks for the time seldom; and often at once when one comes. */
+static void test_quiet_clock(void **state)
+{
+	struct half half;
+	struct answerer answerer = { .half = &half };
+	pthread_t thread;
+	half_create(&half, 1);
+	struct vcpu_places *places = &half.node->places;
+	assert_int_equal(control_start(half.node), 0);
+	pthread_create(&thread, NULL, answerer_main, &answerer);
+	for (int i = 0; i < 20000 && !node_clock_settled(half.node->clock); i++)
+		test_sleep_ms(1);
+	assert_true(node_clock_settled(half.node->clock));
+	assert_in_range(pings_in(&answerer, 1000), 3, 1000);
+	for (uint32_t v = 1; v <= 2; v++) {
+		assert_int_equal(vcpu_place_leave(places, v, 0), 0);
+		vcpu_place_sent(places, v);
+	}
+	test_sleep_ms(600);
+	assert_in_range(pings_in(&answerer, 2500), 1, 5);
+	/* It does not go after all. What says so wakes the thread: here it is a heartbeat. */
+	uint64_t epoch = vcpu_place_read(places, 1).epoch;
+	assert_int_equal(vcpu_place_on_refused(places, 1, 0, epoch + 1), PLACE_NEWS);
+	unsigned int before = atomic_load(&answerer.pings);
+	msg = (struct control_message){ .type = CONTROL_HEARTBEAT };
+	half_peer_send(&half, &msg);
+	for (int i = 0; i < 5000 && atomic_load(&answerer.pings) < before + 8; i++)
+		test_sleep_ms(1);
+	assert_in_range(atomic_load(&answerer.pings) - before, 8, 5000);
+	atomic_store(&answerer.stop, true);
+	pthread_join(thread, NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_out_of_turn), cmocka_unit_test(test_phases_follow),
 		cmocka_unit_test(test_chatty_peer), cmocka_unit_test(test_silence),
-		cmocka_unit_test(test_load_stalls),
+		cmocka_unit_test(test_load_stalls), cmocka_unit_test(test_quiet_clock),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

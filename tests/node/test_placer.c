@@ -18,7 +18,7 @@
 /* What a node would be: vCPUs 0 and 1 begin on node 0, 2 and 3 on node 1. */
 struct played {
 	struct placer *placer;
-	uint16_t self;
+	_Atomic uint16_t self;
 	atomic_bool sleeps[VCPUS], stuck, is_stuck;
 	atomic_uint looks, went_count, said_count;
 	atomic_uint went; /* the last: vCPU * 16 + node */
@@ -300,6 +300,101 @@ static void test_rests_while_nothing_moves(void **state)
 	placer_destroy(played.placer);
 }
 
+static void wait_for_rest(struct played *played)
+{
+	uint64_t end_ns = real_now_ns() + 20000000000;
+	for (unsigned int looks = ~0u; looks != atomic_load(&played->looks);) {
+		assert_true(real_now_ns() < end_ns);
+		looks = atomic_load(&played->looks);
+		usleep(200000);
+	}
+}
+
+/* Where the idle ones are to be nobody looks at them, until one has something to do. */
+static void test_rests_while_all_sleep(void **state)
+{
+	struct played played;
+	play(&played, 0, PLACEMENT_BASE);
+	for (uint32_t v = 0; v < VCPUS; v++)
+		atomic_store(&played.sleeps[v], true);
+	for (uint32_t v = 0; v < 2; v++)
+		placer_slept(played.placer, v, true);
+	assert_int_equal(placer_start(played.placer), 0);
+	wait_for_rest(&played);
+	unsigned int looks = atomic_load(&played.looks);
+	/* Awake for a moment: not worth a look. */
+	placer_slept(played.placer, 0, false);
+	placer_awake(played.placer, 0);
+	placer_slept(played.placer, 0, true);
+	usleep(100000);
+	assert_int_equal(atomic_load(&played.looks), looks);
+	/* For longer. */
+	atomic_store(&played.sleeps[0], false);
+	placer_slept(played.placer, 0, false);
+	usleep(5000);
+	placer_awake(played.placer, 0);
+	wait_until(&played.said, 3 * 16 + 1, "one is awake");
+	atomic_store(&played.sleeps[0], true);
+	placer_slept(played.placer, 0, true);
+	wait_until(&played.said, 3 * 16 + 0, "none is awake");
+	/* A stall, a vCPU that comes, one that goes. */
+	wait_for_rest(&played);
+	looks = atomic_load(&played.looks);
+	placer_stalled(played.placer, 0,
+		       &(struct pager_stall){ .kind = COH_STALL_READ, .from = 1 });
+	wait_for_more(&played.looks, looks, "a look after a stall");
+	wait_for_rest(&played);
+	looks = atomic_load(&played.looks);
+	unsigned int said = atomic_load(&played.said_count);
+	placer_arrived(played.placer, 2, 1, real_now_ns(), NULL);
+	wait_for_more(&played.looks, looks, "a look after a move");
+	wait_for_more(&played.said_count, said, "the load after a move");
+	placer_destroy(played.placer);
+}
+
+/* One more than there are cores: at once, and however short they have been awake. */
+static void test_rest_ends_in_a_crowd(void **state)
+{
+	struct played played;
+	play(&played, 0, PLACEMENT_BASE);
+	for (uint32_t v = 0; v < VCPUS; v++) {
+		atomic_store(&played.sleeps[v], true);
+		placer_arrived(played.placer, v, 1, real_now_ns(), NULL);
+		placer_slept(played.placer, v, true);
+	}
+	assert_int_equal(placer_start(played.placer), 0);
+	wait_for_rest(&played);
+	unsigned int looks = atomic_load(&played.looks);
+	for (uint32_t v = 0; v < 3; v++)
+		placer_slept(played.placer, v, false);
+	usleep(100000);
+	assert_int_equal(atomic_load(&played.looks), looks); /* three cores */
+	placer_slept(played.placer, 3, false);
+	wait_for_more(&played.looks, looks, "a look at a crowd");
+	placer_destroy(played.placer);
+}
+
+/* A node where no vCPU is. */
+static void test_rests_while_all_are_away(void **state)
+{
+	uint8_t carry[PLACEMENT_CARRY_BYTES];
+	struct played played;
+	play(&played, 1, PLACEMENT_BASE);
+	for (uint32_t v = 2; v < 4; v++) {
+		assert_true(placer_left(played.placer, v, 0, carry));
+		placer_slept(played.placer, v, true);
+	}
+	played.self = 2; /* it looks at none as if it were here */
+	assert_int_equal(placer_start(played.placer), 0);
+	wait_until(&played.said, 3 * 16 + 0, "its load is said");
+	wait_for_rest(&played);
+	played.self = 1;
+	placer_slept(played.placer, 2, false);
+	placer_arrived(played.placer, 2, 0, real_now_ns(), NULL);
+	wait_until(&played.said, 3 * 16 + 2, "a vCPU is awake");
+	placer_destroy(played.placer);
+}
+
 static void test_who_is_idle_gathers(void **state)
 {
 	struct played played;
@@ -375,6 +470,9 @@ int main(void)
 		cmocka_unit_test(test_outcomes_are_told),
 		cmocka_unit_test(test_outcomes_are_learned),
 		cmocka_unit_test(test_rests_while_nothing_moves),
+		cmocka_unit_test(test_rests_while_all_sleep),
+		cmocka_unit_test(test_rest_ends_in_a_crowd),
+		cmocka_unit_test(test_rests_while_all_are_away),
 		cmocka_unit_test(test_who_is_idle_gathers),
 		cmocka_unit_test(test_a_move),
 		cmocka_unit_test(test_none),
