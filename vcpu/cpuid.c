@@ -58,6 +58,7 @@
 
 #define KVM_FEATURE_NOP_IO_DELAY BIT(1)
 #define KVM_FEATURE_PV_UNHALT	 BIT(7)
+#define KVM_FEATURE_EXT_DEST_ID	 BIT(15)
 #define KVM_HINTS_REALTIME	 BIT(0)
 
 struct feature_mask {
@@ -573,9 +574,13 @@ int cpuid_finish(const struct cpuid_set *common, uint32_t vcpu_count, struct cpu
 	 * (virt_spin_lock()), which here moves a page at every try. With it and the hint that vCPUs
 	 * are not preempted it takes the native queued locks, and never uses the hypercall
 	 * (kvm_spinlock_init()).
+	 *
+	 * Without EXT_DEST_ID, which the I/O APIC has, Linux brings no CPU online whose id is above
+	 * 255, as no device's interrupt could reach it.
 	 */
 	append(&pod, (struct cpuid_leaf){ .function = 0x40000001,
-					  .eax = KVM_FEATURE_NOP_IO_DELAY | KVM_FEATURE_PV_UNHALT,
+					  .eax = KVM_FEATURE_NOP_IO_DELAY | KVM_FEATURE_PV_UNHALT |
+						 KVM_FEATURE_EXT_DEST_ID,
 					  .edx = KVM_HINTS_REALTIME });
 	sort(&pod);
 	*ret_pod = pod;
