@@ -16,7 +16,7 @@
  *
  * A failed page channel is not believed at once: a node that ends because of a third one closes all
  * its links, and its own last word (END, on the control channel) tells the real reason. It gets
- * LAST_WORDS_NS.
+ * LAST_WORDS_NS, and what had come by then is read before it is judged, however late this thread is.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -67,8 +67,9 @@ struct control_thread {
 	struct heartbeat heartbeat;
 	struct duty ping, resync, rate, mesh, watch;
 	uint64_t moved_ns, contradiction_ns;
-	bool beats; /* this turn has a heartbeat */
-	bool quiet; /* no vCPU was here at the last ping */
+	uint64_t read_ns; /* peers have had their turn for what had come by then */
+	bool beats;	  /* this turn has a heartbeat */
+	bool quiet;	  /* no vCPU was here at the last ping */
 	struct control_pings pings;
 	struct control_rules rules;
 	bool unread[NODES_MAX]; /* a peer's channel has more than was read */
@@ -278,7 +279,7 @@ void control_page_link_failed(struct node *node, uint16_t peer, const char *caus
 }
 
 /* Page channels whose node has had its time for last words. Returns when the next one will have. */
-static uint64_t judge_failed(struct control_thread *c, uint64_t now)
+static uint64_t judge_failed(struct control_thread *c)
 {
 	uint64_t next = UINT64_MAX;
 	char cause[sizeof(c->failed_cause[0])];
@@ -287,7 +288,7 @@ static uint64_t judge_failed(struct control_thread *c, uint64_t now)
 		uint64_t due = c->failed_ns[n] ? c->failed_ns[n] + LAST_WORDS_NS : UINT64_MAX;
 		memcpy(cause, c->failed_cause[n], sizeof(cause));
 		pthread_mutex_unlock(&c->lock);
-		if (due <= now)
+		if (due <= c->read_ns)
 			mesh_down(c->node->mesh, (uint16_t)n, -EPIPE, cause);
 		else if (due < next)
 			next = due;
@@ -478,7 +479,7 @@ static int wait_ms(struct control_thread *c)
 {
 	struct node *node = c->node;
 	uint64_t now = local_ns(node);
-	uint64_t next = judge_failed(c, now);
+	uint64_t next = judge_failed(c);
 	beat(c, now);
 	keep_clock(c, now);
 	judge_load(c, now);
@@ -507,7 +508,9 @@ static void *control_main(void *arg)
 	struct epoll_event events[EVENTS_MAX];
 	pthread_setname_np(pthread_self(), "control");
 	for (;;) {
-		int count = epoll_wait(c->epoll_fd, events, EVENTS_MAX, wait_ms(c));
+		int ms = wait_ms(c);
+		uint64_t begin = local_ns(c->node);
+		int count = epoll_wait(c->epoll_fd, events, EVENTS_MAX, ms);
 		for (uint32_t n = 0; n < c->node->config->node_count; n++)
 			if (c->unread[n])
 				read_channel(c, (uint16_t)n);
@@ -521,6 +524,7 @@ static void *control_main(void *arg)
 			else
 				eventfd_read(c->wake_fd, &value);
 		}
+		c->read_ns = begin;
 	}
 	return NULL;
 }

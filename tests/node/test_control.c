@@ -139,6 +139,32 @@ static void test_chatty_peer(void **state)
 		fail_msg("%u pings, %u heartbeats", chatter.pings, chatter.beats);
 }
 
+/*
+ * A page channel fails, and its node's last word lies there, behind more than a turn's messages, to
+ * be read by a thread that does not get on: that word is the reason, however late.
+ */
+static void test_last_words_read_late(void **state)
+{
+	struct half half;
+	half_create(&half, 1);
+	assert_int_equal(guest_io_create(half.node), 0);
+	atomic_store(&half.node->phase, NODE_READY);
+	assert_int_equal(control_start(half.node), 0);
+	pthread_mutex_lock(&half.node->lock); /* RUN waits for it */
+	msg = (struct control_message){ .type = CONTROL_RUN, .run = { .start_ns = 5 } };
+	half_peer_send(&half, &msg);
+	msg = (struct control_message){ .type = CONTROL_HEARTBEAT };
+	for (int i = 0; i < 100; i++)
+		half_peer_send(&half, &msg);
+	msg = (struct control_message){ .type = CONTROL_END };
+	msg.end = (struct control_end){ .kind = CONTROL_END_USER, .text = "enough" };
+	half_peer_send(&half, &msg);
+	control_page_link_failed(half.node, 0, "torn");
+	test_sleep_ms(700);
+	pthread_mutex_unlock(&half.node->lock);
+	assert_ends(&half, 2000, "enough");
+}
+
 static void test_silence(void **state)
 {
 	struct half half;
@@ -233,6 +259,7 @@ int main(void)
 		cmocka_unit_test(test_out_of_turn), cmocka_unit_test(test_phases_follow),
 		cmocka_unit_test(test_chatty_peer), cmocka_unit_test(test_silence),
 		cmocka_unit_test(test_load_stalls), cmocka_unit_test(test_quiet_clock),
+		cmocka_unit_test(test_last_words_read_late),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
