@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REQUEST_MS   100
+#define REQUEST_MS   1000 /* who asks may lose its core between connecting and asking */
 #define SEND_MS	     2000
 #define LOCK_TURN_US 2000
 #define LOCK_MS	     1000 /* nobody holds it so long, but who is stopped */

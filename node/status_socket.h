@@ -5,9 +5,8 @@
  *
  * Path: DIR/POD.NODE.sock, DIR being /run/eagre for root, else $XDG_RUNTIME_DIR/eagre,
  * /run/user/UID/eagre, or /tmp/eagre-UID; it must belong to the user, and to him alone. A
- * connection gets one JSON object and is closed; before, it may send one line, a request, within
- * a tenth of a second. Names of pods and nodes may have dots in them, so
- * the socket's name writes those as '%'.
+ * connection gets one JSON object and is closed; before, it may send one line, a request, within a
+ * second. Names of pods and nodes may have dots in them, so the socket's name writes those as '%'.
  */
 #ifndef NODE_STATUS_SOCKET_H
 #define NODE_STATUS_SOCKET_H
