@@ -463,9 +463,8 @@ static void watch_vcpus(struct control_thread *c, uint64_t now)
 	uint64_t in_ns = UINT64_MAX;
 	if (!is_due(c, &c->watch, now) && c->watch.due_ns != UINT64_MAX)
 		return;
-	if (!atomic_load(&node->run_ns) || node_has_ended(node))
-		return;
-	for (uint32_t v = 0; v < node->config->vcpu_count; v++) {
+	bool runs = atomic_load(&node->run_ns) && !node_has_ended(node);
+	for (uint32_t v = 0; runs && v < node->config->vcpu_count; v++) {
 		if (!node->vcpu[v] || vcpu_rests(node->vcpu[v]))
 			continue;
 		in_ns = least(in_ns, watch_vcpu(node, v) == VCPU_WATCHED_SOON ? VCPU_WATCH_NS

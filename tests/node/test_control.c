@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "tests/link/support.h"
 #include "tests/node/half.h"
@@ -173,6 +174,23 @@ static void test_silence(void **state)
 	assert_ends(&half, 6000, "nothing heard from it for 3");
 }
 
+/* A node that waits for the others, and does nothing else, takes no core from them. */
+static void test_waits_asleep(void **state)
+{
+	struct half half;
+	struct timespec before, after;
+	half_create(&half, 0);
+	assert_int_equal(control_start(half.node), 0);
+	test_sleep_ms(100);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+	test_sleep_ms(1500);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+	double ms = (double)(after.tv_sec - before.tv_sec) * 1e3 +
+		    (double)(after.tv_nsec - before.tv_nsec) / 1e6;
+	if (ms > 100)
+		fail_msg("%.0f ms of a core in 1.5 s", ms);
+}
+
 /* The loader waits for a page that does not come. */
 static void test_load_stalls(void **state)
 {
@@ -256,9 +274,13 @@ static void test_quiet_clock(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_out_of_turn), cmocka_unit_test(test_phases_follow),
-		cmocka_unit_test(test_chatty_peer), cmocka_unit_test(test_silence),
-		cmocka_unit_test(test_load_stalls), cmocka_unit_test(test_quiet_clock),
+		cmocka_unit_test(test_waits_asleep),
+		cmocka_unit_test(test_out_of_turn),
+		cmocka_unit_test(test_phases_follow),
+		cmocka_unit_test(test_chatty_peer),
+		cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_load_stalls),
+		cmocka_unit_test(test_quiet_clock),
 		cmocka_unit_test(test_last_words_read_late),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
