@@ -43,7 +43,6 @@ struct tcp_control {
 	uint8_t *in;
 	size_t position, have;
 	uint32_t sequence_in;
-	bool drained; /* the last recv() took all there was: what comes now is an event of its own */
 
 	/* Written as above, read by anybody: relaxed. */
 	_Atomic uint64_t messages_out, bytes_out, bytes_in;
@@ -145,23 +144,18 @@ static int control_tcp_receive(struct control_channel *channel, struct control_m
 
 	while ((error = frame_ready(tcp, &header)) == -EAGAIN) {
 		ssize_t got;
-		size_t room;
 
-		if (tcp->drained) {
-			tcp->drained = false;
-			return -EAGAIN;
-		}
 		if (tcp->have == 0)
 			tcp->position = 0;
 		if (tcp->position > 0 && IN_BYTES - tcp->position - tcp->have < CONTROL_FRAME_MAX) {
 			memmove(tcp->in, tcp->in + tcp->position, tcp->have);
 			tcp->position = 0;
 		}
-		room = IN_BYTES - tcp->position - tcp->have;
-		got = tcp_receive(tcp->fd, tcp->in + tcp->position + tcp->have, room);
+		/* To the end, and past what is there: the peer's end may lie behind it, told by no event. */
+		got = tcp_receive(tcp->fd, tcp->in + tcp->position + tcp->have,
+				  IN_BYTES - tcp->position - tcp->have);
 		if (got < 0)
 			return (int)got;
-		tcp->drained = (size_t)got < room;
 		tcp->have += (size_t)got;
 	}
 	if (error < 0)

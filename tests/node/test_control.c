@@ -174,6 +174,31 @@ static void test_silence(void **state)
 	assert_ends(&half, 6000, "nothing heard from it for 3");
 }
 
+/* A node whose last bytes come together with its end has ended all the same, and at once. */
+static void test_end_behind_a_word(void **state)
+{
+	struct half half;
+	struct control_channel *channel;
+	uint64_t start_ns;
+	half_create(&half, 1);
+	assert_int_equal(guest_io_create(half.node), 0);
+	atomic_store(&half.node->phase, NODE_READY);
+	assert_int_equal(control_start(half.node), 0);
+	channel = mesh_control(half.peer, half.node->self);
+	pthread_mutex_lock(&half.node->lock); /* RUN waits for it */
+	msg = (struct control_message){ .type = CONTROL_RUN, .run = { .start_ns = 5 } };
+	half_peer_send(&half, &msg);
+	test_sleep_ms(100);
+	msg = (struct control_message){ .type = CONTROL_HEARTBEAT };
+	half_peer_send(&half, &msg);
+	channel->ops->shutdown(channel);
+	test_sleep_ms(100);
+	start_ns = test_now_ns();
+	pthread_mutex_unlock(&half.node->lock);
+	assert_ends(&half, 6000, "it closed its link");
+	assert_true(test_now_ns() - start_ns < 2000000000);
+}
+
 /* A node that waits for the others, and does nothing else, takes no core from them. */
 static void test_waits_asleep(void **state)
 {
@@ -275,6 +300,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_waits_asleep),
+		cmocka_unit_test(test_end_behind_a_word),
 		cmocka_unit_test(test_out_of_turn),
 		cmocka_unit_test(test_phases_follow),
 		cmocka_unit_test(test_chatty_peer),
