@@ -72,6 +72,7 @@ struct control_thread {
 	bool quiet;	  /* no vCPU was here at the last ping */
 	struct control_pings pings;
 	struct control_rules rules;
+	struct control_loading load;
 	bool unread[NODES_MAX]; /* a peer's channel has more than was read */
 
 	pthread_mutex_t lock;	       /* guards the rest */
@@ -432,8 +433,8 @@ static uint64_t least(uint64_t a, uint64_t b)
 static void judge_load(struct control_thread *c, uint64_t now)
 {
 	struct node *node = c->node;
-	uint64_t since = atomic_load(&node->loading_ns);
-	if (since && now > since && now - since > LOAD_STALL_NS)
+	uint64_t at_ns = atomic_load(&node->loading_ns);
+	if (control_loading_stalled_ns(&c->load, at_ns, now) > LOAD_STALL_NS)
 		node_end_with(
 			node, CONTROL_END_NODE_ERROR, 1,
 			"node %u (%s) cannot load the guest: another node has not answered for "

@@ -148,3 +148,15 @@ bool control_pings_answer(struct control_pings *pings, const struct control_cloc
 	*sent_ns = 0;
 	return true;
 }
+
+uint64_t control_loading_stalled_ns(struct control_loading *load, uint64_t at_ns, uint64_t now_ns)
+{
+	uint64_t turn_ns = now_ns > load->judged_ns ? now_ns - load->judged_ns : 0;
+
+	if (turn_ns > CONTROL_LOAD_TURN_NS)
+		turn_ns = CONTROL_LOAD_TURN_NS;
+	load->stalled_ns = at_ns && at_ns == load->at_ns ? load->stalled_ns + turn_ns : 0;
+	load->at_ns = at_ns;
+	load->judged_ns = now_ns;
+	return load->stalled_ns;
+}

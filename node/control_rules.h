@@ -58,4 +58,17 @@ struct control_pings {
 struct control_clock_ping control_pings_new(struct control_pings *pings, uint64_t now_ns);
 bool control_pings_answer(struct control_pings *pings, const struct control_clock_pong *pong);
 
+/* Whether the loader gets on, as its judge sees it turn by turn. */
+#define CONTROL_LOAD_TURN_NS 500000000ull
+struct control_loading {
+	uint64_t at_ns, judged_ns, stalled_ns;
+};
+
+/*
+ * For how long it has been waiting for one page, since at_ns (0: it loads nothing). Of a turn that
+ * comes late only CONTROL_LOAD_TURN_NS counts: what kept the judge may have kept the loader, and the
+ * node that it asks.
+ */
+uint64_t control_loading_stalled_ns(struct control_loading *load, uint64_t at_ns, uint64_t now_ns);
+
 #endif

@@ -38,7 +38,7 @@ _Static_assert(NODE_VCPUS_MAX + LOADER_PORTS + PAGE_PAIR_PORTS <= PAGER_ACTORS_M
 #define HELLO_SECONDS	  60 /* an emulated host boots a guest in half of it */
 #define HOLD_WALKS_NS_MAX 10000000ull
 #define REFETCH_WALKS	  48u
-#define LOAD_PIECE_BYTES  65536u
+#define LOAD_PIECE_BYTES  4096u
 #define REASON_SECONDS	  2
 #define SAY_FLUSH_MS	  500u
 
@@ -353,7 +353,7 @@ static void set_first_vcpu(struct node *node)
 	vcpu_set_state(node_vcpu(node, 0), &state);
 }
 
-/* In pieces, so that the control thread sees it go on: judge_load(). */
+/* In pages, so that the control thread sees it go on with each: judge_load(). */
 static int loader_write(void *ctx, uint64_t gpa, const void *data, size_t bytes)
 {
 	struct node *node = ctx;

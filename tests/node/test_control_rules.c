@@ -204,12 +204,37 @@ static void test_pongs(void **state)
 	assert_false(answers(&pings, UINT64_MAX, 0));
 }
 
+#define SECOND 1000000000ull
+
+static void test_load(void **state)
+{
+	struct control_loading load = { 0 };
+	uint64_t now = 1000 * SECOND;
+	assert_int_equal(control_loading_stalled_ns(&load, 0, now), 0);
+	now += SECOND;
+	assert_int_equal(control_loading_stalled_ns(&load, now - 1, now), 0);
+	for (int i = 1; i <= 8; i++) {
+		now += SECOND / 4;
+		assert_int_equal(control_loading_stalled_ns(&load, 1001 * SECOND - 1, now),
+				 i * SECOND / 4);
+	}
+	/* Nobody ran for a minute. */
+	now += 60 * SECOND;
+	assert_int_equal(control_loading_stalled_ns(&load, 1001 * SECOND - 1, now), 5 * SECOND / 2);
+	/* It got on. */
+	now += SECOND / 4;
+	assert_int_equal(control_loading_stalled_ns(&load, now - 5, now), 0);
+	now += SECOND / 4;
+	assert_int_equal(control_loading_stalled_ns(&load, 0, now), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_roles),	 cmocka_unit_test(test_phases),
 		cmocka_unit_test(test_once),	 cmocka_unit_test(test_interrupts),
 		cmocka_unit_test(test_accesses), cmocka_unit_test(test_pongs),
+		cmocka_unit_test(test_load),
 	};
 	char why[256];
 
