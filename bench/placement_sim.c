@@ -42,7 +42,7 @@ static int usage(void)
 {
 	fputs("usage: placement_sim [--nodes N,...] [--load NAME,...] [--seconds S] [--seed N] [--seeds N]\n"
 	      "       [--move-us N] [--cores N] [--own-pages N] [--policy NAME --trace FILE] [--broken N]\n"
-	      "       [--without program,waited,outcomes] [--verbose] [--decisions] [--costs]\n",
+	      "       [--without program,waited,outcomes] [--come N] [--verbose] [--decisions] [--costs]\n",
 	      stderr);
 	return 2;
 }
@@ -307,6 +307,7 @@ static bool take_options(int argc, char **argv, struct options *options)
 		{ "trace", required_argument, NULL, 't' },
 		{ "broken", required_argument, NULL, 'b' },
 		{ "without", required_argument, NULL, 'w' },
+		{ "come", required_argument, NULL, 'O' },
 		{ "decisions", no_argument, NULL, 'd' },
 		{ "costs", no_argument, NULL, 'k' },
 		{ "verbose", no_argument, NULL, 'v' },
@@ -356,6 +357,9 @@ static bool take_options(int argc, char **argv, struct options *options)
 		case 'w':
 			if (!parse_without(optarg, &options->world.without))
 				return false;
+			break;
+		case 'O':
+			options->world.come = (uint32_t)atoi(optarg);
 			break;
 		case 'k':
 			options->costs_wanted = true;

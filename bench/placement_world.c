@@ -27,6 +27,7 @@
 #define OWN_MAX	     16u
 #define NEVER	     UINT64_MAX
 #define SAMPLES	     65536u
+#define COME_NS	     2000000u
 
 /* bench/stalls, sleeping: p50 in docs/benchmarks.md. A move: twice a stall, what it may cost at most. */
 const struct world_costs world_costs_default = {
@@ -69,6 +70,9 @@ const char *world_told_name(enum world_told told)
 struct page {
 	uint64_t sharers; /* nodes with a read-only copy, the owner not among them */
 	uint64_t held_until_ns;
+	uint64_t
+		written_ns; /* when a node last took it to write; and how often soon after another */
+	uint32_t fought;
 	uint32_t index; /* in its owner's list */
 	uint16_t owner; /* NODE_NONE: untouched */
 	uint16_t home;	/* who knows where it is: its first owner */
@@ -320,6 +324,24 @@ static uint64_t read_ahead(struct world *w, struct vcpu *v, uint32_t number, uin
 	return ns;
 }
 
+/*
+ * "Come": the owner says with the page that it has only just taken it from another node itself, to
+ * write, and not for the first time. The stall is told as one so many times as long.
+ */
+static void come(struct world *w, struct vcpu *v, const struct touch *touch, uint64_t ns)
+{
+	struct page *page = &w->page[touch->page];
+	bool soon = v->at_ns - page->written_ns < COME_NS;
+	uint64_t more_ns = (uint64_t)(w->config.come - 1) * ns;
+
+	if (touch->write && page->owner != v->node) {
+		page->fought = soon ? page->fought + 1 : 0;
+		page->written_ns = v->at_ns;
+	}
+	if (soon && page->fought >= 2)
+		v->stall.begin_ns -= more_ns < v->stall.begin_ns ? more_ns : v->stall.begin_ns;
+}
+
 /* The touch stalls: the page changes its place. Returns how long that takes. */
 static uint64_t fetch(struct world *w, struct vcpu *v, const struct touch *touch)
 {
@@ -346,6 +368,8 @@ static uint64_t fetch(struct world *w, struct vcpu *v, const struct touch *touch
 	ns += (rng_next(&v->rng) & 0xffff) * ns >> 19; /* up to an eighth more */
 	if (page->held_until_ns > v->at_ns)
 		ns += page->held_until_ns - v->at_ns;
+	if (w->config.come)
+		come(w, v, touch, ns);
 	if (!touch->write) {
 		v->stall.kind = COH_STALL_READ;
 		count_grant(w, page, page->owner, v->node);

@@ -11,11 +11,12 @@
 
 static void usage(FILE *to)
 {
-	fputs("usage: eagre explain VCPU [--pod NAME] [--node NAME] [--socket PATH]\n"
+	fputs("usage: eagre explain VCPU [--shadow] [--pod NAME] [--node NAME] [--socket PATH]\n"
 	      "\n"
 	      "Says which moves of a vCPU the policy has wanted of late, and why, the oldest first. Times are\n"
 	      "the pod's.\n"
 	      "\n"
+	      "  --shadow       which moves the policy that rides along would have wanted (eagre policy --shadow)\n"
 	      "  --pod NAME     which pod, when nodes of several run here\n"
 	      "  --node NAME    ask this node of the pod (any will do)\n"
 	      "  --socket PATH  ask the node behind this socket\n",
@@ -51,14 +52,15 @@ static void take(struct decisions *d, const json_t *decision)
 	d->last[at] = decision;
 }
 
-static int print_decisions(const json_t *answer, json_int_t vcpu)
+static int print_decisions(const json_t *answer, json_int_t vcpu, bool shadow)
 {
 	struct decisions d = { .count = 0 };
 	const json_t *node, *decision;
 	size_t n, i;
 	json_array_foreach(json_object_get(answer, "nodes"), n, node)
 	{
-		json_array_foreach(json_object_get(node, "decisions"), i, decision)
+		const json_t *of = shadow ? json_object_get(node, "shadow") : node;
+		json_array_foreach(json_object_get(of, "decisions"), i, decision)
 		{
 			if (json_integer_value(json_object_get(decision, "vcpu")) == vcpu)
 				take(&d, decision);
@@ -67,11 +69,12 @@ static int print_decisions(const json_t *answer, json_int_t vcpu)
 	for (i = 0; i < d.count; i++)
 		fputs(json_string_value(json_object_get(d.last[i], "text")) ?: "", stdout);
 	if (!d.count)
-		printf("the policy has not wanted vCPU %lld to move of late\n", vcpu);
+		printf("%s has not wanted vCPU %lld to move of late\n",
+		       shadow ? "a policy that rides along" : "the policy", vcpu);
 	return STATUS_OK;
 }
 
-static int explain(const struct pod_search *search, const char *word)
+static int explain(const struct pod_search *search, const char *word, bool shadow)
 {
 	char *end;
 	unsigned long vcpu = strtoul(word, &end, 10);
@@ -83,7 +86,7 @@ static int explain(const struct pod_search *search, const char *word)
 	if (word[0] < '0' || word[0] > '9' || *end || vcpu >= count)
 		complain("no vCPU %s in this pod: they are 0 to %zu", word, count - 1);
 	else
-		status = print_decisions(answer, (json_int_t)vcpu);
+		status = print_decisions(answer, (json_int_t)vcpu, shadow);
 	json_decref(answer);
 	return status;
 }
@@ -92,16 +95,21 @@ int cmd_explain(int argc, char **argv)
 {
 	static const struct option options[] = {
 		POD_SEARCH_OPTIONS,
+		{ "shadow", no_argument, NULL, 'S' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
 	struct pod_search search = { 0 };
+	bool shadow = false;
 	int option;
 	while ((option = getopt_long(argc, argv, ":h", options, NULL)) >= 0) {
 		switch (option) {
 		case 'h':
 			usage(stdout);
 			return STATUS_OK;
+		case 'S':
+			shadow = true;
+			break;
 		default:
 			if (!pod_search_take(&search, option, optarg))
 				return complain_option(argv, option);
@@ -111,5 +119,5 @@ int cmd_explain(int argc, char **argv)
 		complain("explain takes a vCPU's number; see eagre explain --help");
 		return STATUS_USAGE;
 	}
-	return pod_find(&search) ? explain(&search, argv[optind]) : STATUS_FAILED;
+	return pod_find(&search) ? explain(&search, argv[optind], shadow) : STATUS_FAILED;
 }

@@ -31,6 +31,7 @@ static const struct subcommand {
 	{ "pin", cmd_pin, "have a vCPU of a running guest stay where it is" },
 	{ "explain", cmd_explain, "say why a vCPU of a running guest has moved" },
 	{ "replay", cmd_replay, "try a policy of placement on a recorded trace" },
+	{ "trace", cmd_trace, "record the stalls and moves of a running guest for replay" },
 	{ "probe", cmd_probe, "tell whether this host can be a node, and what is missing" },
 };
 

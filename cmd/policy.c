@@ -8,7 +8,7 @@
 
 static void usage(FILE *to)
 {
-	fputs("usage: eagre policy [NAME] [--pod NAME] [--node NAME] [--socket PATH]\n"
+	fputs("usage: eagre policy [NAME | --shadow NAME] [--pod NAME] [--node NAME] [--socket PATH]\n"
 	      "\n"
 	      "Shows who decides where the vCPUs of a running guest are, or sets it for the whole pod:\n"
 	      "\n"
@@ -18,6 +18,8 @@ static void usage(FILE *to)
 	      "  learned  the same, with a threshold that is learned\n"
 	      "  pinned   only eagre move moves vCPUs\n"
 	      "\n"
+	      "  --shadow NAME  let this policy ride along: it hears the same, and what it would do is only\n"
+	      "                 counted and explained (eagre status, eagre explain --shadow); none ends that\n"
 	      "  --pod NAME     which pod, when nodes of several run here\n"
 	      "  --node NAME    say it to this node of the pod (any will do)\n"
 	      "  --socket PATH  say it to the node behind this socket\n",
@@ -28,10 +30,12 @@ int cmd_policy(int argc, char **argv)
 {
 	static const struct option options[] = {
 		POD_SEARCH_OPTIONS,
+		{ "shadow", required_argument, NULL, 'S' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
 	struct pod_search search = { 0 };
+	const char *shadow = NULL;
 	char request[200];
 	int option;
 	while ((option = getopt_long(argc, argv, ":h", options, NULL)) >= 0) {
@@ -39,17 +43,22 @@ int cmd_policy(int argc, char **argv)
 		case 'h':
 			usage(stdout);
 			return STATUS_OK;
+		case 'S':
+			shadow = optarg;
+			break;
 		default:
 			if (!pod_search_take(&search, option, optarg))
 				return complain_option(argv, option);
 		}
 	}
-	if (argc - optind > 1) {
+	if (argc - optind > 1 || (shadow && optind < argc)) {
 		complain("policy takes one name; see eagre policy --help");
 		return STATUS_USAGE;
 	}
-	if (snprintf(request, sizeof(request), "policy %s", optind < argc ? argv[optind] : "") >=
-	    (int)sizeof(request)) {
+	if (snprintf(request, sizeof(request), "%s %s", shadow ? "shadow" : "policy",
+		     shadow	     ? shadow
+		     : optind < argc ? argv[optind]
+				     : "") >= (int)sizeof(request)) {
 		complain("no policy has a name as long as that");
 		return STATUS_FAILED;
 	}

@@ -68,6 +68,40 @@ static void print_nodes(const json_t *nodes)
 	}
 }
 
+static void print_why(const json_t *nodes, const char *of)
+{
+	for (size_t k = 0; k < sizeof(why) / sizeof(why[0]); k++) {
+		json_int_t sum = 0;
+		const json_t *n;
+		size_t i;
+		json_array_foreach(nodes, i, n) sum +=
+			number(json_object_get(json_object_get(n, of), "why"), why[k]);
+		if (sum)
+			printf(" %s %lld", why[k], sum);
+	}
+}
+
+/* What a policy that rides along would have done; nothing where none does. */
+static void print_shadow(const json_t *nodes)
+{
+	json_int_t wishes = 0, agreed = 0;
+	const char *name = NULL;
+	const json_t *n;
+	size_t i;
+	json_array_foreach(nodes, i, n)
+	{
+		const json_t *shadow = json_object_get(n, "shadow");
+		if (!shadow)
+			continue;
+		name = text(shadow, "policy");
+		wishes += number(shadow, "wishes");
+		agreed += number(shadow, "agreed");
+	}
+	if (name)
+		printf("shadow %s: %lld moves wished, %lld of them by the policy, too\n", name,
+		       wishes, agreed);
+}
+
 /* What the policy has moved, and why; nothing where it never moved anything. */
 static void print_policy(const json_t *answer)
 {
@@ -83,14 +117,10 @@ static void print_policy(const json_t *answer)
 	}
 	if (advised)
 		printf(": %lld moves advised, %lld of no use;", advised, wasted);
-	for (size_t k = 0; advised && k < sizeof(why) / sizeof(why[0]); k++) {
-		json_int_t sum = 0;
-		json_array_foreach(nodes, i, n) sum +=
-			number(json_object_get(json_object_get(n, "placement"), "why"), why[k]);
-		if (sum)
-			printf(" %s %lld", why[k], sum);
-	}
+	if (advised)
+		print_why(nodes, "placement");
 	putchar('\n');
+	print_shadow(nodes);
 }
 
 static void print_pod(const json_t *answer)

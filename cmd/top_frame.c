@@ -50,6 +50,7 @@ struct node_row {
 struct vcpu_row {
 	unsigned int number;
 	char node[NODE_NAME_MAX], state[12];
+	bool pinned;
 	double moves;
 	double count[SEAT_COUNTS];
 	double here[MAP_MAX]; /* by node */
@@ -296,6 +297,7 @@ static void take_vcpu(struct page *page, unsigned int v)
 		return;
 	copy_text(row->node, sizeof(row->node), now, "node");
 	copy_text(row->state, sizeof(row->state), now, "state");
+	row->pinned = json_is_true(json_object_get(now, "pinned"));
 	/* Nobody has it: it was under way when they were asked. */
 	if (!now && page->answered == page->node_count)
 		strcpy(row->state, "moving");
@@ -346,7 +348,7 @@ static void put_vcpu(const void *ctx, unsigned int i, top_row cell)
 	const struct page *page = ctx;
 	const struct vcpu_row *row = &page->vcpu[i];
 	double known = TOP_UNKNOWN;
-	sprintf(cell[V_NUMBER], "%u", row->number);
+	sprintf(cell[V_NUMBER], "%u%s", row->number, row->pinned ? "p" : "");
 	strcpy(cell[V_NODE], row->node);
 	strcpy(cell[V_STATE], row->state);
 	for (int c = CORE; c <= HALTED; c++) {
@@ -497,16 +499,23 @@ static void put_pages(struct page *page, unsigned int room)
 
 static void put_title(struct page *page)
 {
-	char name[POD_NAME_MAX], state[16], engine[16], memory[TOP_CELL_MAX], up[32] = "-";
+	char name[POD_NAME_MAX], state[16], engine[16], policy[16], memory[TOP_CELL_MAX];
+	char up[32] = "", pins[32] = "";
 	double seconds = number(page->now, "uptime_s");
 	copy_text(name, sizeof(name), page->now, "pod");
 	copy_text(state, sizeof(state), page->now, "state");
 	copy_text(engine, sizeof(engine), page->now, "engine");
 	cell_bytes(memory, number(page->now, "memory_bytes"));
+	copy_text(policy, sizeof(policy), page->now, "policy");
+	unsigned int pinned = 0;
+	for (unsigned int i = 0; i < page->vcpu_count; i++)
+		pinned += page->vcpu[i].pinned;
+	if (pinned)
+		snprintf(pins, sizeof(pins), ", %u pinned", pinned);
 	if (seconds >= 0)
-		snprintf(up, sizeof(up), "%.0f s", seconds);
-	lines_text(&page->lines, "pod %s: %s, up %s, engine %s, memory %s, %u nodes, %u vCPUs",
-		   name, state, up, engine, memory, page->node_count, page->vcpu_count);
+		snprintf(up, sizeof(up), " %.0f s", seconds);
+	lines_text(&page->lines, "pod %s: %s%s, %s, %s, %u nodes, %u vCPUs, policy %s%s", name,
+		   state, up, engine, memory, page->node_count, page->vcpu_count, policy, pins);
 }
 
 static void put_shares(struct page *page)

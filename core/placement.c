@@ -541,6 +541,25 @@ void placement_stats_get(const struct placement *p, struct placement_stats *ret_
 	ret_stats->refault_ns = p->refault_ns;
 }
 
+void placement_copy(const struct placement *from, struct placement *to, uint64_t now_ns)
+{
+	for (uint16_t i = 0; i < to->config.node_count; i++) {
+		to->load[i] = from->load[i];
+		to->wire_ns[i] = from->wire_ns[i];
+	}
+	to->refault_ns = from->refault_ns;
+	for (uint32_t i = 0; i < to->config.vcpu_count; i++) {
+		struct placement_vcpu *v = &to->vcpu[i];
+
+		v->node = from->vcpu[i].node;
+		v->pinned = from->vcpu[i].pinned;
+		if (from->vcpu[i].here)
+			begin_stay(to, v, now_ns);
+		v->left_node = from->vcpu[i].left_node;
+		v->leaves_ns = from->vcpu[i].leaves_ns;
+	}
+}
+
 int placement_save(const struct placement *p, char *text, size_t size)
 {
 	return placement_learner_save(&p->learner, text, size);

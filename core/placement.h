@@ -109,6 +109,8 @@ struct placement_config {
 	/* What a move costs, and the stalls that it brings, until moves have been seen. */
 	uint64_t move_ns, refault_ns;
 	uint64_t seed;
+	/* Nobody follows its advice: what comes of its choices teaches it nothing. */
+	bool shadow;
 	uint32_t broken; /* tests only: which guard is left out (enum placement_broken) */
 };
 
@@ -245,6 +247,9 @@ int placement_outcome_take(struct placement *placement, struct placement_outcome
 bool placement_outcome_valid(const struct placement_outcome *outcome);
 /* An outcome of another node. -EPROTO: it makes no sense. */
 int placement_outcome_learn(struct placement *placement, const struct placement_outcome *outcome);
+
+/* `to` hears what `from` has been told of loads, places and pins; for a shadow that begins. */
+void placement_copy(const struct placement *from, struct placement *to, uint64_t now_ns);
 
 struct placement_stats {
 	uint64_t stall_count, move_count; /* seen; advised */

@@ -218,6 +218,8 @@ static void close_choice(struct placement *p, uint32_t vcpu)
 	outcome.lost_us =
 		(uint32_t)(choice->lost_ns / 1000 < PLACEMENT_LOST_US_MAX ? choice->lost_ns / 1000
 									  : PLACEMENT_LOST_US_MAX);
+	if (p->config.shadow) /* it was another's choice */
+		return;
 	learn(p, &outcome);
 	p->outcome[p->outcome_newest++ % PLACEMENT_OUTCOMES] = outcome;
 	count_outcome(p, choice);

@@ -513,7 +513,8 @@ static char *on_request(void *ctx, const char *request)
 {
 	struct node *node = ctx;
 	static const char move[] = "move ", torture[] = "torture ", policy[] = "policy ",
-			  pin[] = "pin ", unpin[] = "unpin ", hints[] = "hints ";
+			  pin[] = "pin ", unpin[] = "unpin ", hints[] = "hints ",
+			  shadow[] = "shadow ";
 	if (strncmp(request, move, strlen(move)) == 0)
 		return moves_request(node, request + strlen(move));
 	if (strncmp(request, torture, strlen(torture)) == 0)
@@ -522,6 +523,10 @@ static char *on_request(void *ctx, const char *request)
 		return torture_hints_request(node, request + strlen(hints));
 	if (strncmp(request, policy, strlen(policy)) == 0)
 		return policy_request(node, request + strlen(policy));
+	if (strncmp(request, shadow, strlen(shadow)) == 0)
+		return policy_shadow_request(node, request + strlen(shadow));
+	if (strcmp(request, "trace") == 0)
+		return stats_trace(node);
 	if (strncmp(request, pin, strlen(pin)) == 0)
 		return policy_pin_request(node, request + strlen(pin), true);
 	if (strncmp(request, unpin, strlen(unpin)) == 0)

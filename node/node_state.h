@@ -234,6 +234,8 @@ void policy_end(struct node *node);
 void policy_message(struct node *node, const struct control_message *msg);
 /* "", or the name of a policy; "VCPU" to be pinned or no longer; answers as moves_request(). */
 char *policy_request(struct node *node, const char *words);
+/* The name of one that only rides along, or "none". */
+char *policy_shadow_request(struct node *node, const char *words);
 char *policy_pin_request(struct node *node, const char *words, bool pinned);
 /* torture.c, for tests: where EAGRE_TORTURE_MOVES says so, every vCPU moves, again and again. */
 int torture_start(struct node *node);
@@ -250,6 +252,8 @@ bool node_parse_vcpu(struct node *node, const char *word, uint32_t *ret_vcpu, ch
 
 /* stats.c */
 int stats_create(struct node *node);
+/* What has happened in the pod since the last call, likewise (placer_trace()). */
+char *stats_trace(struct node *node);
 char *stats_pod(struct node *node); /* the pod's; asks the others, waits a second at most */
 void stats_reply(struct node *node, const struct control_message *msg); /* control thread */
 

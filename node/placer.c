@@ -41,7 +41,9 @@ struct seen {
 
 struct placer {
 	struct placer_config config;
-	_Atomic uint32_t policy; /* enum placement_policy; changed under the lock */
+	_Atomic uint32_t policy;	/* enum placement_policy; changed under the lock */
+	_Atomic uint32_t shadow_policy; /* likewise; PLACEMENT_POLICIES: none */
+	atomic_bool tracing;		/* likewise */
 	_Atomic uint64_t missed_count;
 	_Atomic uint64_t moved_ns; /* when a vCPU last left or came; 0: never */
 	atomic_bool pinned[VCPUS_MAX];
@@ -56,6 +58,11 @@ struct placer {
 	struct placement_load load;	 /* as last told to the placement */
 	uint64_t outcomes_ns[NODES_MAX]; /* when a node's outcomes were learned; 0: never */
 	uint64_t heard_count;
+	struct placement *shadow;	 /* or NULL */
+	uint16_t shadow_wish[VCPUS_MAX]; /* where it wants a vCPU to go, NODE_NONE: nowhere */
+	uint64_t shadow_wishes, shadow_agreed;
+	struct placer_trace *trace; /* or NULL */
+	uint64_t traced_ns;	    /* when somebody last took it */
 
 	/* The thread's own. */
 	pthread_t thread;
@@ -74,7 +81,8 @@ static uint64_t now_of(const struct placer *p)
 
 static bool moves_any(enum placement_policy policy)
 {
-	return policy != PLACEMENT_PAGES && policy != PLACEMENT_PINNED;
+	return policy != PLACEMENT_PAGES && policy != PLACEMENT_PINNED &&
+	       policy != PLACEMENT_POLICIES;
 }
 
 int placer_create(const struct placer_config *config, const uint16_t *first,
@@ -92,6 +100,7 @@ int placer_create(const struct placer_config *config, const uint16_t *first,
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->changed, NULL);
 	atomic_init(&p->policy, (uint32_t)config->placement.policy);
+	atomic_init(&p->shadow_policy, PLACEMENT_POLICIES);
 	p->load.cores = config->cores;
 	placement_load(p->placement, config->placement.self, &p->load);
 	for (uint32_t v = 0; v < config->placement.vcpu_count; v++)
@@ -119,6 +128,16 @@ static void stir_locking(struct placer *p)
 }
 
 /* ---- the thread ------------------------------------------------------------------------------ */
+
+/* Both hear the same. `call` names `placement`. */
+#define TELL(p, call)                                                                              \
+	do {                                                                                       \
+		struct placement *placement = (p)->shadow;                                         \
+		if (placement)                                                                     \
+			(void)(call);                                                              \
+		placement = (p)->placement;                                                        \
+		(void)(call);                                                                      \
+	} while (0)
 
 /* How much of the time since the last turn the vCPU has slept. */
 static uint64_t slept_of(struct seen *seen, const struct placer_vcpu *now, uint64_t turn_ns)
@@ -166,7 +185,7 @@ static uint16_t look_at_all(struct placer *p, uint64_t turn_ns)
 		time.waited_ns = waited_of(&p->seen[v], &now, turn_ns);
 		awake += time.halted_ns <= turn_ns / 2 && !(turn_ns == 0 && now.sleeps);
 		pthread_mutex_lock(&p->lock);
-		placement_time(p->placement, v, &time);
+		TELL(p, placement_time(placement, v, &time));
 		pthread_mutex_unlock(&p->lock);
 	}
 	return awake;
@@ -201,6 +220,56 @@ static void say_outcomes(struct placer *p, uint64_t now_ns)
 	p->config.ops->say_outcomes(p->config.ctx, outcome, count);
 }
 
+/* The shadow wants a vCPU to go; nobody does anything about it, as if that node had refused. */
+static void shadow_wants(struct placer *p, const struct placement_advice *advice, uint16_t also,
+			 uint64_t now_ns)
+{
+	uint16_t *wish = &p->shadow_wish[advice->vcpu];
+	if (advice->to == NODE_NONE) {
+		if (advice->why == PLACEMENT_WHY_CREDIT)
+			*wish = NODE_NONE;
+		return;
+	}
+	if (*wish != advice->to) {
+		p->shadow_wishes++;
+		p->shadow_agreed += also == advice->to;
+	}
+	*wish = advice->to;
+	placement_refused(p->shadow, advice->vcpu, advice->to, now_ns);
+}
+
+static void shadow_tick(struct placer *p, uint64_t now_ns)
+{
+	struct placement_advice advice[TICK_ADVICE];
+	uint32_t count = p->shadow ? placement_tick(p->shadow, now_ns, advice, TICK_ADVICE) : 0;
+	for (uint32_t i = 0; i < count; i++)
+		shadow_wants(p, &advice[i], NODE_NONE, now_ns);
+}
+
+static void drop_trace(struct placer *p)
+{
+	free(p->trace);
+	p->trace = NULL;
+	atomic_store(&p->tracing, false);
+}
+
+static void forget_trace(struct placer *p, uint64_t now_ns)
+{
+	if (p->trace && now_ns > p->traced_ns && now_ns - p->traced_ns > PLACER_TRACE_NS)
+		drop_trace(p);
+}
+
+static void trace(struct placer *p, const struct placement_trace_event *event)
+{
+	struct placer_trace *t = p->trace;
+	if (!t)
+		return;
+	if (t->count < PLACER_TRACE_EVENTS)
+		t->event[t->count++] = *event;
+	else
+		t->lost++;
+}
+
 static void turn(struct placer *p)
 {
 	struct placement_advice advice[TICK_ADVICE];
@@ -213,7 +282,9 @@ static void turn(struct placer *p)
 	p->quiet_turns = load.awake ? 0 : p->quiet_turns + 1;
 	pthread_mutex_lock(&p->lock);
 	p->load = load;
-	placement_load(p->placement, p->config.placement.self, &load);
+	TELL(p, placement_load(placement, p->config.placement.self, &load));
+	shadow_tick(p, now_ns);
+	forget_trace(p, now_ns);
 	count = placement_tick(p->placement, now_ns, advice, TICK_ADVICE);
 	pthread_mutex_unlock(&p->lock);
 	for (uint32_t i = 0; i < count; i++)
@@ -226,7 +297,7 @@ static void turn(struct placer *p)
 static bool may_rest(const struct placer *p)
 {
 	uint64_t moved_ns = atomic_load(&p->moved_ns);
-	if (p->quiet_turns < QUIET_TURNS || p->said_ns < moved_ns + LOAD_NS ||
+	if (p->trace || p->quiet_turns < QUIET_TURNS || p->said_ns < moved_ns + LOAD_NS ||
 	    p->turn_ns - p->told_ns < PLACER_OUTCOMES_NS)
 		return false;
 	for (uint32_t v = 0; v < p->config.placement.vcpu_count; v++)
@@ -251,18 +322,25 @@ static void rest(struct placer *p)
 	p->quiet_turns = QUIET_TURNS - REST_TURNS;
 }
 
+/* Somebody wants to know where vCPUs should be, or what happens. */
+static bool is_wanted(const struct placer *p)
+{
+	return moves_any(placer_policy(p)) || moves_any(placer_shadow(p)) ||
+	       atomic_load_explicit(&p->tracing, memory_order_relaxed);
+}
+
 /* Until the next turn. False: the thread is to end. */
 static bool wait_for_turn(struct placer *p)
 {
 	uint64_t ns = p->quiet_turns >= QUIET_TURNS ? QUIET_TICK_NS : PLACEMENT_TICK_NS;
 	struct timespec until = deadline_after_ns(ns);
 	pthread_mutex_lock(&p->lock);
-	if (!p->stop && !p->stirred && moves_any(placer_policy(p)) && may_rest(p))
+	if (!p->stop && !p->stirred && is_wanted(p) && may_rest(p))
 		rest(p);
-	else if (!p->stop && moves_any(placer_policy(p)))
+	else if (!p->stop && is_wanted(p))
 		deadline_wait(&p->changed, &p->lock, &until);
 	p->stirred = false;
-	while (!p->stop && !moves_any(placer_policy(p))) {
+	while (!p->stop && !is_wanted(p)) {
 		pthread_cond_wait(&p->changed, &p->lock);
 		p->turn_ns = p->said_ns = p->quiet_turns = 0;
 	}
@@ -300,6 +378,8 @@ void placer_destroy(struct placer *p)
 	if (p->started)
 		pthread_join(p->thread, NULL);
 	placement_destroy(p->placement);
+	placement_destroy(p->shadow);
+	free(p->trace);
 	free(p);
 }
 
@@ -322,6 +402,57 @@ void placer_set_policy(struct placer *p, enum placement_policy policy)
 	pthread_mutex_unlock(&p->lock);
 }
 
+enum placement_policy placer_shadow(const struct placer *p)
+{
+	return p ? (enum placement_policy)atomic_load_explicit(&p->shadow_policy,
+							       memory_order_relaxed)
+		 : PLACEMENT_POLICIES;
+}
+
+/* A shadow begins with what is known now: loads, places, pins, and what the learner has learned. */
+static int new_shadow(struct placer *p, enum placement_policy policy, struct placement **ret_shadow)
+{
+	struct placement_config config = p->config.placement;
+	char text[PLACEMENT_STATE_BYTES];
+	const char *reason;
+	config.policy = policy;
+	config.shadow = true;
+	int r = placement_create(&config, ret_shadow);
+	if (r)
+		return r;
+	placement_copy(p->placement, *ret_shadow, now_of(p));
+	int length = placement_save(p->placement, text, sizeof(text));
+	if (length > 0)
+		placement_load_state(*ret_shadow, text, (size_t)length, &reason);
+	return 0;
+}
+
+int placer_set_shadow(struct placer *p, enum placement_policy policy)
+{
+	struct placement *shadow = NULL, *old;
+	int r = 0;
+	if (!p)
+		return 0;
+	pthread_mutex_lock(&p->lock);
+	if (policy != PLACEMENT_POLICIES)
+		r = new_shadow(p, policy, &shadow);
+	if (r) {
+		pthread_mutex_unlock(&p->lock);
+		return r;
+	}
+	old = p->shadow;
+	p->shadow = shadow;
+	p->shadow_wishes = p->shadow_agreed = 0;
+	for (uint32_t v = 0; v < VCPUS_MAX; v++)
+		p->shadow_wish[v] = NODE_NONE;
+	atomic_store(&p->shadow_policy, (uint32_t)policy);
+	stir(p);
+	pthread_cond_signal(&p->changed);
+	pthread_mutex_unlock(&p->lock);
+	placement_destroy(old);
+	return 0;
+}
+
 bool placer_pinned(const struct placer *p, uint32_t vcpu)
 {
 	return p && atomic_load(&p->pinned[vcpu]);
@@ -332,7 +463,8 @@ void placer_pin(struct placer *p, uint32_t vcpu, bool pinned)
 	if (!p)
 		return;
 	pthread_mutex_lock(&p->lock);
-	if (placement_pin(p->placement, vcpu, pinned) == 0)
+	TELL(p, placement_pin(placement, vcpu, pinned));
+	if (vcpu < p->config.placement.vcpu_count)
 		atomic_store(&p->pinned[vcpu], pinned);
 	pthread_mutex_unlock(&p->lock);
 }
@@ -376,10 +508,30 @@ static bool lock_soon(struct placer *p)
 	return false;
 }
 
+static void hear_stall(struct placer *p, const struct placement_stall *stall,
+		       struct placement_advice *ret_advice)
+{
+	struct placement_advice shadow;
+	/* A vCPU that has left meanwhile is none of ours. */
+	if (placement_stall(p->placement, stall, ret_advice) < 0)
+		return;
+	if (p->shadow && placement_stall(p->shadow, stall, &shadow) == 0)
+		shadow_wants(p, &shadow, ret_advice->to, stall->end_ns);
+	if (p->trace)
+		trace(p,
+		      &(struct placement_trace_event){ .at_ns = stall->end_ns,
+						       .took_ns = stall->end_ns - stall->begin_ns,
+						       .vcpu = stall->vcpu,
+						       .node = stall->owner,
+						       .kind = stall->kind,
+						       .gpn = stall->gpn,
+						       .program = stall->program });
+}
+
 void placer_stalled(struct placer *p, uint32_t vcpu, const struct pager_stall *stall)
 {
-	struct placement_advice advice;
-	if (!moves_any(placer_policy(p)) || !lock_soon(p))
+	struct placement_advice advice = { .to = NODE_NONE };
+	if (!p || !is_wanted(p) || !lock_soon(p))
 		return;
 	uint64_t now_ns = now_of(p);
 	struct placement_stall told = { .vcpu = vcpu,
@@ -391,11 +543,10 @@ void placer_stalled(struct placer *p, uint32_t vcpu, const struct pager_stall *s
 							    : 0,
 					.end_ns = now_ns,
 					.program = p->config.ops->program(p->config.ctx, vcpu) };
-	/* A vCPU that has left meanwhile is none of ours. */
-	int r = placement_stall(p->placement, &told, &advice);
+	hear_stall(p, &told, &advice);
 	stir(p);
 	pthread_mutex_unlock(&p->lock);
-	if (!r && advice.to != NODE_NONE)
+	if (advice.to != NODE_NONE)
 		p->config.ops->go(p->config.ctx, vcpu, advice.to);
 }
 
@@ -404,7 +555,7 @@ void placer_load(struct placer *p, uint16_t node, const struct placement_load *l
 	if (!p)
 		return;
 	pthread_mutex_lock(&p->lock);
-	placement_load(p->placement, node, load);
+	TELL(p, placement_load(placement, node, load));
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -425,7 +576,8 @@ void placer_outcomes(struct placer *p, uint16_t node, const struct placement_out
 	pthread_mutex_unlock(&p->lock);
 	for (uint32_t i = 0; i < count && !soon; i++) {
 		pthread_mutex_lock(&p->lock);
-		p->heard_count += placement_outcome_learn(p->placement, &outcome[i]) == 0;
+		TELL(p, placement_outcome_learn(placement, &outcome[i]));
+		p->heard_count += placement_outcome_valid(&outcome[i]);
 		pthread_mutex_unlock(&p->lock);
 	}
 }
@@ -436,6 +588,9 @@ bool placer_left(struct placer *p, uint32_t vcpu, uint16_t to, uint8_t carry[PLA
 		return false;
 	pthread_mutex_lock(&p->lock);
 	uint64_t now_ns = now_of(p);
+	uint8_t shadows[PLACEMENT_CARRY_BYTES]; /* which nobody takes along */
+	if (p->shadow)
+		placement_left(p->shadow, vcpu, to, now_ns, shadows);
 	int r = placement_left(p->placement, vcpu, to, now_ns, carry);
 	atomic_store(&p->moved_ns, now_ns);
 	stir(p);
@@ -450,7 +605,14 @@ void placer_arrived(struct placer *p, uint32_t vcpu, uint16_t from, uint64_t sto
 		return;
 	pthread_mutex_lock(&p->lock);
 	uint64_t now_ns = now_of(p);
-	placement_arrived(p->placement, vcpu, from, stopped_ns, now_ns, carry);
+	TELL(p, placement_arrived(placement, vcpu, from, stopped_ns, now_ns, carry));
+	p->shadow_wish[vcpu] = NODE_NONE;
+	trace(p, &(struct placement_trace_event){
+			 .move = true,
+			 .at_ns = now_ns,
+			 .took_ns = now_ns > stopped_ns ? now_ns - stopped_ns : 0,
+			 .vcpu = vcpu,
+			 .node = p->config.placement.self });
 	atomic_store(&p->moved_ns, now_ns);
 	stir(p);
 	pthread_mutex_unlock(&p->lock);
@@ -461,7 +623,8 @@ void placer_placed(struct placer *p, uint32_t vcpu, uint16_t node)
 	if (!p)
 		return;
 	pthread_mutex_lock(&p->lock);
-	placement_placed(p->placement, vcpu, node, now_of(p));
+	uint64_t now_ns = now_of(p);
+	TELL(p, placement_placed(placement, vcpu, node, now_ns));
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -470,7 +633,8 @@ void placer_refused(struct placer *p, uint32_t vcpu, uint16_t node)
 	if (!p)
 		return;
 	pthread_mutex_lock(&p->lock);
-	placement_refused(p->placement, vcpu, node, now_of(p));
+	uint64_t now_ns = now_of(p);
+	TELL(p, placement_refused(placement, vcpu, node, now_ns));
 	stir(p);
 	pthread_mutex_unlock(&p->lock);
 }
@@ -479,7 +643,7 @@ void placer_refused(struct placer *p, uint32_t vcpu, uint16_t node)
 
 void placer_stats(struct placer *p, struct placer_stats *ret_stats)
 {
-	*ret_stats = (struct placer_stats){ 0 };
+	*ret_stats = (struct placer_stats){ .shadow = PLACEMENT_POLICIES };
 	if (!p)
 		return;
 	pthread_mutex_lock(&p->lock);
@@ -487,19 +651,27 @@ void placer_stats(struct placer *p, struct placer_stats *ret_stats)
 	ret_stats->awake = p->load.awake;
 	ret_stats->heard_count = p->heard_count;
 	placement_stats_get(p->placement, &ret_stats->placement);
+	ret_stats->shadow = placer_shadow(p);
+	ret_stats->shadow_wishes = p->shadow_wishes;
+	ret_stats->shadow_agreed = p->shadow_agreed;
+	if (p->shadow)
+		placement_stats_get(p->shadow, &ret_stats->shadow_placement);
 	pthread_mutex_unlock(&p->lock);
 	ret_stats->policy = placer_policy(p);
 	ret_stats->missed_count = atomic_load(&p->missed_count);
 }
 
-uint32_t placer_records(struct placer *p, struct placement_record *ret_record, uint32_t max)
+uint32_t placer_records(struct placer *p, bool shadow, struct placement_record *ret_record,
+			uint32_t max)
 {
+	const struct placement *of;
 	uint32_t count = 0;
 	if (!p)
 		return 0;
 	pthread_mutex_lock(&p->lock);
-	for (uint64_t n = placement_record_newest(p->placement); n && count < max; n--) {
-		if (placement_record_get(p->placement, n, &ret_record[count]) < 0)
+	of = shadow ? p->shadow : p->placement;
+	for (uint64_t n = of ? placement_record_newest(of) : 0; n && count < max; n--) {
+		if (placement_record_get(of, n, &ret_record[count]) < 0)
 			break;
 		count += ret_record[count].move;
 	}
@@ -521,4 +693,45 @@ int placer_load_state(struct placer *p, const char *text, size_t length, const c
 	int r = placement_load_state(p->placement, text, length, ret_reason);
 	pthread_mutex_unlock(&p->lock);
 	return r;
+}
+
+/* ---- traces ---------------------------------------------------------------------------------- */
+
+static uint64_t move_ns_of(const struct placer *p)
+{
+	uint16_t self = p->config.placement.self, count = p->config.placement.node_count;
+	struct placement_stats stats;
+	uint64_t sum = 0;
+	placement_stats_get(p->placement, &stats);
+	for (uint16_t n = 0; n < count; n++)
+		sum += n == self ? 0 : placement_move_ns(p->placement, n);
+	sum /= count > 1 ? count - 1u : 1;
+	return sum > stats.refault_ns ? sum - stats.refault_ns : PLACEMENT_MOVE_NS_MIN;
+}
+
+int placer_trace(struct placer *p, struct placer_trace **ret_trace)
+{
+	if (!p)
+		return -ENOENT;
+	struct placer_trace *next = calloc(1, sizeof(*next));
+	if (!next)
+		return -ENOMEM;
+	pthread_mutex_lock(&p->lock);
+	p->traced_ns = now_of(p);
+	struct placer_trace *trace = p->trace;
+	p->trace = next;
+	uint64_t move_ns = move_ns_of(p);
+	atomic_store(&p->tracing, true);
+	stir(p);
+	pthread_cond_signal(&p->changed);
+	pthread_mutex_unlock(&p->lock);
+	if (!trace) {
+		trace = calloc(1, sizeof(*trace));
+		if (!trace)
+			return -ENOMEM;
+		trace->begun = true;
+	}
+	trace->move_ns = move_ns;
+	*ret_trace = trace;
+	return 0;
 }

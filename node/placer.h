@@ -24,6 +24,7 @@
 #define NODE_PLACER_H
 
 #include "core/placement.h"
+#include "core/placement_trace.h"
 #include "pager/pager.h"
 
 /* How a vCPU that is here spends its time. */
@@ -70,6 +71,13 @@ void placer_set_policy(struct placer *placer, enum placement_policy policy);
 bool placer_pinned(const struct placer *placer, uint32_t vcpu);
 void placer_pin(struct placer *placer, uint32_t vcpu, bool pinned);
 
+/*
+ * A second policy that hears the same and whose advice is only counted; PLACEMENT_POLICIES: none. 0 or
+ * -ENOMEM, and nothing has changed.
+ */
+int placer_set_shadow(struct placer *placer, enum placement_policy policy);
+enum placement_policy placer_shadow(const struct placer *placer);
+
 /* A shard's thread: a stall of a vCPU has ended. */
 void placer_stalled(struct placer *placer, uint32_t vcpu, const struct pager_stall *stall);
 /* A vCPU's thread: it goes to sleep in HLT, or leaves; or is awake again, or comes. */
@@ -97,6 +105,12 @@ struct placer_stats {
 	uint64_t missed_count; /* stalls that were not told */
 	uint64_t heard_count;  /* outcomes of other nodes that were learned */
 	struct placement_stats placement;
+	/* PLACEMENT_POLICIES: there is none, and the rest is 0. */
+	enum placement_policy shadow;
+	uint64_t
+		shadow_wishes; /* a vCPU that it wants to go is one, until it moves or may stay again */
+	uint64_t shadow_agreed; /* of them, when the policy wanted the same */
+	struct placement_stats shadow_placement;
 };
 void placer_stats(struct placer *placer, struct placer_stats *ret_stats);
 
@@ -105,7 +119,25 @@ int placer_save(struct placer *placer, char *text, size_t size);
 int placer_load_state(struct placer *placer, const char *text, size_t length,
 		      const char **ret_reason);
 
-/* The newest decisions about moves, newest first. Returns how many. */
-uint32_t placer_records(struct placer *placer, struct placement_record *ret_record, uint32_t max);
+/* The newest decisions about moves, newest first; the shadow's or the policy's. Returns how many. */
+uint32_t placer_records(struct placer *placer, bool shadow, struct placement_record *ret_record,
+			uint32_t max);
+
+/*
+ * A trace of what happens here (core/placement_trace.h). From the first call on it is kept, and each
+ * call takes what has come since, in order of its end. Who has not called for PLACER_TRACE_NS does not
+ * want it any more.
+ */
+#define PLACER_TRACE_EVENTS 8192u
+#define PLACER_TRACE_NS	    3000000000ull
+struct placer_trace {
+	bool begun;	  /* just now: there is nothing before */
+	uint64_t lost;	  /* events that did not fit, since the last call */
+	uint64_t move_ns; /* what a move is seen to take */
+	uint32_t count;
+	struct placement_trace_event event[PLACER_TRACE_EVENTS];
+};
+/* *ret_trace is the caller's, to be freed. 0; -ENOMEM; -ENOENT: no placer. */
+int placer_trace(struct placer *placer, struct placer_trace **ret_trace);
 
 #endif

@@ -147,10 +147,18 @@ int policy_start(struct node *node)
 
 /* ---- words of the pod ------------------------------------------------------------------------ */
 
+static void set_shadow(struct node *node, enum placement_policy policy)
+{
+	if (placer_set_shadow(node->placer, policy) < 0)
+		node_say(node, "no memory for a shadow policy");
+}
+
 static void obey(struct node *node, const struct control_message *msg)
 {
 	if (msg->type == CONTROL_PIN)
 		placer_pin(node->placer, msg->pin.vcpu, msg->pin.pinned);
+	else if (msg->policy.shadow)
+		set_shadow(node, (enum placement_policy)msg->policy.policy);
 	else
 		placer_set_policy(node->placer, (enum placement_policy)msg->policy.policy);
 }
@@ -189,6 +197,8 @@ static bool is_so(const struct node *node, const struct control_message *msg)
 {
 	if (msg->type == CONTROL_PIN)
 		return placer_pinned(node->placer, msg->pin.vcpu) == msg->pin.pinned;
+	if (msg->policy.shadow)
+		return placer_shadow(node->placer) == msg->policy.policy;
 	return placer_policy(node->placer) == msg->policy.policy;
 }
 
@@ -224,28 +234,60 @@ static char *answer_word(struct node *node, const struct control_message *msg, c
 	return node_answer(false, "the pod's first node does not answer: try again");
 }
 
-char *policy_request(struct node *node, const char *words)
+/* "base", or "base, learned rides along". */
+static char *answer_policy(const struct node *node)
+{
+	enum placement_policy shadow = placer_shadow(node->placer);
+	char line[128];
+	snprintf(line, sizeof(line), "%s%s%s%s", placement_policy_name(placer_policy(node->placer)),
+		 shadow == PLACEMENT_POLICIES ? "" : ", ",
+		 shadow == PLACEMENT_POLICIES ? "" : placement_policy_name(shadow),
+		 shadow == PLACEMENT_POLICIES ? "" : " rides along");
+	return node_answer(true, line);
+}
+
+static char *no_policy(const char *word, bool shadow)
+{
+	char line[256], names[128];
+	pod_config_policies(names, sizeof(names));
+	snprintf(line, sizeof(line), "there is no policy '%s': it must be %s%s", word, names,
+		 shadow ? "; or none" : "");
+	return node_answer(false, line);
+}
+
+static char *set_policy(struct node *node, enum placement_policy policy, bool shadow)
 {
 	struct control_message msg = { .type = CONTROL_POLICY };
-	enum placement_policy policy;
-	char line[256], names[128];
-	if (!words[0]) {
-		snprintf(line, sizeof(line), "%s",
-			 placement_policy_name(placer_policy(node->placer)));
-		return node_answer(true, line);
-	}
-	if (placement_policy_parse(words, &policy) < 0) {
-		pod_config_policies(names, sizeof(names));
-		snprintf(line, sizeof(line), "there is no policy '%s': it must be %s", words,
-			 names);
-		return node_answer(false, line);
-	}
-	char *no = cannot(node);
+	char line[128], *no = cannot(node);
 	if (no)
 		return no;
-	msg.policy.policy = (uint8_t)policy;
-	snprintf(line, sizeof(line), "the policy is %s now", placement_policy_name(policy));
+	msg.policy = (struct control_policy){ .policy = (uint8_t)policy, .shadow = shadow };
+	if (!shadow)
+		snprintf(line, sizeof(line), "the policy is %s now", placement_policy_name(policy));
+	else if (policy == PLACEMENT_POLICIES)
+		snprintf(line, sizeof(line), "no other policy rides along");
+	else
+		snprintf(line, sizeof(line), "%s rides along: see eagre status",
+			 placement_policy_name(policy));
 	return answer_word(node, &msg, line);
+}
+
+char *policy_request(struct node *node, const char *words)
+{
+	enum placement_policy policy;
+	if (!words[0])
+		return answer_policy(node);
+	if (placement_policy_parse(words, &policy) < 0)
+		return no_policy(words, false);
+	return set_policy(node, policy, false);
+}
+
+char *policy_shadow_request(struct node *node, const char *words)
+{
+	enum placement_policy policy = PLACEMENT_POLICIES;
+	if (strcmp(words, "none") != 0 && placement_policy_parse(words, &policy) < 0)
+		return no_policy(words, true);
+	return set_policy(node, policy, true);
 }
 
 char *policy_pin_request(struct node *node, const char *words, bool pinned)

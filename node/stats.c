@@ -102,7 +102,8 @@ static char *stats_own(struct node *node)
 	node_clock_tsc(node->clock, &now.tsc);
 	now.tsc_khz = node->start.tsc_khz;
 	placer_stats(node->placer, &now.placer);
-	now.record_count = placer_records(node->placer, now.record, STATS_RECORDS);
+	now.record_count = placer_records(node->placer, false, now.record, STATS_RECORDS);
+	now.shadow_count = placer_records(node->placer, true, now.shadow, STATS_RECORDS);
 	pager_stats_get(node->pager, &now.pager);
 	now.hot_count = pager_hot_pages(node->pager, now.hot, STATS_HOT_PAGES);
 	char *text = stats_json(&now);
@@ -110,9 +111,47 @@ static char *stats_own(struct node *node)
 	return text;
 }
 
+/* [time, vCPU, node, took, kind (-1: a move), page, program] */
+static json_t *event_json(const struct placement_trace_event *event)
+{
+	return json_pack("[IiiIiII]", (json_int_t)event->at_ns, (int)event->vcpu, (int)event->node,
+			 (json_int_t)event->took_ns, event->move ? -1 : (int)event->kind,
+			 (json_int_t)event->gpn, (json_int_t)event->program);
+}
+
+/* What has happened here since somebody asked the last time. */
+static char *trace_own(struct node *node)
+{
+	struct placer_trace *trace = NULL;
+	json_t *o = json_object(), *events = json_array(), *here = json_array();
+	set(o, "number", node->self);
+	set(o, "time_ns", node_now_ns(node));
+	for (uint32_t v = 0; v < node->config->vcpu_count; v++)
+		if (node_has_vcpu(node, v))
+			json_array_append_new(here, json_integer(v));
+	if (placer_trace(node->placer, &trace) == 0) {
+		json_object_set_new(o, "begun", json_boolean(trace->begun));
+		set(o, "lost", trace->lost);
+		set(o, "move_ns", trace->move_ns);
+		for (uint32_t i = 0; i < trace->count; i++)
+			json_array_append_new(events, event_json(&trace->event[i]));
+	}
+	free(trace);
+	json_object_set_new(o, "here", here);
+	json_object_set_new(o, "events", events);
+	char *text = json_dumps(o, JSON_COMPACT);
+	json_decref(o);
+	return text;
+}
+
+static char *text_own(struct node *node, uint64_t what)
+{
+	return what == CONTROL_STATS_TRACE ? trace_own(node) : stats_own(node);
+}
+
 static void send_own(struct node *node, const struct control_message *request)
 {
-	char *text = stats_own(node);
+	char *text = text_own(node, request->stats_request.what);
 	uint32_t size = text ? (uint32_t)strlen(text) : 0;
 	struct control_message reply = { .type = CONTROL_STATS_REPLY };
 	reply.stats_reply.id = request->stats_request.id;
@@ -142,12 +181,12 @@ void stats_reply(struct node *node, const struct control_message *msg)
 	pthread_mutex_unlock(&s->lock);
 }
 
-static void ask_all(struct node_stats *s)
+static void ask_all(struct node_stats *s, uint64_t what)
 {
 	struct node *node = s->node;
 	struct control_message msg = { .type = CONTROL_STATS_REQUEST };
 	pthread_mutex_lock(&s->lock);
-	msg.stats_request.id = ++s->id;
+	msg.stats_request = (struct control_stats_request){ .id = ++s->id, .what = what };
 	s->missing = node->config->node_count - 1;
 	pthread_mutex_unlock(&s->lock);
 	node_broadcast(node, &msg);
@@ -162,12 +201,12 @@ static void ask_all(struct node_stats *s)
 }
 
 /* Node n's answer as an object, if it is whole and is one. */
-static json_t *answer_of(struct node_stats *s, uint32_t n)
+static json_t *answer_of(struct node_stats *s, uint32_t n, uint64_t what)
 {
 	struct stats_text *answer = &s->answer[n];
 	json_t *o = NULL;
 	if (n == s->node->self) {
-		char *text = stats_own(s->node);
+		char *text = text_own(s->node, what);
 		o = text ? json_loads(text, 0, NULL) : NULL;
 		free(text);
 	} else if (answer->have && answer->have == answer->total) {
@@ -181,9 +220,9 @@ static json_t *answer_of(struct node_stats *s, uint32_t n)
 }
 
 /* Takes node n's answer out of its place; own numbers where n is this node. */
-static json_t *take_answer(struct node_stats *s, uint32_t n)
+static json_t *take_answer(struct node_stats *s, uint32_t n, uint64_t what)
 {
-	json_t *o = answer_of(s, n);
+	json_t *o = answer_of(s, n, what);
 	if (o)
 		return o;
 	o = json_object();
@@ -236,12 +275,12 @@ char *stats_pod(struct node *node)
 {
 	struct node_stats *s = node->stats;
 	pthread_mutex_lock(&s->asking);
-	ask_all(s);
+	ask_all(s, CONTROL_STATS_NUMBERS);
 	json_t *pod = json_object(), *nodes = json_array(), *vcpus = json_array();
 	json_t *vcpu[VCPUS_MAX] = { NULL };
 	bool whole = true; /* all nodes have answered */
 	for (uint32_t n = 0; n < node->config->node_count; n++) {
-		json_t *o = take_answer(s, n);
+		json_t *o = take_answer(s, n, CONTROL_STATS_NUMBERS);
 		json_t *list = json_object_get(o, "vcpu_list");
 		whole = whole && !json_object_get(o, "error");
 		take_vcpus(list, vcpu, node->config->vcpu_count);
@@ -263,6 +302,22 @@ char *stats_pod(struct node *node)
 			    json_string(placement_policy_name(placer_policy(node->placer))));
 	json_object_set_new(pod, "nodes", nodes);
 	json_object_set_new(pod, "vcpus", vcpus);
+	char *text = json_dumps(pod, JSON_COMPACT);
+	json_decref(pod);
+	return text;
+}
+
+char *stats_trace(struct node *node)
+{
+	struct node_stats *s = node->stats;
+	json_t *pod = json_object(), *nodes = json_array();
+	pthread_mutex_lock(&s->asking);
+	ask_all(s, CONTROL_STATS_TRACE);
+	for (uint32_t n = 0; n < node->config->node_count; n++)
+		json_array_append_new(nodes, take_answer(s, n, CONTROL_STATS_TRACE));
+	pthread_mutex_unlock(&s->asking);
+	set(pod, "vcpus", node->config->vcpu_count);
+	json_object_set_new(pod, "nodes", nodes);
 	char *text = json_dumps(pod, JSON_COMPACT);
 	json_decref(pod);
 	return text;

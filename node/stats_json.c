@@ -168,11 +168,11 @@ static json_t *placement_json(const struct placer_stats *stats)
 	return o;
 }
 
-static json_t *decisions_json(const struct stats_node *node)
+static json_t *decisions_json(const struct placement_record *records, uint32_t count)
 {
 	json_t *list = json_array();
-	for (uint32_t i = 0; i < node->record_count; i++) {
-		const struct placement_record *record = &node->record[i];
+	for (uint32_t i = 0; i < count; i++) {
+		const struct placement_record *record = &records[i];
 		char text[PLACEMENT_TEXT_BYTES];
 		json_t *o = json_object();
 		placement_record_text(record, text, sizeof(text));
@@ -182,6 +182,22 @@ static json_t *decisions_json(const struct stats_node *node)
 		json_array_append_new(list, o);
 	}
 	return list;
+}
+
+/* What a policy that rides along would have done; nothing where none does. */
+static void set_shadow(json_t *o, const struct stats_node *node)
+{
+	const struct placer_stats *stats = &node->placer;
+	json_t *shadow;
+	if (stats->shadow == PLACEMENT_POLICIES)
+		return;
+	shadow = json_object();
+	json_object_set_new(shadow, "policy", json_string(placement_policy_name(stats->shadow)));
+	set(shadow, "wishes", stats->shadow_wishes);
+	set(shadow, "agreed", stats->shadow_agreed);
+	json_object_set_new(shadow, "why", why_json(&stats->shadow_placement));
+	json_object_set_new(shadow, "decisions", decisions_json(node->shadow, node->shadow_count));
+	json_object_set_new(o, "shadow", shadow);
 }
 
 static json_t *seat_json(const struct stats_vcpu *seat)
@@ -243,7 +259,8 @@ char *stats_json(const struct stats_node *node)
 	set(o, "tsc_khz", node->tsc_khz);
 	json_object_set_new(o, "policy", json_string(placement_policy_name(node->placer.policy)));
 	json_object_set_new(o, "placement", placement_json(&node->placer));
-	json_object_set_new(o, "decisions", decisions_json(node));
+	json_object_set_new(o, "decisions", decisions_json(node->record, node->record_count));
+	set_shadow(o, node);
 	json_object_set_new(o, "hot_pages", hot_json(node));
 	for (uint32_t i = 0; i < node->seat_count; i++) {
 		if (node->seat[i].here)

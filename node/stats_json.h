@@ -43,6 +43,8 @@ struct stats_node {
 	struct placer_stats placer;
 	uint32_t record_count;
 	struct placement_record record[STATS_RECORDS]; /* newest first */
+	uint32_t shadow_count;
+	struct placement_record shadow[STATS_RECORDS]; /* likewise, of a policy that rides along */
 	uint32_t vcpu_count, seat_count;
 	const struct stats_vcpu *seat; /* seat_count of them, vcpu_count with a vCPU */
 };

@@ -168,7 +168,7 @@ struct wire_outcome {
 } __attribute__((packed));
 static_assert(sizeof(struct wire_outcome) == 26);
 
-/* LOAD: cores, awake. POLICY: 0, policy. PIN: vCPU, pinned. */
+/* LOAD: cores, awake. POLICY: shadow, policy. PIN: vCPU, pinned. */
 struct wire_pair {
 	uint16_t first, second;
 	uint8_t zero[4];
@@ -352,7 +352,7 @@ static bool load_valid(const struct control_load *m)
 
 static bool policy_valid(const struct control_policy *m)
 {
-	return m->policy < PLACEMENT_POLICIES;
+	return m->shadow <= 1 && m->policy < PLACEMENT_POLICIES + m->shadow;
 }
 
 static bool pin_valid(const struct control_pin *m)
@@ -705,7 +705,10 @@ static int encode_payload(const struct control_message *msg, uint8_t *out)
 	case CONTROL_RUN:
 		return put_numbers(out, 2, (uint64_t[]){ msg->run.start_ns, msg->run.entry });
 	case CONTROL_STATS_REQUEST:
-		return put_numbers(out, 1, &msg->stats_request.id);
+		if (msg->stats_request.what >= CONTROL_STATS_WHAT_LIMIT)
+			return -EINVAL;
+		return put_numbers(out, 2,
+				   (uint64_t[]){ msg->stats_request.id, msg->stats_request.what });
 	case CONTROL_STATS_REPLY:
 		return encode_stats_reply(&msg->stats_reply, out);
 	case CONTROL_END:
@@ -727,7 +730,8 @@ static int encode_payload(const struct control_message *msg, uint8_t *out)
 	case CONTROL_OUTCOMES:
 		return encode_outcomes(&msg->outcomes, out);
 	case CONTROL_POLICY:
-		return encode_pair(policy_valid(&msg->policy), 0, msg->policy.policy, out);
+		return encode_pair(policy_valid(&msg->policy), msg->policy.shadow,
+				   msg->policy.policy, out);
 	case CONTROL_PIN:
 		return encode_pair(pin_valid(&msg->pin), msg->pin.vcpu, msg->pin.pinned, out);
 	default:
@@ -1104,6 +1108,17 @@ static int decode_load(const uint8_t *in, size_t size, struct control_load *m)
 	return r == 0 && load_valid(m) ? 0 : -EPROTO;
 }
 
+static int decode_stats_request(const uint8_t *in, size_t size, struct control_stats_request *m)
+{
+	uint64_t number[2];
+	int r = get_numbers(in, size, 2, number);
+
+	if (r < 0 || number[1] >= CONTROL_STATS_WHAT_LIMIT)
+		return -EPROTO;
+	*m = (struct control_stats_request){ .id = number[0], .what = number[1] };
+	return 0;
+}
+
 static int decode_outcomes(const uint8_t *in, size_t size, struct control_outcomes *m)
 {
 	struct wire_outcomes head;
@@ -1132,13 +1147,13 @@ static int decode_outcomes(const uint8_t *in, size_t size, struct control_outcom
 
 static int decode_policy(const uint8_t *in, size_t size, struct control_policy *m)
 {
-	uint16_t zero, policy;
-	int r = decode_pair(in, size, &zero, &policy);
+	uint16_t shadow, policy;
+	int r = decode_pair(in, size, &shadow, &policy);
 
-	if (r < 0 || zero || policy >= PLACEMENT_POLICIES)
+	if (r < 0 || shadow > 1 || policy > PLACEMENT_POLICIES)
 		return -EPROTO;
-	m->policy = (uint8_t)policy;
-	return 0;
+	*m = (struct control_policy){ .policy = (uint8_t)policy, .shadow = (uint8_t)shadow };
+	return policy_valid(m) ? 0 : -EPROTO;
 }
 
 static int decode_pin(const uint8_t *in, size_t size, struct control_pin *m)
@@ -1183,7 +1198,7 @@ int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 	case CONTROL_RUN:
 		return decode_run(payload, size, &ret_msg->run);
 	case CONTROL_STATS_REQUEST:
-		return get_numbers(payload, size, 1, &ret_msg->stats_request.id);
+		return decode_stats_request(payload, size, &ret_msg->stats_request);
 	case CONTROL_STATS_REPLY:
 		return decode_stats_reply(payload, size, &ret_msg->stats_reply);
 	case CONTROL_END:

@@ -204,8 +204,14 @@ struct control_run {
 	uint64_t entry;	   /* where vCPU 0 begins (loader_first()) */
 };
 
+enum control_stats_what {
+	CONTROL_STATS_NUMBERS = 0,
+	CONTROL_STATS_TRACE = 1, /* what has happened since the last such request, or from now on */
+	CONTROL_STATS_WHAT_LIMIT,
+};
 struct control_stats_request {
 	uint64_t id;
+	uint64_t what; /* enum control_stats_what */
 };
 
 /*
@@ -280,7 +286,8 @@ struct control_outcomes {
 	struct placement_outcome outcome[PLACEMENT_OUTCOMES];
 };
 struct control_policy {
-	uint8_t policy; /* enum placement_policy */
+	uint8_t policy; /* enum placement_policy; of a shadow PLACEMENT_POLICIES: none */
+	uint8_t shadow; /* 1: that rides along; 0: that moves vCPUs */
 };
 struct control_pin {
 	uint16_t vcpu;

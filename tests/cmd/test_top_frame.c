@@ -67,14 +67,14 @@ static json_t *pod(const struct shape *shape, int t)
 		char name[] = "nodea";
 		name[4] = (char)('a' + v % shape->nodes);
 		if (v % shape->nodes != shape->missing_node)
-			json_array_append_new(vcpus,
-					      json_pack("{s:i,s:s,s:s,s:i}", "number", v, "node",
-							name, "state", v % 2 ? "halted" : "running",
-							"moves", t * 10 * (v + 1)));
+			json_array_append_new(
+				vcpus, json_pack("{s:i,s:s,s:s,s:i,s:b}", "number", v, "node", name,
+						 "state", v % 2 ? "halted" : "running", "moves",
+						 t * 10 * (v + 1), "pinned", v == 1));
 	}
-	return json_pack("{s:s,s:s,s:i,s:I,s:s,s:o,s:o}", "pod", "demo", "state", "running",
-			 "uptime_s", 30 + t, "memory_bytes", 2ll << 30, "engine", "soft", "nodes",
-			 nodes, "vcpus", vcpus);
+	return json_pack("{s:s,s:s,s:i,s:I,s:s,s:s,s:o,s:o}", "pod", "demo", "state", "running",
+			 "uptime_s", 30 + t, "memory_bytes", 2ll << 30, "engine", "soft", "policy",
+			 "learned", "nodes", nodes, "vcpus", vcpus);
 }
 
 static char *frame_of(json_t *before, json_t *now, const struct top_view *view)

@@ -183,7 +183,8 @@ static void make(uint8_t type, int variant)
 		make_outcomes(variant);
 		break;
 	case CONTROL_POLICY:
-		in.policy = (struct control_policy){ variant ? PLACEMENT_POLICIES - 1 : 0 };
+		in.policy = (struct control_policy){ variant ? PLACEMENT_POLICIES : 0,
+						     (uint8_t)variant };
 		break;
 	case CONTROL_PIN:
 		in.pin = (struct control_pin){ variant ? VCPUS_MAX - 1 : 0, (uint8_t)variant };
@@ -443,7 +444,9 @@ static void test_rules_of_policy(void **state)
 	expect_refused(CONTROL_OUTCOMES, 0, 8, PLACEMENT_ARMS);
 	expect_refused(CONTROL_OUTCOMES, 0, 9, 1);
 	expect_refused(CONTROL_OUTCOMES, 0, 8 + 25, 1); /* 16 s of a horizon of 10 ms */
-	expect_refused(CONTROL_POLICY, 0, 0, 1);
+	expect_refused(CONTROL_POLICY, 0, 0, 2);
+	expect_refused(CONTROL_POLICY, 0, 1, 1);
+	expect_refused(CONTROL_STATS_REQUEST, 0, 8, CONTROL_STATS_WHAT_LIMIT);
 	expect_refused(CONTROL_POLICY, 0, 2, PLACEMENT_POLICIES);
 	expect_refused(CONTROL_POLICY, 0, 3, 1);
 	expect_refused(CONTROL_POLICY, 0, 7, 1);

@@ -4,8 +4,10 @@
  * waits for the lock at a stall, what is said about loads and outcomes and when, what is learned of
  * other nodes' outcomes, and that an idle node rests.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,6 +22,7 @@ struct played {
 	struct placer *placer;
 	_Atomic uint16_t self;
 	atomic_bool sleeps[VCPUS], stuck, is_stuck;
+	_Atomic uint64_t ahead_ns; /* of the real clock */
 	atomic_uint looks, went_count, said_count;
 	atomic_uint went; /* the last: vCPU * 16 + node */
 	atomic_uint said; /* the last: cores * 16 + awake */
@@ -43,7 +46,7 @@ static uint64_t played_now(void *ctx)
 		atomic_store(&played->is_stuck, true);
 		usleep(1000);
 	}
-	return real_now_ns();
+	return real_now_ns() + atomic_load(&played->ahead_ns);
 }
 
 static bool played_look(void *ctx, uint32_t vcpu, struct placer_vcpu *ret_vcpu)
@@ -416,7 +419,7 @@ static void test_a_move(void **state)
 	usleep(2000);
 	stall(&here, 1, 1);
 	assert_int_equal(here.went, 1 * 16 + 1);
-	assert_true(placer_records(here.placer, record, 4) >= 1);
+	assert_true(placer_records(here.placer, false, record, 4) >= 1);
 	assert_true(record[0].move && record[0].vcpu == 1 && record[0].target == 1);
 	assert_true(placer_left(here.placer, 1, 1, carry));
 	assert_int_equal(placement_carry_check(carry), 0);
@@ -435,6 +438,107 @@ static void test_a_move(void **state)
 	assert_true(placement_carry_check(carry) < 0);
 	placer_destroy(here.placer);
 	placer_destroy(there.placer);
+}
+
+/* One that rides along: it hears the same, its wishes are counted, and nobody goes. */
+static void test_a_shadow(void **state)
+{
+	struct placement_record record[4];
+	struct placer_stats stats;
+	struct played played;
+	play(&played, 0, PLACEMENT_PAGES);
+	usleep(2000);
+	assert_int_equal(placer_shadow(played.placer), PLACEMENT_POLICIES);
+	assert_int_equal(placer_set_shadow(played.placer, PLACEMENT_BASE), 0);
+	assert_int_equal(placer_shadow(played.placer), PLACEMENT_BASE);
+	usleep(2000); /* its vCPUs have only just come */
+	stall(&played, 1, 1);
+	assert_int_equal(played.went_count, 0);
+	placer_stats(played.placer, &stats);
+	assert_int_equal(stats.shadow, PLACEMENT_BASE);
+	assert_int_equal(stats.shadow_wishes, 1); /* however often it says so */
+	assert_int_equal(stats.shadow_agreed, 0);
+	assert_true(stats.shadow_placement.why_count[PLACEMENT_WHY_PAID] > 0);
+	assert_true(placer_records(played.placer, true, record, 4) > 0);
+	assert_true(record[0].vcpu == 1 && record[0].target == 1);
+	assert_int_equal(placer_records(played.placer, false, record, 4), 0);
+	/* The policy wants the same. */
+	placer_set_policy(played.placer, PLACEMENT_BASE);
+	stall(&played, 0, 1);
+	assert_true(played.went_count > 0);
+	placer_stats(played.placer, &stats);
+	assert_int_equal(stats.shadow_wishes, 2);
+	assert_int_equal(stats.shadow_agreed, 1);
+	/* Where vCPUs are and which are pinned is known to it, and to the next one. */
+	uint8_t carry[PLACEMENT_CARRY_BYTES];
+	assert_true(placer_left(played.placer, 0, 1, carry));
+	placer_pin(played.placer, 1, true);
+	assert_int_equal(placer_set_shadow(played.placer, PLACEMENT_VCPUS), 0);
+	placer_set_policy(played.placer, PLACEMENT_PAGES);
+	usleep(2000);
+	stall(&played, 0, 1);
+	stall(&played, 1, 1);
+	placer_stats(played.placer, &stats);
+	assert_int_equal(stats.shadow_wishes, 0);
+	uint64_t heard = stats.placement.stall_count;
+	assert_int_equal(placer_set_shadow(played.placer, PLACEMENT_POLICIES), 0);
+	stall(&played, 1, 1);
+	placer_stats(played.placer, &stats);
+	assert_int_equal(stats.shadow, PLACEMENT_POLICIES);
+	assert_int_equal(stats.placement.stall_count, heard); /* it costs nothing */
+	placer_destroy(played.placer);
+}
+
+static struct placer_trace *take_trace(struct played *played)
+{
+	struct placer_trace *trace;
+	assert_int_equal(placer_trace(played->placer, &trace), 0);
+	return trace;
+}
+
+static void test_a_trace(void **state)
+{
+	struct placer_trace *trace;
+	struct played played;
+	play(&played, 0, PLACEMENT_PAGES);
+	stall(&played, 1, 1);
+	trace = take_trace(&played);
+	assert_true(trace->begun && trace->count == 0);
+	free(trace);
+	stall(&played, 1, 1);
+	stall(&played, 2, 1); /* not here */
+	placer_arrived(played.placer, 2, 1, real_now_ns() - 5000000, NULL);
+	trace = take_trace(&played);
+	assert_false(trace->begun);
+	assert_int_equal(trace->count, 101);
+	assert_int_equal(trace->lost, 0);
+	assert_in_range(trace->move_ns, 300000, 2000000); /* it has seen one */
+	struct placement_trace_event *event = &trace->event[7];
+	assert_true(!event->move && event->vcpu == 1 && event->node == 1 && event->gpn == 1007);
+	assert_int_equal(event->took_ns, 10000000);
+	assert_int_equal(event->program, 78);
+	event = &trace->event[100];
+	assert_true(event->move && event->vcpu == 2 && event->node == 0);
+	assert_true(event->took_ns >= 5000000 && event->at_ns >= event[-1].at_ns);
+	free(trace);
+	for (uint32_t i = 0; i < PLACER_TRACE_EVENTS / 100 + 1; i++)
+		stall(&played, 1, 1);
+	trace = take_trace(&played);
+	assert_int_equal(trace->count, PLACER_TRACE_EVENTS);
+	assert_int_equal(trace->lost, (PLACER_TRACE_EVENTS / 100 + 1) * 100 - PLACER_TRACE_EVENTS);
+	free(trace);
+	/* Nobody asks any more. */
+	assert_int_equal(placer_start(played.placer), 0);
+	bool begun = false;
+	for (uint32_t i = 0; i < 1000 && !begun; i++) {
+		atomic_fetch_add(&played.ahead_ns, 4000000000);
+		usleep(20000);
+		trace = take_trace(&played);
+		begun = trace->begun;
+		free(trace);
+	}
+	assert_true(begun);
+	placer_destroy(played.placer);
 }
 
 /* A pod whose vCPUs do not move. */
@@ -456,7 +560,9 @@ static void test_none(void **state)
 	placer_refused(NULL, 0, 1);
 	placer_stats(NULL, &stats);
 	assert_int_equal(stats.policy, PLACEMENT_PAGES);
-	assert_int_equal(placer_records(NULL, &record, 1), 0);
+	assert_int_equal(placer_set_shadow(NULL, PLACEMENT_BASE), 0);
+	assert_int_equal(placer_trace(NULL, NULL), -ENOENT);
+	assert_int_equal(placer_records(NULL, false, &record, 1), 0);
 	placer_destroy(NULL);
 }
 
@@ -475,6 +581,8 @@ int main(void)
 		cmocka_unit_test(test_rests_while_all_are_away),
 		cmocka_unit_test(test_who_is_idle_gathers),
 		cmocka_unit_test(test_a_move),
+		cmocka_unit_test(test_a_shadow),
+		cmocka_unit_test(test_a_trace),
 		cmocka_unit_test(test_none),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * eagre trace: records the stalls and moves of a running pod, for eagre replay.
+ *
+ * The nodes keep what happens while somebody asks for it again and again; here it is put in one order,
+ * by the pod's clock, and written when all of it is there. So a trace that is cut off is never
+ * written, unless the disk is full: then it has no end, and is refused.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cmd/cmd.h"
+#include "cmd/pod_socket.h"
+#include "core/placement_trace.h"
+
+#define SECONDS_MAX 3600
+#define TURN_NS	    250000000
+
+struct trace {
+	struct placement_trace_event *event;
+	size_t count, room;
+	uint64_t begin_ns, lost, move_ns;
+	uint32_t node_count, vcpu_count, asked;
+	uint16_t place[VCPUS_MAX]; /* at the beginning; NODE_NONE: on its way */
+};
+
+static void usage(FILE *to)
+{
+	fputs("usage: eagre trace FILE [--seconds N] [--pod NAME] [--node NAME] [--socket PATH]\n"
+	      "\n"
+	      "Records where the vCPUs of a running guest stall, and where they go, for N seconds (10) or until\n"
+	      "Ctrl-C, and writes that to FILE for eagre replay. One at a time: two would share what there is.\n"
+	      "\n"
+	      "  --pod NAME     which pod, when nodes of several run here\n"
+	      "  --node NAME    ask this node of the pod (any will do)\n"
+	      "  --socket PATH  ask the node behind this socket\n",
+	      to);
+}
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+	interrupted = number;
+}
+
+static uint64_t number(const json_t *object, const char *key)
+{
+	json_int_t value = json_integer_value(json_object_get(object, key));
+	return value > 0 ? (uint64_t)value : 0;
+}
+
+static bool add(struct trace *t, const struct placement_trace_event *event)
+{
+	if (t->count == t->room) {
+		size_t room = t->room ? 2 * t->room : 4096;
+		struct placement_trace_event *more =
+			reallocarray(t->event, room, sizeof(*t->event));
+		if (!more)
+			return false;
+		t->event = more;
+		t->room = room;
+	}
+	t->event[t->count++] = *event;
+	return true;
+}
+
+/* What makes no sense is left out: another host said it. */
+static bool take_event(struct trace *t, const json_t *entry)
+{
+	json_int_t at, vcpu, node, took, kind, gpn, program;
+	if (json_unpack((json_t *)(uintptr_t)entry, "[IIIIIII]", &at, &vcpu, &node, &took, &kind,
+			&gpn, &program) < 0)
+		return true;
+	if (at < 0 || vcpu < 0 || vcpu >= (json_int_t)t->vcpu_count || took < 0 || kind < -1 ||
+	    kind >= COH_STALL_KINDS || gpn < 0 || gpn >= (json_int_t)GPN_LIMIT || program < 0 ||
+	    program > (json_int_t)UINT32_MAX || node < 0 ||
+	    (node >= (json_int_t)t->node_count && (kind < 0 || node != NODE_NONE)))
+		return true;
+	return add(t, &(struct placement_trace_event){ .move = kind < 0,
+						       .at_ns = (uint64_t)at,
+						       .took_ns = (uint64_t)took,
+						       .vcpu = (uint32_t)vcpu,
+						       .node = (uint16_t)node,
+						       .kind = kind < 0 ? 0
+									: (enum coh_stall_kind)kind,
+						       .gpn = (uint64_t)gpn,
+						       .program = (uint32_t)program });
+}
+
+/* The first answer of a node says where the trace begins. */
+static void begin(struct trace *t, const json_t *node, uint16_t n)
+{
+	const json_t *entry;
+	size_t i;
+	if (number(node, "time_ns") > t->begin_ns)
+		t->begin_ns = number(node, "time_ns");
+	t->move_ns += number(node, "move_ns") / t->node_count;
+	json_array_foreach(json_object_get(node, "here"), i, entry)
+	{
+		json_int_t vcpu = json_integer_value(entry);
+		if (vcpu >= 0 && vcpu < (json_int_t)t->vcpu_count)
+			t->place[vcpu] = n;
+	}
+}
+
+/* False: it is over, and it has been said why. */
+static bool take_node(struct trace *t, const json_t *node, uint16_t n)
+{
+	const json_t *entry;
+	size_t i;
+	if (json_object_get(node, "error")) {
+		complain("node %s: %s", json_string_value(json_object_get(node, "name")) ?: "?",
+			 json_string_value(json_object_get(node, "error")) ?: "?");
+		return false;
+	}
+	/* A node that begins only now has forgotten what came before. */
+	if (t->asked && json_is_true(json_object_get(node, "begun")))
+		t->lost++;
+	t->lost += number(node, "lost");
+	if (!t->asked)
+		begin(t, node, n);
+	json_array_foreach(json_object_get(node, "events"), i, entry)
+	{
+		if (!take_event(t, entry)) {
+			complain("no memory for a trace of %zu events", t->count);
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool ask(struct trace *t, const char *path)
+{
+	json_t *answer = pod_ask(path, "trace");
+	const json_t *nodes = json_object_get(answer, "nodes");
+	bool well = true;
+	if (!answer)
+		return false;
+	if (!t->asked) {
+		t->node_count = (uint32_t)json_array_size(nodes);
+		t->vcpu_count = (uint32_t)number(answer, "vcpus");
+	}
+	if (t->node_count < 2 || t->node_count > NODES_MAX || t->vcpu_count == 0 ||
+	    t->vcpu_count > VCPUS_MAX || json_array_size(nodes) != t->node_count) {
+		const char *error = json_string_value(json_object_get(answer, "error"));
+		complain("%s", error ?: "a pod of one node has nothing to trace");
+		well = false;
+	}
+	for (uint32_t n = 0; well && n < t->node_count; n++)
+		well = take_node(t, json_array_get(nodes, n), (uint16_t)n);
+	t->asked++;
+	json_decref(answer);
+	return well;
+}
+
+static int by_time(const void *a, const void *b)
+{
+	const struct placement_trace_event *x = a, *y = b;
+	return x->at_ns < y->at_ns ? -1 : x->at_ns > y->at_ns;
+}
+
+static void put(FILE *file, struct placement_trace_writer *writer,
+		const struct placement_trace_event *event)
+{
+	char line[PLACEMENT_TRACE_LINE];
+	if (placement_trace_put(writer, event, line, sizeof(line)) > 0)
+		fputs(line, file);
+}
+
+/* Times from the trace's beginning on. What began before is not in it. */
+static void put_events(FILE *file, struct trace *t, struct placement_trace_writer *writer)
+{
+	for (uint32_t v = 0; v < t->vcpu_count; v++)
+		if (t->place[v] != NODE_NONE)
+			put(file, writer,
+			    &(struct placement_trace_event){
+				    .move = true, .vcpu = v, .node = t->place[v] });
+	for (size_t i = 0; i < t->count; i++) {
+		struct placement_trace_event *event = &t->event[i];
+		if (event->at_ns < t->begin_ns || event->took_ns > event->at_ns - t->begin_ns)
+			continue;
+		event->at_ns -= t->begin_ns;
+		if (event->move)
+			t->place[event->vcpu] = event->node;
+		else if (t->place[event->vcpu] == NODE_NONE)
+			continue;
+		put(file, writer, event);
+	}
+}
+
+static int write_trace(struct trace *t, const char *path)
+{
+	struct placement_trace_writer writer;
+	char line[PLACEMENT_TRACE_LINE];
+	FILE *file = fopen(path, "we");
+	uint64_t move_ns = t->move_ns < PLACEMENT_MOVE_NS_MAX ? t->move_ns : PLACEMENT_MOVE_NS_MAX;
+	if (!file) {
+		complain("%s: %s", path, strerror(errno));
+		return STATUS_FAILED;
+	}
+	if (t->count)
+		qsort(t->event, t->count, sizeof(*t->event), by_time);
+	placement_trace_begin(&writer, t->node_count, t->vcpu_count, move_ns ? move_ns : 1);
+	placement_trace_head(&writer, line, sizeof(line));
+	fputs(line, file);
+	put_events(file, t, &writer);
+	placement_trace_end(&writer, line, sizeof(line));
+	fputs(line, file);
+	bool failed = ferror(file);
+	if (fclose(file) != 0 || failed) {
+		complain("%s: %s", path, strerror(errno));
+		return STATUS_FAILED;
+	}
+	printf("%" PRIu64 " stalls and moves%s\n", writer.lines,
+	       t->lost ? ", and some were lost" : "");
+	return STATUS_OK;
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static int record(const char *socket, const char *path, uint32_t seconds)
+{
+	const struct timespec turn = { .tv_nsec = TURN_NS };
+	struct sigaction action = { .sa_handler = on_interrupt };
+	struct trace *t = calloc(1, sizeof(*t));
+	uint64_t end_ns = now_ns() + seconds * 1000000000ull;
+	bool well;
+	if (!t) {
+		complain("no memory");
+		return STATUS_FAILED;
+	}
+	for (uint32_t v = 0; v < VCPUS_MAX; v++)
+		t->place[v] = NODE_NONE;
+	sigaction(SIGINT, &action, NULL);
+	well = ask(t, socket);
+	while (well && now_ns() < end_ns && !interrupted) {
+		nanosleep(&turn, NULL);
+		well = ask(t, socket);
+	}
+	int status = well ? write_trace(t, path) : STATUS_FAILED;
+	free(t->event);
+	free(t);
+	return status;
+}
+
+int cmd_trace(int argc, char **argv)
+{
+	static const struct option options[] = {
+		POD_SEARCH_OPTIONS,
+		{ "seconds", required_argument, NULL, 't' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	struct pod_search search = { 0 };
+	long seconds = 10;
+	char *end;
+	int option;
+	while ((option = getopt_long(argc, argv, ":h", options, NULL)) >= 0) {
+		switch (option) {
+		case 'h':
+			usage(stdout);
+			return STATUS_OK;
+		case 't':
+			seconds = strtol(optarg, &end, 10);
+			if (end != optarg && !*end && seconds >= 1 && seconds <= SECONDS_MAX)
+				break;
+			complain("--seconds %s: must be a number from 1 to %d", optarg,
+				 SECONDS_MAX);
+			return STATUS_USAGE;
+		default:
+			if (!pod_search_take(&search, option, optarg))
+				return complain_option(argv, option);
+		}
+	}
+	if (argc - optind != 1) {
+		complain("trace takes the name of a file; see eagre trace --help");
+		return STATUS_USAGE;
+	}
+	return pod_find(&search) ? record(search.path, argv[optind], (uint32_t)seconds)
+				 : STATUS_FAILED;
+}
