@@ -52,7 +52,9 @@ void heartbeat_heard(struct heartbeat *heartbeat, uint16_t node, uint64_t now_ns
 
 void heartbeat_beaten(struct heartbeat *heartbeat, uint64_t now_ns)
 {
-	if (since(now_ns, heartbeat->send_ns) <= heartbeat->config.interval_ns / 2)
+	/* One that is late stays so: heartbeat_tick() has to see by how much. */
+	if (heartbeat->send_ns > now_ns &&
+	    heartbeat->send_ns - now_ns <= heartbeat->config.interval_ns / 2)
 		heartbeat->send_ns = now_ns;
 }
 
