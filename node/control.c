@@ -209,8 +209,7 @@ static const char *handle_message(struct node *node, const struct control_messag
 	case CONTROL_OUTCOMES:
 	case CONTROL_POLICY:
 	case CONTROL_PIN:
-		policy_message(node, msg);
-		break;
+		return policy_message(node, msg);
 	case CONTROL_END:
 		node_end(node, &msg->end, false);
 		break;

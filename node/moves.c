@@ -153,9 +153,21 @@ static int stay(struct node *node, uint32_t vcpu, uint16_t to, int error)
 	return error;
 }
 
+/* Whose wish this is: the policy's, which came before the pin was heard of, or a user's. */
+static bool is_held(struct node *node, uint32_t vcpu, uint16_t to)
+{
+	const struct asked *asked = &node->moves->asked[vcpu];
+	moves_lock(node, vcpu);
+	bool wanted = asked->open && asked->to == to;
+	moves_unlock(node, vcpu);
+	return placer_pinned(node->placer, vcpu) && !wanted;
+}
+
 int moves_leave(void *ctx, uint32_t vcpu, uint16_t to, int error)
 {
 	struct node *node = ctx;
+	if (!error && is_held(node, vcpu, to))
+		error = -EPERM;
 	if (!error)
 		error = vcpu_place_leave(&node->places, vcpu, to);
 	if (!error)

@@ -62,7 +62,9 @@ struct node {
 	/* startup.c: by vCPU; the first is node 0's. Under the vCPU's lock. */
 	struct vcpu_startup startup[VCPUS_MAX];
 	struct vcpu_startup_debt startup_debt[VCPUS_MAX];
-	struct placer *placer;		   /* NULL: nothing moves */
+	struct placer *placer; /* NULL: nothing moves */
+	_Atomic uint64_t
+		word_ns[NODES_MAX]; /* policy.c: how often each node changes policy and pins */
 	struct policy_state *policy_state; /* NULL: what is learned is not kept */
 	struct control_thread *control;
 	struct guest_io *io;
@@ -230,8 +232,8 @@ int policy_create(struct node *node, char *why, size_t why_size);
 int policy_start(struct node *node);
 /* What was learned is kept. */
 void policy_end(struct node *node);
-/* LOAD, OUTCOMES, POLICY, PIN, from the control thread. */
-void policy_message(struct node *node, const struct control_message *msg);
+/* LOAD, OUTCOMES, POLICY, PIN, from the control thread. What is wrong with it, or NULL. */
+const char *policy_message(struct node *node, const struct control_message *msg);
 /* "", or the name of a policy; "VCPU" to be pinned or no longer; answers as moves_request(). */
 char *policy_request(struct node *node, const char *words);
 /* The name of one that only rides along, or "none". */

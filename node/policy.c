@@ -31,6 +31,11 @@
 #define WORD_MS	     4000
 #define WORD_TURN_US 1000
 
+/* Of a node's users, each and at once; and how many at once node 0 takes of a node. */
+#define WORD_NS	   20000000ull
+#define WORDS	   256u
+#define WORDS_HELD 1024u
+
 static uint64_t now_ns(void *ctx)
 {
 	return node_now_ns(ctx);
@@ -178,17 +183,35 @@ static void say_word(struct node *node, const struct control_message *msg)
 	pthread_mutex_unlock(&word_lock);
 }
 
-void policy_message(struct node *node, const struct control_message *msg)
+/*
+ * So that neither a program that calls without end nor a node that lies makes a flood of what node 0
+ * tells all. A node keeps its users to WORD_NS and WORDS at once; node 0 believes twice as much, and
+ * what may have been held up on the way: more is a lie. Node `from`'s are counted by one thread.
+ */
+static bool word_is_early(struct node *node, uint16_t from, uint64_t each_ns, uint64_t at_once)
+{
+	uint64_t now_ns = node_clock_local_ns(node->clock),
+		 due_ns = atomic_load(&node->word_ns[from]);
+	if (due_ns > now_ns + (at_once - 1) * each_ns)
+		return true;
+	atomic_store(&node->word_ns[from], (due_ns > now_ns ? due_ns : now_ns) + each_ns);
+	return false;
+}
+
+const char *policy_message(struct node *node, const struct control_message *msg)
 {
 	struct placement_load load = { msg->load.cores, msg->load.awake };
 	if (msg->type == CONTROL_LOAD)
 		placer_load(node->placer, msg->src, &load);
 	else if (msg->type == CONTROL_OUTCOMES)
 		placer_outcomes(node->placer, msg->src, msg->outcomes.outcome, msg->outcomes.count);
-	else if (node->self == 0)
-		say_word(node, msg);
-	else
+	else if (node->self != 0)
 		obey(node, msg);
+	else if (word_is_early(node, msg->src, WORD_NS / 2, WORDS_HELD))
+		return "again and again";
+	else
+		say_word(node, msg);
+	return NULL;
 }
 
 /* ---- requests -------------------------------------------------------------------------------- */
@@ -227,6 +250,9 @@ static char *cannot(const struct node *node)
 
 static char *answer_word(struct node *node, const struct control_message *msg, const char *line)
 {
+	if (word_is_early(node, node->self, WORD_NS, WORDS))
+		return node_answer(false,
+				   "policy and pins change too often: try again in a second");
 	if (say_and_wait(node, msg))
 		return node_answer(true, line);
 	if (node_has_ended(node))

@@ -87,6 +87,15 @@ int fake_interrupt(struct engine_vcpu *vcpu, uint8_t vector)
 static struct control_message msg;
 static struct half half;
 static struct vcpu_ops ops;
+static atomic_uint stays; /* times that a vCPU was to leave, and did not */
+
+static int leave(void *ctx, uint32_t vcpu, uint16_t to, int error)
+{
+	int r = moves_leave(ctx, vcpu, to, error);
+
+	atomic_fetch_add(&stays, r != 0);
+	return r;
+}
 
 static void make_state(uint32_t number, struct vcpu_state *state)
 {
@@ -113,6 +122,8 @@ static void begin(void)
 	ops = guest_io_ops;
 	ops.started = NULL;
 	ops.idle = NULL;
+	ops.leave = leave;
+	atomic_store(&stays, 0);
 	ops.stalled_ns = NULL;
 	for (uint32_t v = 0; v < 3; v++) {
 		struct vcpu_config config = { .engine_ops = &fake_engine,
@@ -272,6 +283,31 @@ static bool runs_again(void)
 static bool took_interrupt(void)
 {
 	return engine_vcpu[0].last_vector == 0x43;
+}
+
+static bool asked_to_stay(void)
+{
+	return atomic_load(&stays) > 0;
+}
+
+/* A wish of the policy's that is out when the vCPU is pinned comes to nothing; a user's does not. */
+static void test_pinned(void **state)
+{
+	struct asking asking = { .vcpu = 0, .to = 1 };
+
+	begin();
+	assert_int_equal(policy_create(half.node, NULL, 0), 0);
+	placer_pin(half.node->placer, 0, true);
+	assert_true(moves_wish(half.node, 0, 1));
+	assert_true(eventually(asked_to_stay));
+	assert_true(eventually(runs_again));
+	expect_place(0, PLACE_HERE, 0, 0);
+	ask(&asking);
+	hear(CONTROL_MOVE);
+	assert_int_equal(msg.move.epoch, 1);
+	send_place(CONTROL_PLACE, 0, 1);
+	assert_int_equal(answer(&asking), CONTROL_MOVE_DONE);
+	end();
 }
 
 /* The target says no: it goes on, with what came in between. */
@@ -569,11 +605,17 @@ static void test_lies_in_large_pod(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_leaves),		 cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_arrives),		 cmocka_unit_test(test_refuses),
-		cmocka_unit_test(test_no_image),	 cmocka_unit_test(test_lies_in_large_pod),
-		cmocka_unit_test(test_posted_meanwhile), cmocka_unit_test(test_lies),
-		cmocka_unit_test(test_asked_elsewhere),	 cmocka_unit_test(test_end_while_asking),
+		cmocka_unit_test(test_leaves),
+		cmocka_unit_test(test_pinned),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_arrives),
+		cmocka_unit_test(test_refuses),
+		cmocka_unit_test(test_no_image),
+		cmocka_unit_test(test_lies_in_large_pod),
+		cmocka_unit_test(test_posted_meanwhile),
+		cmocka_unit_test(test_lies),
+		cmocka_unit_test(test_asked_elsewhere),
+		cmocka_unit_test(test_end_while_asking),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

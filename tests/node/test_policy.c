@@ -65,6 +65,49 @@ static void test_by_way_of_node_0(void **state)
 	assert_int_equal(msg.policy.policy, PLACEMENT_VCPUS);
 }
 
+/* Who changes pins without end is told so, and what he wanted is not done; a moment later it is. */
+static void test_users_flood(void **state)
+{
+	static const char busy[] =
+		"{\"error\":\"policy and pins change too often: try again in a second\"}";
+	struct half half;
+	uint32_t done = 0;
+	create(&half, 0);
+	atomic_store(&half.node->run_ns, 1);
+	for (uint32_t i = 0; i < 100000; i++, done++) {
+		bool pin = i % 2 == 0;
+		char *answer = policy_pin_request(half.node, "1", pin);
+		if (strcmp(answer, busy) == 0) {
+			assert_true(placer_pinned(half.node->placer, 1) == !pin);
+			free(answer);
+			break;
+		}
+		free(answer);
+	}
+	assert_in_range(done, 100, 50000);
+	test_sleep_ms(300);
+	expect(policy_pin_request(half.node, "1", true),
+	       "{\"done\":\"vCPU 1 stays where it is now\"}");
+}
+
+/* A node that lets more through is a liar; as many as a node may send are none, held up or not. */
+static void test_a_node_floods(void **state)
+{
+	struct control_message word = { .type = CONTROL_PIN, .src = 1, .pin = { .vcpu = 1 } };
+	struct half half;
+	const char *lie = NULL;
+	uint32_t count = 0;
+	create(&half, 0);
+	for (; !lie && count < 1000000; count++) {
+		lie = policy_message(half.node, &word);
+		while (half_peer_hear(&half, CONTROL_PIN, &msg, 0))
+			;
+	}
+	assert_non_null(lie);
+	assert_string_equal(lie, "again and again");
+	assert_in_range(count, 500, 500000);
+}
+
 static void *answer_main(void *arg)
 {
 	struct half *half = arg;
@@ -146,6 +189,7 @@ static void test_words_at_once(void **state)
 	pthread_create(&thread, NULL, words_main, &half);
 	for (int i = 0; i < ROUNDS; i++) {
 		uint8_t last = 0;
+		atomic_store(&half.node->word_ns[1], 0); /* it is not about how many */
 		pthread_barrier_wait(&both);
 		mine.policy.policy = PLACEMENT_BASE;
 		policy_message(half.node, &mine);
@@ -174,6 +218,7 @@ static void test_load(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_users_flood),	cmocka_unit_test(test_a_node_floods),
 		cmocka_unit_test(test_of_node_0),	cmocka_unit_test(test_by_way_of_node_0),
 		cmocka_unit_test(test_of_another_node), cmocka_unit_test(test_end_while_waiting),
 		cmocka_unit_test(test_words_at_once),	cmocka_unit_test(test_load),
