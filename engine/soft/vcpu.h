@@ -85,10 +85,27 @@ struct soft_jump_used {
 	uint64_t awake[JUMP_WORDS], asleep[JUMP_WORDS];
 	uint64_t summary[JUMP_WORDS / 64], summary_asleep[JUMP_WORDS / 64];
 };
-/* What page of host memory a page of code was, when an instruction was last fetched from it. */
-#define JUMP_PAGES 512u
+/*
+ * What page of host memory a page of code was, when an instruction was last fetched from it. Enough
+ * of them that the pages of a kernel's code have places of their own.
+ */
+#define JUMP_PAGES 8192u
 struct soft_jump_page {
 	uint64_t page, host;
+};
+
+/*
+ * Doors (tlb/doors.h): each direct jump to another page has one, a number from 1. Where those lead
+ * that are in a list, by the target's page.
+ */
+#define DOORS_MAX  131072u
+#define DOOR_LISTS 512u
+struct soft_door {
+	uint64_t rip, code;
+	uint32_t next; /* in the list; or 0 */
+};
+struct soft_door_list {
+	uint32_t awake, asleep; /* the first, or 0 */
 };
 
 #define FETCHED_BITS 16384u
@@ -230,7 +247,8 @@ struct engine_vcpu {
 	struct soft_decoded *decoded; /* for the stepper */
 	struct soft_tlb_used tlb_used[VIEW_COUNT];
 	struct soft_jump_used jump_used[VIEW_COUNT];
-	struct soft_jump_page jump_page[VIEW_COUNT][JUMP_PAGES];
+	struct soft_door_list door_list[VIEW_COUNT][DOOR_LISTS];
+	uint64_t door_used[VIEW_COUNT][DOOR_LISTS / 64]; /* which may have some that are awake */
 	uint64_t fetched[FETCHED_BITS / 64]; /* pages code was fetched from, by a hash */
 	bool kernel_not_global; /* VIEW_KERNEL has entries that a write of CR3 clears */
 	bool huge_seen;		/* the TLB may have pieces of a 1 GiB page */
@@ -258,6 +276,9 @@ struct engine_vcpu {
 	_Alignas(64) uint8_t xsave[4096]; /* the host's layout, standard format */
 	/* From here on what survives whoever had the seat before, emptied. */
 	_Alignas(64) struct soft_jump_entry jump[VIEW_COUNT][JUMP_ENTRIES];
+	struct soft_jump_page jump_page[VIEW_COUNT][JUMP_PAGES];
+	uint64_t door[DOORS_MAX]; /* host code */
+	struct soft_door door_to[DOORS_MAX];
 	_Alignas(PAGE_BYTES) struct soft_tlb
 		tlb[VIEW_COUNT]; /* whole pages: they can be given back */
 };
@@ -295,6 +316,8 @@ struct engine {
 	pthread_mutex_t lock;		     /* vcpu[], and what cache.c and code_page.c say */
 	struct engine_vcpu *vcpu[VCPUS_MAX]; /* once there, they stay: see `seated` */
 	struct soft_cache *cache;
+	uint64_t *door_way_out; /* by number, what a door leads to that is shut */
+	uint32_t door_count;	/* with number 0, which is nobody's */
 	/* pause.c: whose turn it is, and which number comes next; NULL if nobody pauses. */
 	_Atomic uint32_t pause_turn, pause_tickets;
 	struct engine_vcpu *_Atomic pauser;

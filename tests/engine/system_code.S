@@ -315,6 +315,141 @@ gate_target:
 	CALL_PLACE 0x01, 0xa3
 	DONE
 
+/*
+ * Direct jumps from one page to another, in which the carry goes along: taken again and again, after the target's page
+ * was forgotten, is another one, has changed, or is gone.
+ */
+	.macro	TRY_FAR at, flag, value
+	mov	$SYS_WINDOW + 0x1000 + \at, %ebx
+	\flag
+	call	*%rbx
+	CHECK_EAX \value
+	.endm
+	.macro	TRY_ALL_FAR base
+	.rept	3
+	TRY_FAR	0x00, clc, \base
+	TRY_FAR	0x00, stc, \base + 1
+	TRY_FAR	0x20, stc, \base + 0x101
+	TRY_FAR	0x20, clc, 0x77
+	TRY_FAR	0x40, stc, \base + 1
+	TRY_FAR	0x40, clc, \base
+	TRY_FAR	0x60, stc, \base + 0x102
+	TRY_FAR	0x60, clc, 0x79
+	.endr
+	.endm
+	.macro	COPY_FAR from, frame
+	mov	$ADDR(\from), %esi
+	mov	$SYS_DATA + 0x1000 * \frame, %edi
+	mov	$0x80, %ecx
+	rep movsb
+	.endm
+	CASE	far_jumps
+	COPY_FAR 8f, 1
+	COPY_FAR 9f, 2
+	COPY_FAR 9f, 3
+	movl	$0x3000, SYS_DATA + 0x3011
+	movl	$0x3000, SYS_DATA + 0x3031
+	MAP_PLACE 1, 1
+	MAP_PLACE 2, 2
+	mov	%cr3, %rax
+	mov	%rax, %cr3
+	TRY_ALL_FAR 0x2000
+	mov	%cr3, %rax
+	mov	%rax, %cr3
+	TRY_ALL_FAR 0x2000
+	invlpg	SYS_WINDOW + 0x2000
+	TRY_ALL_FAR 0x2000
+	invlpg	SYS_WINDOW + 0x1000
+	TRY_ALL_FAR 0x2000
+	MAP_PLACE 2, 3
+	invlpg	SYS_WINDOW + 0x2000
+	TRY_ALL_FAR 0x3000
+	MAP_PLACE 2, 2
+	mov	%cr3, %rax
+	mov	%rax, %cr3
+	TRY_ALL_FAR 0x2000
+	movl	$0x5000, SYS_DATA + 0x2011	/* the target's code, by its other name */
+	movl	$0x5000, SYS_DATA + 0x2031
+	cpuid
+	TRY_ALL_FAR 0x5000
+	movl	$0x6000, SYS_DATA + 0x2011
+	movl	$0x6000, SYS_DATA + 0x2031
+	mov	%cr3, %rax
+	mov	%rax, %cr3
+	TRY_ALL_FAR 0x6000
+	movq	$0, SYS_PT_WINDOW + 16
+	invlpg	SYS_WINDOW + 0x2000
+	.irp	at, 0x00, 0x40
+	RESUME	1f
+	mov	$SYS_WINDOW + 0x1000 + \at, %ebx
+	stc
+	call	*%rbx
+	EXPECT	14, error=0x10, cr2=SYS_WINDOW+0x2010, fset=1
+1:	mov	$SYS_STACK, %esp
+	.endr
+	RESUME	1f
+	mov	$SYS_WINDOW + 0x1020, %ebx
+	stc
+	call	*%rbx
+	EXPECT	14, error=0x10, cr2=SYS_WINDOW+0x2030, fset=1
+1:	mov	$SYS_STACK, %esp
+	MAP_PLACE 2, 3
+	TRY_ALL_FAR 0x3000
+	DONE
+	/* for SYS_WINDOW + 0x1000 */
+8:	jmp	. + 0x1010
+	.skip	0x20 - (. - 8b), 0xcc
+	jc	. + 0x1010
+	mov	$0x77, %eax
+	ret
+	.skip	0x40 - (. - 8b), 0xcc
+	call	. + 0xfd0
+	ret
+	.skip	0x60 - (. - 8b), 0xcc
+	mov	$2, %edx			/* as the one above, and the carry stays */
+	jnc	1f
+	call	2f
+	lea	(%rax, %rdx), %eax
+	dec	%eax
+	ret
+1:	mov	$0x79, %eax
+	ret
+2:	jmp	. + 0x2030 - 0x1000 - (2b - 8b)
+	.skip	0x80 - (. - 8b), 0xcc
+	/* for SYS_WINDOW + 0x2000 */
+9:	.skip	0x10, 0xcc
+	mov	$0x2000, %eax
+	adc	$0, %eax
+	ret
+	.skip	0x30 - (. - 9b), 0xcc
+	mov	$0x2000, %eax
+	adc	$0x100, %eax
+	ret
+	.skip	0x80 - (. - 9b), 0xcc
+
+/* The same to an instruction that lies across two pages, of which the second is another one after INVLPG. */
+	CASE	far_jumps_across
+	.irp	n, 3, 4
+	movw	$0xc300 + \n, SYS_DATA + 0x1000 * \n	/* the end of mov, and ret */
+	.endr
+	movb	$0xe9, SYS_DATA + 0x1000
+	movl	$0x1ffc - 5, SYS_DATA + 0x1001
+	movl	$0x112233b8, SYS_DATA + 0x2ffc
+	MAP_PLACE 1, 1
+	MAP_PLACE 2, 2
+	mov	$SYS_WINDOW + 0x1000, %ebx
+	.rept	3
+	.irp	n, 3, 4
+	MAP_PLACE 3, \n
+	invlpg	SYS_WINDOW + 0x3000
+	call	*%rbx
+	CHECK_EAX (0x112233 + 0x1000000 * \n)
+	call	*%rbx
+	CHECK_EAX (0x112233 + 0x1000000 * \n)
+	.endr
+	.endr
+	DONE
+
 /* Addresses that may be in such a table where it is empty. */
 	CASE	low_addresses
 	mov	%cr3, %rax

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The TLB as data (engine/soft/tlb/): what it finds, forgets, and gives back to the host;
- * and the table of jumps, which sleeps meanwhile. */
+ * and the table of jumps and doors, which sleep meanwhile. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "engine/soft/tlb/doors.h"
 #include "engine/soft/tlb/jumps.h"
 #include "engine/soft/tlb/tlb.h"
 
@@ -278,6 +279,153 @@ static void test_jumps_flushed(void **state)
 	assert_nobody();
 }
 
+/* ---- doors ---- */
+
+#define DOORS	       8u
+#define LIST_NEIGHBOUR (RIP + DOOR_LISTS * (uint64_t)PAGE_BYTES) /* is in the same list */
+
+static const uint8_t way_out[DOORS];
+
+static int set_up_doors(void **state)
+{
+	static struct engine engine;
+	static uint64_t ways_out[DOORS];
+
+	if (set_up(state))
+		return -1;
+	engine = (struct engine){ .door_way_out = ways_out, .door_count = 1 };
+	vcpu->engine = &engine;
+	engine.vcpu[5] = vcpu;
+	for (uint32_t door = 1; door < DOORS / 2; door++)
+		soft_door_make(&engine, &way_out[door]);
+	engine.vcpu[5] = NULL; /* who comes later knows them, too */
+	for (uint32_t door = DOORS / 2; door < DOORS; door++)
+		soft_door_make(&engine, &way_out[door]);
+	soft_door_create(vcpu);
+	return 0;
+}
+
+static bool is_open(uint32_t door, const uint8_t *to)
+{
+	assert_int_equal(soft_door_offset(door), (uintptr_t)&vcpu->door[door] - (uintptr_t)vcpu);
+	return vcpu->door[door] == (uintptr_t)to;
+}
+
+static bool is_shut(uint32_t door)
+{
+	return is_open(door, &way_out[door]);
+}
+
+/* Two to one place, one to another of that page, one to another page of the same list. */
+static void open_all(uint64_t host)
+{
+	fetch(RIP, host);
+	fetch(LIST_NEIGHBOUR, host + PAGE_BYTES);
+	soft_door_open(vcpu, 1, RIP, &code[0]);
+	soft_door_open(vcpu, 2, LIST_NEIGHBOUR, &code[1]);
+	soft_door_open(vcpu, 3, RIP + 8, &code[2]);
+	soft_door_open(vcpu, 4, RIP, &code[0]);
+	assert_true(is_open(1, &code[0]) && is_open(2, &code[1]) && is_open(3, &code[2]) &&
+		    is_open(4, &code[0]) && is_shut(5));
+}
+
+static bool all_shut(void)
+{
+	for (uint32_t door = 1; door < DOORS; door++)
+		if (!is_shut(door))
+			return false;
+	return true;
+}
+
+static void test_doors_sleep(void **state)
+{
+	(void)state;
+	assert_true(all_shut());
+	for (int again = 0; again < 2; again++) { /* and when they are opened once more */
+		open_all(0x100000);
+		soft_tlb_flush(vcpu, true);
+		assert_true(all_shut());
+		soft_tlb_flush(vcpu, true);
+		fetch(RIP, 0x100000);
+		assert_true(is_open(1, &code[0]) && is_shut(2) && is_open(3, &code[2]) &&
+			    is_open(4, &code[0]));
+		fetch(LIST_NEIGHBOUR, 0x101000);
+		assert_true(is_open(1, &code[0]) && is_open(2, &code[1]));
+		/* one page alone */
+		soft_tlb_flush_page(vcpu, RIP);
+		assert_true(is_shut(1) && is_open(2, &code[1]) && is_shut(3) && is_shut(4));
+		fetch(RIP, 0x100000);
+		assert_true(is_open(1, &code[0]) && is_open(3, &code[2]));
+		/* opened by C while it sleeps: once in a list is enough */
+		soft_tlb_flush(vcpu, true);
+		soft_door_open(vcpu, 1, RIP, &code[3]);
+		assert_true(is_open(1, &code[3]) && is_shut(4));
+		fetch(RIP, 0x100000);
+		assert_true(is_open(1, &code[3]) && is_open(4, &code[0]));
+		soft_tlb_flush(vcpu, true);
+		assert_true(all_shut());
+		/* who falls asleep later joins who sleeps already */
+		soft_door_open(vcpu, 2, LIST_NEIGHBOUR, &code[1]);
+		soft_tlb_flush(vcpu, true);
+		fetch(RIP, 0x100000);
+		assert_true(is_open(1, &code[3]) && is_shut(2) && is_open(3, &code[2]));
+		soft_tlb_flush(vcpu, true);
+	}
+}
+
+/* Another page has come to that address. */
+static void test_doors_moved(void **state)
+{
+	(void)state;
+	open_all(0x100000);
+	soft_tlb_flush(vcpu, true);
+	fetch(RIP, 0x300000);
+	fetch(LIST_NEIGHBOUR, 0x101000);
+	assert_true(is_shut(1) && is_open(2, &code[1]) && is_shut(3) && is_shut(4));
+	soft_tlb_flush(vcpu, true);
+	fetch(RIP, 0x100000);
+	assert_true(all_shut());
+	/* nor does what was awake outlive it */
+	open_all(0x100000);
+	fetch(RIP + (PAGES_ALL << PAGE_SHIFT), 0x500000);
+	fetch(RIP, 0x300000);
+	assert_true(is_shut(1) && is_open(2, &code[1]) && is_shut(3) && is_shut(4));
+}
+
+/* A block is no longer valid, or all are not. */
+static void test_doors_shut(void **state)
+{
+	(void)state;
+	open_all(0x100000);
+	soft_door_shut(vcpu, RIP);
+	assert_true(is_shut(1) && is_open(2, &code[1]) && is_open(3, &code[2]) && is_shut(4));
+	soft_tlb_flush(vcpu, true);
+	fetch(RIP, 0x100000);
+	assert_true(is_shut(1) && is_open(3, &code[2]) && is_shut(4));
+	open_all(0x100000);
+	soft_jump_flush(vcpu, VIEW_KERNEL);
+	assert_true(is_open(1, &code[0]));
+	soft_jump_flush(vcpu, VIEW_USER);
+	assert_true(all_shut());
+	open_all(0x100000);
+	soft_tlb_flush(vcpu, true);
+	soft_jump_flush(vcpu, VIEW_USER);
+	fetch(RIP, 0x100000);
+	fetch(LIST_NEIGHBOUR, 0x101000);
+	assert_true(all_shut());
+}
+
+static void test_doors_large(void **state)
+{
+	(void)state;
+	fetch_level(RIP, 0x100000, 1);
+	soft_door_open(vcpu, 1, RIP, &code[0]);
+	soft_tlb_flush_page(vcpu, 0x600000); /* the next one */
+	assert_true(is_open(1, &code[0]));
+	soft_tlb_flush_page(vcpu, 0x400000);
+	assert_true(is_shut(1));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -289,6 +437,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_jumps_moved, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_large, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_flushed, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_doors_sleep, set_up_doors, tear_down),
+		cmocka_unit_test_setup_teardown(test_doors_moved, set_up_doors, tear_down),
+		cmocka_unit_test_setup_teardown(test_doors_shut, set_up_doors, tear_down),
+		cmocka_unit_test_setup_teardown(test_doors_large, set_up_doors, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

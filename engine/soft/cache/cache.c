@@ -28,6 +28,7 @@ extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_chec
 #define CACHE_BYTES    (128u << 20)
 #define NOTES_BYTES    (128u << 20)
 #define ORDER_BYTES    (16u << 20)
+#define DOORS_BYTES    (DOORS_MAX * sizeof(uint64_t))
 #define GRANULE	       1024u /* of code; where one begins, it is known which block that is in */
 #define STUBS_BYTES    1024u
 #define BLOCKS_OFFSET  (STUBS_BYTES + VCPUS_MAX * SOFT_EXEC_PLACES * SOFT_EXEC_BYTES)
@@ -128,8 +129,10 @@ static void spoil(struct soft_cache *cache)
 	memset(cache->notes_end, 0xcc, (size_t)(notes_end - cache->notes_end));
 }
 
-static void reset(struct soft_cache *cache)
+static void reset(struct engine *engine)
 {
+	struct soft_cache *cache = engine->cache;
+
 	memset(cache->bucket, 0, sizeof(cache->bucket));
 	memset(cache->narrow, 0, sizeof(cache->narrow));
 	cache->next = cache->base + BLOCKS_OFFSET;
@@ -137,6 +140,7 @@ static void reset(struct soft_cache *cache)
 	cache->notes_end = cache->notes + NOTES_BYTES;
 	atomic_store(&cache->count, 0);
 	cache->generation++;
+	engine->door_count = 1;
 }
 
 static void *map(size_t bytes, int protection)
@@ -168,12 +172,13 @@ int soft_cache_create(struct engine *engine)
 	cache->base = map(CACHE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC);
 	cache->notes = map(NOTES_BYTES, PROT_READ | PROT_WRITE);
 	cache->order = map(ORDER_BYTES, PROT_READ | PROT_WRITE);
-	if (!cache->base || !cache->notes || !cache->order)
+	engine->door_way_out = map(DOORS_BYTES, PROT_READ | PROT_WRITE);
+	if (!cache->base || !cache->notes || !cache->order || !engine->door_way_out)
 		return -ENOMEM;
 	memcpy(cache->base, soft_stubs_begin, (size_t)(soft_stubs_end - soft_stubs_begin));
 	cache->end = cache->base + BLOCKS_OFFSET + bytes_of_blocks();
 	cache->small = cache->end != cache->base + CACHE_BYTES;
-	reset(cache);
+	reset(engine);
 	return 0;
 }
 
@@ -189,6 +194,8 @@ void soft_cache_destroy(struct engine *engine)
 		munmap(cache->notes, NOTES_BYTES);
 	if (cache->order)
 		munmap(cache->order, ORDER_BYTES);
+	if (engine->door_way_out)
+		munmap(engine->door_way_out, DOORS_BYTES);
 	free(cache);
 	engine->cache = NULL;
 }
@@ -302,7 +309,7 @@ void soft_cache_empty(struct engine *engine)
 	/* No page knows a block any more, so nobody else looks at any. */
 	if (engine->cache->small)
 		spoil(engine->cache);
-	reset(engine->cache);
+	reset(engine);
 }
 
 struct soft_room soft_cache_room(const struct engine *engine)

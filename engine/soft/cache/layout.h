@@ -51,9 +51,11 @@
 #define SOFT_REASON_STALE_SLOT 12
 #define SOFT_REASON_READ_ODD   13 /* the same; more than a page fault may come of it */
 #define SOFT_REASON_WRITE_ODD  14
+#define SOFT_REASON_DOOR       15 /* rip set; argument: the door to be opened */
+#define SOFT_REASON_DOOR_SLOT  16
 
 /* With a reason above: the look was for others as well. */
-#define SOFT_REASON_SHARED 16
+#define SOFT_REASON_SHARED 32
 /* How far: bytes below the access's address, and above it. */
 #define SOFT_REACH(below, above) ((below) | (above) << 10)
 #define SOFT_REACH_BELOW(reach)	 ((reach)&0x3ff)

@@ -16,6 +16,7 @@
 #include "engine/soft/cpu/mmu.h"
 #include "engine/soft/insn/decode.h"
 #include "engine/soft/insn/emit_jump.h"
+#include "engine/soft/tlb/doors.h"
 #include "engine/soft/tlb/tlb.h"
 #include "engine/soft/translate/translator.h"
 
@@ -206,7 +207,8 @@ void soft_block_split(struct engine *engine, uint64_t host, uint32_t reach)
 }
 
 /* Lock held. */
-static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *source)
+static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *source,
+				    struct soft_translation *ret_translation)
 {
 	struct engine *engine = vcpu->engine;
 	struct soft_room room = soft_cache_room(engine);
@@ -218,6 +220,7 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *sou
 				      .rip = vcpu->rip,
 				      .gpa = source->gpa,
 				      .mode = source->mode,
+				      .first_door = engine->door_count,
 				      .crossing_next = source->crossing_next,
 				      .at = room.at,
 				      .end = room.end,
@@ -244,6 +247,7 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *sou
 				      .mode = source->mode,
 				      .valid = true };
 	memcpy(block->part, source->part, sizeof(block->part));
+	*ret_translation = t;
 	return block;
 }
 
@@ -254,6 +258,7 @@ static int make(struct engine_vcpu *vcpu, const struct soft_page *page, uint8_t 
 	struct source source = { .gpa = soft_memory_gpa(engine, page->host), .mode = mode };
 	uint32_t size = PAGE_BYTES - in_page(vcpu->rip);
 	uint8_t bytes[FETCH_BYTES];
+	struct soft_translation translation;
 	struct soft_block *block;
 	bool known = false;
 
@@ -266,9 +271,11 @@ static int make(struct engine_vcpu *vcpu, const struct soft_page *page, uint8_t 
 	    (!source.crossing_next || !decode_crossing(vcpu, bytes, size, &source)))
 		return SOFT_AGAIN;
 	pthread_mutex_lock(&engine->lock);
-	block = soft_cache_is_full(engine) ? NULL : translate(vcpu, &source);
+	block = soft_cache_is_full(engine) ? NULL : translate(vcpu, &source, &translation);
 	if (block)
 		known = soft_code_insert(engine, block, source.version);
+	for (uint32_t i = 0; known && i < translation.door_count; i++)
+		soft_door_make(engine, translation.door_way_out[i]);
 	if (known)
 		soft_cache_publish(engine, block);
 	pthread_mutex_unlock(&engine->lock);

@@ -7,6 +7,7 @@
 #include "engine/soft/insn/decode.h"
 #include "engine/soft/run/block.h"
 #include "engine/soft/step/stepper.h"
+#include "engine/soft/tlb/doors.h"
 #include "engine/soft/tlb/jumps.h"
 #include "engine/soft/tlb/tlb.h"
 #include "engine/soft/translate/translator.h"
@@ -96,9 +97,11 @@ static int next_block(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t *
 {
 	bool stale = reason == SOFT_REASON_STALE || reason == SOFT_REASON_STALE_SLOT;
 	bool link = reason == SOFT_REASON_LINK || reason == SOFT_REASON_LINK_SLOT;
+	bool door = reason == SOFT_REASON_DOOR || reason == SOFT_REASON_DOOR_SLOT;
 	bool slot = reason == SOFT_REASON_LOOKUP || reason == SOFT_REASON_LINK_SLOT ||
-		    reason == SOFT_REASON_STALE_SLOT;
+		    reason == SOFT_REASON_DOOR_SLOT || reason == SOFT_REASON_STALE_SLOT;
 	uint8_t *site = (uint8_t *)(uintptr_t)vcpu->argument;
+	uint32_t door_number = (uint32_t)vcpu->argument;
 	uint64_t generation = soft_cache_generation(vcpu->engine);
 	struct soft_block *block;
 	bool alone;
@@ -122,8 +125,12 @@ static int next_block(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t *
 		; /* for this once */
 	else if (link && !block->gpa_behind)
 		soft_block_link(vcpu, site, block, generation);
-	else if (slot && !link)
+	else if (door && generation == soft_cache_generation(vcpu->engine))
+		soft_door_open(vcpu, door_number, block->rip, block->code);
+	else if (slot && !link && !door)
 		soft_jump_remember(vcpu, block->rip, block->code);
+	if (stale)
+		soft_door_shut(vcpu, block->rip);
 	if (stale)
 		soft_block_forward(vcpu, site, block, generation);
 	*ret_code = block->code;
@@ -153,6 +160,8 @@ int soft_serve(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t **ret_co
 	case SOFT_REASON_LOOKUP:
 	case SOFT_REASON_LINK:
 	case SOFT_REASON_LINK_SLOT:
+	case SOFT_REASON_DOOR:
+	case SOFT_REASON_DOOR_SLOT:
 	case SOFT_REASON_STALE:
 	case SOFT_REASON_STALE_SLOT:
 		return next_block(vcpu, reason, ret_code);

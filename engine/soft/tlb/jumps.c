@@ -13,6 +13,8 @@
  */
 #include "engine/soft/tlb/jumps.h"
 
+#include "engine/soft/tlb/doors.h"
+
 #define SECOND	   (JUMP_INDEX_SECOND / 16)
 #define ASLEEP	   8u /* the bit of rip that makes it the neighbour's */
 #define PAGE_WORDS (PAGE_BYTES / 8 / 64)
@@ -79,6 +81,7 @@ void soft_jump_flush(struct engine_vcpu *vcpu, enum soft_view view)
 {
 	struct soft_jump_used *used = &vcpu->jump_used[view];
 
+	soft_door_flush(vcpu, view);
 	for (uint32_t s = 0; s < JUMP_WORDS / 64; s++) {
 		for (uint64_t words = used->summary[s] | used->summary_asleep[s]; words;
 		     words &= words - 1) {
@@ -95,6 +98,7 @@ void soft_jump_sleep(struct engine_vcpu *vcpu, enum soft_view view)
 {
 	struct soft_jump_used *used = &vcpu->jump_used[view];
 
+	soft_door_sleep(vcpu, view);
 	for (uint32_t s = 0; s < JUMP_WORDS / 64; s++) {
 		for (uint64_t words = used->summary[s]; words; words &= words - 1) {
 			uint32_t w = s * 64 + (uint32_t)__builtin_ctzll(words);
@@ -119,6 +123,7 @@ void soft_jump_sleep_some(struct engine_vcpu *vcpu, enum soft_view view, uint64_
 {
 	struct soft_jump_used *used = &vcpu->jump_used[view];
 
+	soft_door_sleep_some(vcpu, view, linear, bytes);
 	for (uint32_t s = 0; s < JUMP_WORDS / 64; s++) {
 		for (uint64_t words = used->summary[s]; words; words &= words - 1) {
 			uint32_t w = s * 64 + (uint32_t)__builtin_ctzll(words);
@@ -174,6 +179,7 @@ void soft_jump_fetched(struct engine_vcpu *vcpu, enum soft_view view, uint64_t l
 	bool same = known->page == page && known->host == at;
 
 	*known = (struct soft_jump_page){ .page = page, .host = at };
+	soft_door_fetched(vcpu, view, page, same);
 	for (uint32_t w = first; w < first + PAGE_WORDS; w++) {
 		wake_word(vcpu, view, page, w, same);
 		wake_word(vcpu, view, page, w ^ SECOND / 64, same);

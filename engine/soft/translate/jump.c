@@ -3,8 +3,9 @@
  * The end of a block: jumps, calls, returns, and leaving to C.
  *
  * Within the page: a jump that is linked to the target's block once that is known; it takes the
- * flags along where they are. To another page (whose translation may change) or to a computed
- * address: the vCPU's jump table, rip in r14, flags in the slot:
+ * flags along where they are. To another page, whose translation may change: the same by a place of
+ * its own in each vCPU, its door (tlb/doors.h). To a computed address: the vCPU's jump table, rip in
+ * r14, flags in the slot:
  *
  *      lea r15d, [r14 + r14] ; and ; cmp r14, gs:[r15 + rip] ; jne lookup
  *      jmp gs:[r15 + code]
@@ -12,6 +13,7 @@
 #include "engine/soft/translate/translate.h"
 
 #include "engine/soft/cache/cache.h"
+#include "engine/soft/tlb/doors.h"
 #include "engine/soft/tlb/jumps.h"
 
 #define OFFSET_RIP  ((uint32_t)offsetof(struct soft_jump_entry, rip))
@@ -103,7 +105,7 @@ void tr_exit_computed(struct tr *tr)
 	emit_jmp_gs_base(e, R15, table + OFFSET_CODE);
 }
 
-/* To another page, or view: its place in the table is known. */
+/* To another view, or to where an instruction may lie across pages: its place in the table is known. */
 static void exit_constant(struct tr *tr, uint32_t view, uint64_t rip)
 {
 	uint32_t entry =
@@ -152,12 +154,41 @@ static void link_to(struct tr *tr, uint8_t *site, uint64_t rip)
 	tr_cold(tr, site, slot ? SOFT_REASON_LINK_SLOT : SOFT_REASON_LINK)->rip = rip;
 }
 
+/* May the jump to this address of another page have a door? */
+static bool has_door(const struct tr *tr, uint64_t rip)
+{
+	const struct soft_translation *t = tr->t;
+
+	return soft_door_can_lead_to(rip) && t->door_count < SOFT_BLOCK_DOORS_MAX &&
+	       t->first_door + t->door_count < DOORS_MAX;
+}
+
+/* The door's jump is here, or where the jump whose distance is at `site` will lead. */
+static void exit_by_door(struct tr *tr, uint8_t *site, uint64_t rip)
+{
+	bool slot = tr->flags == FLAGS_IN_SLOT;
+	uint32_t door = tr->t->first_door + tr->t->door_count++;
+	struct cold *cold;
+
+	if (!site) {
+		tr_record(tr, rip);
+		emit_jmp_gs(&tr->e, soft_door_offset(door));
+	}
+	cold = tr_cold(tr, site, slot ? SOFT_REASON_DOOR_SLOT : SOFT_REASON_DOOR);
+	cold->rip = rip;
+	cold->door = door;
+}
+
 void tr_exit(struct tr *tr, uint64_t rip)
 {
 	struct emit *e = &tr->e;
 
 	if (!soft_is_canonical(rip)) { /* only a computed one can be undone */
 		tr_exit_step(tr, rip);
+		return;
+	}
+	if (!in_same_page(tr, rip) && has_door(tr, rip)) {
+		exit_by_door(tr, NULL, rip);
 		return;
 	}
 	if (!in_same_page(tr, rip) || (rip == tr->next && tr->t->crossing_next)) {
@@ -217,6 +248,13 @@ static uint8_t *emit_condition(struct tr *tr, const struct soft_insn *insn)
 	return emit_jcc_open(e, insn->z.opcode & 15);
 }
 
+/* jcc to what is emitted later. Where its distance is. */
+static uint8_t *emit_plain_condition(struct tr *tr, const struct soft_insn *insn)
+{
+	tr_record(tr, tr->rip);
+	return emit_jcc_open(&tr->e, insn->z.opcode & 15);
+}
+
 bool tr_is_jcc(const struct soft_insn *insn)
 {
 	return insn->z.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || insn->z.opcode < 0xe0;
@@ -235,12 +273,22 @@ static void translate_conditional(struct tr *tr, const struct soft_insn *insn)
 		tr->flags = FLAGS_IN_HOST;
 	}
 	if (tr->index + 1 < tr->t->count) { /* a side exit: who does not take it goes on here */
-		link_to(tr, emit_condition(tr, insn), target);
+		if (in_same_page(tr, target))
+			link_to(tr, emit_condition(tr, insn), target);
+		else if (has_door(tr, target))
+			exit_by_door(tr, emit_plain_condition(tr, insn), target);
+		else
+			tr->failed = true; /* it has to be the last one */
 		return;
 	}
 	again = tr_is_jcc(insn) && tr->loops && !(tr->t->mode & MODE_SLOT);
 	if (again)
 		tr_share_again(tr);
+	if (tr_is_jcc(insn) && !in_same_page(tr, target) && has_door(tr, target)) {
+		exit_by_door(tr, emit_plain_condition(tr, insn), target);
+		tr_exit(tr, tr->next);
+		return;
+	}
 	site = tr_is_jcc(insn) ? emit_condition(tr, insn) : emit_loop(tr, insn, target);
 	flags = tr->flags;
 	if (again) {

@@ -17,6 +17,7 @@
 #include "engine/soft/translate/translate.h"
 
 #include "engine/soft/cache/cache.h"
+#include "engine/soft/tlb/doors.h"
 
 /* The view's tables, from the vCPU. */
 static uint32_t table(const struct tr *tr, size_t which)
@@ -240,6 +241,8 @@ static void emit_unlinked(struct tr *tr, const struct cold *cold)
 	emit_store(e, R14, VCPU_RIP);
 	if (cold->reason == SOFT_REASON_STEP || cold->reason == SOFT_REASON_STEP_SLOT) {
 		emit_store_imm(e, 0, VCPU_ARGUMENT);
+	} else if (cold->door) {
+		emit_store_imm(e, cold->door, VCPU_ARGUMENT);
 	} else {
 		emit_lea_rip(e, R14, cold->site - 1);
 		emit_store(e, R14, VCPU_ARGUMENT);
@@ -276,7 +279,12 @@ void tr_emit_cold(struct tr *tr)
 		record = tr_record(tr, cold->rip);
 		if (cold->reason == SOFT_REASON_LOOKUP)
 			record->computed = cold->computed;
-		emit_patch32(cold->site, tr->e.at);
+		if (cold->site)
+			emit_patch32(cold->site, tr->e.at);
+		if (cold->site && cold->door)
+			emit_jmp_gs(&tr->e, soft_door_offset(cold->door));
+		if (cold->door)
+			tr->t->door_way_out[cold->door - tr->t->first_door] = tr->e.at;
 		if (cold->resume)
 			tr_share_look(tr, cold);
 		if (cold->retry)

@@ -27,6 +27,7 @@
 #include "engine/soft/translate/translate.h"
 
 #include "engine/soft/cache/cache.h"
+#include "engine/soft/tlb/doors.h"
 #include "engine/soft/translate/translator.h"
 
 #define ENTRY_BYTES 5 /* one NOP that a jump can replace */
@@ -110,7 +111,10 @@ bool soft_insn_may_be_passed(const struct soft_insn *insn, uint64_t rip, int32_t
 	    !tr_is_jcc(insn))
 		return false;
 	target = next + insn->op[0].imm.value.u;
-	return target >= next && (target ^ rip) < PAGE_BYTES && (next ^ rip) < PAGE_BYTES;
+	if (target < next || (next ^ rip) >= PAGE_BYTES)
+		return false;
+	return (target ^ rip) < PAGE_BYTES ||
+	       (soft_door_can_lead_to(target) && soft_is_canonical(target));
 }
 
 bool tr_is_followed(const struct soft_translation *t, uint32_t i)
@@ -205,6 +209,7 @@ static void emit_block(struct tr *tr, const uint32_t *live)
 	tr->lag = 0;
 	tr->slots_loaded = 0;
 	t->record_count = 0;
+	t->door_count = 0;
 	tr_record(tr, t->rip);
 	if (tr->loops)
 		tr_share_begin(tr);

@@ -85,6 +85,7 @@ struct cold {
 	int stack_base;
 	int32_t stack_offset;
 	uint64_t rip;
+	uint32_t door;
 	uint8_t reason;
 	uint8_t computed; /* of a failed lookup's record */
 	bool slot;	  /* flags are in the slot there */

@@ -6,6 +6,7 @@
 #include "engine/soft/cache/cache.h"
 #include "engine/soft/insn/decode.h"
 
+#define SOFT_BLOCK_DOORS_MAX 5u
 struct soft_translation {
 	struct engine_vcpu *vcpu;
 	const struct soft_insn *insn;
@@ -16,10 +17,13 @@ struct soft_translation {
 	uint8_t *at, *end;
 	struct soft_record *record;
 	uint32_t record_max;
+	uint32_t first_door;	       /* those from here on are nobody's yet */
 	const struct soft_insn *known; /* a lasting copy of the last instruction, or NULL */
 	bool crossing_next; /* the instruction behind the block reaches into the next page */
 	/* results */
 	uint32_t code_bytes, record_count;
+	uint32_t door_count; /* from first_door, and where their ways out are */
+	uint8_t *door_way_out[SOFT_BLOCK_DOORS_MAX];
 	uint8_t *head, *stale;
 };
 /* Lock held. Writes code and records at `at`; false: too large for the room there. */
