@@ -4,7 +4,8 @@
  * messages on.
  *
  * It never waits for anything but its epoll: whatever might wait (a device, a full console) is done
- * by another thread. So a node whose control thread is silent is a node that does not run.
+ * by another thread; and where that is allowed it gets a core before the host's other programs do.
+ * So a node whose control thread is silent is a node that does not run.
  *
  * What a peer says is judged twice, by its form (wire/) and by who says it (control_rules.h); a lie
  * ends the link. A peer that never stops talking gets its turn like all others.
@@ -24,6 +25,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/heartbeat.h"
@@ -53,6 +56,7 @@
 #define MESH_POLL_NS	 1000000000ull	/* strangers that fell silent are dropped by then */
 #define LOAD_STALL_NS	 10000000000ull
 #define EVENTS_MAX	 64
+#define NICE		 (-15)
 #define MESSAGES_MAX	 64 /* of one peer in a row: nobody can keep this thread from the others */
 
 struct duty {
@@ -506,6 +510,8 @@ static void *control_main(void *arg)
 	struct control_thread *c = arg;
 	struct epoll_event events[EVENTS_MAX];
 	pthread_setname_np(pthread_self(), "control");
+	/* Only the privileged may; the others do without. */
+	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
 	for (;;) {
 		int ms = wait_ms(c);
 		uint64_t begin = local_ns(c->node);

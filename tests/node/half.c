@@ -120,6 +120,26 @@ void half_peer_send(struct half *half, const struct control_message *msg)
 	assert_int_equal(control_send(mesh_control(half->peer, half->node->self), msg), 0);
 }
 
+static void *beat(void *arg)
+{
+	static const struct control_message msg = { .type = CONTROL_HEARTBEAT };
+	struct half *half = arg;
+
+	while (control_send(mesh_control(half->peer, half->node->self), &msg) == 0)
+		test_sleep_ms(200);
+	return NULL;
+}
+
+void half_peer_beats(struct half *half)
+{
+	struct half *beating = &kept[kept_count - 1];
+	pthread_t thread;
+
+	assert_ptr_equal(beating->node, half->node);
+	assert_int_equal(pthread_create(&thread, NULL, beat, beating), 0);
+	pthread_detach(thread);
+}
+
 bool half_peer_hear(struct half *half, uint8_t type, struct control_message *ret_msg,
 		    unsigned int ms)
 {

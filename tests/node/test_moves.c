@@ -138,6 +138,7 @@ static void begin(void)
 	}
 	atomic_store(&node->phase, NODE_RUNNING);
 	assert_int_equal(control_start(node), 0);
+	half_peer_beats(&half);
 	/* What a test makes fail from now on is not vCPU 0's beginning. */
 	while (!engine_vcpu[0].runs && !node_has_ended(node))
 		test_sleep_ms(1);
