@@ -342,16 +342,11 @@ static void test_quiet_clock(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_waits_asleep),
-		cmocka_unit_test(test_end_behind_a_word),
-		cmocka_unit_test(test_out_of_turn),
-		cmocka_unit_test(test_phases_follow),
-		cmocka_unit_test(test_chatty_peer),
-		cmocka_unit_test(test_silence),
-		cmocka_unit_test(test_comes_first),
-		cmocka_unit_test(test_load_stalls),
-		cmocka_unit_test(test_quiet_clock),
-		cmocka_unit_test(test_last_words_read_late),
+		cmocka_unit_test(test_waits_asleep), cmocka_unit_test(test_end_behind_a_word),
+		cmocka_unit_test(test_out_of_turn),  cmocka_unit_test(test_phases_follow),
+		cmocka_unit_test(test_chatty_peer),  cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_comes_first),  cmocka_unit_test(test_load_stalls),
+		cmocka_unit_test(test_quiet_clock),  cmocka_unit_test(test_last_words_read_late),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
