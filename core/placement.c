@@ -483,6 +483,9 @@ int placement_arrived(struct placement *p, uint32_t vcpu, uint16_t from, uint64_
 	else
 		v->choice.open = false;
 	bound_bucket(v, now_ns);
+	/* One that began later than now would be open for ever. */
+	if (v->choice.begin_ns > now_ns)
+		v->choice.begin_ns = now_ns;
 	/* Its stack, its run queue, the code it runs, its data: what it is known to leave behind. */
 	v->debt_ns += left_behind(p, v);
 	v->burst = true;

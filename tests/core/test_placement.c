@@ -462,6 +462,27 @@ static void bucket_is_full(void **state)
 	placement_destroy(p);
 }
 
+/* A choice that is said to have begun in the far future ends as soon as one that begins now. */
+static void choice_ends(void **state)
+{
+	struct placement *p = make(1, 3, PLACEMENT_LEARNED, 0);
+	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 2, [3] = 1 };
+	struct placement_advice advice[4];
+	struct placement_stats stats;
+
+	memset(carry + 40, 0xff, 8);
+	assert_int_equal(placement_arrived(p, 0, 0, MS, MS, carry), 0);
+	for (int i = 0; i < 10; i++) {
+		placement_stats_get(p, &stats);
+		assert_int_equal(stats.learned_count, 0);
+		placement_tick(p, (uint64_t)(1 + i) * MS, advice, 4);
+	}
+	placement_tick(p, 11 * MS, advice, 4);
+	placement_stats_get(p, &stats);
+	assert_int_equal(stats.learned_count, 1);
+	placement_destroy(p);
+}
+
 /* Spoilt bytes are refused, or harmless; and a refusal changes nothing. */
 static void carries(void **state)
 {
@@ -644,12 +665,13 @@ static void nonsense(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(base_rule), cmocka_unit_test(policies),
-		cmocka_unit_test(guards),    cmocka_unit_test(ping_pong),
-		cmocka_unit_test(gathers),   cmocka_unit_test(spreads),
-		cmocka_unit_test(refused),   cmocka_unit_test(bucket_is_full),
-		cmocka_unit_test(carries),   cmocka_unit_test(any_inputs),
-		cmocka_unit_test(what_runs), cmocka_unit_test(nonsense),
+		cmocka_unit_test(base_rule),   cmocka_unit_test(policies),
+		cmocka_unit_test(guards),      cmocka_unit_test(ping_pong),
+		cmocka_unit_test(gathers),     cmocka_unit_test(spreads),
+		cmocka_unit_test(refused),     cmocka_unit_test(bucket_is_full),
+		cmocka_unit_test(choice_ends), cmocka_unit_test(carries),
+		cmocka_unit_test(any_inputs),  cmocka_unit_test(what_runs),
+		cmocka_unit_test(nonsense),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
