@@ -41,7 +41,7 @@ static const enum placement_policy shown[] = { PLACEMENT_PAGES, PLACEMENT_VCPUS,
 static int usage(void)
 {
 	fputs("usage: placement_sim [--nodes N,...] [--load NAME,...] [--seconds S] [--seed N] [--seeds N]\n"
-	      "       [--move-us N] [--cores N] [--own-pages N] [--policy NAME --trace FILE] [--broken N]\n"
+	      "       [--move-us N] [--cores N] [--own-pages N] [--no-hints] [--policy NAME --trace FILE] [--broken N]\n"
 	      "       [--without program,waited,outcomes] [--come N] [--verbose] [--decisions] [--costs]\n",
 	      stderr);
 	return 2;
@@ -310,6 +310,7 @@ static bool take_options(int argc, char **argv, struct options *options)
 		{ "come", required_argument, NULL, 'O' },
 		{ "decisions", no_argument, NULL, 'd' },
 		{ "costs", no_argument, NULL, 'k' },
+		{ "no-hints", no_argument, NULL, 'h' },
 		{ "verbose", no_argument, NULL, 'v' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -366,6 +367,9 @@ static bool take_options(int argc, char **argv, struct options *options)
 			break;
 		case 'd':
 			options->decisions = true;
+			break;
+		case 'h':
+			options->world.no_hints = true;
 			break;
 		case 'v':
 			options->verbose = true;

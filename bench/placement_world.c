@@ -3,33 +3,24 @@
  * The pod in virtual time. The idea is in the header.
  *
  * One vCPU at a time goes on, the one whose time is earliest: it makes touches until one stalls or
- * its turn is over (QUANTUM_NS). A stall changes the page's place at once and holds it until the
- * grant has come and the hold is over, so that others wait. A node's memory is bounded; a page too
- * many, any one of it, is dropped if it is a copy, and else pushed to the node with most room.
+ * its turn is over (QUANTUM_NS).
  */
-#include "bench/placement_world.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "core/placement_trace.h"
+#include "bench/placement_world_state.h"
 
-#define QUANTUM_NS   20000u
-#define REGION_PAGES 2048u
-#define TABLE_PAGES  1024u
-#define PAIR_PAGES   64u
-#define RING_PAGES   16u
-#define APART_PAGES  512u
-#define KERNEL_PAGES 8u
-#define KERNEL_EVERY 1100u /* touches of one's own pages, as bench/placement's pods show it */
-#define OWN_MAX	     16u
-#define NEVER	     UINT64_MAX
-#define SAMPLES	     65536u
-#define COME_NS	     2000000u
+#define QUANTUM_NS 20000u
+#define OWN_MAX	   64u
+#define NEVER	   UINT64_MAX
+#define SAMPLES	   65536u
 
-/* bench/stalls, sleeping: p50 in docs/benchmarks.md. A move: twice a stall, what it may cost at most. */
+/*
+ * bench/stalls, sleeping: p50 in docs/benchmarks.md. bench/moves: what a move takes, and how many stalls
+ * one without hints brings.
+ */
 const struct world_costs world_costs_default = {
 	.stall_ns = 82000,
 	.upgrade_ns = 84000,
@@ -38,615 +29,11 @@ const struct world_costs world_costs_default = {
 	.zero_ns = 39000,
 	.lag_ns = 30000,
 	.hold_ns = 40000,
-	.move_ns = 164000,
+	.move_ns = 135000,
 	.ipi_ns = 60000,
 	.wake_ns = 20000,
-	.own_pages = 8,
+	.own_pages = 30,
 };
-
-static const char *const load_name[WORLD_LOADS] = {
-	[LOAD_SCAN] = "scan",	[LOAD_REGIONS] = "regions", [LOAD_RANDOM] = "random",
-	[LOAD_PAIR] = "pair",	[LOAD_CROSSED] = "crossed", [LOAD_INDEPENDENT] = "independent",
-	[LOAD_APART] = "apart", [LOAD_TABLE] = "table",	    [LOAD_PIPE] = "pipe",
-	[LOAD_TURNS] = "turns",
-};
-
-const char *world_load_name(enum world_load load)
-{
-	return (unsigned int)load < WORLD_LOADS ? load_name[load] : "?";
-}
-
-static const char *const told_name[WORLD_TOLD] = {
-	[TOLD_PROGRAM] = "program",
-	[TOLD_WAITED] = "waited",
-	[TOLD_OUTCOMES] = "outcomes",
-};
-
-const char *world_told_name(enum world_told told)
-{
-	return (unsigned int)told < WORLD_TOLD ? told_name[told] : "?";
-}
-
-struct page {
-	uint64_t sharers; /* nodes with a read-only copy, the owner not among them */
-	uint64_t held_until_ns;
-	uint64_t
-		written_ns; /* when a node last took it to write; and how often soon after another */
-	uint32_t fought;
-	uint32_t index; /* in its owner's list */
-	uint16_t owner; /* NODE_NONE: untouched */
-	uint16_t home;	/* who knows where it is: its first owner */
-};
-
-/* Pages of a node: those that it owns, or copies, with some that have gone. */
-struct residents {
-	uint32_t *page;
-	uint32_t count, capacity;
-};
-
-enum vcpu_state {
-	RUNS,
-	STALLED,
-	MOVES,
-	HALTED,
-};
-
-/* What a group's threads share. */
-struct group {
-	uint32_t first_page, pages; /* its data */
-	uint64_t produced, consumed;
-	uint32_t asleep; /* vCPU + 1, of the one that waits for the other */
-};
-
-struct vcpu {
-	uint32_t index, role; /* role: which thread of its group */
-	struct group *group;
-	enum vcpu_state state;
-	uint64_t at_ns;
-	uint16_t node, target;
-	uint32_t own_first, own_left; /* pages of its own; how many it still touches after a move */
-	struct placement_stall stall;
-	uint64_t stopped_ns;
-	uint8_t carry[PLACEMENT_CARRY_BYTES];
-	uint64_t halted_since_ns, halted_ns, waited_ns;
-	struct rng rng;
-	enum world_load load; /* now */
-	uint32_t next, left, region, step;
-	uint32_t ahead_page, ahead_count; /* read-ahead's stream */
-};
-
-struct touch {
-	uint32_t page;
-	bool write;
-	uint64_t work_ns;
-};
-
-struct world {
-	struct world_config config;
-	struct world_result *result;
-	struct rng rng;
-	struct page *page;
-	uint32_t page_count;
-	struct residents owned[WORLD_NODES_MAX], copies[WORLD_NODES_MAX];
-	uint32_t here[WORLD_NODES_MAX]; /* pages that a node holds */
-	struct placement *placement[WORLD_NODES_MAX];
-	struct vcpu vcpu[WORLD_VCPUS_MAX];
-	uint32_t vcpu_count;
-	struct group group[WORLD_VCPUS_MAX];
-	uint32_t group_count;
-	uint64_t now_ns, tick_ns;
-	uint32_t phase, phases;
-	uint32_t *sample;
-	uint32_t sample_count;
-	struct placement_trace_writer trace;
-};
-
-static bool is_told(const struct world *w, enum world_told told)
-{
-	return !(w->config.without >> told & 1);
-}
-
-/* Memory. */
-
-static bool has(const struct page *page, uint16_t node)
-{
-	return page->owner == node || page->sharers >> node & 1;
-}
-
-/* The page changes its owner, or gets its first. */
-static void own(struct world *w, uint16_t node, uint32_t number)
-{
-	struct page *page = &w->page[number];
-	struct residents *r;
-
-	if (page->owner != NODE_NONE) {
-		r = &w->owned[page->owner];
-		r->page[page->index] = r->page[--r->count];
-		w->page[r->page[page->index]].index = page->index;
-	} else {
-		page->home = node;
-	}
-	r = &w->owned[node];
-	page->owner = node;
-	page->index = r->count;
-	r->page[r->count++] = number;
-}
-
-static void copy_in(struct world *w, uint16_t node, uint32_t number)
-{
-	struct residents *r = &w->copies[node];
-
-	w->page[number].sharers |= 1ull << node;
-	w->here[node]++;
-	if (r->count == r->capacity) {
-		/* Copies that came twice stay twice; the list has room for many. */
-		uint32_t kept = 0;
-
-		for (uint32_t i = 0; i < r->count; i++) {
-			if (w->page[r->page[i]].sharers >> node & 1)
-				r->page[kept++] = r->page[i];
-		}
-		r->count = kept;
-	}
-	if (r->count < r->capacity)
-		r->page[r->count++] = number;
-}
-
-static uint16_t roomiest(const struct world *w, uint16_t not )
-{
-	uint16_t best = not == 0 ? 1 : 0;
-
-	for (uint16_t i = 0; i < w->config.node_count; i++) {
-		if (i != not &&w->here[i] < w->here[best])
-			best = i;
-	}
-	return best;
-}
-
-/* A copy less, if the one that is drawn is still here. False: it was `keep`, which stays, and is
- * no longer in the list. */
-static bool drop_copy(struct world *w, uint16_t node, uint32_t keep)
-{
-	struct residents *copies = &w->copies[node];
-	uint32_t at = rng_below(&w->rng, copies->count), number = copies->page[at];
-
-	copies->page[at] = copies->page[--copies->count];
-	if (number == keep)
-		return false;
-	if (w->page[number].sharers >> node & 1) {
-		w->page[number].sharers &= ~(1ull << node);
-		w->here[node]--;
-	}
-	return true;
-}
-
-/* Messages: those of docs/protocol.md, as far as they go from one node to another. */
-
-static void message(struct world *w, uint16_t from, uint16_t to)
-{
-	w->result->message_count += from != to;
-}
-
-/* Request, FWD, grant and DONE. */
-static void count_grant(struct world *w, const struct page *page, uint16_t from, uint16_t to)
-{
-	message(w, to, page->home);
-	message(w, page->home, from);
-	message(w, from, to);
-	message(w, to, page->home);
-}
-
-/* INVALIDATE and its ack, of every copy but those of two nodes. */
-static void count_invalidates(struct world *w, const struct page *page, uint16_t to, uint16_t but)
-{
-	uint64_t sharers = page->sharers | 1ull << page->owner;
-
-	for (uint64_t left = sharers & ~(1ull << to) & ~(1ull << but); left; left &= left - 1) {
-		uint16_t node = (uint16_t)__builtin_ctzll(left);
-
-		message(w, page->home, node);
-		message(w, node, to);
-	}
-}
-
-/* PUSH_REQ, PUSH_GO, PUSH_DATA, DONE. */
-static void count_push(struct world *w, const struct page *page, uint16_t from, uint16_t to)
-{
-	message(w, from, page->home);
-	message(w, page->home, from);
-	message(w, from, to);
-	message(w, to, page->home);
-}
-
-static void push_owned(struct world *w, uint16_t node, uint32_t keep)
-{
-	struct residents *owned = &w->owned[node];
-	uint32_t number = owned->page[rng_below(&w->rng, owned->count)];
-	uint64_t sharers = w->page[number].sharers;
-	uint16_t to = sharers ? (uint16_t)__builtin_ctzll(sharers) : roomiest(w, node);
-
-	if (number == keep)
-		return;
-	count_push(w, &w->page[number], node, to);
-	w->here[node]--;
-	w->here[to] += sharers == 0;
-	w->page[number].sharers &= ~(1ull << to);
-	own(w, to, number);
-}
-
-/* Copies go first. */
-static void evict(struct world *w, uint16_t node, uint32_t keep)
-{
-	struct residents *copies = &w->copies[node];
-	bool kept = false;
-
-	while (w->here[node] > w->config.node_pages) {
-		if (copies->count > 0)
-			kept |= !drop_copy(w, node, keep);
-		else if (w->owned[node].count > 1)
-			push_owned(w, node, keep);
-		else
-			break;
-	}
-	if (kept)
-		copies->page[copies->count++] = keep;
-}
-
-static void drop_sharers(struct world *w, struct page *page, uint16_t but)
-{
-	for (uint64_t left = page->sharers; left; left &= left - 1) {
-		uint16_t node = (uint16_t)__builtin_ctzll(left);
-
-		if (node != but)
-			w->here[node]--;
-	}
-	page->sharers = 0;
-}
-
-/* Read-ahead: the pages behind this one, if they lie at the same owner, twice as many each time. */
-static uint64_t read_ahead(struct world *w, struct vcpu *v, uint32_t number, uint16_t owner)
-{
-	uint64_t ns = 0;
-
-	v->ahead_count = number == v->ahead_page ? 2 * v->ahead_count + 1 : 0;
-	if (v->ahead_count > 128)
-		v->ahead_count = 128;
-	v->ahead_page = number + 1;
-	for (uint32_t i = 0; i < v->ahead_count; i++) {
-		struct page *page = &w->page[v->ahead_page];
-
-		if (v->ahead_page >= w->page_count || page->owner != owner || has(page, v->node))
-			break;
-		count_grant(w, page, owner, v->node);
-		copy_in(w, v->node, v->ahead_page++);
-		ns += w->config.costs.ahead_ns;
-	}
-	return ns;
-}
-
-/*
- * "Come": the owner says with the page that it has only just taken it from another node itself, to
- * write, and not for the first time. The stall is told as one so many times as long.
- */
-static void come(struct world *w, struct vcpu *v, const struct touch *touch, uint64_t ns)
-{
-	struct page *page = &w->page[touch->page];
-	bool soon = v->at_ns - page->written_ns < COME_NS;
-	uint64_t more_ns = (uint64_t)(w->config.come - 1) * ns;
-
-	if (touch->write && page->owner != v->node) {
-		page->fought = soon ? page->fought + 1 : 0;
-		page->written_ns = v->at_ns;
-	}
-	if (soon && page->fought >= 2)
-		v->stall.begin_ns -= more_ns < v->stall.begin_ns ? more_ns : v->stall.begin_ns;
-}
-
-/* The touch stalls: the page changes its place. Returns how long that takes. */
-static uint64_t fetch(struct world *w, struct vcpu *v, const struct touch *touch)
-{
-	const struct world_costs *costs = &w->config.costs;
-	struct page *page = &w->page[touch->page];
-	bool copy = has(page, v->node);
-	uint64_t ns = copy ? costs->upgrade_ns : costs->stall_ns;
-	uint32_t others = (uint32_t)__builtin_popcountll(page->sharers & ~(1ull << v->node));
-
-	v->stall =
-		(struct placement_stall){ .vcpu = v->index,
-					  .gpn = touch->page,
-					  .owner = page->owner,
-					  .sharers = (uint16_t)others,
-					  .begin_ns = v->at_ns,
-					  .program = is_told(w, TOLD_PROGRAM) ? 1u + v->load : 0 };
-	if (page->owner == NODE_NONE) {
-		v->stall.kind = COH_STALL_ZERO;
-		own(w, v->node, touch->page);
-		w->here[v->node]++;
-		evict(w, v->node, touch->page);
-		return costs->zero_ns;
-	}
-	ns += (rng_next(&v->rng) & 0xffff) * ns >> 19; /* up to an eighth more */
-	if (page->held_until_ns > v->at_ns)
-		ns += page->held_until_ns - v->at_ns;
-	if (w->config.come)
-		come(w, v, touch, ns);
-	if (!touch->write) {
-		v->stall.kind = COH_STALL_READ;
-		count_grant(w, page, page->owner, v->node);
-		copy_in(w, v->node, touch->page);
-		ns += read_ahead(w, v, touch->page, page->owner);
-	} else {
-		v->stall.kind = copy ? COH_STALL_UPGRADE : COH_STALL_WRITE;
-		if (page->owner == v->node)
-			v->stall.owner = (uint16_t)__builtin_ctzll(page->sharers);
-		else
-			w->here[page->owner]--;
-		/* With a copy all it needs is the home's word. */
-		count_grant(w, page, copy ? page->home : page->owner, v->node);
-		count_invalidates(w, page, v->node, copy ? v->node : page->owner);
-		if (others > 1)
-			ns += (others - 1) * costs->sharer_ns;
-		drop_sharers(w, page, v->node);
-		if (page->owner != v->node)
-			own(w, v->node, touch->page);
-		w->here[v->node] += !copy;
-	}
-	page->held_until_ns = v->at_ns + ns + costs->hold_ns;
-	evict(w, v->node, touch->page);
-	return ns;
-}
-
-static bool stalls(const struct world *w, const struct vcpu *v, const struct touch *touch)
-{
-	const struct page *page = &w->page[touch->page];
-
-	if (touch->write)
-		return page->owner != v->node || page->sharers != 0;
-	return !has(page, v->node);
-}
-
-/* What the threads do. Each returns false if the vCPU has to sleep. */
-
-static bool scan(struct vcpu *v, struct touch *touch)
-{
-	touch->page = v->group->first_page + v->next;
-	v->next = (v->next + 1) % v->group->pages;
-	return true;
-}
-
-static bool regions(struct vcpu *v, struct touch *touch)
-{
-	if (v->left == 0) {
-		v->region = rng_below(&v->rng, v->group->pages / REGION_PAGES);
-		v->left = 4 * REGION_PAGES;
-		v->step = rng_below(&v->rng, REGION_PAGES) | 1;
-		v->next = rng_below(&v->rng, REGION_PAGES);
-	}
-	/* All pages in an order that does not look like one, four times. */
-	v->next = (v->next + v->step) % REGION_PAGES;
-	v->left--;
-	touch->page = v->group->first_page + v->region * REGION_PAGES + v->next;
-	touch->write = true;
-	return true;
-}
-
-static bool at_random(struct vcpu *v, struct touch *touch)
-{
-	touch->page = v->group->first_page + rng_below(&v->rng, v->group->pages);
-	touch->write = true;
-	return true;
-}
-
-static bool structure(struct vcpu *v, struct touch *touch)
-{
-	touch->page = v->group->first_page + rng_below(&v->rng, PAIR_PAGES);
-	touch->write = rng_chance(&v->rng, 50);
-	touch->work_ns = 2000;
-	return true;
-}
-
-/* What a program does that needs nobody, on a kernel that keeps books for all CPUs. */
-static bool apart(struct vcpu *v, struct touch *touch)
-{
-	touch->write = true;
-	if (++v->step % KERNEL_EVERY == 0)
-		touch->page = v->group->first_page + rng_below(&v->rng, KERNEL_PAGES);
-	else
-		touch->page = v->group->first_page + KERNEL_PAGES + v->role * APART_PAGES +
-			      v->next++ % APART_PAGES;
-	return true;
-}
-
-static bool table(struct vcpu *v, struct touch *touch)
-{
-	touch->page = v->group->first_page + rng_below(&v->rng, TABLE_PAGES);
-	touch->write = rng_below(&v->rng, 100000) == 0;
-	return true;
-}
-
-static void wake(struct world *w, uint32_t index, const struct vcpu *by)
-{
-	struct vcpu *v = &w->vcpu[index];
-
-	if (v->state != HALTED)
-		return;
-	v->state = RUNS;
-	message(w, by->node, v->node);
-	v->at_ns = by->at_ns +
-		   (v->node == by->node ? w->config.costs.wake_ns : w->config.costs.ipi_ns);
-	v->halted_ns += v->at_ns - v->halted_since_ns;
-}
-
-/* Three touches an item: the ring's page, what is in it, and whether the other waits. */
-static bool pipe_end(struct world *w, struct vcpu *v, struct touch *touch)
-{
-	struct group *group = v->group;
-	uint64_t count = v->role == 0 ? group->produced : group->consumed;
-
-	if (v->step == 0) {
-		bool blocked = v->role == 0 ? group->produced - group->consumed >= RING_PAGES
-					    : group->produced == group->consumed;
-
-		if (blocked) {
-			group->asleep = v->index + 1;
-			return false;
-		}
-		touch->page = group->first_page;
-		touch->write = false;
-	} else if (v->step == 1) {
-		touch->page = group->first_page + 1 + (uint32_t)(count % RING_PAGES);
-		touch->write = v->role == 0;
-		touch->work_ns = 8000;
-	} else {
-		touch->page = group->first_page;
-		touch->write = true;
-		if (v->role == 0)
-			group->produced++;
-		else
-			group->consumed++;
-		if (group->asleep && group->asleep != v->index + 1) {
-			uint32_t sleeper = group->asleep - 1;
-
-			group->asleep = 0;
-			wake(w, sleeper, v);
-		}
-	}
-	v->step = (v->step + 1) % 3;
-	return true;
-}
-
-static const enum world_load turn[] = { LOAD_SCAN, LOAD_REGIONS, LOAD_RANDOM, LOAD_PAIR,
-					LOAD_PIPE };
-
-static bool next_touch(struct world *w, struct vcpu *v, struct touch *touch)
-{
-	*touch = (struct touch){ .work_ns = 1000 };
-	switch (v->load) {
-	case LOAD_SCAN:
-		return v->role == 0 && scan(v, touch);
-	case LOAD_REGIONS:
-		return v->role == 0 && regions(v, touch);
-	case LOAD_RANDOM:
-		return v->role == 0 && at_random(v, touch);
-	case LOAD_PAIR:
-	case LOAD_CROSSED:
-		return structure(v, touch);
-	case LOAD_INDEPENDENT:
-		return at_random(v, touch);
-	case LOAD_APART:
-		return apart(v, touch);
-	case LOAD_TABLE:
-		return table(v, touch);
-	case LOAD_PIPE:
-		return pipe_end(w, v, touch);
-	default:
-		return false;
-	}
-}
-
-/* Setting up. */
-
-static void lay(struct world *w, uint32_t first, uint32_t count, uint16_t node)
-{
-	for (uint32_t i = 0; i < count; i++) {
-		own(w, node, first + i);
-		w->here[node]++;
-	}
-}
-
-/* `pages` of data from node `node` on, as many on each as it holds. */
-static struct group *group_add(struct world *w, uint32_t pages, uint32_t node, bool spread)
-{
-	struct group *group = &w->group[w->group_count++];
-	uint32_t room = w->config.node_pages - 64;
-
-	*group = (struct group){ .first_page = w->page_count, .pages = pages };
-	for (uint32_t done = 0, here; done < pages; done += here, node++) {
-		here = spread && pages - done > room ? room : pages - done;
-		lay(w, group->first_page + done, here, (uint16_t)(node % w->config.node_count));
-	}
-	w->page_count += pages;
-	return group;
-}
-
-static void vcpu_add(struct world *w, struct group *group, uint32_t role, uint32_t node,
-		     enum world_load load)
-{
-	struct vcpu *v = &w->vcpu[w->vcpu_count];
-
-	*v = (struct vcpu){ .index = w->vcpu_count,
-			    .role = role,
-			    .group = group,
-			    .node = (uint16_t)(node % w->config.node_count),
-			    .load = load,
-			    .own_first = w->page_count,
-			    .ahead_page = UINT32_MAX };
-	v->rng.state = w->config.seed * 1000003 + w->vcpu_count;
-	lay(w, v->own_first, w->config.costs.own_pages, v->node);
-	w->page_count += w->config.costs.own_pages;
-	w->vcpu_count++;
-}
-
-static void lay_out(struct world *w)
-{
-	uint32_t n = w->config.node_count, groups = n < 8 ? 1 : n / 4;
-	uint32_t data = w->config.node_pages / 2 * 5 / REGION_PAGES * REGION_PAGES;
-	enum world_load load = w->config.load;
-
-	switch (load) {
-	case LOAD_PAIR:
-	case LOAD_PIPE:
-		for (uint32_t i = 0; i + 1 < n; i += 2) {
-			struct group *group = group_add(w, PAIR_PAGES, i, false);
-
-			vcpu_add(w, group, 0, i, load);
-			vcpu_add(w, group, 1, i + 1, load);
-		}
-		break;
-	case LOAD_CROSSED:
-		for (uint32_t i = 0; i + 1 < n; i += 2) {
-			for (uint32_t k = 0; k < 2; k++) {
-				struct group *group = group_add(w, PAIR_PAGES, i + k, false);
-
-				vcpu_add(w, group, 0, i, load);
-				vcpu_add(w, group, 1, i + 1, load);
-			}
-		}
-		break;
-	case LOAD_INDEPENDENT:
-		for (uint32_t i = 0; i < n * w->config.core_count && i < WORLD_VCPUS_MAX; i++)
-			vcpu_add(w, group_add(w, 256, i, false), 0, i, load);
-		break;
-	case LOAD_APART: {
-		struct group *group = group_add(w, KERNEL_PAGES, 0, false);
-
-		for (uint32_t i = 0; i < n; i++) {
-			lay(w, w->page_count, APART_PAGES, (uint16_t)i);
-			w->page_count += APART_PAGES;
-		}
-		for (uint32_t i = 0; i < n; i++)
-			vcpu_add(w, group, i, i, load);
-		break;
-	}
-	case LOAD_TABLE: {
-		struct group *group = group_add(w, TABLE_PAGES, 0, false);
-
-		for (uint32_t i = 0; i < n; i++)
-			vcpu_add(w, group, i, i, load);
-		break;
-	}
-	default:
-		for (uint32_t i = 0; i < groups; i++) {
-			struct group *group = group_add(w, data, i * (n / groups), true);
-
-			vcpu_add(w, group, 0, i * (n / groups), load);
-			if (load == LOAD_TURNS)
-				vcpu_add(w, group, 1, i * (n / groups) + 1, load);
-		}
-		break;
-	}
-	w->result->vcpu_count = w->vcpu_count;
-}
 
 static int prepare(struct world *w)
 {
@@ -662,7 +49,7 @@ static int prepare(struct world *w)
 	if (!w->page || !w->sample)
 		return -ENOMEM;
 	for (uint64_t i = 0; i < most; i++)
-		w->page[i] = (struct page){ .owner = NODE_NONE };
+		w->page[i] = (struct page){ .owner = NODE_NONE, .comes_to = NODE_NONE };
 	for (uint32_t i = 0; i < config->node_count; i++) {
 		/* A node has at most a page more than it holds. */
 		w->copies[i].capacity = 4 * config->node_pages + 4096;
@@ -671,14 +58,15 @@ static int prepare(struct world *w)
 		if (!w->owned[i].page || !w->copies[i].page)
 			return -ENOMEM;
 	}
-	lay_out(w);
+	world_lay_out(w);
 	for (uint32_t i = 0; i < config->node_count; i++) {
 		struct placement_config placement = { .self = (uint16_t)i,
 						      .node_count = (uint16_t)config->node_count,
 						      .vcpu_count = w->vcpu_count,
 						      .policy = config->policy,
 						      .move_ns = config->costs.move_ns,
-						      .refault_ns = 2 * config->costs.move_ns,
+						      .refault_ns = PLACEMENT_REFAULT_MOVES *
+								    config->costs.move_ns,
 						      .seed = config->seed,
 						      .broken = config->broken };
 		const char *reason;
@@ -754,6 +142,8 @@ static void end_move(struct world *w, struct vcpu *v)
 						  .move = true,
 						  .took_ns = v->at_ns - v->stopped_ns });
 	v->own_left = w->config.costs.own_pages;
+	if (!w->config.no_hints)
+		world_ask_ahead(w, v);
 	/* If it was asleep it finds that there is nothing to do. */
 	v->state = RUNS;
 }
@@ -765,6 +155,7 @@ static void end_stall(struct world *w, struct vcpu *v)
 	bool timed = w->config.time_decisions && w->sample_count < SAMPLES;
 
 	v->stall.end_ns = v->at_ns;
+	page_hints_stalled(&v->hints, v->stall.gpn, v->stall.kind);
 	w->result->stall_count++;
 	w->result->stall_ns += v->at_ns - v->stall.begin_ns;
 	if (timed)
@@ -812,7 +203,7 @@ static void run(struct world *w, struct vcpu *v)
 
 		if (v->own_left > 0)
 			touch.page = v->own_first + --v->own_left;
-		else if (!next_touch(w, v, &touch)) {
+		else if (!world_next_touch(w, v, &touch)) {
 			v->state = HALTED;
 			v->halted_since_ns = v->at_ns;
 			v->at_ns = NEVER;
@@ -823,8 +214,8 @@ static void run(struct world *w, struct vcpu *v)
 		w->result->work_ns += touch.work_ns;
 		w->result->phase_work_ns[w->phase] += touch.work_ns;
 		w->result->touch_count++;
-		if (stalls(w, v, &touch)) {
-			v->at_ns += fetch(w, v, &touch) - w->config.costs.lag_ns;
+		if (world_stalls(w, v, &touch)) {
+			v->at_ns += world_fetch(w, v, &touch) - w->config.costs.lag_ns;
 			v->state = STALLED;
 			break;
 		}
@@ -845,7 +236,7 @@ static void change_phase(struct world *w)
 	for (uint32_t i = 0; i < w->vcpu_count; i++) {
 		struct vcpu *v = &w->vcpu[i];
 
-		v->load = turn[phase];
+		v->load = world_turn[phase];
 		v->left = v->step = v->next = 0;
 		v->group->asleep = 0;
 		v->group->produced = v->group->consumed = 0;
@@ -986,7 +377,7 @@ int world_run(const struct world_config *config, struct world_result *ret_result
 	w->config = *config;
 	w->result = ret_result;
 	w->rng.state = config->seed;
-	w->phases = sizeof(turn) / sizeof(turn[0]);
+	w->phases = world_turns;
 	error = prepare(w);
 	if (error)
 		goto out;

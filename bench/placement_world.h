@@ -60,6 +60,7 @@ struct world_config {
 	enum placement_policy policy;
 	uint64_t seed, duration_ns;
 	struct world_costs costs;
+	bool no_hints;	  /* a vCPU takes no pages along (core/page_hints.h) */
 	uint32_t broken;  /* enum placement_broken */
 	uint32_t without; /* what the policies are not told: a bit for each enum world_told */
 	uint32_t come; /* a stall on a page that is fought over counts so many times; 0: as any */

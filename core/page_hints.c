@@ -39,6 +39,13 @@ static uint32_t make_room(struct page_hints *hints)
 	return (at ? at : PAGE_HINTS_MAX) - 1;
 }
 
+static uint8_t turns_for(const struct page_hint *hint)
+{
+	uint8_t most = turns_of[hint->level];
+
+	return (uint8_t)(most - hint->gpn % (most / 2 + 1));
+}
+
 static void prove(struct page_hint *hint, enum coh_stall_kind kind)
 {
 	if (kind == COH_STALL_READ && hint->write) {
@@ -47,7 +54,7 @@ static void prove(struct page_hint *hint, enum coh_stall_kind kind)
 	}
 	if (!hint->turns && hint->level < PAGE_HINT_LEVELS)
 		hint->level++;
-	hint->turns = turns_of[hint->level];
+	hint->turns = turns_for(hint);
 }
 
 void page_hints_stalled(struct page_hints *hints, uint64_t gpn, enum coh_stall_kind kind)

@@ -6,7 +6,9 @@
  * again while the page was in the list is proven: the next node asks for such pages at once, in one
  * go, while the vCPU runs already. Nobody sees whether it touches them there; so a page is asked for
  * at 3 moves, and then only a new stall tells that it is still wanted. Then it is for 7 moves, and at
- * last for 15. A page that was wanted once, as in a scan, is remembered and not asked for, and takes no
+ * last for 15; pages differ, and some are for down to half as many: if all ended at the same move it
+ * would bring as many stalls at once as one without hints, and they would look like a reason to go
+ * back. A page that was wanted once, as in a scan, is remembered and not asked for, and takes no
  * proven one's place.
  *
  *      stall -> remembered -- stall --> proven: asked for, 3 moves -> remembered -- stall --> 7 moves ...

@@ -106,9 +106,9 @@ int placement_create(const struct placement_config *config, struct placement **r
 		p->vcpu[i].spread_from = NODE_NONE;
 		p->vcpu[i].share = &p->share[(size_t)i * config->node_count];
 	}
-	p->refault_ns = config->refault_ns < REFAULT_MOVES * p->wire_ns[0]
+	p->refault_ns = config->refault_ns < PLACEMENT_REFAULT_MOVES * p->wire_ns[0]
 				? config->refault_ns
-				: REFAULT_MOVES * p->wire_ns[0];
+				: PLACEMENT_REFAULT_MOVES * p->wire_ns[0];
 	placement_learner_init(&p->learner);
 	*ret_placement = p;
 	return 0;
@@ -304,20 +304,17 @@ static void learn_leaves(struct placement *p, struct placement_vcpu *v, bool ove
 {
 	uint64_t before_ns = v->ran_ns;
 	uint64_t seen = placement_since(v->debt_begin_ns + before_ns, v->burst_ns),
-		 bound = REFAULT_MOVES * p->wire_ns[v->left_node];
+		 bound = PLACEMENT_REFAULT_MOVES * p->wire_ns[v->left_node];
 
 	v->burst = false;
 	if (!over && seen > 0) {
 		seen = seen > v->leaves_ns ? seen : v->leaves_ns;
 		seen *= 2;
 	}
+	p->refault_ns = (7 * p->refault_ns + (seen < bound ? seen : bound)) / 8;
 	if (seen < v->leaves_ns)
 		seen = (3 * v->leaves_ns + seen) / 4;
 	v->leaves_ns = seen < LEAVES_NS_MAX ? seen : LEAVES_NS_MAX;
-	if (seen > bound)
-		seen = bound;
-	p->refault_ns += seen / 8;
-	p->refault_ns -= p->refault_ns / 8;
 }
 
 void placement_burst(struct placement *p, struct placement_vcpu *v, uint64_t now_ns)

@@ -106,7 +106,9 @@ struct placement_config {
 	uint16_t gather_node; /* where idle vCPUs belong: the node of the guest's first vCPU */
 	uint32_t vcpu_count;  /* of the whole pod */
 	enum placement_policy policy;
-	/* What a move costs, and the stalls that it brings, until moves have been seen. */
+	/* What a move costs, and the stalls that it brings (this many moves' time at most: a vCPU that
+	 * has not moved takes no hints along), until moves have been seen. */
+#define PLACEMENT_REFAULT_MOVES 8u
 	uint64_t move_ns, refault_ns;
 	uint64_t seed;
 	/* Nobody follows its advice: what comes of its choices teaches it nothing. */

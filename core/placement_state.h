@@ -35,7 +35,6 @@
 #define BURST_SHARE   8u
 #define LEAVES_NS_MAX 8000000u
 #define LEAVES_SHIFT  12 /* fades by so much a step: a vCPU does something else in a while */
-#define REFAULT_MOVES 8u /* of a vCPU that has not been seen to move: at most so many moves */
 #define WASTED_MAX    2u
 #define PROGRAM_COUNT 64u
 #define CONTROL_SHARE 8u  /* one decision in so many is the base rule's, for comparison */

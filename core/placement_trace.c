@@ -168,7 +168,8 @@ static int prepare(struct placement_replay *replay)
 						   .vcpu_count = replay->vcpu_count,
 						   .policy = replay->policy,
 						   .move_ns = replay->move_ns,
-						   .refault_ns = 2 * replay->move_ns,
+						   .refault_ns = PLACEMENT_REFAULT_MOVES *
+								 replay->move_ns,
 						   .broken = replay->broken };
 		struct placement_load load = { .cores = VCPUS_MAX };
 		int error = placement_create(&config, &replay->placement[i]);

@@ -22,8 +22,8 @@
 #include "node/placer.h"
 
 /* What a move is taken to cost, and its stalls, until moves have been seen. */
-#define MOVE_NS	   300000u
-#define REFAULT_NS 500000u
+#define MOVE_NS	   150000u
+#define REFAULT_NS (PLACEMENT_REFAULT_MOVES * MOVE_NS)
 
 #define STATE_SAVE_MS 30000u
 

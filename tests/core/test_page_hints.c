@@ -44,13 +44,13 @@ static void test_proof(void **state)
 	static const uint32_t want[] = { 3, 7, 15, 15 };
 	struct page_hints hints = { 0 };
 
-	page_hints_stalled(&hints, 5, COH_STALL_ZERO);
+	page_hints_stalled(&hints, 8, COH_STALL_ZERO);
 	assert_int_equal(hints.count, 0);
-	page_hints_stalled(&hints, 5, COH_STALL_READ);
+	page_hints_stalled(&hints, 8, COH_STALL_READ);
 	assert_int_equal(hints.count, 1);
 	assert_int_equal(moves_asked(&hints), 0);
 	for (uint32_t i = 0; i < 4; i++) {
-		page_hints_stalled(&hints, 5, COH_STALL_READ);
+		page_hints_stalled(&hints, 8, COH_STALL_READ);
 		assert_int_equal(hints.count, 1);
 		assert_int_equal(moves_asked(&hints), want[i]);
 	}
@@ -65,10 +65,34 @@ static void test_renewed(void **state)
 {
 	struct page_hints hints = { 0 };
 
-	page_hints_stalled(&hints, 5, COH_STALL_WRITE);
+	page_hints_stalled(&hints, 8, COH_STALL_WRITE);
 	for (int i = 0; i < 5; i++)
-		page_hints_stalled(&hints, 5, COH_STALL_WRITE);
+		page_hints_stalled(&hints, 8, COH_STALL_WRITE);
 	assert_int_equal(moves_asked(&hints), 3);
+}
+
+/* What was proven together does not end together: pages of a stack lie side by side. */
+static void test_staggered(void **state)
+{
+	struct page_hints hints = { 0 };
+	uint32_t ended, asked;
+
+	for (int level = 0; level < 4; level++) {
+		for (uint64_t gpn = 100; gpn < 132; gpn++)
+			page_hints_stalled(&hints, gpn, COH_STALL_WRITE);
+		asked = move(&hints);
+		assert_int_equal(asked, level ? 32 : 0);
+		for (uint32_t now, moves = 0; asked; asked = now) {
+			now = move(&hints);
+			ended = asked - now;
+			moves++;
+			assert_true(ended <= 16);
+			if (level > 1)
+				assert_true(ended <= 8);
+			if (level == 3)
+				assert_true(moves <= 15 && ended <= 4);
+		}
+	}
 }
 
 static bool writes(const struct page_hints *hints)
@@ -135,7 +159,7 @@ static void test_bytes(void **state)
 {
 	struct page_hints hints = { 0 }, untouched;
 	uint8_t bytes[PAGE_HINTS_BYTES_MAX + PAGE_HINT_BYTES] = { 0 };
-	static const uint8_t want[] = { 3 << 4 | 1 << 2 | 1, 0x45, 0x23, 1, 0, 0, 0, 0 };
+	static const uint8_t want[] = { 2 << 4 | 1 << 2 | 1, 0x45, 0x23, 1, 0, 0, 0, 0 };
 
 	page_hints_stalled(&hints, 0x12345, COH_STALL_READ);
 	page_hints_stalled(&hints, 0x12345, COH_STALL_WRITE);
@@ -181,9 +205,10 @@ static void test_nonsense(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_proof), cmocka_unit_test(test_renewed),
-		cmocka_unit_test(test_write), cmocka_unit_test(test_room),
-		cmocka_unit_test(test_bytes), cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_proof),	  cmocka_unit_test(test_renewed),
+		cmocka_unit_test(test_staggered), cmocka_unit_test(test_write),
+		cmocka_unit_test(test_room),	  cmocka_unit_test(test_bytes),
+		cmocka_unit_test(test_nonsense),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -85,6 +85,30 @@ static void base_rule(void **state)
 	placement_destroy(p);
 }
 
+/*
+ * What moves cost all vCPUs on average is what they were seen to cost: one that is still believed to
+ * leave much, by what it left before, does not count again and again.
+ */
+static void refaults_are_seen(void **state)
+{
+	struct placement *p = make(0, 2, PLACEMENT_BASE, 0);
+	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 2 };
+	uint64_t now_ns = 10 * MS;
+
+	carry[13] = 7000 >> 8; /* it is believed to leave some 7 ms */
+	for (int i = 0; i < 30; i++) {
+		struct placement_advice advice;
+
+		assert_int_equal(placement_arrived(p, 0, 1, now_ns - MOVE_NS, now_ns, carry), 0);
+		now_ns += 5 * MS;
+		placement_tick(p, now_ns, &advice, 1);
+		assert_int_equal(placement_left(p, 0, 1, now_ns, carry), 0);
+		carry[13] = 7000 >> 8;
+	}
+	assert_int_equal(placement_move_ns(p, 1), MOVE_NS);
+	placement_destroy(p);
+}
+
 static void policies(void **state)
 {
 	for (int i = 0; i < PLACEMENT_POLICIES; i++) {
@@ -665,12 +689,19 @@ static void nonsense(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(base_rule),   cmocka_unit_test(policies),
-		cmocka_unit_test(guards),      cmocka_unit_test(ping_pong),
-		cmocka_unit_test(gathers),     cmocka_unit_test(spreads),
-		cmocka_unit_test(refused),     cmocka_unit_test(bucket_is_full),
-		cmocka_unit_test(choice_ends), cmocka_unit_test(carries),
-		cmocka_unit_test(any_inputs),  cmocka_unit_test(what_runs),
+		cmocka_unit_test(base_rule),
+		cmocka_unit_test(policies),
+		cmocka_unit_test(guards),
+		cmocka_unit_test(ping_pong),
+		cmocka_unit_test(gathers),
+		cmocka_unit_test(spreads),
+		cmocka_unit_test(refused),
+		cmocka_unit_test(bucket_is_full),
+		cmocka_unit_test(choice_ends),
+		cmocka_unit_test(carries),
+		cmocka_unit_test(refaults_are_seen),
+		cmocka_unit_test(any_inputs),
+		cmocka_unit_test(what_runs),
 		cmocka_unit_test(nonsense),
 	};
 

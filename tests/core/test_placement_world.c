@@ -64,15 +64,63 @@ static void worth_it(void **state)
 	}
 }
 
+/* Of several seeds: where pages are scattered once, much depends on that. */
+static double mean(enum world_load load, uint32_t broken)
+{
+	double sum = 0;
+
+	for (uint32_t seed = 1; seed <= 8; seed++) {
+		struct world_config config = config_of(load, PLACEMENT_BASE);
+
+		config.seed = seed;
+		config.broken = broken;
+		assert_int_equal(world_run(&config, &result[0]), 0);
+		sum += (double)result[0].work_ns;
+	}
+	return sum;
+}
+
 /* What each guard is for. */
 static void guards_help(void **state)
 {
-	assert_true(work(LOAD_REGIONS, PLACEMENT_BASE, 0) >
-		    1.05 * work(LOAD_REGIONS, PLACEMENT_BASE, PLACEMENT_BROKEN_DEBT));
-	assert_true(work(LOAD_TABLE, PLACEMENT_BASE, 0) >
-		    1.05 * work(LOAD_TABLE, PLACEMENT_BASE, PLACEMENT_BROKEN_CROWD));
+	static const struct {
+		enum world_load load;
+		enum placement_broken guard;
+		double gain;
+	} row[] = {
+		{ LOAD_REGIONS, PLACEMENT_BROKEN_DEBT, 1.2 },
+		{ LOAD_REGIONS, PLACEMENT_BROKEN_LEAVES, 1.1 },
+		{ LOAD_CROSSED, PLACEMENT_BROKEN_YIELD, 1.03 },
+		{ LOAD_TABLE, PLACEMENT_BROKEN_CROWD, 1.02 },
+	};
+
+	for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		double gain = mean(row[i].load, 0) / mean(row[i].load, row[i].guard);
+
+		print_message("%s, guard %d: %.3f\n", world_load_name(row[i].load), row[i].guard,
+			      gain);
+		assert_true(gain > row[i].gain);
+	}
+	/* It meets the other. What comes after may be what moves have been seen to leave behind. */
 	work(LOAD_PAIR, PLACEMENT_BASE, 0);
-	assert_in_range(result[0].move_count, 1, 2);
+	assert_in_range(result[0].move_count, 1, 4);
+}
+
+/* A move that takes along what will be touched costs less. */
+static void hints_help(void **state)
+{
+	double with = mean(LOAD_SCAN, 0), without = 0;
+
+	for (uint32_t seed = 1; seed <= 8; seed++) {
+		struct world_config config = config_of(LOAD_SCAN, PLACEMENT_BASE);
+
+		config.seed = seed;
+		config.no_hints = true;
+		assert_int_equal(world_run(&config, &result[0]), 0);
+		without += (double)result[0].work_ns;
+	}
+	print_message("scan, hints: %.3f\n", with / without);
+	assert_true(with > 1.02 * without);
 }
 
 static void same_again(void **state)
@@ -119,32 +167,55 @@ static void replayed(void **state)
 	}
 }
 
-/* By docs/protocol.md: no messages where nobody stalls on another's page, three or four for a page
- * from there, two more for each further copy that has to go. */
+static double messages_a_stall(enum world_load load, uint16_t nodes)
+{
+	struct world_config config = config_of(load, PLACEMENT_PAGES);
+
+	config.node_count = nodes;
+	config.duration_ns = 200000000;
+	assert_int_equal(world_run(&config, &result[0]), 0);
+	return result[0].stall_count == 0
+		       ? 0
+		       : (double)result[0].message_count / (double)result[0].stall_count;
+}
+
+/*
+ * By docs/protocol.md: three or four for a page from another node, one or two less where the home is
+ * one of both; two more for each further copy that has to go, and for a page that is pushed away as
+ * many as for one that is fetched. The bounds are so narrow that each message that is not counted
+ * leaves them.
+ */
 static void messages(void **state)
 {
 	struct world_config config = config_of(LOAD_INDEPENDENT, PLACEMENT_PAGES);
 	double a_stall;
+	uint64_t of_stalls;
 
 	assert_int_equal(world_run(&config, &result[0]), 0);
 	assert_int_equal(result[0].message_count, 0);
-	work(LOAD_PAIR, PLACEMENT_PAGES, 0);
-	a_stall = (double)result[0].message_count / (double)result[0].stall_count;
-	print_message("pair: %.2f messages a stall\n", a_stall);
-	assert_true(a_stall > 1.9 && a_stall < 4.1);
-	config = config_of(LOAD_TABLE, PLACEMENT_PAGES);
-	config.node_count = 16;
-	assert_int_equal(world_run(&config, &result[0]), 0);
-	a_stall = (double)result[0].message_count / (double)result[0].stall_count;
-	print_message("table of 16: %.2f messages a stall\n", a_stall);
-	assert_true(a_stall > 3 && a_stall < 12);
+	/* One of the two is at the pages' home: 2 for what it fetches, 3 for the other's; of rights
+	 * alone 2 and 4. */
+	a_stall = messages_a_stall(LOAD_PAIR, 3);
+	print_message("pair: %.3f messages a stall\n", a_stall);
+	assert_true(a_stall > 2.6 && a_stall < 2.75);
+	/* Reads, read ahead of which nothing comes, and writes that take back 15 copies. */
+	a_stall = messages_a_stall(LOAD_TABLE, 16);
+	print_message("table of 16: %.3f messages a stall\n", a_stall);
+	assert_true(a_stall > 3 && a_stall < 3.6);
+	/* Of what comes to a full node each pushes one away. */
+	a_stall = messages_a_stall(LOAD_RANDOM, 3);
+	print_message("random: %.3f messages a stall\n", a_stall);
+	assert_true(a_stall > 5.03 && a_stall < 5.07);
 	/* MOVE and 15 PLACE. */
 	config = config_of(LOAD_PAIR, PLACEMENT_BASE);
 	config.node_count = 16;
-	config.duration_ns = 100000000;
+	config.duration_ns = 4000000;
 	assert_int_equal(world_run(&config, &result[0]), 0);
-	assert_true(result[0].move_count > 0 &&
-		    result[0].message_count > 16 * result[0].move_count);
+	of_stalls = result[0].message_count - 16 * result[0].move_count;
+	a_stall = (double)of_stalls / (double)result[0].stall_count;
+	print_message("pairs of 16: %.3f messages a stall\n", a_stall);
+	assert_true(a_stall > 2.65 && a_stall < 2.76);
+	assert_true(result[0].move_count > 0);
 }
 
 /* What one run has learned the next begins with. */
@@ -165,8 +236,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(worth_it),   cmocka_unit_test(guards_help),
-		cmocka_unit_test(same_again), cmocka_unit_test(replayed),
-		cmocka_unit_test(messages),   cmocka_unit_test(goes_on),
+		cmocka_unit_test(hints_help), cmocka_unit_test(same_again),
+		cmocka_unit_test(replayed),   cmocka_unit_test(messages),
+		cmocka_unit_test(goes_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What the threads of the simulated pod do, and where they and their pages are at first. */
+#include "bench/placement_world_state.h"
+
+#define TABLE_PAGES  1024u
+#define PAIR_PAGES   64u
+#define RING_PAGES   16u
+#define APART_PAGES  512u
+#define KERNEL_PAGES 8u
+#define KERNEL_EVERY 1100u /* touches of one's own pages, as bench/placement's pods show it */
+
+static const char *const load_name[WORLD_LOADS] = {
+	[LOAD_SCAN] = "scan",	[LOAD_REGIONS] = "regions", [LOAD_RANDOM] = "random",
+	[LOAD_PAIR] = "pair",	[LOAD_CROSSED] = "crossed", [LOAD_INDEPENDENT] = "independent",
+	[LOAD_APART] = "apart", [LOAD_TABLE] = "table",	    [LOAD_PIPE] = "pipe",
+	[LOAD_TURNS] = "turns",
+};
+
+const char *world_load_name(enum world_load load)
+{
+	return (unsigned int)load < WORLD_LOADS ? load_name[load] : "?";
+}
+
+static const char *const told_name[WORLD_TOLD] = {
+	[TOLD_PROGRAM] = "program",
+	[TOLD_WAITED] = "waited",
+	[TOLD_OUTCOMES] = "outcomes",
+};
+
+const char *world_told_name(enum world_told told)
+{
+	return (unsigned int)told < WORLD_TOLD ? told_name[told] : "?";
+} /* Each returns false if the vCPU has to sleep. */
+
+static bool scan(struct vcpu *v, struct touch *touch)
+{
+	touch->page = v->group->first_page + v->next;
+	v->next = (v->next + 1) % v->group->pages;
+	return true;
+}
+
+static bool regions(struct vcpu *v, struct touch *touch)
+{
+	if (v->left == 0) {
+		v->region = rng_below(&v->rng, v->group->pages / REGION_PAGES);
+		v->left = 4 * REGION_PAGES;
+		v->step = rng_below(&v->rng, REGION_PAGES) | 1;
+		v->next = rng_below(&v->rng, REGION_PAGES);
+	}
+	/* All pages in an order that does not look like one, four times. */
+	v->next = (v->next + v->step) % REGION_PAGES;
+	v->left--;
+	touch->page = v->group->first_page + v->region * REGION_PAGES + v->next;
+	touch->write = true;
+	return true;
+}
+
+static bool at_random(struct vcpu *v, struct touch *touch)
+{
+	touch->page = v->group->first_page + rng_below(&v->rng, v->group->pages);
+	touch->write = true;
+	return true;
+}
+
+static bool structure(struct vcpu *v, struct touch *touch)
+{
+	touch->page = v->group->first_page + rng_below(&v->rng, PAIR_PAGES);
+	touch->write = rng_chance(&v->rng, 50);
+	touch->work_ns = 2000;
+	return true;
+}
+
+/* What a program does that needs nobody, on a kernel that keeps books for all CPUs. */
+static bool apart(struct vcpu *v, struct touch *touch)
+{
+	touch->write = true;
+	if (++v->step % KERNEL_EVERY == 0)
+		touch->page = v->group->first_page + rng_below(&v->rng, KERNEL_PAGES);
+	else
+		touch->page = v->group->first_page + KERNEL_PAGES + v->role * APART_PAGES +
+			      v->next++ % APART_PAGES;
+	return true;
+}
+
+static bool table(struct vcpu *v, struct touch *touch)
+{
+	touch->page = v->group->first_page + rng_below(&v->rng, TABLE_PAGES);
+	touch->write = rng_below(&v->rng, 100000) == 0;
+	return true;
+}
+
+static void wake(struct world *w, uint32_t index, const struct vcpu *by)
+{
+	struct vcpu *v = &w->vcpu[index];
+
+	if (v->state != HALTED)
+		return;
+	v->state = RUNS;
+	world_message(w, by->node, v->node);
+	v->at_ns = by->at_ns +
+		   (v->node == by->node ? w->config.costs.wake_ns : w->config.costs.ipi_ns);
+	v->halted_ns += v->at_ns - v->halted_since_ns;
+}
+
+/* Three touches an item: the ring's page, what is in it, and whether the other waits. */
+static bool pipe_end(struct world *w, struct vcpu *v, struct touch *touch)
+{
+	struct group *group = v->group;
+	uint64_t count = v->role == 0 ? group->produced : group->consumed;
+
+	if (v->step == 0) {
+		bool blocked = v->role == 0 ? group->produced - group->consumed >= RING_PAGES
+					    : group->produced == group->consumed;
+
+		if (blocked) {
+			group->asleep = v->index + 1;
+			return false;
+		}
+		touch->page = group->first_page;
+		touch->write = false;
+	} else if (v->step == 1) {
+		touch->page = group->first_page + 1 + (uint32_t)(count % RING_PAGES);
+		touch->write = v->role == 0;
+		touch->work_ns = 8000;
+	} else {
+		touch->page = group->first_page;
+		touch->write = true;
+		if (v->role == 0)
+			group->produced++;
+		else
+			group->consumed++;
+		if (group->asleep && group->asleep != v->index + 1) {
+			uint32_t sleeper = group->asleep - 1;
+
+			group->asleep = 0;
+			wake(w, sleeper, v);
+		}
+	}
+	v->step = (v->step + 1) % 3;
+	return true;
+}
+
+const enum world_load world_turn[] = { LOAD_SCAN, LOAD_REGIONS, LOAD_RANDOM, LOAD_PAIR, LOAD_PIPE };
+const uint32_t world_turns = sizeof(world_turn) / sizeof(world_turn[0]);
+
+bool world_next_touch(struct world *w, struct vcpu *v, struct touch *touch)
+{
+	*touch = (struct touch){ .work_ns = 1000 };
+	switch (v->load) {
+	case LOAD_SCAN:
+		return v->role == 0 && scan(v, touch);
+	case LOAD_REGIONS:
+		return v->role == 0 && regions(v, touch);
+	case LOAD_RANDOM:
+		return v->role == 0 && at_random(v, touch);
+	case LOAD_PAIR:
+	case LOAD_CROSSED:
+		return structure(v, touch);
+	case LOAD_INDEPENDENT:
+		return at_random(v, touch);
+	case LOAD_APART:
+		return apart(v, touch);
+	case LOAD_TABLE:
+		return table(v, touch);
+	case LOAD_PIPE:
+		return pipe_end(w, v, touch);
+	default:
+		return false;
+	}
+}
+
+/* Setting up. */
+
+/* `pages` of data from node `node` on, as many on each as it holds. */
+static struct group *group_add(struct world *w, uint32_t pages, uint32_t node, bool spread)
+{
+	struct group *group = &w->group[w->group_count++];
+	uint32_t room = w->config.node_pages - 64;
+
+	*group = (struct group){ .first_page = w->page_count, .pages = pages };
+	for (uint32_t done = 0, here; done < pages; done += here, node++) {
+		here = spread && pages - done > room ? room : pages - done;
+		world_lay(w, group->first_page + done, here,
+			  (uint16_t)(node % w->config.node_count));
+	}
+	w->page_count += pages;
+	return group;
+}
+
+static void vcpu_add(struct world *w, struct group *group, uint32_t role, uint32_t node,
+		     enum world_load load)
+{
+	struct vcpu *v = &w->vcpu[w->vcpu_count];
+
+	*v = (struct vcpu){ .index = w->vcpu_count,
+			    .role = role,
+			    .group = group,
+			    .node = (uint16_t)(node % w->config.node_count),
+			    .load = load,
+			    .own_first = w->page_count,
+			    .ahead_page = UINT32_MAX };
+	v->rng.state = w->config.seed * 1000003 + w->vcpu_count;
+	world_lay(w, v->own_first, w->config.costs.own_pages, v->node);
+	w->page_count += w->config.costs.own_pages;
+	w->vcpu_count++;
+}
+
+void world_lay_out(struct world *w)
+{
+	uint32_t n = w->config.node_count, groups = n < 8 ? 1 : n / 4;
+	uint32_t data = w->config.node_pages / 2 * 5 / REGION_PAGES * REGION_PAGES;
+	enum world_load load = w->config.load;
+
+	switch (load) {
+	case LOAD_PAIR:
+	case LOAD_PIPE:
+		for (uint32_t i = 0; i + 1 < n; i += 2) {
+			struct group *group = group_add(w, PAIR_PAGES, i, false);
+
+			vcpu_add(w, group, 0, i, load);
+			vcpu_add(w, group, 1, i + 1, load);
+		}
+		break;
+	case LOAD_CROSSED:
+		for (uint32_t i = 0; i + 1 < n; i += 2) {
+			for (uint32_t k = 0; k < 2; k++) {
+				struct group *group = group_add(w, PAIR_PAGES, i + k, false);
+
+				vcpu_add(w, group, 0, i, load);
+				vcpu_add(w, group, 1, i + 1, load);
+			}
+		}
+		break;
+	case LOAD_INDEPENDENT:
+		for (uint32_t i = 0; i < n * w->config.core_count && i < WORLD_VCPUS_MAX; i++)
+			vcpu_add(w, group_add(w, 256, i, false), 0, i, load);
+		break;
+	case LOAD_APART: {
+		struct group *group = group_add(w, KERNEL_PAGES, 0, false);
+
+		for (uint32_t i = 0; i < n; i++) {
+			world_lay(w, w->page_count, APART_PAGES, (uint16_t)i);
+			w->page_count += APART_PAGES;
+		}
+		for (uint32_t i = 0; i < n; i++)
+			vcpu_add(w, group, i, i, load);
+		break;
+	}
+	case LOAD_TABLE: {
+		struct group *group = group_add(w, TABLE_PAGES, 0, false);
+
+		for (uint32_t i = 0; i < n; i++)
+			vcpu_add(w, group, i, i, load);
+		break;
+	}
+	default:
+		for (uint32_t i = 0; i < groups; i++) {
+			struct group *group = group_add(w, data, i * (n / groups), true);
+
+			vcpu_add(w, group, 0, i * (n / groups), load);
+			if (load == LOAD_TURNS)
+				vcpu_add(w, group, 1, i * (n / groups) + 1, load);
+		}
+		break;
+	}
+	w->result->vcpu_count = w->vcpu_count;
+}
