@@ -153,6 +153,12 @@ void placement_learner_learn(struct placement_learner *learner, enum placement_a
 		model->count++;
 }
 
+/* To the nearest, so that a text that was read is written as it was. */
+static int millionths(double weight)
+{
+	return (int)(weight * MILLION + (weight < 0 ? -0.5 : 0.5));
+}
+
 int placement_learner_save(const struct placement_learner *learner, char *text, size_t size)
 {
 	size_t at = 0;
@@ -168,8 +174,7 @@ int placement_learner_save(const struct placement_learner *learner, char *text, 
 	for (int arm = 0; arm < PLACEMENT_ARMS; arm++) {
 		PUT("%s %u", arm_name[arm], learner->model[arm].count);
 		for (int i = 0; i < PLACEMENT_FEATURES; i++)
-			PUT(" %s=%d", feature_name[i],
-			    (int)(learner->model[arm].weight[i] * MILLION));
+			PUT(" %s=%d", feature_name[i], millionths(learner->model[arm].weight[i]));
 		PUT("\n");
 	}
 	PUT("end\n");

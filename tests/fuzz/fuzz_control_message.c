@@ -60,6 +60,14 @@ static void check_ranges(const struct control_message *msg)
 	    (msg->move_ask.vcpu >= VCPUS_MAX || msg->move_ask.to >= NODES_MAX ||
 	     msg->move_ask.asker >= NODES_MAX))
 		abort();
+	if (msg->type == CONTROL_OUTCOMES &&
+	    (msg->outcomes.count == 0 || msg->outcomes.count > PLACEMENT_OUTCOMES ||
+	     !placement_outcome_valid(&msg->outcomes.outcome[msg->outcomes.count - 1])))
+		abort();
+	if (msg->type == CONTROL_POLICY &&
+	    (msg->policy.shadow > 1 ||
+	     msg->policy.policy >= PLACEMENT_POLICIES + msg->policy.shadow))
+		abort();
 	if (msg->type == CONTROL_END && !wire_text_valid(msg->end.text, CONTROL_TEXT_MAX))
 		abort();
 }
