@@ -154,6 +154,11 @@ static void make(uint8_t type, int variant)
 	case CONTROL_START:
 		make_start(variant);
 		break;
+	case CONTROL_STATS_REQUEST:
+		in.stats_request = (struct control_stats_request){
+			UINT64_MAX, variant ? CONTROL_STATS_WHAT_LIMIT - 1 : 0
+		};
+		break;
 	case CONTROL_STATS_REPLY:
 		make_stats_reply(variant);
 		break;
