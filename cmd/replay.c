@@ -17,7 +17,7 @@ static void usage(FILE *to)
 {
 	fputs("usage: eagre replay TRACE [--policy pages|vcpus|base|learned|pinned]\n"
 	      "\n"
-	      "Runs a policy (default: base) over a recorded trace of stalls and moves, and prints what they\n"
+	      "Runs a policy (default: learned) over a recorded trace of stalls and moves, and prints what they\n"
 	      "would have cost, what they cost as recorded, and the least possible in hindsight.\n",
 	      to);
 }

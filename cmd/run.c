@@ -62,7 +62,7 @@ static void usage(FILE *to)
 		"  --nodes N        nodes, 1 to %d (%d)\n"
 		"  --vcpus N        vCPUs of the guest, spread over the nodes, 1 to %d (one a node)\n"
 		"  --memory SIZE    memory of the guest, the sum over the nodes (1G)\n"
-		"  --policy NAME    where vCPUs go: pages, vcpus, base, learned, pinned (pages: nowhere)\n"
+		"  --policy NAME    where vCPUs go: learned (the default), base, vcpus, pages (nowhere), pinned\n"
 		"  --policy-state FILE\n"
 		"                   what is learned about that is kept there for the next start\n"
 		"  --numa           nodes are NUMA nodes of the guest\n"
@@ -138,7 +138,9 @@ static int parse(int argc, char **argv, struct run_command *ret_command)
 		GUEST_OPTIONS,
 		{ 0 },
 	};
-	struct run_command command = { .nodes = NODES_DEFAULT, .memory = MEMORY_DEFAULT };
+	struct run_command command = { .nodes = NODES_DEFAULT,
+				       .memory = MEMORY_DEFAULT,
+				       .policy = PLACEMENT_POLICY_DEFAULT };
 	int option;
 	while ((option = getopt_long(argc, argv, "+:h", options, NULL)) >= 0) {
 		if (option == 'h') {

@@ -48,8 +48,7 @@ enum placement_policy {
 	PLACEMENT_POLICIES,
 };
 
-/* bench/placement-sim shows no gain of `learned` that would pay for what trying costs. */
-#define PLACEMENT_POLICY_DEFAULT PLACEMENT_BASE
+#define PLACEMENT_POLICY_DEFAULT PLACEMENT_LEARNED
 
 /* One word each: pages, vcpus, base, learned, pinned. */
 const char *placement_policy_name(enum placement_policy policy);

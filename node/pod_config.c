@@ -539,6 +539,7 @@ static int parse_all(char *text, size_t size, const char *source, struct pod_con
 	strcpy(config->name, "pod");
 	config->shard_count = 1;
 	config->spin = true;
+	config->policy = PLACEMENT_POLICY_DEFAULT;
 	p.config = config;
 	parse_text(&p, text, size);
 	if (!p.error)

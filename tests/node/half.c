@@ -89,7 +89,7 @@ void half_create(struct half *half, uint16_t self)
 	char text[512], why[512];
 
 	snprintf(text, sizeof(text),
-		 "[node a]\naddress=%s\nmemory=128M\nvcpus=1\n"
+		 "[pod]\npolicy=pages\n[node a]\naddress=%s\nmemory=128M\nvcpus=1\n"
 		 "[node b]\naddress=%s\nmemory=128M\nvcpus=2\n",
 		 test_address(0, 100 + pods), test_address(1, 100 + pods));
 	pods++;

@@ -31,7 +31,7 @@ static void test_reads_a_pod(void **state)
 	assert_int_equal(c->node[1].vcpu_first, 2);
 	assert_int_equal(c->shard_count, 4);
 	assert_false(c->spin);
-	assert_int_equal(c->policy, PLACEMENT_PAGES);
+	assert_int_equal(c->policy, PLACEMENT_LEARNED);
 	assert_int_equal(c->node[1].cores, CORES_OF_HOST);
 	assert_int_equal(c->memory % CHUNK_BYTES, 0);
 	assert_true(c->memory <= (4ull << 30) / 10 * 9 &&

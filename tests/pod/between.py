@@ -152,7 +152,7 @@ class Between:
         names = ["first", "second"] + ["third"] * missing  # the third never comes
         self.port += [self.free_port()] * missing
         with open(self.config, "w") as file:
-            file.write(f"[pod]\nname = {self.pod}\nmemory = 128M\n")
+            file.write(f"[pod]\nname = {self.pod}\nmemory = 128M\npolicy = pages\n")
             for name, port in zip(names, self.port):
                 file.write(f"[node {name}]\naddress = 127.0.0.1:{port}\nmemory = 128M\nvcpus = 1\n")
 
