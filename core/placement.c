@@ -160,6 +160,8 @@ int placement_time(struct placement *p, uint32_t vcpu, const struct placement_ti
 	if (vcpu >= p->config.vcpu_count || !p->vcpu[vcpu].here)
 		return -EINVAL;
 	v = &p->vcpu[vcpu];
+	if (time->now_ns)
+		placement_age(p, v, time->now_ns);
 	v->halted_ns += time->halted_ns < LATELY_NS ? time->halted_ns : LATELY_NS;
 	placement_lost(v, time->waited_ns < STALL_NS_MAX ? time->waited_ns : STALL_NS_MAX);
 	return 0;

@@ -165,6 +165,9 @@ int placement_load(struct placement *placement, uint16_t node, const struct plac
 /* What a vCPU here has done since it was last said, in ns; what is left of the time it ran. */
 struct placement_time {
 	uint64_t halted_ns, waited_ns; /* asleep; ready but without a core */
+	/* When that is: what was before has faded until then. 0: at the last tick, which is no matter
+	 * where that was PLACEMENT_TICK_NS ago. */
+	uint64_t now_ns;
 };
 int placement_time(struct placement *placement, uint32_t vcpu, const struct placement_time *time);
 

@@ -176,7 +176,7 @@ static uint16_t look_at_all(struct placer *p, uint64_t turn_ns)
 	uint16_t awake = 0;
 	for (uint32_t v = 0; v < p->config.placement.vcpu_count; v++) {
 		struct placer_vcpu now;
-		struct placement_time time = { 0 };
+		struct placement_time time = { .now_ns = p->turn_ns };
 		if (!p->config.ops->look(p->config.ctx, v, &now)) {
 			p->seen[v].here = false;
 			continue;

@@ -409,6 +409,29 @@ static void gathers(void **state)
 	placement_destroy(p);
 }
 
+/* The same where the node looks seldom, since nobody there is awake. */
+static void gathers_from_a_quiet_node(void **state)
+{
+	struct placement *p = make(1, 3, PLACEMENT_BASE, 0);
+	struct placement_advice advice[4];
+	uint32_t count = 0;
+	uint64_t now_ns = 0;
+
+	placement_placed(p, 0, 1, 0);
+	for (uint32_t i = 0; count == 0 && now_ns < 1000 * MS; i++) {
+		struct placement_time idle = { .halted_ns = (i < 8 ? 1 : 12) * PLACEMENT_TICK_NS };
+
+		now_ns += idle.halted_ns;
+		idle.now_ns = now_ns;
+		placement_time(p, 0, &idle);
+		count = placement_tick(p, now_ns, advice, 4);
+	}
+	assert_int_equal(count, 1);
+	assert_int_equal(advice[0].why, PLACEMENT_WHY_GATHER);
+	assert_in_range(now_ns, 60 * MS, 250 * MS);
+	placement_destroy(p);
+}
+
 static void spreads(void **state)
 {
 	struct placement *p = make(0, 3, PLACEMENT_BASE, 0);
@@ -562,6 +585,7 @@ static uint64_t any_input(struct placement *p, struct rng *rng, uint64_t *now_ns
 	}
 	case 1: {
 		struct placement_time time = { rng_next(rng) >> rng_below(rng, 64),
+					       rng_next(rng) >> rng_below(rng, 64),
 					       rng_next(rng) >> rng_below(rng, 64) };
 
 		return (uint64_t)placement_time(p, vcpu, &time);
@@ -702,6 +726,7 @@ int main(void)
 		cmocka_unit_test(refaults_are_seen),
 		cmocka_unit_test(any_inputs),
 		cmocka_unit_test(what_runs),
+		cmocka_unit_test(gathers_from_a_quiet_node),
 		cmocka_unit_test(nonsense),
 	};
 

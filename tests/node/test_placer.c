@@ -407,6 +407,15 @@ static void test_who_is_idle_gathers(void **state)
 	assert_int_equal(placer_start(played.placer), 0);
 	wait_until(&played.went, 3 * 16 + 0, "the idle one went to node 0");
 	placer_destroy(played.placer);
+	/* And where none is awake, so that the thread looks seldom. */
+	play(&played, 1, PLACEMENT_BASE);
+	for (uint32_t v = 0; v < VCPUS; v++)
+		atomic_store(&played.sleeps[v], true);
+	placer_pin(played.placer, 3, true);
+	assert_int_equal(placer_start(played.placer), 0);
+	wait_for_more(&played.went_count, 0, "an idle one among idle ones went");
+	assert_int_equal(played.went, 2 * 16 + 0);
+	placer_destroy(played.placer);
 }
 
 static void test_a_move(void **state)
