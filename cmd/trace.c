@@ -22,12 +22,13 @@
 
 #define SECONDS_MAX 3600
 #define TURN_NS	    250000000
+#define MISSES_MAX  3 /* in a row: on a busy host an answer may be cut off, and is lost */
 
 struct trace {
 	struct placement_trace_event *event;
 	size_t count, room;
 	uint64_t begin_ns, lost, move_ns;
-	uint32_t node_count, vcpu_count, asked;
+	uint32_t node_count, vcpu_count, asked, misses;
 	uint16_t place[VCPUS_MAX]; /* at the beginning; NODE_NONE: on its way */
 };
 
@@ -139,19 +140,28 @@ static bool take_node(struct trace *t, const json_t *node, uint16_t n)
 
 static bool ask(struct trace *t, const char *path)
 {
-	json_t *answer = pod_ask(path, "trace");
+	char error[512];
+	json_t *answer = NULL;
+	int r = pod_try(path, "trace", &answer, error, sizeof(error));
 	const json_t *nodes = json_object_get(answer, "nodes");
 	bool well = true;
-	if (!answer)
+	if (r == -EAGAIN && t->misses++ < MISSES_MAX) {
+		t->lost += t->asked > 0;
+		return true;
+	}
+	if (r < 0) {
+		complain("%s", error);
 		return false;
+	}
+	t->misses = 0;
 	if (!t->asked) {
 		t->node_count = (uint32_t)json_array_size(nodes);
 		t->vcpu_count = (uint32_t)number(answer, "vcpus");
 	}
 	if (t->node_count < 2 || t->node_count > NODES_MAX || t->vcpu_count == 0 ||
 	    t->vcpu_count > VCPUS_MAX || json_array_size(nodes) != t->node_count) {
-		const char *error = json_string_value(json_object_get(answer, "error"));
-		complain("%s", error ?: "a pod of one node has nothing to trace");
+		const char *said = json_string_value(json_object_get(answer, "error"));
+		complain("%s", said ?: "a pod of one node has nothing to trace");
 		well = false;
 	}
 	for (uint32_t n = 0; well && n < t->node_count; n++)
@@ -249,6 +259,10 @@ static int record(const char *socket, const char *path, uint32_t seconds)
 	while (well && now_ns() < end_ns && !interrupted) {
 		nanosleep(&turn, NULL);
 		well = ask(t, socket);
+	}
+	if (well && !t->asked) {
+		complain("%s: no answer", socket);
+		well = false;
 	}
 	int status = well ? write_trace(t, path) : STATUS_FAILED;
 	free(t->event);

@@ -211,8 +211,11 @@ static void say_outcomes(struct placer *p, uint64_t now_ns)
 		return;
 	pthread_mutex_lock(&p->lock);
 	while (count < PLACEMENT_OUTCOMES &&
-	       placement_outcome_take(p->placement, &outcome[count]) == 0)
+	       placement_outcome_take(p->placement, &outcome[count]) == 0) {
+		if (p->shadow)
+			placement_outcome_learn(p->shadow, &outcome[count]);
 		count++;
+	}
 	pthread_mutex_unlock(&p->lock);
 	if (!count)
 		return;
