@@ -658,6 +658,16 @@ gate_target:
 	SECOND_SPACE
 	mov	$SYS_PML4, %eax
 	mov	%rax, %cr3
+	movq	$1, SYS_DATA			/* without PCIDE there is PCID 0 alone */
+	movq	$PAGE(1), SYS_DATA + 8
+	xor	%eax, %eax
+	FAULT	13, 0, invpcid SYS_DATA, %rax
+	mov	$1, %eax
+	FAULT	13, 0, invpcid SYS_DATA, %rax
+	mov	$2, %eax			/* these do not look at it */
+	invpcid	SYS_DATA, %rax
+	mov	$3, %eax
+	invpcid	SYS_DATA, %rax
 	SET_CR	cr4, 0x20000
 	mov	$SYS_PML4 + 1, %ebx
 	mov	$FRAME(16) + 2, %ebp

@@ -148,7 +148,7 @@ static int step_invlpg(struct engine_vcpu *vcpu, struct soft_step *step)
 
 static int step_invpcid(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	uint64_t descriptor[2] = { 0 }, linear, type;
+	uint64_t descriptor[2] = { 0 }, linear, type, pcids;
 	int err;
 
 	if (vcpu->cpl)
@@ -159,7 +159,8 @@ static int step_invpcid(struct engine_vcpu *vcpu, struct soft_step *step)
 		err = soft_read(vcpu, vcpu->view, linear, descriptor, 16);
 	if (err)
 		return err;
-	if (type > 3 || (type < 2 && descriptor[0] >> 12) ||
+	pcids = vcpu->state.cr4 & CR4_PCIDE ? BIT64(12) : 1;
+	if (type > 3 || (type < 2 && descriptor[0] >= pcids) ||
 	    (type == 0 && !soft_is_canonical(descriptor[1])))
 		return soft_not_privileged(vcpu);
 	if (type == 0)
