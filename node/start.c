@@ -157,6 +157,22 @@ static uint32_t guest_khz(const struct node *node)
 			  (khz * (scaling ? margin : TSC_UNSCALED_MARGIN_PPM) + 999999) / 1000000);
 }
 
+/* What is above no page table can name; kvm would refuse it as well, without saying why. */
+static int check_reach(const struct node *node, const struct cpuid_set *cpuid, char *why,
+		       size_t why_size)
+{
+	uint32_t bits = cpuid_physical_bits(cpuid);
+	struct memory_map map;
+	if (memory_map_build(node->config->memory, &map) == 0 &&
+	    !((memory_map_end(&map) - 1) >> bits))
+		return 0;
+	snprintf(why, why_size,
+		 "the guest's %lluM of memory are more than the CPUs of all hosts can address (%u "
+		 "bits): give the pod less (memory = ... in [pod])",
+		 (unsigned long long)(node->config->memory >> 20), bits);
+	return -EINVAL;
+}
+
 static int fold_features(struct node *node, struct control_start *start, char *why, size_t why_size)
 {
 	struct cpuid_set common = node->features.offer;
@@ -180,7 +196,7 @@ static int fold_features(struct node *node, struct control_start *start, char *w
 	int r = cpuid_finish(&common, node->config->vcpu_count, &start->cpuid);
 	if (r < 0)
 		snprintf(why, why_size, "the hosts' CPUs have too little in common for a guest");
-	return r;
+	return r < 0 ? r : check_reach(node, &start->cpuid, why, why_size);
 }
 
 static int agree_as_first(struct node *node, char *why, size_t why_size)

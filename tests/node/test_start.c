@@ -65,6 +65,28 @@ static void test_features_are_checked(void **state)
 	assert_refused(2, 32767, "soft", "node 1 (b) offers 2 vCPUs and 127M");
 }
 
+/* The offers have 40 bits: a TiB, of which one GiB is the hole below 4 GiB. */
+static int agree_on_memory(uint64_t memory, char *why, size_t size)
+{
+	struct half half;
+	struct pod_config config;
+	first_node(&half);
+	config = *half.node->config;
+	config.memory = memory;
+	half.node->config = &config;
+	features(&half, 2, 32768, "soft");
+	return start_agree(half.node, why, size);
+}
+
+static void test_memory_is_in_reach(void **state)
+{
+	uint64_t most = (1ull << 40) - (HIGH_RAM_BASE - LOW_RAM_LIMIT);
+	char why[512] = "";
+	assert_int_equal(agree_on_memory(most, why, sizeof(why)), 0);
+	assert_int_equal(agree_on_memory(most + CHUNK_BYTES, why, sizeof(why)), -EINVAL);
+	assert_non_null(strstr(why, "1047554M of memory are more than the CPUs of all hosts can"));
+}
+
 static void agree(struct half *half, const char *engine)
 {
 	char why[512] = "";
@@ -146,6 +168,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_features_are_checked),
+		cmocka_unit_test(test_memory_is_in_reach),
 		cmocka_unit_test(test_engines_may_differ),
 		cmocka_unit_test(test_clock_is_checked),
 		cmocka_unit_test(test_runs),
