@@ -306,6 +306,14 @@ static void test_mov_memory(void **state)
 		emit_bytes(e, bytes, soft_encode_store(r, indexed, bytes));
 		wrote("mov [rsp+r15*1-0x8], %s", names[r]);
 	}
+	for (int r = 14; r < 16; r++) {
+		struct host_operand plain = { r, -1, 0, 0 }, indexed = { RSP, r, -8, 0 };
+
+		emit_bytes(e, bytes, soft_encode_store_imm(0x12345678, plain, bytes));
+		wrote("mov qword ptr [%s], 0x12345678", names[r]);
+		emit_bytes(e, bytes, soft_encode_store_imm(-2, indexed, bytes));
+		wrote("mov qword ptr [rsp+%s*1-0x8], 0xfffffffffffffffe", names[r]);
+	}
 }
 
 /* The address of a guest instruction's operand, without its segment. */

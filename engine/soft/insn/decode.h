@@ -96,6 +96,8 @@ uint32_t soft_encode(const struct soft_insn *insn, struct host_operand at, uint8
 /* mov reg, operand and mov operand, reg (64 bits) */
 uint32_t soft_encode_load(int reg, struct host_operand at, uint8_t *out);
 uint32_t soft_encode_store(int reg, struct host_operand at, uint8_t *out);
+/* mov qword operand, value */
+uint32_t soft_encode_store_imm(int32_t value, struct host_operand at, uint8_t *out);
 /* lea to, [the instruction's memory operand], as wide as its addresses; it has a base or an index. */
 uint32_t soft_encode_lea(const struct soft_insn *insn, int to, uint8_t *out);
 

@@ -8,6 +8,8 @@
  */
 #include "engine/soft/insn/decode.h"
 
+#include <string.h>
+
 #define RAX_NUMBER 0u
 #define REX_W	   8u
 #define REX_R	   4u
@@ -236,6 +238,14 @@ uint32_t soft_encode_load(int reg, struct host_operand at, uint8_t *out)
 uint32_t soft_encode_store(int reg, struct host_operand at, uint8_t *out)
 {
 	return encode_move(0x89, reg, at, out);
+}
+
+uint32_t soft_encode_store_imm(int32_t value, struct host_operand at, uint8_t *out)
+{
+	uint32_t count = encode_move(0xc7, 0, at, out);
+
+	memcpy(out + count, &value, sizeof(value));
+	return count + (uint32_t)sizeof(value);
 }
 
 uint32_t soft_encode_lea(const struct soft_insn *insn, int to, uint8_t *out)

@@ -297,16 +297,16 @@ static void translate_push(struct tr *tr, const struct soft_insn *insn)
 	}
 	at = tr_stack(tr, RSP, -8, true);
 	if (op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		reg = tr_scratch_besides(tr, at);
-		emit_mov_imm(&tr->e, reg, op->imm.value.u);
-	} else {
-		reg = soft_register_number(op->reg.value);
-		if (reg >= R14) {
-			uint32_t from = VCPU_GPR + 8 * (uint32_t)reg;
+		tr_store_value(tr, op->imm.value.u, at);
+		move_stack(tr, -8);
+		return;
+	}
+	reg = soft_register_number(op->reg.value);
+	if (reg >= R14) {
+		uint32_t from = VCPU_GPR + 8 * (uint32_t)reg;
 
-			reg = tr_scratch_besides(tr, at);
-			emit_load(&tr->e, reg, from);
-		}
+		reg = tr_scratch_besides(tr, at);
+		emit_load(&tr->e, reg, from);
 	}
 	tr_clean(tr);
 	tr_store_at(tr, reg, at);

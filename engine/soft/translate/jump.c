@@ -308,12 +308,7 @@ static void translate_conditional(struct tr *tr, const struct soft_insn *insn)
 /* The return address; lea rsp, [rsp - 8] */
 static void emit_push_return(struct tr *tr)
 {
-	struct host_operand at = tr_stack(tr, RSP, -8, true);
-	int value = tr_scratch_besides(tr, at);
-
-	emit_mov_imm(&tr->e, value, tr->next);
-	tr_clean(tr);
-	tr_store_at(tr, value, at);
+	tr_store_value(tr, tr->next, tr_stack(tr, RSP, -8, true));
 	tr->lag -= 8;
 	if (tr_is_followed(tr->t, tr->index))
 		return;

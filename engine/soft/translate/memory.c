@@ -175,6 +175,22 @@ void tr_store_at(struct tr *tr, int reg, struct host_operand at)
 	emit_bytes(&tr->e, bytes, soft_encode_store(reg, at, bytes));
 }
 
+void tr_store_value(struct tr *tr, uint64_t value, struct host_operand at)
+{
+	uint8_t bytes[HOST_INSN_MAX];
+	int reg;
+
+	if (value == (uint64_t)(int64_t)(int32_t)value) {
+		tr_clean(tr);
+		emit_bytes(&tr->e, bytes, soft_encode_store_imm((int32_t)value, at, bytes));
+		return;
+	}
+	reg = tr_scratch_besides(tr, at);
+	emit_mov_imm(&tr->e, reg, value);
+	tr_clean(tr);
+	tr_store_at(tr, reg, at);
+}
+
 /* bt [memory], register: the operand is the word that has the bit. r14 += its distance. */
 static void add_bit_distance(struct tr *tr, const struct soft_insn *insn, bool subtract)
 {

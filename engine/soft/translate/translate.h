@@ -186,6 +186,8 @@ struct host_operand tr_stack(struct tr *tr, int base, int32_t offset, bool write
 /* mov reg, operand and mov operand, reg (64 bits) */
 void tr_load_at(struct tr *tr, int reg, struct host_operand at);
 void tr_store_at(struct tr *tr, int reg, struct host_operand at);
+/* The instruction's last: mov operand, value (64 bits) */
+void tr_store_value(struct tr *tr, uint64_t value, struct host_operand at);
 
 /* translate/insn.c */
 enum tr_kind {
