@@ -166,15 +166,20 @@ static void sleep_some_of(struct engine_vcpu *vcpu, struct soft_door_list *lists
 	}
 }
 
+/* The pages of a range have lists of their own, until there are as many as lists. */
 void soft_door_sleep_some(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
 			  uint64_t bytes)
 {
-	for (uint32_t w = 0; w < DOOR_LISTS / 64; w++)
-		for (uint64_t bits = vcpu->door_used[view][w]; bits; bits &= bits - 1)
-			sleep_some_of(
-				vcpu,
-				&vcpu->door_list[view][w * 64 + (uint32_t)__builtin_ctzll(bits)],
-				linear, bytes);
+	uint64_t pages = bytes / PAGE_BYTES;
+
+	if (pages > DOOR_LISTS)
+		pages = DOOR_LISTS;
+	for (uint64_t i = 0; i < pages; i++) {
+		uint32_t list = list_of(linear + i * PAGE_BYTES);
+
+		if (vcpu->door_used[view][list / 64] >> list % 64 & 1)
+			sleep_some_of(vcpu, &vcpu->door_list[view][list], linear, bytes);
+	}
 }
 
 void soft_door_fetched(struct engine_vcpu *vcpu, enum soft_view view, uint64_t page, bool same)
