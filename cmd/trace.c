@@ -30,6 +30,7 @@ struct trace {
 	uint64_t begin_ns, lost, move_ns;
 	uint32_t node_count, vcpu_count, asked, misses;
 	uint16_t place[VCPUS_MAX]; /* at the beginning; NODE_NONE: on its way */
+	uint64_t told_ns[VCPUS_MAX];
 };
 
 static void usage(FILE *to)
@@ -43,13 +44,6 @@ static void usage(FILE *to)
 	      "  --node NAME    ask this node of the pod (any will do)\n"
 	      "  --socket PATH  ask the node behind this socket\n",
 	      to);
-}
-
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int number)
-{
-	interrupted = number;
 }
 
 static uint64_t number(const json_t *object, const char *key)
@@ -96,19 +90,25 @@ static bool take_event(struct trace *t, const json_t *entry)
 						       .program = (uint32_t)program });
 }
 
-/* The first answer of a node says where the trace begins. */
+/*
+ * The first answer of a node says where the trace begins. A vCPU that moves may be told of by two
+ * nodes, which were asked at different times: the later counts.
+ */
 static void begin(struct trace *t, const json_t *node, uint16_t n)
 {
+	uint64_t time_ns = number(node, "time_ns");
 	const json_t *entry;
 	size_t i;
-	if (number(node, "time_ns") > t->begin_ns)
-		t->begin_ns = number(node, "time_ns");
+	if (time_ns > t->begin_ns)
+		t->begin_ns = time_ns;
 	t->move_ns += number(node, "move_ns") / t->node_count;
 	json_array_foreach(json_object_get(node, "here"), i, entry)
 	{
 		json_int_t vcpu = json_integer_value(entry);
-		if (vcpu >= 0 && vcpu < (json_int_t)t->vcpu_count)
-			t->place[vcpu] = n;
+		if (vcpu < 0 || vcpu >= (json_int_t)t->vcpu_count || time_ns < t->told_ns[vcpu])
+			continue;
+		t->place[vcpu] = n;
+		t->told_ns[vcpu] = time_ns;
 	}
 }
 
@@ -117,6 +117,11 @@ static bool take_node(struct trace *t, const json_t *node, uint16_t n)
 {
 	const json_t *entry;
 	size_t i;
+	/* One that was late for once goes on recording: an hour of what is there is worth something. */
+	if (json_object_get(node, "error") && t->asked) {
+		t->lost++;
+		return true;
+	}
 	if (json_object_get(node, "error")) {
 		complain("node %s: %s", json_string_value(json_object_get(node, "name")) ?: "?",
 			 json_string_value(json_object_get(node, "error")) ?: "?");
@@ -185,7 +190,18 @@ static void put(FILE *file, struct placement_trace_writer *writer,
 		fputs(line, file);
 }
 
-/* Times from the trace's beginning on. What began before is not in it. */
+/* The first nodes to answer have recorded who came to them before the last one has answered. */
+static void find_places(struct trace *t)
+{
+	for (size_t i = 0; i < t->count; i++)
+		if (t->event[i].move && t->event[i].at_ns < t->begin_ns)
+			t->place[t->event[i].vcpu] = t->event[i].node;
+}
+
+/*
+ * Times from the trace's beginning on. Stalls that began before are not in it; of a move that did
+ * there is what was left of it.
+ */
 static void put_events(FILE *file, struct trace *t, struct placement_trace_writer *writer)
 {
 	for (uint32_t v = 0; v < t->vcpu_count; v++)
@@ -195,9 +211,13 @@ static void put_events(FILE *file, struct trace *t, struct placement_trace_write
 				    .move = true, .vcpu = v, .node = t->place[v] });
 	for (size_t i = 0; i < t->count; i++) {
 		struct placement_trace_event *event = &t->event[i];
-		if (event->at_ns < t->begin_ns || event->took_ns > event->at_ns - t->begin_ns)
+		if (event->at_ns < t->begin_ns)
 			continue;
 		event->at_ns -= t->begin_ns;
+		if (event->took_ns > event->at_ns && !event->move)
+			continue;
+		if (event->took_ns > event->at_ns)
+			event->took_ns = event->at_ns;
 		if (event->move)
 			t->place[event->vcpu] = event->node;
 		else if (t->place[event->vcpu] == NODE_NONE)
@@ -218,6 +238,7 @@ static int write_trace(struct trace *t, const char *path)
 	}
 	if (t->count)
 		qsort(t->event, t->count, sizeof(*t->event), by_time);
+	find_places(t);
 	placement_trace_begin(&writer, t->node_count, t->vcpu_count, move_ns ? move_ns : 1);
 	placement_trace_head(&writer, line, sizeof(line));
 	fputs(line, file);
@@ -244,7 +265,7 @@ static uint64_t now_ns(void)
 static int record(const char *socket, const char *path, uint32_t seconds)
 {
 	const struct timespec turn = { .tv_nsec = TURN_NS };
-	struct sigaction action = { .sa_handler = on_interrupt };
+	sigset_t interrupt;
 	struct trace *t = calloc(1, sizeof(*t));
 	uint64_t end_ns = now_ns() + seconds * 1000000000ull;
 	bool well;
@@ -254,12 +275,13 @@ static int record(const char *socket, const char *path, uint32_t seconds)
 	}
 	for (uint32_t v = 0; v < VCPUS_MAX; v++)
 		t->place[v] = NODE_NONE;
-	sigaction(SIGINT, &action, NULL);
+	/* Ctrl-C is taken between two answers: one that it broke off would be no answer. */
+	sigemptyset(&interrupt);
+	sigaddset(&interrupt, SIGINT);
+	sigprocmask(SIG_BLOCK, &interrupt, NULL);
 	well = ask(t, socket);
-	while (well && now_ns() < end_ns && !interrupted) {
-		nanosleep(&turn, NULL);
-		well = ask(t, socket);
-	}
+	for (bool over = false; well && !over && now_ns() < end_ns; well = ask(t, socket))
+		over = sigtimedwait(&interrupt, NULL, &turn) >= 0;
 	if (well && !t->asked) {
 		complain("%s: no answer", socket);
 		well = false;
