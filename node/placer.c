@@ -652,6 +652,7 @@ void placer_stats(struct placer *p, struct placer_stats *ret_stats)
 	pthread_mutex_lock(&p->lock);
 	ret_stats->cores = p->load.cores;
 	ret_stats->awake = p->load.awake;
+	ret_stats->rests = atomic_load(&p->rests) && !p->stirred;
 	ret_stats->heard_count = p->heard_count;
 	placement_stats_get(p->placement, &ret_stats->placement);
 	ret_stats->shadow = placer_shadow(p);

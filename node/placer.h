@@ -102,6 +102,7 @@ void placer_refused(struct placer *placer, uint32_t vcpu, uint16_t node);
 struct placer_stats {
 	enum placement_policy policy;
 	uint16_t cores, awake;
+	bool rests;	       /* its thread sleeps until there is news */
 	uint64_t missed_count; /* stalls that were not told */
 	uint64_t heard_count;  /* outcomes of other nodes that were learned */
 	struct placement_stats placement;
