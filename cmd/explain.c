@@ -119,5 +119,7 @@ int cmd_explain(int argc, char **argv)
 		complain("explain takes a vCPU's number; see eagre explain --help");
 		return STATUS_USAGE;
 	}
+	if (!pod_word("vCPU", argv[optind]))
+		return STATUS_FAILED;
 	return pod_find(&search) ? explain(&search, argv[optind], shadow) : STATUS_FAILED;
 }

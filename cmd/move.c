@@ -22,10 +22,7 @@ static void usage(FILE *to)
 static int move(const struct pod_search *search, const char *vcpu, const char *node)
 {
 	char request[200];
-	if (snprintf(request, sizeof(request), "move %s %s", vcpu, node) >= (int)sizeof(request)) {
-		complain("no vCPU and no node has a name as long as that");
-		return STATUS_FAILED;
-	}
+	snprintf(request, sizeof(request), "move %s %s", vcpu, node);
 	return pod_tell(search->path, request);
 }
 
@@ -52,7 +49,8 @@ int cmd_move(int argc, char **argv)
 		complain("move takes a vCPU's number and a node's name; see eagre move --help");
 		return STATUS_USAGE;
 	}
-	if (!pod_find(&search))
+	if (!pod_word("vCPU", argv[optind]) || !pod_word("node", argv[optind + 1]) ||
+	    !pod_find(&search))
 		return STATUS_FAILED;
 	return move(&search, argv[optind], argv[optind + 1]);
 }

@@ -49,10 +49,8 @@ int cmd_pin(int argc, char **argv)
 		complain("pin takes a vCPU's number; see eagre pin --help");
 		return STATUS_USAGE;
 	}
-	if (snprintf(request, sizeof(request), "%s %s", off ? "unpin" : "pin", argv[optind]) >=
-	    (int)sizeof(request)) {
-		complain("no vCPU has a number as long as that");
+	if (!pod_word("vCPU", argv[optind]) || !pod_find(&search))
 		return STATUS_FAILED;
-	}
-	return pod_find(&search) ? pod_tell(search.path, request) : STATUS_FAILED;
+	snprintf(request, sizeof(request), "%s %s", off ? "unpin" : "pin", argv[optind]);
+	return pod_tell(search.path, request);
 }

@@ -144,6 +144,19 @@ bool pod_find(struct pod_search *search)
 	return false;
 }
 
+bool pod_word(const char *what, const char *word)
+{
+	size_t size = strlen(word);
+	bool plain = size > 0 && size <= POD_WORD_MAX;
+
+	for (size_t i = 0; plain && i < size; i++)
+		plain = word[i] > ' ' && word[i] <= '~';
+	if (!plain)
+		complain("'%.*s%s' is no %s", POD_WORD_MAX, word, size > POD_WORD_MAX ? "..." : "",
+			 what);
+	return plain;
+}
+
 int pod_tell(const char *path, const char *request)
 {
 	const char *done, *error;

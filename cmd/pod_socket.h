@@ -31,6 +31,12 @@ int pod_try(const char *path, const char *request, json_t **ret_answer, char *re
 /* Both complain themselves, and return false or NULL then. */
 bool pod_find(struct pod_search *search);
 json_t *pod_ask(const char *path, const char *request);
+/*
+ * Whether it can be part of a request, which is a line of words. It complains itself of what cannot
+ * be any `what`: nothing, what has spaces or control characters in it, or more than a name can have.
+ */
+#define POD_WORD_MAX 64
+bool pod_word(const char *what, const char *word);
 /* A request that is answered with a line, which is printed, or with an error. An exit status. */
 int pod_tell(const char *path, const char *request);
 

@@ -35,7 +35,7 @@ int cmd_policy(int argc, char **argv)
 		{ 0 },
 	};
 	struct pod_search search = { 0 };
-	const char *shadow = NULL;
+	const char *shadow = NULL, *name;
 	char request[200];
 	int option;
 	while ((option = getopt_long(argc, argv, ":h", options, NULL)) >= 0) {
@@ -55,12 +55,9 @@ int cmd_policy(int argc, char **argv)
 		complain("policy takes one name; see eagre policy --help");
 		return STATUS_USAGE;
 	}
-	if (snprintf(request, sizeof(request), "%s %s", shadow ? "shadow" : "policy",
-		     shadow	     ? shadow
-		     : optind < argc ? argv[optind]
-				     : "") >= (int)sizeof(request)) {
-		complain("no policy has a name as long as that");
+	name = shadow ? shadow : argv[optind]; /* NULL: which is it? */
+	if ((name && !pod_word("policy", name)) || !pod_find(&search))
 		return STATUS_FAILED;
-	}
-	return pod_find(&search) ? pod_tell(search.path, request) : STATUS_FAILED;
+	snprintf(request, sizeof(request), "%s %s", shadow ? "shadow" : "policy", name ? name : "");
+	return pod_tell(search.path, request);
 }
