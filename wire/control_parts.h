@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between the files of control messages: the fixed fields of each type as they lie on the wire,
+ * frozen by static asserts, and its encoder and decoder. The interface is wire/control_message.h.
+ */
+#ifndef WIRE_CONTROL_PARTS_H
+#define WIRE_CONTROL_PARTS_H
+
+#include <assert.h>
+#include <stddef.h>
+
+#include "wire/control_message.h"
+
+struct wire_header {
+	uint32_t magic;
+	uint16_t type;
+	uint16_t zero;
+	uint32_t payload_size;
+	uint32_t sequence;
+};
+static_assert(sizeof(struct wire_header) == CONTROL_HEADER_BYTES);
+static_assert(offsetof(struct wire_header, payload_size) == 8);
+
+/* Messages of one to four numbers: HEARTBEAT, CLOCK_*, READY, RUN, STATS_REQUEST. */
+struct wire_numbers {
+	uint64_t number[4];
+};
+
+struct wire_stats_reply {
+	uint64_t id;
+	uint32_t offset, total;
+	/* char text[] */
+};
+static_assert(sizeof(struct wire_stats_reply) == 16);
+
+struct wire_end {
+	uint64_t rip;
+	uint16_t node, vcpu;
+	uint16_t text_size;
+	uint8_t kind, status;
+	/* char text[text_size], without NUL */
+};
+static_assert(sizeof(struct wire_end) == 16);
+
+struct wire_interrupt {
+	uint8_t delivery, vector, level, zero;
+	uint16_t from_vcpu, vcpu_count;
+	/* uint16_t vcpu[vcpu_count] */
+};
+static_assert(sizeof(struct wire_interrupt) == 8);
+
+struct wire_eoi {
+	uint16_t vcpu;
+	uint8_t vector;
+	uint8_t zero;
+};
+static_assert(sizeof(struct wire_eoi) == 4);
+
+struct wire_io_request {
+	uint64_t id;
+	uint64_t address;
+	uint16_t vcpu;
+	uint16_t count;
+	uint8_t kind, size, write, zero;
+	/* uint8_t data[count * size], if write */
+};
+static_assert(sizeof(struct wire_io_request) == 24);
+static_assert(offsetof(struct wire_io_request, kind) == 20);
+
+struct wire_io_reply {
+	uint64_t id;
+	uint16_t vcpu;
+	uint16_t count;
+	uint8_t zero1, size;
+	uint8_t zero2[2];
+	/* uint8_t data[count * size] */
+};
+static_assert(sizeof(struct wire_io_reply) == 16);
+
+struct wire_leaf {
+	uint32_t function, index;
+	uint32_t index_matters;
+	uint32_t eax, ebx, ecx, edx;
+};
+static_assert(sizeof(struct wire_leaf) == 28);
+
+struct wire_features {
+	char engine[CONTROL_ENGINE_MAX];
+	uint64_t capacity_pages;
+	uint32_t tsc_khz;
+	uint16_t vcpu_count;
+	uint16_t leaf_count;
+	uint8_t tsc_deadline, tsc_scaling, walks_write, zero[1];
+	uint32_t tsc_margin_ppm;
+	/* struct wire_leaf leaf[leaf_count] */
+};
+static_assert(sizeof(struct wire_features) == 40);
+static_assert(offsetof(struct wire_features, tsc_deadline) == 32);
+
+struct wire_start {
+	uint64_t memory_bytes;
+	uint64_t epoch_ns;
+	uint32_t tsc_khz;
+	uint16_t vcpu_count;
+	uint16_t leaf_count;
+	uint8_t tsc_deadline, walks_write, zero[6];
+	/* struct wire_leaf leaf[leaf_count] */
+};
+static_assert(sizeof(struct wire_start) == 32);
+
+struct wire_move {
+	uint16_t vcpu, image_size;
+	uint16_t carry_size, hints_size;
+	uint64_t epoch, clock_ns, guest_tsc, decided_ns;
+	/* uint8_t image[image_size], carry[carry_size], hints[hints_size] */
+};
+static_assert(sizeof(struct wire_move) == 40);
+
+/* PLACE, REFUSED */
+struct wire_place {
+	uint64_t epoch;
+	uint16_t vcpu;
+	uint8_t zero[6];
+};
+static_assert(sizeof(struct wire_place) == 16);
+
+struct wire_move_ask {
+	uint64_t id;
+	uint16_t vcpu, to, asker;
+	uint8_t zero[2];
+};
+static_assert(sizeof(struct wire_move_ask) == 16);
+
+struct wire_move_told {
+	uint64_t id;
+	uint16_t vcpu;
+	uint8_t result, zero[5];
+};
+static_assert(sizeof(struct wire_move_told) == 16);
+
+struct wire_taken {
+	uint16_t vcpu;
+	uint8_t zero[6];
+};
+static_assert(sizeof(struct wire_taken) == 8);
+
+struct wire_outcomes {
+	uint16_t count;
+	uint8_t zero[6];
+};
+static_assert(sizeof(struct wire_outcomes) == 8);
+
+struct wire_outcome {
+	uint8_t arm, zero;
+	int8_t feature[PLACEMENT_FEATURES];
+	uint32_t program, lost_us;
+} __attribute__((packed));
+static_assert(sizeof(struct wire_outcome) == 26);
+
+/* LOAD: cores, awake. POLICY: shadow, policy. PIN: vCPU, pinned. */
+struct wire_pair {
+	uint16_t first, second;
+	uint8_t zero[4];
+};
+static_assert(sizeof(struct wire_pair) == 8);
+
+static_assert(sizeof(struct wire_stats_reply) + CONTROL_STATS_PART_MAX <= CONTROL_PAYLOAD_MAX);
+static_assert(sizeof(struct wire_features) + CPUID_LEAVES_MAX * sizeof(struct wire_leaf) <=
+	      CONTROL_PAYLOAD_MAX);
+
+/* The payload's size, or -EINVAL. `out` has room for the largest of its type. */
+int control_encode_move(const struct control_move *m, uint8_t *out);
+int control_encode_place(uint16_t vcpu, uint64_t epoch, uint8_t *out);
+int control_encode_move_ask(const struct control_move_ask *m, uint8_t *out);
+int control_encode_move_told(const struct control_move_told *m, uint8_t *out);
+int control_encode_taken(const struct control_taken *m, uint8_t *out);
+int control_encode_load(const struct control_load *m, uint8_t *out);
+int control_encode_policy(const struct control_policy *m, uint8_t *out);
+int control_encode_pin(const struct control_pin *m, uint8_t *out);
+int control_encode_outcomes(const struct control_outcomes *m, uint8_t *out);
+int control_encode_interrupt(const struct control_interrupt *m, uint8_t *out);
+int control_encode_eoi(const struct control_eoi *m, uint8_t *out);
+int control_encode_io_request(const struct control_io_request *m, uint8_t *out);
+int control_encode_io_reply(const struct control_io_reply *m, uint8_t *out);
+int control_encode_features(const struct control_features *m, uint8_t *out);
+int control_encode_start(const struct control_start *m, uint8_t *out);
+
+/* 0, or -EPROTO. */
+int control_decode_move(const uint8_t *in, size_t size, struct control_move *m);
+int control_decode_place(const uint8_t *in, size_t size, uint16_t *ret_vcpu, uint64_t *ret_epoch);
+int control_decode_move_ask(const uint8_t *in, size_t size, struct control_move_ask *m);
+int control_decode_move_told(const uint8_t *in, size_t size, struct control_move_told *m);
+int control_decode_taken(const uint8_t *in, size_t size, struct control_taken *m);
+int control_decode_load(const uint8_t *in, size_t size, struct control_load *m);
+int control_decode_outcomes(const uint8_t *in, size_t size, struct control_outcomes *m);
+int control_decode_policy(const uint8_t *in, size_t size, struct control_policy *m);
+int control_decode_pin(const uint8_t *in, size_t size, struct control_pin *m);
+int control_decode_interrupt(const uint8_t *in, size_t size, struct control_interrupt *m);
+int control_decode_eoi(const uint8_t *in, size_t size, struct control_eoi *m);
+int control_decode_io_request(const uint8_t *in, size_t size, struct control_io_request *m);
+int control_decode_io_reply(const uint8_t *in, size_t size, struct control_io_reply *m);
+int control_decode_features(const uint8_t *in, size_t size, struct control_features *m);
+int control_decode_start(const uint8_t *in, size_t size, struct control_start *m);
+
+#endif
