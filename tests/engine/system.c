@@ -465,6 +465,8 @@ static const char *why_left_out(const struct rig *rig, const struct system_case 
 		return "QEMU 7.2 is known to fail it";
 	if ((test->needs & NOT_QEMU_MOVED) && shaken && rig_host == RIG_HOST_QEMU)
 		return "QEMU 7.2 is known to fail it once moved";
+	if ((test->needs & NOT_QEMU_WITH) && shaken && rig_with && rig_host == RIG_HOST_QEMU)
+		return "QEMU 7.2 is known to fail it moved to another engine and back";
 	if ((test->needs & NOT_BOCHS) && rig_host == RIG_HOST_BOCHS)
 		return "Bochs is known to fail it";
 	return NULL;

@@ -117,6 +117,7 @@
 /* Numbers that the above have left no room for. */
 #define NEED_XSAVEOPT 0x200000
 #define NEED_XSAVEC   0x400000
+#define NOT_QEMU_WITH 0x800000 /* not shaken between it and soft */
 
 #define EXPECT_FIELDS 13
 

@@ -34,8 +34,8 @@ gate_target:
 	cli
 	DONE
 
-/* On QEMU this one needs qemu_lost_shadow() (system.c) most often. */
-	CASE	sti_loop
+/* On QEMU this one needs qemu_lost_shadow() (system.c) most often; with soft nearly always. */
+	CASE	sti_loop, NOT_QEMU_WITH
 	mov	$20, %ebx
 	.set	N, 0
 2:	SEND	0x50
