@@ -249,6 +249,7 @@ struct engine_vcpu {
 	struct soft_jump_used jump_used[VIEW_COUNT];
 	struct soft_door_list door_list[VIEW_COUNT][DOOR_LISTS];
 	uint64_t door_used[VIEW_COUNT][DOOR_LISTS / 64]; /* which may have some that are awake */
+	bool has_doors;					 /* it has run; the lock */
 	uint64_t fetched[FETCHED_BITS / 64]; /* pages code was fetched from, by a hash */
 	bool kernel_not_global; /* VIEW_KERNEL has entries that a write of CR3 clears */
 	bool huge_seen;		/* the TLB may have pieces of a 1 GiB page */

@@ -17,7 +17,6 @@
 #include "engine/soft/probe.h"
 #include "engine/soft/run/run.h"
 #include "engine/soft/step/stepper.h"
-#include "engine/soft/tlb/doors.h"
 #include "engine/soft/tlb/jumps.h"
 #include "engine/soft/tlb/tlb.h"
 
@@ -164,7 +163,6 @@ static void take_seat(struct engine *engine, struct engine_vcpu *vcpu, uint32_t 
 	cpuid_for_vcpu(&engine->cpuid, number, &vcpu->cpuid);
 	vcpu_state_reset(&vcpu->state, number);
 	soft_tlb_create(vcpu);
-	soft_door_create(vcpu);
 	/* Who pauses has asked those who were there, and will let all go on. */
 	atomic_store(&vcpu->pause, atomic_load(&engine->pauser) != NULL);
 	atomic_store(&vcpu->stop, 1);

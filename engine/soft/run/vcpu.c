@@ -36,6 +36,7 @@
 #include "engine/soft/cpu/host.h"
 #include "engine/soft/cpu/task_switch.h"
 #include "engine/soft/step/stepper.h"
+#include "engine/soft/tlb/doors.h"
 #include "engine/soft/translate/translator.h"
 
 /* ---- the loop -------------------------------------------------------------------------------- */
@@ -162,6 +163,8 @@ static void begin(struct engine_vcpu *vcpu)
 	vcpu->running = true;
 	atomic_store(&vcpu->in_run, 1);
 	soft_safe_point(vcpu);
+	if (!vcpu->has_doors)
+		soft_door_create(vcpu);
 }
 
 static void end(struct engine_vcpu *vcpu)

@@ -3,6 +3,9 @@
  * Doors that are open, or were and are asleep, are in lists by the page that they lead to, so that
  * what happens to a page, or to all of them, costs what is in use. A door that is in no list is
  * shut, and nothing is known of it.
+ *
+ * A node has a seat for each of the pod's vCPUs, and most may never run there. They have no doors, so
+ * that a door costs no time and memory for them.
  */
 #include "engine/soft/tlb/doors.h"
 
@@ -27,14 +30,17 @@ void soft_door_make(struct engine *engine, const uint8_t *way_out)
 
 	engine->door_way_out[door] = (uintptr_t)way_out;
 	for (uint32_t i = 0; i < VCPUS_MAX; i++)
-		if (engine->vcpu[i])
+		if (engine->vcpu[i] && engine->vcpu[i]->has_doors)
 			shut(engine->vcpu[i], door);
 }
 
 void soft_door_create(struct engine_vcpu *vcpu)
 {
+	pthread_mutex_lock(&vcpu->engine->lock);
 	for (uint32_t door = 0; door < vcpu->engine->door_count; door++)
 		shut(vcpu, door);
+	vcpu->has_doors = true;
+	pthread_mutex_unlock(&vcpu->engine->lock);
 }
 
 static void push(struct engine_vcpu *vcpu, uint32_t *list, uint32_t door)

@@ -27,7 +27,7 @@ static inline uint32_t soft_door_offset(uint32_t door)
 
 /* Engine's lock held. The next door that there is, shut for every vCPU: it leads to its way out. */
 void soft_door_make(struct engine *engine, const uint8_t *way_out);
-/* A vCPU that is new: all doors are shut. Lock held. */
+/* A vCPU runs for the first time: it gets all doors that there are, shut. Takes the lock. */
 void soft_door_create(struct engine_vcpu *vcpu);
 /* This one leads to the code at rip, in the vCPU's view, where an instruction was just fetched. */
 void soft_door_open(struct engine_vcpu *vcpu, uint32_t door, uint64_t rip, const uint8_t *code);
