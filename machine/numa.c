@@ -55,7 +55,7 @@ int numa_view_build(const struct memory_map *map, const uint64_t *weight, uint32
 		uint64_t from = share(bytes, part, sum);
 
 		part += weight[i];
-		add(ret_view, map, from, part == sum ? bytes : share(bytes, part, sum), i);
+		add(ret_view, map, from, share(bytes, part, sum), i);
 	}
 	return 0;
 }
