@@ -160,7 +160,7 @@ void pager_hints_leave(struct pager *pager, uint32_t vcpu, struct page_hints *re
 
 	pthread_mutex_lock(&hints->lock);
 	*ret_hints = hints->list;
-	pthread_mutex_unlock(&hints->lock);
+	pager_hints_unlock(pager, vcpu);
 }
 
 /* Holes between ranges of RAM are no shard's. */
@@ -175,19 +175,34 @@ static void leave_out_holes(const struct pager *pager, struct page_hints *hints)
 	hints->count = kept;
 }
 
-/* Which shards have pages to ask for. */
-static void post_fetches(struct pager *pager, uint32_t vcpu, const struct page_hints *hints)
+/* A pager that stopped asks for nothing. */
+static void post_fetch(struct shard *shard, uint32_t vcpu)
 {
 	struct pager_command command = { .kind = PAGER_FETCH, .actor = vcpu };
 
-	for (uint32_t i = 0; i < hints->count; i++) {
-		uint32_t index = guest_memory_shard(pager->config.memory, hints->hint[i].gpn);
-		struct shard *shard = &pager->shard[index];
+	if (!atomic_exchange(&shard->fetch_posted[vcpu], true))
+		(void)pager_queue_post(&shard->queue, &command);
+}
 
-		/* A pager that stopped asks for nothing. */
-		if (hints->hint[i].ask && !atomic_exchange(&shard->fetch_posted[vcpu], true))
-			(void)pager_queue_post(&shard->queue, &command);
-	}
+void pager_hints_unlock(struct pager *pager, uint32_t vcpu)
+{
+	struct pager_hints *hints = &pager->actors.hints[vcpu];
+
+	pthread_mutex_unlock(&hints->lock);
+	if (!atomic_load(&hints->missed) || !atomic_exchange(&hints->missed, false))
+		return;
+	for (uint32_t i = 0; i < pager->shard_count; i++)
+		post_fetch(&pager->shard[i], vcpu);
+}
+
+/* Which shards have pages to ask for. */
+static void post_fetches(struct pager *pager, uint32_t vcpu, const struct page_hints *hints)
+{
+	for (uint32_t i = 0; i < hints->count; i++)
+		if (hints->hint[i].ask)
+			post_fetch(&pager->shard[guest_memory_shard(pager->config.memory,
+								    hints->hint[i].gpn)],
+				   vcpu);
 }
 
 void pager_hints_arrive(struct pager *pager, uint32_t vcpu, const struct page_hints *hints,
@@ -201,7 +216,7 @@ void pager_hints_arrive(struct pager *pager, uint32_t vcpu, const struct page_hi
 		page_hints_ask(&list);
 	pthread_mutex_lock(&own->lock);
 	own->list = list;
-	pthread_mutex_unlock(&own->lock);
+	pager_hints_unlock(pager, vcpu);
 	if (fetch)
 		post_fetches(pager, vcpu, &list);
 }

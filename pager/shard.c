@@ -121,18 +121,20 @@ static enum coh_stall_kind kind_of(const struct coh_action *action, uint32_t cou
 }
 
 /* A shard's thread waits for nobody: who has the lock may have lost its core. */
-static void note_hint(struct pager_hints *hints, const struct shard_woken *woken)
+static void note_hint(struct pager *pager, const struct shard_woken *woken)
 {
+	struct pager_hints *hints = &pager->actors.hints[woken->actor];
+
 	if (pthread_mutex_trylock(&hints->lock) != 0)
 		return;
 	page_hints_stalled(&hints->list, woken->gpn, woken->kind);
-	pthread_mutex_unlock(&hints->lock);
+	pager_hints_unlock(pager, woken->actor);
 }
 
 /* For who decides where vCPUs should be, and for the hints. */
 static void tell_stall(const struct shard *shard, const struct shard_woken *woken, uint64_t now_ns)
 {
-	const struct pager *pager = shard->pager;
+	struct pager *pager = shard->pager;
 	struct pager_stall stall = { .actor = woken->actor,
 				     .kind = woken->kind,
 				     .from = woken->kind == COH_STALL_ZERO ? NODE_NONE
@@ -142,7 +144,7 @@ static void tell_stall(const struct shard *shard, const struct shard_woken *woke
 
 	if (woken->kind == COH_STALL_KINDS || woken->actor >= pager->actors.vcpu_count)
 		return;
-	note_hint(&pager->actors.hints[woken->actor], woken);
+	note_hint(pager, woken);
 	if (pager->config.stalled)
 		pager->config.stalled(pager->config.arg, &stall);
 }
@@ -386,13 +388,24 @@ static void take_queued(struct shard *shard)
 	}
 }
 
+/* False: somebody has them, and will see `missed` when he unlocks them. */
+static bool lock_hints(struct pager_hints *hints)
+{
+	if (pthread_mutex_trylock(&hints->lock) == 0)
+		return true;
+	atomic_store(&hints->missed, true);
+	return pthread_mutex_trylock(&hints->lock) == 0;
+}
+
 /* Those of this shard that the vCPU's hints ask for, each once. */
-static uint32_t take_asked(struct shard *shard, struct pager_hints *hints,
+static uint32_t take_asked(struct shard *shard, uint32_t vcpu,
 			   struct page_hint ret_hint[PAGE_HINTS_MAX])
 {
+	struct pager_hints *hints = &shard->pager->actors.hints[vcpu];
 	uint32_t count = 0;
 
-	pthread_mutex_lock(&hints->lock);
+	if (!lock_hints(hints))
+		return 0;
 	for (uint32_t i = 0; i < hints->list.count; i++) {
 		struct page_hint *hint = &hints->list.hint[i];
 
@@ -401,7 +414,7 @@ static uint32_t take_asked(struct shard *shard, struct pager_hints *hints,
 		hint->ask = false;
 		ret_hint[count++] = *hint;
 	}
-	pthread_mutex_unlock(&hints->lock);
+	pager_hints_unlock(shard->pager, vcpu);
 	return count;
 }
 
@@ -411,7 +424,7 @@ static void fetch_hinted(struct shard *shard, uint32_t vcpu)
 	uint32_t count;
 
 	atomic_store(&shard->fetch_posted[vcpu], false);
-	count = take_asked(shard, &shard->pager->actors.hints[vcpu], hint);
+	count = take_asked(shard, vcpu, hint);
 	for (uint32_t i = 0; i < count && !shard->failed; i++) {
 		struct coh_out out = out_of(shard);
 		int error = coh_fetch(shard->coh, hint[i].gpn, hint[i].write ? COH_WRITE : COH_READ,

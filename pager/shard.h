@@ -38,6 +38,8 @@
 struct pager_hints {
 	pthread_mutex_t lock; /* guards list; nobody holds it while it waits for anything */
 	struct page_hints list;
+	/* A shard's thread, which does not wait, found it locked: who unlocks it tells shards again. */
+	atomic_bool missed;
 };
 
 /* Who is an actor, by thread: an open-addressed table from thread id to actor, rebuilt at every
@@ -133,6 +135,8 @@ int shard_add_channel(struct shard *shard, struct page_channel *channel); /* 0, 
 void shard_fini(struct shard *shard);
 void *shard_run(void *shard);
 
+/* For who has locked a vCPU's hints. In pager.c. */
+void pager_hints_unlock(struct pager *pager, uint32_t vcpu);
 /* No pin will be answered any more. Any thread. In pager.c. */
 void pager_close_ports(struct pager *pager, int error);
 void pager_port_complete(struct pager *pager, uint32_t actor, int error);

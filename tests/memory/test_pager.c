@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "pager/shard.h"
 #include "tests/memory/pod.h"
 #include "wire/page_frame.h"
 
@@ -191,6 +192,52 @@ static void hints_bring_pages(void **state)
 	for (uint16_t i = 0; i < 2; i++)
 		pager_stop(pod.node[i].pager);
 	assert_int_equal(pod.node[0].failure.count + pod.node[1].failure.count, 0);
+	pod_destroy(&pod);
+}
+
+static void *touch_second(void *arg)
+{
+	(void)*(volatile uint8_t *)pod_at(arg, 0, 15 * MIB);
+	return NULL;
+}
+
+/* A shard's thread goes on while somebody has the hints, and asks for them when he gives them back. */
+static void hints_hold_up_nobody(void **state)
+{
+	struct page_hints hints = { .count = 2 };
+	struct pod_options options = two;
+	struct pager_hints *own;
+	struct timespec until;
+	struct pod pod;
+	pthread_t thread;
+
+	options.shard_count = 1;
+	pod_create(&pod, &options);
+	for (uint64_t page = 0; page < 2; page++) {
+		*(volatile uint8_t *)pod_at(&pod, 1, page * MIB) = 1;
+		hints.hint[page] = (struct page_hint){ .gpn = page * MIB / PAGE_BYTES };
+	}
+	*(volatile uint8_t *)pod_at(&pod, 1, 15 * MIB) = 1;
+	pager_hints_arrive(pod.node[0].pager, 2, &hints, false);
+	own = &pod.node[0].pager->actors.hints[2];
+	pthread_mutex_lock(&own->lock);
+	for (uint32_t i = 0; i < own->list.count; i++)
+		own->list.hint[i].ask = true;
+	atomic_store(&pod.node[0].pager->shard[0].fetch_posted[2], true);
+	assert_int_equal(
+		pager_queue_post(&pod.node[0].pager->shard[0].queue,
+				 &(struct pager_command){ .kind = PAGER_FETCH, .actor = 2 }),
+		0);
+	assert_int_equal(pthread_create(&thread, NULL, touch_second, &pod), 0);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 10;
+	assert_int_equal(pthread_timedjoin_np(thread, NULL, &until), 0);
+	assert_true(atomic_load(&own->missed));
+	assert_int_equal(fetched_by_first(&pod, 0), 0);
+	pager_hints_unlock(pod.node[0].pager, 2);
+	assert_int_equal(fetched_by_first(&pod, 2), 2);
+	for (uint16_t i = 0; i < 2; i++)
+		pager_stop(pod.node[i].pager);
 	pod_destroy(&pod);
 }
 
@@ -874,6 +921,7 @@ int main(void)
 		cmocka_unit_test(writes_are_seen_everywhere),
 		cmocka_unit_test(a_stalls_end_is_told),
 		cmocka_unit_test(hints_bring_pages),
+		cmocka_unit_test(hints_hold_up_nobody),
 		cmocka_unit_test(no_count_is_lost_sleeping),
 		cmocka_unit_test(no_count_is_lost_adapting),
 		cmocka_unit_test(many_nameless_threads),
