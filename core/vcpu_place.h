@@ -20,9 +20,10 @@
  * the control thread (C). There is one lock a vCPU, the caller's ("the lock" below). It is held only
  * to send and to change a word, never while anything is waited for; (L) and (C) want it:
  *
- *   seat, leaving     [lock: MOVE into the channel; sent(); forward the inbox :unlock]
+ *   seat, leaving     [lock: PLACE, if owed; MOVE into the channel; sent(); forward the inbox :unlock]
  *   seat, refusing    [lock: REFUSED into the channel; refuse(); forward the inbox :unlock]
  *   control thread    [lock: on_move(), on_place(), on_refused(); if AWAY: forward the inbox :unlock]
+ *   control thread    [lock: PLACE, if owed :unlock]
  *   forward the inbox [lock: route() again; only if it says FORWARD: take out, send there :unlock]
  *
  * So an answer is not judged before SENT is written; nothing is forwarded before its MOVE; and nobody
@@ -51,7 +52,8 @@
  * channels keep the order of each pair of nodes.
  *   MOVE v,e     from the node that it leaves. It has said PLACE v,e-1 before in the same channel (or
  *                v began there), and nobody else can have had v since: so my word is AWAY src,e-1.
- *   PLACE v,e    to all, by the seat's thread behind here() and before it can leave again. To the
+ *   PLACE v,e    to all, soon behind here(), which makes it owed: the vCPU runs meanwhile. The
+ *                control thread says it, or the seat's before MOVE, whoever comes first. To the
  *                source of the move it is the answer, "taken".
  *                Lower than my epoch: overtaken by later news, PLACE_OLD. Equal: it must name the node
  *                that I have (I moved it there, or refused it to there). Higher: it moved on; if I am
@@ -138,7 +140,7 @@ int vcpu_place_leave(struct vcpu_places *places, uint32_t vcpu, uint16_t to);
 void vcpu_place_stay(struct vcpu_places *places, uint32_t vcpu);
 /* LEAVING -> SENT. The lock; MOVE with the word's epoch + 1 is in the channel. */
 void vcpu_place_sent(struct vcpu_places *places, uint32_t vcpu);
-/* ARRIVING -> HERE: loaded. Returns the epoch to say to all by PLACE, before anything else. */
+/* ARRIVING -> HERE: loaded. Returns the epoch to say to all by PLACE. */
 uint64_t vcpu_place_here(struct vcpu_places *places, uint32_t vcpu);
 /*
  * ARRIVING -> AWAY: it cannot be loaded. The lock; REFUSED with the word's epoch + 1 is in the channel

@@ -26,6 +26,7 @@
 #ifndef LINK_CONTROL_H
 #define LINK_CONTROL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,11 @@ struct control_channel_ops {
 	/* 0; -EINVAL (message breaks its rules); -ENOBUFS (queue full);
 	 * -EPIPE/-ECONNRESET/-ETIMEDOUT (link down). */
 	int (*send)(struct control_channel *channel, const struct control_message *msg);
+	/*
+	 * The same for a word that nobody is lost without, by who waits for nobody: -EAGAIN, and it is
+	 * not sent, if somebody else sends now or anything is queued.
+	 */
+	int (*try_send)(struct control_channel *channel, const struct control_message *msg);
 	/* 0: nothing queued; -EAGAIN: call again when writable; link-down errors as above. */
 	int (*flush)(struct control_channel *channel);
 	/*
@@ -47,6 +53,12 @@ struct control_channel_ops {
 	 * -ECONNRESET, -ETIMEDOUT: link down.
 	 */
 	int (*receive)(struct control_channel *channel, struct control_message *ret_msg);
+	/*
+	 * The type of what receive() would give; 0: nothing yet, or an error, which is for receive() to
+	 * tell. *ret_behind: something else has been taken from the socket, of which epoll may not
+	 * tell again. By the thread that calls receive(), or in its turn.
+	 */
+	uint16_t (*peek)(struct control_channel *channel, bool *ret_behind);
 	int (*fd)(const struct control_channel *channel);
 	void (*stats)(struct control_channel *channel, uint64_t *ret_messages,
 		      uint64_t *ret_bytes_out, uint64_t *ret_bytes_in);
@@ -66,6 +78,17 @@ struct control_channel {
 static inline int control_send(struct control_channel *channel, const struct control_message *msg)
 {
 	return channel->ops->send(channel, msg);
+}
+
+static inline int control_try_send(struct control_channel *channel,
+				   const struct control_message *msg)
+{
+	return channel->ops->try_send(channel, msg);
+}
+
+static inline uint16_t control_peek(struct control_channel *channel, bool *ret_behind)
+{
+	return channel->ops->peek(channel, ret_behind);
 }
 
 static inline int control_flush(struct control_channel *channel)

@@ -39,10 +39,11 @@ struct tcp_control {
 	bool closed;
 	uint8_t out[CONTROL_FRAME_MAX];
 
-	/* The control thread's. */
+	/* The receiver's. */
 	uint8_t *in;
 	size_t position, have;
 	uint32_t sequence_in;
+	int failed; /* receiving, for good */
 
 	/* Written as above, read by anybody: relaxed. */
 	_Atomic uint64_t messages_out, bytes_out, bytes_in;
@@ -53,30 +54,46 @@ static struct tcp_control *from_channel(struct control_channel *channel)
 	return (struct tcp_control *)channel;
 }
 
-static int control_tcp_send(struct control_channel *channel, const struct control_message *msg)
+/* With the lock held. */
+static int send_locked(struct tcp_control *tcp, const struct control_message *msg)
 {
-	struct tcp_control *tcp = from_channel(channel);
 	struct iovec iov = { .iov_base = tcp->out };
-	int size, error;
+	int size = control_message_encode(msg, tcp->sequence_out, tcp->out, sizeof(tcp->out));
+	int error;
 
-	pthread_mutex_lock(&tcp->lock);
-	size = control_message_encode(msg, tcp->sequence_out, tcp->out, sizeof(tcp->out));
-	if (size < 0) {
-		error = -EINVAL;
-		goto out;
-	}
-	if (tcp->closing) {
-		error = -EPIPE;
-		goto out;
-	}
+	if (size < 0)
+		return -EINVAL;
+	if (tcp->closing)
+		return -EPIPE;
 	iov.iov_len = (size_t)size;
 	error = tcp_queue_send(&tcp->queue, tcp->fd, &iov, 1);
 	if (error < 0)
-		goto out;
+		return error;
 	tcp->sequence_out++;
 	atomic_fetch_add_explicit(&tcp->messages_out, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&tcp->bytes_out, (uint64_t)size, memory_order_relaxed);
-out:
+	return 0;
+}
+
+static int control_tcp_send(struct control_channel *channel, const struct control_message *msg)
+{
+	struct tcp_control *tcp = from_channel(channel);
+	int error;
+
+	pthread_mutex_lock(&tcp->lock);
+	error = send_locked(tcp, msg);
+	pthread_mutex_unlock(&tcp->lock);
+	return error;
+}
+
+static int control_tcp_try_send(struct control_channel *channel, const struct control_message *msg)
+{
+	struct tcp_control *tcp = from_channel(channel);
+	int error;
+
+	if (pthread_mutex_trylock(&tcp->lock) != 0)
+		return -EAGAIN;
+	error = tcp->queue.count ? -EAGAIN : send_locked(tcp, msg);
 	pthread_mutex_unlock(&tcp->lock);
 	return error;
 }
@@ -136,31 +153,62 @@ static int frame_ready(const struct tcp_control *tcp, struct control_header *ret
 	return tcp->have < CONTROL_HEADER_BYTES + ret_header->payload_size ? -EAGAIN : 0;
 }
 
+/* More bytes from the socket. 0, or negative. */
+static int fill(struct tcp_control *tcp)
+{
+	ssize_t got;
+
+	if (tcp->failed)
+		return tcp->failed;
+	if (tcp->have == 0)
+		tcp->position = 0;
+	if (tcp->position > 0 && IN_BYTES - tcp->position - tcp->have < CONTROL_FRAME_MAX) {
+		memmove(tcp->in, tcp->in + tcp->position, tcp->have);
+		tcp->position = 0;
+	}
+	/* To the end, and past what is there: the peer's end may lie behind it, told by no event. */
+	got = tcp_receive(tcp->fd, tcp->in + tcp->position + tcp->have,
+			  IN_BYTES - tcp->position - tcp->have);
+	if (got < 0) {
+		/* A socket tells a reset once. */
+		tcp->failed = got == -EAGAIN ? 0 : (int)got;
+		return (int)got;
+	}
+	tcp->have += (size_t)got;
+	return 0;
+}
+
+static int next_frame(struct tcp_control *tcp, struct control_header *ret_header)
+{
+	int error;
+
+	while ((error = frame_ready(tcp, ret_header)) == -EAGAIN) {
+		error = fill(tcp);
+		if (error < 0)
+			break;
+	}
+	return error;
+}
+
+static uint16_t control_tcp_peek(struct control_channel *channel, bool *ret_behind)
+{
+	struct tcp_control *tcp = from_channel(channel);
+	struct control_header header;
+	int error = next_frame(tcp, &header);
+
+	*ret_behind = error < 0 ? tcp->have > 0 || tcp->failed
+				: tcp->have > CONTROL_HEADER_BYTES + header.payload_size;
+	return error < 0 ? 0 : header.type;
+}
+
 static int control_tcp_receive(struct control_channel *channel, struct control_message *ret_msg)
 {
 	struct tcp_control *tcp = from_channel(channel);
 	struct control_header header;
-	int error;
+	int error = next_frame(tcp, &header);
 
-	while ((error = frame_ready(tcp, &header)) == -EAGAIN) {
-		ssize_t got;
-
-		if (tcp->have == 0)
-			tcp->position = 0;
-		if (tcp->position > 0 && IN_BYTES - tcp->position - tcp->have < CONTROL_FRAME_MAX) {
-			memmove(tcp->in, tcp->in + tcp->position, tcp->have);
-			tcp->position = 0;
-		}
-		/* To the end, and past what is there: the peer's end may lie behind it, told by no event. */
-		got = tcp_receive(tcp->fd, tcp->in + tcp->position + tcp->have,
-				  IN_BYTES - tcp->position - tcp->have);
-		if (got < 0)
-			return (int)got;
-		tcp->have += (size_t)got;
-	}
 	if (error < 0)
 		return error;
-
 	error = control_message_decode(header.type, tcp->in + tcp->position + CONTROL_HEADER_BYTES,
 				       header.payload_size, ret_msg);
 	if (error < 0)
@@ -206,6 +254,8 @@ static void control_tcp_destroy(struct control_channel *channel)
 
 static const struct control_channel_ops tcp_control_ops = {
 	.send = control_tcp_send,
+	.try_send = control_tcp_try_send,
+	.peek = control_tcp_peek,
 	.flush = control_tcp_flush,
 	.receive = control_tcp_receive,
 	.fd = control_tcp_fd,

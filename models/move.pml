@@ -61,6 +61,7 @@ byte node[N], epoch[N];
 byte inbox[N];
 bool pending[N];
 bool kicked[N];
+bool owes[N];	/* PLACE, which the control thread says, or the seat's before it leaves */
 byte lapic[N];	/* the seat's state: what its LAPIC has got. While it is SENT: what is kept */
 byte left = MOVES;
 byte posting;	/* interrupts that are not sent yet */
@@ -230,10 +231,16 @@ inline drain(n)
 	fi
 }
 
+/* [lock] */
 inline say_place(n)
 {
-	send(n, (n + 1) % N, PLACE, epoch[n], 0);
-	send(n, (n + 2) % N, PLACE, epoch[n], 0)
+	if
+	:: owes[n] ->
+		owes[n] = false;
+		send(n, (n + 1) % N, PLACE, epoch[n], 0);
+		send(n, (n + 2) % N, PLACE, epoch[n], 0)
+	:: else
+	fi
 }
 
 /* [lock] Who has changed the place looks into the inbox. */
@@ -277,13 +284,10 @@ end_parked:
 	:: atomic {
 		assert(state[(me + 1) % N] != HERE && state[(me + 2) % N] != HERE);
 		state[me] = HERE;
-		node[me] = me
+		node[me] = me;
+		owes[me] = true
 	   }
 	fi;
-	d_step { say_place(me) }
-#ifdef STARTUP
-	atomic { say_taken(me) }
-#endif
 again:
 	atomic { kicked[me] = false; drain(me) }
 end_guest: /* a kick before it is in the guest is not lost: models/kick.pml */
@@ -309,14 +313,17 @@ end_guest: /* a kick before it is in the guest is not lost: models/kick.pml */
 	:: true
 	fi;
 #ifdef BROKEN_EARLY /* what is forwarded goes before MOVE */
-	atomic { state[me] = SENT; epoch[me]++; forward_inbox(me) }
+	atomic { say_place(me); state[me] = SENT; epoch[me]++; forward_inbox(me) }
 	atomic { send(me, node[me], MOVE, epoch[me], lapic[me]) }
 #else
 #ifdef BROKEN_LOCK /* MOVE and SENT are two steps */
-	atomic { send(me, node[me], MOVE, epoch[me] + 1, lapic[me]) }
+	atomic { say_place(me); send(me, node[me], MOVE, epoch[me] + 1, lapic[me]) }
 	atomic { state[me] = SENT; epoch[me]++; forward_inbox(me) }
 #else
 	atomic { /* [lock] */
+#ifndef BROKEN_OWED /* leaves before PLACE is said */
+		say_place(me);
+#endif
 		send(me, node[me], MOVE, epoch[me] + 1, lapic[me]);
 		state[me] = SENT;
 		epoch[me]++;
@@ -388,6 +395,20 @@ proctype control(byte me)
 	bool had;
 end_idle:
 	do
+	:: atomic {
+		owes[me] ->
+		say_place(me);
+#ifdef STARTUP
+		if
+#ifdef BROKEN_SETTLE /* also when it leaves */
+		:: true -> say_taken(me)
+#else
+		:: state[me] == HERE -> say_taken(me)
+		:: else
+#endif
+		fi
+#endif
+	   }
 	:: atomic {
 		if
 		:: LINK((me + 1) % N, me)?type, e, bits -> src = (me + 1) % N

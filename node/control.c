@@ -15,6 +15,10 @@
  * pod's heartbeats, and hardly else. It also looks after the vCPUs of this node (vcpu_watch()), while
  * there is one awake.
  *
+ * All that it does but to wait, it does in its turn, which is a lock: a vCPU's thread that waits for
+ * MOVE takes turns to look whether it is there (control_look()). That thread does not wait for its
+ * turn, takes nothing but MOVE, and leaves all else, errors too, to the control thread.
+ *
  * A failed page channel is not believed at once: a node that ends because of a third one closes all
  * its links, and its own last word (END, on the control channel) tells the real reason. It gets
  * LAST_WORDS_NS, and what had come by then is read before it is judged, however late this thread is.
@@ -68,6 +72,8 @@ struct control_thread {
 	struct node *node;
 	pthread_t thread;
 	int epoll_fd, wake_fd;
+	pthread_mutex_t turn;	    /* guards what follows */
+	struct control_message msg; /* that is being received */
 	struct heartbeat heartbeat;
 	struct duty ping, resync, rate, mesh, watch;
 	uint64_t moved_ns, contradiction_ns;
@@ -206,6 +212,7 @@ static const char *handle_message(struct node *node, const struct control_messag
 	case CONTROL_MOVE:
 	case CONTROL_PLACE:
 	case CONTROL_REFUSED:
+	case CONTROL_COMING:
 	case CONTROL_MOVE_ASK:
 	case CONTROL_MOVE_TOLD:
 		return moves_message(node, msg);
@@ -244,7 +251,6 @@ static bool take_message(struct control_thread *c, const struct control_message 
 static void read_channel(struct control_thread *c, uint16_t peer)
 {
 	struct control_channel *channel = mesh_control(c->node->mesh, peer);
-	static _Thread_local struct control_message msg; /* large */
 	int sent = control_flush(channel), r = 0;
 	c->unread[peer] = false;
 	if (sent == 0 && atomic_load(&c->node->phase) >= NODE_READY)
@@ -254,11 +260,11 @@ static void read_channel(struct control_thread *c, uint16_t peer)
 			c->unread[peer] = true;
 			return;
 		}
-		r = control_receive(channel, &msg);
+		r = control_receive(channel, &c->msg);
 		if (r < 0)
 			break;
 		heartbeat_heard(&c->heartbeat, peer, local_ns(c->node));
-		if (!take_message(c, &msg))
+		if (!take_message(c, &c->msg))
 			r = -EPROTO;
 	}
 	/* What sending says comes second: the peer's last words may be there to be read. */
@@ -268,6 +274,36 @@ static void read_channel(struct control_thread *c, uint16_t peer)
 		heartbeat_forget(&c->heartbeat, peer);
 		mesh_down(c->node->mesh, peer, r, NULL);
 	}
+}
+
+/* What was taken from the socket and is not MOVE is for the control thread: epoll says nothing of it. */
+static void leave_unread(struct control_thread *c, uint16_t peer)
+{
+	if (c->unread[peer])
+		return;
+	c->unread[peer] = true;
+	eventfd_write(c->wake_fd, 1);
+}
+
+void control_wake(struct node *node)
+{
+	if (node->control)
+		eventfd_write(node->control->wake_fd, 1);
+}
+
+void control_look(struct node *node, uint16_t peer)
+{
+	struct control_thread *c = node->control;
+	struct control_channel *channel = mesh_control(node->mesh, peer);
+	bool behind;
+	if (pthread_mutex_trylock(&c->turn) != 0)
+		return;
+	uint16_t type = control_peek(channel, &behind);
+	bool taken = type == CONTROL_MOVE && control_receive(channel, &c->msg) == 0 &&
+		     take_message(c, &c->msg);
+	if (behind || (type && !taken))
+		leave_unread(c, peer);
+	pthread_mutex_unlock(&c->turn);
 }
 
 void control_page_link_failed(struct node *node, uint16_t peer, const char *cause)
@@ -512,10 +548,13 @@ static void *control_main(void *arg)
 	pthread_setname_np(pthread_self(), "control");
 	/* Only the privileged may; the others do without. */
 	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
+	pthread_mutex_lock(&c->turn);
 	for (;;) {
 		int ms = wait_ms(c);
 		uint64_t begin = local_ns(c->node);
+		pthread_mutex_unlock(&c->turn);
 		int count = epoll_wait(c->epoll_fd, events, EVENTS_MAX, ms);
+		pthread_mutex_lock(&c->turn);
 		for (uint32_t n = 0; n < c->node->config->node_count; n++)
 			if (c->unread[n])
 				read_channel(c, (uint16_t)n);
@@ -530,6 +569,8 @@ static void *control_main(void *arg)
 				eventfd_read(c->wake_fd, &value);
 		}
 		c->read_ns = begin;
+		if (atomic_load(&c->node->phase) >= NODE_READY)
+			moves_settle(c->node);
 	}
 	return NULL;
 }
@@ -564,6 +605,7 @@ int control_start(struct node *node)
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	c->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	pthread_mutex_init(&c->lock, NULL);
+	pthread_mutex_init(&c->turn, NULL);
 	/* All have been heard while the mesh came up: no first word is waited for. */
 	struct heartbeat_config config = { .self = node->self,
 					   .node_count = (uint16_t)node->config->node_count,

@@ -106,6 +106,7 @@ const char *control_rules_lie(struct control_rules *rules, enum node_phase phase
 	case CONTROL_MOVE:
 	case CONTROL_PLACE:
 	case CONTROL_REFUSED:
+	case CONTROL_COMING:
 	case CONTROL_MOVE_ASK:
 	case CONTROL_MOVE_TOLD:
 		return guest_runs(rules, phase) ? NULL : OUT_OF_TURN; /* moves.c judges on */

@@ -449,6 +449,7 @@ const struct vcpu_ops guest_io_ops = {
 	.leave = moves_leave,
 	.left = moves_left,
 	.arrived = moves_arrived,
+	.look = coming_look,
 	.refused = moves_refused,
 	.ended = ended,
 };

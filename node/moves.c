@@ -54,7 +54,10 @@ struct moves {
 	pthread_mutex_t lock[VCPUS_MAX]; /* by vCPU; guards asked, and see vcpu_place.h */
 	struct asked asked[VCPUS_MAX];
 	_Atomic uint32_t image_bytes[VCPUS_MAX]; /* of the last that came here */
-	struct came came[VCPUS_MAX];		 /* from MOVE to moves_arrived() */
+	atomic_bool owes[VCPUS_MAX];		 /* PLACE; taken back under the lock */
+	_Atomic uint32_t owed_count;
+	struct came came[VCPUS_MAX]; /* from MOVE to moves_arrived() */
+	struct vcpu_state state;     /* of a MOVE; whoever reads channels has it */
 
 	pthread_mutex_t ask_lock; /* one question of this node's own at a time */
 	pthread_mutex_t told_lock;
@@ -79,7 +82,7 @@ int moves_create(struct node *node)
 	vcpu_places_init(&node->places, node->self, (uint16_t)config->node_count,
 			 config->vcpu_count, config->vcpu_node);
 	node->moves = m;
-	return 0;
+	return coming_create(node);
 }
 
 void moves_lock(struct node *node, uint32_t vcpu)
@@ -184,6 +187,34 @@ static uint16_t write_hints(struct node *node, uint32_t vcpu, uint8_t bytes[PAGE
 	return (uint16_t)page_hints_write(&hints, bytes);
 }
 
+/* The vCPU's lock. */
+static void say_place(struct node *node, uint32_t vcpu)
+{
+	struct control_message msg; /* large, and little of it is sent */
+	if (!atomic_exchange(&node->moves->owes[vcpu], false))
+		return;
+	atomic_fetch_sub(&node->moves->owed_count, 1);
+	msg.type = CONTROL_PLACE;
+	msg.place = (struct control_place){ .vcpu = (uint16_t)vcpu,
+					    .epoch = vcpu_place_read(&node->places, vcpu).epoch };
+	node_broadcast(node, &msg);
+}
+
+void moves_settle(struct node *node)
+{
+	struct moves *m = node->moves;
+	for (uint32_t v = 0; atomic_load(&m->owed_count) && v < node->config->vcpu_count; v++) {
+		if (!atomic_load(&m->owes[v]))
+			continue;
+		moves_lock(node, v);
+		say_place(node, v);
+		/* If it leaves already, an INIT may be in the inbox that its next node has to take. */
+		if (vcpu_place_read(&node->places, v).state == PLACE_HERE)
+			startup_settle(node, v);
+		moves_unlock(node, v);
+	}
+}
+
 int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment)
 {
 	struct node *node = ctx;
@@ -210,6 +241,7 @@ int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment)
 	if (placer_left(node->placer, vcpu, place.node, carry))
 		msg.move.carry = carry;
 	moves_lock(node, vcpu);
+	say_place(node, vcpu);
 	node_send(node, place.node, &msg);
 	vcpu_place_sent(&node->places, vcpu);
 	guest_io_forward(node, vcpu);
@@ -222,14 +254,10 @@ void moves_arrived(void *ctx, uint32_t vcpu)
 	struct node *node = ctx;
 	struct vcpu_place place = vcpu_place_read(&node->places, vcpu);
 	const struct came *came = &node->moves->came[vcpu];
-	struct control_message msg; /* large, and little of it is sent */
-	msg.type = CONTROL_PLACE;
-	msg.place = (struct control_place){ .vcpu = (uint16_t)vcpu,
-					    .epoch = vcpu_place_here(&node->places, vcpu) };
-	node_broadcast(node, &msg);
-	moves_lock(node, vcpu);
-	startup_settle(node, vcpu);
-	moves_unlock(node, vcpu);
+	vcpu_place_here(&node->places, vcpu);
+	atomic_fetch_add(&node->moves->owed_count, 1);
+	atomic_store(&node->moves->owes[vcpu], true);
+	control_wake(node);
 	if (place.node != node->self)
 		placer_arrived(node->placer, vcpu, place.node, came->stopped_ns,
 			       came->carries ? came->carry : NULL);
@@ -285,8 +313,8 @@ static void take_hints(struct node *node, uint32_t vcpu, const struct page_hints
 
 static const char *take_move(struct node *node, uint16_t src, const struct control_move *move)
 {
-	static _Thread_local struct vcpu_state state;
-	struct vcpu_moment moment = { &state, move->clock_ns, move->guest_tsc, move->decided_ns };
+	struct vcpu_state *state = &node->moves->state;
+	struct vcpu_moment moment = { state, move->clock_ns, move->guest_tsc, move->decided_ns };
 	struct vcpu *vcpu = node_vcpu(node, move->vcpu);
 	struct page_hints hints;
 	enum place_verdict verdict;
@@ -296,8 +324,8 @@ static const char *take_move(struct node *node, uint16_t src, const struct contr
 		return NOT_HINTS;
 	if (move->carry && placement_carry_check(move->carry) < 0)
 		return NOT_A_CARRY;
-	if (vcpu_image_decode(move->image, move->image_size, &state) < 0 ||
-	    state.lapic.id != move->vcpu || state.lapic.bsp != (move->vcpu == 0) ||
+	if (vcpu_image_decode(move->image, move->image_size, state) < 0 ||
+	    state->lapic.id != move->vcpu || state->lapic.bsp != (move->vcpu == 0) ||
 	    is_far_ahead(node, move))
 		return NOT_A_STATE;
 	moves_lock(node, move->vcpu);
@@ -351,6 +379,26 @@ static const char *take_refused(struct node *node, uint16_t src,
 	return verdict == PLACE_LIE ? NOT_SO : NULL;
 }
 
+static const char *take_coming(struct node *node, uint16_t src, const struct control_coming *coming)
+{
+	if (coming->vcpu >= node->config->vcpu_count || !node_moves(node))
+		return NOT_SO;
+	coming_heard(node, src, coming);
+	return NULL;
+}
+
+/* The wish, and the word ahead. */
+static bool wish(struct node *node, uint32_t vcpu, uint16_t to)
+{
+	struct vcpu_place place = vcpu_place_read(&node->places, vcpu);
+	if (place.state != PLACE_HERE)
+		return false;
+	vcpu_leave(node_vcpu(node, vcpu), to);
+	if (to < node->config->node_count && to != node->self)
+		coming_say(node, vcpu, to, place.epoch + 1);
+	return true;
+}
+
 /* Any thread. Goes the way that interrupts go. */
 static void take_ask(struct node *node, const struct control_move_ask *ask)
 {
@@ -374,7 +422,7 @@ static void take_ask(struct node *node, const struct control_move_ask *ask)
 			tell(node, ask->asker, ask->id, ask->vcpu, CONTROL_MOVE_BUSY);
 		} else {
 			*asked = (struct asked){ true, ask->to, ask->asker, ask->id };
-			vcpu_leave(node_vcpu(node, ask->vcpu), ask->to);
+			wish(node, ask->vcpu, ask->to);
 		}
 		break;
 	}
@@ -400,6 +448,8 @@ const char *moves_message(struct node *node, const struct control_message *msg)
 		return take_place(node, msg->src, &msg->place);
 	case CONTROL_REFUSED:
 		return take_refused(node, msg->src, &msg->refused);
+	case CONTROL_COMING:
+		return take_coming(node, msg->src, &msg->coming);
 	case CONTROL_MOVE_ASK:
 		return take_asked(node, &msg->move_ask);
 	default:
@@ -448,11 +498,7 @@ int moves_ask(struct node *node, uint32_t vcpu, uint16_t to)
 
 bool moves_wish(struct node *node, uint32_t vcpu, uint16_t to)
 {
-	uint16_t at;
-	if (!node_moves(node) || vcpu_place_route(&node->places, vcpu, &at) != PLACE_WAKE)
-		return false;
-	vcpu_leave(node_vcpu(node, vcpu), to);
-	return true;
+	return node_moves(node) && wish(node, vcpu, to);
 }
 
 char *node_answer(bool done, const char *line)

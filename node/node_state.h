@@ -24,6 +24,7 @@
 #include "node/page_pair.h"
 #include "node/vcpu.h"
 
+struct coming;
 struct control_thread;
 struct devices;
 struct guest_io;
@@ -57,6 +58,7 @@ struct node {
 	struct vcpu *vcpu[VCPUS_MAX];
 	struct vcpu_places places;
 	struct moves *moves;
+	struct coming *coming;
 	_Atomic uint32_t torture_us; /* torture.c; 0: none */
 	atomic_bool no_hints;	     /* likewise: pages are not asked for where a vCPU arrives */
 	/* startup.c: by vCPU; the first is node 0's. Under the vCPU's lock. */
@@ -154,6 +156,10 @@ void start_message(struct node *node, const struct control_message *msg);
 
 /* control.c */
 int control_start(struct node *node);
+/* A seat's thread that waits for a vCPU: if `peer` has sent MOVE, it is taken now. Never waits. */
+void control_look(struct node *node, uint16_t peer);
+/* Any thread: moves_settle() is called soon, if there is a control thread. */
+void control_wake(struct node *node);
 /* A page channel to `peer` failed. Judged after a short while: its own last words may be on their
  * way. */
 void control_page_link_failed(struct node *node, uint16_t peer, const char *cause);
@@ -212,7 +218,10 @@ int moves_leave(void *ctx, uint32_t vcpu, uint16_t to, int error);
 int moves_left(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment);
 void moves_arrived(void *ctx, uint32_t vcpu);
 void moves_refused(void *ctx, uint32_t vcpu);
-/* MOVE, PLACE, REFUSED, MOVE_ASK, MOVE_TOLD, from the control thread. What is wrong with it, to
+/* The control thread: what arrived vCPUs owe others is said. */
+void moves_settle(struct node *node);
+/* MOVE, PLACE, REFUSED, COMING, MOVE_ASK, MOVE_TOLD, from the control thread; MOVE also from who
+ * looks in its stead. What is wrong with it, to
  * follow "it sent X ", or NULL. */
 const char *moves_message(struct node *node, const struct control_message *msg);
 /*
@@ -226,6 +235,21 @@ char *moves_request(struct node *node, const char *words);
 bool moves_wish(struct node *node, uint32_t vcpu, uint16_t to);
 /* Bytes of the image that the vCPU last came here with; 0: it never has. */
 uint32_t moves_image_bytes(const struct node *node, uint32_t vcpu);
+
+/* coming.c: a word ahead. */
+int coming_create(struct node *node);
+/* Any thread, behind the wish: the vCPU will perhaps leave for there. Never waits. */
+void coming_say(struct node *node, uint32_t vcpu, uint16_t to, uint64_t epoch);
+/* The control thread. */
+void coming_heard(struct node *node, uint16_t src, const struct control_coming *word);
+/* struct vcpu_ops: looks whether it comes, for a while. */
+void coming_look(void *ctx, uint32_t vcpu);
+struct coming_stats {
+	uint64_t look_count,
+		came_count; /* times that a thread looked, and that it came meanwhile */
+	uint64_t vain_ns;   /* of looking that was for nothing, the last time left out */
+};
+void coming_stats(const struct node *node, struct coming_stats *ret_stats);
 
 /* policy.c: who decides about moves (placer.h), and what is said about that. */
 int policy_create(struct node *node, char *why, size_t why_size);

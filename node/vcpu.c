@@ -25,8 +25,8 @@
  * set for good.
  *
  * A wish to leave is something posted like any other, so it gets the thread out of the guest and out
- * of sleep. A parked thread sleeps on `activity` too; only vcpu_arrive(), vcpu_take_back() and
- * vcpu_stop() wake it, and what has arrived is handed over by `arrival`.
+ * of sleep. A parked thread sleeps on `activity` too; only vcpu_arrive(), vcpu_take_back(),
+ * vcpu_stop() and vcpu_expect() wake it, and what has arrived is handed over by `arrival`.
  *
  * Left out: polling before sleeping in HLT.
  */
@@ -99,6 +99,8 @@ struct vcpu {
 	uint32_t leaving_to;	   /* the wish that was taken, until it is fulfilled */
 	bool away;		   /* the vCPU is not here */
 	struct tsc_line tsc;	   /* that the engine goes by */
+
+	_Atomic bool expected; /* somebody says that it comes */
 
 	/* From vcpu_arrive() to the thread, which has it once `arrival` is not NONE. */
 	_Atomic uint32_t arrival; /* enum arrival */
@@ -237,6 +239,19 @@ void vcpu_take_back(struct vcpu *vcpu)
 {
 	atomic_store(&vcpu->arrival, ARRIVAL_BACK);
 	unpark(vcpu);
+}
+
+void vcpu_expect(struct vcpu *vcpu)
+{
+	atomic_store(&vcpu->expected, true);
+	unpark(vcpu);
+}
+
+bool vcpu_is_busy(const struct vcpu *vcpu)
+{
+	uint32_t activity = atomic_load(&vcpu->activity);
+
+	return activity == VCPU_IN_GUEST || activity == VCPU_OUTSIDE;
 }
 
 uint32_t vcpu_number(const struct vcpu *vcpu)
@@ -838,6 +853,7 @@ static bool take_in(struct vcpu *vcpu, struct vcpu_end *ret_end)
 	bool is_new = atomic_exchange(&vcpu->arrival, ARRIVAL_NONE) == ARRIVAL_NEW;
 	int error;
 
+	atomic_store(&vcpu->expected, false);
 	vcpu->woken_ns = now_of(vcpu);
 	if (is_new)
 		vcpu->state = vcpu->arrived;
@@ -861,11 +877,16 @@ static bool take_in(struct vcpu *vcpu, struct vcpu_end *ret_end)
 	return true;
 }
 
-/* Until the vCPU comes, or the thread is to end. */
+/* Until the vCPU comes, or may come, or the thread is to end. */
 static void park(struct vcpu *vcpu)
 {
+	if (atomic_exchange(&vcpu->expected, false)) {
+		vcpu->config.ops->look(vcpu->config.ctx, vcpu->config.number);
+		return;
+	}
 	atomic_store(&vcpu->activity, VCPU_PARKED);
-	if (atomic_load(&vcpu->arrival) == ARRIVAL_NONE && !atomic_load(&vcpu->stop))
+	if (atomic_load(&vcpu->arrival) == ARRIVAL_NONE && !atomic_load(&vcpu->stop) &&
+	    !atomic_load(&vcpu->expected))
 		syscall(SYS_futex, &vcpu->activity, FUTEX_WAIT_PRIVATE, VCPU_PARKED, NULL, NULL, 0);
 	atomic_store(&vcpu->activity, VCPU_OUTSIDE);
 }

@@ -14,6 +14,7 @@
  * instructions, with no access open and nothing in its inbox:
  *
  *   vcpu_leave() --> saved --> ops->leave --> inbox drained --> ops->left --> parked
+ *   vcpu_expect() --> ops->look
  *   vcpu_arrive(), vcpu_take_back() --> its time has come --> loaded --> ops->arrived --> it runs
  *
  * Invariant: the thread drains its inbox after it has announced that it enters the guest or sleeps,
@@ -86,6 +87,8 @@ struct vcpu_ops {
 	 */
 	int (*leave)(void *ctx, uint32_t vcpu, uint16_t to, int error);
 	int (*left)(void *ctx, uint32_t vcpu, const struct vcpu_moment *moment);
+	/* Behind vcpu_expect(): looks for a while whether it comes. NULL: nobody calls that. */
+	void (*look)(void *ctx, uint32_t vcpu);
 	/* It has arrived and is about to run; or cannot be loaded, and the thread parks again. */
 	void (*arrived)(void *ctx, uint32_t vcpu);
 	void (*refused)(void *ctx, uint32_t vcpu);
@@ -164,6 +167,10 @@ void vcpu_leave(struct vcpu *vcpu, uint16_t to);
  */
 void vcpu_arrive(struct vcpu *vcpu, const struct vcpu_moment *moment);
 void vcpu_take_back(struct vcpu *vcpu);
+/* Any thread: it may come in a moment. A hint: the parked thread is awake then. */
+void vcpu_expect(struct vcpu *vcpu);
+/* It is here and runs, or would if it had a core. */
+bool vcpu_is_busy(const struct vcpu *vcpu);
 /* Any thread: set the guest's TSC to the pod clock again, soon (the clock filter has moved). */
 void vcpu_resync_tsc(struct vcpu *vcpu);
 /* It has not yet done so, and may be in the guest: elsewhere it does so before it enters it. */

@@ -52,6 +52,7 @@ const char *control_type_name(uint8_t type)
 		[CONTROL_OUTCOMES] = "OUTCOMES",
 		[CONTROL_POLICY] = "POLICY",
 		[CONTROL_PIN] = "PIN",
+		[CONTROL_COMING] = "COMING",
 	};
 
 	return type < CONTROL_TYPE_LIMIT && names[type] ? names[type] : "?";
@@ -199,6 +200,8 @@ static int encode_payload(const struct control_message *msg, uint8_t *out)
 		return control_encode_place(msg->place.vcpu, msg->place.epoch, out);
 	case CONTROL_REFUSED:
 		return control_encode_place(msg->refused.vcpu, msg->refused.epoch, out);
+	case CONTROL_COMING:
+		return control_encode_place(msg->coming.vcpu, msg->coming.epoch, out);
 	case CONTROL_MOVE_ASK:
 		return control_encode_move_ask(&msg->move_ask, out);
 	case CONTROL_MOVE_TOLD:
@@ -399,6 +402,9 @@ int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 	case CONTROL_REFUSED:
 		return control_decode_place(payload, size, &ret_msg->refused.vcpu,
 					    &ret_msg->refused.epoch);
+	case CONTROL_COMING:
+		return control_decode_place(payload, size, &ret_msg->coming.vcpu,
+					    &ret_msg->coming.epoch);
 	case CONTROL_MOVE_ASK:
 		return control_decode_move_ask(payload, size, &ret_msg->move_ask);
 	case CONTROL_MOVE_TOLD:

@@ -23,6 +23,7 @@
  *      STATS_REQUEST           any         STATS_REPLY JSON of the node, in parts
  *      MOVE                    any         PLACE       a vCPU leaves me for you: its state
  *                                          or REFUSED  ... which I cannot take: it is yours again
+ *      COMING                  any                     a vCPU will be with you in a moment, perhaps
  *      TAKEN                   node 0                  a vCPU has the INIT or SIPI you sent
  *      PLACE                   all                     a vCPU is with me now
  *      MOVE_ASK                vCPU's node MOVE_TOLD   please let a vCPU move
@@ -85,6 +86,7 @@ enum control_type {
 	CONTROL_POLICY = 22,
 	CONTROL_PIN = 23,
 	CONTROL_OUTCOMES = 24,
+	CONTROL_COMING = 25,
 	CONTROL_TYPE_LIMIT,
 };
 
@@ -253,6 +255,12 @@ struct control_refused {
 	uint64_t epoch; /* that it has back at the source */
 };
 
+/* A word ahead of MOVE, which may not come. */
+struct control_coming {
+	uint16_t vcpu;
+	uint64_t epoch; /* that it would have at the target */
+};
+
 struct control_taken {
 	uint16_t vcpu;
 };
@@ -326,6 +334,7 @@ struct control_message {
 		struct control_move move;
 		struct control_place place;
 		struct control_refused refused;
+		struct control_coming coming;
 		struct control_move_ask move_ask;
 		struct control_move_told move_told;
 		struct control_taken taken;

@@ -116,7 +116,7 @@ struct wire_move {
 };
 static_assert(sizeof(struct wire_move) == 40);
 
-/* PLACE, REFUSED */
+/* PLACE, REFUSED, COMING */
 struct wire_place {
 	uint64_t epoch;
 	uint16_t vcpu;

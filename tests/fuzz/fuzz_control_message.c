@@ -53,6 +53,7 @@ static void check_ranges(const struct control_message *msg)
 	if (msg->type == CONTROL_MOVE)
 		check_hints(&msg->move);
 	if ((msg->type == CONTROL_PLACE && msg->place.vcpu >= VCPUS_MAX) ||
+	    (msg->type == CONTROL_COMING && msg->coming.vcpu >= VCPUS_MAX) ||
 	    (msg->type == CONTROL_REFUSED && msg->refused.vcpu >= VCPUS_MAX) ||
 	    (msg->type == CONTROL_TAKEN && msg->taken.vcpu >= VCPUS_MAX))
 		abort();

@@ -171,6 +171,9 @@ static void make(uint8_t type, int variant)
 	case CONTROL_REFUSED:
 		in.refused = (struct control_refused){ variant ? VCPUS_MAX - 1 : 0, 1 };
 		break;
+	case CONTROL_COMING:
+		in.coming = (struct control_coming){ variant ? VCPUS_MAX - 1 : 0, UINT64_MAX };
+		break;
 	case CONTROL_MOVE_ASK:
 		in.move_ask = (struct control_move_ask){ 1, variant ? VCPUS_MAX - 1 : 0, 255, 254 };
 		break;
@@ -400,6 +403,8 @@ static void test_rules_of_moves(void **state)
 	expect_refused(CONTROL_PLACE, 0, 10, 1);
 	expect_refused(CONTROL_REFUSED, 0, 9, 2);
 	expect_refused(CONTROL_REFUSED, 0, 15, 1);
+	expect_refused(CONTROL_COMING, 0, 9, 2);
+	expect_refused(CONTROL_COMING, 0, 10, 1);
 	expect_refused(CONTROL_MOVE_ASK, 0, 9, 2);
 	expect_refused(CONTROL_MOVE_ASK, 0, 11, 1); /* node 511 */
 	expect_refused(CONTROL_MOVE_ASK, 0, 13, 1);

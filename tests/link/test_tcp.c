@@ -654,6 +654,56 @@ static void test_control_queue_bound(void **state)
 	free(msg);
 }
 
+/* Who only looks takes nothing; what comes behind is not forgotten; advisory words never queue. */
+static void test_control_peek(void **state)
+{
+	struct control_message *msg = calloc(1, sizeof(*msg));
+	struct control_channel *out, *in;
+	int fd[2], sent = 0;
+	bool behind;
+
+	test_tcp_pair(fd, 4096);
+	assert_int_equal(tcp_control_create(fd[0], PEER, &out), 0);
+	assert_int_equal(tcp_control_create(fd[1], PEER, &in), 0);
+	assert_int_equal(control_peek(in, &behind), 0);
+	assert_false(behind);
+	msg->type = CONTROL_EOI;
+	assert_int_equal(control_try_send(out, msg), 0);
+	wait_for(fd[1], POLLIN);
+	assert_int_equal(control_peek(in, &behind), CONTROL_EOI);
+	assert_false(behind);
+	msg->type = CONTROL_TAKEN;
+	assert_int_equal(control_send(out, msg), 0);
+	wait_for(fd[1], POLLIN);
+	assert_int_equal(control_receive(in, msg), 0);
+	assert_int_equal(msg->type, CONTROL_EOI);
+	assert_int_equal(control_peek(in, &behind), CONTROL_TAKEN);
+	assert_int_equal(control_receive(in, msg), 0);
+	/* Two at once. */
+	assert_int_equal(control_send(out, msg), 0);
+	assert_int_equal(control_send(out, msg), 0);
+	wait_for(fd[1], POLLIN);
+	while (control_peek(in, &behind) != CONTROL_TAKEN || !behind)
+		if (control_receive(in, msg) == 0)
+			assert_int_equal(control_send(out, msg), 0);
+	while (control_receive(in, msg) == 0)
+		;
+	while (control_backlog(out) == 0 && sent++ < 1000000)
+		assert_int_equal(control_send(out, msg), 0);
+	assert_int_equal(control_try_send(out, msg), -EAGAIN);
+	/* A link that is down is for receive() to tell, which it does. */
+	out->ops->destroy(out);
+	while (control_receive(in, msg) == 0)
+		;
+	while (control_peek(in, &behind) == CONTROL_TAKEN)
+		control_receive(in, msg);
+	assert_int_equal(control_peek(in, &behind), 0);
+	assert_true(behind);
+	assert_true(control_receive(in, msg) < 0);
+	in->ops->destroy(in);
+	free(msg);
+}
+
 static void expect_control_error(const uint8_t *bytes, size_t size, int want)
 {
 	struct control_message *msg = malloc(sizeof(*msg));
@@ -706,6 +756,7 @@ int main(void)
 		cmocka_unit_test(test_pages_link_down),
 		cmocka_unit_test(test_control_many_senders),
 		cmocka_unit_test(test_control_queue_bound),
+		cmocka_unit_test(test_control_peek),
 		cmocka_unit_test(test_control_malformed),
 	};
 

@@ -77,6 +77,7 @@ static void test_phases(void **state)
 		{ CONTROL_MOVE, "nnnny", "nnnyy", 2 },
 		{ CONTROL_PLACE, "nnnny", "nnnyy", 0 },
 		{ CONTROL_REFUSED, "nnnny", "nnnyy", 2 },
+		{ CONTROL_COMING, "nnnny", "nnnyy", 2 },
 		{ CONTROL_MOVE_ASK, "nnnny", "nnnyy", 0 },
 		{ CONTROL_MOVE_TOLD, "nnnny", "nnnyy", 2 },
 		{ CONTROL_LOAD, "nnnny", "nnnyy", 2 },

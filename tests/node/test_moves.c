@@ -468,6 +468,142 @@ static void test_posted_meanwhile(void **state)
 	assert_int_equal(msg.interrupt.vector, 0x48);
 }
 
+/* PLACE is said by the control thread; or by the seat's, if the vCPU leaves before. */
+static void test_place_before_move(void **state)
+{
+	struct vcpu_state leaving;
+	struct vcpu_moment moment = { .state = &leaving };
+
+	half_create(&half, 0);
+	assert_int_equal(guest_io_create(half.node), 0);
+	make_state(2, &leaving);
+	moves_lock(half.node, 2);
+	assert_int_equal(vcpu_place_on_move(&half.node->places, 2, 1, 1), PLACE_NEWS);
+	moves_unlock(half.node, 2);
+	moves_arrived(half.node, 2);
+	assert_int_equal(moves_leave(half.node, 2, 1, 0), 0);
+	assert_false(half_peer_hear(&half, CONTROL_PLACE, &msg, 20));
+	assert_int_equal(moves_left(half.node, 2, &moment), 0);
+	hear(CONTROL_PLACE);
+	assert_int_equal(msg.place.epoch, 1);
+	hear(CONTROL_MOVE);
+	assert_int_equal(msg.move.epoch, 2);
+	moves_settle(half.node);
+	assert_false(half_peer_hear(&half, CONTROL_PLACE, &msg, 20));
+}
+
+static void expect_lie(const char *says)
+{
+	const char *text = half_end(&half, 10000);
+
+	if (!text || !strstr(text, says))
+		fail_msg("it ends with \"%s\", not \"%s\"", text ? text : "", says);
+	end();
+}
+
+/* ---- a word ahead ------------------------------------------------------------------------------ */
+
+static void say_coming(uint16_t vcpu, uint64_t epoch)
+{
+	msg.type = CONTROL_COMING;
+	msg.coming = (struct control_coming){ vcpu, epoch };
+	half_peer_send(&half, &msg);
+}
+
+/* Until the control thread has taken all that was said before. */
+static void settle(void)
+{
+	msg = (struct control_message){ .type = CONTROL_CLOCK_PING };
+	half_peer_send(&half, &msg);
+	hear(CONTROL_CLOCK_PONG);
+}
+
+/* Who wants a vCPU to move says so to where it would go; a wish that cannot be is not told. */
+static void test_coming_said(void **state)
+{
+	begin();
+	assert_false(moves_wish(half.node, 1, 1));
+	assert_true(moves_wish(half.node, 0, 1));
+	hear(CONTROL_COMING);
+	assert_int_equal(msg.coming.vcpu, 0);
+	assert_int_equal(msg.coming.epoch, 1);
+	assert_null(half_end(&half, 0));
+	end();
+}
+
+static struct coming_stats looks(void)
+{
+	struct coming_stats stats;
+
+	coming_stats(half.node, &stats);
+	return stats;
+}
+
+/* Again and again it comes behind its word; sooner or later the seat's own thread looks, and sees it. */
+static void test_coming(void **state)
+{
+	struct vcpu_state coming;
+	uint64_t epoch = 0;
+
+	begin();
+	make_state(1, &coming);
+	for (int round = 0; round < 300 && (round < 20 || !looks().came_count); round++) {
+		say_coming(1, epoch + 1);
+		send_move(&coming, 1, epoch + 1, 0);
+		hear(CONTROL_PLACE);
+		assert_int_equal(msg.place.epoch, epoch + 1);
+		while (!moves_wish(half.node, 1, 1))
+			test_sleep_ms(1);
+		hear(CONTROL_MOVE);
+		epoch += 2;
+		assert_int_equal(msg.move.epoch, epoch);
+		send_place(CONTROL_PLACE, 1, epoch);
+		settle();
+	}
+	if (sysconf(_SC_NPROCESSORS_ONLN) > 1)
+		assert_true(looks().look_count > 0);
+	end();
+}
+
+/* It does not come: whatever else is said meanwhile is heard, and little time is spent on looking. */
+static void test_coming_in_vain(void **state)
+{
+	struct coming_stats stats;
+	uint64_t begin_ns;
+
+	begin();
+	begin_ns = node_now_ns(half.node);
+	for (int round = 0; round < 2000; round++) {
+		say_coming(1 + round % 2, 1);
+		if (round % 10 == 0)
+			settle();
+	}
+	settle();
+	stats = looks();
+	assert_int_equal(stats.came_count, 0);
+	assert_true(stats.vain_ns <= (node_now_ns(half.node) - begin_ns) / 32);
+	assert_null(half_end(&half, 0));
+	end();
+}
+
+/* Words that cannot be true any more, or never were, are nothing. */
+static void test_coming_old(void **state)
+{
+	begin();
+	say_coming(0, 1); /* it is here */
+	say_coming(1, 2);
+	say_coming(1, 0);
+	say_coming(2, UINT64_MAX);
+	settle();
+	test_sleep_ms(10);
+	assert_int_equal(looks().look_count, 0);
+	assert_null(half_end(&half, 0));
+	end();
+	begin();
+	say_coming(3, 1);
+	expect_lie("it sent COMING about a vCPU that cannot be there");
+}
+
 /* ---- with a policy ------------------------------------------------------------------------------ */
 
 static _Atomic uint32_t wishes;
@@ -544,15 +680,6 @@ static void test_no_image(void **state)
 	end();
 }
 
-static void expect_lie(const char *says)
-{
-	const char *text = half_end(&half, 10000);
-
-	if (!text || !strstr(text, says))
-		fail_msg("it ends with \"%s\", not \"%s\"", text ? text : "", says);
-	end();
-}
-
 static void test_lies(void **state)
 {
 	struct vcpu_state coming;
@@ -617,6 +744,11 @@ int main(void)
 		cmocka_unit_test(test_lies),
 		cmocka_unit_test(test_asked_elsewhere),
 		cmocka_unit_test(test_end_while_asking),
+		cmocka_unit_test(test_place_before_move),
+		cmocka_unit_test(test_coming_said),
+		cmocka_unit_test(test_coming),
+		cmocka_unit_test(test_coming_in_vain),
+		cmocka_unit_test(test_coming_old),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

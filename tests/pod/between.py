@@ -27,7 +27,7 @@ CONTROL_HEADER, PAGES_HEADER, PAGES_MESSAGE, PAGE = 16, 16, 48, 4096
 TYPES = ["?", "HEARTBEAT", "CLOCK_PING", "CLOCK_PONG", "INTERRUPT", "EOI", "IO_REQUEST", "IO_REPLY",
          "FEATURES", "START", "READY", "RUN", "STATS_REQUEST", "STATS_REPLY", "END",
          "MOVE", "PLACE", "REFUSED", "MOVE_ASK", "MOVE_TOLD", "TAKEN",
-         "LOAD", "POLICY", "PIN", "OUTCOMES"]
+         "LOAD", "POLICY", "PIN", "OUTCOMES", "COMING"]
 CONTROL = {name: number for number, name in enumerate(TYPES)}
 TO_FIRST, TO_SECOND = 0, 1  # directions, by the node that hears
 

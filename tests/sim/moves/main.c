@@ -166,6 +166,8 @@ static const struct variant {
 	{ 0, EDGE_BROKEN_STRAIGHT, "INIT and SIPI straight", "startup_percent=50" },
 	{ 0, EDGE_BROKEN_TAKEN_EARLY, "TAKEN early", "startup_percent=50" },
 	{ 0, EDGE_BROKEN_LEAVES_ASKING, "leaves while it asks", "startup_percent=50" },
+	{ 0, EDGE_BROKEN_SETTLE, "TAKEN behind PLACE", "startup_percent=50" },
+	{ 0, EDGE_BROKEN_OWED, "leaves before PLACE", "dwell_ns=0" },
 };
 #define VARIANT_COUNT (sizeof(variants) / sizeof(variants[0]))
 

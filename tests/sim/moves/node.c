@@ -6,7 +6,7 @@
 #include "core/interrupt_route.h"
 #include "tests/sim/moves/world.h"
 
-static void control_go_on(struct world *world, uint16_t node)
+void control_go_on(struct world *world, uint16_t node)
 {
 	later(world, EVENT_CONTROL, node, &world->node[node].control,
 	      world->now_ns + step_ns(world));
@@ -141,11 +141,26 @@ static void take(struct world *world, struct message *message)
 	}
 }
 
+/* What seats owe. */
+static void settle(struct world *world, uint16_t node)
+{
+	for (uint32_t vcpu = 0; vcpu < world->vcpus && world->node[node].owed_count; vcpu++) {
+		if (!seat_of(world, node, vcpu)->owes)
+			continue;
+		seat_say(world, node, vcpu);
+		if (vcpu_place_read(&world->node[node].places, vcpu).state == PLACE_HERE ||
+		    world->plan->edge_broken == EDGE_BROKEN_SETTLE)
+			startup_settle(world, node, vcpu);
+	}
+}
+
 void control_step(struct world *world, uint16_t node)
 {
 	struct sim_node *n = &world->node[node];
 
-	if (n->control.op.active) {
+	if (n->owed_count && (!n->first || rng_chance_64(&world->rng, 50))) {
+		settle(world, node);
+	} else if (n->control.op.active) {
 		op_step(world, node, &n->control.op);
 	} else if (n->first) {
 		struct message *message = n->first;
@@ -158,7 +173,7 @@ void control_step(struct world *world, uint16_t node)
 		free(message->image);
 		free(message);
 	}
-	if (n->control.op.active || n->first)
+	if (n->control.op.active || n->first || n->owed_count)
 		control_go_on(world, node);
 }
 

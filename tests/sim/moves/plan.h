@@ -20,6 +20,8 @@ enum edge_broken {
 	EDGE_BROKEN_STRAIGHT,	   /* INIT and SIPI go straight to the vCPU */
 	EDGE_BROKEN_TAKEN_EARLY,   /* TAKEN while the vCPU comes or goes */
 	EDGE_BROKEN_LEAVES_ASKING, /* a vCPU leaves before its INIT or SIPI is answered */
+	EDGE_BROKEN_OWED,	   /* a vCPU leaves before PLACE of its stay is said */
+	EDGE_BROKEN_SETTLE,	   /* TAKEN behind PLACE, though the vCPU leaves */
 	EDGE_BROKEN_COUNT,
 };
 

@@ -20,7 +20,7 @@ void seat_kick(struct world *world, uint16_t node, uint32_t vcpu)
 {
 	struct seat *seat = seat_of(world, node, vcpu);
 
-	if (seat->stage != SEAT_GUEST && seat->stage != SEAT_SAYING)
+	if (seat->stage != SEAT_GUEST)
 		return; /* it is outside of the guest */
 	if (!seat->kicked)
 		seat->kicked_ns = world->now_ns;
@@ -90,31 +90,36 @@ static void load(struct world *world, uint16_t node, uint32_t vcpu)
 	judge_runs(&world->judge, vcpu, node);
 	vcpu_place_here(&n->places, vcpu);
 	plan_leave(world, seat);
-	seat->stage = SEAT_SAYING;
+	seat->owes = true;
+	seat->came_ns = seat->begun_ns;
+	world->node[node].owed_count++;
+	control_go_on(world, node);
+	seat->stage = SEAT_GUEST;
+	seat->think_ns = world->now_ns + up_to(world, world->plan->think_ns);
 	seat->kicked = true;
 	seat->kicked_ns = world->now_ns;
+	changed(world, seat, seat->begun_ns);
 	seat_go_on(world, node, vcpu);
 }
 
-static void say(struct world *world, uint16_t node, uint32_t vcpu)
+void seat_say(struct world *world, uint16_t node, uint32_t vcpu)
 {
 	struct seat *seat = seat_of(world, node, vcpu);
-	uint64_t epoch = vcpu_place_read(&world->node[node].places, vcpu).epoch;
 
+	if (!seat->owes)
+		return;
+	seat->owes = false;
+	world->node[node].owed_count--;
 	for (uint16_t to = 0; to < world->nodes; to++) {
 		struct message *message;
 
 		if (to == node)
 			continue;
 		message = message_new(MESSAGE_PLACE, node, to, vcpu);
-		message->epoch = epoch;
+		message->epoch = vcpu_place_read(&world->node[node].places, vcpu).epoch;
 		message_send(world, message);
 	}
-	startup_settle(world, node, vcpu);
-	seat->stage = SEAT_GUEST;
-	seat->think_ns = world->now_ns + up_to(world, world->plan->think_ns);
-	changed(world, seat, seat->begun_ns);
-	seat_go_on(world, node, vcpu);
+	changed(world, seat, seat->came_ns);
 }
 
 /* ---- leaving --------------------------------------------------------------------------------- */
@@ -187,6 +192,8 @@ static void move(struct world *world, uint16_t node, uint32_t vcpu)
 	}
 	world->moves_left[vcpu]--;
 	seat->stage = SEAT_PARKED;
+	if (world->plan->edge_broken != EDGE_BROKEN_OWED)
+		seat_say(world, node, vcpu);
 	if (world->plan->edge_broken == EDGE_BROKEN_FORWARD_EARLY) {
 		seat->stage = SEAT_SENDING;
 		sent(world, node, vcpu);
@@ -297,9 +304,6 @@ void seat_step(struct world *world, uint16_t node, uint32_t vcpu)
 		break;
 	case SEAT_LOADING:
 		load(world, node, vcpu);
-		break;
-	case SEAT_SAYING:
-		say(world, node, vcpu);
 		break;
 	case SEAT_GUEST:
 		guest(world, node, vcpu);

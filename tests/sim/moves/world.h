@@ -66,7 +66,6 @@ struct op {
 enum seat_stage {
 	SEAT_PARKED,
 	SEAT_LOADING,
-	SEAT_SAYING,
 	SEAT_GUEST,
 	SEAT_LEAVING,
 	SEAT_SAVED,
@@ -88,13 +87,15 @@ struct seat {
 	struct bag shadow; /* what its bits stand for */
 	struct vcpu_startup_debt debt;
 	bool kicked, asking;
-	uint64_t kicked_ns, begun_ns, leave_ns, think_ns;
+	bool owes; /* PLACE */
+	uint64_t kicked_ns, came_ns, begun_ns, leave_ns, think_ns;
 };
 
 struct sim_node {
 	struct vcpu_places places;
 	struct thread control, device;
 	struct message *first, *last; /* arrived */
+	uint32_t owed_count;	      /* of its seats */
 	uint32_t device_left;
 };
 
@@ -191,11 +192,14 @@ void op_random(struct world *world, struct op *op);
 /* seat.c */
 void seat_kick(struct world *world, uint16_t node, uint32_t vcpu);
 void seat_load(struct world *world, uint16_t node, uint32_t vcpu);
+/* The lock. PLACE, if it is owed. */
+void seat_say(struct world *world, uint16_t node, uint32_t vcpu);
 void seat_go_on(struct world *world, uint16_t node, uint32_t vcpu);
 void seat_step(struct world *world, uint16_t node, uint32_t vcpu);
 
 /* node.c */
 void control_arrival(struct world *world, struct message *message);
+void control_go_on(struct world *world, uint16_t node);
 void control_step(struct world *world, uint16_t node);
 void device_step(struct world *world, uint16_t node);
 
