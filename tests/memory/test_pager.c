@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "node/deadline.h"
 #include "pager/shard.h"
 #include "tests/memory/pod.h"
 #include "wire/page_frame.h"
@@ -229,9 +230,8 @@ static void hints_hold_up_nobody(void **state)
 				 &(struct pager_command){ .kind = PAGER_FETCH, .actor = 2 }),
 		0);
 	assert_int_equal(pthread_create(&thread, NULL, touch_second, &pod), 0);
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += 10;
-	assert_int_equal(pthread_timedjoin_np(thread, NULL, &until), 0);
+	until = deadline_after_ms(10000);
+	assert_int_equal(deadline_join(thread, &until), 0);
 	assert_true(atomic_load(&own->missed));
 	assert_int_equal(fetched_by_first(&pod, 0), 0);
 	pager_hints_unlock(pod.node[0].pager, 2);
