@@ -398,7 +398,7 @@ static void keep_clock(struct control_thread *c, uint64_t now)
 	struct control_message ping = { .type = CONTROL_CLOCK_PING };
 	ping.clock_ping = control_pings_new(&c->pings, local_ns(node));
 	node_send(node, 0, &ping);
-	c->quiet = node_clock_settled(node->clock) && !has_vcpus(node);
+	c->quiet = atomic_load(&node->run_ns) && !has_vcpus(node);
 	again(&c->ping, now, ping_interval_ns(node, c->quiet));
 }
 
