@@ -135,7 +135,7 @@ struct soft_device_access {
 };
 #define DEVICE_ACCESSES_MAX 16u
 #define IO_BYTES	    4096u
-#define LARGE_HASH	    4096u /* bits */
+#define LARGE_HASH	    8192u /* bits */
 
 /* What an exit waits for before the vCPU can go on. */
 enum soft_open { OPEN_NONE, OPEN_IO, OPEN_MMIO, OPEN_MSR_READ, OPEN_MSR_WRITE };

@@ -259,6 +259,18 @@ static void test_jumps_large(void **state)
 	assert_true(leads_to(RIP, NULL));
 }
 
+/* A program's small pages are not taken for pieces of a kernel's large ones. */
+static void test_jumps_small(void **state)
+{
+	(void)state;
+	for (uint64_t gib = 0; gib < 512; gib++)
+		fetch_level(0xffff800000410000 + (gib << 30), 0x100000, 1);
+	fetch(RIP, 0x100000);
+	soft_jump_remember(vcpu, RIP, &code[0]);
+	soft_tlb_flush_page(vcpu, 0x5ff000);
+	assert_true(leads_to(RIP, &code[0]));
+}
+
 /* The code is no more. */
 static void test_jumps_flushed(void **state)
 {
@@ -437,6 +449,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_jumps_sleep, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_moved, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_large, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_jumps_small, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_flushed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_doors_sleep, set_up_doors, tear_down),
 		cmocka_unit_test_setup_teardown(test_doors_moved, set_up_doors, tear_down),

@@ -78,11 +78,18 @@ static void for_used(struct engine_vcpu *vcpu, int view, each_entry *each, uint6
 
 /*
  * INVLPG of one address forgets the whole page, whatever its size, and the TLB knows 4 KiB pieces
- * only. So it remembers where pieces of large pages may be.
+ * only. So it remembers where pieces of large pages may be. The two halves of the address space are
+ * apart: a kernel maps all memory with large pages, at an address that boots differ in, and programs'
+ * small ones must not be taken for these.
  */
+static uint64_t large_hash(uint64_t linear)
+{
+	return (linear >> LARGE_SHIFT & (LARGE_HASH / 2 - 1)) + (linear >> 63) * (LARGE_HASH / 2);
+}
+
 static void note_large(struct engine_vcpu *vcpu, uint64_t linear, uint8_t level)
 {
-	uint64_t hash = linear >> LARGE_SHIFT & (LARGE_HASH - 1);
+	uint64_t hash = large_hash(linear);
 
 	if (level == 2)
 		vcpu->huge_seen = true;
@@ -92,7 +99,7 @@ static void note_large(struct engine_vcpu *vcpu, uint64_t linear, uint8_t level)
 
 static bool may_be_large(const struct engine_vcpu *vcpu, uint64_t linear)
 {
-	uint64_t hash = linear >> LARGE_SHIFT & (LARGE_HASH - 1);
+	uint64_t hash = large_hash(linear);
 
 	return vcpu->large_seen[hash / 64] & BIT64(hash % 64);
 }
