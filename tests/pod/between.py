@@ -13,6 +13,8 @@ left out is not noticed by them.
 import ctypes
 import os
 import selectors
+import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -130,6 +132,21 @@ def fairly(play):
     return result
 
 
+pods = []
+
+
+def end_all(*_):
+    """A test that is ended leaves nothing behind: not a node that it has stopped, either."""
+    for pod in pods:
+        for process in list(pod.node.values()):
+            process.kill()
+        shutil.rmtree(pod.folder, ignore_errors=True)
+    os._exit(143)
+
+
+signal.signal(signal.SIGTERM, end_all)
+
+
 class Between:
     """A pod of two nodes on the soft engine, "first" and "second", and what stands between them.
 
@@ -146,6 +163,7 @@ class Between:
         self.last = {}  # (purpose, direction): a frame that was passed on
         self.selector = selectors.DefaultSelector()
         self.folder = tempfile.mkdtemp(prefix="between.")
+        pods.append(self)
         self.port = [self.free_port(), self.free_port()]
         self.config = os.path.join(self.folder, "pod.conf")
         self.pod = os.path.basename(self.folder).replace("_", "-")
