@@ -29,6 +29,7 @@ extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_chec
 #define NOTES_BYTES    (128u << 20)
 #define ORDER_BYTES    (16u << 20)
 #define DOORS_BYTES    (DOORS_MAX * sizeof(uint64_t))
+#define HUGE_BYTES     (2u << 20)
 #define GRANULE	       1024u /* of code; where one begins, it is known which block that is in */
 #define STUBS_BYTES    1024u
 #define BLOCKS_OFFSET  (STUBS_BYTES + VCPUS_MAX * SOFT_EXEC_PLACES * SOFT_EXEC_BYTES)
@@ -143,6 +144,26 @@ static void reset(struct engine *engine)
 	engine->door_count = 1;
 }
 
+/*
+ * In huge pages where the host has some: what is hot is all over the cache, more 4 KiB pages of it
+ * than the CPU's TLB for code has entries.
+ */
+static void *map_code(size_t bytes)
+{
+	uint8_t *all = mmap(NULL, bytes + HUGE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t before;
+
+	if (all == MAP_FAILED)
+		return NULL;
+	before = HUGE_BYTES - (uintptr_t)all % HUGE_BYTES;
+	munmap(all, before);
+	if (before < HUGE_BYTES)
+		munmap(all + before + bytes, HUGE_BYTES - before);
+	(void)madvise(all + before, bytes, MADV_HUGEPAGE); /* without them it is slower */
+	return all + before;
+}
+
 static void *map(size_t bytes, int protection)
 {
 	void *base =
@@ -169,7 +190,7 @@ int soft_cache_create(struct engine *engine)
 	if (!cache)
 		return -ENOMEM;
 	engine->cache = cache;
-	cache->base = map(CACHE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC);
+	cache->base = map_code(CACHE_BYTES);
 	cache->notes = map(NOTES_BYTES, PROT_READ | PROT_WRITE);
 	cache->order = map(ORDER_BYTES, PROT_READ | PROT_WRITE);
 	engine->door_way_out = map(DOORS_BYTES, PROT_READ | PROT_WRITE);
