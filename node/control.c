@@ -3,7 +3,7 @@
  * The control thread: reads every control channel, judges heartbeats, keeps the clock, hands
  * messages on.
  *
- * It never waits for anything but its epoll: whatever might wait (a device, a full console) is done
+ * It never waits for anything but its epoll (and for its turn, below): whatever might wait (a device, a full console) is done
  * by another thread; and where that is allowed it gets a core before the host's other programs do.
  * So a node whose control thread is silent is a node that does not run.
  *
@@ -17,7 +17,9 @@
  *
  * All that it does but to wait, it does in its turn, which is a lock: a vCPU's thread that waits for
  * MOVE takes turns to look whether it is there (control_look()). That thread does not wait for its
- * turn, takes nothing but MOVE, and leaves all else, errors too, to the control thread.
+ * turn, takes nothing but MOVE, and leaves all else, errors too, to the control thread. If it loses
+ * its core meanwhile, this thread waits for it: of the two the one that is late is the heartbeat, by
+ * as long as the host keeps a thread of an ordinary priority waiting.
  *
  * A failed page channel is not believed at once: a node that ends because of a third one closes all
  * its links, and its own last word (END, on the control channel) tells the real reason. It gets
