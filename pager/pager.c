@@ -184,6 +184,16 @@ static void post_fetch(struct shard *shard, uint32_t vcpu)
 		(void)pager_queue_post(&shard->queue, &command);
 }
 
+bool pager_hints_trylock(struct pager *pager, uint32_t vcpu)
+{
+	struct pager_hints *hints = &pager->actors.hints[vcpu];
+
+	if (pthread_mutex_trylock(&hints->lock) == 0)
+		return true;
+	atomic_store(&hints->missed, true);
+	return pthread_mutex_trylock(&hints->lock) == 0;
+}
+
 void pager_hints_unlock(struct pager *pager, uint32_t vcpu)
 {
 	struct pager_hints *hints = &pager->actors.hints[vcpu];

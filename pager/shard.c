@@ -388,15 +388,6 @@ static void take_queued(struct shard *shard)
 	}
 }
 
-/* False: somebody has them, and will see `missed` when he unlocks them. */
-static bool lock_hints(struct pager_hints *hints)
-{
-	if (pthread_mutex_trylock(&hints->lock) == 0)
-		return true;
-	atomic_store(&hints->missed, true);
-	return pthread_mutex_trylock(&hints->lock) == 0;
-}
-
 /* Those of this shard that the vCPU's hints ask for, each once. */
 static uint32_t take_asked(struct shard *shard, uint32_t vcpu,
 			   struct page_hint ret_hint[PAGE_HINTS_MAX])
@@ -404,7 +395,7 @@ static uint32_t take_asked(struct shard *shard, uint32_t vcpu,
 	struct pager_hints *hints = &shard->pager->actors.hints[vcpu];
 	uint32_t count = 0;
 
-	if (!lock_hints(hints))
+	if (!pager_hints_trylock(shard->pager, vcpu))
 		return 0;
 	for (uint32_t i = 0; i < hints->list.count; i++) {
 		struct page_hint *hint = &hints->list.hint[i];

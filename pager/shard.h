@@ -135,7 +135,11 @@ int shard_add_channel(struct shard *shard, struct page_channel *channel); /* 0, 
 void shard_fini(struct shard *shard);
 void *shard_run(void *shard);
 
-/* For who has locked a vCPU's hints. In pager.c. */
+/*
+ * A vCPU's hints. In pager.c. A shard's thread tries, for it does not wait; false: somebody has them,
+ * and tells the shards again when he unlocks them.
+ */
+bool pager_hints_trylock(struct pager *pager, uint32_t vcpu);
 void pager_hints_unlock(struct pager *pager, uint32_t vcpu);
 /* No pin will be answered any more. Any thread. In pager.c. */
 void pager_close_ports(struct pager *pager, int error);
