@@ -47,7 +47,7 @@ struct node_clock {
 
 	atomic_uint sequence; /* odd while map is being written; pairs with the readers' loads */
 	struct clock_map map;
-	atomic_bool ready;
+	atomic_bool ready, settled;
 
 	pthread_mutex_t lock; /* guards the rest */
 	struct node_clock_tsc tsc;
@@ -155,6 +155,7 @@ int node_clock_pong(struct node_clock *clock, const struct clock_sample *sample)
 	if (!clock->first_sample_ns)
 		clock->first_sample_ns = sample->received_ns;
 	node_clock_update(clock);
+	atomic_store(&clock->settled, clock->filter.sample_count >= SETTLED_SAMPLES);
 	if (!node_clock_ready(clock) && good_enough(clock, sample->received_ns)) {
 		/* Whoever waits for node_clock_ready() sees no step. */
 		pod_clock_start(&clock->filter);
@@ -173,7 +174,7 @@ bool node_clock_ready(const struct node_clock *clock)
 
 bool node_clock_settled(const struct node_clock *clock)
 {
-	return clock->filter.sample_count >= SETTLED_SAMPLES;
+	return atomic_load(&clock->settled);
 }
 
 uint64_t node_clock_error_ns(const struct node_clock *clock)

@@ -43,7 +43,7 @@ int node_clock_pong(struct node_clock *clock, const struct clock_sample *sample)
 void node_clock_update(struct node_clock *clock);
 /* Enough pongs to go by. Node 0: always. */
 bool node_clock_ready(const struct node_clock *clock);
-/* It gains little by more pongs in a hurry. Control thread only. */
+/* It gains little by more pongs in a hurry. */
 bool node_clock_settled(const struct node_clock *clock);
 /* Bound of the difference to node 0's clock. */
 uint64_t node_clock_error_ns(const struct node_clock *clock);
