@@ -96,10 +96,12 @@ void ioapic_reset(struct ioapic *ioapic, ioapic_send_fn *send, void *ctx)
 
 void ioapic_set_line(struct ioapic *ioapic, uint32_t pin, bool asserted)
 {
-	uint32_t bit = 1u << pin;
-	bool before = ioapic->line & bit;
+	uint32_t bit;
 
-	if (pin >= IOAPIC_PINS || asserted == before)
+	if (pin >= IOAPIC_PINS)
+		return;
+	bit = 1u << pin;
+	if (asserted == !!(ioapic->line & bit))
 		return;
 	ioapic->line ^= bit;
 	if (!asserted)

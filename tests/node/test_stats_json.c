@@ -37,6 +37,7 @@ static char *largest(void)
 		vcpu[i].stalls = INT64_MAX;
 	}
 	memset(&node.placer.placement, 0x11, sizeof(node.placer.placement));
+	node.placer.placement.learner_off = true;
 	for (uint32_t i = 0; i < STATS_RECORDS; i++)
 		node.record[i] = (struct placement_record){ .at_ns = INT64_MAX,
 							    .vcpu = VCPUS_MAX - 1,
