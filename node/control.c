@@ -3,8 +3,9 @@
  * The control thread: reads every control channel, judges heartbeats, keeps the clock, hands
  * messages on.
  *
- * It never waits for anything but its epoll (and for its turn, below): whatever might wait (a device, a full console) is done
- * by another thread; and where that is allowed it gets a core before the host's other programs do.
+ * It never waits for anything but its epoll (and for its turn, below): whatever might wait (a
+ * device, a full console) is done by another thread; and where that is allowed it gets a core before
+ * the host's other programs do.
  * So a node whose control thread is silent is a node that does not run.
  *
  * What a peer says is judged twice, by its form (wire/) and by who says it (control_rules.h); a lie
