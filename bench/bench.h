@@ -100,6 +100,7 @@ struct bench_pod_config {
 	bool off_last;		 /* the nodes' threads keep off the last core */
 	uint64_t memory_bytes;	 /* of the guest */
 	uint64_t capacity_bytes; /* of node 0; 0: all of it. The others have all of it */
+	bool encrypt;		 /* links */
 };
 struct bench_pod *bench_pod_start(const struct bench_pod_config *config);
 void bench_pod_stop(struct bench_pod *pod);

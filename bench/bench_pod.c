@@ -78,6 +78,9 @@ static void bring_up(struct bench_node *node)
 				    .node = nodes,
 				    .shard_count = 1,
 				    .capabilities = HANDSHAKE_CAP_NATIVE_TEST,
+				    .secret = "stalls, for the time being",
+				    .secret_size = sizeof("stalls, for the time being"),
+				    .encrypt = pod->config.encrypt,
 				    .timeout_ms = 20000,
 				    .down = mesh_failed };
 	struct guest_memory_config memory = { { { 0, pod->config.memory_bytes } }, 1, 1 };

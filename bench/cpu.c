@@ -2,11 +2,12 @@
 /*
  * cpu_bench: the CPU benchmark's driver (bench/cpu runs it with all it needs).
  *
- *   cpu_bench [--rounds N] [--ms N] [--items A,B] [--subjects A,B] [--json FILE] [--realtime]
+ *   cpu_bench [--boots N] [--ms N] [--items A,B] [--subjects A,B] [--json FILE] [--realtime]
  *             KERNEL INITRD CPU_ITEMS BOOT_ONE
  *
  * Every round runs all subjects one after the other, so that what disturbs the machine disturbs
- * all. One machine runs at a time. Guests get the same kernel, initramfs and kernel parameters, 512
+ * all, and boots each guest anew: boots differ, in how memory happens to lie above all. One machine
+ * runs at a time. Guests get the same kernel, initramfs and kernel parameters, 512
  * MiB and one vCPU; INITRD has CPU_ITEMS as /bench/cpu-items, which is their init.
  *
  * A guest's clock is not believed: the time between an item's first and last line is taken here,
@@ -251,7 +252,7 @@ static void take_line(struct cpu_bench *bench, struct run *run, const char *text
 		return;
 	}
 	if (strncmp(line, "cpu: begin ", 11) == 0) {
-		progress_line("cpu: round %u of %u, %s: %s", bench->round + 1, bench->rounds,
+		progress_line("cpu: boot %u of %u, %s: %s", bench->round + 1, bench->rounds,
 			      cpu_subject_name[run->subject], line + 11);
 		run->begin_ns = now_ns();
 	} else if (strncmp(line, "cpu: end ", 9) == 0) {
@@ -306,7 +307,7 @@ static void run_subject(struct cpu_bench *bench, enum cpu_subject subject)
 	list_items(bench, &run);
 	if (run.count == 0)
 		return;
-	progress_line("cpu: round %u of %u, %s starts", bench->round + 1, bench->rounds,
+	progress_line("cpu: boot %u of %u, %s starts", bench->round + 1, bench->rounds,
 		      cpu_subject_name[subject]);
 	start(bench, &run);
 	if (!read_lines(bench, &run)) {
@@ -359,7 +360,7 @@ static bool choose_items(struct cpu_bench *bench, char *list)
 static bool parse(int argc, char **argv, struct cpu_bench *bench, const char **ret_json)
 {
 	static const struct option known[] = {
-		{ "rounds", 1, NULL, 'r' }, { "ms", 1, NULL, 'm' },
+		{ "boots", 1, NULL, 'b' },  { "ms", 1, NULL, 'm' },
 		{ "items", 1, NULL, 'i' },  { "subjects", 1, NULL, 's' },
 		{ "json", 1, NULL, 'j' },   { "realtime", 0, NULL, 'R' },
 		{ "append", 1, NULL, 'a' }, { NULL, 0, NULL, 0 }
@@ -367,7 +368,7 @@ static bool parse(int argc, char **argv, struct cpu_bench *bench, const char **r
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
-		if (option == 'r')
+		if (option == 'b')
 			bench->rounds = (uint32_t)strtoul(optarg, NULL, 10);
 		else if (option == 'm')
 			bench->budget_ms = (uint32_t)strtoul(optarg, NULL, 10);
@@ -414,7 +415,7 @@ static void write_json(const struct cpu_bench *bench, const char *name)
 
 int main(int argc, char **argv)
 {
-	static struct cpu_bench bench = { .rounds = 3, .budget_ms = 300, .append = "" };
+	static struct cpu_bench bench = { .rounds = 5, .budget_ms = 120, .append = "" };
 	const char *json = NULL;
 	uint32_t failed = 0;
 
@@ -422,7 +423,7 @@ int main(int argc, char **argv)
 	memset(bench.item, 1, sizeof(bench.item));
 	if (!parse(argc, argv, &bench, &json)) {
 		fprintf(stderr,
-			"usage: cpu_bench [--rounds 1..%u] [--ms N] [--items A,B] [--subjects A,B] "
+			"usage: cpu_bench [--boots 1..%u] [--ms N] [--items A,B] [--subjects A,B] "
 			"[--json FILE] [--realtime] [--append TEXT] KERNEL INITRD CPU_ITEMS BOOT_ONE\n",
 			CPU_ROUNDS_MAX);
 		return 2;

@@ -6,7 +6,7 @@
  *      cpu_report.c    medians, ratios, thresholds: the table and the JSON
  *
  * A subject is a machine to run on: this one, a guest on the engine soft, a guest in QEMU TCG. In
- * every round each runs all items once; times are nanoseconds a unit, by the subject's own clock.
+ * every round each boots and runs all items once; times are nanoseconds a unit, by the subject's own clock.
  */
 #ifndef BENCH_CPU_H
 #define BENCH_CPU_H

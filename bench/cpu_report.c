@@ -2,8 +2,10 @@
 /*
  * What the CPU benchmark says (contract: cpu.h).
  *
- * A figure is the median of the rounds' figures, a ratio the median of the rounds' ratios. TCG's
- * two CPU models both run; for each item the one that is faster (by its median) counts.
+ * A figure is the median of the boots' figures, a ratio the median of the rounds' ratios, each of two
+ * boots of the same minute. TCG's two CPU models both run; for each item the one that is faster (by
+ * its median) counts. Beside a ratio is its spread: how far the boot was off that was farthest from
+ * the median.
  */
 #include "bench/cpu.h"
 
@@ -12,7 +14,7 @@
 #include <string.h>
 
 struct goal {
-	const char *name;
+	const char *name, *item; /* the item that decides, or NULL */
 	bool have, at_least;
 	double value, must, aim;
 };
@@ -26,11 +28,14 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* The median over the rounds of a row, or of its ratio to another; false: not measured. */
-static bool median(const struct cpu_bench *bench, const struct cpu_result *over,
-		   const struct cpu_result *under, double *ret_value)
+/*
+ * The median over the rounds of a row, or of its ratio to another, and how far at most one of them
+ * is off, as a part of it; false: not measured.
+ */
+static bool median_spread(const struct cpu_bench *bench, const struct cpu_result *over,
+			  const struct cpu_result *under, double *ret_value, double *ret_spread)
 {
-	double all[CPU_ROUNDS_MAX];
+	double all[CPU_ROUNDS_MAX], below, above;
 	uint32_t count = 0;
 
 	for (uint32_t i = 0; i < bench->rounds; i++) {
@@ -42,7 +47,18 @@ static bool median(const struct cpu_bench *bench, const struct cpu_result *over,
 		return false;
 	qsort(all, count, sizeof(all[0]), by_value);
 	*ret_value = count % 2 ? all[count / 2] : (all[count / 2 - 1] + all[count / 2]) / 2;
+	below = *ret_value - all[0];
+	above = all[count - 1] - *ret_value;
+	*ret_spread = (below > above ? below : above) / *ret_value;
 	return true;
+}
+
+static bool median(const struct cpu_bench *bench, const struct cpu_result *over,
+		   const struct cpu_result *under, double *ret_value)
+{
+	double spread;
+
+	return median_spread(bench, over, under, ret_value, &spread);
 }
 
 /* The better of TCG's two, by medians. */
@@ -119,8 +135,10 @@ static void find_means(const struct cpu_bench *bench, struct goal *user, struct 
 		}
 		log_user += log(ratio);
 		users++;
-		if (users == 1 || ratio < worst->value)
+		if (users == 1 || ratio < worst->value) {
 			worst->value = ratio;
+			worst->item = cpu_kinds[i].name;
+		}
 	}
 	user->have = worst->have = users > 0;
 	kernel->have = kernels > 0;
@@ -137,8 +155,10 @@ static void find_worst_to_native(const struct cpu_bench *bench, enum cpu_group g
 	for (uint32_t i = 0; cpu_kinds[i].name; i++) {
 		if (cpu_kinds[i].group != group || !soft_over_native(bench, i, &ratio))
 			continue;
-		if (!goal->have || ratio > goal->value)
+		if (!goal->have || ratio > goal->value) {
 			goal->value = ratio;
+			goal->item = cpu_kinds[i].name;
+		}
 		goal->have = true;
 	}
 }
@@ -198,10 +218,24 @@ static void print_number(FILE *to, bool have, double value, int width, int digit
 		fprintf(to, " %*s", width, "-");
 }
 
+/* With its spread. */
+static void print_ratio(const struct cpu_bench *bench, FILE *to, const struct cpu_result *over,
+			const struct cpu_result *under)
+{
+	double value = 0, spread = 0;
+	bool have = median_spread(bench, over, under, &value, &spread);
+
+	print_number(to, have, value, 7, 2);
+	print_number(to, have, spread * 100, 4, 0);
+	fputc(have ? '%' : ' ', to);
+}
+
 static void print_row(const struct cpu_bench *bench, FILE *to, uint32_t item)
 {
 	static const enum cpu_subject columns[] = { CPU_NATIVE, CPU_SOFT, CPU_TCG_MAX,
 						    CPU_TCG_QEMU64 };
+	const struct cpu_result *native = bench->result[CPU_NATIVE][item];
+	const struct cpu_result *soft = bench->result[CPU_SOFT][item];
 	double value = 0;
 	bool have;
 
@@ -210,12 +244,8 @@ static void print_row(const struct cpu_bench *bench, FILE *to, uint32_t item)
 		have = median(bench, bench->result[columns[i]][item], NULL, &value);
 		print_number(to, have, value / 1e6, 9, 3);
 	}
-	have = soft_over_native(bench, item, &value);
-	print_number(to, have, value, 7, 2);
-	have = median(bench, item_tcg(bench, item), bench->result[CPU_NATIVE][item], &value);
-	print_number(to, have, value, 7, 2);
-	have = tcg_over_soft(bench, item, &value);
-	print_number(to, have, value, 7, 2);
+	print_ratio(bench, to, soft, native);
+	print_ratio(bench, to, item_tcg(bench, item), soft);
 	fprintf(to, "\n");
 }
 
@@ -231,9 +261,9 @@ static void print_boot(const struct cpu_bench *bench, FILE *to)
 	print_number(to, have, value / 1e6, 9, 0);
 	have = median(bench, bench->boot[CPU_TCG_QEMU64], NULL, &value);
 	print_number(to, have, value / 1e6, 9, 0);
-	fprintf(to, " %7s %7s", "", "");
-	have = boot_ratio(bench, &value);
-	print_number(to, have, value, 7, 2);
+	fprintf(to, " %7s %5s", "", "");
+	print_ratio(bench, to, better(bench, bench->boot[CPU_TCG_MAX], bench->boot[CPU_TCG_QEMU64]),
+		    bench->boot[CPU_SOFT]);
 	fprintf(to, "\n");
 }
 
@@ -257,9 +287,11 @@ static void print_goals(const struct cpu_bench *bench, FILE *to)
 	for (uint32_t i = 0; i < GOALS; i++) {
 		if (!goal[i].have)
 			continue;
-		fprintf(to, "%-42s %7.2f %4s%5.2f %4s%5.2f  %s\n", goal[i].name, goal[i].value,
-			goal[i].at_least ? ">=" : "<=", goal[i].must,
-			goal[i].at_least ? ">=" : "<=", goal[i].aim, verdict(&goal[i]));
+		fprintf(to, "%-42s %7.2f %4s%5.2f %4s%5.2f  %s%s%s%s\n", goal[i].name,
+			goal[i].value, goal[i].at_least ? ">=" : "<=", goal[i].must,
+			goal[i].at_least ? ">=" : "<=", goal[i].aim, verdict(&goal[i]),
+			goal[i].item ? " (" : "", goal[i].item ? goal[i].item : "",
+			goal[i].item ? ")" : "");
 	}
 	print_threads(bench, CPU_SOFT_2, to);
 	print_threads(bench, CPU_NATIVE, to);
@@ -278,12 +310,14 @@ static bool has_results(const struct cpu_bench *bench, uint32_t item)
 
 void cpu_print(const struct cpu_bench *bench, FILE *to)
 {
-	fprintf(to, "%u cores, median of %u rounds; milliseconds a unit; 1 vCPU, 512 MiB\n\n",
+	fprintf(to,
+		"%u cores, medians of %u boots, and how far off the farthest was; milliseconds a unit; "
+		"1 vCPU, 512 MiB\n\n",
 		bench->cores, bench->rounds);
-	fprintf(to, "%-28s %9s %9s %9s %9s %7s %7s %7s\n", "", "", "", "TCG", "TCG", "soft/",
-		"TCG/", "TCG/");
-	fprintf(to, "%-28s %9s %9s %9s %9s %7s %7s %7s\n", "", "native", "soft", "max", "qemu64",
-		"native", "native", "soft");
+	fprintf(to, "%-28s %9s %9s %9s %9s %7s %5s %7s\n", "", "", "", "TCG", "TCG", "soft/", "",
+		"TCG/");
+	fprintf(to, "%-28s %9s %9s %9s %9s %7s %5s %7s\n", "", "native", "soft", "max", "qemu64",
+		"native", "", "soft");
 	for (uint32_t i = 0; cpu_kinds[i].name; i++) {
 		if (cpu_kinds[i].group != CPU_THREADS && has_results(bench, i))
 			print_row(bench, to, i);
@@ -309,6 +343,15 @@ static double median_first(const struct cpu_bench *bench, const struct cpu_resul
 	return value;
 }
 
+static void print_json_ratio(const struct cpu_bench *bench, FILE *to, const char *name,
+			     const struct cpu_result *over, const struct cpu_result *under)
+{
+	double value, spread;
+
+	if (median_spread(bench, over, under, &value, &spread))
+		fprintf(to, ", \"%s\": %.3f, \"%s_spread\": %.3f", name, value, name, spread);
+}
+
 static void print_json_items(const struct cpu_bench *bench, FILE *to)
 {
 	const char *comma = "";
@@ -324,10 +367,10 @@ static void print_json_items(const struct cpu_bench *bench, FILE *to)
 					cpu_subject_name[s], value,
 					median_first(bench, bench->result[s][i]));
 		}
-		if (soft_over_native(bench, i, &value))
-			fprintf(to, ", \"soft_native\": %.3f", value);
-		if (tcg_over_soft(bench, i, &value))
-			fprintf(to, ", \"tcg_soft\": %.3f", value);
+		print_json_ratio(bench, to, "soft_native", bench->result[CPU_SOFT][i],
+				 bench->result[CPU_NATIVE][i]);
+		print_json_ratio(bench, to, "tcg_soft", item_tcg(bench, i),
+				 bench->result[CPU_SOFT][i]);
 		fprintf(to, "}");
 		comma = ",";
 	}
@@ -339,7 +382,7 @@ void cpu_print_json(const struct cpu_bench *bench, FILE *to)
 	const char *comma = "";
 	double value;
 
-	fprintf(to, "{\"cores\": %u, \"rounds\": %u, \"items\": [", bench->cores, bench->rounds);
+	fprintf(to, "{\"cores\": %u, \"boots\": %u, \"items\": [", bench->cores, bench->rounds);
 	print_json_items(bench, to);
 	fprintf(to, "\n], \"boot_ns\": {");
 	for (uint32_t s = 0; s < CPU_SUBJECTS; s++) {

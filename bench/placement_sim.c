@@ -28,10 +28,10 @@ struct options {
 static const struct {
 	uint32_t best, pages;
 } must[WORLD_LOADS] = {
-	[LOAD_SCAN] = { 95, 500 },   [LOAD_REGIONS] = { 95, 200 }, [LOAD_RANDOM] = { 90, 90 },
-	[LOAD_PAIR] = { 95, 300 },   [LOAD_CROSSED] = { 95, 300 }, [LOAD_INDEPENDENT] = { 97, 97 },
-	[LOAD_APART] = { 97, 97 },   [LOAD_TABLE] = { 90, 90 },	   [LOAD_PIPE] = { 95, 200 },
-	[LOAD_TURNS] = { 100, 130 },
+	[LOAD_SCAN] = { 95, 500 },  [LOAD_REGIONS] = { 95, 200 }, [LOAD_RANDOM] = { 90, 90 },
+	[LOAD_PAIR] = { 95, 300 },  [LOAD_CROSSED] = { 95, 300 }, [LOAD_INDEPENDENT] = { 97, 97 },
+	[LOAD_APART] = { 97, 97 },  [LOAD_TABLE] = { 90, 90 },	  [LOAD_PIPE] = { 95, 200 },
+	[LOAD_RELAY] = { 95, 300 }, [LOAD_QUARTET] = { 95, 300 }, [LOAD_TURNS] = { 100, 130 },
 };
 
 static const enum placement_policy shown[] = { PLACEMENT_PAGES, PLACEMENT_VCPUS, PLACEMENT_BASE,
@@ -85,11 +85,11 @@ static double percent(const struct world_config *config, const struct world_resu
 
 static void print_details(const char *name, const struct world_result *r)
 {
-	printf("    %-8s stalls %" PRIu64 " (%.0f ms)  moves %" PRIu64
+	printf("    %-8s stalls %" PRIu64 " (%.0f ms)  moves %" PRIu64 " (by hand %" PRIu64 ")"
 	       "  waits %.0f ms  wasted %" PRIu64 "  back %" PRIu64
 	       "  refaults %.0f us  learned %" PRIu64 " off %u  decision %" PRIu64 "/%" PRIu64
 	       " ns\n            ",
-	       name, r->stall_count, (double)r->stall_ns / 1e6, r->move_count,
+	       name, r->stall_count, (double)r->stall_ns / 1e6, r->move_count, r->stir_count,
 	       (double)r->wait_ns / 1e6, r->stats.wasted_count, r->stats.return_count,
 	       (double)r->stats.refault_ns / 1e3, r->stats.learned_count,
 	       r->stats.learner_off_count, r->decision_ns_p50, r->decision_ns_p99);
@@ -292,36 +292,33 @@ static int write_trace(const struct options *options)
 }
 
 /* False: not such options. */
+static const struct option long_options[] = {
+	{ "nodes", required_argument, NULL, 'n' },   { "load", required_argument, NULL, 'l' },
+	{ "seconds", required_argument, NULL, 's' }, { "seed", required_argument, NULL, 'S' },
+	{ "seeds", required_argument, NULL, 'C' },   { "move-us", required_argument, NULL, 'm' },
+	{ "cores", required_argument, NULL, 'c' },   { "own-pages", required_argument, NULL, 'o' },
+	{ "policy", required_argument, NULL, 'p' },  { "trace", required_argument, NULL, 't' },
+	{ "broken", required_argument, NULL, 'b' },  { "without", required_argument, NULL, 'w' },
+	{ "come", required_argument, NULL, 'O' },    { "busy", required_argument, NULL, 'B' },
+	{ "stir-ms", required_argument, NULL, 'M' }, { "decisions", no_argument, NULL, 'd' },
+	{ "costs", no_argument, NULL, 'k' },	     { "no-hints", no_argument, NULL, 'h' },
+	{ "verbose", no_argument, NULL, 'v' },	     { NULL, 0, NULL, 0 },
+};
+
+/* "4,16,64". */
+static void parse_nodes(char *text, struct options *options)
+{
+	options->nodes_count = 0;
+	for (char *n = strtok(text, ","); n && options->nodes_count < 8; n = strtok(NULL, ","))
+		options->nodes[options->nodes_count++] = (uint32_t)atoi(n);
+}
+
 static bool take_options(int argc, char **argv, struct options *options)
 {
-	static const struct option long_options[] = {
-		{ "nodes", required_argument, NULL, 'n' },
-		{ "load", required_argument, NULL, 'l' },
-		{ "seconds", required_argument, NULL, 's' },
-		{ "seed", required_argument, NULL, 'S' },
-		{ "seeds", required_argument, NULL, 'C' },
-		{ "move-us", required_argument, NULL, 'm' },
-		{ "cores", required_argument, NULL, 'c' },
-		{ "own-pages", required_argument, NULL, 'o' },
-		{ "policy", required_argument, NULL, 'p' },
-		{ "trace", required_argument, NULL, 't' },
-		{ "broken", required_argument, NULL, 'b' },
-		{ "without", required_argument, NULL, 'w' },
-		{ "come", required_argument, NULL, 'O' },
-		{ "decisions", no_argument, NULL, 'd' },
-		{ "costs", no_argument, NULL, 'k' },
-		{ "no-hints", no_argument, NULL, 'h' },
-		{ "verbose", no_argument, NULL, 'v' },
-		{ NULL, 0, NULL, 0 },
-	};
-
 	for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
 		switch (option) {
 		case 'n':
-			options->nodes_count = 0;
-			for (char *n = strtok(optarg, ","); n && options->nodes_count < 8;
-			     n = strtok(NULL, ","))
-				options->nodes[options->nodes_count++] = (uint32_t)atoi(n);
+			parse_nodes(optarg, options);
 			break;
 		case 'l':
 			if (!parse_loads(optarg, options->load))
@@ -361,6 +358,12 @@ static bool take_options(int argc, char **argv, struct options *options)
 			break;
 		case 'O':
 			options->world.come = (uint32_t)atoi(optarg);
+			break;
+		case 'B':
+			options->world.busy = (uint32_t)atoi(optarg);
+			break;
+		case 'M':
+			options->world.stir_ns = strtoull(optarg, NULL, 10) * 1000000;
 			break;
 		case 'k':
 			options->costs_wanted = true;

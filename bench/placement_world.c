@@ -12,10 +12,11 @@
 
 #include "bench/placement_world_state.h"
 
-#define QUANTUM_NS 20000u
-#define OWN_MAX	   64u
-#define NEVER	   UINT64_MAX
-#define SAMPLES	   65536u
+#define QUANTUM_NS   20000u
+#define HOST_WAIT_NS 4000000u /* at most */
+#define OWN_MAX	     64u
+#define NEVER	     UINT64_MAX
+#define SAMPLES	     65536u
 
 /*
  * bench/stalls, sleeping: p50 in docs/benchmarks.md. bench/moves: what a move takes, and how many stalls
@@ -40,8 +41,9 @@ static int prepare(struct world *w)
 	const struct world_config *config = &w->config;
 	uint64_t most = (uint64_t)config->node_count * config->node_pages * 2 + 65536;
 
-	if (config->node_count < 3 || config->node_count > WORLD_NODES_MAX ||
-	    config->core_count == 0 || config->node_pages < REGION_PAGES || most > UINT32_MAX ||
+	if (config->node_count < (config->load == LOAD_QUARTET ? 2 : 3) ||
+	    config->node_count > WORLD_NODES_MAX || config->core_count == 0 ||
+	    config->node_pages < REGION_PAGES || most > UINT32_MAX ||
 	    (unsigned int)config->load >= WORLD_LOADS || config->costs.own_pages > OWN_MAX)
 		return -EINVAL;
 	w->page = malloc(most * sizeof(*w->page));
@@ -110,14 +112,55 @@ static void trace(struct world *w, const struct placement_trace_event *event)
 		fputs(line, w->config.trace);
 }
 
+/* What the node has decided, and what has come of it. */
+static void trace_decisions(struct world *w, uint16_t node)
+{
+	struct placement_trace_event event;
+	struct placement_record record;
+
+	while (w->config.trace &&
+	       placement_trace_next(w->placement[node], &w->seen[node], &event, &record))
+		trace(w, &event);
+}
+
+static void trace_load(struct world *w, uint16_t node, const struct placement_load *load)
+{
+	if (w->traced[node].cores == load->cores && w->traced[node].awake == load->awake)
+		return;
+	w->traced[node] = *load;
+	trace(w, &(struct placement_trace_event){ .what = PLACEMENT_TRACE_LOAD,
+						  .at_ns = w->now_ns,
+						  .node = node,
+						  .cores = load->cores,
+						  .awake = load->awake });
+}
+
+void world_awake(struct vcpu *v, uint64_t now_ns)
+{
+	v->at_ns = now_ns;
+	if (v->state != HALTED)
+		return;
+	v->state = RUNS;
+	v->halted_ns += now_ns - v->halted_since_ns;
+	v->slept_ns += now_ns - v->asleep_ns;
+}
+
+/* Who needs a core of a busy host may wait for it; `chance` of a million. */
+static uint64_t host_wait(struct world *w, struct vcpu *v, uint64_t chance)
+{
+	return chance && rng_below(&v->rng, 1000000) < chance ? rng_below(&v->rng, HOST_WAIT_NS)
+							      : 0;
+}
+
 static void begin_move(struct world *w, struct vcpu *v, uint16_t to)
 {
 	if (placement_left(w->placement[v->node], v->index, to, v->at_ns, v->carry) != 0)
 		abort();
+	trace_decisions(w, v->node);
 	v->state = MOVES;
 	v->target = to;
 	v->stopped_ns = v->at_ns;
-	v->at_ns += w->config.costs.move_ns;
+	v->at_ns += w->config.costs.move_ns + host_wait(w, v, (uint64_t)w->config.busy * 1000);
 	w->result->move_count++;
 	/* MOVE, and PLACE to all. */
 	w->result->message_count += w->config.node_count;
@@ -136,10 +179,10 @@ static void end_move(struct world *w, struct vcpu *v)
 		if (i != v->node)
 			placement_placed(w->placement[i], v->index, v->node, v->at_ns);
 	}
-	trace(w, &(struct placement_trace_event){ .at_ns = v->at_ns,
+	trace(w, &(struct placement_trace_event){ .what = PLACEMENT_TRACE_MOVE,
+						  .at_ns = v->at_ns,
 						  .vcpu = v->index,
 						  .node = v->node,
-						  .move = true,
 						  .took_ns = v->at_ns - v->stopped_ns });
 	v->own_left = w->config.costs.own_pages;
 	if (!w->config.no_hints)
@@ -155,6 +198,8 @@ static void end_stall(struct world *w, struct vcpu *v)
 	bool timed = w->config.time_decisions && w->sample_count < SAMPLES;
 
 	v->stall.end_ns = v->at_ns;
+	v->stall.slept_ns = v->slept_ns;
+	v->slept_ns = 0;
 	page_hints_stalled(&v->hints, v->stall.gpn, v->stall.kind);
 	w->result->stall_count++;
 	w->result->stall_ns += v->at_ns - v->stall.begin_ns;
@@ -174,7 +219,10 @@ static void end_stall(struct world *w, struct vcpu *v)
 						  .took_ns = v->stall.end_ns - v->stall.begin_ns,
 						  .kind = v->stall.kind,
 						  .gpn = v->stall.gpn,
-						  .program = v->stall.program });
+						  .slept_ns = v->stall.slept_ns,
+						  .program = v->stall.program,
+						  .sharers = v->stall.sharers });
+	trace_decisions(w, v->node);
 	v->state = RUNS;
 	if (advice.to != NODE_NONE)
 		begin_move(w, v, advice.to);
@@ -205,20 +253,30 @@ static void run(struct world *w, struct vcpu *v)
 			touch.page = v->own_first + --v->own_left;
 		else if (!world_next_touch(w, v, &touch)) {
 			v->state = HALTED;
-			v->halted_since_ns = v->at_ns;
-			v->at_ns = NEVER;
+			v->halted_since_ns = v->asleep_ns = v->at_ns;
+			v->at_ns = v->wakes_ns ? v->wakes_ns : NEVER;
+			v->wakes_ns = 0;
 			return;
 		}
 		ran_ns += touch.work_ns;
 		v->at_ns = begin_ns + ran_ns * scale / 1024;
-		w->result->work_ns += touch.work_ns;
-		w->result->phase_work_ns[w->phase] += touch.work_ns;
+		w->result->work_ns += touch.waits ? 0 : touch.work_ns;
+		w->result->phase_work_ns[w->phase] += touch.waits ? 0 : touch.work_ns;
 		w->result->touch_count++;
 		if (world_stalls(w, v, &touch)) {
 			v->at_ns += world_fetch(w, v, &touch) - w->config.costs.lag_ns;
+			v->at_ns += host_wait(w, v, (uint64_t)w->config.busy * 1000);
 			v->state = STALLED;
 			break;
 		}
+		if (touch.waits)
+			break;
+	}
+	if (w->config.busy && v->state == RUNS) {
+		uint64_t ns = host_wait(w, v, w->config.busy * ran_ns / (QUANTUM_NS / 1000));
+
+		v->at_ns += ns;
+		v->waited_ns += ns;
 	}
 	v->waited_ns += ran_ns * scale / 1024 - ran_ns;
 	w->result->wait_ns += ran_ns * scale / 1024 - ran_ns;
@@ -241,9 +299,7 @@ static void change_phase(struct world *w)
 		v->group->asleep = 0;
 		v->group->produced = v->group->consumed = 0;
 		if (v->state == HALTED) {
-			v->state = RUNS;
-			v->at_ns = w->now_ns;
-			v->halted_ns += w->now_ns - v->halted_since_ns;
+			world_awake(v, w->now_ns);
 		}
 	}
 }
@@ -292,23 +348,40 @@ static void tick(struct world *w)
 						       .awake = (uint16_t)awake[k] };
 
 			placement_load(w->placement[i], k, &load);
+			if (i == k)
+				trace_load(w, k, &load);
 		}
 	}
 	tell(w);
 	for (uint16_t i = 0; i < w->config.node_count; i++) {
 		uint32_t count = placement_tick(w->placement[i], w->now_ns, advice, 8);
 
+		trace_decisions(w, i);
 		for (uint32_t k = 0; k < count; k++) {
 			struct vcpu *v = &w->vcpu[advice[k].vcpu];
 
 			if (v->state != RUNS && v->state != HALTED)
 				continue;
-			if (v->state == HALTED)
-				v->halted_ns += w->now_ns - v->halted_since_ns;
-			v->at_ns = w->now_ns;
+			world_awake(v, w->now_ns);
 			begin_move(w, v, advice[k].to);
 		}
 	}
+}
+
+/* Somebody is sent somewhere, as by eagre move. */
+static void stir(struct world *w)
+{
+	struct vcpu *v = &w->vcpu[rng_below(&w->rng, w->vcpu_count)];
+	uint16_t to = (uint16_t)rng_below(&w->rng, w->config.node_count);
+
+	if (!w->config.stir_ns || w->now_ns < w->stir_ns)
+		return;
+	w->stir_ns += w->config.stir_ns;
+	if (to == v->node || (v->state != RUNS && v->state != HALTED))
+		return;
+	world_awake(v, w->now_ns);
+	begin_move(w, v, to);
+	w->result->stir_count++;
 }
 
 static struct vcpu *earliest(struct world *w)
@@ -387,8 +460,9 @@ int world_run(const struct world_config *config, struct world_result *ret_result
 		placement_trace_head(&w->trace, line, sizeof(line));
 		fputs(line, config->trace);
 		for (uint32_t i = 0; i < w->vcpu_count; i++)
-			trace(w, &(struct placement_trace_event){
-					 .vcpu = i, .node = w->vcpu[i].node, .move = true });
+			trace(w, &(struct placement_trace_event){ .what = PLACEMENT_TRACE_MOVE,
+								  .vcpu = i,
+								  .node = w->vcpu[i].node });
 	}
 	while (w->now_ns < config->duration_ns) {
 		struct vcpu *v = earliest(w);
@@ -398,6 +472,7 @@ int world_run(const struct world_config *config, struct world_result *ret_result
 			w->now_ns = w->tick_ns;
 			change_phase(w);
 			tick(w);
+			stir(w);
 			w->tick_ns += PLACEMENT_TICK_NS;
 			continue;
 		}
@@ -406,6 +481,8 @@ int world_run(const struct world_config *config, struct world_result *ret_result
 			end_stall(w, v);
 		else if (v->state == MOVES)
 			end_move(w, v);
+		else if (v->state == HALTED)
+			world_awake(v, v->at_ns);
 		else
 			run(w, v);
 	}

@@ -47,13 +47,15 @@ enum world_load {
 	LOAD_APART, /* a thread a node with its own pages, and cores left; the kernel's are all's */
 	LOAD_TABLE, /* all read one table, one touch in 100,000 writes */
 	LOAD_PIPE,  /* producer and consumer */
-	LOAD_TURNS, /* these of one and two threads in turn */
+	LOAD_RELAY, /* a pair that takes turns; a third has little to do; the kernel's are all's */
+	LOAD_QUARTET, /* two such pairs, crossed on two nodes; the kernel is all four's */
+	LOAD_TURNS,   /* these of one and two threads in turn */
 	WORLD_LOADS,
 };
 const char *world_load_name(enum world_load load);
 
 struct world_config {
-	uint32_t node_count; /* 3..WORLD_NODES_MAX */
+	uint32_t node_count; /* 3..WORLD_NODES_MAX; of quartet 2, too */
 	uint32_t core_count; /* of a node */
 	uint32_t node_pages; /* that a node can hold */
 	enum world_load load;
@@ -63,6 +65,9 @@ struct world_config {
 	bool no_hints;	  /* a vCPU takes no pages along (core/page_hints.h) */
 	uint32_t broken;  /* enum placement_broken */
 	uint32_t without; /* what the policies are not told: a bit for each enum world_told */
+	uint32_t busy; /* others take the hosts' cores: of 1000, the chance of a stall or a move to
+			  wait for one, and of QUANTUM_NS of running */
+	uint64_t stir_ns; /* every so often somebody is moved by hand, anywhere; 0: nobody */
 	uint32_t come; /* a stall on a page that is fought over counts so many times; 0: as any */
 	const char *state; /* what was learned before, or NULL */
 	FILE *trace;	   /* core/placement_trace.h, or NULL */
@@ -81,7 +86,7 @@ const char *world_told_name(enum world_told told);
 struct world_result {
 	uint64_t work_ns; /* sum of what the touches that were made take by themselves */
 	uint64_t stall_ns, move_ns, wait_ns;
-	uint64_t stall_count, move_count, touch_count;
+	uint64_t stall_count, move_count, touch_count, stir_count;
 	uint64_t message_count; /* that go from one node to another */
 	uint64_t event_count;
 	uint32_t vcpu_count; /* that have work */

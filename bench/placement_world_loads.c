@@ -2,18 +2,21 @@
 /* What the threads of the simulated pod do, and where they and their pages are at first. */
 #include "bench/placement_world_state.h"
 
-#define TABLE_PAGES  1024u
-#define PAIR_PAGES   64u
-#define RING_PAGES   16u
-#define APART_PAGES  512u
-#define KERNEL_PAGES 8u
-#define KERNEL_EVERY 1100u /* touches of one's own pages, as bench/placement's pods show it */
+#define TABLE_PAGES	   1024u
+#define PAIR_PAGES	   64u
+#define RING_PAGES	   16u
+#define APART_PAGES	   512u
+#define KERNEL_PAGES	   8u
+#define RELAY_KERNEL_PAGES 48u
+#define GUEST_TICK_NS	   4000000u
+#define SPINS		   50u	 /* looks, before who waits for his turn goes to sleep */
+#define KERNEL_EVERY	   1100u /* touches of one's own pages, as bench/placement's pods show it */
 
 static const char *const load_name[WORLD_LOADS] = {
 	[LOAD_SCAN] = "scan",	[LOAD_REGIONS] = "regions", [LOAD_RANDOM] = "random",
 	[LOAD_PAIR] = "pair",	[LOAD_CROSSED] = "crossed", [LOAD_INDEPENDENT] = "independent",
 	[LOAD_APART] = "apart", [LOAD_TABLE] = "table",	    [LOAD_PIPE] = "pipe",
-	[LOAD_TURNS] = "turns",
+	[LOAD_RELAY] = "relay", [LOAD_QUARTET] = "quartet", [LOAD_TURNS] = "turns",
 };
 
 const char *world_load_name(enum world_load load)
@@ -95,11 +98,9 @@ static void wake(struct world *w, uint32_t index, const struct vcpu *by)
 
 	if (v->state != HALTED)
 		return;
-	v->state = RUNS;
 	world_message(w, by->node, v->node);
-	v->at_ns = by->at_ns +
-		   (v->node == by->node ? w->config.costs.wake_ns : w->config.costs.ipi_ns);
-	v->halted_ns += v->at_ns - v->halted_since_ns;
+	world_awake(v, by->at_ns + (v->node == by->node ? w->config.costs.wake_ns
+							: w->config.costs.ipi_ns));
 }
 
 /* Three touches an item: the ring's page, what is in it, and whether the other waits. */
@@ -140,6 +141,89 @@ static bool pipe_end(struct world *w, struct vcpu *v, struct touch *touch)
 	return true;
 }
 
+/* What the kernel does on a CPU now and then, and when somebody sleeps or is woken. */
+static void kernel_page(struct vcpu *v, struct touch *touch)
+{
+	touch->page = v->group->kernel_page + rng_below(&v->rng, RELAY_KERNEL_PAGES);
+	touch->write = true;
+}
+
+/* The guest's timer is due: some touches of the kernel's. */
+static bool guest_ticks(struct vcpu *v, struct touch *touch)
+{
+	if (v->at_ns < v->tick_ns)
+		return false;
+	if (v->left == 0)
+		v->left = 4;
+	if (--v->left == 0)
+		v->tick_ns = v->at_ns + GUEST_TICK_NS;
+	kernel_page(v, touch);
+	return true;
+}
+
+/* Prints a line now and then: 50 us of work each 50 ms, and 10 ms each second. */
+static bool helper(struct vcpu *v, struct touch *touch)
+{
+	if (v->step == 0) {
+		if (v->at_ns < v->tick_ns) {
+			v->wakes_ns = v->tick_ns;
+			return false;
+		}
+		v->tick_ns = v->at_ns + 50000000;
+		v->step = v->next++ % 20 == 0 ? 10000 : 50;
+	}
+	v->step--;
+	if (v->step % 25 == 0)
+		kernel_page(v, touch);
+	else
+		touch->page = v->own_first + v->step % 8;
+	return true;
+}
+
+/* It is the other's turn: looks again for a while, then goes to sleep. False: it does so now. */
+static bool relay_wait(struct vcpu *v, struct touch *touch)
+{
+	if (v->next++ < SPINS) {
+		touch->page = v->group->first_page;
+		touch->waits = true;
+		return true;
+	}
+	if (v->next > SPINS + 4) {
+		v->group->asleep = v->index + 1;
+		return false;
+	}
+	kernel_page(v, touch);
+	return true;
+}
+
+/* Two touches of the table, then the turn is given. Roles 0 and 1 are neighbours. */
+static bool relay(struct world *w, struct vcpu *v, struct touch *touch)
+{
+	struct group *group = v->group;
+	uint32_t turn = group->first_page;
+	uint32_t other = v->role == 0 ? v->index + 1 : v->index - 1;
+
+	if (v->role == 2)
+		return helper(v, touch);
+	if (guest_ticks(v, touch))
+		return true;
+	if (v->step == 0 && group->turn != v->role)
+		return relay_wait(v, touch);
+	touch->page = v->step < 2 ? turn + 1 + rng_below(&v->rng, PAIR_PAGES) : turn;
+	touch->write = v->step > 0;
+	touch->work_ns = 200;
+	if (v->step++ < 2)
+		return true;
+	v->step = v->next = 0;
+	touch->waits = true;
+	group->turn = !v->role;
+	if (group->asleep == other + 1) {
+		group->asleep = 0;
+		wake(w, other, v);
+	}
+	return true;
+}
+
 const enum world_load world_turn[] = { LOAD_SCAN, LOAD_REGIONS, LOAD_RANDOM, LOAD_PAIR, LOAD_PIPE };
 const uint32_t world_turns = sizeof(world_turn) / sizeof(world_turn[0]);
 
@@ -164,6 +248,9 @@ bool world_next_touch(struct world *w, struct vcpu *v, struct touch *touch)
 		return table(v, touch);
 	case LOAD_PIPE:
 		return pipe_end(w, v, touch);
+	case LOAD_RELAY:
+	case LOAD_QUARTET:
+		return relay(w, v, touch);
 	default:
 		return false;
 	}
@@ -205,6 +292,18 @@ static void vcpu_add(struct world *w, struct group *group, uint32_t role, uint32
 	w->vcpu_count++;
 }
 
+/* Two that take turns: a kernel's pages, or those of another group, the turn's, and a table. */
+static struct group *relay_group(struct world *w, uint32_t node, const struct group *kernel)
+{
+	struct group *group =
+		group_add(w, (kernel ? 0 : RELAY_KERNEL_PAGES) + 1 + PAIR_PAGES, node, false);
+
+	group->kernel_page = kernel ? kernel->kernel_page : group->first_page;
+	if (!kernel)
+		group->first_page += RELAY_KERNEL_PAGES;
+	return group;
+}
+
 void world_lay_out(struct world *w)
 {
 	uint32_t n = w->config.node_count, groups = n < 8 ? 1 : n / 4;
@@ -221,6 +320,15 @@ void world_lay_out(struct world *w)
 			vcpu_add(w, group, 1, i + 1, load);
 		}
 		break;
+	case LOAD_RELAY:
+		for (uint32_t i = 0; i + 2 < n; i += 3) {
+			struct group *group = relay_group(w, i, NULL);
+
+			vcpu_add(w, group, 0, i, load);
+			vcpu_add(w, group, 1, i + 2, load);
+			vcpu_add(w, group, 2, i + 1, load);
+		}
+		break;
 	case LOAD_CROSSED:
 		for (uint32_t i = 0; i + 1 < n; i += 2) {
 			for (uint32_t k = 0; k < 2; k++) {
@@ -229,6 +337,15 @@ void world_lay_out(struct world *w)
 				vcpu_add(w, group, 0, i, load);
 				vcpu_add(w, group, 1, i + 1, load);
 			}
+		}
+		break;
+	case LOAD_QUARTET:
+		for (uint32_t i = 0; i + 1 < n; i += 2) {
+			struct group *first = relay_group(w, i, NULL);
+			struct group *second = relay_group(w, i + 1, first);
+
+			for (uint32_t k = 0; k < 4; k++)
+				vcpu_add(w, k < 2 ? first : second, k % 2, i + k % 2, load);
 		}
 		break;
 	case LOAD_INDEPENDENT:

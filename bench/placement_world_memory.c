@@ -218,6 +218,16 @@ static bool lacks(const struct page *page, uint16_t node, bool write)
 	return write ? page->owner != node || page->sharers != 0 : !has(page, node);
 }
 
+/* How many nodes but this one have the page. */
+static uint16_t others_with(const struct page *page, uint16_t node)
+{
+	uint64_t nodes = page->sharers;
+
+	if (page->owner != NODE_NONE)
+		nodes |= 1ull << page->owner;
+	return (uint16_t)__builtin_popcountll(nodes & ~(1ull << node));
+}
+
 /* It was asked for when the vCPU came, and is not there yet. */
 static bool comes(const struct page *page, uint16_t node, uint64_t now_ns)
 {
@@ -250,15 +260,14 @@ uint64_t world_fetch(struct world *w, struct vcpu *v, const struct touch *touch)
 	bool copy = has(page, v->node);
 	uint64_t ns;
 
-	v->stall = (struct placement_stall){
-		.vcpu = v->index,
-		.kind = COH_STALL_ZERO,
-		.gpn = touch->page,
-		.owner = owner,
-		.sharers = (uint16_t)__builtin_popcountll(page->sharers & ~(1ull << v->node)),
-		.begin_ns = v->at_ns,
-		.program = is_told(w, TOLD_PROGRAM) ? 1u + v->load : 0
-	};
+	v->stall =
+		(struct placement_stall){ .vcpu = v->index,
+					  .kind = COH_STALL_ZERO,
+					  .gpn = touch->page,
+					  .owner = owner,
+					  .sharers = others_with(page, v->node),
+					  .begin_ns = v->at_ns,
+					  .program = is_told(w, TOLD_PROGRAM) ? 1u + v->load : 0 };
 	if (owner == NODE_NONE) {
 		own(w, v->node, touch->page);
 		w->here[v->node]++;
@@ -269,6 +278,7 @@ uint64_t world_fetch(struct world *w, struct vcpu *v, const struct touch *touch)
 	if (!lacks(page, v->node, touch->write)) {
 		v->stall.kind = touch->write ? COH_STALL_WRITE : COH_STALL_READ;
 		v->stall.owner = page->came_from;
+		v->stall.sharers = page->came_sharers;
 		return page->comes_ns - v->at_ns + w->config.costs.lag_ns;
 	}
 	if (owner == v->node)
@@ -300,6 +310,7 @@ void world_ask_ahead(struct world *w, struct vcpu *v)
 
 		if (!hint->ask || owner == NODE_NONE || !lacks(page, v->node, hint->write))
 			continue;
+		page->came_sharers = others_with(page, v->node);
 		page->comes_ns = v->at_ns + take(w, v->node, (uint32_t)hint->gpn, hint->write) +
 				 behind_ns - w->config.costs.lag_ns;
 		if (page->held_until_ns > v->at_ns)

@@ -23,7 +23,7 @@ struct page {
 	uint64_t comes_ns;   /* comes_to has asked ahead for it, and has it then from came_from */
 	uint32_t index;	     /* in its owner's list */
 	uint16_t owner;	     /* NODE_NONE: untouched */
-	uint16_t comes_to, came_from;
+	uint16_t comes_to, came_from, came_sharers;
 	uint16_t home; /* who knows where it is: its first owner */
 };
 
@@ -44,7 +44,9 @@ enum vcpu_state {
 struct group {
 	uint32_t first_page, pages; /* its data */
 	uint64_t produced, consumed;
-	uint32_t asleep; /* vCPU + 1, of the one that waits for the other */
+	uint32_t kernel_page; /* LOAD_RELAY, LOAD_QUARTET: the first of the kernel's */
+	uint32_t turn;	      /* likewise: whose it is */
+	uint32_t asleep;      /* vCPU + 1, of the one that waits for the other */
 };
 
 struct vcpu {
@@ -59,6 +61,9 @@ struct vcpu {
 	uint8_t carry[PLACEMENT_CARRY_BYTES];
 	struct page_hints hints; /* the pods' own code: what it takes along */
 	uint64_t halted_since_ns, halted_ns, waited_ns;
+	uint64_t asleep_ns, slept_ns; /* since when; in all since its last stall */
+	uint64_t wakes_ns;	      /* by itself; 0: when somebody wakes it */
+	uint64_t tick_ns;	      /* likewise: when the guest's timer is due */
 	struct rng rng;
 	enum world_load load; /* now */
 	uint32_t next, left, region, step;
@@ -68,6 +73,7 @@ struct vcpu {
 struct touch {
 	uint32_t page;
 	bool write;
+	bool waits; /* it looks whether it may go on: no work, and the turn is over */
 	uint64_t work_ns;
 };
 
@@ -84,17 +90,22 @@ struct world {
 	uint32_t vcpu_count;
 	struct group group[WORLD_VCPUS_MAX];
 	uint32_t group_count;
-	uint64_t now_ns, tick_ns;
+	uint64_t now_ns, tick_ns, stir_ns;
 	uint32_t phase, phases;
 	uint32_t *sample;
 	uint32_t sample_count;
 	struct placement_trace_writer trace;
+	struct placement_trace_seen seen[WORLD_NODES_MAX];
+	struct placement_load traced[WORLD_NODES_MAX];
 };
 
 static inline bool is_told(const struct world *w, enum world_told told)
 {
 	return !(w->config.without >> told & 1);
 }
+
+/* placement_world.c: the vCPU goes on at this time, if it was asleep, too. */
+void world_awake(struct vcpu *v, uint64_t now_ns);
 
 /* placement_world_memory.c */
 /* `count` pages that nobody has begin at a node. */

@@ -47,10 +47,12 @@ enum figure {
 	FIRST_TOUCH_NEXT,
 	READ_2_HOP,
 	READ_2_HOP_BUSY,
+	READ_2_HOP_TLS,
 	READ_3_HOP,
 	UPGRADE,
 	PING_PONG,
 	SCAN,
+	SCAN_TLS,
 	EVICTION,
 	WRITE_1,
 	WRITE_2,
@@ -72,10 +74,12 @@ static const char *const figure_name[FIGURES] = {
 	[FIRST_TOUCH_NEXT] = "first touch, page after page (mean)",
 	[READ_2_HOP] = "read stall, 2 hops",
 	[READ_2_HOP_BUSY] = "the same, owner's vCPU runs",
+	[READ_2_HOP_TLS] = "read stall, 2 hops, encrypted",
 	[READ_3_HOP] = "read stall, 3 hops",
 	[UPGRADE] = "upgrade",
 	[PING_PONG] = "contended ping-pong, a turn",
 	[SCAN] = "sequential scan with read-ahead",
+	[SCAN_TLS] = "the same, encrypted",
 	[EVICTION] = "first touch beyond the node's capacity",
 	[WRITE_1] = "write stall, 1 sharer",
 	[WRITE_2] = "write stall, 2 sharers",
@@ -217,7 +221,7 @@ static void measure_ping_pong(struct bench *bench, enum mode mode, struct bench_
 /* Node 1 is home and first owner of everything that node 0 stalls on. */
 static void measure_two(struct bench *bench, enum mode mode)
 {
-	struct bench_pod_config config = { 2, mode == SPINNING, false, POD_BYTES, 0 };
+	struct bench_pod_config config = { 2, mode == SPINNING, false, POD_BYTES, 0, false };
 	struct bench_pod *pod = bench_pod_start(&config);
 	uint64_t gpn = 0, ns;
 
@@ -252,10 +256,30 @@ static void measure_two(struct bench *bench, enum mode mode)
 	bench_pod_stop(pod);
 }
 
+/* The stalls of the two that links matter most to, where links are encrypted. */
+static void measure_encrypted(struct bench *bench, enum mode mode)
+{
+	struct bench_pod_config config = {
+		2, mode == SPINNING, false, POD_BYTES, 0, .encrypt = true
+	};
+	struct bench_pod *pod = bench_pod_start(&config);
+	uint64_t ns;
+
+	run(bench, pod, 1, BENCH_WRITE, 0, SAMPLES, false);
+	run_counted(bench, pod, 2, BENCH_READ, 0, SAMPLES, true);
+	note(bench, mode, READ_2_HOP_TLS);
+	note_counts(bench, mode, READ_2_HOP_TLS);
+	run(bench, pod, 1, BENCH_WRITE, CHUNK_PAGES, SCAN_PAGES, false);
+	ns = run_counted(bench, pod, 2, BENCH_READ, CHUNK_PAGES, SCAN_PAGES, false);
+	note_rate(bench, mode, SCAN_TLS, (double)SCAN_PAGES * PAGE_BYTES * 1e3 / (double)ns);
+	note_counts(bench, mode, SCAN_TLS);
+	bench_pod_stop(pod);
+}
+
 /* Node 1 is home and owner, and its vCPU runs; node 0 reads. */
 static void measure_busy(struct bench *bench, enum mode mode)
 {
-	struct bench_pod_config config = { 2, mode == SPINNING, true, POD_BYTES, 0 };
+	struct bench_pod_config config = { 2, mode == SPINNING, true, POD_BYTES, 0, false };
 	struct bench_pod *pod = bench_pod_start(&config);
 	struct bench_order busy = { .op = BENCH_BUSY };
 
@@ -270,7 +294,8 @@ static void measure_busy(struct bench *bench, enum mode mode)
 /* Node 0 touches pages that nobody had; for each of them another has to go to node 1. */
 static void measure_eviction(struct bench *bench, enum mode mode)
 {
-	struct bench_pod_config config = { 2, mode == SPINNING, false, POD_BYTES, EVICT_CAPACITY };
+	struct bench_pod_config config = { 2,	      mode == SPINNING, false,
+					   POD_BYTES, EVICT_CAPACITY,	false };
 	struct bench_pod *pod = bench_pod_start(&config);
 	uint32_t full = EVICT_CAPACITY / PAGE_BYTES;
 	uint64_t ns;
@@ -285,7 +310,7 @@ static void measure_eviction(struct bench *bench, enum mode mode)
 /* Node 2 is home, node 1 owner, node 0 reads. */
 static void measure_three(struct bench *bench, enum mode mode)
 {
-	struct bench_pod_config config = { 3, mode == SPINNING, false, POD_BYTES, 0 };
+	struct bench_pod_config config = { 3, mode == SPINNING, false, POD_BYTES, 0, false };
 	struct bench_pod *pod = bench_pod_start(&config);
 
 	run(bench, pod, 2, BENCH_WRITE, 0, SAMPLES, false);
@@ -300,7 +325,7 @@ static void measure_three(struct bench *bench, enum mode mode)
 static void measure_sharers(struct bench *bench, enum mode mode)
 {
 	static const uint32_t sharers[SHARERS] = { 1, 2, 4, 8 };
-	struct bench_pod_config config = { 9, mode == SPINNING, false, POD_BYTES, 0 };
+	struct bench_pod_config config = { 9, mode == SPINNING, false, POD_BYTES, 0, false };
 	struct bench_pod *pod = bench_pod_start(&config);
 	uint64_t gpn = 0;
 
@@ -320,6 +345,7 @@ static void measure(struct bench *bench, enum mode mode)
 {
 	measure_floors(bench, mode);
 	measure_two(bench, mode);
+	measure_encrypted(bench, mode);
 	measure_eviction(bench, mode);
 	if (busy_fits(bench, mode))
 		measure_busy(bench, mode);
@@ -392,7 +418,8 @@ static bool median_count(const struct bench *bench, enum mode mode, enum figure 
 
 static bool is_rate(enum figure figure)
 {
-	return figure == TCP_BANDWIDTH || figure == SCAN || figure == EVICTION;
+	return figure == TCP_BANDWIDTH || figure == SCAN || figure == SCAN_TLS ||
+	       figure == EVICTION;
 }
 
 static void print_value(const struct bench *bench, enum mode mode, enum figure figure)
@@ -457,6 +484,14 @@ static const struct goal goals[] = {
 	  0.5, 0.8 },
 	{ "scan / raw TCP bandwidth, sleeping", SLEEPING, SCAN, TCP_BANDWIDTH, NO_MORE, AT_LEAST,
 	  0.5, 0.8 },
+	{ "2-hop read, encrypted / plain, spinning", SPINNING, READ_2_HOP_TLS, READ_2_HOP, NO_MORE,
+	  AT_MOST, 1.4, 1.15 },
+	{ "2-hop read, encrypted / plain, sleeping", SLEEPING, READ_2_HOP_TLS, READ_2_HOP, NO_MORE,
+	  AT_MOST, 1.4, 1.15 },
+	{ "scan, encrypted / plain, spinning", SPINNING, SCAN_TLS, SCAN, NO_MORE, AT_LEAST, 0.5,
+	  0.8 },
+	{ "scan, encrypted / plain, sleeping", SLEEPING, SCAN_TLS, SCAN, NO_MORE, AT_LEAST, 0.5,
+	  0.8 },
 	{ "eviction / raw TCP bandwidth, spinning", SPINNING, EVICTION, TCP_BANDWIDTH, NO_MORE,
 	  AT_LEAST, 0.3, 0.6 },
 	{ "eviction / raw TCP bandwidth, sleeping", SLEEPING, EVICTION, TCP_BANDWIDTH, NO_MORE,
@@ -488,7 +523,7 @@ static void print_goals(const struct bench *bench)
 		double ratio;
 
 		if (median(bench, g->mode, g->over, g, false, &ratio))
-			printf("%-40s %6.2f %5s %.1f %5s %.1f  %s\n", g->name, ratio,
+			printf("%-40s %6.2f %5s %.2f %5s %.2f  %s\n", g->name, ratio,
 			       g->at_least ? ">=" : "<=", g->must,
 			       g->at_least ? ">=" : "<=", g->aim, verdict(g, ratio));
 	}

@@ -82,9 +82,11 @@ static int explain(const struct pod_search *search, const char *word, bool shado
 	int status = STATUS_FAILED;
 	if (!answer)
 		return STATUS_FAILED;
-	size_t count = json_array_size(json_object_get(answer, "vcpus"));
-	if (word[0] < '0' || word[0] > '9' || *end || vcpu >= count)
-		complain("no vCPU %s in this pod: they are 0 to %zu", word, count - 1);
+	/* Not so many as are told of: one may be on its way. */
+	json_int_t count = json_integer_value(json_object_get(answer, "vcpu_count"));
+	if (word[0] < '0' || word[0] > '9' || *end || vcpu >= (unsigned long)count)
+		complain("no vCPU %s in this pod: they are 0 to %" JSON_INTEGER_FORMAT, word,
+			 count - 1);
 	else
 		status = print_decisions(answer, (json_int_t)vcpu, shadow);
 	json_decref(answer);

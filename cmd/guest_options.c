@@ -25,6 +25,10 @@ void guest_options_usage(FILE *to)
 	      "  --initrd FILE    its initramfs; guest/mkinitramfs makes one\n"
 	      "  --append TEXT    more of the kernel's command line\n"
 	      "  --log FILE       what the kernel says on its console, where the console is not shown\n"
+	      "  --no-reboot      a guest that reboots ends the pod; without, it begins anew, but for COMMAND's\n"
+	      "  --power-off-time SECONDS\n"
+	      "                   SIGTERM presses the guest's power button, and ends the pod if the guest has\n"
+	      "                   not powered off by then (60); a second one ends it at once\n"
 	      "  --no-console     do not connect the guest's console to this terminal\n"
 	      "  -- COMMAND...    run this in the guest, print its output, exit with its status\n"
 	      "  --engine ENGINE  kvm (hardware virtualization), soft (translation), or auto: the best\n"
@@ -32,7 +36,20 @@ void guest_options_usage(FILE *to)
 	      to);
 }
 
-void guest_options_take(struct guest_options *options, int option, const char *value)
+static int seconds_take(const char *value, uint32_t *ret_seconds)
+{
+	char *end;
+	errno = 0;
+	long seconds = strtol(value, &end, 10);
+	if (errno || end == value || *end || seconds < 1 || seconds > 86400) {
+		complain("--power-off-time %s: must be a number of seconds from 1 to 86400", value);
+		return -EINVAL;
+	}
+	*ret_seconds = (uint32_t)seconds;
+	return 0;
+}
+
+int guest_options_take(struct guest_options *options, int option, const char *value)
 {
 	switch (option) {
 	case OPTION_KERNEL:
@@ -53,7 +70,13 @@ void guest_options_take(struct guest_options *options, int option, const char *v
 	case OPTION_ENGINE:
 		options->engine = value;
 		break;
+	case OPTION_NO_REBOOT:
+		options->no_reboot = true;
+		break;
+	case OPTION_POWER_OFF:
+		return seconds_take(value, &options->power_off_s);
 	}
+	return 0;
 }
 
 static int file_map(const char *what, const char *path, struct node_file *ret_file)
@@ -109,9 +132,12 @@ static int command_append(const struct guest_options *options, struct node_file 
 
 int guest_options_open(const struct guest_options *options, struct node_guest *ret_guest)
 {
-	struct node_guest guest = { .append = options->append, .log_fd = -1 };
+	struct node_guest guest = { .append = options->append, .log = options->log, .log_fd = -1 };
 	if (!options->kernel) {
-		complain("no kernel: give --kernel FILE (guest/fetch brings Debian's)");
+		complain(
+			options->run_disk
+				? "no kernel: give --kernel FILE; ./run --disk starts a disk by the kernel on it"
+				: "no kernel: give --kernel FILE (guest/fetch brings Debian's)");
 		return -EINVAL;
 	}
 	int r = file_map("kernel", options->kernel, &guest.kernel);
@@ -122,6 +148,7 @@ int guest_options_open(const struct guest_options *options, struct node_guest *r
 		if (r < 0)
 			return r;
 	}
+	guest.restarts = !options->no_reboot && !options->command_count;
 	guest.console = options->no_console ? CONSOLE_NONE : CONSOLE_TERMINAL;
 	if (options->command_count) {
 		if (!options->initrd) {
@@ -138,7 +165,9 @@ int guest_options_open(const struct guest_options *options, struct node_guest *r
 	if (options->log) {
 		/* Not blocked by a FIFO that nobody reads: that is ENXIO. */
 		guest.log_fd = open(options->log,
-				    O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0644);
+				    O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK |
+					    (options->again ? O_APPEND : O_TRUNC),
+				    0644);
 		if (guest.log_fd < 0) {
 			r = -errno;
 			complain("log %s: %s", options->log,

@@ -17,6 +17,8 @@ enum guest_option {
 	OPTION_LOG,
 	OPTION_NO_CONSOLE,
 	OPTION_ENGINE,
+	OPTION_NO_REBOOT,
+	OPTION_POWER_OFF,
 };
 
 #define GUEST_OPTIONS                                                                              \
@@ -25,20 +27,26 @@ enum guest_option {
 		{ "append", required_argument, NULL, OPTION_APPEND },                              \
 		{ "log", required_argument, NULL, OPTION_LOG },                                    \
 		{ "no-console", no_argument, NULL, OPTION_NO_CONSOLE },                            \
+		{ "no-reboot", no_argument, NULL, OPTION_NO_REBOOT },                              \
+		{ "power-off-time", required_argument, NULL, OPTION_POWER_OFF },                   \
 	{                                                                                          \
 		"engine", required_argument, NULL, OPTION_ENGINE                                   \
 	}
 
 struct guest_options {
 	const char *kernel, *initrd, *append, *log, *engine;
-	bool no_console;
-	int command_count; /* of what stands behind "--" */
+	bool no_console, no_reboot;
+	bool again;	      /* the guest has been here before: its log goes on */
+	bool run_disk;	      /* `eagre run` with a disk, which may have a kernel of its own */
+	uint32_t power_off_s; /* POWER_OFF_SECONDS before */
+	int command_count;    /* of what stands behind "--" */
 	char **command;
 };
 
 void guest_options_usage(FILE *to);
-/* Takes one of the options above. */
-void guest_options_take(struct guest_options *options, int option, const char *value);
+#define POWER_OFF_SECONDS 60u
+/* Takes one of the options above. -EINVAL after complaining of its value. */
+int guest_options_take(struct guest_options *options, int option, const char *value);
 
 /*
  * Opens and maps the files; builds the initrd with the command in it. Complains and returns

@@ -25,13 +25,14 @@ static const struct subcommand {
 	{ "run", cmd_run, "start a pod of several nodes on this machine and give its console" },
 	{ "node", cmd_node, "run this host's node of a pod" },
 	{ "status", cmd_status, "show what a running pod does" },
-	{ "top", cmd_top, "show it again and again, as it changes" },
+	{ "top", cmd_top, "show what a running pod does, again and again" },
 	{ "move", cmd_move, "move a vCPU of a running guest to another node" },
 	{ "policy", cmd_policy, "show or set who decides where the vCPUs of a running guest are" },
 	{ "pin", cmd_pin, "have a vCPU of a running guest stay where it is" },
 	{ "explain", cmd_explain, "say why a vCPU of a running guest has moved" },
 	{ "replay", cmd_replay, "try a policy of placement on a recorded trace" },
 	{ "trace", cmd_trace, "record the stalls and moves of a running guest for replay" },
+	{ "secret", cmd_secret, "make a new secret by which the nodes of a pod know each other" },
 	{ "probe", cmd_probe, "tell whether this host can be a node, and what is missing" },
 };
 

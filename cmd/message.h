@@ -13,6 +13,9 @@ void message_print(const char *line);
 /* The same, but a terminal that nobody reads holds up the caller for half a second at most. */
 void message_print_briefly(const char *line);
 
+/* What node.h's `forbidden` says; the process ends behind it. */
+void message_print_forbidden(const char *call);
+
 /*
  * Copies `line` so that a terminal shows it and obeys nothing in it: control characters, and bytes
  * that are no UTF-8, become \xNN. Cuts what does not fit into `size`. Returns the length.

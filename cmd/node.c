@@ -4,6 +4,9 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,16 +19,16 @@
 
 static void usage(FILE *to)
 {
-	fputs("usage: eagre node --config FILE --name NAME [GUEST OPTIONS] [-- COMMAND...]\n"
+	fputs("usage: eagre node --config FILE [--name NAME] [GUEST OPTIONS] [-- COMMAND...]\n"
 	      "\n"
-	      "Runs the node NAME of the pod that FILE describes, until the pod ends. Give every host the same\n"
+	      "Runs this host's node of the pod that FILE describes, until the pod ends. Give every host the same\n"
 	      "FILE. The first node of the file loads the guest and has its console: give the guest's\n"
 	      "options there, and only there.\n"
 	      "\n"
-	      "  --config FILE    [pod] name = demo          [node alpha] address = 10.0.0.1:7700\n"
-	      "                   memory = 14G (optional)                 memory = 8G\n"
-	      "                                                           vcpus = 4\n"
-	      "  --name NAME      which node this host is\n"
+	      "  --config FILE    the pod's configuration: [pod], and for each node a section [node NAME] with\n"
+	      "                   address, memory and vcpus; eagre.conf(5) has all keys\n"
+	      "  --name NAME      which node this host is (the one that is named as the host is)\n"
+	      "  --insecure       links to other hosts need not be encrypted (insecure = yes in [pod])\n"
 	      "  --quiet          no progress on stderr\n"
 	      "\n",
 	      to);
@@ -43,7 +46,7 @@ static void print_nothing(void *context, const char *line)
 
 struct node_command {
 	const char *config_path, *name;
-	bool quiet;
+	bool quiet, insecure;
 	struct guest_options guest;
 };
 
@@ -54,11 +57,12 @@ static int parse(int argc, char **argv, struct node_command *ret_command)
 		{ "config", required_argument, NULL, 'c' },
 		{ "name", required_argument, NULL, 'n' },
 		{ "quiet", no_argument, NULL, 'q' },
+		{ "insecure", no_argument, NULL, 'i' },
 		{ "help", no_argument, NULL, 'h' },
 		GUEST_OPTIONS,
 		{ 0 },
 	};
-	struct node_command command = { 0 };
+	struct node_command command = { .guest.power_off_s = POWER_OFF_SECONDS };
 	int option;
 	while ((option = getopt_long(argc, argv, "+:h", options, NULL)) >= 0) {
 		switch (option) {
@@ -71,6 +75,9 @@ static int parse(int argc, char **argv, struct node_command *ret_command)
 		case 'q':
 			command.quiet = true;
 			break;
+		case 'i':
+			command.insecure = true;
+			break;
 		case 'h':
 			usage(stdout);
 			return STATUS_OK;
@@ -78,7 +85,8 @@ static int parse(int argc, char **argv, struct node_command *ret_command)
 		case ':':
 			return complain_option(argv, option);
 		default:
-			guest_options_take(&command.guest, option, optarg);
+			if (guest_options_take(&command.guest, option, optarg) < 0)
+				return STATUS_USAGE;
 		}
 	}
 	if (optind < argc && strcmp(argv[optind - 1], "--") != 0) {
@@ -88,12 +96,71 @@ static int parse(int argc, char **argv, struct node_command *ret_command)
 	}
 	command.guest.command_count = argc - optind;
 	command.guest.command = argv + optind;
-	if (!command.config_path || !command.name) {
-		complain("give --config FILE and --name NAME; see eagre node --help");
+	if (!command.config_path) {
+		complain("give --config FILE; see eagre node --help");
 		return STATUS_USAGE;
 	}
 	*ret_command = command;
 	return -1;
+}
+
+/*
+ * The number of the node that this host is: the one named so, or else as the host is, with or without
+ * its domain. NODE_NONE after complaining.
+ */
+static uint16_t find_self(const struct pod_config *config, const struct node_command *command)
+{
+	char host[HOST_NAME_MAX + 1] = "";
+	uint16_t self;
+	if (command->name) {
+		self = pod_config_find(config, command->name);
+		if (self == NODE_NONE)
+			complain("%s has no node '%s'; its first is '%s'", command->config_path,
+				 command->name, config->node[FIRST_NODE].name);
+		return self;
+	}
+	gethostname(host, sizeof(host) - 1);
+	self = pod_config_find(config, host);
+	host[strcspn(host, ".")] = '\0';
+	if (self == NODE_NONE)
+		self = pod_config_find(config, host);
+	if (self == NODE_NONE)
+		complain("%s has no node '%s', which is this host's name: say with --name which it "
+			 "is; the first is '%s'",
+			 command->config_path, host, config->node[FIRST_NODE].name);
+	return self;
+}
+
+#define AGAIN	    "EAGRE_AGAIN" /* in the environment of a node whose guest reboots */
+#define AGAIN_BYTES (1u << 20)
+#define AGAIN_WORDS 4096u
+
+/*
+ * The guest reboots: this process becomes a new node, by the command line that it was started with. It
+ * keeps its number, so whoever looks after it sees nothing. Returns only if that cannot be.
+ */
+static void begin_again(void)
+{
+	static char line[AGAIN_BYTES];
+	static char *words[AGAIN_WORDS + 1];
+	size_t used = 0, count = 0;
+	sigset_t set;
+	FILE *file = fopen("/proc/self/cmdline", "re");
+	if (file) {
+		used = fread(line, 1, sizeof(line) - 1, file);
+		fclose(file);
+	}
+	for (size_t at = 0; at < used && count < AGAIN_WORDS; at += strlen(line + at) + 1)
+		words[count++] = line + at;
+	/* The mask of the node's signals would be the new one's, and what is ignored as well. */
+	signal(SIGPIPE, SIG_DFL);
+	sigfillset(&set);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	/* Whatever a library has opened: who is connected to the guest of before must see it end. */
+	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+	setenv(AGAIN, "1", 1);
+	execv("/proc/self/exe", words);
+	complain("the guest reboots, and the node cannot begin anew: %s", strerror(errno));
 }
 
 int cmd_node(int argc, char **argv)
@@ -109,12 +176,22 @@ int cmd_node(int argc, char **argv)
 		complain("%s", why);
 		return STATUS_FAILED;
 	}
+	config->insecure |= command.insecure;
 	struct node_guest guest;
+	command.guest.again = getenv(AGAIN) != NULL;
+	unsetenv(AGAIN);
+	if (config->secret_exposed && !command.guest.again)
+		complain("%s: holds the pod's secret, and others may read or change it: give "
+			 "secret_file instead, or make this file yours and chmod 600 it",
+			 command.config_path);
 	struct node_options options = {
 		.config = config,
-		.self = pod_config_find(config, command.name),
+		.config_path = command.config_path,
 		.say = command.quiet ? print_nothing : print_progress,
 		.warn = print_progress,
+		.forbidden = message_print_forbidden,
+		.power_off_s = command.guest.power_off_s,
+		.again = command.guest.again,
 	};
 	char note[600];
 	options.engine = engine_choose(command.guest.engine, note, sizeof(note));
@@ -122,18 +199,16 @@ int cmd_node(int argc, char **argv)
 	status = STATUS_FAILED;
 	if (!options.engine)
 		goto out;
-	if (options.self == NODE_NONE) {
-		complain("%s has no node '%s'; its first is '%s'", command.config_path,
-			 command.name, config->node[0].name);
+	options.self = find_self(config, &command);
+	if (options.self == NODE_NONE)
 		goto out;
-	}
-	if (options.self == 0) {
+	if (options.self == FIRST_NODE) {
 		if (guest_options_open(&command.guest, &guest) < 0)
 			goto out;
 		options.guest = &guest;
 	} else if (command.guest.kernel || command.guest.command_count) {
 		complain("node '%s' is not the first of the pod: give the guest's options to '%s'",
-			 command.name, config->node[0].name);
+			 config->node[options.self].name, config->node[FIRST_NODE].name);
 		goto out;
 	}
 	struct node_result result = { 0 };
@@ -142,7 +217,9 @@ int cmd_node(int argc, char **argv)
 		complain_briefly("%s", result.line);
 	/* The node's threads live until the process ends, and the configuration with them. */
 	fflush(NULL);
-	_exit(r < 0 ? STATUS_FAILED : result.status);
+	if (result.restart)
+		begin_again();
+	_exit(r < 0 || result.restart ? STATUS_FAILED : result.status);
 out:
 	free(config);
 	return status;

@@ -48,6 +48,13 @@ static int find_socket(struct pod_search *s)
 	return s->found;
 }
 
+static bool was_closed(int fd)
+{
+	char byte;
+	ssize_t n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	return n == 0 || (n < 0 && errno == ECONNRESET);
+}
+
 int pod_try(const char *path, const char *request, json_t **ret_answer, char *ret_error,
 	    size_t error_size)
 {
@@ -81,12 +88,14 @@ int pod_try(const char *path, const char *request, json_t **ret_answer, char *re
 		(void)!send(fd, line, (size_t)size,
 			    MSG_NOSIGNAL); /* no answer comes then, either */
 	*ret_answer = json_loadfd(fd, 0, &json_error);
-	if (!*ret_answer) {
-		error = -EAGAIN;
-		snprintf(ret_error, error_size,
-			 "%s: no answer within %d s; the node is stuck or ending", path,
-			 ANSWER_SECONDS);
-	}
+	if (*ret_answer)
+		goto out;
+	error = was_closed(fd) ? -ECONNRESET : -EAGAIN;
+	if (error == -ECONNRESET)
+		snprintf(ret_error, error_size, "%s: no whole answer; the node is ending", path);
+	else
+		snprintf(ret_error, error_size, "%s: no answer within %d s; the node is stuck",
+			 path, ANSWER_SECONDS);
 out:
 	if (fd >= 0)
 		close(fd);

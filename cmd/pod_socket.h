@@ -23,7 +23,8 @@ bool pod_search_take(struct pod_search *search, int option, const char *value);
 
 /*
  * 0, and *ret_answer is the caller's; or negative, with a line in ret_error. -EAGAIN: connected or
- * about to be, and no answer; -ENOENT, -ECONNREFUSED: there is no node any more.
+ * about to be, and no answer; -ECONNRESET: broken off, as by a node that ends; -ENOENT, -ECONNREFUSED:
+ * there is no node any more.
  */
 int pod_try(const char *path, const char *request, json_t **ret_answer, char *ret_error,
 	    size_t error_size);

@@ -26,7 +26,9 @@
 
 #include "cmd/cmd.h"
 #include "cmd/guest_options.h"
+#include "cmd/message.h"
 #include "node/node.h"
+#include "node/privileges.h"
 #include "node/status_socket.h"
 
 #define NODES_DEFAULT  3
@@ -44,17 +46,21 @@ struct run_command {
 	uint64_t memory;
 	enum placement_policy policy;
 	const char *policy_state;
-	bool quiet, numa;
+	bool quiet, numa, encrypt;
 	const struct engine_ops *engine; /* of all nodes */
 	char engine_note[600];
 	struct guest_options guest;
+	uint32_t disk_count, net_count;
+	struct disk_config disk[DISKS_MAX];
+	struct net_config net[NETS_MAX];
 };
 
 static void usage(FILE *to)
 {
 	fprintf(to,
 		"usage: eagre run [--nodes N] [--vcpus N] [--memory SIZE] [--policy NAME] [--policy-state FILE] [--numa]\n"
-		"                 [GUEST OPTIONS] [-- COMMAND...]\n"
+		"                 [--encrypt]\n"
+		"                 [--disk DISK]... [--net NET]... [GUEST OPTIONS] [-- COMMAND...]\n"
 		"\n"
 		"Starts a pod whose nodes all run on this machine, and gives the guest's console (Ctrl-] ends\n"
 		"the pod, Ctrl-^ sends a BREAK), or runs COMMAND in the guest and exits with its status.\n"
@@ -66,9 +72,15 @@ static void usage(FILE *to)
 		"  --policy-state FILE\n"
 		"                   what is learned about that is kept there for the next start\n"
 		"  --numa           nodes are NUMA nodes of the guest\n"
+		"  --encrypt        links between the nodes are encrypted: on one machine only to try it\n"
+		"  --disk FILE[,ro][,KEY=VALUE]...\n"
+		"                   a disk: a raw image, a block device, or an NBD URI; with a key of [disk]\n"
+		"                   in a pod's configuration: %s\n"
+		"  --net user[,forward=PORT:GUESTPORT]... | tap=NAME[,bridge=NAME] | none\n"
+		"                   a network card, likewise with keys of [net]: %s\n"
 		"  --quiet          no progress on stderr\n"
 		"\n",
-		NODES_MAX, NODES_DEFAULT, VCPUS_MAX);
+		NODES_MAX, NODES_DEFAULT, VCPUS_MAX, disk_config_keys, net_config_keys);
 	guest_options_usage(to);
 }
 
@@ -82,6 +94,49 @@ static int number_take(const char *name, const char *text, uint32_t max, uint32_
 		return -EINVAL;
 	}
 	*ret_number = (uint32_t)value;
+	return 0;
+}
+
+static int take_disk(struct run_command *command, const char *words)
+{
+	char name[DEVICE_NAME_MAX], why[512];
+	if (command->disk_count == DISKS_MAX) {
+		complain("--disk: a pod has at most %d disks", DISKS_MAX);
+		return -EINVAL;
+	}
+	snprintf(name, sizeof(name), "disk%u", command->disk_count);
+	int r = disk_config_parse(words, name, &command->disk[command->disk_count], why,
+				  sizeof(why));
+	if (r < 0)
+		complain("%s", why);
+	else
+		command->disk_count++;
+	return r;
+}
+
+static int take_net(struct run_command *command, const char *words)
+{
+	/* The card is the same at every start, so that a guest's own configuration finds it. */
+	static const uint8_t mac[] = { 0x52, 0x54, 0x00, 0xea, 0x00, 0x01 }, none[6];
+	char name[DEVICE_NAME_MAX], why[512];
+	if (command->net_count == NETS_MAX) {
+		complain("--net: a pod has at most %d network cards", NETS_MAX);
+		return -EINVAL;
+	}
+	struct net_config *net = &command->net[command->net_count];
+	snprintf(name, sizeof(name), "net%u", command->net_count);
+	int r = net_config_parse(words, name, net, why, sizeof(why));
+	if (r == -ENODEV)
+		return 0;
+	if (r < 0) {
+		complain("%s", why);
+		return r;
+	}
+	if (memcmp(net->mac, none, sizeof(none)) == 0) {
+		memcpy(net->mac, mac, sizeof(mac));
+		net->mac[5] = (uint8_t)(mac[5] + command->net_count);
+	}
+	command->net_count++;
 	return 0;
 }
 
@@ -114,12 +169,18 @@ static int take_option(struct run_command *command, int option, const char *valu
 	case 'N':
 		command->numa = true;
 		return 0;
+	case 'E':
+		command->encrypt = true;
+		return 0;
 	case 'q':
 		command->quiet = true;
 		return 0;
+	case 'd':
+		return take_disk(command, value);
+	case 't':
+		return take_net(command, value);
 	default:
-		guest_options_take(&command->guest, option, value);
-		return 0;
+		return guest_options_take(&command->guest, option, value);
 	}
 }
 
@@ -133,6 +194,9 @@ static int parse(int argc, char **argv, struct run_command *ret_command)
 		{ "policy", required_argument, NULL, 'P' },
 		{ "policy-state", required_argument, NULL, 'S' },
 		{ "numa", no_argument, NULL, 'N' },
+		{ "disk", required_argument, NULL, 'd' },
+		{ "net", required_argument, NULL, 't' },
+		{ "encrypt", no_argument, NULL, 'E' },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ "help", no_argument, NULL, 'h' },
 		GUEST_OPTIONS,
@@ -140,7 +204,8 @@ static int parse(int argc, char **argv, struct run_command *ret_command)
 	};
 	struct run_command command = { .nodes = NODES_DEFAULT,
 				       .memory = MEMORY_DEFAULT,
-				       .policy = PLACEMENT_POLICY_DEFAULT };
+				       .policy = PLACEMENT_POLICY_DEFAULT,
+				       .guest.power_off_s = POWER_OFF_SECONDS };
 	int option;
 	while ((option = getopt_long(argc, argv, "+:h", options, NULL)) >= 0) {
 		if (option == 'h') {
@@ -166,28 +231,58 @@ static int parse(int argc, char **argv, struct run_command *ret_command)
 	}
 	command.guest.command_count = argc - optind;
 	command.guest.command = argv + optind;
+	command.guest.run_disk = command.disk_count > 0;
 	*ret_command = command;
 	return -1;
 }
 
-/* Ports that are free now; the nodes take them a moment later and say so if somebody was faster. */
-static int free_ports(uint32_t count, uint16_t *ret_port)
+/*
+ * The nodes' ports are this process's as long as the pod lives: another one that starts just now is not given the same.
+ * Beside a socket that has SO_REUSEADDR and does not listen, a node's own may have the port.
+ */
+static int held_port[NODES_MAX];
+static uint32_t held_count;
+
+static void give_ports(void)
 {
-	int fd[NODES_MAX], r = 0;
-	uint32_t opened = 0;
-	for (; opened < count && !r; opened++) {
+	while (held_count)
+		close(held_port[--held_count]);
+}
+
+static int take_ports(uint32_t count, uint16_t *ret_port)
+{
+	int on = 1;
+	give_ports();
+	while (held_count < count) {
 		struct sockaddr_in address = { .sin_family = AF_INET,
 					       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 		socklen_t size = sizeof(address);
-		fd[opened] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		if (fd[opened] < 0 || bind(fd[opened], (struct sockaddr *)&address, size) < 0 ||
-		    getsockname(fd[opened], (struct sockaddr *)&address, &size) < 0)
-			r = -errno;
-		ret_port[opened] = ntohs(address.sin_port);
+		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if (fd < 0)
+			return -errno;
+		held_port[held_count] = fd;
+		if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+		    bind(fd, (struct sockaddr *)&address, size) < 0 ||
+		    getsockname(fd, (struct sockaddr *)&address, &size) < 0) {
+			int r = -errno;
+			close(fd);
+			return r;
+		}
+		ret_port[held_count++] = ntohs(address.sin_port);
 	}
-	while (opened)
-		if (fd[--opened] >= 0)
-			close(fd[opened]);
+	return 0;
+}
+
+static int add_devices(const struct run_command *command, struct pod_config *config)
+{
+	char why[512];
+	int r = 0;
+	for (uint32_t i = 0; !r && i < command->disk_count; i++)
+		r = pod_config_add_disk(config, &command->disk[i], why, sizeof(why));
+	for (uint32_t i = 0; !r && i < command->net_count; i++)
+		r = pod_config_add_net(config, &command->net[i], why, sizeof(why));
+	if (r < 0)
+		complain("%s", why);
 	return r;
 }
 
@@ -198,7 +293,7 @@ static struct pod_config *make_config(const struct run_command *command)
 	struct pod_config *config = NULL;
 	char *text = NULL, why[512];
 	size_t size;
-	int r = free_ports(command->nodes, port);
+	int r = take_ports(command->nodes, port);
 	if (r < 0) {
 		complain("no free ports on the loopback interface: %s%s", strerror(-r),
 			 r == -EMFILE ? "; raise ulimit -n" : "; is it up?");
@@ -237,8 +332,14 @@ static struct pod_config *make_config(const struct run_command *command)
 	if (config) {
 		memcpy(config->secret, random, sizeof(random));
 		config->secret_size = sizeof(random);
+		/* Who can read or change what is on loopback can as well do it to the processes. */
+		config->encrypt = command->encrypt;
 		if (command->policy_state)
 			strcpy(config->policy_state, command->policy_state);
+	}
+	if (config && add_devices(command, config) < 0) {
+		free(config);
+		return NULL;
 	}
 	return config;
 }
@@ -250,7 +351,8 @@ static void say_nothing(void *context, const char *line)
 /* What parent and children share. */
 struct run_shared {
 	pid_t parent;
-	atomic_flag said; /* one line says why the pod ended; the others' would say the same */
+	atomic_flag said;    /* one line says why the pod ended; the others' would say the same */
+	atomic_bool restart; /* the guest reboots */
 };
 
 static struct node_options options_of(const struct run_command *command,
@@ -263,9 +365,11 @@ static struct node_options options_of(const struct run_command *command,
 		.all_here = true,
 		.engine = command->engine,
 		.engine_note = command->engine_note,
-		.guest = self == 0 ? guest : NULL,
-		.say = command->quiet || self != 0 ? say_nothing : print_progress,
+		.guest = self == FIRST_NODE ? guest : NULL,
+		.power_off_s = command->guest.power_off_s,
+		.say = command->quiet || self != FIRST_NODE ? say_nothing : print_progress,
 		.warn = print_progress,
+		.forbidden = message_print_forbidden,
 	};
 }
 
@@ -273,12 +377,15 @@ static struct node_options options_of(const struct run_command *command,
 static void run_node(const struct node_options *options, struct run_shared *shared)
 {
 	struct node_result result = { 0 };
+	give_ports();
 	/* The parent may have died before. */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != shared->parent)
 		_exit(STATUS_FAILED);
 	int r = node_run(options, &result);
-	if (result.line[0] && (options->self == 0 || r < 0) &&
+	if (options->self == FIRST_NODE && result.restart)
+		atomic_store(&shared->restart, true);
+	if (result.line[0] && (options->self == FIRST_NODE || r < 0) &&
 	    !atomic_flag_test_and_set(&shared->said))
 		complain_briefly("%s", result.line);
 	fflush(NULL);
@@ -306,8 +413,11 @@ static void terminal_mend(void)
 
 static pid_t children[NODES_MAX]; /* for the signal handlers alone; written before they are set */
 
+static volatile sig_atomic_t passed_on; /* somebody wants the end */
+
 static void pass_on(int number)
 {
+	passed_on = 1;
 	for (uint32_t i = 0; i < NODES_MAX; i++)
 		if (children[i] > 0)
 			kill(children[i], number);
@@ -324,7 +434,7 @@ static uint64_t now_ms(void)
 struct watch {
 	const struct pod_config *config;
 	uint32_t left;
-	int first_status; /* of node 0 */
+	int first_status; /* of FIRST_NODE */
 	uint64_t stopped[NODES_MAX], ended, looked;
 	bool asked, killed;
 };
@@ -347,7 +457,7 @@ static void node_changed(struct watch *w, uint32_t i, int status)
 	w->left--;
 	if (!w->ended)
 		w->ended = now_ms();
-	if (i == 0) {
+	if (i == FIRST_NODE) {
 		terminal_mend();
 		w->first_status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 	}
@@ -403,6 +513,15 @@ static void judge_nodes(struct watch *w)
 	}
 }
 
+/* Is there anything that time alone brings on? */
+static bool time_matters(const struct watch *w)
+{
+	bool stopped = false;
+	for (uint32_t i = 0; i < w->config->node_count; i++)
+		stopped |= w->stopped[i] != 0;
+	return stopped || w->ended;
+}
+
 /* Until all are gone. The first node's status. */
 static int wait_for_nodes(const struct pod_config *config, uint32_t count)
 {
@@ -415,7 +534,7 @@ static int wait_for_nodes(const struct pod_config *config, uint32_t count)
 	w.looked = now_ms();
 	for (take_changes(&w); w.left; take_changes(&w)) {
 		judge_nodes(&w);
-		sigtimedwait(&set, NULL, &turn);
+		sigtimedwait(&set, NULL, time_matters(&w) ? &turn : NULL);
 	}
 	return w.first_status;
 }
@@ -439,10 +558,58 @@ static int start_nodes(const struct run_command *command, const struct pod_confi
 	return 0;
 }
 
+/*
+ * One life of the pod: until all nodes are gone. The first node's status. Nodes that follow are new
+ * processes: what the guest's last life has left in them is gone with them.
+ */
+static int run_pod(const struct run_command *command, const struct pod_config *config,
+		   const struct node_guest *guest, struct run_shared *shared)
+{
+	uint32_t started = 0;
+	int r = start_nodes(command, config, guest, shared);
+	/* A terminal's Ctrl-C reaches the nodes by itself; other senders know only this process. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGQUIT, SIG_IGN);
+	signal(SIGTERM, pass_on);
+	if (signal(SIGHUP, pass_on) == SIG_IGN)
+		signal(SIGHUP, SIG_IGN); /* nohup */
+	for (uint32_t i = 0; i < config->node_count; i++)
+		started += children[i] > 0;
+	int status = wait_for_nodes(config, started);
+	status_socket_sweep(); /* who was killed has left its socket */
+	return r < 0 ? STATUS_FAILED : status;
+}
+
+/* The nodes get the signals as this process has got them. */
+struct run_signals {
+	struct sigaction interrupt, quit, term, hangup;
+};
+
+static void signals_keep(struct run_signals *signals)
+{
+	sigaction(SIGINT, NULL, &signals->interrupt);
+	sigaction(SIGQUIT, NULL, &signals->quit);
+	sigaction(SIGTERM, NULL, &signals->term);
+	sigaction(SIGHUP, NULL, &signals->hangup);
+}
+
+static void signals_restore(const struct run_signals *signals)
+{
+	sigset_t set;
+	sigaction(SIGINT, &signals->interrupt, NULL);
+	sigaction(SIGQUIT, &signals->quit, NULL);
+	sigaction(SIGTERM, &signals->term, NULL);
+	sigaction(SIGHUP, &signals->hangup, NULL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
 int cmd_run(int argc, char **argv)
 {
-	struct run_command command;
+	static struct run_command command; /* large, and the stack may be small */
 	struct node_guest guest;
+	struct run_signals signals;
 	char why[512];
 	int status = parse(argc, argv, &command);
 	if (status >= 0)
@@ -454,6 +621,7 @@ int cmd_run(int argc, char **argv)
 	struct pod_config *config = make_config(&command);
 	if (!config)
 		return STATUS_FAILED;
+	privileges_hide(); /* the nodes' secret is here, too */
 	status = STATUS_FAILED;
 	struct run_shared *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
 					 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -469,20 +637,22 @@ int cmd_run(int argc, char **argv)
 	shared->parent = getpid();
 	fflush(NULL);
 	terminal_keep();
-	int r = start_nodes(&command, config, &guest, shared);
-	/* A terminal's Ctrl-C reaches the nodes by itself; other senders know only this process. */
-	signal(SIGINT, SIG_IGN);
-	signal(SIGQUIT, SIG_IGN);
-	signal(SIGTERM, pass_on);
-	if (signal(SIGHUP, pass_on) == SIG_IGN)
-		signal(SIGHUP, SIG_IGN); /* nohup */
-	uint32_t started = 0;
-	for (uint32_t i = 0; i < config->node_count; i++)
-		started += children[i] > 0;
-	status = wait_for_nodes(config, started);
-	status_socket_sweep(); /* who was killed has left its socket */
-	if (r < 0)
-		status = STATUS_FAILED;
+	signals_keep(&signals);
+	signal(SIGCHLD, SIG_DFL); /* a caller that ignores it has nobody told of a child's end */
+	for (;;) {
+		status = run_pod(&command, config, &guest, shared);
+		if (status != STATUS_OK || passed_on || !atomic_load(&shared->restart))
+			break;
+		free(config);
+		config = make_config(&command);
+		if (!config)
+			return STATUS_FAILED;
+		atomic_store(&shared->restart, false);
+		atomic_flag_clear(&shared->said);
+		signals_restore(&signals);
+		if (passed_on)
+			break;
+	}
 out:
 	free(config);
 	return status;

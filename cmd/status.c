@@ -8,16 +8,18 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cmd/cmd.h"
 #include "cmd/pod_socket.h"
+#include "core/placement.h"
 
 static void usage(FILE *to)
 {
 	fputs("usage: eagre status [--json] [--pod NAME] [--node NAME] [--socket PATH]\n"
 	      "\n"
 	      "Shows, for a pod with a node on this machine, each node's memory, pages, stalls and traffic,\n"
-	      "and where each vCPU is. Counts are since the pod started.\n"
+	      "where each vCPU is, and what the guest has done with each disk. Counts are since the pod started.\n"
 	      "\n"
 	      "  --json         the same as one JSON object\n"
 	      "  --pod NAME     which pod, when nodes of several run here\n"
@@ -102,6 +104,28 @@ static void print_shadow(const json_t *nodes)
 		       wishes, agreed);
 }
 
+/* Where the learner was switched off, and where it is back; nothing where it never was. */
+static void print_learner(const json_t *nodes)
+{
+	const json_t *n;
+	size_t i;
+	json_array_foreach(nodes, i, n)
+	{
+		const json_t *p = json_object_get(n, "placement");
+		json_int_t now_ns = number(n, "time_ns"), times = number(p, "learner_off_count");
+		if (number(p, "learner_off"))
+			printf("learner off on node %s for %lld s: it lost %.1f %% of the time, the "
+			       "base rule %.1f %%; eagre policy learned lets it try again\n",
+			       text(n, "name"), (now_ns - number(p, "learner_off_ns")) / 1000000000,
+			       (double)number(p, "learner_lost_ppm") / 1e4,
+			       (double)number(p, "base_lost_ppm") / 1e4);
+		else if (times)
+			printf("learner back on node %s for %lld s; switched off %lld times before\n",
+			       text(n, "name"),
+			       (now_ns - number(p, "learner_back_ns")) / 1000000000, times);
+	}
+}
+
 /* What the policy has moved, and why; nothing where it never moved anything. */
 static void print_policy(const json_t *answer)
 {
@@ -120,7 +144,70 @@ static void print_policy(const json_t *answer)
 	if (advised)
 		print_why(nodes, "placement");
 	putchar('\n');
+	if (strcmp(text(answer, "policy"), placement_policy_name(PLACEMENT_LEARNED)) == 0)
+		print_learner(nodes);
 	print_shadow(nodes);
+}
+
+/* What all nodes together have counted of a disk. */
+static json_int_t disk_sum(const json_t *nodes, size_t disk, const char *key)
+{
+	const json_t *n;
+	json_int_t sum = 0;
+	size_t i;
+	json_array_foreach(nodes, i, n) sum +=
+		number(json_array_get(json_object_get(n, "disks"), disk), key);
+	return sum;
+}
+
+static const json_t *disks_of(const json_t *nodes)
+{
+	const json_t *n;
+	size_t i;
+	json_array_foreach(nodes, i, n) if (json_array_size(json_object_get(
+						    n, "disks"))) return json_object_get(n,
+											 "disks");
+	return NULL;
+}
+
+/* Nothing where there are none. */
+static void print_disks(const json_t *nodes)
+{
+	const json_t *disks = disks_of(nodes), *disk;
+	size_t i;
+	if (!disks)
+		return;
+	printf("\n%-12s %-12s %10s %10s %10s %8s\n", "disk", "node", "requests", "MiB read",
+	       "MiB writ.", "errors");
+	json_array_foreach(disks, i, disk)
+	{
+		const json_t *node = json_array_get(nodes, (size_t)number(disk, "node"));
+		printf("%-12s %-12s %10lld %10.1f %10.1f %8lld\n", text(disk, "name"),
+		       text(node, "name"), disk_sum(nodes, i, "requests"),
+		       (double)disk_sum(nodes, i, "read_bytes") / (1 << 20),
+		       (double)disk_sum(nodes, i, "write_bytes") / (1 << 20),
+		       disk_sum(nodes, i, "errors"));
+	}
+}
+
+/* Nothing where there are no disks and cards. */
+static void print_queues(const json_t *nodes)
+{
+	json_int_t rung = 0, sent = 0, sent_on = 0, taken = 0;
+	const json_t *n;
+	size_t i;
+	json_array_foreach(nodes, i, n)
+	{
+		const json_t *queues = json_object_get(n, "queues");
+		rung += number(queues, "doorbells");
+		sent += number(queues, "doorbells_sent");
+		sent_on += number(queues, "doorbells_sent_on");
+		taken += number(queues, "taken");
+	}
+	if (rung)
+		printf("devices: %lld doorbells, %lld of them messages, %lld sent on; queues moved "
+		       "%lld times\n",
+		       rung, sent, sent_on, taken);
 }
 
 static void print_pod(const json_t *answer)
@@ -132,6 +219,7 @@ static void print_pod(const json_t *answer)
 	       json_array_size(json_object_get(answer, "nodes")), json_array_size(vcpus));
 	print_nodes(json_object_get(answer, "nodes"));
 	print_policy(answer);
+	print_queues(json_object_get(answer, "nodes"));
 	printf("\n%-5s %-12s %-10s %8s %10s %8s\n", "vcpu", "node", "state", "moves", "stalls",
 	       "rekicks");
 	size_t i;
@@ -139,6 +227,7 @@ static void print_pod(const json_t *answer)
 	json_array_foreach(vcpus, i, v) printf(
 		"%-5lld %-12s %-10s %8lld %10lld %8lld\n", number(v, "number"), text(v, "node"),
 		text(v, "state"), number(v, "moves"), number(v, "stalls"), number(v, "rekicks"));
+	print_disks(json_object_get(answer, "nodes"));
 }
 
 int cmd_status(int argc, char **argv)

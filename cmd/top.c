@@ -10,7 +10,7 @@
  * Signals are taken in ppoll() only, but those that end it interrupt asking and writing, too: a node
  * that does not answer, and a terminal that nobody reads, hold up nobody.
  *
- * Tested in tests/pod/top.
+ * Tested in tests/pod/top and tests/cmd/top_signal.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -272,6 +272,17 @@ static void stop(struct top *t)
 	show(t);
 }
 
+/* As ppoll(); a signal that ends it and came before is not slept through. */
+static int poll_key(struct pollfd *keys, const struct timespec *left, const sigset_t *waiting)
+{
+	sigset_t all, before;
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, &before);
+	int n = end_signal ? -1 : ppoll(keys, 1, left, waiting);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return n;
+}
+
 /* Until then. False: it is to end. */
 static bool wait_until(struct top *t, uint64_t until_ns, const sigset_t *waiting)
 {
@@ -283,7 +294,7 @@ static bool wait_until(struct top *t, uint64_t until_ns, const sigset_t *waiting
 			return true;
 		left.tv_sec = (time_t)((until_ns - now) / NS_PER_S);
 		left.tv_nsec = (long)((until_ns - now) % NS_PER_S);
-		if (ppoll(&keys, 1, &left, waiting) > 0 && !take_key(t))
+		if (poll_key(&keys, &left, waiting) > 0 && !take_key(t))
 			return false;
 		if (stop_signal && !end_signal)
 			stop(t);
@@ -307,6 +318,9 @@ static int ask(struct top *t)
 {
 	json_t *answer = NULL;
 	int error = pod_try(t->search.path, "status", &answer, t->note, sizeof(t->note));
+	/* A node that ends takes its socket away before it breaks off what it says. */
+	if (error == -ECONNRESET)
+		error = pod_try(t->search.path, "status", &answer, t->note, sizeof(t->note));
 	if (error)
 		return is_ended(error) ? error : 0;
 	t->note[0] = '\0';

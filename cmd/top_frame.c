@@ -497,10 +497,21 @@ static void put_pages(struct page *page, unsigned int room)
 
 /* ---- the page -------------------------------------------------------------------------------- */
 
+/* On how many nodes the base rule decides alone, as the learner lost to it. */
+static unsigned int learners_off(const struct page *page)
+{
+	unsigned int count = 0;
+	const json_t *node;
+	size_t i;
+	json_array_foreach(json_object_get(page->now, "nodes"), i, node) count +=
+		number(json_object_get(node, "placement"), "learner_off") > 0;
+	return count;
+}
+
 static void put_title(struct page *page)
 {
 	char name[POD_NAME_MAX], state[16], engine[16], policy[16], memory[TOP_CELL_MAX];
-	char up[32] = "", pins[32] = "";
+	char up[32] = "", pins[32] = "", off[32] = "";
 	double seconds = number(page->now, "uptime_s");
 	copy_text(name, sizeof(name), page->now, "pod");
 	copy_text(state, sizeof(state), page->now, "state");
@@ -512,10 +523,13 @@ static void put_title(struct page *page)
 		pinned += page->vcpu[i].pinned;
 	if (pinned)
 		snprintf(pins, sizeof(pins), ", %u pinned", pinned);
+	if (learners_off(page))
+		snprintf(off, sizeof(off), " (off on %u)", learners_off(page));
 	if (seconds >= 0)
 		snprintf(up, sizeof(up), " %.0f s", seconds);
-	lines_text(&page->lines, "pod %s: %s%s, %s, %s, %u nodes, %u vCPUs, policy %s%s", name,
-		   state, up, engine, memory, page->node_count, page->vcpu_count, policy, pins);
+	lines_text(&page->lines, "pod %s: %s%s, %s, %s, %u nodes, %u vCPUs, policy %s%s%s", name,
+		   state, up, engine, memory, page->node_count, page->vcpu_count, policy, off,
+		   pins);
 }
 
 static void put_shares(struct page *page)

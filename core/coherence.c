@@ -39,10 +39,10 @@ static const struct {
 	[COH_HOME_GET] = { coh_chunk_home_get, 0 },
 	[COH_HOME_IS] = { coh_chunk_home_is, 0 },
 	[COH_NOT_HOME] = { handle_not_home, COH_MSG_KEEPER },
-	[COH_READ_REQ] = { coh_home_request, COH_MSG_AHEAD },
+	[COH_READ_REQ] = { coh_home_request, COH_MSG_AHEAD | COH_MSG_KEEPER },
 	[COH_WRITE_REQ] = { coh_home_request, COH_MSG_COPY },
 	[COH_FWD_READ] = { coh_take, COH_MSG_AHEAD },
-	[COH_FWD_WRITE] = { coh_take, 0 },
+	[COH_FWD_WRITE] = { coh_take, COH_MSG_AHEAD },
 	[COH_INVALIDATE] = { coh_take, 0 },
 	[COH_INVALIDATE_ACK] = { coh_ack, 0 },
 	[COH_GRANT_READ] = { coh_grant, COH_MSG_DATA | COH_MSG_COPY },
@@ -59,16 +59,34 @@ static const struct {
 	[COH_ROOM_IS] = { coh_room_is, COH_MSG_LEAVING },
 	[COH_ROOM_PUT] = { coh_room_put, 0 },
 	[COH_HOME_MOVE] = { coh_chunk_home_move, COH_MSG_MORE | COH_MSG_KEEPER },
-	[COH_HOME_SET] = { coh_chunk_home_set, 0 },
+	[COH_HOME_SET] = { coh_chunk_home_set, COH_MSG_MORE | COH_MSG_KEEPER },
+	[COH_FREE] = { coh_home_free, 0 },
+	[COH_DROP] = { coh_drop, COH_MSG_KEEPER },
+	[COH_DROPPED] = { coh_home_dropped, 0 },
+	[COH_FREED] = { coh_freed, COH_MSG_MORE },
+	[COH_REG_MOVE] = { coh_reg_move, COH_MSG_MORE },
+	[COH_REG_IS] = { coh_reg_is, 0 },
+	[COH_FLUSH] = { coh_flush, 0 },
 };
+
+static bool is_member(const struct coh *coh, uint16_t node)
+{
+	return node < coh->config.node_count && member_set_has(&coh->members, node);
+}
+
+/* Where a message names no node the field is zero, whoever that is. */
+static bool names_member(const struct coh *coh, const struct coh_msg *msg)
+{
+	return is_member(coh, msg->node) || msg->node == 0;
+}
 
 static bool form_valid(const struct coh *coh, const struct coh_msg *msg)
 {
 	const struct coh_config *c = &coh->config;
 
 	return msg->type < COH_MSG_TYPES && message_kind[msg->type].handle &&
-	       !(msg->flags & ~message_kind[msg->type].flags) && msg->src < c->node_count &&
-	       msg->requester < c->node_count && msg->node < c->node_count &&
+	       !(msg->flags & ~message_kind[msg->type].flags) && is_member(coh, msg->src) &&
+	       is_member(coh, msg->requester) && names_member(coh, msg) &&
 	       msg->gpn < c->gpn_limit &&
 	       !(msg->type == COH_PUSH_DATA && !(msg->flags & COH_MSG_DATA));
 }
@@ -153,7 +171,7 @@ static int local_one(struct coh *coh, struct coh_out *out)
 }
 
 /* Everything that can go on without further input. */
-static int settle(struct coh *coh, struct coh_out *out)
+int coh_settle(struct coh *coh, struct coh_out *out)
 {
 	int ret = 0;
 
@@ -167,7 +185,11 @@ static int settle(struct coh *coh, struct coh_out *out)
 			continue;
 		}
 		coh_parked_hurry(coh, out);
-		coh_release_pump(coh, out);
+		coh_free_pump(coh, out);
+		if (coh_room(coh, out))
+			coh_release_pump(coh, out);
+		if (coh_room(coh, out))
+			coh_member_pump(coh, out);
 		if (coh_room(coh, out))
 			coh_move_pump(coh, out);
 		if (coh_room(coh, out))
@@ -190,7 +212,7 @@ static int settle_backlog(struct coh *coh, struct coh_out *out)
 	return ret;
 }
 
-static int begin(struct coh *coh, uint64_t now_ns, struct coh_out *out)
+int coh_begin(struct coh *coh, uint64_t now_ns, struct coh_out *out)
 {
 	if (out->capacity - out->count < COH_ACTIONS_MIN)
 		return -EINVAL;
@@ -213,13 +235,13 @@ static int stall_or_pin(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_
 	coh_request(coh, actor, gpn, want, pin, out);
 	coh_refetch(coh, actor, out);
 	coh_stream_follow(coh, actor, gpn, want, out);
-	return settle(coh, out);
+	return coh_settle(coh, out);
 }
 
 int coh_stall(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want, uint64_t now_ns,
 	      struct coh_out *out)
 {
-	int ret = begin(coh, now_ns, out);
+	int ret = coh_begin(coh, now_ns, out);
 
 	return ret ? ret : stall_or_pin(coh, actor, gpn, want, false, out);
 }
@@ -227,7 +249,7 @@ int coh_stall(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access wan
 int coh_pin(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want, uint64_t now_ns,
 	    struct coh_out *out)
 {
-	int ret = begin(coh, now_ns, out);
+	int ret = coh_begin(coh, now_ns, out);
 
 	return ret ? ret : stall_or_pin(coh, actor, gpn, want, true, out);
 }
@@ -235,7 +257,7 @@ int coh_pin(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
 int coh_pin_here(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
 		 uint64_t now_ns, struct coh_out *out)
 {
-	int ret = begin(coh, now_ns, out);
+	int ret = coh_begin(coh, now_ns, out);
 
 	if (ret)
 		return ret;
@@ -244,13 +266,13 @@ int coh_pin_here(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access 
 	if (coh_access(coh, gpn) < want)
 		return -EAGAIN;
 	coh_request(coh, actor, gpn, want, true, out);
-	return settle(coh, out);
+	return coh_settle(coh, out);
 }
 
 int coh_fetch(struct coh *coh, uint64_t gpn, enum coh_access want, uint64_t now_ns,
 	      struct coh_out *out)
 {
-	int ret = begin(coh, now_ns, out);
+	int ret = coh_begin(coh, now_ns, out);
 
 	if (ret)
 		return ret;
@@ -258,12 +280,12 @@ int coh_fetch(struct coh *coh, uint64_t gpn, enum coh_access want, uint64_t now_
 		return -EINVAL;
 	if (!coh->releasing)
 		coh_request_fetch(coh, gpn, want, out);
-	return settle(coh, out);
+	return coh_settle(coh, out);
 }
 
 int coh_unpin(struct coh *coh, uint32_t actor, uint64_t now_ns, struct coh_out *out)
 {
-	int ret = begin(coh, now_ns, out);
+	int ret = coh_begin(coh, now_ns, out);
 
 	if (ret)
 		return ret;
@@ -271,7 +293,28 @@ int coh_unpin(struct coh *coh, uint32_t actor, uint64_t now_ns, struct coh_out *
 		return -EINVAL;
 	coh_hold_unpin(coh, actor);
 	coh_taking_again(coh, coh->wait[actor].gpn, out);
-	return settle(coh, out);
+	return coh_settle(coh, out);
+}
+
+int coh_unpinned(struct coh *coh, uint64_t gpn, uint64_t now_ns, struct coh_out *out)
+{
+	int ret = coh_begin(coh, now_ns, out);
+
+	if (ret)
+		return ret;
+	if (gpn >= coh->config.gpn_limit)
+		return -EINVAL;
+	coh_taking_again(coh, gpn, out);
+	return coh_settle(coh, out);
+}
+
+int coh_free(struct coh *coh, uint64_t first, uint64_t mask, uint64_t now_ns, struct coh_out *out)
+{
+	int ret = coh_begin(coh, now_ns, out);
+
+	if (!ret)
+		ret = coh_free_begin(coh, first, mask, out);
+	return ret ? ret : coh_settle(coh, out);
 }
 
 int coh_message(struct coh *coh, const struct coh_msg *msg, uint64_t now_ns, struct coh_out *out)
@@ -280,27 +323,27 @@ int coh_message(struct coh *coh, const struct coh_msg *msg, uint64_t now_ns, str
 
 	if (!form_valid(coh, msg) || msg->src == coh->config.self)
 		return -EPROTO;
-	ret = begin(coh, now_ns, out);
+	ret = coh_begin(coh, now_ns, out);
 	if (!ret)
 		ret = message_kind[msg->type].handle(coh, msg, out);
-	return ret ? ret : settle(coh, out);
+	return ret ? ret : coh_settle(coh, out);
 }
 
 int coh_tick(struct coh *coh, uint64_t now_ns, struct coh_out *out)
 {
-	int ret = begin(coh, now_ns, out);
+	int ret = coh_begin(coh, now_ns, out);
 
 	if (ret)
 		return ret;
 	coh_takings_due(coh, out);
-	return settle(coh, out);
+	return coh_settle(coh, out);
 }
 
 uint64_t coh_deadline(const struct coh *coh)
 {
 	uint64_t deadline = UINT64_MAX;
 
-	if (coh->local_count || coh->parked_retry)
+	if (coh->local_count || coh->parked_retry || coh->frees_ending || coh_member_due(coh))
 		return 0;
 	if (coh->heap_count)
 		deadline = coh->taking[coh->heap[0] - 1].deadline;
@@ -330,12 +373,21 @@ static void *lazy_alloc(size_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+static bool members_valid(const struct coh_config *c)
+{
+	const struct member_set space = member_set_below(c->node_count);
+
+	return member_set_covers(&space, &c->members) &&
+	       (!member_set_count(&c->members) || member_set_has(&c->members, c->self));
+}
+
 static bool config_valid(const struct coh_config *c)
 {
 	return c->node_count && c->node_count <= NODES_MAX && c->self < c->node_count &&
-	       c->actor_count && c->actor_count <= COH_ACTORS_MAX && c->gpn_limit &&
-	       c->gpn_limit <= GPN_LIMIT && c->capacity && c->window >= c->actor_count &&
-	       c->window <= COH_WINDOW_MAX && c->broken < COH_BROKEN_COUNT;
+	       members_valid(c) && c->actor_count && c->actor_count <= COH_ACTORS_MAX &&
+	       c->gpn_limit && c->gpn_limit <= GPN_LIMIT && c->capacity &&
+	       c->window >= c->actor_count && c->window <= COH_WINDOW_MAX &&
+	       c->broken < COH_BROKEN_COUNT;
 }
 
 static uint32_t max_u32(uint32_t a, uint32_t b)
@@ -356,18 +408,21 @@ static int alloc_tables(struct coh *coh)
 	coh->chunk_count = (c->gpn_limit + CHUNK_PAGES - 1) / CHUNK_PAGES;
 	coh->chunk_bytes = coh->chunk_count * sizeof(*coh->chunk);
 	coh->chunk = lazy_alloc(coh->chunk_bytes);
-	coh->registered_bytes = (coh->chunk_count / c->node_count + 1) * sizeof(*coh->registered);
+	coh->registered_bytes = coh->chunk_count * sizeof(*coh->registered);
 	coh->registered = lazy_alloc(coh->registered_bytes);
 	coh->wait = calloc(c->actor_count, sizeof(*coh->wait));
 	coh->hold = calloc((size_t)c->actor_count * COH_HOLDS, sizeof(*coh->hold));
 	coh->stream = calloc((size_t)c->actor_count * COH_STREAMS, sizeof(*coh->stream));
 	coh->pending = calloc(c->window, sizeof(*coh->pending));
-	coh->request = calloc(requests, sizeof(*coh->request));
+	coh->request_bytes = requests * sizeof(*coh->request);
+	coh->request = lazy_alloc(coh->request_bytes);
 	coh->request_count = calloc(2 * c->node_count, sizeof(*coh->request_count));
-	coh->taking = calloc(takings, sizeof(*coh->taking));
-	coh->heap = calloc(takings, sizeof(*coh->heap));
+	coh->taking_bytes = takings * sizeof(*coh->taking);
+	coh->taking = lazy_alloc(coh->taking_bytes);
+	coh->heap_bytes = takings * sizeof(*coh->heap);
+	coh->heap = lazy_alloc(coh->heap_bytes);
 	coh->credit = calloc(c->node_count, sizeof(*coh->credit));
-	coh->local_size = 8 * c->window + 1024;
+	coh->local_size = 8 * c->window + 1024 + 4 * COH_FREES_HOME;
 	coh->local = calloc(coh->local_size, sizeof(*coh->local));
 	if (!coh->page || !coh->chunk || !coh->registered || !coh->wait || !coh->hold ||
 	    !coh->stream || !coh->pending || !coh->request || !coh->request_count || !coh->taking ||
@@ -375,11 +430,7 @@ static int alloc_tables(struct coh *coh)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < c->window; i++)
 		coh->pending[i].next = (uint16_t)(i + 1 < c->window ? i + 2 : 0);
-	for (uint32_t i = 0; i < requests; i++)
-		coh->request[i].next = i + 1 < requests ? i + 2 : 0;
-	for (uint32_t i = 0; i < takings; i++)
-		coh->taking[i].next = i + 1 < takings ? i + 2 : 0;
-	coh->pending_free = coh->request_free = coh->taking_free = 1;
+	coh->pending_free = 1;
 	return 0;
 }
 
@@ -400,6 +451,7 @@ int coh_create(const struct coh_config *config, struct coh **ret_coh)
 		coh->config.run = COH_RUN;
 	if (coh->config.readahead > COH_AHEAD_MAX)
 		coh->config.readahead = COH_AHEAD_MAX;
+	coh_members_init(coh);
 	coh->sharer_words = (config->node_count + 63) / 64;
 	coh->unit_actions =
 		max_u32(config->node_count, max_u32(config->window, config->actor_count)) +
@@ -421,6 +473,12 @@ int coh_create(const struct coh_config *config, struct coh **ret_coh)
 	return 0;
 }
 
+static void lazy_free(void *p, size_t bytes)
+{
+	if (p)
+		munmap(p, bytes);
+}
+
 void coh_destroy(struct coh *coh)
 {
 	if (!coh)
@@ -429,21 +487,18 @@ void coh_destroy(struct coh *coh)
 		free(coh->chunk[i].dir);
 		free(coh->chunk[i].incoming);
 	}
-	if (coh->page)
-		munmap(coh->page, coh->page_bytes);
-	if (coh->chunk)
-		munmap(coh->chunk, coh->chunk_bytes);
-	if (coh->registered)
-		munmap(coh->registered, coh->registered_bytes);
+	lazy_free(coh->page, coh->page_bytes);
+	lazy_free(coh->chunk, coh->chunk_bytes);
+	lazy_free(coh->registered, coh->registered_bytes);
+	lazy_free(coh->request, coh->request_bytes);
+	lazy_free(coh->taking, coh->taking_bytes);
+	lazy_free(coh->heap, coh->heap_bytes);
 	coh_actors_destroy(coh->actors_own);
 	free(coh->wait);
 	free(coh->hold);
 	free(coh->stream);
 	free(coh->pending);
-	free(coh->request);
 	free(coh->request_count);
-	free(coh->taking);
-	free(coh->heap);
 	free(coh->credit);
 	free(coh->local);
 	free(coh);

@@ -28,6 +28,7 @@
 #include <stdint.h>
 
 #include "core/limits.h"
+#include "core/member_set.h"
 
 /* What a node may do with a page; also what a stall wants. Ordered. */
 enum coh_access {
@@ -45,13 +46,15 @@ enum coh_access {
 #define COH_HOLD_NS_DEFAULT 40000u
 
 struct coh_config {
-	uint16_t self;	      /* this node */
-	uint16_t node_count;  /* nodes 0..node_count-1 are in the pod */
-	uint32_t actor_count; /* who can stall here: local vCPUs, then devices */
-	uint64_t gpn_limit;   /* pages are numbered below this; at most GPN_LIMIT */
-	uint32_t capacity;    /* pages this node may hold at once, in-flight ones included */
-	uint32_t window;      /* outstanding requests of this node, read-ahead included */
-	uint32_t readahead;   /* most pages fetched beyond a sequential stall; 0: off */
+	uint16_t self;		   /* this node */
+	uint16_t node_count;	   /* the number space: nodes are numbered below it */
+	uint32_t actor_count;	   /* who can stall here: local vCPUs, then devices */
+	struct member_set members; /* who is in the pod, with this node; none: all numbers */
+	bool joins;		   /* this node comes while they run: see coh_linked() */
+	uint64_t gpn_limit;	   /* pages are numbered below this; at most GPN_LIMIT */
+	uint32_t capacity;	   /* pages this node may hold at once, in-flight ones included */
+	uint32_t window;	   /* outstanding requests of this node, read-ahead included */
+	uint32_t readahead;	   /* most pages fetched beyond a sequential stall; 0: off */
 	uint32_t zero_batch; /* most untouched pages granted locally at a sequential first touch; 1:
 				off */
 	/*
@@ -70,6 +73,21 @@ struct coh_config {
 		broken; /* tests only: which deliberate defect to have (enum coh_broken), 0: none */
 	struct coh_actors
 		*actors; /* shared by the shards of a node; NULL: this shard has its own */
+	/*
+	 * Devices that pin pages here without a word (memory/gate.h). Asked before a page, or writing,
+	 * is taken away: from a true on, nobody pins what is more than `after`. False: somebody has,
+	 * and the page stays as it is; with `tell`, coh_unpinned() is called when that may be over.
+	 * Closed in vain is fine. NULL: there are none. Who pins so waits for nothing in the pod
+	 * meanwhile.
+	 */
+	bool (*close)(void *arg, uint64_t gpn, enum coh_access after, bool tell);
+	/*
+	 * The page will be here with this access, once the actions are carried out that say so: what
+	 * was closed before may be opened then. Told in the order of the decisions, as close() is, as
+	 * one call may decide both about a page.
+	 */
+	void (*allow)(void *arg, uint64_t gpn, enum coh_access access);
+	void *close_arg; /* of both */
 };
 
 /*
@@ -119,20 +137,30 @@ enum coh_msg_type {
 	COH_ROOM_PUT,
 	COH_HOME_MOVE,
 	COH_HOME_SET,
+	COH_FREE,
+	COH_DROP,
+	COH_DROPPED,
+	COH_FREED,
+	COH_REG_MOVE,
+	COH_REG_IS,
+	COH_FLUSH,
 	COH_MSG_TYPES,
 };
 
 /* Flags of a message. */
-#define COH_MSG_DATA 0x01u /* one page of content goes with it */
-#define COH_MSG_ZERO 0x02u /* GRANT_WRITE: the page is zero, nobody had it */
-#define COH_MSG_COPY 0x04u /* WRITE_REQ: I have a copy. GRANT: the copy you have is good */
-#define COH_MSG_AHEAD                                                                              \
-	0x08u /* READ_REQ, FWD_READ: read-ahead, to be refused rather than waited for */
+#define COH_MSG_DATA  0x01u /* one page of content goes with it */
+#define COH_MSG_ZERO  0x02u /* GRANT_WRITE: the page is zero, nobody had it */
+#define COH_MSG_COPY  0x04u /* WRITE_REQ: I have a copy. GRANT: the copy you have is good */
+#define COH_MSG_AHEAD 0x08u /* READ_REQ, FWD_*: read-ahead, to be refused rather than waited for */
 #define COH_MSG_REFUSED                                                                            \
 	0x10u /* DONE: nothing changed. GRANT_NONE: answer with DONE, the page is busy */
-#define COH_MSG_KEEPER	0x20u /* PUSH_*, HOME_MOVE: about a kept page; without it an owned one */
+#define COH_MSG_KEEPER                                                                             \
+	0x20u /* PUSH_*, HOME_MOVE: about a kept page; without it an owned one. DROP: owners and keepers.        \
+		 READ_REQ: make me the owner, if nobody shares it */
 #define COH_MSG_LEAVING 0x40u /* ROOM_IS: never ask me again */
-#define COH_MSG_MORE	0x80u /* HOME_MOVE: a part of the chunk's directory; without it the end */
+#define COH_MSG_MORE                                                                               \
+	0x80u /* HOME_MOVE: a part of the chunk's directory; without it the end. FREED: ask `node`.       \
+		 REG_MOVE: an entry. HOME_SET: to the registrar, of a slot that has moved */
 
 /*
  * One protocol message: the same 48 bytes in memory and (little-endian) on the wire, where
@@ -145,10 +173,13 @@ struct coh_msg {
 	uint16_t src;	    /* node it came from */
 	uint16_t requester; /* node whose request this is about */
 	uint16_t node;	    /* a node named by the message (home, keeper, target) */
-	uint32_t acks;	    /* invalidation acks the requester must wait for; or a count */
+	uint32_t acks;	    /* invalidation acks the requester must wait for; of FWD_READ and
+			       GRANT_READ: other nodes that have the page, as far as the home knows;
+			       or a count */
 	uint32_t version;   /* of the home of a chunk */
 	uint64_t gpn;
-	uint64_t age; /* when the requester's episode began: older wins holds (pod clock, ns) */
+	uint64_t age; /* when the requester's episode began: older wins holds (pod clock, ns); of
+			 FREE, DROP, DROPPED and FREED: which pages from gpn on, a bit each */
 	uint64_t seq; /* requester's request number: matches grants and acks to requests */
 	uint64_t waited_ns; /* what holds and queues, not the network, made this take so far */
 };
@@ -159,8 +190,10 @@ enum coh_action_kind {
 	COH_PROTECT,   /* set this node's access to gpn; COH_NONE gives the page back to the host */
 	COH_INSTALL_DATA, /* map the page that came with the message being handled, with `access` */
 	COH_INSTALL_ZERO, /* map a zero page, with `access` */
-	COH_WAKE,	  /* the stall of whoever waits on gpn for at most `access` is over */
-	COH_PINNED,	  /* coh_pin() by `actor` is complete: the page stays until coh_unpin() */
+	COH_WAKE,	 /* the stall of whoever waits on gpn for at most `access` is over; msg.acks
+			     other nodes had the page, as far as was told */
+	COH_PINNED,	 /* coh_pin() by `actor` is complete: the page stays until coh_unpin() */
+	COH_FREED_PAGES, /* coh_free() of the group at gpn is over: msg.age are those that are gone */
 };
 
 struct coh_action {
@@ -199,6 +232,7 @@ struct coh_stats {
 	uint64_t fetch_count;	  /* pages asked for by coh_fetch() */
 	uint64_t refetch_count;	  /* lost pages fetched back before anybody stalled on them */
 	uint64_t deferred_count;  /* takings put off by a hold */
+	uint64_t freed_count;	  /* pages that became untouched at this home */
 	uint64_t evict_push_count, evict_drop_count;
 	uint32_t pages_owned, pages_shared, pages_reserved;
 	uint32_t capacity;
@@ -241,8 +275,10 @@ uint64_t coh_deadline(const struct coh *coh);
 int coh_pin(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want, uint64_t now_ns,
 	    struct coh_out *out);
 int coh_unpin(struct coh *coh, uint32_t actor, uint64_t now_ns, struct coh_out *out);
+/* A page that coh_config.close() found pinned may be free now. */
+int coh_unpinned(struct coh *coh, uint64_t gpn, uint64_t now_ns, struct coh_out *out);
 /*
- * The same, but only if the page is here with `want` now; else -EAGAIN, and no pin is asked for
+ * As coh_pin(), but only if the page is here with `want` now; else -EAGAIN, and no pin is asked for
  * (actions that an earlier call left over may be there all the same, to be carried out). It
  * never waits, so one may have a pin while one asks for another (as another actor): who gets
  * -EAGAIN gives up what it has, touches both pages, as a stalling actor with its age and its holds,
@@ -252,12 +288,49 @@ int coh_pin_here(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access 
 		 uint64_t now_ns, struct coh_out *out);
 
 /*
+ * The guest needs the contents of these pages no more: they are to be untouched again, if that is
+ * easy. A group of pages, a bit each; `first` is a multiple of COH_FREE_PAGES. Ends with
+ * COH_FREED_PAGES, within a few messages' time: until then they may become zero at any moment, and
+ * those that it names have; from then on they are pages like any other. -EBUSY: COH_FREES groups are
+ * under way, or this one is. -EINVAL.
+ */
+#define COH_FREE_PAGES 64u
+#define COH_FREES      8u
+int coh_free(struct coh *coh, uint64_t first, uint64_t mask, uint64_t now_ns, struct coh_out *out);
+
+/*
  * This node will hold nothing any more (it is leaving): owned pages are pushed to nodes with room,
  * copies dropped, homes handed on. No coh_stall()/coh_pin() afterwards. Done when coh_released()
  * says so.
  */
 int coh_release_all(struct coh *coh, uint64_t now_ns, struct coh_out *out);
 bool coh_released(const struct coh *coh);
+/* It stays after all. What is under way goes on, and coh_stall() may be called again. */
+int coh_release_cancel(struct coh *coh, uint64_t now_ns, struct coh_out *out);
+
+/*
+ * Members that come and go (core/member_list.h; coherence_member.c says what each step waits for). A
+ * step, when this node hears of it: `node`, which may be this one, is `state` now. Only when
+ * coh_member_done() may DONE be said, and the next step be told here. What it waits for comes by
+ * messages and ticks. -EINVAL: the last step is not done, or this one does not fit.
+ *
+ * The caller's part: coh_linked(x) comes before ACTIVE x. Who leaves calls coh_release_all() when
+ * DRAINING is over, says DRAINED when coh_released(), and ends its channels when GONE is over and
+ * coh_flushed(). Who stays calls coh_release_cancel() at ACTIVE. A newcomer's coh is made with
+ * config.joins, config.members all that may be named, and then told of those that are not ACTIVE by
+ * steps; it is READY when coh_member_ready(), and stalls only from ACTIVE on.
+ */
+int coh_member(struct coh *coh, uint16_t node, enum member_state state, uint64_t now_ns,
+	       struct coh_out *out);
+bool coh_member_done(const struct coh *coh);
+/* The channel with `node`, which is JOINING, or with which this node joins, stands. */
+int coh_linked(struct coh *coh, uint16_t node, uint64_t now_ns, struct coh_out *out);
+/* Nothing comes from `node` any more: behind the last of it. */
+int coh_unlinked(struct coh *coh, uint16_t node, uint64_t now_ns, struct coh_out *out);
+/* This node joins, and knows what it must. */
+bool coh_member_ready(const struct coh *coh);
+/* This node is GONE, and nobody here needs it any more. */
+bool coh_flushed(const struct coh *coh);
 
 /* What this node may do with gpn now. */
 enum coh_access coh_access(const struct coh *coh, uint64_t gpn);

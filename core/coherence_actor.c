@@ -55,6 +55,14 @@
  */
 #define RAISE_TURNS 3
 
+/*
+ * An actor that has written to so many pages in a row after it had read them is believed to go on so: where
+ * it reads it asks to be owner, if nobody shares the page, and one stall does for two. Whether it writes
+ * then is not seen either, so one of so many reads asks for no more than a copy.
+ */
+#define WRITES_SURE  4
+#define WRITES_PROBE 8
+
 /* An actor's hold grows to this many times what it pays for one. */
 #define HOLD_COSTS 3
 
@@ -314,6 +322,34 @@ enum coh_access coh_want_back(struct coh *coh, uint32_t actor, uint64_t gpn, enu
 		return want;
 	hold->raise--;
 	return COH_WRITE;
+}
+
+bool coh_writes(const struct coh *coh, uint32_t actor)
+{
+	return coh->wait[actor].writes == WRITES_SURE;
+}
+
+bool coh_will_write(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want)
+{
+	struct coh_wait *wait = &coh->wait[actor];
+	bool same = wait->gpn == gpn;
+
+	if (want == COH_WRITE) {
+		if (same && wait->want == COH_WRITE)
+			return false; /* it was kicked out of its stall, as below */
+		/* Read-ahead has read for it; another page's upgrade tells nothing of one that it has read. */
+		if (coh->page[gpn].access != COH_READ || (wait->read && !same))
+			return false;
+		wait->read = false;
+		wait->writes += !coh_writes(coh, actor);
+		return false;
+	}
+	if (same && wait->want == COH_READ)
+		return wait->own;
+	if (wait->read)
+		wait->writes = 0;
+	wait->read = !coh_writes(coh, actor) || ++wait->turns % WRITES_PROBE == 0;
+	return !wait->read;
 }
 
 void coh_actor_refetched(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access access)

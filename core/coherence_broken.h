@@ -21,8 +21,18 @@ enum coh_broken {
 	COH_BROKEN_WAITER_LOST,	       /* the queue behind a transaction loses its first waiter */
 	COH_BROKEN_AGE_IGNORED,	       /* holds are kept whatever the age of who asks */
 	COH_BROKEN_NUDGE_LOST,	       /* an older request behind a transaction is not announced */
-	COH_BROKEN_DONE_EARLY, /* the home is told that a write is over before the acks came */
-	COH_BROKEN_RUN_BLIND,  /* a victim's neighbours leave with it, wanted and pinned or not */
+	COH_BROKEN_DONE_EARLY,	 /* the home is told that a write is over before the acks came */
+	COH_BROKEN_RUN_BLIND,	 /* a victim's neighbours leave with it, wanted and pinned or not */
+	COH_BROKEN_FREE_UNASKED, /* a page becomes untouched although somebody has it */
+	COH_BROKEN_FREE_TOGETHER, /* its keeper drops it while a sharer may refuse */
+	COH_BROKEN_FREE_EARLY,	  /* who frees is told before the pages are gone */
+	COH_BROKEN_FREE_PINNED,	  /* a page that is pinned, held or asked for is dropped */
+	COH_BROKEN_ACTIVE_EARLY,  /* in the simulator's list: ACTIVE before all know the newcomer */
+	COH_BROKEN_SLOT_EARLY,	  /* who gets a slot answers before all its entries have come */
+	COH_BROKEN_VERSION_FORGOTTEN, /* of chunks whose home has gone */
+	COH_BROKEN_FLUSH_LEFT_OUT,    /* a number is free while words that name it are under way */
+	COH_BROKEN_SHARERS_UNMASKED,  /* who has gone is told to drop its copies */
+	COH_BROKEN_CANCEL_HALF,	      /* who stays after all goes on to release */
 	COH_BROKEN_COUNT,
 };
 

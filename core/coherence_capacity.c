@@ -89,6 +89,8 @@ void coh_page_set(struct coh *coh, uint64_t gpn, enum coh_access access, bool ke
 
 	if (list)
 		list_remove(coh, list, gpn);
+	if (access > page->access && coh->config.allow)
+		coh->config.allow(coh->config.close_arg, gpn, access);
 	if (page->access == COH_WRITE)
 		coh->stats.pages_owned--;
 	page->access = (uint8_t)access;
@@ -141,7 +143,11 @@ static bool can_leave(struct coh *coh, uint64_t gpn, struct need need)
 	if (page->pending || page->taking || (page->flags & PAGE_PUSHING) || coh_pinned(coh, gpn) ||
 	    coh_home_asked_self(coh, gpn))
 		return false;
-	return holds_allow(coh, gpn, need);
+	/* A push goes by the home; the registrar has been asked. */
+	if (list_of(coh, coh_page_of(coh, gpn)) == &coh->kept &&
+	    !coh_chunk_home_known(coh, gpn / CHUNK_PAGES))
+		return false;
+	return holds_allow(coh, gpn, need) && coh_close(coh, gpn, COH_NONE, false);
 }
 
 /*
@@ -279,7 +285,7 @@ static bool can_be_taken(struct coh *coh, uint64_t gpn, struct need need)
 	const struct coh_page *page = coh_page_of(coh, gpn);
 
 	return page->taking && !page->pending && !coh_pinned(coh, gpn) &&
-	       holds_allow(coh, gpn, need);
+	       holds_allow(coh, gpn, need) && coh_close(coh, gpn, COH_NONE, false);
 }
 
 /*
@@ -465,16 +471,24 @@ static struct coh_push *push_find(struct coh *coh, const struct coh_msg *msg)
 	return NULL;
 }
 
+static uint16_t next_number(const struct coh *coh, uint16_t node)
+{
+	return (uint16_t)((node + 1) % coh->config.node_count);
+}
+
 /* Another node to ask for room: at random, not one that is leaving. */
 static bool room_choose(struct coh *coh)
 {
-	uint32_t nodes = coh->config.node_count;
-	uint32_t start = (uint32_t)(coh_random(coh) % nodes);
+	uint32_t members = member_set_count(&coh->stay);
+	uint16_t node;
 
-	for (uint32_t i = 0; i < nodes; i++) {
-		uint16_t node = (uint16_t)((start + i) % nodes);
+	if (!members)
+		return false;
+	node = member_set_nth(&coh->stay, (uint32_t)(coh_random(coh) % members));
 
-		if (node == coh->config.self || coh_bit(coh->leaving_nodes, node))
+	for (uint32_t i = 0; i < coh->config.node_count; i++, node = next_number(coh, node)) {
+		if (!member_set_has(&coh->stay, node) || node == coh->config.self ||
+		    coh_bit(coh->leaving_nodes, node))
 			continue;
 		coh->room_node = node;
 		return true;
@@ -507,6 +521,17 @@ static void room_ask(struct coh *coh, uint32_t count, struct coh_out *out)
 	}
 	coh->room_asked = true;
 	coh_send(coh, out, coh->room_node, &msg);
+}
+
+void coh_room_leave(struct coh *coh, struct coh_out *out)
+{
+	if (coh->room_asked || coh->room_node == coh->config.self ||
+	    member_set_has(&coh->stay, coh->room_node))
+		return;
+	if (coh->room_count)
+		room_give_back(coh, coh->room_node, coh->room_count, out);
+	coh->room_count = 0;
+	coh->room_node = coh->config.self;
 }
 
 /* A victim and its neighbours, `most` at most: how many. */
@@ -587,7 +612,8 @@ int coh_push_go(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 	if (list_of(coh, page) != &coh->kept || page->taking ||
 	    (page->access == COH_READ) != !!(msg->flags & COH_MSG_KEEPER))
 		return -EPROTO;
-	if (page->pending || coh_pinned(coh, msg->gpn)) {
+	if (page->pending || coh_pinned(coh, msg->gpn) ||
+	    !coh_close(coh, msg->gpn, COH_NONE, false)) {
 		done.type = COH_DONE;
 		done.flags = COH_MSG_REFUSED;
 		coh_send(coh, out, push->home, &done);
@@ -606,7 +632,7 @@ int coh_push_no(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 	    !coh_chunk_learnable(coh, msg->gpn / CHUNK_PAGES, msg->node, msg->version))
 		return coh_broken(coh, COH_BROKEN_PUSH_UNASKED) ? 0 : -EPROTO;
 	if (msg->type == COH_NOT_HOME)
-		coh_chunk_learn(coh, msg->gpn / CHUNK_PAGES, msg->node, msg->version);
+		coh_chunk_learn_from(coh, msg, out);
 	push_failed(coh, push, out);
 	return 0;
 }
@@ -695,18 +721,22 @@ int coh_room_is(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 	    msg->acks > COH_ROOM_BATCH)
 		return -EPROTO;
 	coh->room_asked = false;
-	if (msg->flags & COH_MSG_LEAVING)
+	/* Where there is a list it says who leaves: this may come when he stays after all. */
+	if ((msg->flags & COH_MSG_LEAVING) && !coh->changed)
 		coh_bit_set(coh->leaving_nodes, msg->src);
 	if (msg->acks) {
 		coh->room_count += msg->acks;
 		coh->room_tried = 0;
 		coh->room_backoff = 0;
+		coh_room_leave(coh, out);
 		return 0;
 	}
 	/* Slots that failed pushes gave back are there. */
-	if (coh->room_count)
+	if (coh->room_count) {
+		coh_room_leave(coh, out);
 		return 0;
-	if (!room_choose(coh) || ++coh->room_tried >= coh->config.node_count)
+	}
+	if (!room_choose(coh) || ++coh->room_tried >= member_set_count(&coh->stay))
 		room_back_off(coh, out);
 	return 0;
 }

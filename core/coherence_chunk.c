@@ -2,8 +2,9 @@
 /*
  * Who is home of a chunk.
  *
- * The registrar of a chunk (chunk number modulo node count) gives it to the first node that asks,
- * as version 1, and remembers. Everyone caches the answer with its version; a higher version wins.
+ * The registrar of a chunk (there are COH_SLOTS of them at most, dealt to the members in order) gives
+ * it to the first node that asks, as version 1, and remembers. Everyone caches the answer with its
+ * version; a higher version wins.
  *
  * The word may reach the new home after the first request of another node that asked; so a node
  * that has asked, and does not know, believes a request of version 1.
@@ -21,8 +22,9 @@
  * Nobody is sent to the new home before it serves, so no request ever finds nobody at home. While a
  * transaction runs its page's home stays, so messages of transactions never meet a change of home.
  *
- * The registrar's own duty is not handed on: a node that leaves stays reachable as registrar and as
- * the one who says NOT_HOME until the membership has told everyone (a later part of the project).
+ * The registrar's own duty is handed on by steps of the membership (coherence_member.c). Without them
+ * a node that leaves stays reachable as registrar and as the one who says NOT_HOME. Who says that and
+ * knows of the next home only that it has left the pod too names itself: ask the registrar.
  *
  * Tested in tests/core/test_coherence_homes.c.
  */
@@ -31,17 +33,31 @@
 
 #include "core/coherence_state.h"
 
-static uint16_t registrar_of(const struct coh *coh, uint64_t chunk)
-{
-	return (uint16_t)(chunk % coh->config.node_count);
-}
-
 /* What this node knows as the chunk's registrar; NULL: another is. */
 static const struct coh_registered *registered_here(const struct coh *coh, uint64_t chunk)
 {
-	if (registrar_of(coh, chunk) != coh->config.self)
-		return NULL;
-	return &coh->registered[chunk / coh->config.node_count];
+	return coh_registrar_here(coh, chunk) ? &coh->registered[chunk] : NULL;
+}
+
+bool coh_chunk_home_known(const struct coh *coh, uint64_t chunk)
+{
+	const struct coh_chunk *c = &coh->chunk[chunk];
+
+	return c->version && c->home != NODE_NONE && member_set_has(&coh->share, c->home);
+}
+
+void coh_chunk_known(const struct coh *coh, uint64_t chunk, uint16_t *ret_node,
+		     uint32_t *ret_version)
+{
+	const struct coh_registered *reg = registered_here(coh, chunk);
+	const struct coh_chunk *c = &coh->chunk[chunk];
+
+	*ret_node = c->home;
+	*ret_version = c->version;
+	if (reg && reg->version > c->version) {
+		*ret_node = reg->node;
+		*ret_version = reg->version;
+	}
 }
 
 struct coh_directory *coh_directory_new(const struct coh *coh)
@@ -60,7 +76,7 @@ void coh_chunk_ask(struct coh *coh, uint64_t chunk, struct coh_out *out)
 		return;
 	coh->chunk[chunk].asked = true;
 	coh->asked_count++;
-	coh_send(coh, out, registrar_of(coh, chunk), &msg);
+	coh_send(coh, out, coh_registrar_of(coh, chunk), &msg);
 }
 
 bool coh_chunk_learnable(const struct coh *coh, uint64_t chunk, uint16_t node, uint32_t version)
@@ -77,8 +93,18 @@ void coh_chunk_learn(struct coh *coh, uint64_t chunk, uint16_t node, uint32_t ve
 	/* Who hands the chunk on learns from the registrar that it is done (HOME_SET). */
 	if (version <= c->version || c->dir)
 		return;
-	c->home = node;
+	c->home = node != NODE_NONE && member_set_has(&coh->share, node) ? node : NODE_NONE;
 	c->version = version;
+}
+
+void coh_chunk_learn_from(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+{
+	uint64_t chunk = msg->gpn / CHUNK_PAGES;
+	bool knows = !coh->changed || msg->node != msg->src || msg->src == coh->config.self;
+
+	coh_chunk_learn(coh, chunk, knows ? msg->node : NODE_NONE, msg->version);
+	if (coh->changed && !coh_chunk_home_known(coh, chunk))
+		coh_chunk_ask(coh, chunk, out);
 }
 
 /* Can `node` be home with this version, as far as we know? */
@@ -108,18 +134,21 @@ int coh_chunk_home_get(struct coh *coh, const struct coh_msg *msg, struct coh_ou
 	struct coh_registered *reg;
 	struct coh_msg reply = *msg;
 
-	if (registrar_of(coh, chunk) != coh->config.self || msg->requester != msg->src ||
-	    msg->gpn % CHUNK_PAGES)
+	if ((msg->requester != msg->src && !coh_slot_moved(coh, chunk)) ||
+	    !member_set_has(&coh->share, msg->requester) || msg->gpn % CHUNK_PAGES)
 		return -EPROTO;
-	reg = &coh->registered[chunk / coh->config.node_count];
+	if (!coh_registrar_here(coh, chunk))
+		return coh_send_on(coh, msg, out);
+	reg = &coh->registered[chunk];
 	if (!reg->version) {
-		reg->node = msg->src;
+		reg->node = msg->requester;
 		reg->version = 1;
+		coh_entry_changed(coh, chunk, out);
 	}
 	reply.type = COH_HOME_IS;
 	reply.node = reg->node;
 	reply.version = reg->version;
-	coh_send(coh, out, msg->src, &reply);
+	coh_send(coh, out, msg->requester, &reply);
 	return 0;
 }
 
@@ -163,15 +192,35 @@ int coh_chunk_adopt(struct coh *coh, uint64_t chunk, const struct coh_msg *msg, 
 	return ret;
 }
 
+/* An answer of who was registrar before this node: it was told all that he knew. */
+static bool answer_fits(const struct coh *coh, const struct coh_msg *msg)
+{
+	const struct coh_registered *reg = registered_here(coh, msg->gpn / CHUNK_PAGES);
+
+	return !reg || msg->src == coh->config.self || reg->version > msg->version ||
+	       (reg->version == msg->version && reg->node == msg->node);
+}
+
 int coh_chunk_home_is(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 {
 	uint64_t chunk = msg->gpn / CHUNK_PAGES;
 	struct coh_chunk *c = &coh->chunk[chunk];
+	bool helps, again;
 
-	if (msg->gpn % CHUNK_PAGES || !c->asked || msg->src != registrar_of(coh, chunk) ||
+	/* A liar has answered in this registrar's place. */
+	if (!c->asked && msg->src == coh->config.self && coh->changed)
+		return 0;
+	if (msg->gpn % CHUNK_PAGES || !c->asked || !answer_fits(coh, msg) ||
+	    (msg->src != coh_registrar_of(coh, chunk) && !coh_slot_moved(coh, chunk)) ||
 	    msg->requester != coh->config.self || !msg->version)
 		return -EPROTO;
-	if (msg->version == c->version && msg->node != c->home)
+	if (msg->version == c->version && c->home != NODE_NONE && msg->node != c->home)
+		return -EPROTO;
+	/* An answer that names who has gone may be from before; not a second one. */
+	helps = msg->version > c->version ? member_set_has(&coh->share, msg->node)
+					  : coh_chunk_home_known(coh, chunk);
+	again = !helps && c->useless == msg->version;
+	if (again && msg->src != coh->config.self)
 		return -EPROTO;
 	if (msg->node == coh->config.self && msg->version > c->version) {
 		if (c->dir || c->incoming || msg->version != 1)
@@ -182,6 +231,10 @@ int coh_chunk_home_is(struct coh *coh, const struct coh_msg *msg, struct coh_out
 	c->asked = false;
 	coh->asked_count--;
 	coh_chunk_learn(coh, chunk, msg->node, msg->version);
+	/* What a liar has told this registrar itself: nobody is asked again and again. */
+	if (again)
+		return 0;
+	c->useless = helps ? 0 : msg->version;
 	coh_requests_of_chunk(coh, chunk, out);
 	return 0;
 }
@@ -218,8 +271,9 @@ static void move_send_one(struct coh *coh, struct coh_out *out)
 
 		msg.flags |= COH_MSG_KEEPER;
 		msg.acks = word;
-		msg.age = sharers[word];
-		msg.seq = word + 1 < coh->sharer_words ? sharers[word + 1] : 0;
+		msg.age = coh_sharers_word(coh, sharers, word);
+		msg.seq =
+			word + 1 < coh->sharer_words ? coh_sharers_word(coh, sharers, word + 1) : 0;
 		move->word += 2;
 	}
 	if (entry->state != DIR_UNTOUCHED) {
@@ -326,9 +380,9 @@ static void move_part_take(struct coh *coh, struct coh_chunk *c, const struct co
 	c->incoming_count++;
 	if (entry->state != DIR_SHARED)
 		return;
-	sharers[msg->acks] = msg->age;
+	sharers[msg->acks] = msg->age & coh->share.word[msg->acks];
 	if (msg->acks + 1 < coh->sharer_words)
-		sharers[msg->acks + 1] = msg->seq;
+		sharers[msg->acks + 1] = msg->seq & coh->share.word[msg->acks + 1];
 }
 
 /*
@@ -394,6 +448,7 @@ static void move_take_over(struct coh *coh, const struct coh_msg *msg, struct co
 	struct coh_chunk *c = &coh->chunk[chunk];
 	struct coh_msg set = {
 		.type = COH_HOME_SET,
+		.flags = coh_slot_moved(coh, chunk) ? COH_MSG_MORE : 0,
 		.requester = msg->src,
 		.node = coh->config.self,
 		.version = msg->version,
@@ -405,7 +460,7 @@ static void move_take_over(struct coh *coh, const struct coh_msg *msg, struct co
 	c->home = coh->config.self;
 	c->version = msg->version;
 	chunk_homed(coh, chunk);
-	coh_send(coh, out, registrar_of(coh, chunk), &set);
+	coh_send(coh, out, coh_registrar_of(coh, chunk), &set);
 	/* Requests that wait for HOME_IS can go now; the answer will be older than what we know. */
 	coh_requests_of_chunk(coh, chunk, out);
 }
@@ -461,24 +516,42 @@ static void moved(struct coh *coh, const struct coh_msg *msg)
 	c->version = msg->version;
 }
 
+/*
+ * Whether it is the registrar's word to this node as the old home. While the registrar is the first
+ * that there was, who says it tells; later the flags do, as any member may have been registrar.
+ */
+static bool set_by_registrar(const struct coh *coh, const struct coh_msg *msg)
+{
+	uint64_t chunk = msg->gpn / CHUNK_PAGES;
+
+	if (msg->flags || msg->requester != coh->config.self)
+		return msg->flags == COH_MSG_KEEPER;
+	if (coh_slot_was_first(coh, chunk))
+		return msg->src == coh->config.self;
+	return msg->src == coh_registrar_of(coh, chunk) || coh_slot_moved(coh, chunk);
+}
+
 /* To the registrar: a new home serves. From the registrar to the old home: everyone may know. */
 int coh_chunk_home_set(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 {
 	uint64_t chunk = msg->gpn / CHUNK_PAGES;
 	bool to_me = msg->requester == coh->config.self;
 	struct coh_registered *reg;
+	struct coh_msg word = *msg;
 
-	if (msg->gpn % CHUNK_PAGES)
+	if (msg->gpn % CHUNK_PAGES || (msg->flags && !coh->changed))
 		return -EPROTO;
-	if (to_me && msg->src == registrar_of(coh, chunk)) {
-		if (!moved_valid(coh, msg))
+	if (set_by_registrar(coh, msg)) {
+		if (!to_me || !moved_valid(coh, msg))
 			return -EPROTO;
 		moved(coh, msg);
 		return 0;
 	}
-	if (registrar_of(coh, chunk) != coh->config.self || msg->node != msg->src)
+	if (msg->node != msg->src && !coh_slot_moved(coh, chunk))
 		return -EPROTO;
-	reg = &coh->registered[chunk / coh->config.node_count];
+	if (!coh_registrar_here(coh, chunk))
+		return coh_send_on(coh, msg, out);
+	reg = &coh->registered[chunk];
 	if (!reg->version || (reg->version + 1 == msg->version && reg->node != msg->requester) ||
 	    (to_me && !moved_valid(coh, msg)))
 		return -EPROTO;
@@ -486,7 +559,9 @@ int coh_chunk_home_set(struct coh *coh, const struct coh_msg *msg, struct coh_ou
 	if (msg->version > reg->version) {
 		reg->node = msg->node;
 		reg->version = msg->version;
+		coh_entry_changed(coh, chunk, out);
 	}
-	coh_send(coh, out, msg->requester, msg);
+	word.flags = coh_slot_moved(coh, chunk) ? COH_MSG_KEEPER : 0;
+	coh_send(coh, out, msg->requester, &word);
 	return 0;
 }

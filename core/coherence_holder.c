@@ -4,7 +4,8 @@
  *
  * A taking is served at once unless a hold of a local actor stands against it (coherence_actor.c);
  * then it is put off, and looked at again when the hold may have ended, when NUDGE brings an older
- * age, at an unpin, and when the actor stalls on that very page. As the home runs one transaction
+ * age, at an unpin, and when the actor stalls on that very page. So is one of a page that a device has
+ * pinned without a word (coh_config.close), until that ends. As the home runs one transaction
  * per page there is at most one taking per page. A hold for reading does not stand against
  * FWD_READ.
  *
@@ -139,11 +140,20 @@ static void taking_now(struct coh *coh, struct coh_taking *t, struct coh_out *ou
 	serve(coh, &msg, coh->now_ns - since_ns, out);
 }
 
+/* Whether the page must stay for now; *ret_deadline: when to look again. Else nobody pins it now. */
+static bool stays(struct coh *coh, const struct coh_msg *msg, uint64_t age, uint16_t node,
+		  uint64_t *ret_deadline)
+{
+	if (coh_held(coh, msg->gpn, access_after(msg), age, node, ret_deadline))
+		return true;
+	*ret_deadline = coh->now_ns + COH_PINNED_NS;
+	return !coh_close(coh, msg->gpn, access_after(msg), !(msg->flags & COH_MSG_AHEAD));
+}
+
 /* Look at a taking that was put off again: serve it, or move its time. */
 static void taking_judge(struct coh *coh, struct coh_taking *t, struct coh_out *out)
 {
-	if (coh_held(coh, t->msg.gpn, access_after(&t->msg), t->prio_age, t->prio_node,
-		     &t->deadline))
+	if (stays(coh, &t->msg, t->prio_age, t->prio_node, &t->deadline))
 		heap_settle(coh, t->heap - 1);
 	else
 		taking_now(coh, t, out);
@@ -151,9 +161,13 @@ static void taking_judge(struct coh *coh, struct coh_taking *t, struct coh_out *
 
 static void taking_put_off(struct coh *coh, const struct coh_msg *msg, uint64_t deadline)
 {
-	uint32_t index = coh->taking_free;
-	struct coh_taking *t = &coh->taking[index - 1];
+	struct coh_taking *t;
+	uint32_t index;
 
+	if (!coh->taking_free)
+		coh->taking_free = ++coh->taking_used;
+	index = coh->taking_free;
+	t = &coh->taking[index - 1];
 	coh->taking_free = t->next;
 	*t = (struct coh_taking){
 		.msg = *msg,
@@ -182,7 +196,7 @@ static bool take_valid(const struct coh *coh, const struct coh_msg *msg)
 	    (!local && coh->takings_remote >= coh->config.node_count * coh->config.window) ||
 	    !coh_chunk_believable(coh, msg->gpn / CHUNK_PAGES, msg->src, msg->version))
 		return false;
-	if (msg->acks >= coh->config.node_count || (msg->acks && msg->type != COH_FWD_WRITE))
+	if (msg->acks >= coh->config.node_count || (msg->acks && msg->type == COH_INVALIDATE))
 		return false;
 	switch (msg->type) {
 	case COH_FWD_READ:
@@ -201,7 +215,7 @@ int coh_take(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 	if (!take_valid(coh, msg))
 		return -EPROTO;
 	coh_chunk_learn(coh, msg->gpn / CHUNK_PAGES, msg->src, msg->version);
-	if (!coh_held(coh, msg->gpn, access_after(msg), msg->age, msg->requester, &deadline)) {
+	if (!stays(coh, msg, msg->age, msg->requester, &deadline)) {
 		serve(coh, msg, 0, out);
 		return 0;
 	}

@@ -32,6 +32,17 @@ static struct coh_request *request_at(struct coh *coh, uint32_t index)
 	return index ? &coh->request[index - 1] : NULL;
 }
 
+/* Its index; 0: the page is idle, or becomes untouched. */
+static uint32_t running_index(const struct coh_dir_entry *entry)
+{
+	return entry->busy & COH_BUSY_FREE ? 0 : entry->busy;
+}
+
+static struct coh_request *running_at(struct coh *coh, const struct coh_dir_entry *entry)
+{
+	return request_at(coh, running_index(entry));
+}
+
 /* Requests and pushes of a node that are here. */
 static uint16_t *request_count(struct coh *coh, uint16_t node, uint8_t type)
 {
@@ -40,8 +51,11 @@ static uint16_t *request_count(struct coh *coh, uint16_t node, uint8_t type)
 
 static struct coh_request *request_new(struct coh *coh, const struct coh_msg *msg)
 {
-	struct coh_request *r = request_at(coh, coh->request_free);
+	struct coh_request *r;
 
+	if (!coh->request_free)
+		coh->request_free = ++coh->request_used;
+	r = request_at(coh, coh->request_free);
 	coh->request_free = r->next;
 	++*request_count(coh, msg->src, msg->type);
 	coh->request_total++;
@@ -103,7 +117,7 @@ static uint32_t invalidate_all(struct coh *coh, const struct coh_request *r, uin
 	uint32_t count = 0;
 
 	for (uint32_t w = 0; w < coh->sharer_words; w++) {
-		for (uint64_t bits = sharers[w]; bits; bits &= bits - 1) {
+		for (uint64_t bits = coh_sharers_word(coh, sharers, w); bits; bits &= bits - 1) {
 			uint16_t node = (uint16_t)(w * 64 + (uint32_t)__builtin_ctzll(bits));
 
 			if (node == r->requester || node == except)
@@ -143,6 +157,19 @@ static void forward(struct coh *coh, struct coh_request *r, uint8_t type, uint16
 	coh_send(coh, out, to, &msg);
 }
 
+/* How many nodes but the requester have the page, or had: a copy is dropped without a word. */
+static uint32_t others_with(struct coh *coh, const struct coh_request *r)
+{
+	const uint64_t *sharers = coh_sharers_of(coh, r->gpn);
+	uint32_t count = 0;
+
+	if (coh_entry_of(coh, r->gpn)->state == DIR_OWNED)
+		return 1;
+	for (uint32_t w = 0; w < coh->sharer_words; w++)
+		count += (uint32_t)__builtin_popcountll(coh_sharers_word(coh, sharers, w));
+	return count - coh_bit(sharers, r->requester);
+}
+
 static void start_read(struct coh *coh, struct coh_request *r, struct coh_out *out)
 {
 	struct coh_dir_entry *entry = coh_entry_of(coh, r->gpn);
@@ -159,7 +186,7 @@ static void start_read(struct coh *coh, struct coh_request *r, struct coh_out *o
 	if (entry->state == DIR_SHARED && self != r->requester &&
 	    coh->page[r->gpn].access == COH_READ && coh_bit(coh_sharers_of(coh, r->gpn), self))
 		from = self;
-	forward(coh, r, COH_FWD_READ, from, 0, out);
+	forward(coh, r, COH_FWD_READ, from, others_with(coh, r), out);
 }
 
 static void start_write(struct coh *coh, struct coh_request *r, struct coh_out *out)
@@ -196,6 +223,10 @@ static void start(struct coh *coh, struct coh_request *r, struct coh_out *out)
 
 	entry->busy = (uint32_t)(r - coh->request) + 1;
 	chunk->dir->busy_count++;
+	r->life = coh->life;
+	coh->running[r->life]++;
+	if ((r->flags & COH_MSG_KEEPER) && entry->state == DIR_OWNED)
+		r->type = COH_WRITE_REQ;
 	if (entry->state == DIR_UNTOUCHED) {
 		r->outcome = OUTCOME_OWN;
 		grant_from_home(coh, r, COH_GRANT_WRITE, COH_MSG_ZERO, 0, out);
@@ -231,7 +262,7 @@ static void nudge(struct coh *coh, struct coh_request *running, uint64_t age, ui
 	if (entry->state != DIR_SHARED || running->type != COH_WRITE_REQ)
 		return;
 	for (uint32_t w = 0; w < coh->sharer_words; w++) {
-		for (uint64_t bits = sharers[w]; bits; bits &= bits - 1) {
+		for (uint64_t bits = coh_sharers_word(coh, sharers, w); bits; bits &= bits - 1) {
 			uint16_t to = (uint16_t)(w * 64 + (uint32_t)__builtin_ctzll(bits));
 
 			if (to != running->requester && to != running->node)
@@ -247,7 +278,8 @@ static void turn_away(struct coh *coh, const struct coh_msg *request, struct coh
 		.type = COH_NOT_HOME,
 		.flags = request->type == COH_PUSH_REQ ? COH_MSG_KEEPER : 0,
 		.requester = request->requester,
-		.node = chunk->home,
+		.node = coh_chunk_home_known(coh, request->gpn / CHUNK_PAGES) ? chunk->home
+									      : coh->config.self,
 		.version = chunk->version,
 		.gpn = request->gpn,
 		.seq = request->seq,
@@ -281,7 +313,8 @@ static const struct coh_request *running_for(const struct coh *coh, const struct
 {
 	const struct coh_dir_entry *entry =
 		&coh->chunk[msg->gpn / CHUNK_PAGES].dir->entry[msg->gpn % CHUNK_PAGES];
-	const struct coh_request *r = entry->busy ? &coh->request[entry->busy - 1] : NULL;
+	const struct coh_request *r =
+		running_index(entry) ? &coh->request[running_index(entry) - 1] : NULL;
 
 	return r && r->requester == requester && r->seq == msg->seq ? r : NULL;
 }
@@ -332,18 +365,18 @@ bool coh_home_asked_self(const struct coh *coh, uint64_t gpn)
 
 	if (!chunk->dir)
 		return false;
-	busy = chunk->dir->entry[gpn % CHUNK_PAGES].busy;
+	busy = running_index(&chunk->dir->entry[gpn % CHUNK_PAGES]);
 	return busy && coh->request[busy - 1].node == coh->config.self;
 }
 
 void coh_home_refused_self(struct coh *coh, uint64_t gpn)
 {
-	request_at(coh, coh_entry_of(coh, gpn)->busy)->flags |= COH_MSG_REFUSED;
+	running_at(coh, coh_entry_of(coh, gpn))->flags |= COH_MSG_REFUSED;
 }
 
 static bool already_here(struct coh *coh, const struct coh_dir_entry *entry, uint16_t node)
 {
-	const struct coh_request *r = request_at(coh, entry->busy);
+	const struct coh_request *r = running_at(coh, entry);
 
 	if (r && r->requester == node && r->type != COH_PUSH_REQ)
 		return true;
@@ -351,6 +384,15 @@ static bool already_here(struct coh *coh, const struct coh_dir_entry *entry, uin
 		if (r->requester == node)
 			return true;
 	return false;
+}
+
+/* Read-ahead waits for nobody and makes nobody wait. Who does not write takes no memory by it. */
+static bool refuses_ahead(const struct coh_chunk *chunk, const struct coh_dir_entry *entry,
+			  const struct coh_msg *msg)
+{
+	return (msg->flags & COH_MSG_AHEAD) &&
+	       (entry->busy || chunk->dir->moving ||
+		(entry->state == DIR_UNTOUCHED && !(msg->flags & COH_MSG_KEEPER)));
 }
 
 int coh_home_request(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
@@ -371,8 +413,7 @@ int coh_home_request(struct coh *coh, const struct coh_msg *msg, struct coh_out 
 	entry = coh_entry_of(coh, msg->gpn);
 	if (msg->version > chunk->version || already_here(coh, entry, msg->src))
 		return -EPROTO;
-	if ((msg->flags & COH_MSG_AHEAD) &&
-	    (entry->busy || chunk->dir->moving || entry->state == DIR_UNTOUCHED)) {
+	if (refuses_ahead(chunk, entry, msg)) {
 		struct coh_msg none = { .type = COH_GRANT_NONE,
 					.requester = msg->src,
 					.version = chunk->version,
@@ -388,7 +429,7 @@ int coh_home_request(struct coh *coh, const struct coh_msg *msg, struct coh_out 
 		return 0;
 	}
 	queue_insert(coh, entry, r);
-	running = request_at(coh, entry->busy);
+	running = running_at(coh, entry);
 	if (running)
 		nudge(coh, running, r->age, r->requester, out);
 	return 0;
@@ -406,19 +447,20 @@ int coh_home_hurry(struct coh *coh, const struct coh_msg *msg, struct coh_out *o
 	if (!is_home(coh, chunk))
 		return 0;
 	entry = coh_entry_of(coh, msg->gpn);
-	running = request_at(coh, entry->busy);
-	if (!running)
+	if (!entry->busy)
 		return 0;
+	running = running_at(coh, entry);
 	for (link = &entry->queue; (r = request_at(coh, *link)); link = &r->next) {
 		if (r->requester != msg->src || r->seq != msg->seq || msg->age >= r->age)
 			continue;
 		*link = r->next;
 		r->age = r->prio_age = msg->age;
 		queue_insert(coh, entry, r);
-		nudge(coh, running, r->age, r->requester, out);
+		if (running)
+			nudge(coh, running, r->age, r->requester, out);
 		return 0;
 	}
-	if (running->requester == msg->src && running->seq == msg->seq)
+	if (running && running->requester == msg->src && running->seq == msg->seq)
 		nudge(coh, running, msg->age, msg->src, out);
 	return 0;
 }
@@ -445,6 +487,8 @@ int coh_home_push(struct coh *coh, const struct coh_msg *msg, struct coh_out *ou
 		struct coh_request *r = request_new(coh, msg);
 
 		r->outcome = OUTCOME_PUSH;
+		r->life = coh->life;
+		coh->running[r->life]++;
 		entry->busy = (uint32_t)(r - coh->request) + 1;
 		chunk->dir->busy_count++;
 		reply.type = COH_PUSH_GO;
@@ -462,7 +506,8 @@ static void apply_outcome(struct coh *coh, const struct coh_request *r, uint8_t 
 	case OUTCOME_SHARE:
 		entry->state = DIR_SHARED;
 		coh_bit_set(sharers, entry->node);
-		coh_bit_set(sharers, r->requester);
+		if (member_set_has(&coh->share, r->requester)) /* else its copy is gone, too */
+			coh_bit_set(sharers, r->requester);
 		break;
 	case OUTCOME_OWN:
 		entry->state = DIR_OWNED;
@@ -507,26 +552,13 @@ static bool own_part_open(const struct coh *coh, const struct coh_msg *msg)
 	       (coh->page[msg->gpn].taking || coh_local_waits(coh, msg->gpn, parts));
 }
 
-int coh_home_done(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+void coh_home_next(struct coh *coh, uint64_t gpn, struct coh_out *out)
 {
-	struct coh_chunk *chunk = coh_chunk_of(coh, msg->gpn);
-	struct coh_dir_entry *entry;
-	struct coh_request *r, *next;
+	struct coh_dir_entry *entry = coh_entry_of(coh, gpn);
+	struct coh_request *next = request_at(coh, entry->queue);
 
-	if (!is_home(coh, chunk))
-		return -EPROTO;
-	entry = coh_entry_of(coh, msg->gpn);
-	r = request_at(coh, entry->busy);
-	if (!done_valid(coh, r, msg) || own_part_open(coh, msg))
-		return -EPROTO;
-	if (!(msg->flags & COH_MSG_REFUSED))
-		apply_outcome(coh, r, r->outcome);
-	request_release(coh, r);
-	entry->busy = 0;
-	chunk->dir->busy_count--;
-	next = request_at(coh, entry->queue);
-	if (!next || chunk->dir->moving)
-		return 0;
+	if (!next || coh_chunk_of(coh, gpn)->dir->moving)
+		return;
 	entry->queue = next->next;
 	if (coh_broken(coh, COH_BROKEN_WAITER_LOST) && entry->queue) {
 		request_release(coh, next);
@@ -534,6 +566,27 @@ int coh_home_done(struct coh *coh, const struct coh_msg *msg, struct coh_out *ou
 		entry->queue = next->next;
 	}
 	start(coh, next, out);
+}
+
+int coh_home_done(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+{
+	struct coh_chunk *chunk = coh_chunk_of(coh, msg->gpn);
+	struct coh_dir_entry *entry;
+	struct coh_request *r;
+
+	if (!is_home(coh, chunk))
+		return -EPROTO;
+	entry = coh_entry_of(coh, msg->gpn);
+	r = running_at(coh, entry);
+	if (!done_valid(coh, r, msg) || own_part_open(coh, msg))
+		return -EPROTO;
+	if (!(msg->flags & COH_MSG_REFUSED))
+		apply_outcome(coh, r, r->outcome);
+	coh->running[r->life]--;
+	request_release(coh, r);
+	entry->busy = 0;
+	chunk->dir->busy_count--;
+	coh_home_next(coh, msg->gpn, out);
 	return 0;
 }
 
@@ -556,7 +609,7 @@ bool coh_home_take_zero(struct coh *coh, uint64_t gpn)
  */
 bool coh_home_yield(struct coh *coh, uint64_t gpn, struct coh_out *out)
 {
-	struct coh_request *r = request_at(coh, coh_entry_of(coh, gpn)->busy);
+	struct coh_request *r = running_at(coh, coh_entry_of(coh, gpn));
 
 	if (!r)
 		return false;

@@ -65,7 +65,7 @@ static void pending_send(struct coh *coh, struct coh_pending *p, struct coh_out 
 		.seq = p->seq,
 	};
 
-	if (!chunk->version) {
+	if (!coh_chunk_home_known(coh, p->gpn / CHUNK_PAGES)) {
 		p->phase = PENDING_HOME;
 		p->next = chunk->waiting;
 		chunk->waiting = (uint16_t)(p - coh->pending + 1);
@@ -76,8 +76,11 @@ static void pending_send(struct coh *coh, struct coh_pending *p, struct coh_out 
 		msg.flags |= COH_MSG_COPY;
 	if (p->ahead)
 		msg.flags |= COH_MSG_AHEAD;
+	if (p->own && p->want == COH_READ)
+		msg.flags |= COH_MSG_KEEPER;
 	p->phase = PENDING_SENT;
 	p->home = chunk->home;
+	p->version = chunk->version;
 	p->sent_ns = coh->now_ns;
 	coh_send(coh, out, chunk->home, &msg);
 }
@@ -91,7 +94,7 @@ static void pending_start(struct coh *coh, struct coh_pending *p, enum coh_acces
 	p->age = age;
 	p->granted = p->data = p->remote = p->upgrade = false;
 	p->waited_ns = 0;
-	p->acks_needed = p->acks_got = 0;
+	p->acks_needed = p->acks_got = p->sharers = 0;
 	memset(p->ack_from, 0, sizeof(p->ack_from));
 	pending_send(coh, p, out);
 }
@@ -219,8 +222,10 @@ void coh_satisfy(struct coh *coh, uint64_t gpn, struct coh_out *out)
 		coh->stats.stall_count[stall_kind(p)]++;
 		wake |= wait_over(coh, index - 1, p->waited_ns, out);
 	}
-	if (wake)
-		coh_act(out, COH_WAKE, gpn, access);
+	if (!wake)
+		return;
+	coh_act(out, COH_WAKE, gpn, access);
+	out->action[out->count - 1].msg.acks = p ? p->sharers : 0;
 }
 
 /* Ask for what the remaining waiters want, or let the request go. The old one was answered. */
@@ -235,7 +240,7 @@ static void pending_again(struct coh *coh, struct coh_pending *p, struct coh_out
 		if (coh_actor_age(coh, i - 1) < age)
 			age = coh_actor_age(coh, i - 1);
 	}
-	p->ahead = false;
+	p->ahead = p->own = false;
 	p->back_for = 0;
 	if (want != COH_NONE)
 		pending_start(coh, p, want, age, out);
@@ -264,6 +269,7 @@ static bool stall_start(struct coh *coh, uint32_t actor, struct coh_out *out)
 		return false;
 	p = pending_new(coh, wait->gpn);
 	p->age = coh_actor_age(coh, actor);
+	p->own = wait->own;
 	wait_join(coh, p, actor, out);
 	pending_start(coh, p, coh_want_back(coh, actor, wait->gpn, wait->want), p->age, out);
 	return true;
@@ -276,6 +282,7 @@ int coh_request(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access w
 
 	wait_leave(coh, actor);
 	coh_actor_stall(coh, actor, gpn);
+	wait->own = coh_will_write(coh, actor, gpn, want);
 	wait->gpn = gpn;
 	wait->want = (uint8_t)want;
 	wait->pin = pin;
@@ -290,7 +297,7 @@ int coh_request(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access w
 }
 
 /* Read-ahead takes what is to spare, and nothing else. */
-bool coh_request_ahead(struct coh *coh, uint64_t gpn, struct coh_out *out)
+bool coh_request_ahead(struct coh *coh, uint64_t gpn, bool own, struct coh_out *out)
 {
 	struct coh_page *page = coh_page_of(coh, gpn);
 	struct coh_pending *p;
@@ -303,6 +310,7 @@ bool coh_request_ahead(struct coh *coh, uint64_t gpn, struct coh_out *out)
 		return false;
 	p = pending_new(coh, gpn);
 	p->ahead = true;
+	p->own = own;
 	pending_start(coh, p, COH_READ, COH_AGE_NEVER, out);
 	return true;
 }
@@ -426,6 +434,18 @@ static void write_begins(struct coh *coh, struct coh_pending *p, struct coh_out 
 	request_complete(coh, p, out);
 }
 
+/* Who may read waits for none: there the number says how many have the page. */
+static uint32_t acks_of(const struct coh_msg *grant)
+{
+	return grant->type == COH_GRANT_READ ? 0 : grant->acks;
+}
+
+/* With the page comes one that was not told to drop it: who sends it. */
+static uint32_t sharers_of(const struct coh_msg *grant)
+{
+	return grant->acks + (grant->type == COH_GRANT_WRITE && (grant->flags & COH_MSG_DATA));
+}
+
 static bool grant_valid(const struct coh *coh, const struct coh_pending *p,
 			const struct coh_msg *msg)
 {
@@ -440,8 +460,8 @@ static bool grant_valid(const struct coh *coh, const struct coh_pending *p,
 		return p->ahead && !msg->acks && msg->src == p->home;
 	if (!coh_home_grants(coh, msg))
 		return false;
-	if (msg->acks >= coh->config.node_count || (msg->acks && p->want != COH_WRITE) ||
-	    (!coh->config.broken && p->acks_got > msg->acks))
+	if (msg->acks >= coh->config.node_count || (acks_of(msg) && p->want != COH_WRITE) ||
+	    (!coh->config.broken && p->acks_got > acks_of(msg)))
 		return false;
 	if (msg->type == COH_GRANT_NONE)
 		return p->ahead && !msg->acks;
@@ -452,8 +472,8 @@ static bool grant_valid(const struct coh *coh, const struct coh_pending *p,
 		return access >= p->want || (write && access == COH_READ) ||
 		       coh_broken(coh, COH_BROKEN_UPGRADE_BLIND);
 	case COH_MSG_DATA:
-		return write == (p->want == COH_WRITE) && access == COH_NONE &&
-		       msg->src != coh->config.self;
+		return (write ? p->want == COH_WRITE || p->own : p->want == COH_READ) &&
+		       access == COH_NONE && msg->src != coh->config.self;
 	default:
 		return false;
 	}
@@ -506,7 +526,8 @@ int coh_grant(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 		p->waited_ns = msg->waited_ns;
 	p->data = msg->flags & COH_MSG_DATA;
 	p->upgrade = msg->flags & COH_MSG_COPY;
-	p->acks_needed = msg->acks;
+	p->acks_needed = acks_of(msg);
+	p->sharers = sharers_of(msg);
 	if (p->acks_got < p->acks_needed && !coh_broken(coh, COH_BROKEN_ACK_FORGOTTEN)) {
 		grant_early(coh, p, msg, out);
 		return 0;
@@ -545,10 +566,12 @@ int coh_not_home(struct coh *coh, const struct coh_msg *msg, struct coh_out *out
 	if (!p || p->phase != PENDING_SENT || p->seq != msg->seq || p->granted || p->acks_got ||
 	    p->home != msg->src || !coh_chunk_learnable(coh, chunk, msg->node, msg->version))
 		return -EPROTO;
-	/* It sends us back to itself: a correct node never does. */
-	if (home == msg->src && msg->src != coh->config.self)
+	/* It sends us back to itself. Unless it means the registrar, or the chunk came back to it since we
+	 * asked, a correct node never does. */
+	if (home == msg->src && msg->src != coh->config.self &&
+	    !(coh->changed && msg->version > p->version))
 		return -EPROTO;
-	coh_chunk_learn(coh, chunk, msg->node, msg->version);
+	coh_chunk_learn_from(coh, msg, out);
 	pending_send(coh, p, out);
 	return 0;
 }

@@ -11,6 +11,8 @@
  *   coherence_holder.c     takings, put off by holds
  *   coherence_capacity.c   slots, eviction, pushes
  *   coherence_release.c    leaving
+ *   coherence_member.c     members' steps, registrars' slots
+ *   coherence_free.c       pages that become untouched again
  *
  * All tables are made by coh_create(). Indexes into tables are kept plus one, so that zeroed memory
  * means "none".
@@ -40,10 +42,14 @@ _Static_assert(GPN_LIMIT < UINT32_MAX, "struct coh_list and struct coh_page link
 #define COH_AHEAD_MAX	 128u /* read-ahead requests in one go, each with a page dropped for it */
 #define COH_LONG_RUN	 8u   /* stalls in a row that make a stream trusted to go on by itself */
 #define COH_LONG_AHEAD	 4u   /* how many times as far it then goes */
+#define COH_WRITES_RUN	 3u  /* stalls to write in a row from which on pages are asked for to own */
+#define COH_FREES_HOME	 64u /* groups of pages that become untouched at a home at once */
 #define COH_AGE_NEVER	 UINT64_MAX
 #define COH_RETRY_NS	 200000u  /* no node had room: ask again after this */
 #define COH_RETRY_NS_MAX 5000000u /* growing up to this */
-#define COH_POLL_NS	 20000u	  /* a hold of a stalled actor is looked at again after this */
+#define COH_PINNED_NS                                                                              \
+	5000000u	   /* a page that a device has pinned, if coh_unpinned() was not called */
+#define COH_POLL_NS 20000u /* a hold of a stalled actor is looked at again after this */
 
 enum coh_page_flag {
 	PAGE_KEEPER = 1,
@@ -79,15 +85,18 @@ struct coh_pending {
 	uint64_t sent_ns;
 	uint64_t waited_ns;
 	uint16_t home;
+	uint32_t version; /* of the home, as it was asked */
 	uint8_t phase;
 	uint8_t want;
 	bool ahead;
+	bool own;     /* to own, if nobody shares the page */
 	bool granted; /* the grant came, acks are missing */
 	bool data;    /* page content came */
 	bool remote;  /* it took a message from another node */
 	bool upgrade;
 	uint32_t back_for; /* fetched back for this actor, plus one */
 	uint32_t acks_needed, acks_got;
+	uint32_t sharers; /* other nodes that had the page, by the grant */
 	uint64_t ack_from[NODES_MAX / 64];
 	uint32_t waiters; /* actors */
 	uint16_t next;	  /* free, or waiting for the chunk's home */
@@ -106,6 +115,10 @@ struct coh_wait {
 	uint8_t state;
 	uint8_t want;
 	bool pin;
+	bool own;	   /* it will write: coh_will_write() */
+	bool read;	   /* its last read is not known to be followed by a write */
+	uint8_t writes;	   /* pages in a row that it has read and then written; to WRITES_SURE */
+	uint8_t turns;	   /* reads since, that asked to own */
 	bool lost;	   /* stalled on a page that it lost shortly before */
 	uint8_t hold_next; /* ring position */
 	uint32_t pinned;   /* its hold entry that is a pin */
@@ -135,6 +148,7 @@ struct coh_stream {
 	uint64_t ahead; /* first page not yet asked for */
 	uint64_t limit; /* how far it may go on by itself as pages come */
 	uint32_t run;
+	bool own; /* it asks to be owner of what nobody shares */
 };
 
 struct coh_taking {
@@ -174,14 +188,17 @@ struct coh_request {
 	uint8_t type;  /* COH_READ_REQ, COH_WRITE_REQ, COH_PUSH_REQ */
 	uint8_t flags;
 	uint8_t outcome;
+	uint8_t life;  /* in which it began to run */
 	uint32_t acks; /* running: how many were told to drop their copy */
 	uint32_t next;
 };
 
+#define COH_BUSY_FREE 0x80000000u
+
 struct coh_dir_entry {
 	uint8_t state;
 	uint16_t node; /* owner or keeper */
-	uint32_t busy; /* running request */
+	uint32_t busy; /* running request; COH_BUSY_FREE and an index: it becomes untouched */
 	uint32_t queue;
 };
 
@@ -193,9 +210,10 @@ struct coh_directory {
 };
 
 struct coh_chunk {
-	uint16_t home;
+	uint16_t home;	  /* NODE_NONE: it has left the pod, and who is home since is not known */
 	uint16_t waiting; /* pending requests that wait for HOME_IS */
 	uint32_t version; /* 0: home unknown */
+	uint32_t useless; /* of the last answer that named a home that has gone */
 	bool asked;
 	struct coh_directory *dir;	/* this node is home */
 	struct coh_directory *incoming; /* HOME_MOVE under way to this node */
@@ -234,8 +252,73 @@ struct coh_push {
 	bool active;
 };
 
+/* Pages that this node has asked to be untouched; mask 0: none. */
+struct coh_freeing {
+	uint64_t first, mask;
+	uint64_t seq;
+	uint32_t version; /* of the home that was asked; 0: the registrar was */
+	uint16_t asked;
+};
+
+/* The same at their home: coherence_free.c. */
+struct coh_free {
+	uint64_t first;
+	uint64_t frozen; /* busy with this */
+	uint64_t left;	 /* may become untouched yet; at the end, are to go on */
+	uint64_t freed;
+	uint64_t seq;
+	uint64_t asked[NODES_MAX / 64]; /* have not answered */
+	uint16_t asked_count;
+	uint16_t requester;
+	uint8_t phase;
+};
+
+/* A chunk's registrar is that of its slot: chunk number modulo this. */
+#define COH_SLOTS 256u
+
+struct coh_slot {
+	uint32_t epoch;	 /* how often it was handed over */
+	uint32_t coming; /* entries that have come from who has it */
+	uint16_t node;	 /* NODE_NONE: not known */
+	bool had;	 /* this node has it, or had it */
+	bool first;	 /* ... at epoch 0 */
+};
+
+enum coh_slot_phase {
+	SLOT_NONE = 0,
+	SLOT_SEND, /* entries go to the heir */
+	SLOT_WAIT, /* until it says that it has the slot */
+};
+
+struct coh_slot_move {
+	enum coh_slot_phase phase;
+	uint32_t slot;
+	uint16_t to;
+	uint64_t cursor; /* next chunk */
+	uint64_t sent;
+};
+
 struct coh {
 	struct coh_config config;
+	bool changed; /* it is not the pod of the beginning: there was a step, or this node joined */
+	struct member_set members;  /* who may be named: all but FREE numbers */
+	struct member_set stay;	    /* at whom something may be begun: ACTIVE */
+	struct member_set share;    /* whose bits of sharers count: all but FREE and GONE */
+	struct member_set leavers;  /* who is or was DRAINING */
+	struct member_set channels; /* from whom words may come */
+	struct member_set linked;   /* to whom words may be sent */
+	struct coh_slot slot[COH_SLOTS];
+	struct coh_slot_move slot_move;
+	enum member_state step; /* the last one */
+	bool step_open;
+	uint16_t step_node;
+	uint64_t forget_cursor, sharers_cursor; /* GONE: next chunk to look at */
+	uint8_t life;				/* changes with each GONE */
+	uint32_t running[2];	   /* transactions at this home, by the life in which they began */
+	uint16_t flush_node;	   /* whom the FLUSHes were about */
+	struct member_set flushed; /* from whom they came */
+	uint16_t tell_node;	   /* who learns which slots are here */
+	uint32_t tell_cursor;
 	uint64_t now_ns;
 	uint64_t seq;
 	uint32_t sharer_words;
@@ -246,8 +329,8 @@ struct coh {
 	struct coh_chunk *chunk;
 	size_t chunk_bytes;
 	uint64_t chunk_count;
-	struct coh_registered *registered; /* chunk / node_count, of chunks registered here */
-	size_t registered_bytes;
+	struct coh_registered *registered; /* by chunk, of those registered here */
+	size_t registered_bytes, request_bytes, taking_bytes, heap_bytes;
 
 	struct coh_actors *actors;
 	struct coh_actors *actors_own;
@@ -262,12 +345,17 @@ struct coh {
 	uint32_t pending_free, pending_count;
 
 	struct coh_request *request;
-	uint32_t request_free;
-	uint16_t *request_count; /* by node: requests, pushes */
+	uint32_t request_free, request_used; /* those behind have never been used */
+	uint16_t *request_count;	     /* by node: requests, pushes */
 	uint32_t request_total;
 
+	struct coh_freeing freeing[COH_FREES];
+	uint32_t freeing_count;
+	struct coh_free free[COH_FREES_HOME];
+	uint32_t frees_ending;
+
 	struct coh_taking *taking;
-	uint32_t taking_free;
+	uint32_t taking_free, taking_used;
 	uint32_t takings_remote; /* put off, of other homes than this node */
 	uint32_t *heap;
 	uint32_t heap_count;
@@ -336,6 +424,12 @@ static inline uint64_t *coh_sharers_of(struct coh *coh, uint64_t gpn)
 	return coh->chunk[gpn / CHUNK_PAGES].dir->sharers + gpn % CHUNK_PAGES * coh->sharer_words;
 }
 
+/* Those of 64 nodes that share the page as far as is known: who has left shares nothing. */
+static inline uint64_t coh_sharers_word(const struct coh *coh, const uint64_t *sharers, uint32_t w)
+{
+	return sharers[w] & coh->share.word[w];
+}
+
 static inline bool coh_bit(const uint64_t *set, uint32_t bit)
 {
 	return set[bit / 64] >> (bit % 64) & 1;
@@ -351,7 +445,10 @@ static inline void coh_bit_clear(uint64_t *set, uint32_t bit)
 	set[bit / 64] &= ~(1ull << (bit % 64));
 }
 
-/* coherence.c: output. A message to this node itself is queued and handled in the same call. */
+/* coherence.c: an input begins, and what it has brought about goes on as far as it can. */
+int coh_begin(struct coh *coh, uint64_t now_ns, struct coh_out *out);
+int coh_settle(struct coh *coh, struct coh_out *out);
+/* Output. A message to this node itself is queued and handled in the same call. */
 void coh_send(struct coh *coh, struct coh_out *out, uint16_t to, const struct coh_msg *msg);
 void coh_send_page(struct coh *coh, struct coh_out *out, uint16_t to, const struct coh_msg *msg);
 /* Whether another unit of work fits into the action array. */
@@ -361,6 +458,12 @@ void coh_act(struct coh_out *out, enum coh_action_kind kind, uint64_t gpn, enum 
 bool coh_local_waits(const struct coh *coh, uint64_t gpn, uint32_t types);
 uint64_t coh_random(struct coh *coh);
 
+/* Nobody pins more than `after` of the page from now on; false: somebody has (struct coh_config). */
+static inline bool coh_close(const struct coh *coh, uint64_t gpn, enum coh_access after, bool tell)
+{
+	return !coh->config.close || coh->config.close(coh->config.close_arg, gpn, after, tell);
+}
+
 /* coherence_actor.c */
 void coh_actor_stall(struct coh *coh, uint32_t actor, uint64_t gpn);
 void coh_actor_run(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
@@ -369,6 +472,10 @@ uint64_t coh_actor_age(const struct coh *coh, uint32_t actor);
 void coh_latency_sample(struct coh *coh, uint64_t latency_ns);
 uint64_t coh_hold_longest(const struct coh *coh);
 void coh_hold_unpin(struct coh *coh, uint32_t actor);
+/* Whether the actor writes to whatever it reads, as far as is known. */
+bool coh_writes(const struct coh *coh, uint32_t actor);
+/* Its next stall: whether it should ask to own. To be called before that is noted. */
+bool coh_will_write(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want);
 /* What to ask for: a page that was written before it was lost will be written again. */
 enum coh_access coh_want_back(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want);
 /* A lost page came back without a stall. */
@@ -386,7 +493,7 @@ bool coh_pinned(const struct coh *coh, uint64_t gpn);
 /* coherence_requester.c */
 int coh_request(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want, bool pin,
 		struct coh_out *out);
-bool coh_request_ahead(struct coh *coh, uint64_t gpn, struct coh_out *out);
+bool coh_request_ahead(struct coh *coh, uint64_t gpn, bool own, struct coh_out *out);
 /* The same for a page that `actor` had: with its age, so that it is waited for. */
 bool coh_request_back(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_access want,
 		      struct coh_out *out);
@@ -431,8 +538,13 @@ void coh_home_refused_self(struct coh *coh, uint64_t gpn);
 bool coh_home_take_zero(struct coh *coh, uint64_t gpn);
 bool coh_home_yield(struct coh *coh, uint64_t gpn, struct coh_out *out);
 bool coh_home_turn_away(struct coh *coh, uint64_t gpn, struct coh_out *out);
+/* The page is not busy any more: the oldest that has queued for it goes on. */
+void coh_home_next(struct coh *coh, uint64_t gpn, struct coh_out *out);
 
 /* coherence_chunk.c */
+/* The newest that this node knows, as registrar too; version 0: nothing. */
+void coh_chunk_known(const struct coh *coh, uint64_t chunk, uint16_t *ret_node,
+		     uint32_t *ret_version);
 void coh_chunk_ask(struct coh *coh, uint64_t chunk, struct coh_out *out);
 int coh_chunk_adopt(struct coh *coh, uint64_t chunk, const struct coh_msg *msg,
 		    struct coh_out *out);
@@ -447,6 +559,30 @@ int coh_chunk_home_move(struct coh *coh, const struct coh_msg *msg, struct coh_o
 int coh_chunk_home_set(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
 void coh_chunk_move(struct coh *coh, uint64_t chunk, uint16_t to);
 void coh_move_pump(struct coh *coh, struct coh_out *out);
+
+/* Whether there is somebody to send a request to. */
+bool coh_chunk_home_known(const struct coh *coh, uint64_t chunk);
+/* As coh_chunk_learn(), of what `msg` says; asks the registrar if it does not help. */
+void coh_chunk_learn_from(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+
+/* coherence_member.c */
+void coh_members_init(struct coh *coh);
+uint16_t coh_registrar_of(const struct coh *coh, uint64_t chunk);
+bool coh_registrar_here(const struct coh *coh, uint64_t chunk);
+/* The chunk's slot is not where it was at first: who says so may have it from others. */
+bool coh_slot_moved(const struct coh *coh, uint64_t chunk);
+/* This node had it at first. */
+bool coh_slot_was_first(const struct coh *coh, uint64_t chunk);
+/* What is for the registrar goes to who has it now. -EPROTO: this node never had it. */
+int coh_send_on(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+/* What this registrar knows of the chunk is new. */
+void coh_entry_changed(struct coh *coh, uint64_t chunk, struct coh_out *out);
+void coh_member_pump(struct coh *coh, struct coh_out *out);
+bool coh_member_due(const struct coh *coh);
+bool coh_member_released(const struct coh *coh);
+int coh_reg_move(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_reg_is(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_flush(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
 
 /* coherence_holder.c */
 int coh_take(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
@@ -472,7 +608,18 @@ int coh_room_get(struct coh *coh, const struct coh_msg *msg, struct coh_out *out
 int coh_room_is(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
 int coh_room_put(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
 
+/* Room at who leaves goes back to it. */
+void coh_room_leave(struct coh *coh, struct coh_out *out);
+
 /* coherence_release.c */
 void coh_release_pump(struct coh *coh, struct coh_out *out);
+
+/* coherence_free.c */
+int coh_free_begin(struct coh *coh, uint64_t first, uint64_t mask, struct coh_out *out);
+void coh_free_pump(struct coh *coh, struct coh_out *out);
+int coh_home_free(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_home_dropped(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_drop(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
+int coh_freed(struct coh *coh, const struct coh_msg *msg, struct coh_out *out);
 
 #endif

@@ -4,11 +4,14 @@
  *
  * Each actor has a few streams, each a next page expected; a stall on that page (or within what the
  * stream has asked for already) makes the stream longer, any other starts a new one in place of the
- * oldest. What a stream fetches doubles with its length up to the configured bound. Reads ask for
- * the following pages, one request each; a first touch takes following untouched pages of a chunk
- * that is homed here, without a message.
+ * oldest. What a stream fetches doubles with its length up to the configured bound. It asks for the
+ * following pages, one request each; a first touch takes following untouched pages of a chunk that
+ * is homed here, without a message.
  *
- * A long stream of reads goes on by itself as its pages come, up to a few times as far beyond the
+ * A stream that writes asks to be owner of what nobody shares. Whoever has it then loses it, and two
+ * pages that are written one after the other are often a coincidence; so that begins a few pages later.
+ *
+ * A long stream goes on by itself as its pages come, up to a few times as far beyond the
  * last stall: otherwise the link would be idle from the last page of a batch to the stall after it.
  * It goes on into the next chunk, too, if that is this shard's and is homed elsewhere; it asks who
  * is home there while it reads the chunk before. Else the link would be idle at every chunk's end
@@ -81,7 +84,7 @@ static void read_ahead(struct coh *coh, struct coh_stream *s, uint32_t actor, ui
 	uint64_t last = stream_end(coh, s, gpn, out);
 	uint64_t end = min_u64(gpn + 1 + min_u32(most, 1u << min_u32(s->run, 16)), last);
 
-	while (s->ahead < end && coh_request_ahead(coh, s->ahead, out))
+	while (s->ahead < end && coh_request_ahead(coh, s->ahead, s->own, out))
 		s->ahead++;
 	s->limit = s->ahead;
 	if (s->run >= COH_LONG_RUN) {
@@ -119,6 +122,7 @@ void coh_stream_follow(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_a
 	struct coh_chunk *chunk = coh_chunk_of(coh, gpn);
 	uint32_t most = min_u32(coh->config.zero_batch - 1, COH_BATCH_MAX);
 
+	s->own = coh_writes(coh, actor) || (want == COH_WRITE && s->run >= COH_WRITES_RUN);
 	if (!s->run || !chunk->version)
 		return;
 	if (chunk->dir && s->ahead < chunk_end &&
@@ -129,7 +133,7 @@ void coh_stream_follow(struct coh *coh, uint32_t actor, uint64_t gpn, enum coh_a
 			take_zero_batch(coh, s, min_u64(end, chunk_end), out);
 		return;
 	}
-	if (want == COH_READ && coh->config.readahead)
+	if ((want == COH_READ || s->own) && coh->config.readahead)
 		read_ahead(coh, s, actor, gpn, out);
 }
 
@@ -142,7 +146,7 @@ void coh_stream_pump(struct coh *coh, struct coh_out *out)
 		return;
 	s = coh->stream + (coh->stream_actor - 1) * COH_STREAMS;
 	for (uint32_t i = 0; i < 16 && s->ahead < s->limit; i++, s->ahead++)
-		if (!coh_request_ahead(coh, s->ahead, out))
+		if (!coh_request_ahead(coh, s->ahead, s->own, out))
 			return;
 	if (s->ahead >= s->limit)
 		coh->stream_actor = 0;

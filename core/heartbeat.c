@@ -18,9 +18,12 @@ static uint64_t since(uint64_t then_ns, uint64_t now_ns)
 int heartbeat_init(struct heartbeat *heartbeat, const struct heartbeat_config *config,
 		   uint64_t now_ns)
 {
+	struct member_set members;
+
 	if (config->node_count == 0 || config->node_count > NODES_MAX ||
 	    config->self >= config->node_count)
 		return -EINVAL;
+	members = member_set_or_all(&config->members, config->node_count);
 	memset(heartbeat, 0, sizeof(*heartbeat));
 	heartbeat->config = *config;
 	if (config->interval_ns == 0)
@@ -35,7 +38,7 @@ int heartbeat_init(struct heartbeat *heartbeat, const struct heartbeat_config *c
 	heartbeat->tick_ns = now_ns;
 	for (uint16_t i = 0; i < config->node_count; i++) {
 		heartbeat->peer[i].heard_ns = now_ns;
-		heartbeat->peer[i].watched = i != config->self;
+		heartbeat->peer[i].watched = i != config->self && member_set_has(&members, i);
 	}
 	return 0;
 }
@@ -50,12 +53,12 @@ void heartbeat_heard(struct heartbeat *heartbeat, uint16_t node, uint64_t now_ns
 	heartbeat->peer[node].heard = true;
 }
 
-void heartbeat_beaten(struct heartbeat *heartbeat, uint64_t now_ns)
+void heartbeat_watch(struct heartbeat *heartbeat, uint16_t node, uint64_t now_ns)
 {
-	/* One that is late stays so: heartbeat_tick() has to see by how much. */
-	if (heartbeat->send_ns > now_ns &&
-	    heartbeat->send_ns - now_ns <= heartbeat->config.interval_ns / 2)
-		heartbeat->send_ns = now_ns;
+	if (node >= heartbeat->config.node_count || node == heartbeat->config.self ||
+	    heartbeat->peer[node].watched)
+		return;
+	heartbeat->peer[node] = (struct heartbeat_peer){ .heard_ns = now_ns, .watched = true };
 }
 
 void heartbeat_forget(struct heartbeat *heartbeat, uint16_t node)

@@ -16,9 +16,6 @@
  * anything else (no guest memory, no lock held over a system call that can block, no engine), so
  * that a busy node is never silent. node/control.c is that thread.
  *
- * Beats of a pod fall together: who hears another's sends its own with it, if that would be due within
- * half an interval. So an idle pod's nodes are woken in one go, and not by each beat alone.
- *
  * One thread owns it, or a lock.
  */
 #ifndef CORE_HEARTBEAT_H
@@ -28,6 +25,7 @@
 #include <stdint.h>
 
 #include "core/limits.h"
+#include "core/member_set.h"
 
 #define HEARTBEAT_INTERVAL_NS 500000000ull
 #define HEARTBEAT_TIMEOUT_NS  3000000000ull
@@ -35,14 +33,16 @@
 #define HEARTBEAT_GRACE_NS    500000000ull
 
 struct heartbeat_config {
-	uint16_t self, node_count;
+	uint16_t self, node_count; /* the number space */
+	struct member_set
+		members; /* who is watched, with this node or without; none: all numbers */
 	uint64_t interval_ns, timeout_ns, first_ns, grace_ns; /* 0: the defaults above */
 };
 
 struct heartbeat_peer {
 	uint64_t heard_ns;
 	uint64_t missed_ns; /* since then: this node did not run */
-	bool watched;	    /* not self, not yet declared dead or left */
+	bool watched;	    /* a member, not self, not yet declared dead or left */
 	bool heard;	    /* at least once */
 };
 
@@ -61,8 +61,8 @@ int heartbeat_init(struct heartbeat *heartbeat, const struct heartbeat_config *c
 /* Something came from `node`. Unknown numbers are ignored. */
 void heartbeat_heard(struct heartbeat *heartbeat, uint16_t node, uint64_t now_ns);
 
-/* What came was its heartbeat: ours may go with it. */
-void heartbeat_beaten(struct heartbeat *heartbeat, uint64_t now_ns);
+/* `node` is a peer from now on: one that is watched already stays as it is. */
+void heartbeat_watch(struct heartbeat *heartbeat, uint16_t node, uint64_t now_ns);
 
 /* `node` is known to be gone, or left: not judged any more. */
 void heartbeat_forget(struct heartbeat *heartbeat, uint16_t node);

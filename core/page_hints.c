@@ -7,16 +7,21 @@
 
 #include "core/limits.h"
 
-/* On the wire, little-endian: write 0, doubt 1, level 3:2, turns 7:4, gpn 63:8. */
+/* On the wire, little-endian: write 0, doubt 1, level 4:2, turns 10:5, idle 15:11, gpn 63:16. */
 #define WRITE_BIT   1u
 #define DOUBT_BIT   2u
 #define LEVEL_SHIFT 2
-#define LEVEL_MASK  3u
-#define TURNS_SHIFT 4
-#define TURNS_MASK  15u
-#define GPN_SHIFT   8
+#define LEVEL_MASK  7u
+#define TURNS_SHIFT 5
+#define TURNS_MASK  63u
+#define IDLE_SHIFT  11
+#define IDLE_MASK   31u
+#define GPN_SHIFT   16
 
-static const uint8_t turns_of[PAGE_HINT_LEVELS + 1] = { 0, 3, 7, 15 };
+#define IDLE_SOON 8u  /* wanted again after fewer moves: worth asking for more often */
+#define IDLE_LATE 16u /* after so many: hardly worth it */
+
+static const uint8_t turns_of[PAGE_HINT_LEVELS + 1] = { 0, 3, 7, 15, 31, 63 };
 
 static uint32_t find(const struct page_hints *hints, uint64_t gpn)
 {
@@ -52,9 +57,13 @@ static void prove(struct page_hint *hint, enum coh_stall_kind kind)
 		hint->write = !hint->turns && !hint->doubt;
 		hint->doubt = hint->write;
 	}
-	if (!hint->turns && hint->level < PAGE_HINT_LEVELS)
+	if (!hint->turns && hint->level && hint->idle >= IDLE_LATE)
+		hint->level = 1;
+	else if (!hint->turns && hint->idle < IDLE_SOON && hint->level < PAGE_HINT_LEVELS)
 		hint->level++;
+	hint->level += !hint->level;
 	hint->turns = turns_for(hint);
+	hint->idle = 0;
 }
 
 void page_hints_stalled(struct page_hints *hints, uint64_t gpn, enum coh_stall_kind kind)
@@ -84,7 +93,8 @@ uint32_t page_hints_write(const struct page_hints *hints, uint8_t bytes[PAGE_HIN
 {
 	for (uint32_t i = 0; i < hints->count; i++) {
 		const struct page_hint *hint = &hints->hint[i];
-		uint64_t word = hint->gpn << GPN_SHIFT | (uint64_t)hint->turns << TURNS_SHIFT |
+		uint64_t word = hint->gpn << GPN_SHIFT | (uint64_t)hint->idle << IDLE_SHIFT |
+				(uint64_t)hint->turns << TURNS_SHIFT |
 				(uint64_t)hint->level << LEVEL_SHIFT |
 				(hint->doubt ? DOUBT_BIT : 0) | (hint->write ? WRITE_BIT : 0);
 
@@ -102,10 +112,12 @@ static bool read_one(const uint8_t *bytes, struct page_hint *ret_hint)
 		word |= (uint64_t)bytes[b] << 8 * b;
 	*ret_hint = (struct page_hint){ .gpn = word >> GPN_SHIFT,
 					.turns = word >> TURNS_SHIFT & TURNS_MASK,
+					.idle = word >> IDLE_SHIFT & IDLE_MASK,
 					.level = word >> LEVEL_SHIFT & LEVEL_MASK,
 					.doubt = word & DOUBT_BIT,
 					.write = word & WRITE_BIT };
-	return ret_hint->gpn < GPN_LIMIT && ret_hint->turns <= turns_of[ret_hint->level];
+	return ret_hint->gpn < GPN_LIMIT && ret_hint->level <= PAGE_HINT_LEVELS &&
+	       ret_hint->turns <= turns_of[ret_hint->level];
 }
 
 int page_hints_read(const uint8_t *bytes, uint32_t size, struct page_hints *ret_hints)
@@ -130,6 +142,7 @@ uint32_t page_hints_ask(struct page_hints *hints)
 
 		hint->ask = hint->turns > 0;
 		hint->turns -= hint->ask;
+		hint->idle += !hint->ask && hint->idle < IDLE_MASK;
 		asked += hint->ask;
 	}
 	return asked;

@@ -5,11 +5,12 @@
  * A vCPU takes along a short list of pages that it stalled on, the latest first. What it stalled on
  * again while the page was in the list is proven: the next node asks for such pages at once, in one
  * go, while the vCPU runs already. Nobody sees whether it touches them there; so a page is asked for
- * at 3 moves, and then only a new stall tells that it is still wanted. Then it is for 7 moves, and at
- * last for 15; pages differ, and some are for down to half as many: if all ended at the same move it
- * would bring as many stalls at once as one without hints, and they would look like a reason to go
- * back. A page that was wanted once, as in a scan, is remembered and not asked for, and takes no
- * proven one's place.
+ * at 3 moves, and then only a new stall tells that it is still wanted. If that comes within 8 moves, the
+ * page is asked for at 7, then 15, 31, 63: a stall costs as much as asking for some ten pages does. If
+ * it comes only after 16, at 3 again. Pages differ, and some are for down to half as many: if all ended
+ * at the same move it would bring as many stalls at once as one without hints, and they would look like
+ * a reason to go back. A page that was wanted once, as in a scan, is remembered and not asked for, and
+ * takes no proven one's place.
  *
  *      stall -> remembered -- stall --> proven: asked for, 3 moves -> remembered -- stall --> 7 moves ...
  *
@@ -30,12 +31,13 @@
 #define PAGE_HINTS_MAX	     64u
 #define PAGE_HINT_BYTES	     8u
 #define PAGE_HINTS_BYTES_MAX (PAGE_HINTS_MAX * PAGE_HINT_BYTES)
-#define PAGE_HINT_LEVELS     3u
+#define PAGE_HINT_LEVELS     5u
 
 struct page_hint {
 	uint64_t gpn;
 	uint8_t turns; /* moves at which it will still be asked for */
-	uint8_t level; /* how often it was proven, up to PAGE_HINT_LEVELS */
+	uint8_t level; /* for how many it is asked for when it is proven; to PAGE_HINT_LEVELS */
+	uint8_t idle;  /* moves at which it was not asked for since, up to a bound */
 	bool write, doubt;
 	bool ask; /* page_hints_ask() */
 };

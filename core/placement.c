@@ -13,7 +13,7 @@
 
 #include "core/placement_state.h"
 
-#define CARRY_VERSION	  2
+#define CARRY_VERSION	  3
 #define STAYS_MAX	  (16u * 127)
 #define MOVES_MAX	  (64u * 1024)
 #define SPREAD_FAILED_MAX 6u
@@ -43,6 +43,11 @@ static const char *const why_text[PLACEMENT_WHYS] = {
 const char *placement_policy_name(enum placement_policy policy)
 {
 	return (unsigned int)policy < PLACEMENT_POLICIES ? policy_name[policy] : "?";
+}
+
+bool placement_policy_gathers(enum placement_policy policy)
+{
+	return policy == PLACEMENT_BASE || policy == PLACEMENT_LEARNED;
 }
 
 int placement_policy_parse(const char *name, enum placement_policy *ret_policy)
@@ -78,7 +83,9 @@ static uint64_t move_bounded(uint64_t ns)
 
 int placement_create(const struct placement_config *config, struct placement **ret_placement)
 {
+	struct member_set members;
 	struct placement *p;
+	int ret;
 
 	if (config->node_count == 0 || config->node_count > NODES_MAX ||
 	    config->self >= config->node_count || config->gather_node >= config->node_count ||
@@ -89,6 +96,7 @@ int placement_create(const struct placement_config *config, struct placement **r
 	if (!p)
 		return -ENOMEM;
 	p->config = *config;
+	members = member_set_or_all(&config->members, config->node_count);
 	p->load = calloc(config->node_count, sizeof(*p->load));
 	p->wire_ns = calloc(config->node_count, sizeof(*p->wire_ns));
 	p->vcpu = calloc(config->vcpu_count, sizeof(*p->vcpu));
@@ -97,13 +105,15 @@ int placement_create(const struct placement_config *config, struct placement **r
 		placement_destroy(p);
 		return -ENOMEM;
 	}
-	for (uint16_t i = 0; i < config->node_count; i++) {
-		p->load[i].cores = 1; /* until it says */
-		p->wire_ns[i] = move_bounded(config->move_ns);
+	p->config.members = (struct member_set){ 0 };
+	ret = placement_members(p, &members, config->gather_node);
+	if (ret) {
+		placement_destroy(p);
+		return ret;
 	}
 	for (uint32_t i = 0; i < config->vcpu_count; i++) {
 		p->vcpu[i].node = p->vcpu[i].left_node = p->vcpu[i].refused_node = NODE_NONE;
-		p->vcpu[i].spread_from = NODE_NONE;
+		p->vcpu[i].spread_from = p->vcpu[i].met_node = NODE_NONE;
 		p->vcpu[i].share = &p->share[(size_t)i * config->node_count];
 	}
 	p->refault_ns = config->refault_ns < PLACEMENT_REFAULT_MOVES * p->wire_ns[0]
@@ -111,6 +121,26 @@ int placement_create(const struct placement_config *config, struct placement **r
 				: PLACEMENT_REFAULT_MOVES * p->wire_ns[0];
 	placement_learner_init(&p->learner);
 	*ret_placement = p;
+	return 0;
+}
+
+int placement_members(struct placement *p, const struct member_set *members, uint16_t gather_node)
+{
+	const struct member_set space = member_set_below(p->config.node_count);
+
+	if (!member_set_covers(&space, members) || gather_node >= NODES_MAX ||
+	    !member_set_has(members, gather_node) || !member_set_has(members, p->config.self))
+		return -EINVAL;
+	for (uint16_t i = 0; i < p->config.node_count; i++) {
+		if (!member_set_has(members, i)) {
+			p->load[i] = (struct placement_load){ .cores = 0 };
+		} else if (!member_set_has(&p->config.members, i)) {
+			p->load[i] = (struct placement_load){ .cores = 1 }; /* until it says */
+			p->wire_ns[i] = move_bounded(p->config.move_ns);
+		}
+	}
+	p->config.members = *members;
+	p->config.gather_node = gather_node;
 	return 0;
 }
 
@@ -125,11 +155,13 @@ void placement_destroy(struct placement *p)
 	free(p);
 }
 
-int placement_set_policy(struct placement *p, enum placement_policy policy)
+int placement_set_policy(struct placement *p, enum placement_policy policy, uint64_t now_ns)
 {
 	if ((unsigned int)policy >= PLACEMENT_POLICIES)
 		return -EINVAL;
 	p->config.policy = policy;
+	if (p->learner_off)
+		p->stats.learner_back_ns = now_ns;
 	p->learner_off = false;
 	p->verdicts_lost = 0;
 	memset(&p->control, 0, sizeof(p->control));
@@ -149,7 +181,8 @@ int placement_load(struct placement *p, uint16_t node, const struct placement_lo
 {
 	if (node >= p->config.node_count)
 		return -EINVAL;
-	p->load[node] = *load;
+	if (member_set_has(&p->config.members, node))
+		p->load[node] = *load;
 	return 0;
 }
 
@@ -163,6 +196,8 @@ int placement_time(struct placement *p, uint32_t vcpu, const struct placement_ti
 	if (time->now_ns)
 		placement_age(p, v, time->now_ns);
 	v->halted_ns += time->halted_ns < LATELY_NS ? time->halted_ns : LATELY_NS;
+	/* Without a core nobody runs. (Who sleeps says so at his next stall.) */
+	v->ran_ns -= time->waited_ns < v->ran_ns ? time->waited_ns : v->ran_ns;
 	placement_lost(v, time->waited_ns < STALL_NS_MAX ? time->waited_ns : STALL_NS_MAX);
 	return 0;
 }
@@ -177,32 +212,51 @@ void placement_age(struct placement *p, struct placement_vcpu *v, uint64_t now_n
 {
 	uint64_t steps = placement_since(v->aged_ns, now_ns) >> AGE_SHIFT;
 	uint32_t shift = steps < 31 ? (uint32_t)steps : 31;
-	uint32_t rest = PLACEMENT_WHOLE;
 
-	if (steps == 0)
+	if (steps == 0 || p->config.broken == PLACEMENT_RULE_ALONE)
 		return;
 	v->aged_ns += steps << AGE_SHIFT;
 	for (uint16_t i = 0; i < p->config.node_count; i++) {
 		struct placement_share *share = &v->share[i];
 
 		/* Of most nodes a vCPU wants nothing. */
-		if ((share->credit | share->now_ns | share->lately_ns) == 0)
+		if ((share->now_ns | share->lately_ns) == 0)
 			continue;
 		share->now_ns >>= shift;
 		share->lately_ns = (uint32_t)fade(share->lately_ns, steps, LATELY_SHIFT);
-		if (i == p->config.self)
+	}
+	v->now_ns >>= shift;
+	v->lately_ns = (uint32_t)fade(v->lately_ns, steps, LATELY_SHIFT);
+	v->debt_ns = fade(v->debt_ns, steps, LATELY_SHIFT);
+	v->met_ns = fade(v->met_ns, steps, LATELY_SHIFT);
+	v->leaves_ns = fade(v->leaves_ns, steps, LEAVES_SHIFT);
+	v->halted_ns = fade(v->halted_ns, steps, LATELY_SHIFT);
+	v->moves = (uint32_t)fade(v->moves, steps, LATELY_SHIFT);
+}
+
+void placement_fade_credit(struct placement *p, struct placement_vcpu *v, uint64_t now_ns)
+{
+	uint64_t steps = placement_since(v->faded_ns, now_ns) >> AGE_SHIFT;
+	uint32_t rest = PLACEMENT_WHOLE;
+
+	if (steps == 0 || p->config.broken == PLACEMENT_RULE_ALONE)
+		return;
+	v->faded_ns += steps << AGE_SHIFT;
+	for (uint16_t i = 0; i < p->config.node_count; i++) {
+		struct placement_share *share = &v->share[i];
+
+		if (i == p->config.self || share->credit == 0)
 			continue;
-		share->credit = (uint32_t)fade(share->credit, steps, CREDIT_SHIFT);
+		if (steps >= CREDIT_STEPS_MAX)
+			share->credit = 0;
+		for (uint64_t left = steps, some; left > 0 && share->credit > 0; left -= some) {
+			some = left < CREDIT_STEPS ? left : CREDIT_STEPS;
+			share->credit = (uint32_t)fade(share->credit, some, CREDIT_SHIFT);
+		}
 		rest -= share->credit < rest ? share->credit : rest;
 	}
 	/* What has faded is this node's again. */
 	v->share[p->config.self].credit = rest;
-	v->now_ns >>= shift;
-	v->lately_ns = (uint32_t)fade(v->lately_ns, steps, LATELY_SHIFT);
-	v->debt_ns = fade(v->debt_ns, steps, LATELY_SHIFT);
-	v->leaves_ns = fade(v->leaves_ns, steps, LEAVES_SHIFT);
-	v->halted_ns = fade(v->halted_ns, steps, LATELY_SHIFT);
-	v->moves = (uint32_t)fade(v->moves, steps, LATELY_SHIFT);
 }
 
 /* A vCPU begins here: nothing is known of what it does. */
@@ -212,7 +266,7 @@ static void begin_stay(struct placement *p, struct placement_vcpu *v, uint64_t n
 	v->share[p->config.self].credit = PLACEMENT_WHOLE;
 	v->here = true;
 	v->node = p->config.self;
-	v->arrived_ns = v->aged_ns = v->heard_ns = now_ns;
+	v->arrived_ns = v->aged_ns = v->faded_ns = v->heard_ns = now_ns;
 	v->useful_ns = v->ran_ns = v->burst_ns = v->debt_ns = v->debt_begin_ns = 0;
 	v->burst = false;
 	v->now_ns = v->lately_ns = 0;
@@ -224,9 +278,10 @@ static void begin_stay(struct placement *p, struct placement_vcpu *v, uint64_t n
 
 /*
  * Somebody came here from `from`: credit of that node may have been about him, so the others begin
- * again. Two who stalled on each other do not cross.
+ * again. Two who stalled on each other do not cross. And what he left there may be what they share:
+ * if that were a reason to go, one would go back for it, and he would follow, and so on.
  */
-static void met(struct placement *p, uint16_t from)
+static void met(struct placement *p, uint16_t from, uint64_t brings_ns)
 {
 	for (uint32_t i = 0; i < p->config.vcpu_count; i++) {
 		struct placement_vcpu *v = &p->vcpu[i];
@@ -235,6 +290,11 @@ static void met(struct placement *p, uint16_t from)
 			continue;
 		v->share[p->config.self].credit += v->share[from].credit;
 		v->share[from].credit = 0;
+		if (v->met_node != from)
+			v->met_ns = 0;
+		v->met_node = from;
+		if (v->met_ns < brings_ns)
+			v->met_ns = brings_ns;
 	}
 }
 
@@ -343,7 +403,7 @@ static uint64_t get(const uint8_t *at, int bytes)
 
 /*
  *  0 version, wasted stays, failed spreads, choice is open    16 stays, moves    24 rate of moves
- *  4 program   8 debt us, leaves us   32 choice: arm, how, spread, 0   36 program   40 began
+ *  4 program   8 debt us, leaves us   32 choice: arm, how, spread, halted   36 program   40 began
  * 48 lost us, expected us   56 features   72 0 (8)
  */
 static uint64_t us_bounded(uint64_t ns)
@@ -366,6 +426,7 @@ static void carry_put(const struct placement_vcpu *v, uint64_t debt_ns, bool spr
 	put(carry + 20, v->moves, 4);
 	put(carry + 24, v->token_ns, 8);
 	carry[34] = spread;
+	carry[35] = (uint8_t)(v->halted_ns < LATELY_NS ? v->halted_ns * 256 / LATELY_NS : 255);
 	if (!choice->open)
 		return;
 	carry[3] = 1;
@@ -384,7 +445,7 @@ int placement_carry_check(const uint8_t carry[PLACEMENT_CARRY_BYTES])
 	    carry[3] > 1 || get(carry + 12, 4) > LEAVES_NS_MAX / 1000 ||
 	    get(carry + 16, 4) > STAYS_MAX || get(carry + 20, 4) > MOVES_MAX ||
 	    carry[32] >= PLACEMENT_ARMS || carry[33] >= PLACEMENT_HOWS || carry[34] > 1 ||
-	    carry[35] != 0 || get(carry + 72, 8) != 0)
+	    get(carry + 72, 8) != 0)
 		return -EPROTO;
 	return 0;
 }
@@ -399,6 +460,7 @@ static void carry_get(struct placement_vcpu *v, const uint8_t *carry)
 	v->stays = (uint32_t)get(carry + 16, 4);
 	v->moves = (uint32_t)get(carry + 20, 4);
 	v->token_ns = get(carry + 24, 8);
+	v->halted_ns = carry[35] * (LATELY_NS / 256);
 	v->choice = (struct placement_choice){ .open = carry[3],
 					       .arm = carry[32],
 					       .how = carry[33],
@@ -442,6 +504,7 @@ int placement_left(struct placement *p, uint32_t vcpu, uint16_t to, uint64_t now
 		return -EINVAL;
 	v = &p->vcpu[vcpu];
 	placement_age(p, v, now_ns);
+	placement_fade_credit(p, v, now_ns);
 	placement_choice_due(p, vcpu, now_ns);
 	judge_stay(p, v, to, now_ns);
 	placement_burst(p, v, now_ns);
@@ -462,6 +525,19 @@ int placement_left(struct placement *p, uint32_t vcpu, uint16_t to, uint64_t now
 	return 0;
 }
 
+/*
+ * One that waited for a core of a busy host took a thousand times as long as others, and says nothing
+ * of the next: it counts for no more than an eighth of what is believed. With their mean a few such
+ * moves put an end to all moves, and so to what would have corrected it.
+ */
+static uint64_t wire_learned(uint64_t wire_ns, uint64_t took_ns)
+{
+	if (took_ns < wire_ns)
+		return move_bounded(wire_ns - (wire_ns - took_ns) / 8);
+	took_ns -= wire_ns;
+	return move_bounded(wire_ns + (took_ns < wire_ns ? took_ns : wire_ns) / 8);
+}
+
 int placement_arrived(struct placement *p, uint32_t vcpu, uint16_t from, uint64_t stopped_ns,
 		      uint64_t now_ns, const uint8_t carry[PLACEMENT_CARRY_BYTES])
 {
@@ -472,7 +548,6 @@ int placement_arrived(struct placement *p, uint32_t vcpu, uint16_t from, uint64_
 		return -EINVAL;
 	if (carry && placement_carry_check(carry) != 0)
 		return -EPROTO;
-	met(p, from);
 	v = &p->vcpu[vcpu];
 	carry_load(p, v->node == NODE_NONE ? from : v->node, p->config.self);
 	begin_stay(p, v, now_ns);
@@ -487,12 +562,14 @@ int placement_arrived(struct placement *p, uint32_t vcpu, uint16_t from, uint64_
 		v->choice.begin_ns = now_ns;
 	/* Its stack, its run queue, the code it runs, its data: what it is known to leave behind. */
 	v->debt_ns += left_behind(p, v);
+	met(p, from, left_behind(p, v));
+	v->met_ns = 0;
 	v->burst = true;
 	if (carry && carry[34]) {
 		v->spread_from = from;
 		v->spread_ns = now_ns;
 	}
-	p->wire_ns[from] = move_bounded((7 * p->wire_ns[from] + move_bounded(took_ns)) / 8);
+	p->wire_ns[from] = wire_learned(p->wire_ns[from], move_bounded(took_ns));
 	placement_lost(v, took_ns);
 	return 0;
 }
@@ -550,6 +627,7 @@ void placement_copy(const struct placement *from, struct placement *to, uint64_t
 		to->wire_ns[i] = from->wire_ns[i];
 	}
 	to->refault_ns = from->refault_ns;
+	to->learner = from->learner;
 	for (uint32_t i = 0; i < to->config.vcpu_count; i++) {
 		struct placement_vcpu *v = &to->vcpu[i];
 
@@ -565,6 +643,11 @@ void placement_copy(const struct placement *from, struct placement *to, uint64_t
 int placement_save(const struct placement *p, char *text, size_t size)
 {
 	return placement_learner_save(&p->learner, text, size);
+}
+
+void placement_learner_get(const struct placement *p, struct placement_learner *ret_learner)
+{
+	*ret_learner = p->learner;
 }
 
 int placement_load_state(struct placement *p, const char *text, size_t length,
@@ -585,5 +668,20 @@ int placement_record_get(const struct placement *p, uint64_t sequence,
 	    p->record_newest - sequence >= PLACEMENT_RECORDS)
 		return -ENOENT;
 	*ret_record = p->record[(sequence - 1) % PLACEMENT_RECORDS];
+	return 0;
+}
+
+uint64_t placement_closed_newest(const struct placement *p)
+{
+	return p->closed_newest;
+}
+
+int placement_closed_get(const struct placement *p, uint64_t sequence,
+			 struct placement_closed *ret_closed)
+{
+	if (sequence == 0 || sequence > p->closed_newest ||
+	    p->closed_newest - sequence >= PLACEMENT_RECORDS)
+		return -ENOENT;
+	*ret_closed = p->closed[(sequence - 1) % PLACEMENT_RECORDS];
 	return 0;
 }

@@ -37,6 +37,7 @@
 
 #include "core/coherence.h"
 #include "core/limits.h"
+#include "core/member_set.h"
 #include "core/placement_learner.h"
 
 enum placement_policy {
@@ -52,6 +53,8 @@ enum placement_policy {
 
 /* One word each: pages, vcpus, base, learned, pinned. */
 const char *placement_policy_name(enum placement_policy policy);
+/* Do idle vCPUs go to one node? Where they do, those that wait for their start-up go, too. */
+bool placement_policy_gathers(enum placement_policy policy);
 /* 0; -EINVAL: there is none of this name. */
 int placement_policy_parse(const char *name, enum placement_policy *ret_policy);
 
@@ -101,9 +104,10 @@ const char *placement_why_text(enum placement_why why);
 #define PLACEMENT_MOVES_SECOND 1000u
 
 struct placement_config {
-	uint16_t self, node_count;
-	uint16_t gather_node; /* where idle vCPUs belong: the node of the guest's first vCPU */
-	uint32_t vcpu_count;  /* of the whole pod */
+	uint16_t self, node_count; /* the number space */
+	struct member_set members; /* where vCPUs may go; none: all numbers */
+	uint16_t gather_node;	   /* where idle vCPUs belong: the node of the guest's first vCPU */
+	uint32_t vcpu_count;	   /* of the whole pod */
 	enum placement_policy policy;
 	/* What a move costs, and the stalls that it brings (this many moves' time at most: a vCPU that
 	 * has not moved takes no hints along), until moves have been seen. */
@@ -121,8 +125,16 @@ struct placement;
 int placement_create(const struct placement_config *config, struct placement **ret_placement);
 void placement_destroy(struct placement *placement);
 
+/*
+ * Who is a member now, and where idle vCPUs belong. Who is none has no cores, whatever it says; a
+ * newcomer has one until it says (placement_load()). -EINVAL: this node, or the other, is none.
+ */
+int placement_members(struct placement *placement, const struct member_set *members,
+		      uint16_t gather_node);
+
 /* Takes effect at once; the learner, if it was switched off, may try again. 0 or -EINVAL. */
-int placement_set_policy(struct placement *placement, enum placement_policy policy);
+int placement_set_policy(struct placement *placement, enum placement_policy policy,
+			 uint64_t now_ns);
 /* The vCPU stays where it is, whatever the policy. 0 or -EINVAL. */
 int placement_pin(struct placement *placement, uint32_t vcpu, bool pinned);
 
@@ -138,10 +150,11 @@ struct placement_stall {
 	enum coh_stall_kind kind;
 	uint16_t owner;	  /* where the page, or the right to write it, came from; NODE_NONE: from
 			     nowhere (first touch) or this node */
-	uint16_t sharers; /* other nodes that had the page, as far as known */
+	uint16_t sharers; /* other nodes that had the page, its owner among them, as far as known */
 	uint64_t gpn;
 	uint64_t begin_ns, end_ns;
-	uint32_t program; /* placement_program(); 0: not known */
+	uint64_t slept_ns; /* how long it has been halted since the stall before, or its arrival */
+	uint32_t program;  /* placement_program(); 0: not known */
 };
 
 /*
@@ -201,6 +214,18 @@ int placement_arrived(struct placement *placement, uint32_t vcpu, uint16_t from,
 /* It could not go to `node` and is here again. */
 int placement_refused(struct placement *placement, uint32_t vcpu, uint16_t node, uint64_t now_ns);
 
+/* How a threshold came to be chosen. */
+enum placement_how {
+	PLACEMENT_HOW_BASE,    /* the policy is base, or the learner is off or knows too little */
+	PLACEMENT_HOW_CONTROL, /* drawn: the base rule's, for comparison */
+	PLACEMENT_HOW_TRY,     /* drawn: either */
+	PLACEMENT_HOW_LEARNED,
+	PLACEMENT_HOWS,
+};
+
+/* Of two thresholds that are expected to lose so much of the horizon, the one that the learner takes. */
+enum placement_arm placement_arm_of(const double loss[PLACEMENT_ARMS]);
+
 /*
  * Decisions, as they are traced and explained (core/placement_trace.h has the text): which
  * threshold a vCPU has until it moves, and moves.
@@ -210,6 +235,7 @@ struct placement_record {
 	uint64_t at_ns;
 	uint32_t vcpu;
 	bool move;	       /* else the choice of a threshold */
+	bool late;	       /* a choice that was made where the vCPU was before */
 	uint16_t here, target; /* where it is; where it goes, or would first */
 	uint64_t move_ns;      /* what a move there is taken to cost */
 	uint16_t factor;       /* of the threshold, in 16ths; 0: of a move that did not need one */
@@ -218,6 +244,7 @@ struct placement_record {
 	uint8_t why;	 /* enum placement_why */
 	uint32_t credit; /* the target's, of PLACEMENT_WHOLE */
 	/* Of a choice. */
+	uint8_t how;	       /* enum placement_how */
 	bool predicted, drawn; /* the learner could be asked; it was not, to compare or to learn */
 	int8_t feature[PLACEMENT_FEATURES];
 	int32_t part_ns[PLACEMENT_FEATURES]; /* each one's part of what it was to save against the
@@ -233,6 +260,18 @@ uint64_t placement_record_newest(const struct placement *placement);
 /* -ENOENT: there is none of this number (any more). */
 int placement_record_get(const struct placement *placement, uint64_t sequence,
 			 struct placement_record *ret_record);
+
+/*
+ * What came of choices, here or where the vCPU was when it was made: which one says its vCPU and when
+ * it began. Numbered from 1 as records are, and so many of them are kept.
+ */
+struct placement_closed {
+	uint64_t at_ns, begin_ns, lost_ns;
+	uint32_t vcpu;
+};
+uint64_t placement_closed_newest(const struct placement *placement);
+int placement_closed_get(const struct placement *placement, uint64_t sequence,
+			 struct placement_closed *ret_closed);
 
 /*
  * What was learned here, for the other nodes of the pod: each outcome once, oldest first (of more
@@ -252,7 +291,8 @@ bool placement_outcome_valid(const struct placement_outcome *outcome);
 /* An outcome of another node. -EPROTO: it makes no sense. */
 int placement_outcome_learn(struct placement *placement, const struct placement_outcome *outcome);
 
-/* `to` hears what `from` has been told of loads, places and pins; for a shadow that begins. */
+/* `to` hears what `from` has been told of loads, places and pins, and knows what it has learned; for a
+ * shadow that begins. */
 void placement_copy(const struct placement *from, struct placement *to, uint64_t now_ns);
 
 struct placement_stats {
@@ -262,10 +302,13 @@ struct placement_stats {
 	uint64_t wasted_count, return_count; /* stays not worth their move; moves back */
 	uint64_t learned_count;		     /* outcomes */
 	uint64_t arm_count[PLACEMENT_ARMS];  /* thresholds chosen */
-	uint64_t control_loss, learner_loss; /* lost of a million, after choices of either */
-	uint32_t learner_off_count;	     /* how often the learner was switched off */
-	bool learner_off;		     /* it lost to the base rule, which decides alone now */
-	uint64_t refault_ns;		     /* what moves have been seen to cost in refaults */
+	/* Lost of a million, after choices of either; while the learner is off, what it was judged by. */
+	uint64_t control_loss, learner_loss;
+	uint32_t learner_off_count; /* how often the learner was switched off */
+	bool learner_off;	    /* it lost to the base rule, which decides alone now */
+	uint64_t learner_off_ns;    /* when it was switched off the last time; 0: never */
+	uint64_t learner_back_ns;   /* when it was let try again the last time; 0: never */
+	uint64_t refault_ns;	    /* what moves have been seen to cost in refaults */
 };
 void placement_stats_get(const struct placement *placement, struct placement_stats *ret_stats);
 
@@ -276,6 +319,9 @@ uint32_t placement_credit(const struct placement *placement, uint32_t vcpu, uint
 
 /* As placement_learner_save() and placement_learner_load(). */
 int placement_save(const struct placement *placement, char *text, size_t size);
+/* A copy of what saves it, for who holds a lock meanwhile: no text is made. */
+void placement_learner_get(const struct placement *placement,
+			   struct placement_learner *ret_learner);
 int placement_load_state(struct placement *placement, const char *text, size_t length,
 			 const char **ret_reason);
 
@@ -291,6 +337,10 @@ enum placement_broken {
 	PLACEMENT_BROKEN_CROWD,	  /* cores do not count */
 	PLACEMENT_BROKEN_CONTROL, /* the learner is never switched off */
 	PLACEMENT_BROKEN_LEAVES,  /* what a vCPU was seen to leave behind does not count */
+	PLACEMENT_BROKEN_NEAR,	  /* the learner is eager for pages far from each other, too */
+	PLACEMENT_BROKEN_LONG,	  /* credit fades in stalls that are too long to count, too */
+	/* No defect: the base rule as docs/placement.md proves it, and nothing of what is added. */
+	PLACEMENT_RULE_ALONE,
 };
 
 #endif

@@ -2,9 +2,9 @@
 /*
  * Which threshold a vCPU has, what was expected of it, and what came of it.
  *
- * A choice is made when another node's credit begins to grow, holds until the next move, and
- * travels with the vCPU until its horizon is over. What is lost within the horizon (stalls, moves, waiting for a core) is its outcome and
- * teaches the learner, in the policy `base`, too.
+ * A choice is made when another node's credit begins to grow, holds until the next move, and travels
+ * with the vCPU until its horizon is over. What is lost within the horizon (stalls, moves, waiting for
+ * a core) is its outcome and teaches the learner, in the policy `base`, too.
  *
  * The learner has a control: of the choices in the policy `learned` one in CONTROL_SHARE, drawn by
  * the seed, is the base rule's. What is lost after either kind is added up, and when the learner
@@ -95,7 +95,7 @@ static void predict(const struct placement *p, const int8_t feature[PLACEMENT_FE
 }
 
 /* Eager only if it is better by more than chance. */
-static enum placement_arm best_of(const double loss[PLACEMENT_ARMS])
+enum placement_arm placement_arm_of(const double loss[PLACEMENT_ARMS])
 {
 	return loss[PLACEMENT_ARM_EAGER] < loss[PLACEMENT_ARM_BASE] * 0.85 - 0.005
 		       ? PLACEMENT_ARM_EAGER
@@ -127,7 +127,7 @@ static void explain(const struct placement *p, struct placement_record *record,
 }
 
 /* Has the learner lost more than its control of late? */
-static void verdict(struct placement *p)
+static void verdict(struct placement *p, uint64_t now_ns)
 {
 	uint64_t control, learned;
 
@@ -143,6 +143,7 @@ static void verdict(struct placement *p)
 	if (p->verdicts_lost >= VERDICTS_LOST && p->config.broken != PLACEMENT_BROKEN_CONTROL) {
 		p->learner_off = true;
 		p->stats.learner_off_count++;
+		p->stats.learner_off_ns = now_ns;
 	}
 	p->control.count = p->learned.count = 0;
 	p->control.lost_ns /= 2;
@@ -151,7 +152,8 @@ static void verdict(struct placement *p)
 	p->learned.time_ns /= 2;
 }
 
-static void count_outcome(struct placement *p, const struct placement_choice *choice)
+static void count_outcome(struct placement *p, const struct placement_choice *choice,
+			  uint64_t now_ns)
 {
 	struct placement_tally *tally = &p->learned;
 
@@ -164,7 +166,7 @@ static void count_outcome(struct placement *p, const struct placement_choice *ch
 		choice->lost_ns < PLACEMENT_HORIZON_NS ? choice->lost_ns : PLACEMENT_HORIZON_NS;
 	tally->time_ns += PLACEMENT_HORIZON_NS;
 	tally->count++;
-	verdict(p);
+	verdict(p, now_ns);
 }
 
 static void learn(struct placement *p, const struct placement_outcome *outcome)
@@ -202,7 +204,7 @@ int placement_outcome_learn(struct placement *p, const struct placement_outcome 
 	return 0;
 }
 
-static void close_choice(struct placement *p, uint32_t vcpu)
+static void close_choice(struct placement *p, uint32_t vcpu, uint64_t now_ns)
 {
 	struct placement_vcpu *v = &p->vcpu[vcpu];
 	struct placement_choice *choice = &v->choice;
@@ -212,6 +214,11 @@ static void close_choice(struct placement *p, uint32_t vcpu)
 	double losses[PLACEMENT_ARMS];
 
 	choice->open = false;
+	p->closed[p->closed_newest++ % PLACEMENT_RECORDS] =
+		(struct placement_closed){ .at_ns = now_ns,
+					   .begin_ns = choice->begin_ns,
+					   .lost_ns = choice->lost_ns,
+					   .vcpu = vcpu };
 	p->stats.learned_count++;
 	predict(p, choice->feature, losses);
 	memcpy(outcome.feature, choice->feature, sizeof(outcome.feature));
@@ -222,17 +229,19 @@ static void close_choice(struct placement *p, uint32_t vcpu)
 		return;
 	learn(p, &outcome);
 	p->outcome[p->outcome_newest++ % PLACEMENT_OUTCOMES] = outcome;
-	count_outcome(p, choice);
+	count_outcome(p, choice, now_ns);
 	if (choice->sequence && record->sequence == choice->sequence) {
 		record->lost_ns = (int64_t)choice->lost_ns;
 		return;
 	}
 	/* It was made elsewhere: its record here is made of what came along. */
-	struct placement_record late = { .at_ns = choice->begin_ns,
+	struct placement_record late = { .late = true,
+					 .at_ns = choice->begin_ns,
 					 .vcpu = vcpu,
 					 .here = v->left_node,
 					 .target = p->config.self,
 					 .arm = choice->arm,
+					 .how = choice->how,
 					 .move_ns = placement_move_ns(p, p->config.self),
 					 .drawn = choice->how == PLACEMENT_HOW_CONTROL ||
 						  choice->how == PLACEMENT_HOW_TRY };
@@ -249,12 +258,23 @@ void placement_choice_due(struct placement *p, uint32_t vcpu, uint64_t now_ns)
 	struct placement_vcpu *v = &p->vcpu[vcpu];
 
 	if (v->choice.open && placement_since(v->choice.begin_ns, now_ns) >= PLACEMENT_HORIZON_NS)
-		close_choice(p, vcpu);
+		close_choice(p, vcpu, now_ns);
 }
 
-static enum placement_how how_now(const struct placement *p, uint64_t drawn)
+/*
+ * Nobody goes early to pages that are far from each other. Those that he fetched before lie apart from
+ * their neighbours then, bring him to the wrong node the next time, and are fetched once more; and all of
+ * that comes long after the horizon, so no outcome shows it.
+ */
+static bool scatters(const struct placement *p, const struct placement_vcpu *v)
 {
-	if (p->config.policy != PLACEMENT_LEARNED || p->learner_off)
+	return v->near < NEAR_MIN && p->config.broken != PLACEMENT_BROKEN_NEAR;
+}
+
+static enum placement_how how_now(const struct placement *p, const struct placement_vcpu *v,
+				  uint64_t drawn)
+{
+	if (p->config.policy != PLACEMENT_LEARNED || p->learner_off || scatters(p, v))
 		return PLACEMENT_HOW_BASE;
 	if (drawn % CONTROL_SHARE == 0)
 		return PLACEMENT_HOW_CONTROL;
@@ -284,16 +304,17 @@ void placement_choose(struct placement *p, uint32_t vcpu, uint16_t to, uint64_t 
 	*choice = (struct placement_choice){ .open = true,
 					     .holds = true,
 					     .target = to,
-					     .how = (uint8_t)how_now(p, drawn),
+					     .how = (uint8_t)how_now(p, v, drawn),
 					     .begin_ns = now_ns,
 					     .program = v->program };
 	if (choice->how == PLACEMENT_HOW_TRY)
 		choice->arm = (uint8_t)((drawn >> 32) % PLACEMENT_ARMS);
 	else if (choice->how == PLACEMENT_HOW_LEARNED)
-		choice->arm = (uint8_t)best_of(loss);
+		choice->arm = (uint8_t)placement_arm_of(loss);
 	memcpy(choice->feature, record.feature, sizeof(choice->feature));
 	choice->expected_ns = (uint64_t)(loss[choice->arm] * PLACEMENT_HORIZON_NS);
 	record.arm = choice->arm;
+	record.how = choice->how;
 	record.drawn = choice->how == PLACEMENT_HOW_CONTROL || choice->how == PLACEMENT_HOW_TRY;
 	explain(p, &record, loss);
 	p->stats.arm_count[choice->arm]++;

@@ -17,14 +17,17 @@
 
 /*
  * Two who stall on each other's nodes: one of them needs twice as much, so the other goes first, and
- * its arrival takes the credit away (placement_arrived()). The fuller node stays.
+ * its arrival takes the credit away (placement_arrived()). Who has more company stays, since who share
+ * pages would come after one by one. So does who would leave company for pages that nobody uses.
  */
 static bool yields(const struct placement *p, uint16_t here, uint16_t to)
 {
 	if (p->config.broken == PLACEMENT_BROKEN_YIELD)
 		return false;
+	if (p->load[to].awake == 0)
+		return p->load[here].awake > 1;
 	if (p->load[to].awake != p->load[here].awake)
-		return p->load[to].awake > p->load[here].awake + 1;
+		return p->load[to].awake < p->load[here].awake;
 	return to > here;
 }
 
@@ -38,6 +41,10 @@ struct threshold {
 	uint64_t ns;
 };
 
+/*
+ * Nobody is eager to leave company: an outcome is what one vCPU loses, and what those lose with whom it
+ * shares pages is in no feature.
+ */
 static struct threshold threshold_of(const struct placement *p, const struct placement_vcpu *v,
 				     uint16_t to)
 {
@@ -45,7 +52,7 @@ static struct threshold threshold_of(const struct placement *p, const struct pla
 	struct threshold t = { .why = PLACEMENT_WHY_PAID };
 
 	if (v->choice.open && v->choice.holds && v->choice.target == to &&
-	    v->choice.arm == PLACEMENT_ARM_EAGER) {
+	    v->choice.arm == PLACEMENT_ARM_EAGER && p->load[p->config.self].awake <= 1) {
 		factor /= 4;
 		t.why = PLACEMENT_WHY_EAGER;
 	}
@@ -101,7 +108,7 @@ static bool too_crowded(const struct placement *p, const struct placement_vcpu *
 	uint32_t loses = crowd(there, there->awake + 1u);
 	uint32_t keeps = crowd(here, here->awake);
 	/* What is only read is copied, and then it is here: that is no reason to wait for a core. */
-	uint64_t saved = (uint64_t)v->share[to].now_ns * v->writes / NOW_NS;
+	uint64_t saved = (uint64_t)v->share[to].lately_ns * v->writes / LATELY_NS;
 
 	if (p->config.broken == PLACEMENT_BROKEN_CROWD || loses <= keeps)
 		return false;
@@ -200,6 +207,15 @@ static uint64_t pay_debt(struct placement *p, struct placement_vcpu *v, uint64_t
 	return ns - paid;
 }
 
+/* Likewise what somebody else has left when he came here: the pages that both use. */
+static uint64_t pay_met(struct placement_vcpu *v, uint64_t ns)
+{
+	uint64_t paid = ns < v->met_ns ? ns : v->met_ns;
+
+	v->met_ns -= paid;
+	return ns - paid;
+}
+
 static int check(const struct placement *p, const struct placement_stall *stall)
 {
 	if (stall->vcpu >= p->config.vcpu_count || !p->vcpu[stall->vcpu].here)
@@ -220,11 +236,15 @@ static void judge(struct placement *p, const struct placement_stall *stall, uint
 	uint64_t now_ns = stall->end_ns;
 	struct threshold t;
 
+	t = threshold_of(p, v, to);
+	if (ns > t.ns / STALLS_MIN)
+		ns = t.ns / STALLS_MIN;
 	if (to == v->left_node)
 		ns = pay_debt(p, v, ns);
+	if (to == v->met_node)
+		ns = pay_met(v, ns);
 	if (ns == 0)
 		return;
-	t = threshold_of(p, v, to);
 	give_credit(p, v, to, ns, t.ns);
 	/* Soon enough to be early, late enough to know something. */
 	if (v->share[to].credit >= PLACEMENT_WHOLE / 8)
@@ -241,12 +261,26 @@ static void judge(struct placement *p, const struct placement_stall *stall, uint
 	}
 }
 
+/* What is proven (docs/placement.md): stalls become credit, and who has all of it is gone to. */
+static void judge_alone(struct placement *p, const struct placement_stall *stall,
+			struct placement_advice *advice)
+{
+	struct placement_vcpu *v = &p->vcpu[stall->vcpu];
+	uint16_t to = stall->owner;
+
+	give_credit(p, v, to, stall->end_ns - stall->begin_ns,
+		    p->wire_ns[to] * PLACEMENT_FACTOR_BASE / PLACEMENT_FACTOR_ONE);
+	if (v->share[to].credit == PLACEMENT_WHOLE)
+		placement_advise(p, stall->vcpu, to, PLACEMENT_WHY_PAID, PLACEMENT_FACTOR_BASE,
+				 stall->end_ns, advice);
+}
+
 /*
- * Of the time between two stalls, that in which the vCPU ran: without what passes until it goes on
- * after a grant, which is no more than the shortest of such times. A stall after the other would
+ * Of the time between two stalls, that in which the vCPU ran: not asleep, and without what passes until
+ * it goes on after a grant, which is no more than the shortest of such times. A stall after the other would
  * look like work else, and on hosts with slow wake-ups that is half of the time.
  */
-static uint64_t ran(struct placement *p, uint64_t gap_ns)
+static uint64_t ran(struct placement *p, uint64_t gap_ns, uint64_t slept_ns)
 {
 	uint64_t bounded_ns = gap_ns < LAG_NS_MAX ? gap_ns : LAG_NS_MAX;
 
@@ -254,7 +288,23 @@ static uint64_t ran(struct placement *p, uint64_t gap_ns)
 		p->lag_ns -= (p->lag_ns - bounded_ns) / 8;
 	else
 		p->lag_ns += (bounded_ns - p->lag_ns) / 64;
-	return placement_since(p->lag_ns, gap_ns);
+	return placement_since(p->lag_ns + slept_ns, gap_ns);
+}
+
+/*
+ * Credit fades until the stall's end, but for what the stall is too long to count for. On a busy host
+ * each takes as long as it takes credit to fade: if it did meanwhile, no number of them would add up to
+ * a move.
+ */
+static void fade_credit(struct placement *p, const struct placement_stall *stall)
+{
+	struct placement_vcpu *v = &p->vcpu[stall->vcpu];
+	uint16_t to = stall->owner;
+
+	if (to != NODE_NONE && to != p->config.self && p->config.broken != PLACEMENT_BROKEN_LONG)
+		v->faded_ns += placement_since(
+			stall->begin_ns + threshold_of(p, v, to).ns / STALLS_MIN, stall->end_ns);
+	placement_fade_credit(p, v, stall->end_ns);
 }
 
 int placement_stall(struct placement *p, const struct placement_stall *stall,
@@ -276,7 +326,8 @@ int placement_stall(struct placement *p, const struct placement_stall *stall,
 		ns = STALL_NS_MAX;
 	p->stats.stall_count++;
 	placement_age(p, v, stall->end_ns);
-	gap_ns = ran(p, placement_since(v->heard_ns, stall->begin_ns));
+	fade_credit(p, stall);
+	gap_ns = ran(p, placement_since(v->heard_ns, stall->begin_ns), stall->slept_ns);
 	ns += p->lag_ns < ns ? p->lag_ns : ns;
 	v->ran_ns += gap_ns;
 	if (v->share[p->config.self].credit >= PLACEMENT_WHOLE / 8 * 7)
@@ -291,7 +342,10 @@ int placement_stall(struct placement *p, const struct placement_stall *stall,
 		switch (p->config.policy) {
 		case PLACEMENT_BASE:
 		case PLACEMENT_LEARNED:
-			judge(p, stall, ns, &advice);
+			if (p->config.broken == PLACEMENT_RULE_ALONE)
+				judge_alone(p, stall, &advice);
+			else
+				judge(p, stall, ns, &advice);
 			break;
 		case PLACEMENT_VCPUS:
 			advice.why = placement_guard(p, stall->vcpu, stall->owner, stall->end_ns);

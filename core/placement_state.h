@@ -19,11 +19,15 @@
 #define LATELY_SHIFT 6
 #define NOW_NS	     (2ull << AGE_SHIFT)
 #define LATELY_NS    (1ull << (AGE_SHIFT + LATELY_SHIFT))
-/* Credit fades by a 64th a step. */
-#define CREDIT_SHIFT 6
+/* Credit fades by a 64th a step, several steps at a time; after so many nothing is left. */
+#define CREDIT_SHIFT	 6
+#define CREDIT_STEPS	 4u
+#define CREDIT_STEPS_MAX 512u
 
 /* One stall counts as no more than this: something else was wrong. */
 #define STALL_NS_MAX 50000000u
+/* And as no more than this part of a threshold: one stall, however long, says that one page is there. */
+#define STALLS_MIN 4u
 
 /* From the grant that ends a stall to the guest's next instruction; more is a host without cores. */
 #define LAG_NS_MAX 50000u
@@ -37,24 +41,16 @@
 #define LEAVES_SHIFT  12 /* fades by so much a step: a vCPU does something else in a while */
 #define WASTED_MAX    2u
 #define PROGRAM_COUNT 64u
-#define CONTROL_SHARE 8u  /* one decision in so many is the base rule's, for comparison */
-#define TRY_SHARE     16u /* and one is drawn, to learn what comes of it */
-#define VERDICT_COUNT 8u  /* decisions of the control for a verdict */
-#define VERDICTS_LOST 3u  /* in a row, and the learner is switched off */
+#define NEAR_MIN      512u /* of 1024 stalls: so many are near the one before, or nobody is eager */
+#define CONTROL_SHARE 8u   /* one decision in so many is the base rule's, for comparison */
+#define TRY_SHARE     16u  /* and one is drawn, to learn what comes of it */
+#define VERDICT_COUNT 8u   /* decisions of the control for a verdict */
+#define VERDICTS_LOST 3u   /* in a row, and the learner is switched off */
 
 /* For each vCPU and node. */
 struct placement_share {
 	uint32_t credit;	    /* of PLACEMENT_WHOLE */
 	uint32_t now_ns, lately_ns; /* stall time on the node's pages */
-};
-
-/* How a threshold came to be chosen. */
-enum placement_how {
-	PLACEMENT_HOW_BASE,    /* the policy is base, or the learner is off or knows too little */
-	PLACEMENT_HOW_CONTROL, /* drawn: the base rule's, for comparison */
-	PLACEMENT_HOW_TRY,     /* drawn: either */
-	PLACEMENT_HOW_LEARNED,
-	PLACEMENT_HOWS,
 };
 
 /* The threshold that was chosen until the next move; its outcome is watched for a horizon. */
@@ -77,8 +73,11 @@ struct placement_vcpu {
 	uint16_t refused_node;
 	uint64_t refused_until_ns;
 	uint64_t arrived_ns, aged_ns, heard_ns; /* heard: the last stall's end */
+	uint64_t faded_ns;			/* as aged, but of credit */
 	uint64_t useful_ns; /* of this stay: time that it ran, with next to no credit elsewhere */
 	uint64_t debt_ns, debt_begin_ns;
+	uint16_t met_node;  /* somebody came here from there ... */
+	uint64_t met_ns;    /* ... and what he left there may cost this one so much */
 	uint64_t leaves_ns; /* what it has been seen to leave behind; 0: nothing, or not known */
 	uint64_t burst_ns;  /* stalls on what it left, of this stay */
 	bool burst;	    /* they go on */
@@ -129,6 +128,8 @@ struct placement {
 	struct placement_stats stats;
 	uint64_t record_newest;
 	struct placement_record record[PLACEMENT_RECORDS];
+	uint64_t closed_newest;
+	struct placement_closed closed[PLACEMENT_RECORDS];
 	uint64_t outcome_newest, outcome_taken;
 	struct placement_outcome outcome[PLACEMENT_OUTCOMES];
 };
@@ -149,6 +150,9 @@ static inline uint64_t placement_mix(uint64_t value)
 
 /* placement.c: time passes for a vCPU that is here. */
 void placement_age(struct placement *p, struct placement_vcpu *v, uint64_t now_ns);
+
+/* placement.c: what was stalled for is less and less a reason to go. */
+void placement_fade_credit(struct placement *p, struct placement_vcpu *v, uint64_t now_ns);
 
 /* placement.c: what a move of this vCPU is taken to cost. */
 uint64_t placement_cost(const struct placement *p, const struct placement_vcpu *v, uint16_t to);

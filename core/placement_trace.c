@@ -3,7 +3,7 @@
  * Traces and explanations of placement as text. The formats are in the header.
  *
  * Lines are read by hand and judged wholly: numbers in their one form, within bounds, one space
- * between words. What follows a line that was refused is refused, too.
+ * between words.
  */
 #include "core/placement_trace.h"
 
@@ -14,8 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TIME_MAX  (1ull << 60)
-#define TICKS_MAX 256u
+#define TIME_MAX (1ull << 60)
 
 static const char *const kind_name[COH_STALL_KINDS] = {
 	[COH_STALL_ZERO] = "zero",
@@ -23,17 +22,42 @@ static const char *const kind_name[COH_STALL_KINDS] = {
 	[COH_STALL_WRITE] = "write",
 	[COH_STALL_UPGRADE] = "upgrade",
 };
+static const char *const how_name[PLACEMENT_HOWS] = {
+	[PLACEMENT_HOW_BASE] = "base",
+	[PLACEMENT_HOW_CONTROL] = "control",
+	[PLACEMENT_HOW_TRY] = "try",
+	[PLACEMENT_HOW_LEARNED] = "learned",
+};
+/* Of moves. */
+static const char *const why_name[PLACEMENT_WHYS] = {
+	[PLACEMENT_WHY_PAID] = "paid",	   [PLACEMENT_WHY_EAGER] = "eager",
+	[PLACEMENT_WHY_ALWAYS] = "always", [PLACEMENT_WHY_GATHER] = "gather",
+	[PLACEMENT_WHY_SPREAD] = "spread",
+};
 
-__attribute__((format(printf, 3, 4))) static int print(char *text, size_t size, const char *format,
-						       ...)
+struct writer {
+	char *text;
+	size_t size, at;
+	bool full;
+};
+
+__attribute__((format(printf, 2, 3))) static void put(struct writer *w, const char *format, ...)
 {
 	va_list arguments;
 	int length;
 
+	if (w->full)
+		return;
 	va_start(arguments, format);
-	length = vsnprintf(text, size, format, arguments);
+	length = vsnprintf(w->text + w->at, w->size - w->at, format, arguments);
 	va_end(arguments);
-	return length < 0 || (size_t)length >= size ? -ENOSPC : length;
+	w->full = length < 0 || (size_t)length >= w->size - w->at;
+	w->at += w->full ? 0 : (size_t)length;
+}
+
+static int length_of(const struct writer *w)
+{
+	return w->full ? -ENOSPC : (int)w->at;
 }
 
 void placement_trace_begin(struct placement_trace_writer *writer, uint32_t node_count,
@@ -46,56 +70,139 @@ void placement_trace_begin(struct placement_trace_writer *writer, uint32_t node_
 
 int placement_trace_head(struct placement_trace_writer *writer, char *line, size_t size)
 {
-	return print(line, size, "eagre placement trace 1 nodes=%u vcpus=%u move_ns=%" PRIu64 "\n",
-		     writer->node_count, writer->vcpu_count, writer->move_ns);
+	struct writer w = { line, size, 0, false };
+
+	put(&w, "eagre placement trace 2 nodes=%u vcpus=%u move_ns=%" PRIu64 "\n",
+	    writer->node_count, writer->vcpu_count, writer->move_ns);
+	return length_of(&w);
+}
+
+static void put_stall(struct writer *w, const struct placement_trace_event *event)
+{
+	put(w, "stall %" PRIu64 " %u ", event->at_ns, event->vcpu);
+	if (event->node == NODE_NONE)
+		put(w, "-");
+	else
+		put(w, "%u", event->node);
+	put(w, " %" PRIu64 " %s %" PRIu64 " %u %u %" PRIu64 "\n", event->took_ns,
+	    kind_name[event->kind], event->gpn, event->program, event->sharers, event->slept_ns);
+}
+
+static void put_decision(struct writer *w, const struct placement_trace_event *event)
+{
+	const struct placement_record *r = event->record;
+
+	put(w, "%s %" PRIu64 " %u %u %u ", r->move ? "go" : "choice", event->at_ns, event->vcpu,
+	    r->here, r->target);
+	if (r->move) {
+		put(w, "%s %u %" PRIu64 " %u\n", why_name[r->why], r->factor, r->move_ns,
+		    r->credit);
+		return;
+	}
+	put(w, "%s %s %u %" PRIu64 " %" PRId64 " %" PRId64,
+	    placement_arm_name((enum placement_arm)r->arm), how_name[r->how], r->predicted,
+	    r->move_ns, r->arm_ns[PLACEMENT_ARM_BASE], r->arm_ns[PLACEMENT_ARM_EAGER]);
+	for (int i = 0; i < PLACEMENT_FEATURES; i++)
+		put(w, " %s=%d:%d", placement_feature_name((enum placement_feature)i),
+		    r->feature[i], r->part_ns[i]);
+	put(w, "\n");
 }
 
 int placement_trace_put(struct placement_trace_writer *writer,
 			const struct placement_trace_event *event, char *line, size_t size)
 {
-	int length;
+	struct writer w = { line, size, 0, false };
 
-	if (event->move)
-		length = print(line, size, "place %" PRIu64 " %u %u %" PRIu64 "\n", event->at_ns,
-			       event->vcpu, event->node, event->took_ns);
-	else if (event->node == NODE_NONE)
-		length = print(line, size, "stall %" PRIu64 " %u - %" PRIu64 " %s %" PRIu64 " %u\n",
-			       event->at_ns, event->vcpu, event->took_ns, kind_name[event->kind],
-			       event->gpn, event->program);
-	else
-		length =
-			print(line, size, "stall %" PRIu64 " %u %u %" PRIu64 " %s %" PRIu64 " %u\n",
-			      event->at_ns, event->vcpu, event->node, event->took_ns,
-			      kind_name[event->kind], event->gpn, event->program);
-	if (length > 0)
-		writer->lines++;
-	return length;
+	switch (event->what) {
+	case PLACEMENT_TRACE_STALL:
+		put_stall(&w, event);
+		break;
+	case PLACEMENT_TRACE_MOVE:
+		put(&w, "place %" PRIu64 " %u %u %" PRIu64 "\n", event->at_ns, event->vcpu,
+		    event->node, event->took_ns);
+		break;
+	case PLACEMENT_TRACE_LOAD:
+		put(&w, "load %" PRIu64 " %u %u %u\n", event->at_ns, event->node, event->cores,
+		    event->awake);
+		break;
+	case PLACEMENT_TRACE_PIN:
+		put(&w, "pin %" PRIu64 " %u %u\n", event->at_ns, event->vcpu, event->pinned);
+		break;
+	case PLACEMENT_TRACE_OUTCOME:
+		put(&w, "outcome %" PRIu64 " %u %" PRIu64 " %" PRIu64 "\n", event->at_ns,
+		    event->vcpu, event->at_ns - event->took_ns, event->lost_ns);
+		break;
+	case PLACEMENT_TRACE_DECISION:
+		put_decision(&w, event);
+		break;
+	}
+	writer->lines += !w.full;
+	return length_of(&w);
 }
 
 int placement_trace_end(struct placement_trace_writer *writer, char *line, size_t size)
 {
-	return print(line, size, "end %" PRIu64 "\n", writer->lines);
+	struct writer w = { line, size, 0, false };
+
+	put(&w, "end %" PRIu64 "\n", writer->lines);
+	return length_of(&w);
 }
 
-/* Replay. */
+/* What is decided. */
 
-struct replay_vcpu {
-	uint16_t recorded, node; /* NODE_NONE: not placed yet */
-	uint64_t *best_ns;	 /* by node: the least cost of whoever is there now */
-};
+void placement_trace_skip(const struct placement *placement, struct placement_trace_seen *seen)
+{
+	seen->record = placement_record_newest(placement);
+	seen->closed = placement_closed_newest(placement);
+}
 
-struct placement_replay {
-	enum placement_policy policy;
-	uint32_t broken;
-	uint32_t node_count, vcpu_count;
-	uint64_t move_ns, lines;
-	uint64_t tick_ns;
-	bool headed, ended, failed;
-	struct placement **placement; /* by node */
-	struct replay_vcpu *vcpu;
-	uint64_t *best_ns;
-	struct placement_replay_result result;
-};
+/* The next number after *seen that is still kept of so many. */
+static bool step(uint64_t newest, uint64_t *seen, uint64_t *lost)
+{
+	if (*seen == newest)
+		return false;
+	if (newest - *seen > PLACEMENT_RECORDS) {
+		*lost += newest - *seen - PLACEMENT_RECORDS;
+		*seen = newest - PLACEMENT_RECORDS;
+	}
+	++*seen;
+	return true;
+}
+
+bool placement_trace_next(const struct placement *placement, struct placement_trace_seen *seen,
+			  struct placement_trace_event *ret_event, struct placement_record *record)
+{
+	struct placement_closed closed;
+
+	/* A choice is over before the next one is made. */
+	while (step(placement_closed_newest(placement), &seen->closed, &seen->lost)) {
+		if (placement_closed_get(placement, seen->closed, &closed) < 0)
+			continue;
+		*ret_event = (struct placement_trace_event){
+			.what = PLACEMENT_TRACE_OUTCOME,
+			.at_ns = closed.at_ns,
+			.took_ns = closed.at_ns - closed.begin_ns,
+			.vcpu = closed.vcpu,
+			.lost_ns = closed.lost_ns,
+		};
+		return true;
+	}
+	while (step(placement_record_newest(placement), &seen->record, &seen->lost)) {
+		if (placement_record_get(placement, seen->record, record) < 0)
+			continue;
+		/* Made where the vCPU was before, and told there. */
+		if (!record->move && record->late)
+			continue;
+		*ret_event = (struct placement_trace_event){ .what = PLACEMENT_TRACE_DECISION,
+							     .at_ns = record->at_ns,
+							     .vcpu = record->vcpu,
+							     .record = record };
+		return true;
+	}
+	return false;
+}
+
+/* Reading. */
 
 struct reader {
 	const char *at, *end;
@@ -126,314 +233,266 @@ static bool pass_number(struct reader *reader, uint64_t limit, uint64_t *ret_val
 	return reader->at > first && value < limit && (*first != '0' || reader->at == first + 1);
 }
 
-int placement_replay_create(enum placement_policy policy, uint32_t broken,
-			    struct placement_replay **ret_replay)
+/* The same behind a space. */
+static bool pass_next(struct reader *reader, uint64_t limit, uint64_t *ret_value)
 {
-	struct placement_replay *replay = calloc(1, sizeof(*replay));
-
-	if (!replay)
-		return -ENOMEM;
-	replay->policy = policy;
-	replay->broken = broken;
-	*ret_replay = replay;
-	return 0;
+	return pass(reader, " ") && pass_number(reader, limit, ret_value);
 }
 
-void placement_replay_destroy(struct placement_replay *replay)
+/* A number of at most `limit` either way. */
+static bool pass_signed(struct reader *reader, uint64_t limit, int64_t *ret_value)
 {
-	if (!replay)
-		return;
-	for (uint32_t i = 0; replay->placement && i < replay->node_count; i++)
-		placement_destroy(replay->placement[i]);
-	free(replay->placement);
-	free(replay->vcpu);
-	free(replay->best_ns);
-	free(replay);
-}
+	bool negative = pass(reader, "-");
+	uint64_t value;
 
-static int prepare(struct placement_replay *replay)
-{
-	replay->placement = calloc(replay->node_count, sizeof(*replay->placement));
-	replay->vcpu = calloc(replay->vcpu_count, sizeof(*replay->vcpu));
-	replay->best_ns = calloc((size_t)replay->node_count * replay->vcpu_count, sizeof(uint64_t));
-	if (!replay->placement || !replay->vcpu || !replay->best_ns)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < replay->vcpu_count; i++) {
-		replay->vcpu[i].recorded = replay->vcpu[i].node = NODE_NONE;
-		replay->vcpu[i].best_ns = &replay->best_ns[(size_t)i * replay->node_count];
-	}
-	for (uint32_t i = 0; i < replay->node_count; i++) {
-		struct placement_config config = { .self = (uint16_t)i,
-						   .node_count = (uint16_t)replay->node_count,
-						   .vcpu_count = replay->vcpu_count,
-						   .policy = replay->policy,
-						   .move_ns = replay->move_ns,
-						   .refault_ns = PLACEMENT_REFAULT_MOVES *
-								 replay->move_ns,
-						   .broken = replay->broken };
-		struct placement_load load = { .cores = VCPUS_MAX };
-		int error = placement_create(&config, &replay->placement[i]);
-
-		if (error)
-			return error;
-		/* A trace does not say how crowded nodes were. */
-		for (uint16_t k = 0; k < replay->node_count; k++)
-			placement_load(replay->placement[i], k, &load);
-	}
-	return 0;
-}
-
-static int read_head(struct placement_replay *replay, struct reader *reader,
-		     const char **ret_reason)
-{
-	uint64_t nodes, vcpus;
-
-	*ret_reason = "this is not a trace of placement";
-	if (!pass(reader, "eagre placement trace "))
-		return -EINVAL;
-	*ret_reason = "the trace is of another version";
-	if (!pass(reader, "1 "))
-		return -EINVAL;
-	*ret_reason = "the trace's first line has nonsense in it";
-	if (!pass(reader, "nodes=") || !pass_number(reader, NODES_MAX + 1, &nodes) || nodes == 0 ||
-	    !pass(reader, " vcpus=") || !pass_number(reader, VCPUS_MAX + 1, &vcpus) || vcpus == 0 ||
-	    !pass(reader, " move_ns=") ||
-	    !pass_number(reader, PLACEMENT_MOVE_NS_MAX + 1ull, &replay->move_ns) ||
-	    replay->move_ns == 0 || reader->at != reader->end)
-		return -EINVAL;
-	replay->node_count = (uint32_t)nodes;
-	replay->vcpu_count = (uint32_t)vcpus;
-	replay->headed = true;
-	return prepare(replay);
-}
-
-/* " AT VCPU" */
-static bool read_begin(const struct placement_replay *replay, struct reader *reader,
-		       struct placement_trace_event *event)
-{
-	uint64_t vcpu;
-
-	if (!pass(reader, " ") || !pass_number(reader, TIME_MAX, &event->at_ns) ||
-	    !pass(reader, " ") || !pass_number(reader, replay->vcpu_count, &vcpu) ||
-	    !pass(reader, " "))
+	if (!pass_number(reader, limit + 1, &value) || (negative && value == 0))
 		return false;
-	event->vcpu = (uint32_t)vcpu;
+	*ret_value = negative ? -(int64_t)value : (int64_t)value;
 	return true;
 }
 
-static bool read_place(const struct placement_replay *replay, struct reader *reader,
-		       struct placement_trace_event *event)
+/* One of `count` words, some of which may be NULL, that a space or the line's end follows. */
+static bool pass_word(struct reader *reader, const char *const *word, uint32_t count,
+		      uint32_t *ret_index)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		struct reader tried = *reader;
+
+		if (!word[i] || !pass(&tried, word[i]) ||
+		    (tried.at != tried.end && *tried.at != ' '))
+			continue;
+		*reader = tried;
+		*ret_index = i;
+		return true;
+	}
+	return false;
+}
+
+static bool at_end(const struct reader *reader)
+{
+	return reader->at == reader->end;
+}
+
+static bool get_place(struct reader *r, const struct placement_trace_writer *of,
+		      struct placement_trace_event *event)
 {
 	uint64_t node;
 
-	event->move = true;
-	if (!read_begin(replay, reader, event) || !pass_number(reader, replay->node_count, &node) ||
-	    !pass(reader, " ") || !pass_number(reader, TIME_MAX, &event->took_ns) ||
-	    reader->at != reader->end)
+	event->what = PLACEMENT_TRACE_MOVE;
+	if (!pass_next(r, of->node_count, &node) || !pass_next(r, TIME_MAX, &event->took_ns))
 		return false;
 	event->node = (uint16_t)node;
 	return true;
 }
 
-static bool read_stall(const struct placement_replay *replay, struct reader *reader,
-		       struct placement_trace_event *event)
+static bool get_stall(struct reader *r, const struct placement_trace_writer *of,
+		      struct placement_trace_event *event)
 {
-	uint64_t node = NODE_NONE, program;
+	uint64_t node = NODE_NONE, program, sharers;
+	uint32_t kind;
 
-	if (!read_begin(replay, reader, event))
+	event->what = PLACEMENT_TRACE_STALL;
+	if (!pass(r, " -") && !pass_next(r, of->node_count, &node))
 		return false;
-	if (!pass(reader, "-") && !pass_number(reader, replay->node_count, &node))
+	if (!pass_next(r, TIME_MAX, &event->took_ns) || !pass(r, " ") ||
+	    !pass_word(r, kind_name, COH_STALL_KINDS, &kind) ||
+	    !pass_next(r, GPN_LIMIT, &event->gpn) || !pass_next(r, UINT32_MAX + 1ull, &program) ||
+	    !pass_next(r, NODES_MAX, &sharers) || !pass_next(r, TIME_MAX, &event->slept_ns))
 		return false;
 	event->node = (uint16_t)node;
-	if (!pass(reader, " ") || !pass_number(reader, TIME_MAX, &event->took_ns) ||
-	    !pass(reader, " "))
-		return false;
-	for (event->kind = 0; event->kind < COH_STALL_KINDS; event->kind++) {
-		if (pass(reader, kind_name[event->kind]))
-			break;
-	}
-	if (event->kind == COH_STALL_KINDS || !pass(reader, " ") ||
-	    !pass_number(reader, GPN_LIMIT, &event->gpn) || !pass(reader, " ") ||
-	    !pass_number(reader, UINT32_MAX + 1ull, &program) || reader->at != reader->end)
-		return false;
+	event->kind = (enum coh_stall_kind)kind;
 	event->program = (uint32_t)program;
+	event->sharers = (uint16_t)sharers;
 	return event->took_ns <= event->at_ns;
 }
 
-static void place(struct placement_replay *replay, uint32_t vcpu, uint16_t node, uint64_t now_ns)
+static bool get_load(struct reader *r, struct placement_trace_event *event)
 {
-	replay->vcpu[vcpu].node = node;
-	for (uint32_t i = 0; i < replay->node_count; i++)
-		placement_placed(replay->placement[i], vcpu, node, now_ns);
+	uint64_t cores, awake;
+
+	event->what = PLACEMENT_TRACE_LOAD;
+	if (!pass_next(r, UINT16_MAX + 1ull, &cores) || !pass_next(r, UINT16_MAX + 1ull, &awake))
+		return false;
+	event->cores = (uint16_t)cores;
+	event->awake = (uint16_t)awake;
+	return true;
 }
 
-static void replay_move(struct placement_replay *replay, uint32_t vcpu, uint16_t to,
-			uint64_t now_ns)
+static bool get_pin(struct reader *r, struct placement_trace_event *event)
 {
-	struct replay_vcpu *v = &replay->vcpu[vcpu];
-	uint16_t from = v->node;
-	uint8_t carry[PLACEMENT_CARRY_BYTES];
+	uint64_t pinned;
 
-	if (placement_left(replay->placement[from], vcpu, to, now_ns, carry) != 0)
-		return;
-	placement_arrived(replay->placement[to], vcpu, from, now_ns, now_ns + replay->move_ns,
-			  carry);
-	place(replay, vcpu, to, now_ns);
-	replay->result.move_count++;
-	replay->result.policy_ns += replay->move_ns;
+	event->what = PLACEMENT_TRACE_PIN;
+	if (!pass_next(r, 2, &pinned))
+		return false;
+	event->pinned = pinned;
+	return true;
 }
 
-/* Of all ways through the demands so far that end at a node, the cheapest. */
-static void best_after(struct placement_replay *replay, struct replay_vcpu *v,
-		       const struct placement_trace_event *event)
+static bool get_outcome(struct reader *r, struct placement_trace_event *event)
 {
-	uint64_t least = UINT64_MAX;
+	uint64_t began_ns;
 
-	for (uint32_t i = 0; i < replay->node_count; i++) {
-		if (i != event->node)
-			v->best_ns[i] += event->took_ns;
-		if (v->best_ns[i] < least)
-			least = v->best_ns[i];
-	}
-	for (uint32_t i = 0; i < replay->node_count; i++) {
-		if (v->best_ns[i] > least + replay->move_ns)
-			v->best_ns[i] = least + replay->move_ns;
-	}
+	event->what = PLACEMENT_TRACE_OUTCOME;
+	if (!pass_next(r, event->at_ns + 1, &began_ns) || !pass_next(r, TIME_MAX, &event->lost_ns))
+		return false;
+	event->took_ns = event->at_ns - began_ns;
+	return true;
 }
 
-/* Time passes, as it did; who would gather or spread the trace does not say. */
-static void replay_ticks(struct placement_replay *replay, uint64_t now_ns)
+static bool get_choice(struct reader *r, struct placement_record *record)
 {
-	struct placement_advice advice;
+	static const char *const arms[PLACEMENT_ARMS] = { "base", "eager" };
+	uint64_t predicted;
+	uint32_t arm, how;
 
-	if (now_ns > replay->tick_ns + TICKS_MAX * PLACEMENT_TICK_NS)
-		replay->tick_ns = now_ns / PLACEMENT_TICK_NS * PLACEMENT_TICK_NS;
-	for (; replay->tick_ns <= now_ns; replay->tick_ns += PLACEMENT_TICK_NS) {
-		for (uint32_t i = 0; i < replay->node_count; i++)
-			placement_tick(replay->placement[i], replay->tick_ns, &advice, 0);
+	if (!pass(r, " ") || !pass_word(r, arms, PLACEMENT_ARMS, &arm) || !pass(r, " ") ||
+	    !pass_word(r, how_name, PLACEMENT_HOWS, &how) || !pass_next(r, 2, &predicted) ||
+	    !pass_next(r, PLACEMENT_MOVE_NS_MAX + 1ull, &record->move_ns))
+		return false;
+	record->arm = (uint8_t)arm;
+	record->how = (uint8_t)how;
+	record->drawn = how == PLACEMENT_HOW_CONTROL || how == PLACEMENT_HOW_TRY;
+	record->predicted = predicted;
+	record->lost_ns = -1;
+	for (int i = 0; i < PLACEMENT_ARMS; i++)
+		if (!pass(r, " ") || !pass_signed(r, TIME_MAX, &record->arm_ns[i]))
+			return false;
+	for (int i = 0; i < PLACEMENT_FEATURES; i++) {
+		int64_t value, part;
+
+		if (!pass(r, " ") || !pass(r, placement_feature_name((enum placement_feature)i)) ||
+		    !pass(r, "=") || !pass_signed(r, 128, &value) || value > 127 || !pass(r, ":") ||
+		    !pass_signed(r, 1ull << 31, &part) || part > INT32_MAX)
+			return false;
+		record->feature[i] = (int8_t)value;
+		record->part_ns[i] = (int32_t)part;
 	}
+	return true;
 }
 
-static int replay_event(struct placement_replay *replay, const struct placement_trace_event *event,
-			const char **ret_reason)
+static bool get_go(struct reader *r, struct placement_record *record)
 {
-	struct replay_vcpu *v = &replay->vcpu[event->vcpu];
-	struct placement_advice advice;
+	uint64_t factor, credit;
+	uint32_t why;
 
-	replay_ticks(replay, event->at_ns);
-	if (event->move) {
-		if (v->recorded == NODE_NONE) {
-			struct placement_load load = { .cores = VCPUS_MAX, .awake = 1 };
+	if (!pass(r, " ") || !pass_word(r, why_name, PLACEMENT_WHYS, &why) ||
+	    !pass_next(r, PLACEMENT_FACTOR_MAX + 1u, &factor) ||
+	    !pass_next(r, PLACEMENT_MOVE_NS_MAX + 1ull, &record->move_ns) ||
+	    !pass_next(r, PLACEMENT_WHOLE + 1ull, &credit))
+		return false;
+	record->move = true;
+	record->why = (uint8_t)why;
+	record->factor = (uint16_t)factor;
+	record->credit = (uint32_t)credit;
+	record->lost_ns = -1;
+	return true;
+}
 
-			for (uint32_t i = 0; i < replay->vcpu_count; i++)
-				load.awake += replay->vcpu[i].node == event->node;
-			place(replay, event->vcpu, event->node, event->at_ns);
-			for (uint32_t i = 0; i < replay->node_count; i++)
-				placement_load(replay->placement[i], event->node, &load);
-			for (uint32_t i = 0; i < replay->node_count; i++)
-				v->best_ns[i] = i == event->node ? 0 : replay->move_ns;
-		} else {
-			replay->result.recorded_ns += event->took_ns;
-			replay->result.recorded_moves++;
-		}
-		v->recorded = event->node;
-		return 0;
-	}
-	*ret_reason = "the trace has a stall of a vCPU that is nowhere yet";
-	if (v->recorded == NODE_NONE)
+static bool get_decision(struct reader *r, bool move, const struct placement_trace_writer *of,
+			 struct placement_trace_event *event, struct placement_record *record)
+{
+	uint64_t here, target;
+
+	event->what = PLACEMENT_TRACE_DECISION;
+	event->record = record;
+	*record = (struct placement_record){ .at_ns = event->at_ns, .vcpu = event->vcpu };
+	if (!pass_next(r, of->node_count, &here) || !pass_next(r, of->node_count, &target))
+		return false;
+	record->here = (uint16_t)here;
+	record->target = (uint16_t)target;
+	return move ? get_go(r, record) : get_choice(r, record);
+}
+
+enum line_word {
+	WORD_STALL,
+	WORD_PLACE,
+	WORD_LOAD,
+	WORD_PIN,
+	WORD_CHOICE,
+	WORD_OUTCOME,
+	WORD_GO,
+	WORDS,
+};
+
+int placement_trace_get(const struct placement_trace_writer *of, const char *line, size_t length,
+			struct placement_trace_event *ret_event, struct placement_record *record)
+{
+	static const char *const words[WORDS] = {
+		[WORD_STALL] = "stall", [WORD_PLACE] = "place",	  [WORD_LOAD] = "load",
+		[WORD_PIN] = "pin",	[WORD_CHOICE] = "choice", [WORD_OUTCOME] = "outcome",
+		[WORD_GO] = "go",
+	};
+	struct reader r = { line, line + length };
+	struct placement_trace_event event = { .what = PLACEMENT_TRACE_STALL };
+	uint64_t number;
+	uint32_t word;
+	bool good = false;
+
+	if (!pass_word(&r, words, WORDS, &word) || !pass_next(&r, TIME_MAX, &event.at_ns) ||
+	    !pass_next(&r, word == WORD_LOAD ? of->node_count : of->vcpu_count, &number))
 		return -EINVAL;
-	replay->result.stall_count++;
-	replay->result.recorded_ns += event->took_ns;
-	if (event->took_ns > replay->result.longest_ns)
-		replay->result.longest_ns = event->took_ns;
-	if (event->node == NODE_NONE) {
-		/* Nobody's page: it takes that everywhere. */
-		replay->result.policy_ns += event->took_ns;
-		for (uint32_t i = 0; i < replay->node_count; i++)
-			v->best_ns[i] += event->took_ns;
-		return 0;
+	if (word == WORD_LOAD)
+		event.node = (uint16_t)number;
+	else
+		event.vcpu = (uint32_t)number;
+	switch ((enum line_word)word) {
+	case WORD_STALL:
+		good = get_stall(&r, of, &event);
+		break;
+	case WORD_PLACE:
+		good = get_place(&r, of, &event);
+		break;
+	case WORD_LOAD:
+		good = get_load(&r, &event);
+		break;
+	case WORD_PIN:
+		good = get_pin(&r, &event);
+		break;
+	case WORD_OUTCOME:
+		good = get_outcome(&r, &event);
+		break;
+	case WORD_CHOICE:
+	case WORD_GO:
+		good = get_decision(&r, word == WORD_GO, of, &event, record);
+		break;
+	case WORDS:
+		break;
 	}
-	best_after(replay, v, event);
-	if (v->node == event->node)
-		return 0;
-	replay->result.policy_ns += event->took_ns;
-	struct placement_stall stall = { .vcpu = event->vcpu,
-					 .kind = event->kind,
-					 .owner = event->node,
-					 .gpn = event->gpn,
-					 .begin_ns = event->at_ns - event->took_ns,
-					 .end_ns = event->at_ns,
-					 .program = event->program };
-	if (placement_stall(replay->placement[v->node], &stall, &advice) == 0 &&
-	    advice.to != NODE_NONE)
-		replay_move(replay, event->vcpu, advice.to, event->at_ns);
+	if (!good || !at_end(&r))
+		return -EINVAL;
+	*ret_event = event;
 	return 0;
 }
 
-static int read_line(struct placement_replay *replay, struct reader *reader,
-		     const char **ret_reason)
+int placement_trace_head_get(struct placement_trace_writer *writer, const char *line, size_t length,
+			     const char **ret_reason)
 {
-	struct placement_trace_event event = { .at_ns = 0 };
-	uint64_t lines;
+	struct reader r = { line, line + length };
+	uint64_t nodes, vcpus, move_ns;
 
-	if (!replay->headed)
-		return read_head(replay, reader, ret_reason);
-	*ret_reason = "the trace goes on behind its end";
-	if (replay->ended)
+	*ret_reason = "this is not a trace of placement";
+	if (!pass(&r, "eagre placement trace "))
 		return -EINVAL;
-	*ret_reason = "a line of the trace has nonsense in it";
-	if (pass(reader, "end ")) {
-		if (!pass_number(reader, UINT64_MAX, &lines) || reader->at != reader->end)
-			return -EINVAL;
-		*ret_reason = "the trace has lost lines";
-		if (lines != replay->lines)
-			return -EINVAL;
-		replay->ended = true;
-		return 0;
-	}
-	if (pass(reader, "place") ? !read_place(replay, reader, &event)
-				  : !(pass(reader, "stall") && read_stall(replay, reader, &event)))
+	*ret_reason = "the trace is of another version; record it anew";
+	if (!pass(&r, "2 "))
 		return -EINVAL;
-	replay->lines++;
-	if (event.at_ns > replay->result.last_ns)
-		replay->result.last_ns = event.at_ns;
-	return replay_event(replay, &event, ret_reason);
-}
-
-int placement_replay_line(struct placement_replay *replay, const char *line, size_t length,
-			  const char **ret_reason)
-{
-	struct reader reader = { line, line + length };
-	int error;
-
-	*ret_reason = "the trace has nonsense in it";
-	if (replay->failed)
+	*ret_reason = "the trace's first line has nonsense in it";
+	if (!pass(&r, "nodes=") || !pass_number(&r, NODES_MAX + 1, &nodes) || nodes == 0 ||
+	    !pass(&r, " vcpus=") || !pass_number(&r, VCPUS_MAX + 1, &vcpus) || vcpus == 0 ||
+	    !pass(&r, " move_ns=") || !pass_number(&r, PLACEMENT_MOVE_NS_MAX + 1ull, &move_ns) ||
+	    move_ns == 0 || !at_end(&r))
 		return -EINVAL;
-	error = read_line(replay, &reader, ret_reason);
-	if (error)
-		replay->failed = true;
-	else
-		*ret_reason = NULL;
-	return error;
-}
-
-int placement_replay_finish(struct placement_replay *replay,
-			    struct placement_replay_result *ret_result, const char **ret_reason)
-{
-	*ret_reason = "the trace is cut off";
-	if (!replay->ended || replay->failed)
-		return -EINVAL;
-	for (uint32_t i = 0; i < replay->vcpu_count; i++) {
-		const struct replay_vcpu *v = &replay->vcpu[i];
-		uint64_t least = v->recorded == NODE_NONE ? 0 : UINT64_MAX;
-
-		for (uint32_t k = 0; k < replay->node_count; k++)
-			least = v->best_ns[k] < least ? v->best_ns[k] : least;
-		replay->result.best_ns += least;
-	}
-	*ret_result = replay->result;
+	placement_trace_begin(writer, (uint32_t)nodes, (uint32_t)vcpus, move_ns);
 	*ret_reason = NULL;
 	return 0;
+}
+
+int placement_trace_end_get(const char *line, size_t length, uint64_t *ret_lines)
+{
+	struct reader r = { line, line + length };
+
+	return pass(&r, "end") && pass_next(&r, UINT64_MAX, ret_lines) && at_end(&r) ? 0 : -EINVAL;
 }
 
 /* Explanations. */
@@ -460,33 +519,25 @@ static void order(const struct placement_record *record, int index[PLACEMENT_FEA
 
 int placement_record_text(const struct placement_record *record, char *text, size_t size)
 {
+	struct writer w = { text, size, 0, false };
 	int index[PLACEMENT_FEATURES];
-	size_t at = 0;
-	int length;
 
-#define PUT(...)                                                                                   \
-	do {                                                                                       \
-		length = print(text + at, size - at, __VA_ARGS__);                                 \
-		if (length < 0)                                                                    \
-			return length;                                                             \
-		at += (size_t)length;                                                              \
-	} while (0)
-	PUT("%.6f s: vCPU %u ", (double)record->at_ns / 1e9, record->vcpu);
+	put(&w, "%.6f s: vCPU %u ", (double)record->at_ns / 1e9, record->vcpu);
 	if (record->move) {
-		PUT("goes from node %u to node %u: %s\n", record->here, record->target,
+		put(&w, "goes from node %u to node %u: %s\n", record->here, record->target,
 		    placement_why_text((enum placement_why)record->why));
 		if (record->factor)
-			PUT("  threshold %.2f ms: a move costs %.2f ms, times %.2f\n",
+			put(&w, "  threshold %.2f ms: a move costs %.2f ms, times %.2f\n",
 			    ms((int64_t)(record->move_ns * record->factor / PLACEMENT_FACTOR_ONE)),
 			    ms((int64_t)record->move_ns),
 			    (double)record->factor / PLACEMENT_FACTOR_ONE);
-		return (int)at;
+		return length_of(&w);
 	}
-	PUT("at node %u, stalls on node %u: threshold %s%s\n", record->here, record->target,
+	put(&w, "at node %u, stalls on node %u: threshold %s%s\n", record->here, record->target,
 	    placement_arm_name((enum placement_arm)record->arm),
 	    record->drawn ? ", drawn to compare" : "");
 	if (record->predicted) {
-		PUT("  expected to lose, of %.0f ms: base %.2f, eager %.2f\n ",
+		put(&w, "  expected to lose, of %.0f ms: base %.2f, eager %.2f\n ",
 		    ms(PLACEMENT_HORIZON_NS), ms(record->arm_ns[PLACEMENT_ARM_BASE]),
 		    ms(record->arm_ns[PLACEMENT_ARM_EAGER]));
 		order(record, index);
@@ -495,18 +546,17 @@ int placement_record_text(const struct placement_record *record, char *text, siz
 
 			if (i > 0 && llabs(part) < 5000)
 				break;
-			PUT(" %s %s %.2f", part < 0 ? "-" : "+",
+			put(&w, " %s %s %.2f", part < 0 ? "-" : "+",
 			    placement_feature_name((enum placement_feature)index[i]),
 			    ms(llabs(part)));
 		}
-		PUT(" better than %s\n", record->arm == PLACEMENT_ARM_BASE ? "eager" : "base");
+		put(&w, " better than %s\n", record->arm == PLACEMENT_ARM_BASE ? "eager" : "base");
 	} else {
-		PUT("  too little seen to expect anything\n");
+		put(&w, "  too little seen to expect anything\n");
 	}
 	if (record->lost_ns >= 0)
-		PUT("  lost %.2f ms\n", ms(record->lost_ns));
+		put(&w, "  lost %.2f ms\n", ms(record->lost_ns));
 	else
-		PUT("  what came of it is not known here\n");
-#undef PUT
-	return (int)at;
+		put(&w, "  what came of it is not known here\n");
+	return length_of(&w);
 }

@@ -1,14 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What placement saw and decided, as text: a trace of stalls and moves that can be replayed under
- * another policy, and a decision in words. Pure: bytes in the caller's buffers.
+ * What placement saw and decided, as text: a trace that can be replayed under another policy, and in
+ * which each decision can be explained; and a decision in words. Pure: bytes in the caller's buffers.
  *
- *     eagre placement trace 1 nodes=3 vcpus=2 move_ns=164000
- *     place AT_NS VCPU NODE TOOK_NS                          where it is at first; then each move
- *     stall AT_NS VCPU OWNER TOOK_NS KIND GPN PROGRAM        AT: the end. OWNER -: nobody's page
+ *     eagre placement trace 2 nodes=3 vcpus=2 move_ns=164000
+ *     place AT VCPU NODE TOOK                        where it is at first; then each move
+ *     stall AT VCPU OWNER TOOK KIND GPN PROGRAM SHARERS SLEPT
+ *                                                    AT: the end. OWNER -: nobody's page. SLEPT:
+ *                                                    how long it was halted since the one before
+ *     load AT NODE CORES AWAKE                       what the node has said of itself
+ *     pin AT VCPU 0|1
+ *     choice AT VCPU HERE TARGET ARM HOW PREDICTED MOVE BASE EAGER FEATURE=VALUE:PART ...
+ *                                                    a threshold was chosen: what was expected to be
+ *                                                    lost with either, and each feature's part of
+ *                                                    the difference (struct placement_record)
+ *     outcome AT VCPU BEGAN LOST                     what came of the choice that began then
+ *     go AT VCPU HERE TARGET WHY FACTOR MOVE CREDIT  a move was advised
  *     end LINES
  *
- * A trace without its end is cut off, and refused.
+ * Times are in ns. A trace without its end is cut off, and refused.
  *
  * Replay. The policy runs over the recorded stalls with vCPUs in places of its own: a stall costs
  * it what it took, unless its vCPU is where the page was. What it would have stalled on in its own
@@ -27,18 +37,43 @@
 
 #include "core/placement.h"
 
-#define PLACEMENT_TRACE_LINE 160u
+#define PLACEMENT_TRACE_LINE 1024u
+
+enum placement_trace_what {
+	PLACEMENT_TRACE_STALL,
+	PLACEMENT_TRACE_MOVE,
+	PLACEMENT_TRACE_LOAD,
+	PLACEMENT_TRACE_PIN,
+	PLACEMENT_TRACE_OUTCOME,
+	PLACEMENT_TRACE_DECISION, /* choice, go */
+};
 
 struct placement_trace_event {
-	bool move; /* else a stall */
-	uint64_t at_ns, took_ns;
+	enum placement_trace_what what;
+	uint64_t at_ns, took_ns; /* an outcome: since the choice began */
 	uint32_t vcpu;
-	uint16_t node; /* where it is now; or the page's owner, NODE_NONE: nobody */
+	uint16_t node; /* where it is now; the page's owner, NODE_NONE: nobody; whose load it is */
 	/* Of a stall. */
 	enum coh_stall_kind kind;
-	uint64_t gpn;
+	uint64_t gpn, slept_ns;
 	uint32_t program;
+	uint16_t sharers;
+	/* Of others. */
+	uint16_t cores, awake;
+	bool pinned;
+	uint64_t lost_ns;
+	const struct placement_record *record;
 };
+
+/* What a struct placement has decided since: zeros, or placement_trace_skip(), and then again and
+ * again. False: nothing more. The record is copied to *record. */
+struct placement_trace_seen {
+	uint64_t record, closed;
+	uint64_t lost; /* too many came in between */
+};
+void placement_trace_skip(const struct placement *placement, struct placement_trace_seen *seen);
+bool placement_trace_next(const struct placement *placement, struct placement_trace_seen *seen,
+			  struct placement_trace_event *ret_event, struct placement_record *record);
 
 struct placement_trace_writer {
 	uint32_t node_count, vcpu_count;
@@ -53,6 +88,15 @@ int placement_trace_head(struct placement_trace_writer *writer, char *line, size
 int placement_trace_put(struct placement_trace_writer *writer,
 			const struct placement_trace_event *event, char *line, size_t size);
 int placement_trace_end(struct placement_trace_writer *writer, char *line, size_t size);
+/* Reads what placement_trace_put() writes, without the newline; a decision's record is in *record, which
+ * the event then names. -EINVAL: it is none for so many nodes and vCPUs. */
+int placement_trace_get(const struct placement_trace_writer *of, const char *line, size_t length,
+			struct placement_trace_event *ret_event, struct placement_record *record);
+
+/* The first line, and the last: -EINVAL with *ret_reason, a constant; -EINVAL. */
+int placement_trace_head_get(struct placement_trace_writer *writer, const char *line, size_t length,
+			     const char **ret_reason);
+int placement_trace_end_get(const char *line, size_t length, uint64_t *ret_lines);
 
 struct placement_replay;
 
@@ -64,6 +108,9 @@ struct placement_replay_result {
 	uint64_t best_ns;	 /* the least possible, moves at the trace's move_ns */
 	uint64_t last_ns;	 /* time of the last event */
 	uint64_t longest_ns;	 /* the longest stall */
+	/* What was recorded of decisions. */
+	uint64_t choice_count, outcome_count, go_count;
+	uint64_t odd_count; /* choices that are not what their figures say */
 };
 
 /*
@@ -78,6 +125,13 @@ int placement_replay_line(struct placement_replay *replay, const char *line, siz
 int placement_replay_finish(struct placement_replay *replay,
 			    struct placement_replay_result *ret_result, const char **ret_reason);
 void placement_replay_destroy(struct placement_replay *replay);
+/* Each decision that was recorded is told: a move at once, a choice when what came of it is known, or
+ * nothing more can be. Before the first line. */
+typedef void placement_replay_fn(void *arg, const struct placement_record *record);
+void placement_replay_explain(struct placement_replay *replay, placement_replay_fn *told,
+			      void *arg);
+/* Where the policy has the vCPU now; NODE_NONE: nowhere yet. */
+uint16_t placement_replay_node(const struct placement_replay *replay, uint32_t vcpu);
 
 /*
  * A decision in words, several lines:

@@ -24,16 +24,30 @@ static void write_word(struct vcpu_places *places, uint32_t vcpu, enum place_sta
 void vcpu_places_init(struct vcpu_places *places, uint16_t self, uint16_t node_count,
 		      uint32_t vcpu_count, const uint16_t *first)
 {
+	const struct member_set all = member_set_below(node_count);
+
 	assert(vcpu_count <= VCPUS_MAX && node_count <= NODES_MAX && self < node_count);
 	places->vcpu_count = vcpu_count;
 	places->node_count = node_count;
 	places->self = self;
 	places->broken = PLACE_BROKEN_NONE;
+	vcpu_places_members(places, &all);
 	for (uint32_t vcpu = 0; vcpu < vcpu_count; vcpu++) {
 		assert(first[vcpu] < node_count);
 		atomic_init(&places->word[vcpu],
 			    pack(first[vcpu] == self ? PLACE_HERE : PLACE_AWAY, first[vcpu], 0));
 	}
+}
+
+void vcpu_places_members(struct vcpu_places *places, const struct member_set *members)
+{
+	for (uint32_t w = 0; w < NODES_MAX / 64; w++)
+		atomic_store(&places->members[w], members->word[w]);
+}
+
+static bool is_member(struct vcpu_places *places, uint16_t node)
+{
+	return atomic_load(&places->members[node / 64]) >> (node % 64) & 1;
 }
 
 struct vcpu_place vcpu_place_read(const struct vcpu_places *places, uint32_t vcpu)
@@ -77,7 +91,7 @@ int vcpu_place_leave(struct vcpu_places *places, uint32_t vcpu, uint16_t to)
 	struct vcpu_place place = vcpu_place_read(places, vcpu);
 
 	assert(place.state == PLACE_HERE);
-	if (to >= places->node_count || to == places->self)
+	if (to >= places->node_count || to == places->self || !is_member(places, to))
 		return -EINVAL;
 	/* The move takes one, its refusal another. */
 	if (place.epoch > PLACE_EPOCH_MAX - 2)

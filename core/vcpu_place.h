@@ -73,6 +73,7 @@
 #include <stdint.h>
 
 #include "core/limits.h"
+#include "core/member_set.h"
 
 /* No vCPU moves more often: at a move a microsecond that is half a year. */
 #define PLACE_EPOCH_MAX ((1ull << 44) - 1)
@@ -108,12 +109,19 @@ struct vcpu_places {
 	_Atomic uint64_t word[VCPUS_MAX]; /* by vCPU: state 2:0, node 18:3, epoch 63:19 */
 	uint32_t vcpu_count;
 	uint16_t node_count, self;
-	uint8_t broken; /* enum place_broken */
+	uint8_t broken;				  /* enum place_broken */
+	_Atomic uint64_t members[NODES_MAX / 64]; /* to whom a vCPU may go */
 };
 
 /* Before any thread reads it. first[v]: the node where vCPU v begins, at epoch 0; below node_count. */
 void vcpu_places_init(struct vcpu_places *places, uint16_t self, uint16_t node_count,
 		      uint32_t vcpu_count, const uint16_t *first);
+
+/*
+ * Who is a member, from now on; all numbers before the first time. Any one thread; others read it. A
+ * vCPU that is on its way to who is none any more goes on, or has been refused.
+ */
+void vcpu_places_members(struct vcpu_places *places, const struct member_set *members);
 
 /* ---- any thread, no lock; vcpu < vcpu_count -------------------------------------------------- */
 
@@ -134,7 +142,7 @@ enum place_route vcpu_place_route(const struct vcpu_places *places, uint32_t vcp
 
 /* ---- the seat's thread ----------------------------------------------------------------------- */
 
-/* HERE -> LEAVING. 0; -EINVAL: `to` is this node, or none; -EOVERFLOW: it has moved too often. */
+/* HERE -> LEAVING. 0; -EINVAL: `to` is this node, or no member; -EOVERFLOW: it has moved too often. */
 int vcpu_place_leave(struct vcpu_places *places, uint32_t vcpu, uint16_t to);
 /* LEAVING -> HERE: its state cannot be saved now. Then look into the inbox. */
 void vcpu_place_stay(struct vcpu_places *places, uint32_t vcpu);

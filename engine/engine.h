@@ -62,6 +62,8 @@ struct engine_exit {
 			uint32_t index;
 			uint8_t fault;
 			uint64_t value;
+			uint64_t
+				tsc_adjust; /* of a TSC deadline: as it was when that was written */
 		} msr;
 		struct {
 			const char *reason;
@@ -130,6 +132,11 @@ struct engine_ops {
 	int (*create)(const struct engine_config *config, struct engine **ret_engine, char *why,
 		      size_t why_size);
 	void (*destroy)(struct engine *engine);
+	/*
+	 * What an engine keeps resident at most, with so many vCPUs and guest memory of so many bytes,
+	 * besides that memory. Needs no engine.
+	 */
+	uint64_t (*kept_bytes)(uint32_t vcpu_count, uint64_t guest_bytes);
 	/* Guest memory at gpa is host memory at hva. Ranges never overlap; stay until destroy. */
 	int (*add_memory)(struct engine *engine, uint64_t gpa, void *hva, uint64_t bytes);
 
@@ -176,8 +183,17 @@ struct engine_ops {
 	 */
 	int (*vcpu_set_tsc)(struct engine_vcpu *vcpu, const struct tsc_line *line);
 	int (*vcpu_run)(struct engine_vcpu *vcpu, struct engine_exit *exit);
-	/* Any thread or signal handler. The present or the next run ends soon with EXIT_KICKED. */
+	/*
+	 * Any thread or signal handler. The present or the next run ends soon with EXIT_KICKED; the
+	 * guest need not have come any way since the last one.
+	 */
 	void (*vcpu_kick)(struct engine_vcpu *vcpu);
+	/*
+	 * Any thread: another number each time that vcpu_run() has done a piece of what is long, has an
+	 * end, and is not broken off by a kick. Who looks for lost kicks does not count the time of
+	 * that. NULL: nothing is long.
+	 */
+	uint64_t (*vcpu_work)(const struct engine_vcpu *vcpu);
 
 	/* The rest: between runs, owner thread. */
 	/* IF set, no shadow, nothing in injection. */

@@ -138,6 +138,19 @@ ssize_t channel_decode(struct channel_decoder *decoder, const void *data, size_t
 	return (ssize_t)taken;
 }
 
+ssize_t channel_encode_header(enum channel_kind kind, size_t size, void *out)
+{
+	uint8_t *bytes = out;
+
+	if (size > CHANNEL_PAYLOAD_MAX)
+		return -EMSGSIZE;
+	bytes[0] = (uint8_t)kind;
+	bytes[1] = 0;
+	bytes[2] = (uint8_t)size;
+	bytes[3] = (uint8_t)(size >> 8);
+	return CHANNEL_HEADER_SIZE;
+}
+
 ssize_t channel_encode(enum channel_kind kind, const void *payload, size_t size, void *out,
 		       size_t out_size)
 {
@@ -147,10 +160,7 @@ ssize_t channel_encode(enum channel_kind kind, const void *payload, size_t size,
 		return -EMSGSIZE;
 	if (out_size < CHANNEL_HEADER_SIZE + size)
 		return -ENOBUFS;
-	bytes[0] = (uint8_t)kind;
-	bytes[1] = 0;
-	bytes[2] = (uint8_t)size;
-	bytes[3] = (uint8_t)(size >> 8);
+	channel_encode_header(kind, size, out);
 	if (size)
 		memcpy(bytes + CHANNEL_HEADER_SIZE, payload, size);
 	return (ssize_t)(CHANNEL_HEADER_SIZE + size);

@@ -2,7 +2,7 @@
 /*
  * channel: one command's stdin, stdout, stderr and exit status over one byte stream.
  *
- * A serial line carries bytes and nothing else. To run a command at its far end and get its output
+ * A line carries bytes and nothing else. To run a command at its far end and get its output
  * alone and byte-exact, with stderr apart and the exit status known, the bytes are framed:
  *
  *      0      1      2             4
@@ -10,11 +10,12 @@
  *      | kind | zero | length (LE) | payload, length bytes  |
  *      +------+------+-------------+------------------------+
  *
- * The side that runs the command is the server (guest/runner.c on the guest's second serial port,
- * rack/agent.c on a virtio port of an emulated host); the side that asked for it is the client.
+ * The side that runs the command is the server (guest/runner.c on the guest's virtio port or second
+ * serial port, rack/agent.c on a virtio port of an emulated host); the side that asked for it is the
+ * client.
  *
  *      server -> client                      client -> server
- *      HELLO   "eagre channel 1"             ARG        one argument, in order
+ *      HELLO   "eagre channel 2"             ARG        one argument, in order
  *      WINDOW  u32: that many more bytes     START      u8 terminal, zero, u16 rows, u16 columns
  *              of STDIN may be sent          STDIN      data, never more than WINDOW allowed
  *      STDOUT  data                          STDIN_END
@@ -23,8 +24,11 @@
  *
  * The server speaks first. A server that knows its command (the guest's) takes no ARG and no START.
  * WINDOW exists because a 16550 has no flow control that emulators honour: without it, input faster
- * than the command reads it would be lost. After EXIT the server sends nothing more; a server that
- * goes on to the next client waits for BYE, so that it knows where one ends and the next begins.
+ * than the command reads it would be lost; and so that input which the command does not read keeps
+ * nothing else from coming. After EXIT the server sends nothing more. It waits for BYE where it goes
+ * on to the next client, so that it knows where one ends and the next begins; and on a virtio port,
+ * which cannot say what of it has been taken: there the client says BYE when all that came before
+ * EXIT has been written out.
  *
  * Where the guest has no command, the runner greets all the same and hands out no WINDOW: the
  * client sends RESIZE and nothing else, for the serial console's terminal.
@@ -39,14 +43,16 @@
 #include <sys/types.h>
 
 #define CHANNEL_HEADER_SIZE 4
-#define CHANNEL_PAYLOAD_MAX 4096
-#define CHANNEL_FRAME_MAX   (CHANNEL_HEADER_SIZE + CHANNEL_PAYLOAD_MAX)
-#define CHANNEL_GREETING    "eagre channel 1"
+#define CHANNEL_FRAME_MAX   32768 /* what Linux takes for a virtio port at once */
+#define CHANNEL_PAYLOAD_MAX (CHANNEL_FRAME_MAX - CHANNEL_HEADER_SIZE)
+#define CHANNEL_GREETING    "eagre channel 2"
 
 /* The guest's second serial port; the host side speaks to the 16550 at these addresses. */
 #define CHANNEL_GUEST_TTY "/dev/ttyS1"
-#define CHANNEL_UART_PORT 0x2f8
-#define CHANNEL_UART_IRQ  3
+/* The virtio port's name, by which the guest finds it. */
+#define CHANNEL_GUEST_PORT "eagre.streams"
+#define CHANNEL_UART_PORT  0x2f8
+#define CHANNEL_UART_IRQ   3
 
 enum channel_kind {
 	CHANNEL_HELLO = 0x41,
@@ -108,6 +114,9 @@ ssize_t channel_decode(struct channel_decoder *decoder, const void *data, size_t
  */
 ssize_t channel_encode(enum channel_kind kind, const void *payload, size_t size, void *out,
 		       size_t out_size);
+
+/* The header alone, of a payload of `size` bytes that is behind it already: CHANNEL_HEADER_SIZE. */
+ssize_t channel_encode_header(enum channel_kind kind, size_t size, void *out);
 
 /* The payloads with fields. The frame must be of that kind (the decoder has checked its size). */
 uint32_t channel_frame_u32(const struct channel_frame *frame);

@@ -44,12 +44,13 @@ image_program() {
 	image_libraries "$image" "$root" "$source"
 }
 
-# image_modules IMAGE KERNEL NAME...: modules and what they depend on, in loading order, without the
-# debug sections that make loading slow on an emulated CPU. The order is kept in /etc/modules.
+# image_modules IMAGE KERNEL FOLDER LIST NAME...: modules and what they depend on, in FOLDER of the image, in
+# loading order in LIST, without the debug sections that make loading slow on an emulated CPU.
 image_modules() {
-	local image=$1 kernel=$2 name line path file
-	shift 2
-	mkdir -p "$image/lib/modules" "$image/etc"
+	local image=$1 kernel=$2 folder=$1/$3 list=$1/$4 name line path file
+	shift 4
+	mkdir -p "$folder" "$(dirname "$list")"
+	touch "$list"
 	for name in "$@"; do
 		line=$(awk -F: -v want="${name//-/_}" '{
 			file = $1; sub(/.*\//, "", file); sub(/\.ko.*/, "", file); gsub(/-/, "_", file)
@@ -62,15 +63,50 @@ image_modules() {
 		for path in $(tr ' ' '\n' <<<"${line/:/}" | tac); do
 			file=${path##*/}
 			file=${file%%.ko*}.ko
-			[ -e "$image/lib/modules/$file" ] && continue
+			grep -qxF "$file" "$list" || echo "$file" >>"$list"
+			[ -e "$folder/$file" ] && continue
 			case $path in
-			*.xz) xz -dc "$kernel/modules/$path" >"$image/lib/modules/$file" ;;
-			*) cp "$kernel/modules/$path" "$image/lib/modules/$file" ;;
+			*.xz) xz -dc "$kernel/modules/$path" >"$folder/$file" ;;
+			*) cp "$kernel/modules/$path" "$folder/$file" ;;
 			esac
-			objcopy --strip-debug --remove-section=.BTF "$image/lib/modules/$file"
-			echo "$file" >>"$image/etc/modules"
+			objcopy --strip-debug --remove-section=.BTF "$folder/$file"
 		done
 	done
+}
+
+# What a virtual device wants to have loaded, by its PCI device id (virtio 1.2, 4.1.2.1).
+declare -A image_device_modules=(
+	[1041]="virtio_pci virtio_net"
+	[1042]="virtio_pci virtio_blk ext4"
+	[1043]="virtio_pci virtio_console"
+	[1044]="virtio_pci virtio_rng"
+	[1045]="virtio_pci virtio_balloon"
+)
+
+# image_devices IMAGE CACHE: modules of all of guest/fetch's kernels, for guest/init to load those of the
+# kernel that runs and of the devices that the machine has.
+image_devices() {
+	local image=$1 kernel version id
+	for kernel in "$2"/kernel-*; do
+		version=$(cat "$kernel/version")
+		for id in "${!image_device_modules[@]}"; do
+			image_modules "$image" "$kernel" "lib/modules/$version" "lib/modules/$version/device.$id" \
+				${image_device_modules[$id]}
+		done
+	done
+	mkdir -p "$image/etc/udhcpc"
+	cat >"$image/etc/udhcpc/default.script" <<-'END'
+		#!/bin/sh
+		# What busybox's DHCP client has been told becomes so.
+		case $1 in
+		bound | renew)
+			ip addr replace "$ip/$mask" dev "$interface"
+			for gateway in $router; do ip route replace default via "$gateway" dev "$interface"; done
+			: >/etc/resolv.conf
+			for server in $dns; do echo "nameserver $server" >>/etc/resolv.conf; done ;;
+		esac
+	END
+	chmod +x "$image/etc/udhcpc/default.script"
 }
 
 # image_pack IMAGE METHOD OUT: packs it; the file appears whole or not at all.

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * runner: runs the one command that came with the initramfs and carries its streams and its status
- * to the host over the guest's second serial port (channel.h).
+ * to the host (channel.h): over the virtio port of that name, and where there is none, because the
+ * kernel has no driver for it or the host no such port, over the guest's second serial port.
+ *
+ *      runner [LINE]     LINE: /dev/ttyS1 for example, whatever else there is
  *
  * The command is /eagre/command (archive.h): its arguments, each ended by a zero byte. The runner
  * returns when the host has been sent the exit status down to the last byte; init then powers off.
  *
- * Init confines the runner to the CPUs that are where the serial port is. The command is free.
+ * Init confines the runner to the CPUs that are where the devices are. The command is free.
  *
  *      runner --size-of TTY
  *
@@ -14,6 +17,7 @@
  * gives TTY the size that each RESIZE says, and leaves its caller waiting for the first of them
  * only, and a second at most: another host than this one's may never answer.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -29,6 +33,10 @@
 #include "guest/session.h"
 
 #define FIRST_SIZE_MS 1000
+#define PORT_MS	      5000 /* from its device's driver to the port */
+#define PORT_LOOK_MS  2
+#define PORTS	      "/sys/class/virtio-ports"
+#define PORT_DRIVER   "/sys/bus/virtio/drivers/virtio_console"
 
 static int fail(const char *what, int error)
 {
@@ -72,6 +80,69 @@ static int line_open(const char *path)
 
 		close(fd);
 		return -error;
+	}
+	return fd;
+}
+
+/* Whether the port, named as the kernel does, is the one for a command's streams. */
+static int port_is_ours(const char *entry)
+{
+	static const char want[] = CHANNEL_GUEST_PORT "\n";
+	char path[300], name[sizeof(want)];
+	int fd, is = 0;
+
+	snprintf(path, sizeof(path), PORTS "/%s/name", entry);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	is = read(fd, name, sizeof(name)) == (ssize_t)strlen(want) &&
+	     memcmp(name, want, strlen(want)) == 0;
+	close(fd);
+	return is;
+}
+
+/* The open port; -ENOENT: there is none of that name. */
+static int port_find(void)
+{
+	DIR *ports = opendir(PORTS);
+	const struct dirent *entry;
+	char path[300];
+	int fd = -ENOENT;
+
+	while (ports && fd == -ENOENT && (entry = readdir(ports))) {
+		if (!port_is_ours(entry->d_name))
+			continue;
+		snprintf(path, sizeof(path), "/dev/%s", entry->d_name);
+		fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+		if (fd < 0)
+			fd = -errno;
+	}
+	if (ports)
+		closedir(ports);
+	return fd;
+}
+
+/* Whether the driver has a device, which may still have to tell it of its port. */
+static int port_expected(void)
+{
+	DIR *driver = opendir(PORT_DRIVER);
+	const struct dirent *entry;
+	int expected = 0;
+
+	while (driver && !expected && (entry = readdir(driver)))
+		expected = strncmp(entry->d_name, "virtio", strlen("virtio")) == 0;
+	if (driver)
+		closedir(driver);
+	return expected;
+}
+
+static int port_open(void)
+{
+	int fd = port_find();
+
+	for (int ms = 0; fd == -ENOENT && ms < PORT_MS && port_expected(); ms += PORT_LOOK_MS) {
+		usleep(PORT_LOOK_MS * 1000);
+		fd = port_find();
 	}
 	return fd;
 }
@@ -139,9 +210,7 @@ int main(int argc, char **argv)
 {
 	static char text[GUEST_COMMAND_BYTES_MAX];
 	static char *command[GUEST_COMMAND_ARGS_MAX + 1];
-	struct session_config config = { .argv = command,
-					 .window = SESSION_WINDOW_SERIAL,
-					 .command_on_all_cpus = 1 };
+	struct session_config config = { .argv = command, .command_on_all_cpus = 1 };
 	const char *line = argc > 1 ? argv[1] : CHANNEL_GUEST_TTY;
 	int fd = open("/" GUEST_COMMAND_PATH, O_RDONLY | O_CLOEXEC);
 	ssize_t size;
@@ -157,12 +226,17 @@ int main(int argc, char **argv)
 		return fail("/" GUEST_COMMAND_PATH, errno);
 	if (!split(text, (size_t)size, command, GUEST_COMMAND_ARGS_MAX))
 		return fail("/" GUEST_COMMAND_PATH, EINVAL);
-	config.line = line_open(line);
+	config.line = argc > 1 ? -ENOENT : port_open();
+	config.await_bye = config.line >= 0;
+	config.window = config.await_bye ? SESSION_WINDOW_VIRTIO : SESSION_WINDOW_SERIAL;
+	if (config.line < 0)
+		config.line = line_open(line);
 	if (config.line < 0)
 		return fail(line, -config.line);
 	ret = session_serve(&config);
 	if (ret)
-		return fail(line, -ret);
-	tcdrain(config.line);
+		return fail(config.await_bye ? CHANNEL_GUEST_PORT : line, -ret);
+	if (!config.await_bye)
+		tcdrain(config.line);
 	return 0;
 }

@@ -30,11 +30,14 @@
 #include "guest/channel.h"
 
 /*
- * As much of a stream is taken at once as a pipe holds, not a frame: command and session may run on
- * CPUs that share memory at the price of a network (a pod's nodes), and each time they meet at the
- * pipe costs as much as sending kilobytes.
+ * Much of a stream is taken at once, and pipes hold more: command and session may run on CPUs that
+ * share memory at the price of a network (a pod's nodes), and each time one of them sleeps for the
+ * other costs as much as sending kilobytes.
  */
-#define OUTPUT_BATCH 16
+#define PIPE_BYTES  262144
+#define BATCH_BYTES 65536
+
+#define LINE_READS_MAX 16 /* in a row, before the command has its turn */
 
 /*
  * What a terminal holds at most of what was written to it and not read yet: a tty buffer and a line
@@ -63,12 +66,14 @@ struct session {
 	int err_fd;
 
 	/* Bytes towards the line: output[sent..filled). */
-	uint8_t collected[OUTPUT_BATCH * CHANNEL_PAYLOAD_MAX]; /* on its way there */
-	uint8_t output[(OUTPUT_BATCH + 2) * CHANNEL_FRAME_MAX];
+	uint8_t output[6 * CHANNEL_FRAME_MAX]; /* three frames are a batch, for each stream */
 	size_t output_filled;
 	size_t output_sent;
 
-	/* Bytes towards the command: input[given..filled); owed: credit to hand out again. */
+	/*
+	 * Bytes towards the command: input[given..filled), of twice the window, so that they are
+	 * seldom moved; owed: credit to hand out again.
+	 */
 	uint8_t *input;
 	size_t input_filled;
 	size_t input_given;
@@ -176,6 +181,9 @@ static int command_start(struct session *s, char **argv)
 	s->pid_fd = pidfd_open(s->pid, 0);
 	if (s->pid_fd < 0)
 		return -errno;
+	/* It may be more than this user is allowed, and a terminal is no pipe: then it stays as it is. */
+	(void)fcntl(s->in_fd, F_SETPIPE_SZ, PIPE_BYTES);
+	(void)fcntl(s->out_fd, F_SETPIPE_SZ, PIPE_BYTES);
 	set_nonblocking(s->in_fd);
 	set_nonblocking(s->out_fd);
 	set_nonblocking(s->err_fd);
@@ -240,33 +248,19 @@ static int output_flush(struct session *s)
 	return 0;
 }
 
-/* Frames of a stream into the output, as many as there is room for. */
-static void output_stream(struct session *s, enum channel_kind kind, const uint8_t *data,
-			  size_t size)
-{
-	for (size_t at = 0, part; at < size; at += part) {
-		part = size - at < CHANNEL_PAYLOAD_MAX ? size - at : CHANNEL_PAYLOAD_MAX;
-		s->output_filled += (size_t)channel_encode(
-			kind, data + at, part, s->output + s->output_filled, output_room(s));
-	}
-}
-
 /*
- * Reads what the command has written, up to a batch and to `max`; closes the stream at its end.
- * Returns the bytes read; 0 when there is nothing now.
+ * A frame of what the command has written, up to `max`; closes the stream at its end. Returns the
+ * bytes read; 0 when there is nothing now.
  */
-static size_t output_collect(struct session *s, int *fd, enum channel_kind kind, size_t max)
+static size_t output_frame(struct session *s, int *fd, enum channel_kind kind, size_t max)
 {
-	size_t frames = output_room(s) / CHANNEL_FRAME_MAX;
-	size_t want;
+	uint8_t *frame = s->output + s->output_filled;
 	ssize_t n;
 
-	if (*fd < 0 || frames == 0 || max == 0)
+	if (*fd < 0 || output_room(s) < CHANNEL_FRAME_MAX || max == 0)
 		return 0;
-	if (frames > OUTPUT_BATCH)
-		frames = OUTPUT_BATCH;
-	want = frames * CHANNEL_PAYLOAD_MAX;
-	n = read(*fd, s->collected, want < max ? want : max);
+	n = read(*fd, frame + CHANNEL_HEADER_SIZE,
+		 max < CHANNEL_PAYLOAD_MAX ? max : CHANNEL_PAYLOAD_MAX);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (n <= 0) {
@@ -275,8 +269,20 @@ static size_t output_collect(struct session *s, int *fd, enum channel_kind kind,
 		close_fd(fd);
 		return 0;
 	}
-	output_stream(s, kind, s->collected, (size_t)n);
+	s->output_filled += (size_t)(channel_encode_header(kind, (size_t)n, frame) + n);
 	return (size_t)n;
+}
+
+/* A batch of frames. */
+static size_t output_collect(struct session *s, int *fd, enum channel_kind kind, size_t max)
+{
+	size_t size = 0, part;
+
+	do {
+		part = output_frame(s, fd, kind, max - size);
+		size += part;
+	} while (part == CHANNEL_PAYLOAD_MAX && size < BATCH_BYTES);
+	return size;
 }
 
 /* ---- towards the command ---- */
@@ -288,15 +294,22 @@ static void input_drop(struct session *s)
 	s->input_given = 0;
 }
 
+/* A terminal's end of input is a character: one that is full has to take that, too, before it is done. */
 static void input_close(struct session *s)
 {
 	if (s->in_fd < 0)
 		return;
-	if (has_terminal(s))
-		(void)!write(s->in_fd, "\004", 1);
-	else
+	if (!has_terminal(s))
 		close(s->in_fd);
+	else if (write(s->in_fd, "\004", 1) < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
 	s->in_fd = -1;
+}
+
+/* in_fd is open, and there is something for it. */
+static int input_waits(const struct session *s)
+{
+	return s->in_fd >= 0 && (s->input_filled > s->input_given || s->input_ended);
 }
 
 static void input_flush(struct session *s)
@@ -318,17 +331,34 @@ static void input_flush(struct session *s)
 		input_close(s);
 }
 
-/* Hands credit out again in useful portions, so that small input does not double the traffic. */
+/* Credit is handed out again in useful portions, so that small input does not double the traffic. */
+static int input_is_owed(const struct session *s)
+{
+	return s->input_owed && !s->input_ended &&
+	       (s->input_owed >= s->config->window / 4 || !s->input_filled);
+}
+
 static void input_repay(struct session *s)
 {
-	if (s->input_owed == 0 || s->input_ended)
+	if (!input_is_owed(s) || output_u32(s, CHANNEL_WINDOW, s->input_owed))
 		return;
-	if (s->input_owed < s->config->window / 4 && s->input_filled)
-		return;
-	if (output_u32(s, CHANNEL_WINDOW, s->input_owed) == 0) {
-		s->input_credit += s->input_owed;
-		s->input_owed = 0;
-	}
+	s->input_credit += s->input_owed;
+	s->input_owed = 0;
+}
+
+/*
+ * What there is to say, as far as the line takes it. Credit that finds no room behind the output is
+ * said once that has left: later nobody would wake the session for it.
+ */
+static int output_all(struct session *s)
+{
+	int ret;
+
+	do {
+		input_repay(s);
+		ret = output_flush(s);
+	} while (ret == 0 && output_is_empty(s) && input_is_owed(s));
+	return ret;
 }
 
 static int input_take(struct session *s, const struct channel_frame *frame)
@@ -337,7 +367,7 @@ static int input_take(struct session *s, const struct channel_frame *frame)
 		return -EPROTO;
 	if (s->pid == 0 && s->pid_fd >= 0)
 		return 0; /* it ended meanwhile */
-	if (s->input_given) {
+	if (s->input_filled + frame->size > 2 * s->config->window) {
 		memmove(s->input, s->input + s->input_given, s->input_filled - s->input_given);
 		s->input_filled -= s->input_given;
 		s->input_given = 0;
@@ -407,21 +437,13 @@ static int take_frame(struct session *s, const struct channel_frame *frame)
 	}
 }
 
-static int line_read(struct session *s)
+static int line_take(struct session *s, const uint8_t *data, size_t size)
 {
-	uint8_t data[CHANNEL_FRAME_MAX];
-	ssize_t size = read(s->config->line, data, sizeof(data));
 	struct channel_frame frame;
-	size_t at = 0;
 	int whole;
 
-	if (size < 0 && (errno == EAGAIN || errno == EINTR))
-		return 0;
-	if (size <= 0)
-		return -ECONNRESET;
-	while (at < (size_t)size) {
-		ssize_t n =
-			channel_decode(&s->decoder, data + at, (size_t)size - at, &frame, &whole);
+	for (size_t at = 0; at < size;) {
+		ssize_t n = channel_decode(&s->decoder, data + at, size - at, &frame, &whole);
 		int ret = n < 0 ? (int)n : whole ? take_frame(s, &frame) : 0;
 
 		if (ret)
@@ -429,6 +451,22 @@ static int line_read(struct session *s)
 		at += (size_t)n;
 	}
 	return 0;
+}
+
+/* A virtio port gives a page at a time. */
+static int line_read(struct session *s)
+{
+	uint8_t data[CHANNEL_FRAME_MAX];
+	ssize_t size = 1;
+	int ret = 0;
+
+	for (int i = 0; ret == 0 && !s->client_left && i < LINE_READS_MAX; i++) {
+		size = read(s->config->line, data, sizeof(data));
+		if (size < 0 && (errno == EAGAIN || errno == EINTR))
+			return 0;
+		ret = size <= 0 ? -ECONNRESET : line_take(s, data, (size_t)size);
+	}
+	return ret;
 }
 
 /* ---- the loop ---- */
@@ -441,12 +479,13 @@ static int command_is_over(const struct session *s)
 }
 
 /* Until the client has said BYE what it sent belongs to this session, and is to be read away. */
-static void await_bye(struct session *s)
+static void await_bye(struct session *s, int patience_ms)
 {
 	while (!s->client_left) {
 		struct pollfd line = { .fd = s->config->line, .events = POLLIN };
+		int n = poll(&line, 1, patience_ms);
 
-		if (poll(&line, 1, BYE_PATIENCE_MS) <= 0 || line_read(s))
+		if (n == 0 || (n < 0 && errno != EINTR) || (n > 0 && line_read(s)))
 			return;
 	}
 }
@@ -463,14 +502,20 @@ static size_t unread_max(const struct session *s, int fd)
 	return ioctl(fd, FIONREAD, &size) || size < 0 ? 0 : (size_t)size;
 }
 
-/* Waits until all output is on the line. */
+/*
+ * Waits until all output is on the line. The client may send what its window allows before it reads
+ * on: that is taken, and no more comes.
+ */
 static int output_drain(struct session *s)
 {
 	while (!output_is_empty(s)) {
-		struct pollfd line = { .fd = s->config->line, .events = POLLOUT };
+		struct pollfd line = { .fd = s->config->line,
+				       .events = (short)(POLLOUT | (s->client_left ? 0 : POLLIN)) };
 
 		poll(&line, 1, -1);
-		if (line.revents & (POLLHUP | POLLERR) || output_flush(s))
+		if ((line.revents & POLLIN && line_read(s)) ||
+		    (line.revents & (POLLHUP | POLLERR) && !(line.revents & POLLIN)) ||
+		    output_flush(s))
 			return -ECONNRESET;
 	}
 	return output_flush(s);
@@ -514,8 +559,7 @@ static int serve(struct session *s)
 			{ .fd = s->pid > 0 ? s->pid_fd : -1, .events = POLLIN },
 			{ .fd = empty ? s->out_fd : -1, .events = POLLIN },
 			{ .fd = empty ? s->err_fd : -1, .events = POLLIN },
-			{ .fd = s->input_filled > s->input_given ? s->in_fd : -1,
-			  .events = POLLOUT },
+			{ .fd = input_waits(s) ? s->in_fd : -1, .events = POLLOUT },
 		};
 		int ret = 0;
 
@@ -533,14 +577,15 @@ static int serve(struct session *s)
 			output_collect(s, &s->out_fd, CHANNEL_STDOUT, SIZE_MAX);
 		if (fds[3].revents)
 			output_collect(s, &s->err_fd, CHANNEL_STDERR, SIZE_MAX);
-		input_repay(s);
-		ret = output_flush(s);
+		ret = output_all(s);
 		if (ret)
 			return ret;
 		if (command_is_over(s)) {
 			ret = finish(s);
-			if (ret == 0 && !s->config->argv)
-				await_bye(s);
+			if (ret == 0 && s->config->await_bye)
+				await_bye(s, -1);
+			else if (ret == 0 && !s->config->argv)
+				await_bye(s, BYE_PATIENCE_MS);
 			return ret;
 		}
 	}
@@ -555,8 +600,7 @@ static int greet(struct session *s)
 		return (int)n;
 	s->output_filled = (size_t)n;
 	s->input_owed = s->config->window;
-	input_repay(s);
-	return output_flush(s);
+	return output_all(s);
 }
 
 int session_serve(const struct session_config *config)
@@ -571,7 +615,7 @@ int session_serve(const struct session_config *config)
 		return -ENOMEM;
 	s->config = config;
 	s->pid_fd = s->in_fd = s->out_fd = s->err_fd = -1;
-	s->input = malloc(config->window);
+	s->input = malloc(2 * (size_t)config->window);
 	if (!s->input)
 		goto out;
 	channel_decoder_init(&s->decoder, CHANNEL_FROM_CLIENT);

@@ -104,7 +104,7 @@ static void strangers_are_refused(void **state)
 	} cases[] = {
 		{ "text", CHANNEL_FROM_SERVER, "[    0.000000] Linux", 20, -EPROTO },
 		{ "no greeting", CHANNEL_FROM_SERVER, { CHANNEL_WINDOW, 0, 4, 0, 1 }, 8, -EPROTO },
-		{ "another version", CHANNEL_FROM_SERVER, "A\0\017\0eagre channel 2", 19,
+		{ "another version", CHANNEL_FROM_SERVER, "A\0\017\0eagre channel 1", 19,
 		  -EPROTONOSUPPORT },
 		{ "a short greeting", CHANNEL_FROM_SERVER, "A\0\005\0eagre", 9, -EPROTONOSUPPORT },
 		{ "server speaks as client",
@@ -125,7 +125,7 @@ static void strangers_are_refused(void **state)
 		{ "empty stdin", CHANNEL_FROM_CLIENT, { CHANNEL_STDIN, 0, 0, 0 }, 4, -EPROTO },
 		{ "a payload over the limit",
 		  CHANNEL_FROM_CLIENT,
-		  { CHANNEL_STDIN, 0, 1, 16 },
+		  { CHANNEL_STDIN, 0, 0xfd, 0x7f },
 		  4,
 		  -EPROTO },
 		{ "end with data",

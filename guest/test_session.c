@@ -30,17 +30,31 @@
 
 #define BIG_SIZE 300000
 
+/* A command that is this program, and what it does. It tells of itself by a descriptor. */
+#define TELL_FD	    99
+#define TALKS	    "--talks"
+#define LEAVES	    "--leaves"
+#define BATCH_SIZE  (3u * CHANNEL_PAYLOAD_MAX)
+#define FIRST_SIZE  20000u
+#define SMALL_LINE  4096
+#define WINDOW_SIZE 1000u
+#define LEFT_SIZE   200000u
+
 struct pair {
 	int line;
 	pid_t server;
 };
 
-static struct pair server_start(char **argv, uint32_t window)
+/* buffer: bytes that the line holds each way, about; 0: as it is. */
+static struct pair server_on(char **argv, uint32_t window, int buffer)
 {
 	struct pair pair;
 	int lines[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, lines), 0);
+	for (int i = 0; i < 2 && buffer; i++)
+		assert_int_equal(
+			setsockopt(lines[i], SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer)), 0);
 	pair.server = fork();
 	assert_true(pair.server >= 0);
 	if (pair.server == 0) {
@@ -54,6 +68,11 @@ static struct pair server_start(char **argv, uint32_t window)
 	close(lines[1]);
 	pair.line = lines[0];
 	return pair;
+}
+
+static struct pair server_start(char **argv, uint32_t window)
+{
+	return server_on(argv, window, 0);
 }
 
 /* The errno with which session_serve() returned; 0 for success. */
@@ -195,6 +214,190 @@ static void who_goes_on_writing_does_not_matter(void **state)
 	(void)state;
 	assert_int_equal(read_slowly(pair.line, &out_size), 3);
 	assert_true(out_size >= BIG_SIZE);
+	assert_int_equal(server_end(&pair), 0);
+}
+
+static void write_zeros(int fd, size_t size)
+{
+	static const uint8_t zeros[BATCH_SIZE];
+
+	while (size) {
+		ssize_t n = write(fd, zeros, size < sizeof(zeros) ? size : sizeof(zeros));
+
+		if (n <= 0)
+			_exit(1);
+		size -= (size_t)n;
+	}
+}
+
+static void tell(int word)
+{
+	if (write(TELL_FD, &word, sizeof(word)) != sizeof(word))
+		_exit(1);
+}
+
+/*
+ * TALKS: when the session has taken FIRST_SIZE bytes it writes all that one takes in a turn, then it
+ * reads a byte more than the window has; LEAVES: it writes and ends.
+ */
+static int be_command(const char *what)
+{
+	int left;
+
+	if (strcmp(what, LEAVES) == 0) {
+		write_zeros(1, LEFT_SIZE);
+		tell(getpid());
+		return 7;
+	}
+	if (fcntl(2, F_SETPIPE_SZ, 262144) < 0)
+		return 1;
+	write_zeros(1, FIRST_SIZE);
+	while (ioctl(1, FIONREAD, &left) == 0 && left)
+		usleep(1000);
+	write_zeros(1, BATCH_SIZE);
+	write_zeros(2, BATCH_SIZE);
+	tell(0);
+	for (uint32_t i = 0; i <= WINDOW_SIZE; i++) {
+		char byte;
+
+		if (i == WINDOW_SIZE)
+			tell(1);
+		if (read(0, &byte, 1) != 1)
+			return 1;
+	}
+	return 7;
+}
+
+static struct pair command_start(const char *what, uint32_t window, int tells[2])
+{
+	char *argv[] = { "/proc/self/exe", (char *)(uintptr_t)what, NULL };
+	struct pair pair;
+
+	assert_int_equal(pipe2(tells, O_CLOEXEC), 0);
+	assert_int_equal(dup2(tells[1], TELL_FD), TELL_FD);
+	pair = server_on(argv, window, SMALL_LINE);
+	close(TELL_FD);
+	close(tells[1]);
+	return pair;
+}
+
+static int told(int tells)
+{
+	struct pollfd ready = { .fd = tells, .events = POLLIN };
+	int word;
+
+	assert_int_equal(poll(&ready, 1, 5000), 1);
+	assert_int_equal(read(tells, &word, sizeof(word)), sizeof(word));
+	return word;
+}
+
+/* What has come of the line so far. */
+struct heard {
+	struct channel_decoder decoder;
+	size_t output;
+	uint32_t window;
+	int status; /* -1: none yet */
+};
+
+/* Reads from the line, little by little, until so much output, window, and a status have come. */
+static void hear(int line, struct heard *heard, size_t output, uint32_t window, int end)
+{
+	struct channel_frame frame;
+	uint8_t data[512];
+	int whole;
+
+	while (heard->output < output || heard->window < window || (end && heard->status < 0)) {
+		struct pollfd ready = { .fd = line, .events = POLLIN };
+		ssize_t size;
+
+		assert_int_equal(poll(&ready, 1, 5000), 1);
+		size = read(line, data, sizeof(data));
+		assert_true(size > 0);
+		for (ssize_t at = 0, n; at < size; at += n) {
+			n = channel_decode(&heard->decoder, data + at, (size_t)(size - at), &frame,
+					   &whole);
+			assert_true(n > 0);
+			if (whole && frame.kind == CHANNEL_WINDOW)
+				heard->window += channel_frame_u32(&frame);
+			else if (whole && frame.kind == CHANNEL_EXIT)
+				heard->status = (int)channel_frame_u32(&frame);
+			else if (whole && frame.kind != CHANNEL_HELLO)
+				heard->output += frame.size;
+		}
+	}
+}
+
+/* As one does that does nothing else meanwhile: what the line does not take within 5 s fails. */
+static void send_input(int line, size_t size)
+{
+	static const uint8_t zeros[CHANNEL_PAYLOAD_MAX];
+	struct timeval patience = { .tv_sec = 5 };
+	uint8_t frame[CHANNEL_FRAME_MAX];
+
+	setsockopt(line, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	while (size) {
+		size_t part = size < sizeof(zeros) ? size : sizeof(zeros);
+		ssize_t n = channel_encode(CHANNEL_STDIN, zeros, part, frame, sizeof(frame));
+
+		assert_int_equal(write(line, frame, (size_t)n), n);
+		size -= part;
+	}
+}
+
+/* Not one byte more of output fits when input has been taken: it is said when there is room again. */
+static void a_window_behind_much_output_is_told(void **state)
+{
+	struct heard heard = { .status = -1 };
+	struct pair pair;
+	int tells[2];
+
+	(void)state;
+	channel_decoder_init(&heard.decoder, CHANNEL_FROM_SERVER);
+	pair = command_start(TALKS, WINDOW_SIZE, tells);
+	assert_int_equal(told(tells[0]), 0);
+	hear(pair.line, &heard, FIRST_SIZE, WINDOW_SIZE, 0);
+	send_input(pair.line, WINDOW_SIZE);
+	assert_int_equal(told(tells[0]), 1);
+	hear(pair.line, &heard, FIRST_SIZE + 2 * BATCH_SIZE, 2 * WINDOW_SIZE, 0);
+	send_input(pair.line, 1);
+	hear(pair.line, &heard, 0, 0, 1);
+	assert_int_equal(heard.status, 7);
+	close(tells[0]);
+	assert_int_equal(server_end(&pair), 0);
+}
+
+static int is_zombie(int pid)
+{
+	char path[64], state = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	file = fopen(path, "r");
+	if (file && fscanf(file, "%*d %*s %c", &state) != 1)
+		state = 0;
+	if (file)
+		fclose(file);
+	return state == 'Z';
+}
+
+/* The command has ended, and its output waits for a client that sends what the window allows first. */
+static void input_at_the_end_holds_nothing_up(void **state)
+{
+	struct heard heard = { .status = -1 };
+	struct pair pair;
+	int tells[2], pid;
+
+	(void)state;
+	channel_decoder_init(&heard.decoder, CHANNEL_FROM_SERVER);
+	pair = command_start(LEAVES, SESSION_WINDOW_MAX, tells);
+	pid = told(tells[0]);
+	while (!is_zombie(pid))
+		usleep(1000);
+	usleep(50000);
+	send_input(pair.line, SESSION_WINDOW_MAX);
+	hear(pair.line, &heard, LEFT_SIZE, SESSION_WINDOW_MAX, 1);
+	assert_int_equal(heard.status, 7);
+	close(tells[0]);
 	assert_int_equal(server_end(&pair), 0);
 }
 
@@ -378,6 +581,48 @@ static void a_silent_server_is_given_up(void **state)
 	close(lines[0]);
 }
 
+ssize_t __real_write(int fd, const void *data, size_t size);
+ssize_t __wrap_write(int fd, const void *data, size_t size);
+
+static const char end_of_input = 4;
+static int is_full; /* so often: a terminal that has no room for its end of input */
+
+ssize_t __wrap_write(int fd, const void *data, size_t size)
+{
+	if (is_full && size == 1 && *(const char *)data == end_of_input) {
+		is_full--;
+		errno = EAGAIN;
+		return -1;
+	}
+	return __real_write(fd, data, size);
+}
+
+static void a_full_terminal_gets_its_end_of_input(void **state)
+{
+	char *argv[] = { "timeout", "--foreground", "30", "cat", NULL };
+	FILE *in = file_with("line\n", 5), *out = file_with("", 0);
+	struct client_config config = { .argv = argv,
+					.in = fileno(in),
+					.out = fileno(out),
+					.err = 2,
+					.terminal = 1,
+					.rows = 24,
+					.columns = 80,
+					.greeting_timeout_ms = 5000 };
+	struct pair pair;
+
+	(void)state;
+	is_full = 3;
+	pair = server_start(NULL, SESSION_WINDOW_MAX);
+	is_full = 0;
+	config.line = pair.line;
+	assert_int_equal(client_run(&config), 0);
+	assert_int_equal(server_end(&pair), 0);
+	/* Its echo, and what cat makes of it. */
+	file_is(out, "line\r\nline\r\n", 12);
+	fclose(in);
+}
+
 static const char *connect_program;
 
 /* A server at a unix socket that runs what its one client asks for. */
@@ -440,6 +685,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(streams_and_status_are_exact),
 		cmocka_unit_test(ends_are_told_as_a_shell_does),
 		cmocka_unit_test(who_goes_on_writing_does_not_matter),
+		cmocka_unit_test(a_window_behind_much_output_is_told),
+		cmocka_unit_test(input_at_the_end_holds_nothing_up),
 		cmocka_unit_test(unread_stdin_does_not_matter),
 		cmocka_unit_test(two_long_streams_are_exact),
 		cmocka_unit_test(a_command_may_leave_its_sessions_cpus),
@@ -449,10 +696,13 @@ int main(int argc, char **argv)
 		cmocka_unit_test(more_stdin_than_the_window_is_refused),
 		cmocka_unit_test(a_silent_server_is_given_up),
 		cmocka_unit_test(a_terminal_follows_its_size),
+		cmocka_unit_test(a_full_terminal_gets_its_end_of_input),
 	};
 
 	if (argc != 2)
 		return 2;
+	if (strcmp(argv[1], TALKS) == 0 || strcmp(argv[1], LEAVES) == 0)
+		return be_command(argv[1]);
 	connect_program = argv[1];
 	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 /* Addresses of nodes. Tested by tests/link/test_mesh.c. */
 #include "link/address.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -47,9 +48,12 @@ static int parse_port(const char *text)
 	return *end == '\0' && port >= 1 && port <= 65535 ? (int)port : -EINVAL;
 }
 
-int address_parse(const char *text, struct address *ret_address, char *why, size_t why_size)
+static int parse(const char *text, int flags, struct address *ret_address, char *why,
+		 size_t why_size)
 {
-	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
+	struct addrinfo hints = { .ai_family = AF_UNSPEC,
+				  .ai_socktype = SOCK_STREAM,
+				  .ai_flags = flags };
 	struct addrinfo *found = NULL;
 	char host[HOST_MAX];
 	const char *port;
@@ -62,7 +66,7 @@ int address_parse(const char *text, struct address *ret_address, char *why, size
 		return -EINVAL;
 	}
 	if (text[0] == '[')
-		hints.ai_flags = AI_NUMERICHOST;
+		hints.ai_flags |= AI_NUMERICHOST;
 	error = getaddrinfo(host, port, &hints, &found);
 	if (error != 0) {
 		snprintf(why, why_size,
@@ -78,17 +82,36 @@ int address_parse(const char *text, struct address *ret_address, char *why, size
 	return 0;
 }
 
+int address_parse(const char *text, struct address *ret_address, char *why, size_t why_size)
+{
+	return parse(text, 0, ret_address, why, why_size);
+}
+
+int address_parse_numeric(const char *text, struct address *ret_address, char *why, size_t why_size)
+{
+	return parse(text, AI_NUMERICHOST, ret_address, why, why_size);
+}
+
+/* By numbers alone, the link's, too: vCPUs' threads may not ask for its name (node/confine.h). */
 const char *address_text(const struct address *address, char buf[ADDRESS_TEXT_MAX])
 {
-	char host[64], port[8];
+	char host[INET6_ADDRSTRLEN], link[16] = "";
+	struct sockaddr_in6 v6;
+	struct sockaddr_in v4;
 
-	if (getnameinfo((const struct sockaddr *)&address->storage, address->size, host,
-			sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+	if (address->storage.ss_family == AF_INET6) {
+		memcpy(&v6, &address->storage, sizeof(v6));
+		inet_ntop(AF_INET6, &v6.sin6_addr, host, sizeof(host));
+		if (v6.sin6_scope_id)
+			snprintf(link, sizeof(link), "%%%u", v6.sin6_scope_id);
+		snprintf(buf, ADDRESS_TEXT_MAX, "[%s%s]:%u", host, link, address_port(address));
+	} else if (address->storage.ss_family == AF_INET) {
+		memcpy(&v4, &address->storage, sizeof(v4));
+		inet_ntop(AF_INET, &v4.sin_addr, host, sizeof(host));
+		snprintf(buf, ADDRESS_TEXT_MAX, "%s:%u", host, address_port(address));
+	} else {
 		snprintf(buf, ADDRESS_TEXT_MAX, "unknown address");
-	else if (address->storage.ss_family == AF_INET6)
-		snprintf(buf, ADDRESS_TEXT_MAX, "[%s]:%s", host, port);
-	else
-		snprintf(buf, ADDRESS_TEXT_MAX, "%s:%s", host, port);
+	}
 	return buf;
 }
 

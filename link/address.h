@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#define ADDRESS_TEXT_MAX 80 /* "[v6%interface]:port" with its NUL */
+#define ADDRESS_TEXT_MAX 80 /* "[v6%number]:port" with its NUL */
 
 struct address {
 	struct sockaddr_storage storage;
@@ -21,6 +21,10 @@ struct address {
  * with one line in `why` that names the text and the remedy. May ask a name server, once.
  */
 int address_parse(const char *text, struct address *ret_address, char *why, size_t why_size);
+
+/* The same, without names: nobody is asked, so it takes no time. */
+int address_parse_numeric(const char *text, struct address *ret_address, char *why,
+			  size_t why_size);
 
 /* Numeric, in buf, which is returned. */
 const char *address_text(const struct address *address, char buf[ADDRESS_TEXT_MAX]);

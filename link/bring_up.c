@@ -2,11 +2,12 @@
 /*
  * Bringing up the mesh: one loop over non-blocking sockets, until every link has shaken hands.
  *
- * Node a dials all b < a (dial.c): first the control channel, and when that stands the page
- * channels. So each pair has one dialler, and a listener (accept.c) knows a node by its control
- * channel before it takes the rest: links of one node must come from one process (`incarnation`). A
- * link that ends while others are still missing takes all links of its node with it, and that node
- * starts anew (peers.c): so a node may die and come back while the pod waits for others.
+ * Node a dials all b < a, and who joins a pod that runs dials all that are there (dial.c): first
+ * the control channel, and when that stands the page channels. So each pair has one dialler, and a
+ * listener (accept.c) knows a node by its control channel before it takes the rest: links of one
+ * node must come from one process (`incarnation`). A link that ends while others are still missing
+ * takes all links of its node with it, and that node starts anew (peers.c): so a node may die and
+ * come back while the pod waits for others.
  *
  * Errors of the loop: < 0 ends bring-up with mesh->why set. Tested by tests/link/test_mesh.c.
  */
@@ -30,6 +31,9 @@ static int connection_event(struct mesh *mesh, struct mesh_connection *connectio
 	case CONNECTION_CONNECTING:
 		dial_connected(mesh, connection);
 		return 0;
+	case CONNECTION_SECURE:
+		return connection_is_dialled(mesh, connection) ? dial_secure(mesh, connection)
+							       : accept_secure(mesh, connection);
 	case CONNECTION_READ_REPLY:
 		return dial_reply(mesh, connection);
 	case CONNECTION_READ_HELLO:
@@ -59,6 +63,12 @@ static void connection_expired(struct mesh *mesh, struct mesh_connection *connec
 	case CONNECTION_CONNECTING:
 		dial_trouble(mesh, connection, strerror(ETIMEDOUT));
 		break;
+	case CONNECTION_SECURE:
+		if (!connection_is_dialled(mesh, connection)) {
+			accept_stranger(mesh, connection, MESH_STRANGER_SLOW);
+			break;
+		}
+		/* fall through */
 	case CONNECTION_READ_REPLY:
 		dial_trouble(mesh, connection, "it does not answer the handshake");
 		break;
@@ -106,7 +116,7 @@ static void say_waiting(struct mesh *mesh, uint64_t now_ns)
 		const struct mesh_peer *peer = &mesh->peer[i];
 		char text[2 * MESH_WHY_MAX], address[ADDRESS_TEXT_MAX];
 
-		if (i == mesh->config.self || peer->up_count == mesh_purposes(mesh))
+		if (i == mesh->config.self || !peer->known || peer->up_count == mesh_purposes(mesh))
 			continue;
 		snprintf(text, sizeof(text), "waiting for node %u (%s) at %s%s%s%s", i, peer->name,
 			 address_text(&peer->address, address), peer->trouble[0] ? " (" : "",
@@ -115,13 +125,13 @@ static void say_waiting(struct mesh *mesh, uint64_t now_ns)
 	}
 }
 
-/* One round: waits until wake_ns at most. 1: cancelled; 0; < 0: bring-up has failed. */
-static int round_of_events(struct mesh *mesh, uint64_t wake_ns)
+/* One round, of so many events: waits until wake_ns at most. 1: cancelled; 0; < 0: it has failed. */
+static int round_of_events(struct mesh *mesh, uint64_t wake_ns, int limit)
 {
 	struct epoll_event event[EVENTS_MAX];
 	uint64_t now_ns = mesh_now_ns();
 	int timeout_ms = wake_ns <= now_ns ? 0 : (int)((wake_ns - now_ns) / MS) + 1;
-	int count = epoll_wait(mesh->epoll, event, EVENTS_MAX, timeout_ms);
+	int count = epoll_wait(mesh->epoll, event, limit, timeout_ms);
 
 	if (count < 0)
 		return errno == EINTR ? 0 : -errno;
@@ -149,7 +159,8 @@ static int timed_out(struct mesh *mesh)
 	uint16_t missing = 0;
 
 	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
-		if (i == mesh->config.self || mesh->peer[i].up_count == mesh_purposes(mesh))
+		if (i == mesh->config.self || !mesh->peer[i].known ||
+		    mesh->peer[i].up_count == mesh_purposes(mesh))
 			continue;
 		if (missing_count++ == 0)
 			missing = i;
@@ -167,38 +178,59 @@ static int timed_out(struct mesh *mesh)
 	return -ETIMEDOUT;
 }
 
+/* The connection's socket becomes the channel's; control has its channel already. */
+static int make_channel(struct mesh *mesh, struct mesh_peer *peer, uint16_t node, uint16_t purpose)
+{
+	struct mesh_connection *connection = peer->up[purpose];
+	int error = 0;
+
+	epoll_ctl(mesh->epoll, EPOLL_CTL_DEL,
+		  connection->stream.fd < 0 ? control_fd(peer->control) : connection->stream.fd,
+		  NULL);
+	if (purpose == HANDSHAKE_IO)
+		error = tcp_io_create(connection->stream, node, &peer->io);
+	else if (purpose != HANDSHAKE_CONTROL)
+		error = tcp_page_create(connection->stream, node, mesh->config.page_queue_bytes,
+					&peer->pages[purpose - HANDSHAKE_SHARD(0)]);
+	if (error < 0) {
+		snprintf(mesh->why, mesh->why_size,
+			 "out of memory for links: give this host more memory");
+		return error;
+	}
+	connection->stream = stream_plain(-1);
+	connection->state = CONNECTION_IDLE;
+	peer->up[purpose] = NULL; /* its place may be another's now */
+	if (!connection_is_dialled(mesh, connection))
+		connection->node = NODE_NONE;
+	return 0;
+}
+
+int peer_make_channels(struct mesh *mesh, uint16_t node)
+{
+	struct mesh_peer *peer = &mesh->peer[node];
+
+	for (uint32_t i = 0; i < mesh_purposes(mesh); i++) {
+		int error = make_channel(mesh, peer, node, mesh_purpose(mesh, i));
+
+		if (error < 0)
+			return error;
+	}
+	atomic_store(&peer->linked, true);
+	if (mesh->complete && mesh->config.linked)
+		mesh->config.linked(mesh->config.ctx, node);
+	return 0;
+}
+
 static int make_channels(struct mesh *mesh)
 {
-	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
-		struct mesh_peer *peer = &mesh->peer[i];
+	int error = 0;
 
-		for (uint16_t purpose = 0; purpose < mesh_purposes(mesh); purpose++) {
-			struct mesh_connection *connection = peer->up[purpose];
-			int error;
-
-			if (i == mesh->config.self)
-				continue;
-			epoll_ctl(mesh->epoll, EPOLL_CTL_DEL,
-				  connection->fd < 0 ? control_fd(peer->control) : connection->fd,
-				  NULL);
-			error = purpose == HANDSHAKE_CONTROL
-					? 0
-					: tcp_page_create(connection->fd, i,
-							  mesh->config.page_queue_bytes,
-							  &peer->pages[purpose - 1]);
-			if (error < 0) {
-				snprintf(mesh->why, mesh->why_size,
-					 "out of memory for links: give this host more memory");
-				return error;
-			}
-			connection->fd = -1; /* the channel's now */
-			connection->state = CONNECTION_IDLE;
-			if (!connection_is_dialled(mesh, connection))
-				connection->node = NODE_NONE;
-		}
-	}
-	mesh->complete = true;
-	return 0;
+	for (uint16_t node = 0; node < mesh->config.node_count && error == 0; node++)
+		if (node != mesh->config.self && mesh->peer[node].known)
+			error = peer_make_channels(mesh, node);
+	if (error == 0)
+		mesh->complete = true;
+	return error;
 }
 
 static int watch_fd(struct mesh *mesh, int fd, uint32_t key)
@@ -242,7 +274,7 @@ int mesh_bring_up(struct mesh *mesh, int cancel_fd, char *why, size_t why_size)
 			wake_ns = mesh->waiting_ns;
 		if (mesh->beat_ns < wake_ns)
 			wake_ns = mesh->beat_ns;
-		error = round_of_events(mesh, wake_ns < end_ns ? wake_ns : end_ns);
+		error = round_of_events(mesh, wake_ns < end_ns ? wake_ns : end_ns, EVENTS_MAX);
 		if (error > 0) {
 			snprintf(why, why_size, "cancelled while waiting for other nodes");
 			error = -ECANCELED;
@@ -261,8 +293,15 @@ int mesh_bring_up(struct mesh *mesh, int cancel_fd, char *why, size_t why_size)
 
 void mesh_poll(struct mesh *mesh)
 {
+	uint64_t now_ns = mesh_now_ns();
+	char why[MESH_WHY_MAX]; /* nobody asks */
+
 	if (!mesh->complete)
 		return;
-	expire(mesh, mesh_now_ns());
-	round_of_events(mesh, 0);
+	mesh->why = why;
+	mesh->why_size = sizeof(why);
+	expire(mesh, now_ns);
+	peers_beat_late(mesh, now_ns);
+	/* The turn of who calls is to be short, and one step of a handshake takes some 1 ms. */
+	round_of_events(mesh, 0, 1);
 }

@@ -9,9 +9,13 @@
 
 #include "link/mesh_state.h"
 
-#define MS	   1000000ull
-#define QUIET_NS   (1000 * MS) /* between two lines about the same */
-#define EVENTS_MAX 64	       /* in one round of the loop */
+#define MS	     1000000ull
+#define QUIET_NS     (1000 * MS) /* between two lines about the same, to begin with */
+#define QUIET_NS_MAX (64000 * MS)
+#define EVENTS_MAX   64 /* in one round of the loop */
+
+#define TLS_FIRST_BYTE 22 /* of a record that is a handshake's */
+#define TLS_ALERT_BYTE 21
 
 /* ---- connection.c ---- */
 
@@ -27,6 +31,8 @@ int connection_stands(struct mesh *mesh, struct mesh_connection *connection, uin
 /* How long a handshake may take. */
 uint64_t connection_handshake_ns(const struct mesh *mesh);
 
+/* Whether a line may be said now; counts those that are not. */
+bool quiet_is_over(struct mesh_quiet *quiet, uint64_t now_ns);
 /* Lines on a node that comes and goes must not fill the log. */
 void peer_say(struct mesh *mesh, enum mesh_event event, uint16_t node, const char *text);
 /* All links to a node, at the first sign that one of them is over. */
@@ -48,12 +54,18 @@ int hello_read_proof(const struct mesh *mesh, struct mesh_connection *connection
  * *ret_hello is set from 16 bytes on.
  */
 int hello_read(struct mesh_connection *connection, struct handshake *ret_hello);
+/*
+ * What the other side's first byte is of, before any is read: 1: a record of TLS; 0: none has come;
+ * -EPROTO: a hello; -ENOTSUP: neither; others: over.
+ */
+int hello_look(const struct mesh_connection *connection);
 bool hello_is_sealed(const struct mesh *mesh, const struct mesh_connection *connection);
 
 /* ---- dial.c ---- */
 
 void dial_begin(struct mesh *mesh, struct mesh_connection *connection, uint64_t now_ns);
 void dial_connected(struct mesh *mesh, struct mesh_connection *connection);
+int dial_secure(struct mesh *mesh, struct mesh_connection *connection);
 int dial_reply(struct mesh *mesh, struct mesh_connection *connection);
 /* It came to nothing, for this reason. */
 void dial_trouble(struct mesh *mesh, struct mesh_connection *connection, const char *text);
@@ -61,6 +73,7 @@ void dial_trouble(struct mesh *mesh, struct mesh_connection *connection, const c
 /* ---- accept.c ---- */
 
 void accept_all(struct mesh *mesh);
+int accept_secure(struct mesh *mesh, struct mesh_connection *connection);
 int accept_hello(struct mesh *mesh, struct mesh_connection *connection);
 int accept_proof(struct mesh *mesh, struct mesh_connection *connection);
 /* Who was refused may still send. */
@@ -68,11 +81,18 @@ void accept_drain(struct mesh *mesh, struct mesh_connection *connection);
 void accept_stranger(struct mesh *mesh, struct mesh_connection *connection,
 		     enum mesh_stranger kind);
 
+/* ---- bring_up.c ---- */
+
+/* All its links stand: they are channels from now on. */
+int peer_make_channels(struct mesh *mesh, uint16_t node);
+
 /* ---- peers.c ---- */
 
 /* A link ended. */
 int peer_link_ended(struct mesh *mesh, struct mesh_connection *connection);
 /* Heartbeats, and who is lost. Once a round. */
 int peers_judge(struct mesh *mesh, uint64_t now_ns);
+/* Heartbeats alone, to who joins and is not linked yet. */
+void peers_beat_late(struct mesh *mesh, uint64_t now_ns);
 
 #endif

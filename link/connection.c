@@ -11,7 +11,6 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/epoll.h>
-#include <unistd.h>
 
 #include "link/tcp.h"
 
@@ -58,9 +57,9 @@ int connection_watch(struct mesh *mesh, const struct mesh_connection *connection
 		.data.u32 = (uint32_t)(connection - mesh->connection),
 	};
 
-	if (epoll_ctl(mesh->epoll, EPOLL_CTL_MOD, connection->fd, &event) == 0)
+	if (epoll_ctl(mesh->epoll, EPOLL_CTL_MOD, connection->stream.fd, &event) == 0)
 		return 0;
-	if (epoll_ctl(mesh->epoll, EPOLL_CTL_ADD, connection->fd, &event) == 0)
+	if (epoll_ctl(mesh->epoll, EPOLL_CTL_ADD, connection->stream.fd, &event) == 0)
 		return 0;
 	return -errno;
 }
@@ -73,9 +72,7 @@ bool connection_is_dialled(const struct mesh *mesh, const struct mesh_connection
 /* Closes it. A dialled connection will be dialled again after its backoff. */
 void connection_drop(struct mesh *mesh, struct mesh_connection *connection)
 {
-	if (connection->fd >= 0)
-		close(connection->fd);
-	connection->fd = -1;
+	stream_close(&connection->stream);
 	connection->state = CONNECTION_IDLE;
 	connection->got = 0;
 	if (!connection_is_dialled(mesh, connection)) {
@@ -86,6 +83,21 @@ void connection_drop(struct mesh *mesh, struct mesh_connection *connection)
 	connection->backoff_ns *= 2;
 	if (connection->backoff_ns > BACKOFF_NS_MAX)
 		connection->backoff_ns = BACKOFF_NS_MAX;
+}
+
+/* Each line is followed by twice the silence, until nobody has asked for as long. */
+bool quiet_is_over(struct mesh_quiet *quiet, uint64_t now_ns)
+{
+	if (now_ns < quiet->until_ns) {
+		quiet->unsaid++;
+		return false;
+	}
+	if (quiet->for_ns == 0 || now_ns - quiet->until_ns >= quiet->for_ns)
+		quiet->for_ns = QUIET_NS;
+	else if (quiet->for_ns < QUIET_NS_MAX)
+		quiet->for_ns *= 2;
+	quiet->until_ns = now_ns + quiet->for_ns;
+	return true;
 }
 
 /* Lines on a node that comes and goes must not fill the log. */
@@ -108,11 +120,9 @@ void peer_drop(struct mesh *mesh, uint16_t node, const char *trouble)
 	struct mesh_peer *peer = &mesh->peer[node];
 
 	snprintf(peer->trouble, sizeof(peer->trouble), "%s", trouble);
-	if (peer->control) {
-		peer->control->ops->destroy(peer->control);
-		peer->control = NULL;
+	if (peer->control)
 		peer->gone_ns = mesh_now_ns() + COME_BACK_NS;
-	}
+	mesh_close_channels(peer);
 	peer->ending_ns = 0;
 	for (uint32_t i = 0; i < HANDSHAKE_PURPOSE_MAX; i++) {
 		if (!peer->up[i])
@@ -136,11 +146,11 @@ void peer_beat(struct mesh_peer *peer)
 static int make_control(struct mesh *mesh, struct mesh_connection *connection)
 {
 	struct mesh_peer *peer = &mesh->peer[connection->node];
-	int error = tcp_control_create(connection->fd, connection->node, &peer->control);
+	int error = tcp_control_create(connection->stream, connection->node, &peer->control);
 
 	if (error < 0)
 		return error;
-	connection->fd = -1;
+	connection->stream = stream_plain(-1);
 	peer->heard_ns = mesh_now_ns();
 	peer->unread = 0;
 	peer->gone_ns = 0;
@@ -166,8 +176,8 @@ int connection_stands(struct mesh *mesh, struct mesh_connection *connection, uin
 		return -ENOMEM;
 	if (purpose == HANDSHAKE_CONTROL) {
 		/* A cut shall not last longer for us than for the wire: resend at a steady pace. */
-		set_sockopt(connection->fd, IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 1);
-		set_sockopt(connection->fd, IPPROTO_TCP, TCP_RTO_MAX_MS, RTO_MS_MAX);
+		set_sockopt(connection->stream.fd, IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 1);
+		set_sockopt(connection->stream.fd, IPPROTO_TCP, TCP_RTO_MAX_MS, RTO_MS_MAX);
 		/* Its page channels, if they are ours to dial, need wait no longer. */
 		for (uint32_t i = 0; i < mesh->dialled_count; i++) {
 			if (mesh->connection[i].node == node &&
@@ -181,6 +191,8 @@ int connection_stands(struct mesh *mesh, struct mesh_connection *connection, uin
 		char text[MESH_WHY_MAX];
 
 		peer_say(mesh, MESH_CONNECTED, node, mesh_describe(mesh, node, text, sizeof(text)));
+		if (mesh->complete)
+			return peer_make_channels(mesh, node);
 	}
 	return 0;
 }

@@ -60,6 +60,11 @@ struct control_channel_ops {
 	 */
 	uint16_t (*peek)(struct control_channel *channel, bool *ret_behind);
 	int (*fd)(const struct control_channel *channel);
+	/*
+	 * From now on the fd says nothing of a lone heartbeat: whoever waits for it reads the channel
+	 * from time to time all the same. By the thread that calls receive().
+	 */
+	void (*doze)(struct control_channel *channel);
 	void (*stats)(struct control_channel *channel, uint64_t *ret_messages,
 		      uint64_t *ret_bytes_out, uint64_t *ret_bytes_in);
 	/* Bytes that are queued, as the socket does not take them. Any thread. */
@@ -89,6 +94,11 @@ static inline int control_try_send(struct control_channel *channel,
 static inline uint16_t control_peek(struct control_channel *channel, bool *ret_behind)
 {
 	return channel->ops->peek(channel, ret_behind);
+}
+
+static inline void control_doze(struct control_channel *channel)
+{
+	channel->ops->doze(channel);
 }
 
 static inline int control_flush(struct control_channel *channel)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Dialling: the links to nodes of lower numbers, each in a place of its own, again and again until
- * it stands. The control link comes first; when that stands, the page links follow.
+ * Dialling: the links to nodes of lower numbers, and to all for who joins, each in a place of its own,
+ * again and again until it stands. The control link comes first; when that stands, the page links follow.
  */
 #include "link/bring_up.h"
 
@@ -33,7 +33,8 @@ void dial_begin(struct mesh *mesh, struct mesh_connection *connection, uint64_t 
 		dial_trouble(mesh, connection, strerror(errno));
 		return;
 	}
-	connection->fd = fd;
+	connection->stream = stream_plain(fd);
+	connection->secured = false;
 	connection->got = 0;
 	connection_tune(mesh, fd);
 	if (connect(fd, (const struct sockaddr *)&peer->address.storage, peer->address.size) < 0 &&
@@ -59,23 +60,39 @@ static bool connected_to_itself(int fd)
 	return address_equal(&mine, &theirs);
 }
 
-void dial_connected(struct mesh *mesh, struct mesh_connection *connection)
+/* The first word: ours, or that of TLS. */
+static int say_first(struct mesh *mesh, struct mesh_connection *connection)
 {
 	struct handshake hello = hello_of(mesh, connection->node, connection->purpose);
+	int error;
+
+	if (!mesh->keys || connection->secured) {
+		connection->state = CONNECTION_READ_REPLY;
+		connection->got = 0;
+		return hello_send(mesh, connection, &hello);
+	}
+	connection->state = CONNECTION_SECURE;
+	error = stream_secure(&connection->stream, mesh->keys, true);
+	if (error == 0)
+		error = stream_shake_hands(&connection->stream);
+	return error == -EAGAIN ? 0 : error;
+}
+
+void dial_connected(struct mesh *mesh, struct mesh_connection *connection)
+{
 	socklen_t size = sizeof(int);
 	int error = 0;
 
-	if (getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+	if (getsockopt(connection->stream.fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
 		error = errno;
-	if (error == 0 && connected_to_itself(connection->fd))
+	if (error == 0 && connected_to_itself(connection->stream.fd))
 		error = ECONNREFUSED;
 	if (error == 0)
-		error = -hello_send(mesh, connection, &hello);
+		error = -say_first(mesh, connection);
 	if (error != 0) {
 		dial_trouble(mesh, connection, strerror(error));
 		return;
 	}
-	connection->state = CONNECTION_READ_REPLY;
 	connection->deadline_ns = mesh_now_ns() + connection_handshake_ns(mesh);
 	if (mesh->peer[connection->node].silent_ns == 0)
 		mesh->peer[connection->node].silent_ns = mesh_now_ns();
@@ -93,6 +110,66 @@ static int refused(struct mesh *mesh, const struct mesh_connection *connection,
 	mesh_describe(mesh, connection->node, peer, sizeof(peer));
 	handshake_explain(verdict, HANDSHAKE_DIALLER, mine, theirs, peer, mesh->why,
 			  mesh->why_size);
+	return -ECONNREFUSED;
+}
+
+/*
+ * The listener answers with no TLS. A hello may be of another version, which all versions can tell;
+ * else it has no secret, or does not encrypt.
+ */
+static int answered_openly(struct mesh *mesh, struct mesh_connection *connection)
+{
+	stream_drop_tls(&connection->stream);
+	connection->state = CONNECTION_READ_REPLY;
+	connection->got = 0;
+	return dial_reply(mesh, connection);
+}
+
+int dial_secure(struct mesh *mesh, struct mesh_connection *connection)
+{
+	struct handshake mine = hello_of(mesh, connection->node, connection->purpose);
+	int error = connection->got ? 1 : hello_look(connection);
+
+	if (error == 0)
+		return 0;
+	mesh->peer[connection->node].silent_ns = 0;
+	if (error == -EPROTO)
+		return answered_openly(mesh, connection);
+	if (error == 1) {
+		connection->got = 1;
+		error = stream_shake_hands(&connection->stream);
+	}
+	switch (error) {
+	case -EAGAIN:
+		return 0;
+	case 0:
+		connection->secured = true;
+		error = say_first(mesh, connection);
+		if (error < 0)
+			dial_trouble(mesh, connection, strerror(-error));
+		return 0;
+	case -EKEYREJECTED:
+	case -EPROTONOSUPPORT:
+		return refused(mesh, connection, HANDSHAKE_SECRET, &mine, &mine);
+	case -EPROTO:
+	case -ENOTSUP:
+		dial_trouble(mesh, connection,
+			     "what listens there is no Eagre node: check the address");
+		return 0;
+	default:
+		dial_trouble(mesh, connection, "it closed the connection during the handshake");
+		return 0;
+	}
+}
+
+static int refuse_open_answer(struct mesh *mesh, const struct mesh_connection *connection)
+{
+	char peer[MESH_WHY_MAX / 2];
+
+	snprintf(mesh->why, mesh->why_size,
+		 "%s does not know this pod's secret, or does not encrypt its links as this node "
+		 "does: give all nodes of a pod the same secret, and the same encrypt",
+		 mesh_describe(mesh, connection->node, peer, sizeof(peer)));
 	return -ECONNREFUSED;
 }
 
@@ -118,6 +195,8 @@ int dial_reply(struct mesh *mesh, struct mesh_connection *connection)
 	}
 	/* The listener has judged; where it saw nothing wrong we may (its answer may be for
 	 * another). */
+	if (mesh->keys && !connection->secured && theirs.version == mine.version)
+		return refuse_open_answer(mesh, connection);
 	verdict = theirs.version != mine.version ? HANDSHAKE_VERSION : theirs.verdict;
 	if (theirs.version == mine.version && !hello_is_sealed(mesh, connection))
 		verdict = HANDSHAKE_SECRET;
@@ -125,6 +204,11 @@ int dial_reply(struct mesh *mesh, struct mesh_connection *connection)
 		verdict = handshake_judge(&mine, &theirs);
 	if (verdict == HANDSHAKE_OK && theirs.node != connection->node)
 		verdict = HANDSHAKE_WRONG_NODE;
+	if (mesh->config.again &&
+	    (verdict == HANDSHAKE_RUNNING || verdict == HANDSHAKE_DUPLICATE)) {
+		dial_trouble(mesh, connection, "it has not begun anew yet");
+		return 0;
+	}
 	if (verdict != HANDSHAKE_OK)
 		return refused(mesh, connection, verdict, &mine, &theirs);
 	if (theirs.purpose != connection->purpose ||

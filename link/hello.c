@@ -27,6 +27,9 @@ struct handshake hello_of(const struct mesh *mesh, uint16_t peer, uint16_t purpo
 		.config_digest = mesh->config.config_digest,
 		.incarnation = mesh->incarnation,
 		.limits_digest = handshake_limits_digest(),
+		.join = mesh->complete
+				? 0
+				: mesh->config.join, /* it dials until then, and is a member */
 		.build = BUILD_TEXT,
 	};
 
@@ -41,13 +44,20 @@ static const uint8_t *answered(const struct mesh *mesh, const struct mesh_connec
 	return connection_is_dialled(mesh, connection) ? NULL : connection->buffer;
 }
 
-static int send_whole(const struct mesh_connection *connection, const uint8_t *bytes, size_t size)
+/* MACs of who has a token say nothing that TLS has not. */
+static size_t secret_size(const struct mesh *mesh, const struct mesh_connection *connection)
 {
-	ssize_t sent = send(connection->fd, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+	return connection->by_token ? 0 : mesh->config.secret_size;
+}
+
+static int send_whole(struct mesh_connection *connection, const uint8_t *bytes, size_t size)
+{
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)bytes, .iov_len = size };
+	ssize_t sent = stream_send(&connection->stream, &iov, 1);
 
 	if (sent == (ssize_t)size)
-		return 0;
-	return sent < 0 ? -errno : -EAGAIN; /* it does not fit an empty socket: broken */
+		return stream_flush(&connection->stream);
+	return sent < 0 ? (int)sent : -EAGAIN; /* it does not fit an empty socket: broken */
 }
 
 int hello_send(const struct mesh *mesh, struct mesh_connection *connection,
@@ -60,7 +70,7 @@ int hello_send(const struct mesh *mesh, struct mesh_connection *connection,
 	handshake_encode(&fresh, connection->sent);
 	if (hello->node_count > 0) /* else a refusal, which proves nothing */
 		handshake_seal(connection->sent, answered(mesh, connection), mesh->secret,
-			       mesh->config.secret_size);
+			       secret_size(mesh, connection));
 	return send_whole(connection, connection->sent, sizeof(connection->sent));
 }
 
@@ -73,8 +83,8 @@ int hello_prove(const struct mesh *mesh, struct mesh_connection *connection)
 
 int hello_read_proof(const struct mesh *mesh, struct mesh_connection *connection)
 {
-	ssize_t got = tcp_receive(connection->fd, connection->proof + connection->got,
-				  HANDSHAKE_PROOF_BYTES - connection->got);
+	ssize_t got = stream_receive(&connection->stream, connection->proof + connection->got,
+				     HANDSHAKE_PROOF_BYTES - connection->got);
 
 	if (got < 0)
 		return got == -EAGAIN ? 0 : (int)got;
@@ -82,7 +92,7 @@ int hello_read_proof(const struct mesh *mesh, struct mesh_connection *connection
 	if (connection->got < HANDSHAKE_PROOF_BYTES)
 		return 0;
 	return handshake_is_proven(connection->buffer, connection->sent, mesh->secret,
-				   mesh->config.secret_size, connection->proof)
+				   secret_size(mesh, connection), connection->proof)
 		       ? 1
 		       : -EPROTO;
 }
@@ -92,8 +102,8 @@ int hello_read_proof(const struct mesh *mesh, struct mesh_connection *connection
 int hello_read(struct mesh_connection *connection, struct handshake *ret_hello)
 {
 	uint16_t length;
-	ssize_t got = tcp_receive(connection->fd, connection->buffer + connection->got,
-				  HANDSHAKE_BYTES - connection->got);
+	ssize_t got = stream_receive(&connection->stream, connection->buffer + connection->got,
+				     HANDSHAKE_BYTES - connection->got);
 
 	if (got == -EAGAIN)
 		return 0;
@@ -111,10 +121,24 @@ int hello_read(struct mesh_connection *connection, struct handshake *ret_hello)
 	return handshake_decode(connection->buffer, ret_hello) < 0 ? -EPROTO : 1;
 }
 
+int hello_look(const struct mesh_connection *connection)
+{
+	uint8_t first;
+	ssize_t got = recv(connection->stream.fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (got < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	if (got == 0)
+		return -EPIPE;
+	if (first == TLS_FIRST_BYTE || first == TLS_ALERT_BYTE)
+		return 1;
+	return first == (WIRE_MAGIC_HELLO & 0xff) ? -EPROTO : -ENOTSUP;
+}
+
 bool hello_is_sealed(const struct mesh *mesh, const struct mesh_connection *connection)
 {
 	const uint8_t *asked = connection_is_dialled(mesh, connection) ? connection->sent : NULL;
 
 	return handshake_is_sealed(connection->buffer, asked, mesh->secret,
-				   mesh->config.secret_size);
+				   secret_size(mesh, connection));
 }

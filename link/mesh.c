@@ -4,12 +4,13 @@
  *
  * Owned by the thread that created it; mesh_down(), mesh_describe() and the channel getters only
  * read what is constant after bring-up, and the `down` flags are atomic, so any thread may call
- * them. Tested by tests/link/test_mesh.c.
+ * them. Tested by tests/link/test_mesh.c, test_mesh_strangers.c.
  */
 #include "link/mesh.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,13 +21,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "link/mesh_state.h"
+#include "link/bring_up.h"
 #include "link/tcp.h"
+#include "link/tls.h"
 #include "wire/text.h"
 
 #define TIMEOUT_MS	  60000u
 #define HANDSHAKE_MS	  10000u
-#define SPARE_PLACES	  64u  /* in the pool of accepted connections, for strangers */
 #define DESCRIPTORS_SPARE 512u /* for everything else in the process */
 #define CLOSE_NS_MAX	  200000000ull
 
@@ -40,7 +41,12 @@ uint64_t mesh_now_ns(void)
 
 uint32_t mesh_purposes(const struct mesh *mesh)
 {
-	return 1u + mesh->config.shard_count;
+	return 1u + mesh->config.shard_count + mesh->config.io;
+}
+
+uint16_t mesh_purpose(const struct mesh *mesh, uint32_t i)
+{
+	return (uint16_t)(i <= mesh->config.shard_count ? i : HANDSHAKE_IO);
 }
 
 void mesh_progress(struct mesh *mesh, enum mesh_event event, uint16_t node, const char *text)
@@ -61,6 +67,20 @@ const char *mesh_describe(const struct mesh *mesh, uint16_t node, char *buf, siz
 	return buf;
 }
 
+/* For TLS: the key of whatever token is named. Whether it is good is judged later, inside. */
+static int find_token(void *ctx, const struct token_name *token, uint8_t ret_key[TOKEN_KEY_BYTES])
+{
+	const struct mesh *mesh = ctx;
+	const struct token_pod pod = { mesh->secret, mesh->config.secret_size, mesh->pod_name };
+
+	return mesh->complete ? token_key(&pod, token, ret_key) : -EAGAIN;
+}
+
+void mesh_token_used(struct mesh *mesh, const struct token_name *token)
+{
+	(void)token_use(&mesh->tokens, token, mesh->config.date_s(mesh->config.ctx));
+}
+
 static int check_config(const struct mesh_config *config, char *why, size_t why_size)
 {
 	if (config->node_count == 0 || config->node_count > NODES_MAX) {
@@ -71,6 +91,10 @@ static int check_config(const struct mesh_config *config, char *why, size_t why_
 	if (config->self >= config->node_count) {
 		snprintf(why, why_size, "node %u is not one of the pod's %u nodes", config->self,
 			 config->node_count);
+		return -EINVAL;
+	}
+	if (!config->node[config->self].name) {
+		snprintf(why, why_size, "node %u has no name", config->self);
 		return -EINVAL;
 	}
 	if (config->shard_count == 0 || config->shard_count > SHARDS_MAX) {
@@ -89,11 +113,15 @@ static int check_config(const struct mesh_config *config, char *why, size_t why_
 			 MESH_SECRET_MAX);
 		return -EINVAL;
 	}
+	if (config->encrypt && config->secret_size == 0) {
+		snprintf(why, why_size, "links can be encrypted only with a secret of the pod");
+		return -EINVAL;
+	}
 	return 0;
 }
 
-static int add_peer(struct mesh *mesh, uint16_t number, const struct mesh_node *node, char *why,
-		    size_t why_size)
+static int add_peer(struct mesh *mesh, uint16_t number, const struct mesh_node *node, bool late,
+		    char *why, size_t why_size)
 {
 	struct mesh_peer *peer = &mesh->peer[number];
 	char detail[MESH_WHY_MAX / 2], text[ADDRESS_TEXT_MAX];
@@ -106,13 +134,15 @@ static int add_peer(struct mesh *mesh, uint16_t number, const struct mesh_node *
 		return -EINVAL;
 	}
 	wire_text_put(peer->name, sizeof(peer->name), node->name);
-	error = address_parse(node->address, &peer->address, detail, sizeof(detail));
+	error = (late ? address_parse_numeric : address_parse)(node->address, &peer->address,
+							       detail, sizeof(detail));
 	if (error < 0) {
 		snprintf(why, why_size, "node %u (%s): %s", number, node->name, detail);
 		return error;
 	}
-	for (uint16_t i = 0; i < number; i++) {
-		if (!address_equal(&mesh->peer[i].address, &peer->address))
+	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
+		if (i == number || !mesh->peer[i].known ||
+		    !address_equal(&mesh->peer[i].address, &peer->address))
 			continue;
 		snprintf(why, why_size,
 			 "nodes %u (%s) and %u (%s) have the same address %s: give each its own", i,
@@ -120,6 +150,9 @@ static int add_peer(struct mesh *mesh, uint16_t number, const struct mesh_node *
 			 address_text(&peer->address, text));
 		return -EINVAL;
 	}
+	peer->known = true;
+	peer->dialled = !late && number != mesh->config.self &&
+			(mesh->config.join || number < mesh->config.self);
 	return 0;
 }
 
@@ -165,34 +198,39 @@ static int start_listening(struct mesh *mesh, char *why, size_t why_size)
 /* Places: one for each link that we dial, and a pool for what others dial. */
 static int make_connections(struct mesh *mesh)
 {
-	uint32_t purposes = mesh_purposes(mesh);
-	uint32_t lower = mesh->config.self;
-	uint32_t higher = mesh->config.node_count - 1u - lower;
+	uint32_t purposes = mesh_purposes(mesh), dialled = 0, others = 0, at = 0;
 
-	mesh->dialled_count = lower * purposes;
-	mesh->connection_count = mesh->dialled_count + higher * purposes + SPARE_PLACES;
-	mesh->up_wanted = (lower + higher) * purposes;
+	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
+		others += mesh->peer[i].known && i != mesh->config.self;
+		dialled += mesh->peer[i].dialled;
+	}
+	mesh->dialled_count = dialled * purposes;
+	mesh->connection_count = others * purposes + SPARE_PLACES;
+	mesh->up_wanted = others * purposes;
 	mesh->connection = calloc(mesh->connection_count, sizeof(*mesh->connection));
 	if (!mesh->connection)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < mesh->connection_count; i++) {
 		struct mesh_connection *connection = &mesh->connection[i];
 
-		connection->fd = -1;
+		connection->stream = stream_plain(-1);
 		connection->node = NODE_NONE;
 		connection->backoff_ns = 20000000;
-		if (i < mesh->dialled_count) {
-			connection->node = (uint16_t)(i / purposes);
-			connection->purpose = (uint16_t)(i % purposes);
+	}
+	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
+		for (uint32_t k = 0; mesh->peer[i].dialled && k < purposes; k++) {
+			mesh->connection[at].node = i;
+			mesh->connection[at++].purpose = mesh_purpose(mesh, k);
 		}
 	}
 	return 0;
 }
 
-/* A large pod has more links than the usual soft limit of descriptors. */
+/* A large pod has more links than the usual soft limit of descriptors; and it may grow. */
 static int raise_descriptor_limit(const struct mesh *mesh, char *why, size_t why_size)
 {
-	rlim_t wanted = mesh->connection_count + DESCRIPTORS_SPARE;
+	rlim_t wanted = (mesh->config.node_count - 1u) * mesh_purposes(mesh) + SPARE_PLACES +
+			DESCRIPTORS_SPARE;
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
@@ -233,14 +271,26 @@ int mesh_create(const struct mesh_config *config, struct mesh **ret_mesh, char *
 	wire_text_put(mesh->pod_name, sizeof(mesh->pod_name), config->pod_name);
 	mesh->listener = -1;
 	mesh->epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (mesh->epoll < 0 || make_connections(mesh) < 0)
+	if (mesh->epoll < 0)
 		goto out_of_memory;
+	if (config->encrypt)
+		error = tls_keys_create(mesh->secret, config->secret_size, config->kernel_tls,
+					&mesh->keys);
+	if (error < 0)
+		snprintf(why, why_size,
+			 "cannot prepare encrypted links: OpenSSL is out of memory, or does not do "
+			 "TLS 1.3 as this host has set it up (/etc/ssl/openssl.cnf)");
+	else if (mesh->keys && config->asked)
+		tls_keys_take_tokens(mesh->keys, find_token, mesh);
 	if (getrandom(&mesh->incarnation, sizeof(mesh->incarnation), 0) < 0 ||
 	    mesh->incarnation == 0)
 		mesh->incarnation = mesh_now_ns() ^ (uint64_t)getpid() << 40;
 
 	for (uint16_t i = 0; i < config->node_count && error == 0; i++)
-		error = add_peer(mesh, i, &config->node[i], why, why_size);
+		if (config->node[i].name)
+			error = add_peer(mesh, i, &config->node[i], false, why, why_size);
+	if (error == 0 && make_connections(mesh) < 0)
+		goto out_of_memory;
 	if (error == 0)
 		error = raise_descriptor_limit(mesh, why, why_size);
 	if (error == 0)
@@ -261,7 +311,7 @@ out_of_memory:
 struct control_channel *mesh_control(struct mesh *mesh, uint16_t node)
 {
 	assert(mesh->complete && node < mesh->config.node_count);
-	return mesh->peer[node].control;
+	return atomic_load(&mesh->peer[node].linked) ? mesh->peer[node].control : NULL;
 }
 
 struct page_channel *mesh_pages(struct mesh *mesh, uint16_t node, uint16_t shard)
@@ -269,6 +319,12 @@ struct page_channel *mesh_pages(struct mesh *mesh, uint16_t node, uint16_t shard
 	assert(mesh->complete && node < mesh->config.node_count &&
 	       shard < mesh->config.shard_count);
 	return mesh->peer[node].pages[shard];
+}
+
+struct io_channel *mesh_io(struct mesh *mesh, uint16_t node)
+{
+	assert(mesh->complete && node < mesh->config.node_count);
+	return mesh->peer[node].io;
 }
 
 static const char *error_text(int error)
@@ -280,6 +336,8 @@ static const char *error_text(int error)
 		return "its link was reset";
 	case -ETIMEDOUT:
 		return "its host does not answer";
+	case -EBADMSG:
+		return "what came on its link is not what it sent: somebody changed it on its way";
 	case -EPROTO:
 		return "it sent what no node of this version sends";
 	case -ENOBUFS:
@@ -303,9 +361,16 @@ bool mesh_down(struct mesh *mesh, uint16_t node, int error, const char *text)
 	return true;
 }
 
+/* Of who is not linked yet nobody else knows, and it may be closed meanwhile. */
+static bool may_tell(const struct mesh *mesh, uint16_t node)
+{
+	return (!mesh->complete || atomic_load(&mesh->peer[node].linked)) &&
+	       mesh->peer[node].control;
+}
+
 static void tell(struct mesh *mesh, uint16_t node, const struct control_message *msg)
 {
-	if (mesh->peer[node].control)
+	if (may_tell(mesh, node))
 		(void)control_send(mesh->peer[node].control, msg);
 }
 
@@ -323,15 +388,19 @@ void mesh_shutdown(struct mesh *mesh)
 	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
 		struct control_channel *control = mesh->peer[i].control;
 
-		if (control)
+		if (may_tell(mesh, i))
 			control->ops->shutdown(control);
 	}
 }
 
-uint64_t mesh_kept_bytes(uint32_t node_count, uint32_t shard_count)
+uint64_t mesh_kept_bytes(uint32_t node_count, uint32_t shard_count, bool io, bool encrypt)
 {
+	uint64_t more = encrypt ? STREAM_TLS_KEPT : 0;
+
 	return (uint64_t)(node_count - 1) *
-	       (TCP_CONTROL_KEPT + (uint64_t)shard_count * TCP_PAGE_KEPT);
+		       (TCP_CONTROL_KEPT + more + shard_count * (TCP_PAGE_KEPT + more) +
+			(io ? TCP_IO_KEPT + more : 0)) +
+	       SPARE_PLACES * more;
 }
 
 int mesh_fd(const struct mesh *mesh)
@@ -383,30 +452,71 @@ static void close_gently(struct mesh *mesh)
 	}
 }
 
+void mesh_close_channels(struct mesh_peer *peer)
+{
+	if (peer->control)
+		peer->control->ops->destroy(peer->control);
+	peer->control = NULL;
+	for (uint16_t shard = 0; shard < SHARDS_MAX; shard++) {
+		if (peer->pages[shard])
+			peer->pages[shard]->ops->destroy(peer->pages[shard]);
+		peer->pages[shard] = NULL;
+	}
+	io_destroy(peer->io);
+	peer->io = NULL;
+}
+
+int mesh_expect(struct mesh *mesh, uint16_t number, const struct mesh_node *node, uint64_t join,
+		char *why, size_t why_size)
+{
+	struct mesh_peer *peer;
+	int error;
+
+	assert(mesh->complete);
+	if (number >= mesh->config.node_count || join == 0) {
+		snprintf(why, why_size, "node %u cannot join a pod of at most %u", number,
+			 mesh->config.node_count);
+		return -EINVAL;
+	}
+	peer = &mesh->peer[number];
+	if (peer->known) {
+		snprintf(why, why_size, "number %u is not free", number);
+		return -EEXIST;
+	}
+	error = add_peer(mesh, number, node, true, why, why_size);
+	if (error < 0) {
+		memset(peer, 0, sizeof(*peer));
+		return error == -ENOENT ? -EINVAL : error;
+	}
+	peer->join = join;
+	return 0;
+}
+
+void mesh_forget(struct mesh *mesh, uint16_t number)
+{
+	struct mesh_peer *peer = &mesh->peer[number];
+
+	assert(mesh->complete && number < mesh->config.node_count && number != mesh->config.self);
+	peer_drop(mesh, number, "");
+	memset(peer, 0, sizeof(*peer));
+}
+
 void mesh_destroy(struct mesh *mesh)
 {
 	if (!mesh)
 		return;
 	if (mesh->complete)
 		close_gently(mesh);
-	for (uint16_t i = 0; i < mesh->config.node_count; i++) {
-		struct mesh_peer *peer = &mesh->peer[i];
-
-		if (peer->control)
-			peer->control->ops->destroy(peer->control);
-		for (uint16_t shard = 0; shard < SHARDS_MAX; shard++) {
-			if (peer->pages[shard])
-				peer->pages[shard]->ops->destroy(peer->pages[shard]);
-		}
-	}
-	for (uint32_t i = 0; mesh->connection && i < mesh->connection_count; i++) {
-		if (mesh->connection[i].fd >= 0)
-			close(mesh->connection[i].fd);
-	}
+	for (uint16_t i = 0; i < mesh->config.node_count; i++)
+		mesh_close_channels(&mesh->peer[i]);
+	for (uint32_t i = 0; mesh->connection && i < mesh->connection_count; i++)
+		stream_close(&mesh->connection[i].stream);
+	tls_keys_destroy(mesh->keys);
 	free(mesh->connection);
 	if (mesh->listener >= 0)
 		close(mesh->listener);
 	if (mesh->epoll >= 0)
 		close(mesh->epoll);
+	OPENSSL_cleanse(mesh->secret, sizeof(mesh->secret));
 	free(mesh);
 }

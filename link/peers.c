@@ -52,14 +52,29 @@ static int peer_lost(struct mesh *mesh, uint16_t node)
 	return 0;
 }
 
+/* Who joins has not begun: its last words are of no interest, and it may come again. */
+static void late_lost(struct mesh *mesh, uint16_t node)
+{
+	char text[MESH_WHY_MAX], peer[MESH_WHY_MAX / 2];
+
+	snprintf(text, sizeof(text), "lost %s before it had joined",
+		 mesh_describe(mesh, node, peer, sizeof(peer)));
+	peer_say(mesh, MESH_DROPPED, node, text);
+	peer_drop(mesh, node, "it ended its links before it had joined");
+}
+
 /* A link ended. If it is a page link, the control link may have the node's last word. */
 int peer_link_ended(struct mesh *mesh, struct mesh_connection *connection)
 {
 	struct mesh_peer *peer = &mesh->peer[connection->node];
 
+	if (mesh->complete) {
+		late_lost(mesh, connection->node);
+		return 0;
+	}
 	if (connection->purpose == HANDSHAKE_CONTROL)
 		return peer_lost(mesh, connection->node);
-	epoll_ctl(mesh->epoll, EPOLL_CTL_DEL, connection->fd, NULL);
+	epoll_ctl(mesh->epoll, EPOLL_CTL_DEL, connection->stream.fd, NULL);
 	if (peer->ending_ns == 0)
 		peer->ending_ns = mesh_now_ns() + LAST_WORD_NS;
 	return 0;
@@ -145,4 +160,14 @@ int peers_judge(struct mesh *mesh, uint64_t now_ns)
 		if (mesh->peer[i].control)
 			peer_beat(&mesh->peer[i]);
 	return 0;
+}
+
+void peers_beat_late(struct mesh *mesh, uint64_t now_ns)
+{
+	if (now_ns < mesh->beat_ns)
+		return;
+	mesh->beat_ns = now_ns + BEAT_NS;
+	for (uint16_t i = 0; i < mesh->config.node_count; i++)
+		if (mesh->peer[i].control && !atomic_load(&mesh->peer[i].linked))
+			peer_beat(&mesh->peer[i]);
 }

@@ -9,6 +9,9 @@
  *      in:  [ ...delivered... | have bytes, beginning with a frame | room ]
  *                             ^position
  *
+ * A reader that dozes is woken by more bytes than a heartbeat has (SO_RCVLOWAT). While it waits for
+ * the rest of a frame, which may be as short, any byte wakes it.
+ *
  * Tested by tests/link/test_tcp.c.
  */
 #include "link/tcp.h"
@@ -22,7 +25,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <unistd.h>
+
+/* Some 20 us, all of them. */
+#define LOCK_LOOKS  100u
+#define LOCK_PAUSES 8u
 
 #define IN_BYTES (2u * 65536u + 4096u)
 static_assert(IN_BYTES >= CONTROL_FRAME_MAX + 4096u);
@@ -30,7 +36,7 @@ static_assert(IN_BYTES + CONTROL_FRAME_MAX + TCP_QUEUE_KEPT <= TCP_CONTROL_KEPT)
 
 struct tcp_control {
 	struct control_channel channel;
-	int fd;
+	struct stream stream;
 
 	pthread_mutex_t lock; /* guards the fields down to the blank line */
 	struct tcp_queue queue;
@@ -43,7 +49,8 @@ struct tcp_control {
 	uint8_t *in;
 	size_t position, have;
 	uint32_t sequence_in;
-	int failed; /* receiving, for good */
+	int failed;	   /* receiving, for good */
+	bool dozes, waits; /* for more than a heartbeat; for the rest of a frame */
 
 	/* Written as above, read by anybody: relaxed. */
 	_Atomic uint64_t messages_out, bytes_out, bytes_in;
@@ -66,7 +73,7 @@ static int send_locked(struct tcp_control *tcp, const struct control_message *ms
 	if (tcp->closing)
 		return -EPIPE;
 	iov.iov_len = (size_t)size;
-	error = tcp_queue_send(&tcp->queue, tcp->fd, &iov, 1);
+	error = tcp_queue_send(&tcp->queue, &tcp->stream, &iov, 1);
 	if (error < 0)
 		return error;
 	tcp->sequence_out++;
@@ -75,12 +82,24 @@ static int send_locked(struct tcp_control *tcp, const struct control_message *ms
 	return 0;
 }
 
+/* Who has the lock is in a send of some 10 us: to sleep and be woken would take longer. */
+static void lock_to_send(struct tcp_control *tcp)
+{
+	for (uint32_t i = 0; i < LOCK_LOOKS; i++) {
+		if (pthread_mutex_trylock(&tcp->lock) == 0)
+			return;
+		for (uint32_t pause = 0; pause < LOCK_PAUSES; pause++)
+			__builtin_ia32_pause();
+	}
+	pthread_mutex_lock(&tcp->lock);
+}
+
 static int control_tcp_send(struct control_channel *channel, const struct control_message *msg)
 {
 	struct tcp_control *tcp = from_channel(channel);
 	int error;
 
-	pthread_mutex_lock(&tcp->lock);
+	lock_to_send(tcp);
 	error = send_locked(tcp, msg);
 	pthread_mutex_unlock(&tcp->lock);
 	return error;
@@ -93,7 +112,7 @@ static int control_tcp_try_send(struct control_channel *channel, const struct co
 
 	if (pthread_mutex_trylock(&tcp->lock) != 0)
 		return -EAGAIN;
-	error = tcp->queue.count ? -EAGAIN : send_locked(tcp, msg);
+	error = tcp->queue.count || stream_backlog(&tcp->stream) ? -EAGAIN : send_locked(tcp, msg);
 	pthread_mutex_unlock(&tcp->lock);
 	return error;
 }
@@ -101,10 +120,10 @@ static int control_tcp_try_send(struct control_channel *channel, const struct co
 /* With the lock held. */
 static int flush_locked(struct tcp_control *tcp)
 {
-	int error = tcp_queue_flush(&tcp->queue, tcp->fd);
+	int error = tcp_queue_flush(&tcp->queue, &tcp->stream);
 
 	if (error == 0 && tcp->closing && !tcp->closed) {
-		shutdown(tcp->fd, SHUT_WR);
+		shutdown(tcp->stream.fd, SHUT_WR);
 		tcp->closed = true;
 	}
 	return error;
@@ -127,7 +146,7 @@ static size_t control_tcp_backlog(struct control_channel *channel)
 	size_t bytes;
 
 	pthread_mutex_lock(&tcp->lock);
-	bytes = tcp->queue.count;
+	bytes = tcp->queue.count + stream_backlog(&tcp->stream);
 	pthread_mutex_unlock(&tcp->lock);
 	return bytes;
 }
@@ -153,6 +172,25 @@ static int frame_ready(const struct tcp_control *tcp, struct control_header *ret
 	return tcp->have < CONTROL_HEADER_BYTES + ret_header->payload_size ? -EAGAIN : 0;
 }
 
+/* What is there already and is enough is told anew. */
+static void set_wake_bytes(const struct tcp_control *tcp, int bytes)
+{
+	setsockopt(tcp->stream.fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof(bytes));
+}
+
+static int doze_bytes(const struct tcp_control *tcp)
+{
+	return (int)stream_wire_bytes(&tcp->stream, CONTROL_HEARTBEAT_BYTES) + 1;
+}
+
+static void wait_for_rest(struct tcp_control *tcp, bool waits)
+{
+	if (!tcp->dozes || tcp->waits == waits)
+		return;
+	tcp->waits = waits;
+	set_wake_bytes(tcp, waits ? 1 : doze_bytes(tcp));
+}
+
 /* More bytes from the socket. 0, or negative. */
 static int fill(struct tcp_control *tcp)
 {
@@ -167,11 +205,12 @@ static int fill(struct tcp_control *tcp)
 		tcp->position = 0;
 	}
 	/* To the end, and past what is there: the peer's end may lie behind it, told by no event. */
-	got = tcp_receive(tcp->fd, tcp->in + tcp->position + tcp->have,
-			  IN_BYTES - tcp->position - tcp->have);
+	got = stream_receive(&tcp->stream, tcp->in + tcp->position + tcp->have,
+			     IN_BYTES - tcp->position - tcp->have);
 	if (got < 0) {
 		/* A socket tells a reset once. */
 		tcp->failed = got == -EAGAIN ? 0 : (int)got;
+		wait_for_rest(tcp, tcp->have > 0 || stream_holds(&tcp->stream));
 		return (int)got;
 	}
 	tcp->have += (size_t)got;
@@ -196,8 +235,9 @@ static uint16_t control_tcp_peek(struct control_channel *channel, bool *ret_behi
 	struct control_header header;
 	int error = next_frame(tcp, &header);
 
-	*ret_behind = error < 0 ? tcp->have > 0 || tcp->failed
-				: tcp->have > CONTROL_HEADER_BYTES + header.payload_size;
+	*ret_behind = stream_holds(&tcp->stream) ||
+		      (error < 0 ? tcp->have > 0 || tcp->failed
+				 : tcp->have > CONTROL_HEADER_BYTES + header.payload_size);
 	return error < 0 ? 0 : header.type;
 }
 
@@ -222,9 +262,20 @@ static int control_tcp_receive(struct control_channel *channel, struct control_m
 	return 0;
 }
 
+static void control_tcp_doze(struct control_channel *channel)
+{
+	struct tcp_control *tcp = from_channel(channel);
+
+	/* The kernel that makes records keeps parts of them where nobody sees them. */
+	if (tcp->stream.kernel_tls)
+		return;
+	tcp->dozes = true;
+	set_wake_bytes(tcp, doze_bytes(tcp));
+}
+
 static int control_tcp_fd(const struct control_channel *channel)
 {
-	return ((const struct tcp_control *)channel)->fd;
+	return ((const struct tcp_control *)channel)->stream.fd;
 }
 
 static void control_tcp_stats(struct control_channel *channel, uint64_t *ret_messages,
@@ -243,8 +294,7 @@ static void control_tcp_destroy(struct control_channel *channel)
 
 	if (!tcp)
 		return;
-	if (tcp->fd >= 0)
-		close(tcp->fd);
+	stream_close(&tcp->stream);
 	if (tcp->in)
 		munmap(tcp->in, IN_BYTES);
 	tcp_queue_destroy(&tcp->queue);
@@ -259,13 +309,14 @@ static const struct control_channel_ops tcp_control_ops = {
 	.flush = control_tcp_flush,
 	.receive = control_tcp_receive,
 	.fd = control_tcp_fd,
+	.doze = control_tcp_doze,
 	.stats = control_tcp_stats,
 	.backlog = control_tcp_backlog,
 	.shutdown = control_tcp_shutdown,
 	.destroy = control_tcp_destroy,
 };
 
-int tcp_control_create(int fd, uint16_t peer, struct control_channel **ret_channel)
+int tcp_control_create(struct stream stream, uint16_t peer, struct control_channel **ret_channel)
 {
 	struct tcp_control *tcp = calloc(1, sizeof(*tcp));
 	void *in;
@@ -274,7 +325,7 @@ int tcp_control_create(int fd, uint16_t peer, struct control_channel **ret_chann
 		return -ENOMEM;
 	tcp->channel.ops = &tcp_control_ops;
 	tcp->channel.peer = peer;
-	tcp->fd = -1;
+	tcp->stream = stream_plain(-1);
 	pthread_mutex_init(&tcp->lock, NULL);
 	in = mmap(NULL, IN_BYTES, PROT_READ | PROT_WRITE,
 		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -283,7 +334,8 @@ int tcp_control_create(int fd, uint16_t peer, struct control_channel **ret_chann
 	tcp->in = in;
 	if (tcp_queue_create(&tcp->queue, CONTROL_QUEUE_BYTES) < 0)
 		goto fail;
-	tcp->fd = fd;
+	tcp->stream = stream;
+	stream_read_ahead(&tcp->stream);
 	*ret_channel = &tcp->channel;
 	return 0;
 

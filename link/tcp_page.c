@@ -30,7 +30,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #define HEAD_ROOM	(4u * PAGE_BYTES)
 #define IN_BYTES	(HEAD_ROOM + (FRAME_MESSAGES_MAX + 1u) * PAGE_BYTES)
@@ -49,7 +48,7 @@ static_assert(BEYOND_BYTES <= PAGE_BYTES); /* the page that IN_BYTES has more */
 
 struct tcp_page {
 	struct page_channel channel;
-	int fd;
+	struct stream stream;
 	struct tcp_queue queue;
 	uint32_t sequence_out, sequence_in;
 
@@ -98,7 +97,7 @@ static int page_send(struct page_channel *channel, const struct page_frame *fram
 		tcp->iov[count].iov_base = (void *)(uintptr_t)frame->page[i];
 		tcp->iov[count++].iov_len = PAGE_BYTES;
 	}
-	error = tcp_queue_send(&tcp->queue, tcp->fd, tcp->iov, count);
+	error = tcp_queue_send(&tcp->queue, &tcp->stream, tcp->iov, count);
 	if (error < 0)
 		return error;
 	tcp->sequence_out++;
@@ -111,7 +110,7 @@ static int page_flush(struct page_channel *channel)
 {
 	struct tcp_page *tcp = from_channel(channel);
 
-	return tcp_queue_flush(&tcp->queue, tcp->fd);
+	return tcp_queue_flush(&tcp->queue, &tcp->stream);
 }
 
 /*
@@ -200,7 +199,7 @@ static int page_receive(struct page_channel *channel, struct page_frame *ret_fra
 		}
 		want = make_room(tcp, &header);
 		tcp->stats.calls++;
-		got = tcp_receive(tcp->fd, tcp->in + tcp->position + tcp->have, want);
+		got = stream_receive(&tcp->stream, tcp->in + tcp->position + tcp->have, want);
 		if (got < 0) {
 			give_back(tcp);
 			return (int)got;
@@ -214,7 +213,7 @@ static int page_receive(struct page_channel *channel, struct page_frame *ret_fra
 
 static int page_fd(const struct page_channel *channel)
 {
-	return ((const struct tcp_page *)channel)->fd;
+	return ((const struct tcp_page *)channel)->stream.fd;
 }
 
 static void page_stats(const struct page_channel *channel, struct page_channel_stats *ret_stats)
@@ -231,8 +230,7 @@ static void page_destroy(struct page_channel *channel)
 
 	if (!tcp)
 		return;
-	if (tcp->fd >= 0)
-		close(tcp->fd);
+	stream_close(&tcp->stream);
 	if (tcp->in)
 		munmap(tcp->in, IN_BYTES + BOUNCE_BYTES);
 	tcp_queue_destroy(&tcp->queue);
@@ -248,7 +246,8 @@ static const struct page_channel_ops tcp_page_ops = {
 	.destroy = page_destroy,
 };
 
-int tcp_page_create(int fd, uint16_t peer, size_t queue_bytes, struct page_channel **ret_channel)
+int tcp_page_create(struct stream stream, uint16_t peer, size_t queue_bytes,
+		    struct page_channel **ret_channel)
 {
 	struct tcp_page *tcp = calloc(1, sizeof(*tcp));
 	void *in;
@@ -257,7 +256,7 @@ int tcp_page_create(int fd, uint16_t peer, size_t queue_bytes, struct page_chann
 		return -ENOMEM;
 	tcp->channel.ops = &tcp_page_ops;
 	tcp->channel.peer = peer;
-	tcp->fd = -1;
+	tcp->stream = stream_plain(-1);
 	tcp->guess = (struct page_frame_header){ .message_count = 1, .page_count = 1 };
 	in = mmap(NULL, IN_BYTES + BOUNCE_BYTES, PROT_READ | PROT_WRITE,
 		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -266,7 +265,8 @@ int tcp_page_create(int fd, uint16_t peer, size_t queue_bytes, struct page_chann
 	tcp->in = in;
 	if (tcp_queue_create(&tcp->queue, queue_bytes ? queue_bytes : QUEUE_BYTES) < 0)
 		goto fail;
-	tcp->fd = fd;
+	tcp->stream = stream;
+	stream_read_ahead(&tcp->stream);
 	*ret_channel = &tcp->channel;
 	return 0;
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The send queue of a TCP channel, and the system calls under it.
+ * The send queue of a TCP channel.
  *
  * The common case is a queue that is empty and a socket that takes everything: one sendmsg()
  * straight from where the bytes lie. Only the rest is copied, so that the caller's pages are free
  * to change after the call.
  *
- * Kernel memory pressure (ENOBUFS, ENOMEM of a send) counts as a full socket: the bytes stay
- * queued. Tested by tests/link/test_tcp.c.
+ * Tested by tests/link/test_tcp.c.
  */
 #include "link/tcp.h"
 
@@ -15,43 +14,6 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
-
-static int send_error(int error)
-{
-	switch (error) {
-	case EAGAIN:
-	case ENOBUFS:
-	case ENOMEM:
-		return -EAGAIN;
-	default:
-		return -error;
-	}
-}
-
-static ssize_t send_pieces(struct tcp_queue *queue, int fd, struct iovec *iov, size_t count)
-{
-	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = count };
-	ssize_t sent;
-
-	queue->calls++;
-	do
-		sent = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-	while (sent < 0 && errno == EINTR);
-	return sent < 0 ? send_error(errno) : sent;
-}
-
-ssize_t tcp_receive(int fd, void *buffer, size_t size)
-{
-	ssize_t got;
-
-	do
-		got = recv(fd, buffer, size, MSG_DONTWAIT);
-	while (got < 0 && errno == EINTR);
-	if (got == 0)
-		return -EPIPE;
-	return got < 0 ? -errno : got;
-}
 
 int tcp_queue_create(struct tcp_queue *queue, size_t size)
 {
@@ -95,7 +57,7 @@ static void queue_emptied(struct tcp_queue *queue)
 	queue->count_max = 0;
 }
 
-int tcp_queue_flush(struct tcp_queue *queue, int fd)
+int tcp_queue_flush(struct tcp_queue *queue, struct stream *stream)
 {
 	while (queue->count > 0) {
 		size_t first = queue->size - queue->head;
@@ -106,7 +68,8 @@ int tcp_queue_flush(struct tcp_queue *queue, int fd)
 			first = queue->count;
 		iov[0] = (struct iovec){ queue->base + queue->head, first };
 		iov[1] = (struct iovec){ queue->base, queue->count - first };
-		sent = send_pieces(queue, fd, iov, iov[1].iov_len > 0 ? 2 : 1);
+		queue->calls++;
+		sent = stream_send(stream, iov, iov[1].iov_len > 0 ? 2 : 1);
 		if (sent < 0)
 			return (int)sent;
 		queue->head = (queue->head + (size_t)sent) & (queue->size - 1);
@@ -114,19 +77,20 @@ int tcp_queue_flush(struct tcp_queue *queue, int fd)
 		if (queue->count == 0)
 			queue_emptied(queue);
 	}
-	return 0;
+	return stream_flush(stream);
 }
 
-int tcp_queue_send(struct tcp_queue *queue, int fd, struct iovec *iov, size_t count)
+int tcp_queue_send(struct tcp_queue *queue, struct stream *stream, struct iovec *iov, size_t count)
 {
 	size_t left = 0;
-	int error = tcp_queue_flush(queue, fd);
+	int error = tcp_queue_flush(queue, stream);
 
 	if (error < 0 && error != -EAGAIN)
 		return error;
 	while (error == 0 && count > 0) {
-		ssize_t sent = send_pieces(queue, fd, iov, count);
+		ssize_t sent = stream_send(stream, iov, count);
 
+		queue->calls++;
 		if (sent < 0) {
 			error = (int)sent;
 			break;

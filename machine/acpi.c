@@ -2,15 +2,17 @@
 /*
  * ACPI tables (contract: acpi.h; ACPI 6.4, chapter 5).
  *
- *   RSDP | FACS | DSDT | FADT | MADT | SRAT | SLIT | XSDT
+ *   RSDP | FACS | DSDT | FADT | MADT | MCFG | SRAT | SLIT | XSDT
  *
  * Each table but RSDP and FACS begins with a header of 36 bytes, whose length and checksum are
  * filled in when the table is complete. Fields are put by their offset in the specification's
  * tables, so that they can be checked against it line by line.
  *
  * Full (not hardware-reduced) ACPI, because guests then find the PM timer and the power button
- * where they look. No 8042 (IAPC_BOOT_ARCH), no VGA, no HPET, no MCFG. Processors are in the MADT
- * only.
+ * where they look. No 8042 (IAPC_BOOT_ARCH), no VGA, no HPET. Processors are in the MADT only.
+ *
+ * PCI's root bridge has bus 0 and two windows; its devices have MSI-X, so there is no _PRT. The
+ * configuration space is a motherboard's resource besides, as MCFG demands (PCI Firmware 3.2, 4.1.2).
  *
  * Tested in tests/machine/test_acpi.c, with iasl where that is installed.
  */
@@ -30,11 +32,13 @@
 #define HEADER_BYTES 36u
 #define FADT_BYTES   276u
 #define MADT_BYTES   44u /* before its entries */
+#define MCFG_BYTES   60u /* with its entry */
 #define SRAT_BYTES   48u /* before its entries */
 #define SLIT_BYTES   44u /* before its distances */
 
 #define FADT_REVISION 6u
 #define MADT_REVISION 5u
+#define MCFG_REVISION 1u
 #define DSDT_REVISION 2u
 #define XSDT_REVISION 1u
 #define SRAT_REVISION 3u
@@ -61,6 +65,7 @@
 
 #define BOOT_LEGACY_DEVICES (1u << 0)
 #define BOOT_NO_VGA	    (1u << 2)
+#define BOOT_NO_ASPM	    (1u << 4) /* no links, nothing to save */
 
 #define PROFILE_SERVER 4u
 #define RESET_PORT     0xcf9u
@@ -178,7 +183,36 @@ static void add_rtc(struct aml *aml)
 	aml_end(aml, device);
 }
 
-static uint8_t *build_dsdt(struct builder *builder)
+static void add_pci(struct aml *aml, const struct memory_range *high_window)
+{
+	size_t device = aml_begin_device(aml, "PCI0");
+	struct aml_resources resources;
+
+	aml_name_eisa_id(aml, "_HID", "PNP0A08");
+	aml_name_eisa_id(aml, "_CID", "PNP0A03");
+	aml_name_integer(aml, "_UID", 0);
+	aml_name_integer(aml, "_SEG", 0);
+	aml_name_integer(aml, "_BBN", 0);
+	resources = aml_begin_resources(aml);
+	aml_bus_window(aml, 0, 1);
+	aml_io_ports(aml, 0xcf8, 8);
+	aml_low_window(aml, (uint32_t)PCI_MMIO_BASE, (uint32_t)(PCI_ECAM_GPA - PCI_MMIO_BASE));
+	if (high_window->bytes)
+		aml_high_window(aml, high_window);
+	aml_end_resources(aml, &resources);
+	aml_pci_osc(aml);
+	aml_end(aml, device);
+
+	device = aml_begin_device(aml, "ECAM");
+	aml_name_eisa_id(aml, "_HID", "PNP0C02");
+	aml_name_integer(aml, "_UID", 1);
+	resources = aml_begin_resources(aml);
+	aml_memory(aml, (uint32_t)PCI_ECAM_GPA, (uint32_t)PCI_ECAM_BYTES);
+	aml_end_resources(aml, &resources);
+	aml_end(aml, device);
+}
+
+static uint8_t *build_dsdt(struct builder *builder, const struct memory_range *high_window)
 {
 	static const uint8_t s5[4] = { ACPI_S5_SLEEP_TYPE, ACPI_S5_SLEEP_TYPE, 0, 0 };
 	uint8_t *table = begin_table(builder, HEADER_BYTES, "DSDT", DSDT_REVISION);
@@ -193,6 +227,7 @@ static uint8_t *build_dsdt(struct builder *builder)
 	add_serial(&aml, "COM1", 1, 0x3f8, 4);
 	add_serial(&aml, "COM2", 2, 0x2f8, 3);
 	add_rtc(&aml);
+	add_pci(&aml, high_window);
 	aml_end(&aml, scope);
 	builder->used = aml.used;
 	builder->overflow |= aml.overflow;
@@ -220,7 +255,7 @@ static uint8_t *build_fadt(struct builder *builder, uint64_t facs_gpa, uint64_t 
 	put_at(table, 98, 0xffff, 2); /* no C3 */
 	table[106] = 0;		      /* the RTC alarm has no day of month */
 	table[108] = RTC_CENTURY;
-	put_at(table, 109, BOOT_LEGACY_DEVICES | BOOT_NO_VGA, 2);
+	put_at(table, 109, BOOT_LEGACY_DEVICES | BOOT_NO_VGA | BOOT_NO_ASPM, 2);
 	put_at(table, 112, FADT_WBINVD | FADT_C1 | FADT_NO_SLEEP_KEY | FADT_TIMER_32 | FADT_RESET,
 	       4);
 	put_port(table, 116, RESET_PORT, 8);
@@ -295,6 +330,18 @@ static uint8_t *build_madt(struct builder *builder, uint32_t vcpu_count)
 	add_io_apic(builder);
 	add_override(builder, 0, 2, FLAGS_BUS_DEFAULT);
 	add_override(builder, ACPI_SCI_PIN, ACPI_SCI_PIN, FLAGS_ACTIVE_HIGH_LEVEL);
+	end_table(builder, table);
+	return table;
+}
+
+static uint8_t *build_mcfg(struct builder *builder)
+{
+	uint8_t *table = begin_table(builder, MCFG_BYTES, "MCFG", MCFG_REVISION);
+
+	if (!table)
+		return NULL;
+	/* 44: segment 0, buses 0 to 0 */
+	put_at(table, 44, PCI_ECAM_GPA, 8);
 	end_table(builder, table);
 	return table;
 }
@@ -387,7 +434,7 @@ static void build_rsdp(uint8_t *rsdp, uint64_t xsdt_gpa)
 int acpi_build(const struct acpi_config *config, void *ret_bytes, size_t size, size_t *ret_used)
 {
 	struct builder builder = { .bytes = ret_bytes, .size = size, .gpa = config->gpa };
-	uint8_t *rsdp, *facs, *dsdt, *table[4], *xsdt;
+	uint8_t *rsdp, *facs, *dsdt, *table[5], *xsdt;
 	uint32_t count = 0;
 
 	if (config->vcpu_count == 0 || config->vcpu_count > VCPUS_MAX || config->gpa % 64 ||
@@ -395,11 +442,12 @@ int acpi_build(const struct acpi_config *config, void *ret_bytes, size_t size, s
 		return -EINVAL;
 	rsdp = reserve(&builder, RSDP_BYTES, 16);
 	facs = reserve(&builder, FACS_BYTES, 64);
-	dsdt = build_dsdt(&builder);
+	dsdt = build_dsdt(&builder, &config->high_window);
 	if (builder.overflow)
 		return -ENOSPC;
 	table[count++] = build_fadt(&builder, gpa_of(&builder, facs), gpa_of(&builder, dsdt));
 	table[count++] = build_madt(&builder, config->vcpu_count);
+	table[count++] = build_mcfg(&builder);
 	if (config->numa) {
 		table[count++] = build_srat(&builder, config->numa);
 		table[count++] = build_slit(&builder, config->numa->node_count);

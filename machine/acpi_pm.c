@@ -4,8 +4,9 @@
  */
 #include "machine/acpi_pm.h"
 
-/* High byte of PM1 status and enable: bit 10 of the registers. Nobody presses the power button. */
-#define HIGH_RTC 0x04u
+/* High byte of PM1 status and enable: bits 8 and 10 of the registers. */
+#define HIGH_POWER_BUTTON 0x01u
+#define HIGH_RTC	  0x04u
 
 /* Low byte of PM1 control. */
 #define LOW_SCI_ENABLED 0x01u
@@ -66,9 +67,17 @@ void acpi_pm_rtc_alarm(struct acpi_pm *pm)
 	pm->status[1] |= HIGH_RTC;
 }
 
+bool acpi_pm_press_power_button(struct acpi_pm *pm)
+{
+	if (!(pm->enable[1] & HIGH_POWER_BUTTON))
+		return false;
+	pm->status[1] |= HIGH_POWER_BUTTON;
+	return true;
+}
+
 bool acpi_pm_line(const struct acpi_pm *pm)
 {
-	return pm->status[1] & pm->enable[1] & HIGH_RTC;
+	return pm->status[1] & pm->enable[1] & (HIGH_RTC | HIGH_POWER_BUTTON);
 }
 
 uint32_t acpi_pm_timer(uint64_t now_ns)

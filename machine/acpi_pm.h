@@ -31,6 +31,8 @@ uint8_t acpi_pm_read(const struct acpi_pm *pm, uint32_t reg);
 bool acpi_pm_write(struct acpi_pm *pm, uint32_t reg, uint8_t value);
 /* The clock's alarm: it wakes a guest that sleeps (ACPI 6.4, 4.8.2.4). */
 void acpi_pm_rtc_alarm(struct acpi_pm *pm);
+/* Somebody presses the power button. False: the guest does not want to know, and it is not pressed. */
+bool acpi_pm_press_power_button(struct acpi_pm *pm);
 /* The SCI: level-triggered, active high. */
 bool acpi_pm_line(const struct acpi_pm *pm);
 

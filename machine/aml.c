@@ -19,7 +19,15 @@ enum aml_op {
 	OP_SCOPE = 0x10,
 	OP_BUFFER = 0x11,
 	OP_PACKAGE = 0x12,
+	OP_METHOD = 0x14,
 	OP_EXTENDED = 0x5b,
+	OP_ARG_0 = 0x68,
+	OP_OR = 0x7d,
+	OP_CREATE_DWORD_FIELD = 0x8a,
+	OP_NOT = 0x92,
+	OP_EQUAL = 0x93,
+	OP_IF = 0xa0,
+	OP_RETURN = 0xa4,
 	OP_EXTENDED_DEVICE = 0x82,
 };
 
@@ -29,6 +37,16 @@ enum aml_op {
 #define RESOURCE_IRQ_SMALL 0x22u /* IRQ descriptor without flags: edge, active high */
 #define RESOURCE_IO_SMALL  0x47u
 #define RESOURCE_END_SMALL 0x79u
+#define RESOURCE_MEMORY	   0x86u
+#define RESOURCE_DWORD	   0x87u
+#define RESOURCE_WORD	   0x88u
+#define RESOURCE_QWORD	   0x8au
+
+#define WINDOW_MEMORY	    0u
+#define WINDOW_BUS	    2u
+#define WINDOW_FIXED	    0x0cu /* both ends are; what is in it is handed on */
+#define MEMORY_WRITABLE	    0x01u
+#define MEMORY_PREFETCHABLE 0x06u
 
 static void put(struct aml *aml, const void *bytes, size_t count)
 {
@@ -186,6 +204,124 @@ void aml_irq(struct aml *aml, uint8_t irq)
 {
 	put_byte(aml, RESOURCE_IRQ_SMALL);
 	put_little_endian(aml, 1u << irq, 2);
+}
+
+void aml_memory(struct aml *aml, uint32_t gpa, uint32_t bytes)
+{
+	put_byte(aml, RESOURCE_MEMORY);
+	put_little_endian(aml, 9, 2);
+	put_byte(aml, MEMORY_WRITABLE);
+	put_little_endian(aml, gpa, 4);
+	put_little_endian(aml, bytes, 4);
+}
+
+/* An address space of `width` bytes a number (ACPI 6.4, 6.4.3.5). */
+static void put_window(struct aml *aml, uint8_t resource, uint8_t kind, uint8_t flags,
+		       uint64_t first, uint64_t count)
+{
+	size_t width = resource == RESOURCE_QWORD ? 8 : resource == RESOURCE_DWORD ? 4 : 2;
+
+	put_byte(aml, resource);
+	put_little_endian(aml, 3 + 5 * width, 2);
+	put_byte(aml, kind);
+	put_byte(aml, WINDOW_FIXED);
+	put_byte(aml, flags);
+	put_little_endian(aml, 0, width); /* granularity */
+	put_little_endian(aml, first, width);
+	put_little_endian(aml, first + count - 1, width);
+	put_little_endian(aml, 0, width); /* translation */
+	put_little_endian(aml, count, width);
+}
+
+void aml_bus_window(struct aml *aml, uint16_t first, uint16_t count)
+{
+	put_window(aml, RESOURCE_WORD, WINDOW_BUS, 0, first, count);
+}
+
+void aml_low_window(struct aml *aml, uint32_t gpa, uint32_t bytes)
+{
+	put_window(aml, RESOURCE_DWORD, WINDOW_MEMORY, MEMORY_WRITABLE, gpa, bytes);
+}
+
+void aml_high_window(struct aml *aml, const struct memory_range *range)
+{
+	put_window(aml, RESOURCE_QWORD, WINDOW_MEMORY, MEMORY_WRITABLE | MEMORY_PREFETCHABLE,
+		   range->gpa, range->bytes);
+}
+
+/* 33db4d5b-1ff7-401c-9657-7441c03dd766, as ACPI's ToUUID() has it. */
+static const uint8_t osc_uuid[16] = { 0x5b, 0x4d, 0xdb, 0x33, 0xf7, 0x1f, 0x1c, 0x40,
+				      0x96, 0x57, 0x74, 0x41, 0xc0, 0x3d, 0xd7, 0x66 };
+
+#define OSC_UNKNOWN_UUID     0x04u
+#define OSC_UNKNOWN_REVISION 0x08u
+
+static void put_argument(struct aml *aml, uint8_t number)
+{
+	put_byte(aml, (uint8_t)(OP_ARG_0 + number));
+}
+
+/* Or (CDW1, bit, CDW1) */
+static void put_osc_error(struct aml *aml, uint8_t bit)
+{
+	put_byte(aml, OP_OR);
+	put(aml, "CDW1", NAME_BYTES);
+	put_integer(aml, bit);
+	put(aml, "CDW1", NAME_BYTES);
+}
+
+static void put_osc_return(struct aml *aml)
+{
+	put_byte(aml, OP_RETURN);
+	put_argument(aml, 3);
+}
+
+/*
+ *	CreateDWordField (Arg3, 0, CDW1)
+ *	If (LEqual (Arg0, Buffer (16) {...})) {
+ *		If (LNot (LEqual (Arg1, 1))) { Or (CDW1, 8, CDW1) }
+ *		Return (Arg3)
+ *	}
+ *	Or (CDW1, 4, CDW1)
+ *	Return (Arg3)
+ */
+void aml_pci_osc(struct aml *aml)
+{
+	size_t method, known, buffer, revision;
+
+	put_byte(aml, OP_METHOD);
+	method = begin_length(aml);
+	put(aml, "_OSC", NAME_BYTES);
+	put_byte(aml, 0x0c); /* four arguments; serialized, since it creates a name */
+	put_byte(aml, OP_CREATE_DWORD_FIELD);
+	put_argument(aml, 3);
+	put_integer(aml, 0);
+	put(aml, "CDW1", NAME_BYTES);
+
+	put_byte(aml, OP_IF);
+	known = begin_length(aml);
+	put_byte(aml, OP_EQUAL);
+	put_argument(aml, 0);
+	put_byte(aml, OP_BUFFER);
+	buffer = begin_length(aml);
+	put_integer(aml, sizeof(osc_uuid));
+	put(aml, osc_uuid, sizeof(osc_uuid));
+	aml_end(aml, buffer);
+
+	put_byte(aml, OP_IF);
+	revision = begin_length(aml);
+	put_byte(aml, OP_NOT);
+	put_byte(aml, OP_EQUAL);
+	put_argument(aml, 1);
+	put_integer(aml, 1);
+	put_osc_error(aml, OSC_UNKNOWN_REVISION);
+	aml_end(aml, revision);
+
+	put_osc_return(aml);
+	aml_end(aml, known);
+	put_osc_error(aml, OSC_UNKNOWN_UUID);
+	put_osc_return(aml);
+	aml_end(aml, method);
 }
 
 void aml_end_resources(struct aml *aml, const struct aml_resources *resources)

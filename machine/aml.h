@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "machine/memory_map.h"
+
 struct aml {
 	uint8_t *bytes;
 	size_t size, used;
@@ -33,6 +35,12 @@ void aml_name_eisa_id(struct aml *aml, const char *name, const char *id);
 /* Name (name, Package () {...}) of small integers */
 void aml_name_package(struct aml *aml, const char *name, const uint8_t *values, uint8_t count);
 
+/*
+ * Method (_OSC, 4) of a PCI root bridge: the guest may control all that it asks for (PCI Firmware
+ * 3.2, 4.5.1).
+ */
+void aml_pci_osc(struct aml *aml);
+
 /* Name (_CRS, ResourceTemplate () {...}): begin, the resources, end. */
 struct aml_resources {
 	size_t package, length, start;
@@ -40,6 +48,12 @@ struct aml_resources {
 struct aml_resources aml_begin_resources(struct aml *aml);
 void aml_io_ports(struct aml *aml, uint16_t first, uint8_t count);
 void aml_irq(struct aml *aml, uint8_t irq);
+/* This device's own, and nobody else may have it. */
+void aml_memory(struct aml *aml, uint32_t gpa, uint32_t bytes);
+/* What a bridge hands on: bus numbers, and addresses for the devices behind it. */
+void aml_bus_window(struct aml *aml, uint16_t first, uint16_t count);
+void aml_low_window(struct aml *aml, uint32_t gpa, uint32_t bytes);
+void aml_high_window(struct aml *aml, const struct memory_range *range); /* prefetchable */
 void aml_end_resources(struct aml *aml, const struct aml_resources *resources);
 
 #endif

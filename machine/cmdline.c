@@ -31,6 +31,11 @@ static const char *const words[] = {
 	"reboot=p,panic_w",
 	/* After a panic reset at once. */
 	"panic=-1",
+	/*
+	 * No memory is moved about for huge pages that somebody might want: pages would go from node
+	 * to node for it, and a thread wakes up twice a second.
+	 */
+	"sysctl.vm.compaction_proactiveness=0",
 };
 
 struct line {
@@ -60,7 +65,7 @@ static void add(struct line *line, const char *text)
 int loader_cmdline(const struct loader_cmdline_config *config, char *ret_line, size_t size)
 {
 	struct line line = { .text = ret_line, .size = size };
-	char frequency[40], late[48];
+	char frequency[40], late[64];
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
 		add(&line, words[i]);
@@ -71,11 +76,15 @@ int loader_cmdline(const struct loader_cmdline_config *config, char *ret_line, s
 	snprintf(frequency, sizeof(frequency), "tsc_early_khz=%u", config->tsc_khz);
 	add(&line, frequency);
 	/*
-	 * The others come up when the guest's init says so (eagre.online, guest/init): booting is
-	 * several times faster on one node alone, and much more where page tables cannot be shared.
+	 * Where vCPUs stay on their nodes, the others come up when the guest's init says so
+	 * (eagre.online, guest/init): booting is several times faster on one node alone, and much
+	 * more where page tables cannot be shared.
+	 * With one CPU Linux would take the lock prefixes out of its code, and put all of them back
+	 * when the second one comes up, some ten thousand writes of code.
 	 */
 	if (config->boot_cpus) {
-		snprintf(late, sizeof(late), "maxcpus=%u eagre.online=1", config->boot_cpus);
+		snprintf(late, sizeof(late), "maxcpus=%u noreplace-smp eagre.online=1",
+			 config->boot_cpus);
 		add(&line, late);
 	}
 	/*
@@ -115,7 +124,8 @@ const char *loader_cmdline_doubt(const char *extra)
 		const char *word, *doubt;
 	} doubts[] = {
 		{ "acpi=off",
-		  "'acpi=off' takes the only table away that lists the CPUs: Linux panics" },
+		  "'acpi=off' takes the tables away by which Linux knows the CPUs and this APIC: it "
+		  "panics, 6.1 before it has a console" },
 		{ "nolapic", "'nolapic' takes the only source of interrupts away: Linux panics" },
 		{ "disableapic",
 		  "'disableapic' takes the only source of interrupts away: Linux panics" },

@@ -282,10 +282,11 @@ static void timer_arm_count(struct lapic_state *lapic, uint32_t initial, uint64_
 static void timer_arm_deadline(const struct lapic_config *config, struct lapic_state *lapic,
 			       uint64_t tsc)
 {
-	unsigned __int128 ns = (unsigned __int128)tsc * 1000000u + config->tsc_khz - 1;
+	__int128 line = (__int128)tsc - (int64_t)config->tsc_adjust;
+	unsigned __int128 ns = line > 0 ? (unsigned __int128)line * 1000000u : 0;
 
 	lapic->tsc_deadline = tsc;
-	ns = ns / config->tsc_khz + config->tsc_epoch_ns;
+	ns = (ns + config->tsc_khz - 1) / config->tsc_khz + config->tsc_epoch_ns;
 	if (tsc == 0)
 		lapic->timer_deadline_ns = UINT64_MAX;
 	else

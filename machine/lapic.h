@@ -35,9 +35,14 @@
 
 #define LAPIC_TIMER_HZ 1000000000u
 
-/* Guest TSC = (pod clock - tsc_epoch_ns) * tsc_khz / 10^6. */
+/*
+ * Guest TSC = (pod clock - tsc_epoch_ns) * tsc_khz / 10^6 + tsc_adjust. The last is the vCPU's own,
+ * and has to be right when the TSC deadline is written; one that changes while the timer is armed
+ * counts from the next arming.
+ */
 struct lapic_config {
 	uint64_t tsc_epoch_ns;
+	uint64_t tsc_adjust; /* modulo 2^64: the guest may have set it back */
 	uint32_t tsc_khz;
 	bool tsc_deadline; /* CPUID offers it (cpuid_has_tsc_deadline()) */
 };

@@ -298,6 +298,7 @@ static int write_tables(const struct loader_config *config, char *why, size_t wh
 	struct boot_tables *tables = calloc(1, sizeof(*tables));
 	struct acpi_config acpi_config = { .vcpu_count = config->vcpu_count,
 					   .numa = config->numa,
+					   .high_window = config->high_window,
 					   .gpa = ACPI_GPA };
 	size_t acpi_bytes;
 	int error =

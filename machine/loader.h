@@ -35,11 +35,12 @@ typedef int loader_write_fn(void *ctx, uint64_t gpa, const void *data, size_t by
 struct loader_config {
 	struct memory_map map;
 	struct loader_file kernel;
-	struct loader_file initrd;    /* bytes 0: none */
-	const char *cmdline;	      /* whole: loader_cmdline() makes it */
-	uint32_t vcpu_count;	      /* for the ACPI tables */
-	const struct numa_view *numa; /* for them, too; or NULL */
-	uint64_t xcr0;		      /* cpuid_xcr0() of the pod; see loader_secondary() */
+	struct loader_file initrd;	 /* bytes 0: none */
+	const char *cmdline;		 /* whole: loader_cmdline() makes it */
+	uint32_t vcpu_count;		 /* for the ACPI tables */
+	const struct numa_view *numa;	 /* for them, too; or NULL */
+	struct memory_range high_window; /* likewise: memory_map_high_window() */
+	uint64_t xcr0;			 /* cpuid_xcr0() of the pod; see loader_secondary() */
 	loader_write_fn *write;
 	void *ctx;
 };

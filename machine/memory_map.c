@@ -9,6 +9,11 @@
 
 #include "core/limits.h"
 
+/* The smallest number of bits that have room for GPA_LIMIT. */
+#define GPA_LIMIT_BITS 44u
+_Static_assert(GPA_LIMIT <= 1ull << GPA_LIMIT_BITS && GPA_LIMIT > 1ull << (GPA_LIMIT_BITS - 1),
+	       "GPA_LIMIT_BITS is not GPA_LIMIT's");
+
 int memory_map_build(uint64_t bytes, struct memory_map *ret_map)
 {
 	struct memory_map map = { .count = 1 };
@@ -33,6 +38,19 @@ uint64_t memory_map_end(const struct memory_map *map)
 	return last->gpa + last->bytes;
 }
 
+struct memory_range memory_map_high_window(const struct memory_map *map, uint32_t physical_bits)
+{
+	uint32_t bits = physical_bits < GPA_LIMIT_BITS ? physical_bits : GPA_LIMIT_BITS;
+	uint64_t gpa = 3ull << (bits - 2);
+	uint64_t end = 1ull << bits;
+
+	if (end > GPA_LIMIT)
+		end = GPA_LIMIT;
+	if (bits < 34 || memory_map_end(map) > gpa)
+		return (struct memory_range){ 0 };
+	return (struct memory_range){ gpa, end - gpa };
+}
+
 uint32_t memory_map_e820(const struct memory_map *map, struct e820_range ret_range[E820_RANGES_MAX])
 {
 	uint32_t count = 0;
@@ -43,6 +61,7 @@ uint32_t memory_map_e820(const struct memory_map *map, struct e820_range ret_ran
 	ret_range[count++] = (struct e820_range){ ACPI_GPA, HIMEM_GPA - ACPI_GPA, E820_RESERVED };
 	ret_range[count++] =
 		(struct e820_range){ HIMEM_GPA, map->range[0].bytes - HIMEM_GPA, E820_RAM };
+	ret_range[count++] = (struct e820_range){ PCI_ECAM_GPA, PCI_ECAM_BYTES, E820_RESERVED };
 	for (uint32_t i = 1; i < map->count; i++)
 		ret_range[count++] =
 			(struct e820_range){ map->range[i].gpa, map->range[i].bytes, E820_RAM };

@@ -5,6 +5,7 @@
  *   0                         RAM (a0000..fffff: not usable; ACPI tables from e0000)
  *   LOW_RAM_LIMIT (3 GiB)     hole: PCI, I/O APIC fec00000, local APIC fee00000
  *   4 GiB                     RAM
+ *   high above                PCI's 64-bit window
  *
  * All pure, all constant: every node computes the same map from the memory's size.
  */
@@ -17,6 +18,8 @@
 #define HIGH_RAM_BASE	 0x100000000ull
 #define PCI_MMIO_BASE	 0xc0000000ull
 #define PCI_MMIO_LIMIT	 0xfec00000ull
+#define PCI_ECAM_GPA	 0xfeb00000ull /* configuration space of bus 0: the window's end */
+#define PCI_ECAM_BYTES	 0x100000ull
 #define IOAPIC_GPA	 0xfec00000ull
 #define LAPIC_GPA	 0xfee00000ull
 #define EBDA_GPA	 0x9fc00ull
@@ -44,6 +47,12 @@ struct memory_map {
 int memory_map_build(uint64_t bytes, struct memory_map *ret_map);
 /* Guest-physical address just behind the last byte of RAM. */
 uint64_t memory_map_end(const struct memory_map *map);
+/*
+ * The window for PCI's 64-bit base addresses: the top quarter of what CPUs with so many physical
+ * address bits can address, and of what the wire can name, far above RAM that may be added. bytes 0:
+ * RAM reaches into it, and there is no such window.
+ */
+struct memory_range memory_map_high_window(const struct memory_map *map, uint32_t physical_bits);
 
 /* BIOS e820 types */
 enum e820_type { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3 };

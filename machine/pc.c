@@ -5,12 +5,15 @@
  *
  * Every device here has byte-wide registers, as ISA devices do: a wider access is one access a
  * byte, at ascending ports (all of them at the same now_ns, so that a wide read of the PM timer is
- * not torn). The one exception is the PCI address port, which exists only as a double word.
+ * not torn). The exceptions are PCI's: its address port exists only as a double word, and its data
+ * port hands an access on as it is.
  *
  * After every access the pins of all devices are put to the I/O APIC anew (update_lines()): cheap,
  * and no device needs a callback.
  *
- * Output bytes are gathered: to the end of a line, OUTPUT_BYTES, or OUTPUT_NS, whatever is first.
+ * Output bytes are gathered: to the end of a line, OUTPUT_BYTES, or OUTPUT_NS, whatever is first. While
+ * not all of them are taken the port's transmitter is held; what a driver writes before it has seen
+ * that fits behind OUTPUT_BYTES. Nobody waits for who reads them until the guest's end.
  *
  * Left out: a keyboard controller (the ACPI tables say so), HPET, DMA, floppy.
  *
@@ -22,13 +25,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/limits.h"
 #include "machine/acpi_pm.h"
 #include "machine/ioapic.h"
 #include "machine/memory_map.h"
+#include "machine/pci.h"
 #include "machine/pic.h"
 #include "machine/pit.h"
 #include "machine/rtc.h"
 #include "machine/serial.h"
+#include "machine/virtio_pci.h"
 
 #define OUTPUT_BYTES 256u
 #define OUTPUT_NS    2000000ull
@@ -39,7 +45,6 @@
 
 #define PCI_ADDRESS_PORT 0xcf8u
 #define PCI_DATA_PORT	 0xcfcu
-#define PCI_ENABLE	 0x80000000u
 #define PCI_ADDRESS_BITS 0x80fffffcu
 
 #define RESET_PORT     0xcf9u
@@ -50,7 +55,7 @@
 struct output {
 	uint32_t count;
 	uint64_t since_ns;
-	uint8_t bytes[OUTPUT_BYTES];
+	uint8_t bytes[OUTPUT_BYTES + SERIAL_FIFO];
 };
 
 struct pc {
@@ -63,8 +68,10 @@ struct pc {
 	struct pit pit;
 	struct acpi_pm pm;
 	struct pic pic;
-	uint32_t pci_address;
+	struct pci pci;
 	uint8_t reset_register;
+	uint32_t device_count;
+	struct virtio_pci *device;
 };
 
 static const uint8_t serial_irq[PC_SERIALS] = { 4, 3 };
@@ -126,21 +133,29 @@ static const struct port_range *find_port(uint32_t port)
 static void flush_output(struct pc *pc, enum pc_serial port)
 {
 	struct output *output = &pc->output[port];
+	uint32_t taken;
 
 	if (output->count == 0)
 		return;
-	pc->ops->output(pc->ctx, port, output->bytes, output->count);
-	output->count = 0;
+	taken = (uint32_t)pc->ops->output(pc->ctx, port, output->bytes, output->count);
+	output->count -= taken;
+	memmove(output->bytes, output->bytes + taken, output->count);
+	serial_hold(&pc->serial[port], output->count > 0);
 }
 
 static void put_output(struct pc *pc, enum pc_serial port, uint8_t byte, uint64_t now_ns)
 {
 	struct output *output = &pc->output[port];
 
+	if (pc->ops->wrote)
+		pc->ops->wrote(pc->ctx, port, byte);
 	if (output->count == 0)
 		output->since_ns = now_ns;
+	/* An overrun: it has been written although the transmitter is busy. */
+	if (output->count == sizeof(output->bytes))
+		return;
 	output->bytes[output->count++] = byte;
-	if (output->count == OUTPUT_BYTES || byte == '\n')
+	if (!pc->serial[port].held && (output->count >= OUTPUT_BYTES || byte == '\n'))
 		flush_output(pc, port);
 }
 
@@ -150,15 +165,25 @@ static void flush_all(struct pc *pc)
 		flush_output(pc, (enum pc_serial)port);
 }
 
-static void power_off(struct pc *pc)
+/* The guest's last words. */
+static void drain_all(struct pc *pc)
 {
 	flush_all(pc);
+	while (pc->output[PC_CONSOLE].count || pc->output[PC_COMMAND].count) {
+		pc->ops->drain(pc->ctx);
+		flush_all(pc);
+	}
+}
+
+static void power_off(struct pc *pc)
+{
+	drain_all(pc);
 	pc->ops->power_off(pc->ctx);
 }
 
 static void reset(struct pc *pc, enum pc_reset why)
 {
-	flush_all(pc);
+	drain_all(pc);
 	pc->ops->reset(pc->ctx, why);
 }
 
@@ -209,26 +234,6 @@ static void write_reset(struct pc *pc, uint8_t value)
 		reset(pc, value & RESET_FULL ? PC_RESET_COLD : PC_RESET_WARM);
 }
 
-/*
- * PCI configuration: one host bridge at 00:00.0, read-only, so that guests find the bus at all.
- * Functions that do not exist read all ones. The DSDT has no root bridge yet, so nothing is
- * enumerated.
- */
-static uint8_t pci_config_read(const struct pc *pc, uint32_t reg)
-{
-	static const uint8_t host_bridge[12] = {
-		0x36, 0x1b, 0x08, 0x00, /* vendor, device */
-		0x00, 0x00, 0x00, 0x00, /* command, status */
-		0x00, 0x00, 0x00, 0x06, /* revision, class: host bridge */
-	};
-	uint32_t function = pc->pci_address >> 8 & 0xffff;
-	uint32_t offset = (pc->pci_address & 0xfc) + reg;
-
-	if (!(pc->pci_address & PCI_ENABLE) || function != 0)
-		return 0xff;
-	return offset < sizeof(host_bridge) ? host_bridge[offset] : 0;
-}
-
 /* ---- ports ----------------------------------------------------------------------------------- */
 
 /* Those that need no pc. True: answered. */
@@ -275,8 +280,6 @@ static uint8_t read_byte(struct pc *pc, uint32_t port, uint64_t now_ns)
 		return acpi_pm_read(&pc->pm, reg);
 	case PORT_RESET:
 		return pc->reset_register;
-	case PORT_PCI_DATA:
-		return pci_config_read(pc, reg);
 	default:
 		return 0xff;
 	}
@@ -335,7 +338,7 @@ static void write_byte(struct pc *pc, uint32_t port, uint8_t value, uint64_t now
 	case PORT_RESET:
 		write_reset(pc, value);
 		break;
-	default: /* delays, the timer, PCI registers that are not there */
+	default: /* delays, the timer */
 		break;
 	}
 }
@@ -345,16 +348,42 @@ static bool is_pci_address(const struct pc_access *access)
 	return access->address == PCI_ADDRESS_PORT && access->size == 4;
 }
 
+/* All of it is within the four bytes. */
+static bool is_pci_data(const struct pc_access *access)
+{
+	return access->address >= PCI_DATA_PORT &&
+	       access->address + access->size <= PCI_DATA_PORT + 4;
+}
+
 static void access_pci_address(struct pc *pc, const struct pc_access *access, uint8_t *item)
 {
-	uint32_t value = pc->pci_address;
+	uint32_t value = pc->pci.address;
 
 	if (access->write) {
 		memcpy(&value, item, sizeof(value));
-		pc->pci_address = value & PCI_ADDRESS_BITS;
+		pc->pci.address = value & PCI_ADDRESS_BITS;
 	} else {
 		memcpy(item, &value, sizeof(value));
 	}
+}
+
+static struct pci_access pci_access_of(const struct pc_access *access, const uint8_t *item)
+{
+	struct pci_access pci = { .size = access->size, .write = access->write };
+
+	if (access->write)
+		memcpy(&pci.value, item, access->size);
+	return pci;
+}
+
+static void access_pci_data(struct pc *pc, const struct pc_access *access, uint8_t *item)
+{
+	struct pci_access pci = pci_access_of(access, item);
+
+	pci.offset = (uint32_t)(access->address - PCI_DATA_PORT);
+	pci_config_port(&pc->pci, &pci);
+	if (!access->write)
+		memcpy(item, &pci.value, access->size);
 }
 
 static void access_item(struct pc *pc, const struct pc_access *access, uint8_t *item,
@@ -362,6 +391,10 @@ static void access_item(struct pc *pc, const struct pc_access *access, uint8_t *
 {
 	if (is_pci_address(access)) {
 		access_pci_address(pc, access, item);
+		return;
+	}
+	if (is_pci_data(access)) {
+		access_pci_data(pc, access, item);
 		return;
 	}
 	for (uint32_t byte = 0; byte < access->size; byte++) {
@@ -402,25 +435,32 @@ bool pc_io_local(const struct pc_access *access, uint64_t now_ns)
 
 /* ---- memory-mapped --------------------------------------------------------------------------- */
 
+static bool is_ioapic(const struct pc_access *access)
+{
+	return access->address - IOAPIC_GPA < IOAPIC_BYTES;
+}
+
+/* Where a base address may be: what is RAM there does not come here. */
+static bool is_pci(const struct pc_access *access)
+{
+	return (access->address >= PCI_MMIO_BASE && access->address < PCI_MMIO_LIMIT) ||
+	       (access->address >= HIGH_RAM_BASE && access->address < GPA_LIMIT);
+}
+
 bool pc_mmio_local(const struct pc_access *access)
 {
-	uint64_t offset = access->address - IOAPIC_GPA;
-
-	if (offset < IOAPIC_BYTES)
+	if (is_ioapic(access) || is_pci(access))
 		return false;
 	if (!access->write)
 		memset(access->data, 0xff, access->size);
 	return true;
 }
 
-void pc_mmio(struct pc *pc, const struct pc_access *access, uint64_t now_ns)
+static void access_ioapic(struct pc *pc, const struct pc_access *access)
 {
 	uint32_t offset = (uint32_t)(access->address - IOAPIC_GPA);
 	uint32_t value;
 
-	(void)now_ns;
-	if (pc_mmio_local(access))
-		return;
 	/* Registers are 32 bits wide, and accessed so; the EOI may be narrower. */
 	if (access->write) {
 		value = 0;
@@ -433,6 +473,30 @@ void pc_mmio(struct pc *pc, const struct pc_access *access, uint64_t now_ns)
 	}
 }
 
+static void access_pci(struct pc *pc, const struct pc_access *access)
+{
+	struct pci_access pci = pci_access_of(access, access->data);
+	uint64_t offset = access->address - PCI_ECAM_GPA;
+
+	if (offset < PCI_ECAM_BYTES)
+		pci_config(&pc->pci, (uint32_t)offset, &pci);
+	else if (!pci_memory(&pc->pci, access->address, &pci))
+		pci.value = UINT64_MAX;
+	if (!access->write)
+		memcpy(access->data, &pci.value, access->size);
+}
+
+void pc_mmio(struct pc *pc, const struct pc_access *access, uint64_t now_ns)
+{
+	(void)now_ns;
+	if (pc_mmio_local(access))
+		return;
+	if (is_ioapic(access))
+		access_ioapic(pc, access);
+	else
+		access_pci(pc, access);
+}
+
 /* ---- the rest of the contract ---------------------------------------------------------------- */
 
 static void send_interrupt(void *ctx, const struct interrupt *interrupt)
@@ -442,10 +506,48 @@ static void send_interrupt(void *ctx, const struct interrupt *interrupt)
 	pc->ops->interrupt(pc->ctx, interrupt);
 }
 
+static void send_doorbell(void *ctx, uint8_t device, uint16_t queue)
+{
+	struct pc *pc = ctx;
+
+	pc->ops->doorbell(pc->ctx, device, queue);
+}
+
+static void send_published(void *ctx, const struct virtio_published *published)
+{
+	struct pc *pc = ctx;
+
+	pc->ops->published(pc->ctx, published);
+}
+
+static const struct virtio_pci_ops virtio_ops = {
+	.interrupt = send_interrupt,
+	.doorbell = send_doorbell,
+	.published = send_published,
+};
+
+static int add_devices(struct pc *pc, const struct pc_config *config)
+{
+	int error = 0;
+
+	pci_reset(&pc->pci, config->high_window.gpa, config->high_window.bytes);
+	if (config->device_count > VIRTIO_DEVICES_MAX)
+		return -EINVAL;
+	pc->device_count = config->device_count;
+	pc->device = calloc(config->device_count, sizeof(*pc->device));
+	if (!pc->device && config->device_count)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < config->device_count && !error; i++)
+		error = virtio_pci_add(&pc->device[i], &pc->pci, (uint8_t)i, &config->device[i],
+				       &virtio_ops, pc);
+	return error;
+}
+
 int pc_create(const struct pc_config *config, const struct pc_ops *ops, void *ctx,
 	      struct pc **ret_pc)
 {
 	struct pc *pc = calloc(1, sizeof(*pc));
+	int error;
 
 	if (!pc)
 		return -ENOMEM;
@@ -458,13 +560,39 @@ int pc_create(const struct pc_config *config, const struct pc_ops *ops, void *ct
 	pit_reset(&pc->pit, 0);
 	acpi_pm_reset(&pc->pm);
 	pic_reset(&pc->pic);
+	error = add_devices(pc, config);
+	if (error) {
+		pc_destroy(pc);
+		return error;
+	}
 	*ret_pc = pc;
 	return 0;
 }
 
 void pc_destroy(struct pc *pc)
 {
+	if (!pc)
+		return;
+	free(pc->device);
 	free(pc);
+}
+
+void pc_output_room(struct pc *pc)
+{
+	flush_all(pc);
+	update_lines(pc);
+}
+
+void pc_device_needs_reset(struct pc *pc, uint8_t device, uint64_t generation)
+{
+	if (device < pc->device_count)
+		virtio_pci_needs_reset(&pc->device[device], generation);
+}
+
+void pc_device_stopped(struct pc *pc, uint8_t device, uint64_t generation)
+{
+	if (device < pc->device_count)
+		virtio_pci_stopped(&pc->device[device], generation);
 }
 
 void pc_eoi(struct pc *pc, uint8_t vector)
@@ -487,6 +615,14 @@ size_t pc_serial_input(struct pc *pc, enum pc_serial port, const uint8_t *bytes,
 	return taken;
 }
 
+bool pc_press_power_button(struct pc *pc)
+{
+	bool pressed = acpi_pm_press_power_button(&pc->pm);
+
+	update_lines(pc);
+	return pressed;
+}
+
 size_t pc_serial_break(struct pc *pc, enum pc_serial port)
 {
 	size_t taken = serial_break(&pc->serial[port]);
@@ -505,7 +641,7 @@ uint64_t pc_deadline(const struct pc *pc)
 	uint64_t deadline = earlier(pit_deadline(&pc->pit), rtc_deadline(&pc->rtc));
 
 	for (int port = 0; port < PC_SERIALS; port++) {
-		if (pc->output[port].count)
+		if (pc->output[port].count && !pc->serial[port].held)
 			deadline = earlier(deadline, pc->output[port].since_ns + OUTPUT_NS);
 	}
 	return deadline;
@@ -520,7 +656,8 @@ void pc_tick(struct pc *pc, uint64_t now_ns)
 	if (rtc_tick(&pc->rtc, now_ns))
 		acpi_pm_rtc_alarm(&pc->pm);
 	for (int port = 0; port < PC_SERIALS; port++) {
-		if (pc->output[port].count && now_ns >= pc->output[port].since_ns + OUTPUT_NS)
+		if (pc->output[port].count && !pc->serial[port].held &&
+		    now_ns >= pc->output[port].since_ns + OUTPUT_NS)
 			flush_output(pc, (enum pc_serial)port);
 	}
 	update_lines(pc);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The devices of the machine, all of which live on node 0: I/O APIC, two serial ports, RTC, PIT,
- * ACPI registers, PCI configuration ports. It is pure: time is an argument, outputs go through
- * struct pc_ops.
+ * ACPI registers, PCI with the registers of its virtio devices. It is pure: time is an argument,
+ * outputs go through struct pc_ops.
  *
  *   fec00000      I/O APIC, 24 pins           3f8 irq 4   serial 0: the console
  *   20, a0, 4d0   i8259: vCPU 0, by LINT0     2f8 irq 3   serial 1: the command channel
@@ -24,6 +24,8 @@
 #include <stdint.h>
 
 #include "core/interrupt_route.h"
+#include "machine/memory_map.h"
+#include "virtio/published.h"
 
 enum pc_serial { PC_CONSOLE = 0, PC_COMMAND = 1, PC_SERIALS };
 
@@ -36,18 +38,29 @@ struct pc_ops {
 	void (*interrupt)(
 		void *ctx,
 		const struct interrupt *interrupt); /* from a device: route and deliver it */
-	void (*output)(void *ctx, enum pc_serial port, const uint8_t *bytes, size_t count);
+	/* The guest has written this to a port, whatever becomes of it. NULL: nobody wants to know. */
+	void (*wrote)(void *ctx, enum pc_serial port, uint8_t byte);
+	/* How many were taken. After fewer than all, pc_output_room() when there is room again. */
+	size_t (*output)(void *ctx, enum pc_serial port, const uint8_t *bytes, size_t count);
+	/* Waits until there is room: before the guest's end. NULL: output() takes everything. */
+	void (*drain)(void *ctx);
 	void (*power_off)(void *ctx);
 	void (*reset)(void *ctx, enum pc_reset why);
+	/* Of virtio devices, by their place in pc_config.device; NULL where there are none. */
+	void (*doorbell)(void *ctx, uint8_t device, uint16_t queue);
+	void (*published)(void *ctx, const struct virtio_published *published);
 };
 
 struct pc_config {
-	int64_t wall_epoch_s; /* UTC seconds since 1970 at pod clock 0 */
+	int64_t wall_epoch_s;		   /* UTC seconds since 1970 at pod clock 0 */
+	uint32_t device_count;		   /* virtio devices, in slots 1.. of PCI's bus */
+	const struct virtio_offer *device; /* copied */
+	struct memory_range high_window;   /* memory_map_high_window() */
 };
 
 struct pc;
 
-/* -ENOMEM. `ops` must stay. */
+/* -ENOMEM, -EINVAL: a device's offer makes no sense. `ops` must stay. */
 int pc_create(const struct pc_config *config, const struct pc_ops *ops, void *ctx,
 	      struct pc **ret_pc);
 void pc_destroy(struct pc *pc);
@@ -74,6 +87,16 @@ size_t pc_serial_input(struct pc *pc, enum pc_serial port, const uint8_t *bytes,
 size_t pc_serial_break(struct pc *pc, enum pc_serial port);
 /* How many bytes it would take now. */
 size_t pc_serial_room(const struct pc *pc, enum pc_serial port);
+
+/* output() takes more now. */
+void pc_output_room(struct pc *pc);
+
+/* What the other side of a virtio device has to say (machine/virtio_pci.h). */
+void pc_device_needs_reset(struct pc *pc, uint8_t device, uint64_t generation);
+void pc_device_stopped(struct pc *pc, uint8_t device, uint64_t generation);
+
+/* ACPI's power button. False: the guest does not want to know of it (acpi_pm.h). */
+bool pc_press_power_button(struct pc *pc);
 
 /* Pod clock at which pc_tick() has something to do; UINT64_MAX: never. */
 uint64_t pc_deadline(const struct pc *pc);

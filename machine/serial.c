@@ -99,7 +99,8 @@ static bool next_is_break(const struct serial *serial)
 
 static uint8_t read_lsr(struct serial *serial)
 {
-	uint8_t value = LSR_EMPTY | (serial->fifo_count ? LSR_READY : 0);
+	uint8_t value =
+		(uint8_t)((serial->held ? 0 : LSR_EMPTY) | (serial->fifo_count ? LSR_READY : 0));
 
 	for (uint32_t i = 0; serial->fifo_enabled && i < serial->fifo_count; i++)
 		if (serial->fifo[i] & SERIAL_BREAK)
@@ -120,7 +121,7 @@ static uint8_t pending_cause(const struct serial *serial)
 		return IIR_RX;
 	if ((serial->ier & IER_RX) && serial->fifo_count)
 		return IIR_TIMEOUT;
-	if ((serial->ier & IER_THRE) && serial->thre_pending)
+	if ((serial->ier & IER_THRE) && serial->thre_pending && !serial->held)
 		return IIR_THRE;
 	if ((serial->ier & IER_MODEM) && serial->msr_delta)
 		return IIR_MODEM;
@@ -264,6 +265,11 @@ bool serial_write(struct serial *serial, uint32_t reg, uint8_t value, uint8_t *r
 		break;
 	}
 	return false;
+}
+
+void serial_hold(struct serial *serial, bool held)
+{
+	serial->held = held;
 }
 
 size_t serial_room(const struct serial *serial)

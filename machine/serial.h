@@ -2,9 +2,10 @@
 /*
  * A 16550A serial port. Pure; single-threaded.
  *
- * Sending takes no time: what the guest writes is output at once and the transmitter is always
- * empty. Input waits in a bounded queue behind the 16-byte FIFO; nothing of it is ever lost to an
- * overrun. A BREAK waits its turn there as a zero byte with a mark.
+ * Sending takes no time: what the guest writes is output at once and the transmitter is empty, unless
+ * it is held because nobody takes what comes out. Input waits in a bounded queue behind the 16-byte
+ * FIFO; nothing of it is ever lost to an overrun. A BREAK waits its turn there as a zero byte with a
+ * mark.
  */
 #ifndef MACHINE_SERIAL_H
 #define MACHINE_SERIAL_H
@@ -25,6 +26,7 @@ struct serial {
 	bool fifo_enabled;
 	uint8_t trigger;   /* bytes in the FIFO that make "data ready" instead of "timeout" */
 	bool thre_pending; /* the transmitter has become empty, and nobody has been told */
+	bool held;	   /* it is not empty */
 	uint16_t fifo[SERIAL_FIFO];
 	uint32_t fifo_count;
 	uint16_t queue[SERIAL_QUEUE];
@@ -37,6 +39,12 @@ void serial_reset(struct serial *serial);
 uint8_t serial_read(struct serial *serial, uint32_t reg);
 /* True: `*ret_output` goes out. */
 bool serial_write(struct serial *serial, uint32_t reg, uint8_t value, uint8_t *ret_output);
+
+/*
+ * The transmitter is busy until it is let go. A driver waits for it then; what one writes nevertheless
+ * is output all the same, and may find no room there.
+ */
+void serial_hold(struct serial *serial, bool held);
 
 /* The interrupt pin, after every call that changes something. */
 bool serial_line(const struct serial *serial);

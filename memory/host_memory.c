@@ -128,26 +128,35 @@ static unsigned long long mib(uint64_t bytes)
 	return (unsigned long long)(bytes >> 20);
 }
 
-int host_memory_check(const struct host_memory *memory, uint64_t promised, uint64_t mapped,
+int host_memory_check(const struct host_memory *memory, const struct host_memory_need *need,
 		      char *why, size_t why_size)
 {
-	if (promised > memory->total)
-		snprintf(
-			why, why_size,
-			"%lluM are promised here, with what links need, and this host has %lluM of "
-			"memory and swap: promise less",
-			mib(promised), mib(memory->total));
-	else if (promised > memory->cgroup)
+	uint64_t all = need->promised + need->kept;
+	uint64_t least = memory->total < memory->cgroup ? memory->total : memory->cgroup;
+
+	why[0] = '\0';
+	if (all > memory->total)
 		snprintf(why, why_size,
-			 "%lluM are promised here, with what links need, and this process's cgroup "
-			 "may use %lluM (memory.max): promise less, or raise the limit",
-			 mib(promised), mib(memory->cgroup));
-	else if (mapped > memory->commit)
+			 "%lluM are promised here, links need %lluM besides, and this host has "
+			 "%lluM of memory and swap: promise less",
+			 mib(need->promised), mib(need->kept), mib(memory->total));
+	else if (all > memory->cgroup)
+		snprintf(why, why_size,
+			 "%lluM are promised here, links need %lluM besides, and this process's "
+			 "cgroup may use %lluM (memory.max): promise less, or raise the limit",
+			 mib(need->promised), mib(need->kept), mib(memory->cgroup));
+	else if (need->mapped > memory->commit)
 		snprintf(why, why_size,
 			 "%lluM of guest memory must be mapped here, vm.overcommit_memory=2 leaves "
 			 "%lluM: set it to 0 or 1, or raise vm.overcommit_ratio",
-			 mib(mapped), mib(memory->commit));
-	else
+			 mib(need->mapped), mib(memory->commit));
+	else if (all + need->may > least) {
+		snprintf(why, why_size,
+			 "memory may get short: %lluM are promised here, links need %lluM, vCPUs "
+			 "and devices %lluM at most, of %lluM",
+			 mib(need->promised), mib(need->kept), mib(need->may), mib(least));
+		return 0;
+	} else
 		return 0;
 	return -ENOMEM;
 }

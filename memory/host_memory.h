@@ -20,11 +20,20 @@ struct host_memory {
 /* `root` is put before /proc and /sys: "" but in tests. What cannot be read is no limit. */
 void host_memory_probe(const char *root, struct host_memory *ret_memory);
 
+/* Bytes, of all nodes here together. */
+struct host_memory_need {
+	uint64_t promised; /* of guest pages */
+	uint64_t kept;	   /* that links need besides, always */
+	uint64_t may;	   /* that seats, the engine and devices need at most; usually far less */
+	uint64_t mapped;
+};
+
 /*
- * Whether nodes here can keep a promise of `promised` bytes together and map `mapped`. 0, or
- * -ENOMEM with one line in `why` that names the limit and the remedy.
+ * Whether nodes here can keep what they promise. 0, or -ENOMEM with one line in `why` that names the
+ * limit and the remedy. With 0 there is a line, too, where it would not do for all that they may
+ * need; else `why` is "".
  */
-int host_memory_check(const struct host_memory *memory, uint64_t promised, uint64_t mapped,
+int host_memory_check(const struct host_memory *memory, const struct host_memory_need *need,
 		      char *why, size_t why_size);
 
 #endif

@@ -15,6 +15,8 @@
  * Pieces, each switched on by -D:
  *   PUSH      eviction: silent drops of copies that are not kept, pushes of kept and owned pages
  *   HOLD      takings are deferred until the actor has run; older episodes and NUDGE end that at once
+ *   OWN       reads that ask to own what nobody shares (KEEPER)
+ *   FREE      the last node says now and then that the page is needed no more: it becomes untouched again
  *   FAIR=n    the LTL property `granted` for node n; checked with pan -a -f
  *             (the value stays the same then: how it travels is judged without FAIR)
  *   STILL     the value stays the same, for a smaller state space
@@ -35,11 +37,12 @@
 mtype = { UNTOUCHED, SHARED, OWNED };
 mtype = { NONE, READ, WRITE };
 mtype = { READ_REQ, WRITE_REQ, FWD_READ, FWD_WRITE, INVALIDATE, INVALIDATE_ACK, GRANT_READ,
-	  GRANT_WRITE, DONE, NUDGE, PUSH_REQ, PUSH_GO, PUSH_NO, PUSH_DATA };
+	  GRANT_WRITE, DONE, NUDGE, PUSH_REQ, PUSH_GO, PUSH_NO, PUSH_DATA, FREE_REQ, DROP, DROPPED, FREED };
 
 /*
  * type; node: the requester, or the target of a push; age: the node whose episode's age is meant;
- * acks; has: the requester has a copy, or the message has data (PUSH_DATA: the role of owner); data.
+ * acks; has: the requester has a copy, or the message has data (PUSH_DATA: the role of owner; DROP: that of
+ * owner or keeper; DROPPED, FREED: it is gone); data.
  */
 #ifdef HOLD
 #define LINK_BOUND 6
@@ -70,6 +73,11 @@ byte asked; /* whom the running transaction takes the page from: a set */
 byte told;  /* the oldest age that they were told of */
 #define NOBODY N
 byte push_target = NOBODY; /* the running transaction is a push to this node */
+#ifdef FREE
+byte dropping; /* the running transaction makes the page untouched: who has not answered yet, a set */
+bool freeing;  /* the last node has asked for that */
+#define FREER (N - 1)
+#endif
 #define QUEUE_BOUND N
 chan queue = [QUEUE_BOUND] of { mtype, byte, bool }; /* type, from, has */
 
@@ -375,9 +383,27 @@ inline serve(type, from, has)
 		dir_owner = from;
 		/* age 1 stands for ZERO: nobody had the page. */
 		send(HOME, from, GRANT_WRITE, from, 1, 0, false, 0)
-	:: type == READ_REQ && dir != UNTOUCHED ->
+#ifndef BROKEN_OWN
+	:: type == READ_REQ && dir != UNTOUCHED && !(has && dir == OWNED) ->
+#else
+	:: type == READ_REQ && dir != UNTOUCHED && !(has && dir_owner != from) ->
+#endif
 		find_oldest(from);
 		serve_read(from)
+	/* KEEPER: to own, if nobody shares it. */
+#ifndef BROKEN_OWN
+	:: type == READ_REQ && has && dir == OWNED ->
+		find_oldest(from);
+		serve_write(from, false)
+#else
+	:: type == READ_REQ && has && dir != UNTOUCHED && dir_owner != from ->
+		find_oldest(from);
+		asked = BIT(dir_owner);
+		send(HOME, dir_owner, FWD_WRITE, from, oldest, 0, false, 0);
+		dir = OWNED;
+		dir_owner = from;
+		sharers = 0
+#endif
 	:: type == WRITE_REQ && dir != UNTOUCHED ->
 		find_oldest(from);
 		serve_write(from, has)
@@ -477,6 +503,103 @@ inline on_push_data(i, owner, content)
 	send(i, HOME, DONE, i, 0, 0, false, 0)
 }
 
+/* ---- the page becomes untouched again ---- */
+
+#ifdef FREE
+inline drop_ask(set)
+{
+	dropping = set;
+	if
+	:: IN(set, 0) -> send(HOME, 0, DROP, 0, 0, 0, (dir_owner == 0), 0)
+	:: else
+	fi;
+	if
+	:: IN(set, 1) -> send(HOME, 1, DROP, 0, 0, 0, (dir_owner == 1), 0)
+	:: else
+	fi;
+	if
+	:: IN(set, 2) -> send(HOME, 2, DROP, 0, 0, 0, (dir_owner == 2), 0)
+	:: else
+	fi
+}
+
+/* The keeper is asked when nobody else has a copy. */
+inline on_free()
+{
+	if
+	:: busy || len(queue) > 0 || dir == UNTOUCHED -> send(HOME, FREER, FREED, 0, 0, 0, false, 0)
+#ifdef BROKEN_UNASKED
+	:: else -> untouched()
+#endif
+#ifndef BROKEN_UNASKED
+	:: else ->
+		busy = true;
+#ifdef BROKEN_TOGETHER
+		drop_ask(sharers | BIT(dir_owner))
+#endif
+#ifndef BROKEN_TOGETHER
+		if
+		:: dir == SHARED && (sharers & ~BIT(dir_owner)) != 0 ->
+			drop_ask(sharers & ~BIT(dir_owner))
+		:: else -> drop_ask(BIT(dir_owner))
+		fi
+#endif
+#endif
+	fi
+}
+
+inline on_drop(i, keeps)
+{
+	assert(keeps == keeper[i] && deferred[i] == NONE);
+	if
+	:: access[i] != NONE && (hold[i] || wanted[i] != NONE) ->
+		send(i, HOME, DROPPED, i, 0, 0, false, 0)
+	:: else ->
+		access[i] = NONE;
+		keeper[i] = false;
+		value[i] = 0;
+		send(i, HOME, DROPPED, i, 0, 0, true, 0)
+	fi
+}
+
+inline untouched()
+{
+	dir = UNTOUCHED;
+	dir_owner = 0;
+	sharers = 0;
+	dropping = 0;
+	busy = false;
+	latest = 0;
+	assert(access[0] == NONE && access[1] == NONE && access[2] == NONE);
+	send(HOME, FREER, FREED, 0, 0, 0, true, 0)
+}
+
+inline stays()
+{
+	busy = false;
+	send(HOME, FREER, FREED, 0, 0, 0, false, 0)
+}
+
+inline on_dropped(from, dropped)
+{
+	assert(busy && IN(dropping, from));
+	dropping = dropping & ~BIT(from);
+	if
+	:: from == dir_owner && dropped -> untouched()
+	:: from == dir_owner && !dropped -> stays()
+	:: from != dir_owner ->
+		sharers = (dropped -> sharers & ~BIT(from) : sharers);
+		if
+#ifndef BROKEN_TOGETHER
+		:: dropping == 0 && sharers == BIT(dir_owner) -> drop_ask(BIT(dir_owner))
+		:: dropping == 0 && sharers != BIT(dir_owner) -> stays()
+#endif
+		:: else
+		fi
+	fi
+}
+#endif
+
 inline handle_one(i, type, node, age, acks, has, data)
 {
 	if
@@ -501,6 +624,14 @@ inline handle_one(i, type, node, age, acks, has, data)
 		assert(pushing[i]);
 		pushing[i] = false
 	:: type == PUSH_DATA -> on_push_data(i, has, data)
+#ifdef FREE
+	:: type == FREE_REQ -> on_free()
+	:: type == DROP -> on_drop(i, has)
+	:: type == DROPPED -> on_dropped(node, has)
+	:: type == FREED ->
+		assert(freeing);
+		freeing = false
+#endif
 	fi;
 	serve_queue()
 }
@@ -561,7 +692,7 @@ end:
 	od
 }
 
-inline request(i, what_req, what)
+inline request_with(i, what_req, what, flag)
 {
 #ifdef HOLD
 	if
@@ -570,7 +701,18 @@ inline request(i, what_req, what)
 	fi;
 #endif
 	wanted[i] = what;
-	send(i, HOME, what_req, i, 0, 0, access[i] == READ, 0)
+	send(i, HOME, what_req, i, 0, 0, flag, 0)
+}
+
+inline request(i, what_req, what)
+{
+	request_with(i, what_req, what, access[i] == READ)
+}
+
+/* A read, and KEEPER with it, in the place of COPY: the actor is believed to write next. */
+inline request_to_own(i)
+{
+	request_with(i, READ_REQ, READ, true)
 }
 
 inline push(i, target)
@@ -590,6 +732,9 @@ end:
 	:: atomic {
 		if
 		:: d_step { IDLE(i) && access[i] == NONE -> request(i, READ_REQ, READ) }
+#ifdef OWN
+		:: d_step { IDLE(i) && access[i] == NONE -> request_to_own(i) }
+#endif
 		:: d_step { IDLE(i) && access[i] != WRITE -> request(i, WRITE_REQ, WRITE) }
 		:: d_step { access[i] == WRITE ->
 			assert(ALONE(i) && value[i] == latest);
@@ -598,6 +743,12 @@ end:
 			latest = value[i]
 #endif
 		}
+#ifdef FREE
+		:: d_step { i == FREER && !freeing ->
+			freeing = true;
+			send(i, HOME, FREE_REQ, i, 0, 0, false, 0)
+		}
+#endif
 #ifdef PUSH
 #ifndef BROKEN_DROP
 		:: d_step { IDLE(i) && access[i] == READ && !keeper[i] && !hold[i] && deferred[i] == NONE ->

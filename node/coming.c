@@ -63,7 +63,7 @@ void coming_say(struct node *node, uint32_t vcpu, uint16_t to, uint64_t epoch)
 /* Whether it would run at once if it came. */
 static bool has_core(const struct node *node)
 {
-	uint32_t cores = node->config->node[node->self].cores, here = cores_of_host(), busy = 0;
+	uint32_t cores = node_own(node)->cores, here = cores_of_host(), busy = 0;
 	for (uint32_t v = 0; v < node->config->vcpu_count; v++)
 		busy += node->vcpu[v] && vcpu_is_busy(node->vcpu[v]);
 	return busy < (cores < here ? cores : here);

@@ -12,9 +12,10 @@
  * ends the link. A peer that never stops talking gets its turn like all others.
  *
  * What is to be done every half second or less often is done with a heartbeat, early or late by half
- * an interval, and not at a wake-up of its own (struct duty): an idle node's thread wakes up with the
- * pod's heartbeats, and hardly else. It also looks after the vCPUs of this node (vcpu_watch()), while
- * there is one awake.
+ * an interval, and not at a wake-up of its own (struct duty): an idle node's thread wakes up to send
+ * its heartbeat, and hardly else. Others' heartbeats do not wake it (control_doze()): it reads all
+ * channels before it sends its own, and judges. It also looks after the vCPUs of this node
+ * (vcpu_watch()), while there is one awake.
  *
  * All that it does but to wait, it does in its turn, which is a lock: a vCPU's thread that waits for
  * MOVE takes turns to look whether it is there (control_look()). That thread does not wait for its
@@ -38,11 +39,12 @@
 
 #include "core/heartbeat.h"
 #include "node/control_rules.h"
+#include "node/io.h"
 #include "node/node_state.h"
 
 #define LAST_WORDS_NS	 400000000ull
-#define PING_START_NS	 2000000ull   /* until the clock is good */
-#define PING_INTERVAL_NS 100000000ull /* and from then on, */
+#define PING_START_NS	 2000000ull   /* until the clock is settled, */
+#define PING_INTERVAL_NS 100000000ull /* ... and from then on, */
 #define PING_OFTEN_NS	 10000000ull  /* ... or as long as it is off by more than ... */
 #define PING_ERROR_NS	 20000u
 #define PING_CROWD	 16
@@ -50,7 +52,7 @@
  * Where no vCPU is nobody reads the clock but who traces; its bound widens by some us until the next
  * ping, and when a vCPU comes it is asked at once, and often.
  */
-#define PING_QUIET_NS 1000000000ull
+#define PING_QUIET_NS 2000000000ull
 /* Likewise the guest's TSC, if it is off by less, and the engine runs at the slope it was asked for. */
 #define QUIET_TSC_NS	 5000
 #define QUIET_LINE_NS	 20000000ull
@@ -63,7 +65,6 @@
 #define MESH_POLL_NS	 1000000000ull	/* strangers that fell silent are dropped by then */
 #define LOAD_STALL_NS	 10000000000ull
 #define EVENTS_MAX	 64
-#define NICE		 (-15)
 #define MESSAGES_MAX	 64 /* of one peer in a row: nobody can keep this thread from the others */
 
 struct duty {
@@ -75,6 +76,7 @@ struct control_thread {
 	struct node *node;
 	pthread_t thread;
 	int epoll_fd, wake_fd;
+	atomic_bool asleep, woken;  /* each writes its own and then reads the other's */
 	pthread_mutex_t turn;	    /* guards what follows */
 	struct control_message msg; /* that is being received */
 	struct heartbeat heartbeat;
@@ -147,8 +149,14 @@ static void clock_contradicts(struct node *node, bool started)
 		node->control->contradiction_ns = now + CONTRADICTION_NS;
 	} else {
 		node_end_with(node, CONTROL_END_NODE_ERROR, 1, "node %u (%s): its clock %s",
-			      node->self, node->config->node[node->self].name, text);
+			      node->self, members_name(node->members, node->self), text);
 	}
+}
+
+/* Whose clock is the pod's has to answer all nodes' pings. */
+static uint64_t ping_crowd(const struct node *node)
+{
+	return 1 + members_count(node->members) / PING_CROWD;
 }
 
 static void handle_pong(struct node *node, const struct control_clock_pong *pong)
@@ -160,8 +168,9 @@ static void handle_pong(struct node *node, const struct control_clock_pong *pong
 				       .pod_received_ns = pong->peer_received_ns,
 				       .pod_sent_ns = pong->peer_sent_ns };
 	bool ready = node_clock_ready(node->clock);
-	if (node_clock_error_ns(node->clock) == UINT64_MAX)
-		again(&node->control->ping, 0, 0); /* from now on they come quickly */
+	/* From the first on they come quickly, and while the start waits for them each asks for the next. */
+	if (node_clock_error_ns(node->clock) == UINT64_MAX || (!ready && ping_crowd(node) == 1))
+		again(&node->control->ping, 0, 0);
 	if (node_clock_pong(node->clock, &sample) < 0)
 		clock_contradicts(node, ready);
 	if (ready || !node_clock_ready(node->clock))
@@ -171,12 +180,21 @@ static void handle_pong(struct node *node, const struct control_clock_pong *pong
 	pthread_mutex_unlock(&node->lock);
 }
 
+/* What resets the guest on another node is the loader's to judge. */
+static void take_end(struct node *node, const struct control_end *end)
+{
+	if (members_seat_is_here(node->members, SEAT_LOADER) &&
+	    (end->kind == CONTROL_END_RESET || end->kind == CONTROL_END_TRIPLE_FAULT))
+		node_guest_reset(node, end);
+	else
+		node_told_end(node, end);
+}
+
 /* What is wrong with it after all, or NULL. */
 static const char *handle_message(struct node *node, const struct control_message *msg)
 {
 	switch (msg->type) {
 	case CONTROL_HEARTBEAT:
-		heartbeat_beaten(&node->control->heartbeat, local_ns(node));
 		break;
 	case CONTROL_CLOCK_PING:
 		handle_ping(node, msg);
@@ -195,6 +213,16 @@ static const char *handle_message(struct node *node, const struct control_messag
 		if (msg->io_request.kind == CONTROL_IO_STARTUP)
 			return startup_request(node, msg);
 		devices_request(node->devices, msg);
+		break;
+	case CONTROL_PUBLISHED:
+	case CONTROL_STOPPED:
+	case CONTROL_NEEDS_RESET:
+	case CONTROL_QUEUE:
+	case CONTROL_QUEUE_PLACE:
+	case CONTROL_DOORBELL:
+		return queues_message(node, msg);
+	case CONTROL_BUTTON:
+		devices_press_later(node->devices, msg->src);
 		break;
 	case CONTROL_TAKEN:
 		startup_taken(node, &msg->taken);
@@ -225,7 +253,7 @@ static const char *handle_message(struct node *node, const struct control_messag
 	case CONTROL_PIN:
 		return policy_message(node, msg);
 	case CONTROL_END:
-		node_end(node, &msg->end, false);
+		take_end(node, &msg->end);
 		break;
 	}
 	return NULL;
@@ -249,15 +277,18 @@ static bool take_message(struct control_thread *c, const struct control_message 
 
 /*
  * Edge-triggered: until the channel has no more, or the peer has had its turn; then it is
- * remembered as unread.
+ * remembered as unread. A full socket tells when it has room, also to who has sent meanwhile and
+ * emptied the queue. One that had no memory tells nothing: it is tried again with the heartbeats.
  */
 static void read_channel(struct control_thread *c, uint16_t peer)
 {
 	struct control_channel *channel = mesh_control(c->node->mesh, peer);
 	int sent = control_flush(channel), r = 0;
 	c->unread[peer] = false;
-	if (sent == 0 && atomic_load(&c->node->phase) >= NODE_READY)
+	if (sent == 0 && atomic_load(&c->node->phase) >= NODE_READY) {
 		guest_io_flush(c->node, peer);
+		queues_flush(c->node, peer);
+	}
 	for (uint32_t i = 0; r == 0; i++) {
 		if (i == MESSAGES_MAX) {
 			c->unread[peer] = true;
@@ -290,8 +321,12 @@ static void leave_unread(struct control_thread *c, uint16_t peer)
 
 void control_wake(struct node *node)
 {
-	if (node->control)
-		eventfd_write(node->control->wake_fd, 1);
+	struct control_thread *c = node->control;
+	if (!c)
+		return;
+	atomic_store(&c->woken, true);
+	if (atomic_load(&c->asleep))
+		eventfd_write(c->wake_fd, 1);
 }
 
 void control_look(struct node *node, uint16_t peer)
@@ -309,7 +344,7 @@ void control_look(struct node *node, uint16_t peer)
 	pthread_mutex_unlock(&c->turn);
 }
 
-void control_page_link_failed(struct node *node, uint16_t peer, const char *cause)
+void control_link_failed(struct node *node, uint16_t peer, const char *cause)
 {
 	struct control_thread *c = node->control;
 	pthread_mutex_lock(&c->lock);
@@ -326,13 +361,13 @@ static uint64_t judge_failed(struct control_thread *c)
 {
 	uint64_t next = UINT64_MAX;
 	char cause[sizeof(c->failed_cause[0])];
-	for (uint32_t n = 0; n < c->node->config->node_count; n++) {
+	members_for_each_other(c->node->members, n) {
 		pthread_mutex_lock(&c->lock);
 		uint64_t due = c->failed_ns[n] ? c->failed_ns[n] + LAST_WORDS_NS : UINT64_MAX;
 		memcpy(cause, c->failed_cause[n], sizeof(cause));
 		pthread_mutex_unlock(&c->lock);
 		if (due <= c->read_ns)
-			mesh_down(c->node->mesh, (uint16_t)n, -EPIPE, cause);
+			mesh_down(c->node->mesh, n, -EPIPE, cause);
 		else if (due < next)
 			next = due;
 	}
@@ -359,18 +394,18 @@ static void beat(struct control_thread *c, uint64_t now)
 
 /*
  * On a busy host most pings say little, and the few that nobody held up count: so more of them are
- * sent as long as the error is large. Node 0 has to answer all nodes' pings.
+ * sent as long as the error is large.
  */
 static uint64_t ping_interval_ns(const struct node *node, bool quiet)
 {
-	uint64_t crowd = 1 + node->config->node_count / PING_CROWD;
-	/* The first node may still wait for others: then nobody reads what piles up there. */
+	uint64_t crowd = ping_crowd(node);
+	/* Who answers may still wait for others: then nobody reads what piles up there. */
 	if (node_clock_error_ns(node->clock) == UINT64_MAX)
 		return PING_INTERVAL_NS;
-	if (quiet)
-		return PING_QUIET_NS;
 	if (!node_clock_settled(node->clock))
 		return PING_START_NS * crowd;
+	if (quiet)
+		return PING_QUIET_NS;
 	if (node_clock_error_ns(node->clock) > PING_ERROR_NS)
 		return PING_OFTEN_NS * crowd;
 	return PING_INTERVAL_NS;
@@ -387,7 +422,7 @@ static bool has_vcpus(const struct node *node)
 static void keep_clock(struct control_thread *c, uint64_t now)
 {
 	struct node *node = c->node;
-	if (node->self == 0) {
+	if (members_seat_is_here(node->members, SEAT_CLOCK)) {
 		again(&c->ping, now, UINT64_MAX);
 		return;
 	}
@@ -400,7 +435,7 @@ static void keep_clock(struct control_thread *c, uint64_t now)
 		return;
 	struct control_message ping = { .type = CONTROL_CLOCK_PING };
 	ping.clock_ping = control_pings_new(&c->pings, local_ns(node));
-	node_send(node, 0, &ping);
+	node_send_seat(node, SEAT_CLOCK, &ping);
 	c->quiet = atomic_load(&node->run_ns) && !has_vcpus(node);
 	again(&c->ping, now, ping_interval_ns(node, c->quiet));
 }
@@ -447,7 +482,7 @@ static void resync_vcpus(struct control_thread *c, uint64_t now)
 		node_end_with(node, CONTROL_END_NODE_ERROR, 1,
 			      "node %u (%s): the guest's TSC here is off by %.1f ms and does not "
 			      "find back: its host's clock has jumped, or runs unsteadily",
-			      node->self, node->config->node[node->self].name,
+			      node->self, members_name(node->members, node->self),
 			      (double)follow.lost_ns / 1e6);
 }
 
@@ -481,7 +516,7 @@ static void judge_load(struct control_thread *c, uint64_t now)
 			node, CONTROL_END_NODE_ERROR, 1,
 			"node %u (%s) cannot load the guest: another node has not answered for "
 			"a page for %llu s",
-			node->self, node->config->node[node->self].name,
+			node->self, members_name(node->members, node->self),
 			LOAD_STALL_NS / 1000000000);
 }
 
@@ -495,7 +530,7 @@ static enum vcpu_watched watch_vcpu(struct node *node, uint32_t v)
 	if (getenv("EAGRE_REKICK_ENDS"))
 		node_end_with(node, CONTROL_END_NODE_ERROR, 1,
 			      "vCPU %u on node %u (%s) had lost a kick", v, node->self,
-			      node->config->node[node->self].name);
+			      members_name(node->members, node->self));
 	return found;
 }
 
@@ -534,7 +569,7 @@ static int wait_ms(struct control_thread *c)
 	}
 	next = least(least(next, heartbeat_deadline(&c->heartbeat)), wakes_ns(&c->resync));
 	next = least(least(next, wakes_ns(&c->ping)), wakes_ns(&c->watch));
-	for (uint32_t n = 0; n < c->node->config->node_count; n++)
+	members_for_each_other(node->members, n)
 		if (c->unread[n])
 			return 0;
 	now = local_ns(node);
@@ -550,17 +585,23 @@ static void *control_main(void *arg)
 	struct epoll_event events[EVENTS_MAX];
 	pthread_setname_np(pthread_self(), "control");
 	/* Only the privileged may; the others do without. */
-	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
+	(void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), CONTROL_NICE);
 	pthread_mutex_lock(&c->turn);
 	for (;;) {
 		int ms = wait_ms(c);
 		uint64_t begin = local_ns(c->node);
 		pthread_mutex_unlock(&c->turn);
+		atomic_store(&c->asleep, true);
+		if (atomic_load(&c->woken))
+			ms = 0;
 		int count = epoll_wait(c->epoll_fd, events, EVENTS_MAX, ms);
+		atomic_store(&c->asleep, false);
+		atomic_store(&c->woken, false);
 		pthread_mutex_lock(&c->turn);
-		for (uint32_t n = 0; n < c->node->config->node_count; n++)
-			if (c->unread[n])
-				read_channel(c, (uint16_t)n);
+		bool beats = local_ns(c->node) >= heartbeat_deadline(&c->heartbeat);
+		members_for_each_other(c->node->members, n)
+			if (c->unread[n] || beats)
+				read_channel(c, n);
 		for (int i = 0; i < count; i++) {
 			uint32_t what = events[i].data.u32;
 			eventfd_t value;
@@ -590,10 +631,13 @@ static int watch_all(struct control_thread *c)
 	int r = watch(c, c->wake_fd, EPOLLIN, NODES_MAX + 1);
 	if (!r)
 		r = watch(c, mesh_fd(node->mesh), EPOLLIN, NODES_MAX);
-	for (uint32_t n = 0; !r && n < node->config->node_count; n++)
-		if (n != node->self)
-			r = watch(c, control_fd(mesh_control(node->mesh, (uint16_t)n)),
-				  EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, n);
+	members_for_each_other(node->members, n) {
+		struct control_channel *channel = mesh_control(node->mesh, n);
+		control_doze(channel);
+		if (!r)
+			r = watch(c, control_fd(channel), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+				  n);
+	}
 	return r;
 }
 
@@ -604,14 +648,14 @@ int control_start(struct node *node)
 	if (!c)
 		return -ENOMEM;
 	c->node = node;
-	c->rules = (struct control_rules){ .config = node->config, .self = node->self };
+	c->rules = (struct control_rules){ .config = node->config, .members = node->members };
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	c->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_mutex_init(&c->turn, NULL);
 	/* All have been heard while the mesh came up: no first word is waited for. */
 	struct heartbeat_config config = { .self = node->self,
-					   .node_count = (uint16_t)node->config->node_count,
+					   .node_count = node->members->number_count,
 					   .first_ns = HEARTBEAT_TIMEOUT_NS };
 	int r = c->wake_fd < 0 || c->epoll_fd < 0 ? -EMFILE : 0;
 	if (!r)

@@ -12,10 +12,21 @@ static bool exists(const struct control_rules *rules, uint32_t vcpu)
 	return vcpu < rules->config->vcpu_count;
 }
 
-/* Another node may run, and send, a moment before RUN comes here. */
+static bool is_to(const struct control_rules *rules, enum member_seat seat)
+{
+	return members_seat_is_here(rules->members, seat);
+}
+
+static bool is_from(const struct control_rules *rules, enum member_seat seat,
+		    const struct control_message *msg)
+{
+	return msg->src == members_seat(rules->members, seat);
+}
+
+/* Another node may run, and send, a moment before the loader's RUN comes here. */
 static bool guest_runs(const struct control_rules *rules, enum node_phase phase)
 {
-	return phase >= (rules->self == 0 ? NODE_RUNNING : NODE_READY);
+	return phase >= (is_to(rules, SEAT_LOADER) ? NODE_RUNNING : NODE_READY);
 }
 
 /* For vCPUs that are here, or were, or are about to come: the table of places knows. */
@@ -42,21 +53,21 @@ static const char *once(struct control_rules *rules, const struct control_messag
 	return NULL;
 }
 
-/* The part of a vCPU's node towards the devices' node, while the guest runs. */
+/* The part of a vCPU's node towards the PC's, while the guest runs. */
 static const char *device_lie(const struct control_rules *rules, enum node_phase phase,
 			      uint32_t vcpu)
 {
-	if (rules->self != 0)
+	if (!is_to(rules, SEAT_PC))
 		return NOT_ITS_PART;
 	if (phase < NODE_RUNNING)
 		return OUT_OF_TURN;
 	return exists(rules, vcpu) ? NULL : NOT_THERE;
 }
 
-static const char *to_first_lie(struct control_rules *rules, enum node_phase phase,
-				const struct control_message *msg)
+static const char *to_loader_lie(struct control_rules *rules, enum node_phase phase,
+				 const struct control_message *msg)
 {
-	if (rules->self != 0)
+	if (!is_to(rules, SEAT_LOADER))
 		return NOT_ITS_PART;
 	if (msg->type == CONTROL_FEATURES ? phase >= NODE_STARTED
 					  : phase < NODE_STARTED || phase >= NODE_RUNNING)
@@ -64,21 +75,21 @@ static const char *to_first_lie(struct control_rules *rules, enum node_phase pha
 	return once(rules, msg);
 }
 
-static const char *from_first_lie(struct control_rules *rules, enum node_phase phase,
-				  const struct control_message *msg)
+static const char *from_loader_lie(struct control_rules *rules, enum node_phase phase,
+				   const struct control_message *msg)
 {
-	if (msg->src != 0)
+	if (!is_from(rules, SEAT_LOADER, msg))
 		return NOT_ITS_PART;
 	if (phase != (msg->type == CONTROL_START ? NODE_OFFERED : NODE_READY))
 		return OUT_OF_TURN;
 	return once(rules, msg);
 }
 
-/* By way of node 0, so that all nodes hear the same last word. */
+/* By way of one node, so that all hear the same last word. */
 static const char *policy_lie(const struct control_rules *rules, enum node_phase phase,
 			      const struct control_message *msg)
 {
-	if (rules->self != 0 && msg->src != 0)
+	if (!is_to(rules, SEAT_WORDS) && !is_from(rules, SEAT_WORDS, msg))
 		return NOT_ITS_PART;
 	if (!guest_runs(rules, phase))
 		return OUT_OF_TURN;
@@ -98,7 +109,7 @@ const char *control_rules_lie(struct control_rules *rules, enum node_phase phase
 	case CONTROL_IO_REQUEST:
 		return device_lie(rules, phase, msg->io_request.vcpu);
 	case CONTROL_IO_REPLY:
-		if (msg->src != 0)
+		if (!is_from(rules, SEAT_PC, msg))
 			return NOT_ITS_PART;
 		if (phase < NODE_RUNNING)
 			return OUT_OF_TURN;
@@ -116,16 +127,31 @@ const char *control_rules_lie(struct control_rules *rules, enum node_phase phase
 	case CONTROL_POLICY:
 	case CONTROL_PIN:
 		return policy_lie(rules, phase, msg);
+	case CONTROL_BUTTON:
+		if (!is_to(rules, SEAT_PC))
+			return NOT_ITS_PART;
+		return phase >= NODE_RUNNING ? NULL : OUT_OF_TURN;
+	case CONTROL_PUBLISHED:
+		if (!is_from(rules, SEAT_PC, msg))
+			return NOT_ITS_PART;
+		return guest_runs(rules, phase) ? NULL : OUT_OF_TURN;
+	case CONTROL_STOPPED:
+	case CONTROL_NEEDS_RESET:
+		return device_lie(rules, phase, 0);
+	case CONTROL_DOORBELL:
+	case CONTROL_QUEUE:
+	case CONTROL_QUEUE_PLACE:
+		return guest_runs(rules, phase) ? NULL : OUT_OF_TURN; /* queues.c judges on */
 	case CONTROL_CLOCK_PING:
-		return rules->self == 0 ? NULL : NOT_ITS_PART;
+		return is_to(rules, SEAT_CLOCK) ? NULL : NOT_ITS_PART;
 	case CONTROL_CLOCK_PONG:
-		return msg->src == 0 ? NULL : NOT_ITS_PART;
+		return is_from(rules, SEAT_CLOCK, msg) ? NULL : NOT_ITS_PART;
 	case CONTROL_FEATURES:
 	case CONTROL_READY:
-		return to_first_lie(rules, phase, msg);
+		return to_loader_lie(rules, phase, msg);
 	case CONTROL_START:
 	case CONTROL_RUN:
-		return from_first_lie(rules, phase, msg);
+		return from_loader_lie(rules, phase, msg);
 	default:
 		return NULL; /* HEARTBEAT, STATS_*, END: any node, any time */
 	}

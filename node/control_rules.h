@@ -3,7 +3,7 @@
  * Who may say what to whom, and when: the table of wire/control_message.h as a check. Decoding has
  * looked at a message by itself; this looks at it as a word of one node of this pod to another.
  *
- *	phase      node 0 got there by            another node by
+ *	phase      the loader got there by        another node by
  *	LINKED     links stand                    links stand
  *	OFFERED    waiting for FEATURES           sending FEATURES
  *	STARTED    sending START                  taking in START
@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "node/members.h"
 #include "node/pod_config.h"
 #include "wire/control_message.h"
 
@@ -34,12 +35,12 @@ enum node_phase {
 
 struct control_rules {
 	const struct pod_config *config;
-	uint16_t self;
+	const struct members *members;
 	uint32_t said[NODES_MAX]; /* by each node: bits of the types that it may say once */
 };
 
 /*
- * NULL: node `self`, being in `phase`, may get this from node msg->src; it is remembered if it may
+ * NULL: this node, being in `phase`, may get this from node msg->src; it is remembered if it may
  * come once. Otherwise what is wrong with it, to follow "it sent X ": a correct node never does.
  */
 const char *control_rules_lie(struct control_rules *rules, enum node_phase phase,

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -26,11 +27,39 @@ static inline struct timespec deadline_after_ms(uint64_t ms)
 	return deadline_after_ns(ms * 1000000);
 }
 
+static inline bool deadline_is_over(const struct timespec *until)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec > until->tv_sec ||
+	       (now.tv_sec == until->tv_sec && now.tv_nsec >= until->tv_nsec);
+}
+
 /* As pthread_cond_clockwait(): 0, perhaps for no reason, or ETIMEDOUT. */
 static inline int deadline_wait(pthread_cond_t *changed, pthread_mutex_t *lock,
 				const struct timespec *until)
 {
 	return pthread_cond_clockwait(changed, lock, CLOCK_MONOTONIC, until);
+}
+
+/*
+ * As pthread_mutex_clocklock(): 0, or ETIMEDOUT. Under ThreadSanitizer by trying every 100 us: not
+ * every version of it knows that function, and one that does not takes what the lock guards for races.
+ */
+static inline int deadline_lock(pthread_mutex_t *lock, const struct timespec *until)
+{
+#ifdef __SANITIZE_THREAD__
+	const struct timespec turn = { .tv_nsec = 100000 };
+	int r;
+	while ((r = pthread_mutex_trylock(lock)) == EBUSY) {
+		if (deadline_is_over(until))
+			return ETIMEDOUT;
+		nanosleep(&turn, NULL);
+	}
+	return r;
+#else
+	return pthread_mutex_clocklock(lock, CLOCK_MONOTONIC, until);
+#endif
 }
 
 /*
@@ -40,12 +69,9 @@ static inline int deadline_wait(pthread_cond_t *changed, pthread_mutex_t *lock,
 static inline int deadline_join(pthread_t thread, const struct timespec *until)
 {
 	const struct timespec turn = { .tv_nsec = 1000000 };
-	struct timespec now;
 	int r;
 	while ((r = pthread_tryjoin_np(thread, NULL)) == EBUSY) {
-		clock_gettime(CLOCK_MONOTONIC, &now);
-		if (now.tv_sec > until->tv_sec ||
-		    (now.tv_sec == until->tv_sec && now.tv_nsec >= until->tv_nsec))
+		if (deadline_is_over(until))
 			return ETIMEDOUT;
 		nanosleep(&turn, NULL);
 	}

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Node 0's devices: the PC (machine/pc.h) behind a lock, and a thread that serves the other nodes.
+ * The guest's devices, where the seat PC is: the PC (machine/pc.h) behind a lock, and a thread that
+ * serves the other nodes.
  *
  * vCPUs of this node call in directly. Requests of other nodes are queued by the control thread,
- * which must never wait, and served by the device thread, which may: console output waits for its
- * reader. A vCPU has one request under way at most, and does not leave its node before the answer: so
+ * which must never wait, and served by the device thread, which does so for the PC's lock, but for no
+ * user: output that nobody reads is the guest's driver's to keep, until the guest's end. A vCPU has
+ * one request under way at most, and does not leave its node before the answer: so
  * a node has as many as the pod has vCPUs at most, all nodes together, too. One that sends more is
  * broken and ends the pod; for what one such node may fill, there is room besides that of the others.
  * The thread also carries the devices' timers.
@@ -12,25 +14,39 @@
  * Other nodes' EOIs are bits of a set, by vector, for the same reason. Two that fall together are
  * one: between the two there is an interrupt, which the PC raises only when it has seen the first.
  *
+ * What the io thread has to say about virtio devices is kept by device, the last word of each kind,
+ * and said to the PC by the device thread: the io thread must not wait for the PC, which at the
+ * guest's end waits for who reads its last words.
+ *
  * The tail of what the kernel said on its console is kept, so that the end of a guest can be
  * explained.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "node/deadline.h"
+#include "node/io.h"
 #include "node/node_state.h"
 
 #define TAIL_BYTES	  8192
 #define INPUT_PATIENCE_NS 5000000
-#define REQUESTS_MAX	  (2 * VCPUS_MAX)
+#define PRESS_PATIENCE_NS                                                                          \
+	2000000000ull /* it is pressed once, and what follows is the guest's end */
+#define REQUESTS_MAX (2 * VCPUS_MAX)
 
 struct request {
 	uint16_t src;
 	struct control_io_request io;
+};
+
+/* Of one virtio device, from the io thread. */
+struct word {
+	bool any, stopped, needs_reset;
+	uint64_t stopped_generation, reset_generation;
 };
 
 struct devices {
@@ -47,8 +63,12 @@ struct devices {
 	pthread_cond_t queued;
 	uint32_t first, count;
 	bool timer_changed;
-	bool ended[256];       /* vectors of EOIs */
-	bool eoi;	       /* one of them is set */
+	bool ended[256];  /* vectors of EOIs */
+	bool eoi;	  /* one of them is set */
+	uint16_t presser; /* that has the power button pressed; NODE_NONE: nobody */
+	bool words;	  /* some word[].any is set */
+	bool room;	  /* the console takes more */
+	struct word word[VIRTIO_DEVICES_MAX];
 	struct request *queue; /* REQUESTS_MAX of them */
 	uint32_t queued_of[NODES_MAX];
 };
@@ -59,26 +79,32 @@ static void on_interrupt(void *ctx, const struct interrupt *interrupt)
 	guest_io_interrupt(d->node, interrupt);
 }
 
-static void tail_add(struct devices *d, const char *bytes, size_t count)
+static void tail_add(struct devices *d, char byte)
 {
-	if (count > TAIL_BYTES / 2) {
-		bytes += count - TAIL_BYTES / 2;
-		count = TAIL_BYTES / 2;
+	if (d->tail_size == TAIL_BYTES) {
+		memmove(d->tail, d->tail + TAIL_BYTES / 2, TAIL_BYTES / 2);
+		d->tail_size = TAIL_BYTES / 2;
 	}
-	if (d->tail_size + count > TAIL_BYTES) {
-		memmove(d->tail, d->tail + TAIL_BYTES / 2, d->tail_size - TAIL_BYTES / 2);
-		d->tail_size -= TAIL_BYTES / 2;
-	}
-	memcpy(d->tail + d->tail_size, bytes, count);
-	d->tail_size += count;
+	d->tail[d->tail_size++] = byte;
 }
 
-static void on_output(void *ctx, enum pc_serial port, const uint8_t *bytes, size_t count)
+/* Also of what is overrun: a kernel that panics does not wait for who reads. */
+static void on_wrote(void *ctx, enum pc_serial port, uint8_t byte)
+{
+	if (port == PC_CONSOLE)
+		tail_add(ctx, (char)byte);
+}
+
+static size_t on_output(void *ctx, enum pc_serial port, const uint8_t *bytes, size_t count)
 {
 	struct devices *d = ctx;
-	if (port == PC_CONSOLE)
-		tail_add(d, (const char *)bytes, count);
-	console_output(d->node->console, port, bytes, count);
+	return console_offer(d->node->console, port, bytes, count);
+}
+
+static void on_drain(void *ctx)
+{
+	struct devices *d = ctx;
+	console_flush(d->node->console);
 }
 
 /* The guest's last words come first: who reads them may be slow. */
@@ -89,14 +115,16 @@ static void on_power_off(void *ctx)
 	node_end_with(d->node, CONTROL_END_POWER_OFF, 0, "the guest powered off");
 }
 
-/* The console's last line with "Kernel panic" in it, without the terminal's control characters. */
-static void panic_line(const struct devices *d, char *line, size_t size)
+#define PANIC_MARK "Kernel panic"
+#define START_MARK "eagre: cannot start: " /* guest/starter.c */
+
+/* From the last such mark on the console to the line's end, without the terminal's control characters. */
+static void last_line(const struct devices *d, const char *mark, char *line, size_t size)
 {
-	static const char mark[] = "Kernel panic";
 	const char *found = NULL;
 	line[0] = '\0';
-	for (size_t i = 0; i + sizeof(mark) - 1 <= d->tail_size; i++)
-		if (memcmp(d->tail + i, mark, sizeof(mark) - 1) == 0)
+	for (size_t i = 0; i + strlen(mark) <= d->tail_size; i++)
+		if (memcmp(d->tail + i, mark, strlen(mark)) == 0)
 			found = d->tail + i;
 	if (!found)
 		return;
@@ -117,31 +145,53 @@ static void on_reset(void *ctx, enum pc_reset why)
 		end.vcpu = (uint16_t)d->at_work;
 		end.node = vcpu_place_read(&node->places, d->at_work).node;
 	}
-	const char *name = end.node == NODE_NONE ? "?" : node->config->node[end.node].name;
+	const char *name = members_name(node->members, end.node);
 	console_flush(node->console);
-	char line[256] = "";
+	char line[256] = "", start[256] = "";
 	/* A kernel that panics resets warm; one that reboots may do so, too, if told to. */
-	if (why == PC_RESET_WARM)
-		panic_line(d, line, sizeof(line));
-	if (line[0]) {
+	if (why == PC_RESET_WARM) {
+		last_line(d, PANIC_MARK, line, sizeof(line));
+		last_line(d, START_MARK, start, sizeof(start));
+	}
+	if (start[0]) {
+		snprintf(end.text, sizeof(end.text), "the disk cannot be started: %s",
+			 start + strlen(START_MARK));
+	} else if (line[0]) {
 		end.kind = CONTROL_END_PANIC;
 		snprintf(end.text, sizeof(end.text),
 			 "the guest's kernel panicked on vCPU %u, node %u (%s): %s", end.vcpu,
 			 end.node, name, line);
 	} else {
-		snprintf(
-			end.text, sizeof(end.text),
-			"the guest asked for a %sreset (vCPU %u, node %u (%s)); a pod does not restart a guest",
-			why == PC_RESET_WARM ? "warm " : "", end.vcpu, end.node, name);
+		snprintf(end.text, sizeof(end.text),
+			 "the guest asked for a %sreset (vCPU %u, node %u (%s))",
+			 why == PC_RESET_WARM ? "warm " : "", end.vcpu, end.node, name);
+		node_guest_reset(node, &end);
+		return;
 	}
 	node_end(node, &end, true);
 }
 
+static void on_doorbell(void *ctx, uint8_t device, uint16_t queue)
+{
+	struct devices *d = ctx;
+	queues_doorbell(d->node, device, queue);
+}
+
+static void on_published(void *ctx, const struct virtio_published *published)
+{
+	struct devices *d = ctx;
+	queues_publish(d->node, published);
+}
+
 static const struct pc_ops ops = {
 	.interrupt = on_interrupt,
+	.wrote = on_wrote,
 	.output = on_output,
+	.drain = on_drain,
 	.power_off = on_power_off,
 	.reset = on_reset,
+	.doorbell = on_doorbell,
+	.published = on_published,
 };
 
 /* The device thread looks at the timers again if an access may have moved them. */
@@ -204,20 +254,108 @@ static void take_eois(struct devices *d)
 			devices_eoi(d, (uint8_t)vector);
 }
 
+/* ---- from the io thread ---------------------------------------------------------------------- */
+
+/* The word of a device, with queue_lock held; NULL: there is no such device, and it is not held. */
+static struct word *begin_word(struct devices *d, uint8_t device)
+{
+	if (!d || device >= VIRTIO_DEVICES_MAX)
+		return NULL;
+	pthread_mutex_lock(&d->queue_lock);
+	return &d->word[device];
+}
+
+static void end_word(struct devices *d, struct word *word)
+{
+	word->any = true;
+	d->words = true;
+	pthread_cond_signal(&d->queued);
+	pthread_mutex_unlock(&d->queue_lock);
+}
+
+void devices_stopped(struct devices *d, uint8_t device, uint64_t generation)
+{
+	struct word *word = begin_word(d, device);
+	if (!word)
+		return;
+	word->stopped = true;
+	word->stopped_generation = generation;
+	end_word(d, word);
+}
+
+void devices_needs_reset(struct devices *d, uint8_t device, uint64_t generation)
+{
+	struct word *word = begin_word(d, device);
+	if (!word)
+		return;
+	/* An older word, whoever says it, does not take a newer one's place. */
+	if (!word->needs_reset || generation > word->reset_generation)
+		word->reset_generation = generation;
+	word->needs_reset = true;
+	end_word(d, word);
+}
+
+static void take_word(struct devices *d, uint8_t device)
+{
+	pthread_mutex_lock(&d->queue_lock);
+	struct word word = d->word[device];
+	d->word[device] = (struct word){ 0 };
+	pthread_mutex_unlock(&d->queue_lock);
+	if (!word.any)
+		return;
+	pthread_mutex_lock(&d->lock);
+	if (word.needs_reset)
+		pc_device_needs_reset(d->pc, device, word.reset_generation);
+	if (word.stopped)
+		pc_device_stopped(d->pc, device, word.stopped_generation);
+	pthread_mutex_unlock(&d->lock);
+}
+
+static void take_words(struct devices *d)
+{
+	pthread_mutex_lock(&d->queue_lock);
+	bool any = d->words;
+	d->words = false; /* what comes from now on is looked at again */
+	pthread_mutex_unlock(&d->queue_lock);
+	for (uint8_t device = 0; any && device < VIRTIO_DEVICES_MAX; device++)
+		take_word(d, device);
+}
+
+void devices_output_room(struct devices *d)
+{
+	pthread_mutex_lock(&d->queue_lock);
+	d->room = true;
+	pthread_cond_signal(&d->queued);
+	pthread_mutex_unlock(&d->queue_lock);
+}
+
+static void take_room(struct devices *d)
+{
+	pthread_mutex_lock(&d->queue_lock);
+	bool room = d->room;
+	d->room = false;
+	pthread_mutex_unlock(&d->queue_lock);
+	if (!room)
+		return;
+	pthread_mutex_lock(&d->lock);
+	pc_output_room(d->pc);
+	pthread_mutex_unlock(&d->lock);
+}
+
 /*
- * For the console's thread: whoever has the lock may be waiting in console_output() for that very
- * thread to write.
+ * For who must not wait for long: at the guest's end whoever has the lock waits for a reader, and so
+ * for the console's thread.
  */
+static bool lock_within(struct devices *d, uint64_t patience_ns)
+{
+	struct timespec until = deadline_after_ns(patience_ns);
+	return deadline_lock(&d->lock, &until) == 0;
+}
+
+/* For the console's thread. */
 static bool lock_for_input(struct devices *d)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += INPUT_PATIENCE_NS;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
-	return pthread_mutex_clocklock(&d->lock, CLOCK_MONOTONIC, &until) == 0;
+	return lock_within(d, INPUT_PATIENCE_NS);
 }
 
 size_t devices_input(struct devices *d, unsigned int port, const uint8_t *data, size_t size)
@@ -241,6 +379,39 @@ size_t devices_break(struct devices *d, unsigned int port)
 	return taken;
 }
 
+bool devices_press_power_button(struct devices *d)
+{
+	if (atomic_load(&d->node->button_pressed))
+		return true;
+	if (!lock_within(d, PRESS_PATIENCE_NS))
+		return false;
+	bool pressed = pc_press_power_button(d->pc);
+	pthread_mutex_unlock(&d->lock);
+	if (pressed)
+		atomic_store(&d->node->button_pressed, true);
+	return pressed;
+}
+
+void devices_press_later(struct devices *d, uint16_t src)
+{
+	pthread_mutex_lock(&d->queue_lock);
+	d->presser = src;
+	pthread_cond_signal(&d->queued);
+	pthread_mutex_unlock(&d->queue_lock);
+}
+
+static void take_press(struct devices *d)
+{
+	pthread_mutex_lock(&d->queue_lock);
+	uint16_t src = d->presser;
+	d->presser = NODE_NONE;
+	pthread_mutex_unlock(&d->queue_lock);
+	if (src != NODE_NONE && !devices_press_power_button(d))
+		node_end_with(d->node, CONTROL_END_USER, 128 + SIGTERM,
+			      "ended by SIGTERM on node %u (%s)", src,
+			      members_name(d->node->members, src));
+}
+
 void devices_request(struct devices *d, const struct control_message *msg)
 {
 	pthread_mutex_lock(&d->queue_lock);
@@ -257,7 +428,7 @@ void devices_request(struct devices *d, const struct control_message *msg)
 	if (full)
 		node_end_with(d->node, CONTROL_END_NODE_ERROR, 1,
 			      "node %u (%s) sent more device accesses than the pod has vCPUs",
-			      msg->src, d->node->config->node[msg->src].name);
+			      msg->src, members_name(d->node->members, msg->src));
 }
 
 static void serve_request(struct devices *d, struct request *r)
@@ -297,7 +468,8 @@ static bool next_request(struct devices *d, uint64_t deadline, struct request *r
 {
 	bool got = false;
 	pthread_mutex_lock(&d->queue_lock);
-	if (!d->count && !d->timer_changed && !d->eoi) {
+	if (!d->count && !d->timer_changed && !d->eoi && d->presser == NODE_NONE && !d->words &&
+	    !d->room) {
 		uint64_t now = node_now_ns(d->node);
 		uint64_t wait = deadline > now ? deadline - now : 0;
 		if (wait > 1000000000ull)
@@ -325,6 +497,9 @@ static void *device_thread(void *arg)
 	while (!node_has_ended(d->node)) {
 		bool got = next_request(d, tick(d), &request);
 		take_eois(d);
+		take_press(d);
+		take_words(d);
+		take_room(d);
 		if (got)
 			serve_request(d, &request);
 	}
@@ -338,12 +513,15 @@ int devices_create(struct node *node)
 		return -ENOMEM;
 	d->node = node;
 	d->at_work = UINT32_MAX;
+	d->presser = NODE_NONE;
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_mutex_init(&d->queue_lock, NULL);
 	pthread_cond_init(&d->queued, NULL);
 	d->queue = calloc(REQUESTS_MAX, sizeof(*d->queue));
 	struct pc_config config = { .wall_epoch_s = (int64_t)time(NULL) -
-						    (int64_t)(node_now_ns(node) / 1000000000ull) };
+						    (int64_t)(node_now_ns(node) / 1000000000ull),
+				    .high_window = node->high_window };
+	config.device_count = io_offers(node, &config.device);
 	int r = d->queue ? pc_create(&config, &ops, d, &d->pc) : -ENOMEM;
 	if (!r) {
 		node->devices = d;

@@ -2,10 +2,12 @@
 /*
  * What vCPU threads need from outside their node: devices, interrupts, time, and a way to end.
  *
- * Devices are on node 0. There, a vCPU goes straight to them; elsewhere its access becomes an
- * IO_REQUEST and the thread sleeps until the IO_REPLY, which the control thread puts into the
- * vCPU's slot: a vCPU has one access under way at most, so the slots are as many as the vCPUs and
- * nothing queues.
+ * Devices are on one node, which has the seat PC. There, a vCPU goes straight to them; elsewhere its
+ * access becomes an IO_REQUEST and the thread sleeps until the IO_REPLY, which the control thread
+ * puts into the vCPU's slot: a vCPU has one access under way at most, so the slots are as many as the
+ * vCPUs and nothing queues.
+ *
+ * A write to a virtio device's doorbell waits for nobody (queues.c).
  *
  * Interrupts are routed where they arise, by the table of places (core/vcpu_place.h). There is an
  * inbox for every vCPU: here it is the seat's own. For a vCPU that is elsewhere it is where
@@ -20,6 +22,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backend/capabilities.h"
+#include "node/confine.h"
 #include "node/cores.h"
 #include "node/deadline.h"
 #include "node/node_state.h"
@@ -65,8 +69,15 @@ int guest_io_create(struct node *node)
 static int started(void *ctx, uint32_t vcpu)
 {
 	struct node *node = ctx;
-	int r = cores_bind(node->config->node[node->self].cores, node->self);
-	return r < 0 ? r : pager_bind_actor(node->pager, node_actor(node, vcpu), gettid());
+	int r = cores_bind(node_own(node)->cores, node->self);
+	if (!r)
+		r = pager_bind_actor(node->pager, node_actor(node, vcpu), gettid());
+	capabilities_keep(0);
+	if (!r)
+		r = confine_thread(node->confine);
+	if (!r)
+		torture_call();
+	return r;
 }
 
 static void idle(void *ctx, uint32_t vcpu, bool sleeping)
@@ -123,7 +134,7 @@ int guest_io_ask(struct node *node, uint32_t vcpu, enum control_io_kind kind,
 	slot->id = request->id;
 	slot->answered = false;
 	pthread_mutex_unlock(&slot->lock);
-	node_send(node, 0, &msg);
+	node_send_seat(node, SEAT_PC, &msg);
 
 	pthread_mutex_lock(&slot->lock);
 	while (!slot->answered && !node_has_ended(node)) {
@@ -172,6 +183,8 @@ static int io(void *ctx, uint32_t vcpu, const struct pc_access *access)
 
 static int mmio(void *ctx, uint32_t vcpu, const struct pc_access *access)
 {
+	if (queues_ring(ctx, access))
+		return 0;
 	return device_access(ctx, vcpu, true, access);
 }
 
@@ -397,13 +410,13 @@ static void eoi(void *ctx, uint32_t vcpu, uint8_t vector)
 	}
 	struct control_message msg = { .type = CONTROL_EOI };
 	msg.eoi = (struct control_eoi){ .vcpu = (uint16_t)vcpu, .vector = vector };
-	node_send(node, 0, &msg);
+	node_send_seat(node, SEAT_PC, &msg);
 }
 
 static void ended(void *ctx, uint32_t vcpu, const struct vcpu_end *why)
 {
 	struct node *node = ctx;
-	const char *name = node->config->node[node->self].name;
+	const char *name = members_name(node->members, node->self);
 	struct control_end end = {
 		.node = node->self, .vcpu = (uint16_t)vcpu, .rip = why->rip, .status = 1
 	};
@@ -413,17 +426,17 @@ static void ended(void *ctx, uint32_t vcpu, const struct vcpu_end *why)
 	case VCPU_END_SHUTDOWN:
 		end.kind = CONTROL_END_TRIPLE_FAULT;
 		snprintf(end.text, sizeof(end.text),
-			 "the guest ended by a triple fault: vCPU %u at rip 0x%llx on node %u (%s)",
+			 "the guest made a triple fault: vCPU %u at rip 0x%llx on node %u (%s)",
 			 vcpu, (unsigned long long)why->rip, node->self, name);
-		break;
+		node_guest_reset(node, &end);
+		return;
 	case VCPU_END_INIT:
 		end.kind = CONTROL_END_RESET;
-		snprintf(
-			end.text, sizeof(end.text),
-			"the guest reset itself (INIT of vCPU %u, rip 0x%llx, node %u (%s)); a pod does not "
-			"restart a guest",
-			vcpu, (unsigned long long)why->rip, node->self, name);
-		break;
+		snprintf(end.text, sizeof(end.text),
+			 "the guest reset itself by an INIT of vCPU %u (rip 0x%llx, node %u (%s))",
+			 vcpu, (unsigned long long)why->rip, node->self, name);
+		node_guest_reset(node, &end);
+		return;
 	case VCPU_END_FAILED:
 		end.kind = CONTROL_END_ENGINE;
 		snprintf(end.text, sizeof(end.text),
@@ -435,11 +448,18 @@ static void ended(void *ctx, uint32_t vcpu, const struct vcpu_end *why)
 	node_end(node, &end, true);
 }
 
+static bool wants_program(void *ctx)
+{
+	const struct node *node = ctx;
+	return node->placer && placer_is_wanted(node->placer);
+}
+
 const struct vcpu_ops guest_io_ops = {
 	.started = started,
 	.idle = idle,
 	.ticks = ticks,
 	.now_ns = now_ns,
+	.wants_program = wants_program,
 	.stalled_ns = stalled_ns,
 	.tsc = tsc,
 	.io = io,

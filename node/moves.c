@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,8 +80,8 @@ int moves_create(struct node *node)
 	pthread_mutex_init(&m->ask_lock, NULL);
 	pthread_mutex_init(&m->told_lock, NULL);
 	pthread_cond_init(&m->told, NULL);
-	vcpu_places_init(&node->places, node->self, (uint16_t)config->node_count,
-			 config->vcpu_count, config->vcpu_node);
+	vcpu_places_init(&node->places, node->self, node->members->number_count, config->vcpu_count,
+			 config->vcpu_node);
 	node->moves = m;
 	return coming_create(node);
 }
@@ -338,6 +339,9 @@ static const char *take_move(struct node *node, uint16_t src, const struct contr
 	moves_unlock(node, move->vcpu);
 	if (verdict == PLACE_LIE)
 		return NOT_SO;
+	/* The seat's thread may have been woken on this one's core: it goes first. */
+	if (gettid() != vcpu_thread_id(vcpu))
+		sched_yield();
 	take_hints(node, move->vcpu, &hints);
 	return NULL;
 }
@@ -394,7 +398,7 @@ static bool wish(struct node *node, uint32_t vcpu, uint16_t to)
 	if (place.state != PLACE_HERE)
 		return false;
 	vcpu_leave(node_vcpu(node, vcpu), to);
-	if (to < node->config->node_count && to != node->self)
+	if (members_may_begin(node->members, to))
 		coming_say(node, vcpu, to, place.epoch + 1);
 	return true;
 }
@@ -431,9 +435,9 @@ static void take_ask(struct node *node, const struct control_move_ask *ask)
 
 static const char *take_asked(struct node *node, const struct control_move_ask *ask)
 {
-	const struct pod_config *config = node->config;
-	if (ask->vcpu >= config->vcpu_count || ask->to >= config->node_count ||
-	    ask->asker >= config->node_count || !node_moves(node))
+	if (ask->vcpu >= node->config->vcpu_count ||
+	    !members_may_be_named(node->members, ask->to) ||
+	    !members_may_be_named(node->members, ask->asker) || !node_moves(node))
 		return NOT_SO;
 	take_ask(node, ask);
 	return NULL;
@@ -512,7 +516,7 @@ char *node_answer(bool done, const char *line)
 
 static char *answer_result(struct node *node, uint32_t vcpu, uint16_t to, int result)
 {
-	const char *name = node->config->node[to].name;
+	const char *name = members_name(node->members, to);
 	char line[256];
 	switch (result) {
 	case CONTROL_MOVE_DONE:
@@ -567,7 +571,7 @@ bool node_parse_vcpu(struct node *node, const char *word, uint32_t *ret_vcpu, ch
 
 char *moves_request(struct node *node, const char *words)
 {
-	const struct pod_config *config = node->config;
+	const struct members *members = node->members;
 	char vcpu_word[32], node_word[NODE_NAME_MAX], line[256], *no = NULL;
 	uint32_t vcpu, number;
 	uint16_t to;
@@ -575,8 +579,9 @@ char *moves_request(struct node *node, const char *words)
 		return node_answer(false, "a vCPU's number and a node's name or number are wanted");
 	if (!node_parse_vcpu(node, vcpu_word, &vcpu, &no))
 		return no;
-	to = pod_config_find(config, node_word);
-	if (to == NODE_NONE && node_parse_number(node_word, &number) && number < config->node_count)
+	to = members_find(members, node_word);
+	if (to == NODE_NONE && node_parse_number(node_word, &number) &&
+	    members_may_be_named(members, number))
 		to = (uint16_t)number;
 	if (to == NODE_NONE) {
 		snprintf(line, sizeof(line), "no node '%s' in this pod: see eagre status",
@@ -588,9 +593,9 @@ char *moves_request(struct node *node, const char *words)
 			 NODE_VCPUS_MAX);
 		return node_answer(false, line);
 	}
-	if (!config->node[to].cores) {
+	if (!members_about(members, to)->cores) {
 		snprintf(line, sizeof(line), "node %s has no core for a vCPU: cores = 0",
-			 config->node[to].name);
+			 members_name(members, to));
 		return node_answer(false, line);
 	}
 	if (!atomic_load(&node->run_ns))

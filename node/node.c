@@ -10,23 +10,21 @@
 #include "node/node.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "machine/loader.h"
-#include "machine/numa.h"
-#include "memory/host_memory.h"
-#include "memory/uffd_probe.h"
+#include "node/confine.h"
 #include "node/deadline.h"
+#include "node/io.h"
 #include "node/node_state.h"
 #include "node/placer.h"
+#include "node/privileges.h"
 #include "node/say.h"
 #include "node/status_socket.h"
 
@@ -35,12 +33,9 @@
 
 _Static_assert(NODE_VCPUS_MAX + LOADER_PORTS + PAGE_PAIR_PORTS <= PAGER_ACTORS_MAX,
 	       "the pager serves all of them");
-#define HELLO_SECONDS	  60 /* an emulated host boots a guest in half of it */
 #define HOLD_WALKS_NS_MAX 10000000ull
 #define REFETCH_WALKS	  48u
-#define LOAD_PIECE_BYTES  4096u
 #define REASON_SECONDS	  2
-#define SAY_FLUSH_MS	  500u
 
 void node_say(struct node *node, const char *format, ...)
 {
@@ -95,11 +90,48 @@ void node_send(struct node *node, uint16_t to, const struct control_message *msg
 		mesh_down(node->mesh, to, -ENOBUFS, NULL);
 }
 
+/* A guest that falls so soon after its start would do so again, for ever. */
+#define RESTART_LIFE_NS 2000000000ull
+
+void node_guest_reset(struct node *node, const struct control_end *end)
+{
+	struct control_end again = *end;
+	if (!members_seat_is_here(node->members, SEAT_LOADER)) {
+		node_send_seat(node, SEAT_LOADER,
+			       &(struct control_message){ .type = CONTROL_END, .end = *end });
+		return;
+	}
+	/* It may come back from who was told so, or from another vCPU. */
+	if (node_has_ended(node))
+		return;
+	/* A peer may say so of a guest that does not run. */
+	if (!node->options->guest->restarts || !atomic_load(&node->run_ns) ||
+	    (end->kind == CONTROL_END_TRIPLE_FAULT &&
+	     node_now_ns(node) < node->run_ns + RESTART_LIFE_NS)) {
+		node_end(node, end, true);
+		return;
+	}
+	again.kind = CONTROL_END_RESTART;
+	again.status = 0;
+	node_say(node, "the guest reboots: %s", end->text);
+	node_end(node, &again, true);
+}
+
+void node_told_end(struct node *node, const struct control_end *end)
+{
+	struct control_end told = *end;
+	if (end->kind == CONTROL_END_RESTART && (members_seat_is_here(node->members, SEAT_LOADER) ||
+						 atomic_load(&node->phase) < NODE_READY)) {
+		told.kind = CONTROL_END_NODE_ERROR;
+		told.status = 1;
+	}
+	node_end(node, &told, false);
+}
+
 void node_broadcast(struct node *node, const struct control_message *msg)
 {
-	for (uint32_t n = 0; n < node->config->node_count; n++)
-		if (n != node->self)
-			node_send(node, (uint16_t)n, msg);
+	members_for_each_other(node->members, n)
+		node_send(node, n, msg);
 }
 
 static void on_progress(void *ctx, enum mesh_event event, uint16_t peer, const char *text)
@@ -121,9 +153,9 @@ static void on_pager_failed(void *ctx, uint16_t peer, int error, const char *cau
 	struct node *node = ctx;
 	if (peer == NODE_NONE || peer == node->self)
 		node_end_with(node, CONTROL_END_NODE_ERROR, 1, "node %u (%s): memory: %s",
-			      node->self, node->config->node[node->self].name, cause);
+			      node->self, members_name(node->members, node->self), cause);
 	else
-		control_page_link_failed(node, peer, cause);
+		control_link_failed(node, peer, cause);
 }
 
 /* The pager runs before the engine exists: an engine that is not complete has no code yet. */
@@ -145,89 +177,52 @@ static uint64_t pager_now(void *ctx)
 	return node_now_ns(ctx);
 }
 
-static int check_memory(const struct node_options *options, char *why, size_t why_size)
-{
-	const struct pod_config *config = options->config;
-	struct host_memory memory;
-	uint64_t promised = 0, mapped = 0;
-	for (uint32_t n = 0; n < config->node_count; n++) {
-		if (n != options->self && !options->all_here)
-			continue;
-		promised += config->node[n].memory +
-			    mesh_kept_bytes(config->node_count, config->shard_count);
-		mapped += config->memory;
-	}
-	host_memory_probe("", &memory);
-	return host_memory_check(&memory, promised, mapped, why, why_size);
-}
-
-static int check(const struct node_options *options, struct engine_features *ret_features,
-		 struct memory_map *ret_map, char *why, size_t why_size)
-{
-	uint64_t memory = options->config->memory;
-	struct uffd_probe uffd;
-	int r = 0;
-	if (options->guest) {
-		const struct node_file *file = &options->guest->kernel;
-		struct loader_file kernel = { file->name, file->data, file->size };
-		r = loader_check(&kernel, why, why_size);
-	}
-	if (!r)
-		r = uffd_probe(&uffd, why, why_size);
-	if (!r)
-		r = check_memory(options, why, why_size);
-	if (!r && options->config->policy_state[0])
-		r = policy_state_check(options->config->policy_state, why, why_size);
-	if (!r)
-		r = options->engine->probe(ret_features, why, why_size);
-	if (r < 0)
-		return r;
-	r = memory_map_build(memory, ret_map);
-	if (r < 0)
-		snprintf(why, why_size, "%lluM of guest memory cannot be laid out",
-			 (unsigned long long)(memory >> 20));
-	return r;
-}
-
-int node_check(const struct node_options *options, char *why, size_t why_size)
-{
-	static struct engine_features features;
-	struct memory_map map;
-	return check(options, &features, &map, why, why_size);
-}
-
 static void on_peer_ended(void *ctx, const struct control_end *end)
 {
-	node_end(ctx, end, false);
+	node_told_end(ctx, end);
 }
 
 static int link_up(struct node *node, char *why, size_t why_size)
 {
 	const struct pod_config *config = node->config;
-	struct mesh_node *nodes = calloc(config->node_count, sizeof(*nodes));
+	uint16_t count = node->members->number_count;
+	struct mesh_node *nodes = calloc(count, sizeof(*nodes));
 	if (!nodes)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < config->node_count; i++)
-		nodes[i] = (struct mesh_node){ .name = config->node[i].name,
-					       .address = config->node[i].address };
+	members_for_each(node->members, n) {
+		const struct member_about *about = members_about(node->members, n);
+		nodes[n] = (struct mesh_node){ .name = about->name, .address = about->address };
+	}
 	struct mesh_config mesh = {
 		.pod_name = config->name,
 		.self = node->self,
-		.node_count = (uint16_t)config->node_count,
+		.node_count = count,
 		.node = nodes,
 		.shard_count = (uint16_t)config->shard_count,
+		.io = pod_config_has_io(config),
 		.secret = config->secret,
 		.secret_size = config->secret_size,
+		.encrypt = pod_config_encrypts(config),
 		.config_digest = pod_config_digest(config),
+		.again = node->options->again,
 		.timeout_ms = LINK_SECONDS * 1000,
 		.progress = on_progress,
 		.down = on_link_down,
 		.ended = on_peer_ended,
 		.ctx = node,
 	};
-	if (config->node_count > 1 && !config->secret_size)
-		node_say(node, "the pod has no secret: whoever reaches this node's port can take "
-			       "part; set secret or secret_file in [pod]");
+	const char *asked = pod_config_is_insecure(config) ? "insecure, as asked for: " : "";
+	if (members_may_have_others(node->members) && !config->secret_size)
+		node_say(node,
+			 "%sthe pod has no secret: whoever reaches this node's port can take "
+			 "part, and links are not encrypted; make one by 'eagre secret FILE', "
+			 "and set secret_file in [pod]",
+			 asked);
+	else if (pod_config_is_insecure(config))
+		node_say(node,
+			 "%sencrypt = no: whoever can change packets between the nodes can read "
+			 "and change the guest's memory",
+			 asked);
 	int r = mesh_create(&mesh, &node->mesh, why, why_size);
 	free(nodes);
 	if (!r)
@@ -237,24 +232,31 @@ static int link_up(struct node *node, char *why, size_t why_size)
 	return r;
 }
 
-static int create_memory(struct node *node)
+/* Early, since it may take a privilege. */
+static int create_memory(struct node *node, char *why, size_t why_size)
 {
-	const struct pod_config *config = node->config;
 	struct guest_memory_config memory = { .range_count = node->map.count,
-					      .shard_count = config->shard_count };
+					      .shard_count = node->config->shard_count };
 	for (uint32_t i = 0; i < node->map.count; i++)
 		memory.range[i] = (struct guest_memory_range){ .gpa = node->map.range[i].gpa,
 							       .size = node->map.range[i].bytes };
 	int r = guest_memory_create(&memory, &node->memory);
 	if (r < 0)
-		return r;
+		snprintf(why, why_size, "the guest's memory cannot be made: %s", strerror(-r));
+	return r;
+}
+
+static int start_pager(struct node *node)
+{
+	const struct pod_config *config = node->config;
+	int r;
 	struct pager_config pager = {
 		.memory = node->memory,
 		.self = node->self,
-		.node_count = (uint16_t)config->node_count,
+		.node_count = node->members->number_count,
 		.vcpu_count = node_seat_count(node),
 		.port_count = LOADER_PORTS + PAGE_PAIR_PORTS,
-		.capacity_bytes = config->node[node->self].memory,
+		.capacity_bytes = node_own(node)->memory,
 		/*
 		 * Where page-table walks count as writes, page tables bounce with every walk, a
 		 * dozen pages at once: they are fetched back together, and holds may grow to a few
@@ -268,6 +270,8 @@ static int create_memory(struct node *node)
 		.failed = on_pager_failed,
 		.lost = node->options->engine->page_lost ? on_pages_lost : NULL,
 		.stalled = node->placer ? on_stalled : NULL,
+		.window_count = io_window_count(node),
+		.window_ready = io_memory_ready,
 		.arg = node,
 	};
 	r = pager_create(&pager, &node->pager);
@@ -277,10 +281,10 @@ static int create_memory(struct node *node)
 	if (!r && node->ended)
 		r = -ESHUTDOWN;
 	pthread_mutex_unlock(&node->lock);
-	for (uint32_t n = 0; !r && n < config->node_count; n++)
-		for (uint32_t s = 0; !r && n != node->self && s < config->shard_count; s++)
+	members_for_each_other(node->members, n)
+		for (uint32_t s = 0; !r && s < config->shard_count; s++)
 			r = pager_add_channel(node->pager, s,
-					      mesh_pages(node->mesh, (uint16_t)n, (uint16_t)s));
+					      mesh_pages(node->mesh, n, (uint16_t)s));
 	if (!r)
 		r = pager_start(node->pager);
 	if (!r)
@@ -329,6 +333,10 @@ static int create_vcpus(struct node *node, char *why, size_t why_size)
 	};
 	static struct vcpu_state state;
 	int r = 0;
+	if (node->options->engine->translates)
+		r = confine_create(node->options->forbidden, &node->confine, why, why_size);
+	if (r < 0)
+		return r;
 	for (uint32_t v = first; !r && v < first + count; v++) {
 		config.number = v;
 		config.away = !node_has_vcpu(node, v);
@@ -353,136 +361,6 @@ static void set_first_vcpu(struct node *node)
 	vcpu_set_state(node_vcpu(node, 0), &state);
 }
 
-/* In pages, so that the control thread sees it go on with each: judge_load(). */
-static int loader_write(void *ctx, uint64_t gpa, const void *data, size_t bytes)
-{
-	struct node *node = ctx;
-	int r = 0;
-	for (size_t done = 0, piece; !r && done < bytes; done += piece) {
-		piece = bytes - done < LOAD_PIECE_BYTES ? bytes - done : LOAD_PIECE_BYTES;
-		atomic_store(&node->loading_ns, node_clock_local_ns(node->clock));
-		r = memory_write(node->loader_port, gpa + done, (const uint8_t *)data + done,
-				 piece);
-	}
-	if (!r && node->options->engine->page_lost)
-		node->options->engine->page_lost(node->engine, gpa, bytes);
-	return r;
-}
-
-static size_t on_console_input(void *ctx, unsigned int port, const uint8_t *data, size_t size)
-{
-	struct node *node = ctx;
-	return node->run_ns ? devices_input(node->devices, port, data, size) : 0;
-}
-
-static size_t on_console_break(void *ctx, unsigned int port)
-{
-	struct node *node = ctx;
-	return node->run_ns ? devices_break(node->devices, port) : 0;
-}
-
-static void on_console_warn(void *ctx, const char *line)
-{
-	struct node *node = ctx;
-	node->options->warn(node->options->context, line);
-}
-
-static void on_console_end(void *ctx, const char *text)
-{
-	struct control_end end = { .kind = CONTROL_END_USER,
-				   .status = text ? 1 : 0,
-				   .node = NODE_NONE,
-				   .vcpu = NODE_NONE };
-	snprintf(end.text, sizeof(end.text), "%s", text ? text : "ended from the console");
-	node_end(ctx, &end, true);
-}
-
-static int create_devices(struct node *node)
-{
-	const struct node_guest *guest = node->options->guest;
-	struct console_config console = { .mode = guest->console,
-					  .in_fd = STDIN_FILENO,
-					  .out_fd = STDOUT_FILENO,
-					  .err_fd = STDERR_FILENO,
-					  .log_fd = guest->log_fd,
-					  .hello_ms = HELLO_SECONDS * 1000,
-					  .input = on_console_input,
-					  .send_break = on_console_break,
-					  .warn = on_console_warn,
-					  .end = on_console_end,
-					  .context = node };
-	/* Devices write to the console from their first moment. */
-	int r = console_open(&console, &node->console);
-	return r ? r : devices_create(node);
-}
-
-static int build_numa(const struct node *node, struct numa_view *ret_view)
-{
-	const struct pod_config *config = node->config;
-	static uint64_t weight[NODES_MAX];
-	for (uint32_t i = 0; i < config->node_count; i++)
-		weight[i] = config->node[i].memory;
-	int r = numa_view_build(&node->map, weight, config->node_count, ret_view);
-	ret_view->vcpu_count = config->vcpu_count;
-	memcpy(ret_view->vcpu_node, config->vcpu_node, sizeof(ret_view->vcpu_node));
-	return r;
-}
-
-/* How many vCPUs the node of vCPU 0 has. */
-static uint32_t first_vcpus(const struct node *node)
-{
-	return node->config->node[pod_config_vcpu_node(node->config, 0)].vcpu_count;
-}
-
-static int load_guest(struct node *node, char *why, size_t why_size)
-{
-	const struct node_guest *guest = node->options->guest;
-	char cmdline[LOADER_CMDLINE_MAX + 1];
-	bool late = node->config->node_count > 1;
-	struct loader_cmdline_config line = { .tsc_khz = node->start.tsc_khz,
-					      .boot_cpus = late ? first_vcpus(node) : 0,
-					      .quiet = guest->quiet,
-					      .translated = node->options->engine->translates,
-					      .numa = node->config->numa,
-					      .extra = guest->append };
-	const char *doubt = loader_cmdline_doubt(guest->append);
-	if (doubt)
-		node_say(node, "the guest's command line: %s", doubt);
-	if (loader_cmdline(&line, cmdline, sizeof(cmdline)) < 0) {
-		snprintf(why, why_size, "the kernel's command line is too long: shorten --append");
-		return -E2BIG;
-	}
-	static struct numa_view numa;
-	int r = node->config->numa ? build_numa(node, &numa) : 0;
-	if (r < 0) {
-		snprintf(why, why_size, "the nodes' parts of memory: %s", strerror(-r));
-		return r;
-	}
-	struct loader_config config = {
-		.map = node->map,
-		.numa = node->config->numa ? &numa : NULL,
-		.kernel = { guest->kernel.name, guest->kernel.data, guest->kernel.size },
-		.initrd = { guest->initrd.name, guest->initrd.data, guest->initrd.size },
-		.cmdline = cmdline,
-		.vcpu_count = node->config->vcpu_count,
-		.xcr0 = cpuid_xcr0(&node->start.cpuid),
-		.write = loader_write,
-		.ctx = node,
-	};
-	static struct vcpu_state bsp;
-	struct loader_result result = { 0 };
-	r = pager_open_port(node->pager, &node->loader_port);
-	if (!r)
-		r = loader_load(&config, &bsp, &result, why, why_size);
-	atomic_store(&node->loading_ns, 0);
-	if (node->loader_port)
-		pager_close_port(node->pager, node->loader_port);
-	node->entry = result.entry;
-	if (r < 0 && !why[0])
-		snprintf(why, why_size, "the guest cannot be loaded: %s", strerror(-r));
-	return r;
-}
-
 static int start_vcpus(struct node *node)
 {
 	int r = 0;
@@ -491,22 +369,6 @@ static int start_vcpus(struct node *node)
 		if (node->vcpu[v])
 			r = vcpu_start(node->vcpu[v]);
 	return r;
-}
-
-/* Before anything else, because it shows only when all the work of the start is done. */
-static int check_names(const struct node *node, char *why, size_t why_size)
-{
-	const char *pod = node->config->name, *name = node->config->node[node->self].name;
-	size_t excess = status_socket_excess(pod, name);
-	char dir[64];
-	if (!excess)
-		return 0;
-	status_socket_dir(dir, sizeof(dir));
-	snprintf(why, why_size,
-		 "pod '%s' and node '%s': their names are %zu bytes too long for a socket in %s: "
-		 "give one of them a shorter name",
-		 pod, name, excess, dir);
-	return -ENAMETOOLONG;
 }
 
 static char *on_request(void *ctx, const char *request)
@@ -534,50 +396,93 @@ static char *on_request(void *ctx, const char *request)
 	return stats_pod(node);
 }
 
-/* Everything up to running vCPUs. */
-static int bring_up(struct node *node, char *why, size_t why_size)
+/*
+ * What cannot be opened or made is said here at once. The loader, who would wait for this one
+ * in vain, hears of it when the links are up.
+ */
+static int tell_loader(struct node *node, int error, char *why, size_t why_size)
 {
-	why[0] = '\0';
-	int r = check_names(node, why, why_size);
+	char reason[512];
+	int r;
+	snprintf(reason, sizeof(reason), "%s", why[0] ? why : strerror(-error));
+	node->options->warn(node->options->context, reason);
+	node->warned = true;
+	r = link_up(node, why, why_size);
+	if (r == -ESHUTDOWN)
+		return r;
+	snprintf(why, why_size, "%s", reason);
+	return error;
+}
+
+/* Looks at this host, opens what is its own, and then gives up its privileges. */
+static int open_own(struct node *node, char *why, size_t why_size)
+{
+	struct node_clock_config clock = { .reference = members_seat_is_here(node->members,
+									     SEAT_CLOCK) };
+	int r = check_pod(node, why, why_size), opened = 0;
 	if (!r)
-		r = check(node->options, &node->features, &node->map, why, why_size);
-	struct node_clock_config clock = { .reference = node->self == 0,
-					   .exact_rate = !node->features.tsc_scaling,
-					   .host_khz = node->features.tsc_khz };
+		r = check_host(node->options, !node->options->all_here && !node->options->again,
+			       &node->features, &node->map, why, why_size);
+	if (!r)
+		opened = io_open(node, why, why_size);
+	if (!r && !opened)
+		opened = create_memory(node, why, why_size);
+	if (opened < 0 &&
+	    (members_seat_is_here(node->members, SEAT_LOADER) || node->options->all_here))
+		r = opened;
+	if (!r && !opened)
+		privileges_drop(node);
+	if (!r)
+		r = queues_create(node);
+	clock.exact_rate = !node->features.tsc_scaling;
+	clock.host_khz = node->features.tsc_khz;
 	if (!r)
 		r = node_clock_create(&clock, &node->clock);
-	if (!r && node->options->engine_note[0])
+	return !r && opened < 0 ? tell_loader(node, opened, why, why_size) : r;
+}
+
+static void say_what_it_has(struct node *node)
+{
+	if (node->options->engine_note[0])
 		node_say(node, "%s", node->options->engine_note);
-	if (!r && node->config->node_count > 1 && node->features.advice)
+	if (members_may_have_others(node->members) && node->features.advice)
 		node_say(node, "advice: %s", node->features.advice);
-	if (!r)
-		r = link_up(node, why, why_size);
-	if (!r)
-		r = start_agree(node, why, why_size);
-	if (!r)
-		r = moves_create(node);
+}
+
+/* What the guest is made of, once the pod has agreed on it. */
+static int make_guest(struct node *node, char *why, size_t why_size)
+{
+	node->high_window =
+		memory_map_high_window(&node->map, cpuid_physical_bits(&node->start.cpuid));
+	int r = moves_create(node);
 	if (!r)
 		r = policy_create(node, why, why_size);
 	if (!r)
-		r = create_memory(node);
+		r = start_pager(node);
 	if (!r)
 		r = create_engine(node, why, why_size);
 	if (!r)
 		r = create_vcpus(node, why, why_size);
-	if (!r && node->self == 0)
-		r = create_devices(node);
-	if (!r && node->self == 0)
-		r = load_guest(node, why, why_size);
-	if (r < 0)
-		return r;
-	atomic_store(&node->vcpus_exist, true);
-	r = stats_create(node);
 	if (!r)
-		r = status_socket_open(node->config->name, node->config->node[node->self].name,
-				       on_request, node, &node->status);
+		r = io_start(node);
+	if (!r && members_seat_is_here(node->members, SEAT_PC))
+		r = first_create_devices(node);
+	if (!r && members_seat_is_here(node->members, SEAT_LOADER))
+		r = first_load_guest(node, why, why_size);
+	if (!r)
+		atomic_store(&node->vcpus_exist, true);
+	return r;
+}
+
+static int open_status(struct node *node, char *why, size_t why_size)
+{
+	const char *pod = node->config->name, *name = members_name(node->members, node->self);
+	int r = stats_create(node);
+	if (!r)
+		r = status_socket_open(pod, name, on_request, node, &node->status);
 	if (r == -EADDRINUSE)
-		snprintf(why, why_size, "a node '%s' of a pod '%s' runs on this host already",
-			 node->config->node[node->self].name, node->config->name);
+		snprintf(why, why_size, "a node '%s' of a pod '%s' runs on this host already", name,
+			 pod);
 	else if (r == -EPERM)
 		snprintf(
 			why, why_size,
@@ -585,6 +490,24 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 			"to it: set XDG_RUNTIME_DIR to one of your own");
 	else if (r < 0)
 		snprintf(why, why_size, "the status socket cannot be made: %s", strerror(-r));
+	return r;
+}
+
+/* Everything up to running vCPUs. */
+static int bring_up(struct node *node, char *why, size_t why_size)
+{
+	why[0] = '\0';
+	int r = open_own(node, why, why_size);
+	if (r < 0)
+		return r;
+	say_what_it_has(node);
+	r = link_up(node, why, why_size);
+	if (!r)
+		r = start_agree(node, why, why_size);
+	if (!r)
+		r = make_guest(node, why, why_size);
+	if (!r)
+		r = open_status(node, why, why_size);
 	if (!r)
 		r = start_ready(node, why, why_size);
 	if (r < 0)
@@ -594,70 +517,6 @@ static int bring_up(struct node *node, char *why, size_t why_size)
 	if (!r)
 		r = policy_start(node);
 	return r ? r : torture_start(node);
-}
-
-static const struct {
-	int number;
-	const char *name;
-	bool may_be_ignored; /* by nohup, or by a shell for a job in the background */
-} ending_signals[] = {
-	{ SIGINT, "Ctrl-C", true },
-	{ SIGQUIT, "SIGQUIT", true },
-	{ SIGHUP, "SIGHUP", true },
-	{ SIGTERM, "SIGTERM", false },
-};
-
-#define ENDING_SIGNALS (sizeof(ending_signals) / sizeof(ending_signals[0]))
-
-/* What the process was started to ignore is left alone. */
-static bool is_ignored(int number)
-{
-	struct sigaction action;
-	return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
-}
-
-static void signals_of_node(sigset_t *ret_set)
-{
-	sigemptyset(ret_set);
-	sigaddset(ret_set, SIGWINCH);
-	for (size_t i = 0; i < ENDING_SIGNALS; i++)
-		if (!ending_signals[i].may_be_ignored || !is_ignored(ending_signals[i].number))
-			sigaddset(ret_set, ending_signals[i].number);
-}
-
-static void *signal_thread(void *arg)
-{
-	struct node *node = arg;
-	sigset_t set;
-	int number;
-	signals_of_node(&set);
-	while (sigwait(&set, &number) == 0) {
-		size_t i = 0;
-		while (i < ENDING_SIGNALS && ending_signals[i].number != number)
-			i++;
-		/* Before RUN the console has not told the guest any size. */
-		if (i < ENDING_SIGNALS)
-			node_end_with(node, CONTROL_END_USER, (uint8_t)(128 + number),
-				      "ended by %s on node %u (%s)", ending_signals[i].name,
-				      node->self, node->config->node[node->self].name);
-		else if (atomic_load(&node->run_ns) && node->console)
-			console_resized(node->console);
-	}
-	return NULL;
-}
-
-/* One thread takes the signals that a node knows; all others, made later, inherit the mask. */
-static int take_signals(struct node *node)
-{
-	sigset_t set;
-	pthread_t thread;
-	signals_of_node(&set);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	int r = pthread_create(&thread, NULL, signal_thread, node);
-	if (!r)
-		pthread_detach(thread);
-	return -r;
 }
 
 static void wait_for_end(struct node *node)
@@ -696,6 +555,7 @@ static void judge_end(struct node *node, struct node_result *result)
 {
 	const struct control_end *end = &node->end;
 	result->status = end->status;
+	result->restart = end->kind == CONTROL_END_RESTART;
 	if (end->kind != CONTROL_END_POWER_OFF) {
 		snprintf(result->line, sizeof(result->line), "the pod ended: %s", end->text);
 		if (!result->status)
@@ -744,12 +604,19 @@ int node_run(const struct node_options *options, struct node_result *ret_result)
 	node->options = options;
 	node->config = options->config;
 	node->self = options->self;
+	if (members_create(node->config, node->self, &node->members) < 0) {
+		free(node);
+		return -ENOMEM;
+	}
 	pthread_mutex_init(&node->lock, NULL);
 	pthread_cond_init(&node->changed, NULL);
 	node->ended_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	int r = node->ended_fd < 0 ? -errno : 0;
+	privileges_begin();
+	if (node->config->secret_size)
+		privileges_hide();
 	if (!r)
-		r = take_signals(node);
+		r = signals_take(node);
 	if (!r)
 		r = say_create(options->say, options->context, &node->say);
 	if (!r)
@@ -757,7 +624,7 @@ int node_run(const struct node_options *options, struct node_result *ret_result)
 	if (r == 0) {
 		node_say(node, "the guest runs: %u vCPUs and %lluM on %u nodes",
 			 node->config->vcpu_count, (unsigned long long)(node->config->memory >> 20),
-			 node->config->node_count);
+			 members_count(node->members));
 		wait_for_end(node);
 	}
 	/* Pages end when a page link does; why it did is learnt a moment later (control.c). */
@@ -768,15 +635,16 @@ int node_run(const struct node_options *options, struct node_result *ret_result)
 	bool failed = r < 0 && !node_has_ended(node);
 	if (failed)
 		node_end_with(node, CONTROL_END_NODE_ERROR, 1, "node %u (%s) cannot start: %s",
-			      node->self, node->config->node[node->self].name,
+			      node->self, members_name(node->members, node->self),
 			      why[0] ? why : strerror(-r));
 	close_down(node);
 	policy_end(node);
+	io_end(node);
 	say_close(node->say, SAY_FLUSH_MS);
-	if (failed)
+	if (failed && !node->warned)
 		snprintf(ret_result->line, sizeof(ret_result->line), "%s",
 			 why[0] ? why : strerror(-r));
-	else
+	else if (!failed)
 		judge_end(node, ret_result);
 	return r;
 }

@@ -31,6 +31,7 @@
 #define TSC_FINE_NS	   200
 #define TSC_FINE_PART	   50 /* of the clock's error */
 #define TSC_LATER_NS	   500000000ull
+#define TSC_SOON_NS	   20000000ull /* the rate is not known well yet */
 
 /* How often the TSC is held against the kernel's clock anew. */
 #define RATE_SPAN_NS  60000000000ull
@@ -52,7 +53,7 @@ struct node_clock {
 	pthread_mutex_t lock; /* guards the rest */
 	struct node_clock_tsc tsc;
 	struct tsc_line line;
-	uint64_t start_error_ns; /* of the clock when the line began */
+	uint64_t doubt_ns; /* how far from the pod's time the line may be, by what was known */
 	bool line_exists;
 };
 
@@ -147,8 +148,32 @@ static bool good_enough(const struct node_clock *clock, uint64_t now_ns)
 	       (!clock->exact_rate || clock->filter.rate_spread <= READY_SPREAD_PPB);
 }
 
+static uint64_t magnitude(int64_t value)
+{
+	return value < 0 ? -(uint64_t)value : (uint64_t)value;
+}
+
+/* Of what the map is off, what is not known: not the way that it still has to go. */
+static uint64_t unknown_ns(uint64_t error_ns, int64_t left_ns)
+{
+	uint64_t known_ns = magnitude(left_ns);
+	return error_ns > known_ns ? error_ns - known_ns : 0;
+}
+
+/* The line has gone after a clock that was off by so much, of which a sample may leave little. */
+static void note_doubt(struct node_clock *clock, uint64_t local_ns)
+{
+	uint64_t error_ns = unknown_ns(clock_map_error_ns(&clock->map, local_ns),
+				       clock_map_left_ns(&clock->map, local_ns));
+	pthread_mutex_lock(&clock->lock);
+	if (clock->line_exists && error_ns > clock->doubt_ns)
+		clock->doubt_ns = error_ns;
+	pthread_mutex_unlock(&clock->lock);
+}
+
 int node_clock_pong(struct node_clock *clock, const struct clock_sample *sample)
 {
+	note_doubt(clock, sample->received_ns);
 	int r = pod_clock_sample(&clock->filter, sample);
 	if (r < 0)
 		return 0; /* late or nonsense: it says nothing */
@@ -234,15 +259,10 @@ void node_clock_tsc_start(struct node_clock *clock, const struct node_clock_tsc 
 	clock->tsc = *tsc;
 	struct target target = target_now(clock);
 	clock->line = target.aim;
-	clock->start_error_ns = target.error_ns;
+	clock->doubt_ns = target.error_ns;
 	clock->line.ratio = engine_ratio(clock, clock->line.ratio);
 	clock->line_exists = true;
 	pthread_mutex_unlock(&clock->lock);
-}
-
-static uint64_t magnitude(int64_t value)
-{
-	return value < 0 ? -(uint64_t)value : (uint64_t)value;
 }
 
 void node_clock_tsc_follow(struct node_clock *clock, struct node_clock_follow *ret_follow)
@@ -252,6 +272,7 @@ void node_clock_tsc_follow(struct node_clock *clock, struct node_clock_follow *r
 	*ret_follow = (struct node_clock_follow){ .again_ns = TSC_LATER_NS };
 	pthread_mutex_lock(&clock->lock);
 	struct target target = target_now(clock);
+	uint64_t doubt_ns = unknown_ns(target.error_ns, target.left_ns);
 	struct tsc_steering steering = { .guest_khz = clock->tsc.guest_khz,
 					 .fine_ns = target.error_ns / TSC_FINE_PART };
 	/* What the clock itself may be off is not worth a kick of every vCPU. */
@@ -262,13 +283,22 @@ void node_clock_tsc_follow(struct node_clock *clock, struct node_clock_follow *r
 	if (ret_follow->moved)
 		ret_follow->again_ns = tsc_line_turn(&clock->line, &target.aim, &steering, wanted,
 						     engine_ratio(clock, wanted));
-	/* The line is bent slowly: what was not known when it began is no sign that it is lost. */
-	known_ns =
-		target.error_ns > clock->start_error_ns ? target.error_ns : clock->start_error_ns;
-	pthread_mutex_unlock(&clock->lock);
+	if (!clock->filter.config.reference && !node_clock_settled(clock) &&
+	    ret_follow->again_ns > TSC_SOON_NS)
+		ret_follow->again_ns = TSC_SOON_NS;
+	/*
+	 * The line is bent slowly: that it went where the clock was thought to be, when little was known of it, is no
+	 * sign that it is lost. It is no further from the pod's time than what is found now says.
+	 */
 	apart_ns = magnitude(ahead_ns - target.left_ns);
+	if (doubt_ns > clock->doubt_ns)
+		clock->doubt_ns = doubt_ns;
+	known_ns = clock->doubt_ns + target.error_ns;
 	if (apart_ns > known_ns && apart_ns - known_ns > NODE_CLOCK_TSC_LOST_NS)
 		ret_follow->lost_ns = apart_ns - known_ns;
+	if (apart_ns + target.error_ns < clock->doubt_ns)
+		clock->doubt_ns = apart_ns + target.error_ns;
+	pthread_mutex_unlock(&clock->lock);
 }
 
 void node_clock_tsc(const struct node_clock *clock, struct tsc_line *ret_line)

@@ -4,9 +4,9 @@
  * behind locks that readers hardly wait for.
  *
  * A node has one clock only, its host's TSC, counted in ns by the rate that was measured at the
- * start (engine/tsc_rate.h). Node 0's is the pod clock; the others follow it by CLOCK_PING and
- * CLOCK_PONG. Since the guest's TSC is made from the same TSC, no two clocks ever have to be read
- * at one moment, which a busy host does not allow.
+ * start (engine/tsc_rate.h). That of who has the seat CLOCK is the pod clock; the others follow it by
+ * CLOCK_PING and CLOCK_PONG. Since the guest's TSC is made from the same TSC, no two clocks ever have
+ * to be read at one moment, which a busy host does not allow.
  */
 #ifndef NODE_NODE_CLOCK_H
 #define NODE_NODE_CLOCK_H
@@ -21,7 +21,7 @@
 struct node_clock;
 
 struct node_clock_config {
-	bool reference;	   /* node 0 */
+	bool reference;	   /* its own is the pod clock */
 	bool exact_rate;   /* ready only when the rate is known well: for hosts that cannot scale */
 	uint32_t host_khz; /* of the host's TSC */
 };
@@ -35,17 +35,17 @@ uint64_t node_clock_now(const struct node_clock *clock);
 uint64_t node_clock_local_ns(const struct node_clock *clock);
 
 /*
- * A pong came. Control thread only. 0; -ERANGE: this host's clock and node 0's cannot be what they
+ * A pong came. Control thread only. 0; -ERANGE: this host's clock and the reference cannot be what they
  * are taken for, since they run apart by more than CLOCK_DRIFT_PPB_MAX or have jumped.
  */
 int node_clock_pong(struct node_clock *clock, const struct clock_sample *sample);
 /* Now and then, when no pongs come. Control thread only. */
 void node_clock_update(struct node_clock *clock);
-/* Enough pongs to go by. Node 0: always. */
+/* Enough pongs to go by. The reference: always. */
 bool node_clock_ready(const struct node_clock *clock);
 /* It gains little by more pongs in a hurry. */
 bool node_clock_settled(const struct node_clock *clock);
-/* Bound of the difference to node 0's clock. */
+/* Bound of the difference to the reference. */
 uint64_t node_clock_error_ns(const struct node_clock *clock);
 /* The host's TSC rate by the pod clock, in kHz: what it likely is at most. */
 uint32_t node_clock_pod_khz(const struct node_clock *clock);

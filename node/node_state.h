@@ -3,8 +3,8 @@
  * The inside of a running node, shared by the files of node/ and by nobody else.
  *
  * Threads: main (start-up, then waits for the end), control (control.c), one a shard (pager), one a
- * vCPU (vcpu.c), status socket, and on node 0 devices (devices.c) and console (console.c). What is
- * set before the threads start and never changes needs no lock; the rest says its own.
+ * vCPU (vcpu.c), status socket, and where the PC is devices (devices.c) and console (console.c).
+ * What is set before the threads start and never changes needs no lock; the rest says its own.
  */
 #ifndef NODE_NODE_STATE_H
 #define NODE_NODE_STATE_H
@@ -18,6 +18,7 @@
 #include "machine/memory_map.h"
 #include "machine/pc.h"
 #include "node/control_rules.h"
+#include "node/members.h"
 #include "node/node.h"
 #include "pager/pager.h"
 #include "node/node_clock.h"
@@ -25,21 +26,28 @@
 #include "node/vcpu.h"
 
 struct coming;
+struct confine;
 struct control_thread;
 struct devices;
 struct guest_io;
+struct io;
 struct moves;
 struct node_stats;
 struct placer;
+struct queues;
+struct queues_counts;
 struct say;
 struct status_socket;
+struct virtio_queue_state;
 
 struct node {
 	const struct node_options *options;
 	const struct pod_config *config;
 	uint16_t self;
+	struct members *members; /* who takes part; loops over nodes and questions who does what */
 	struct engine_features features;
 	struct memory_map map;
+	struct memory_range high_window; /* PCI's, above RAM; once the CPUs' reach is agreed on */
 
 	/* What the pod agreed on: set by start_agree() before memory and vCPUs exist. */
 	struct control_start start;
@@ -61,7 +69,7 @@ struct node {
 	struct coming *coming;
 	_Atomic uint32_t torture_us; /* torture.c; 0: none */
 	atomic_bool no_hints;	     /* likewise: pages are not asked for where a vCPU arrives */
-	/* startup.c: by vCPU; the first is node 0's. Under the vCPU's lock. */
+	/* startup.c: by vCPU; the first is the PC's node's. Under the vCPU's lock. */
 	struct vcpu_startup startup[VCPUS_MAX];
 	struct vcpu_startup_debt startup_debt[VCPUS_MAX];
 	struct placer *placer; /* NULL: nothing moves */
@@ -70,11 +78,15 @@ struct node {
 	struct policy_state *policy_state; /* NULL: what is learned is not kept */
 	struct control_thread *control;
 	struct guest_io *io;
-	struct devices *devices; /* node 0 */
-	struct console *console; /* node 0 */
+	struct confine *confine; /* of the vCPUs' threads; NULL: none */
+	struct queues *queues;	 /* queues.c */
+	struct io *virtio;	 /* io.c; NULL: this node has nothing of any virtio device */
+	struct devices *devices; /* NULL: the PC is on another node */
+	struct console *console; /* likewise */
 	struct status_socket *status;
 	struct node_stats *stats;
 	struct say *say;
+	atomic_bool button_pressed;	 /* the PC's node: a user has had it pressed */
 	atomic_bool vcpus_exist;	 /* all of vcpu[] is set */
 	_Atomic uint32_t phase;		 /* enum node_phase: what others may say to this node */
 	atomic_uint_fast64_t run_ns;	 /* pod clock at RUN, 0 before */
@@ -84,14 +96,21 @@ struct node {
 
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t changed;
-	uint32_t features_count, ready_count;	 /* node 0: answers of the others */
+	uint32_t features_count, ready_count;	 /* the loader: answers of the others */
 	uint64_t peer_clock_error_ns[NODES_MAX]; /* that READY told */
 	struct control_features *peer_features[NODES_MAX];
 	bool started, running; /* other nodes: START, RUN came */
 	bool ended, end_is_ours;
 	bool pages_wait; /* pager is there, and may keep the main thread from seeing the end */
+	bool warned;	 /* why this one does not start has been said */
 	struct control_end end;
 };
+
+/* What the user has given this node to do: its own part of the configuration. */
+static inline const struct node_config *node_own(const struct node *node)
+{
+	return &node->config->node[node->self];
+}
 
 /* Do this pod's vCPUs move? Then a node has a seat for every one. */
 static inline bool node_moves(const struct node *node)
@@ -99,16 +118,19 @@ static inline bool node_moves(const struct node *node)
 	return node->config->vcpu_count <= NODE_VCPUS_MAX;
 }
 
+/* What a seat keeps resident besides what the engine has for it: its thread, and what this node, its
+ * pager and the host's kernel know of it (tests/node/seat_cost.c). */
+#define NODE_SEAT_BYTES (128u << 10)
+
 /* The seats are those of the vCPUs from node_seat_first() on, so many. */
 static inline uint32_t node_seat_first(const struct node *node)
 {
-	return node_moves(node) ? 0 : node->config->node[node->self].vcpu_first;
+	return node_moves(node) ? 0 : node_own(node)->vcpu_first;
 }
 
 static inline uint32_t node_seat_count(const struct node *node)
 {
-	return node_moves(node) ? node->config->vcpu_count
-				: node->config->node[node->self].vcpu_count;
+	return node_moves(node) ? node->config->vcpu_count : node_own(node)->vcpu_count;
 }
 
 /* Which actor of the pager a vCPU with a seat is. */
@@ -141,12 +163,43 @@ void node_end(struct node *node, const struct control_end *end, bool ours);
 __attribute__((format(printf, 4, 5))) void node_end_with(struct node *node,
 							 enum control_end_kind kind, uint8_t status,
 							 const char *format, ...);
+/*
+ * The guest was reset, and `end` says by what. The loader, which alone knows what is wanted then,
+ * begins anew or ends the pod; others tell it. Any thread.
+ */
+void node_guest_reset(struct node *node, const struct control_end *end);
+/*
+ * A peer says so. That the guest reboots is the loader's to say, of a guest that runs: who began anew on
+ * another's word would wait for the others in vain. To it that is an end like any other.
+ */
+void node_told_end(struct node *node, const struct control_end *end);
 bool node_has_ended(struct node *node);
 __attribute__((format(printf, 2, 3))) void node_say(struct node *node, const char *format, ...);
 
 /* Sends to one node; a failure takes the link down. Any thread. */
 void node_send(struct node *node, uint16_t to, const struct control_message *msg);
 void node_broadcast(struct node *node, const struct control_message *msg);
+/* To who has that seat, which is another node. */
+static inline void node_send_seat(struct node *node, enum member_seat seat,
+				  const struct control_message *msg)
+{
+	node_send(node, members_seat(node->members, seat), msg);
+}
+
+/*
+ * check.c, before anything is begun. `once`: what is to be said of this host, and no more than that, is
+ * said. 0, or a negative error number and a line.
+ */
+int check_host(const struct node_options *options, bool once, struct engine_features *ret_features,
+	       struct memory_map *ret_map, char *why, size_t why_size);
+int check_pod(const struct node *node, char *why, size_t why_size);
+
+/* signals.c: one thread takes those that a node knows; all others, made later, inherit the mask. */
+int signals_take(struct node *node);
+
+/* first.c: the guest's console and devices, and its kernel's way into the pod's memory. */
+int first_create_devices(struct node *node);
+int first_load_guest(struct node *node, char *why, size_t why_size);
 
 /* start.c: agreeing on what the guest will see, from the main thread. */
 int start_agree(struct node *node, char *why, size_t why_size);
@@ -154,17 +207,19 @@ int start_ready(struct node *node, char *why, size_t why_size);
 /* ... and the messages that belong to it, from the control thread. */
 void start_message(struct node *node, const struct control_message *msg);
 
-/* control.c */
+/* control.c. Its thread goes before others where it may: with RLIMIT_NICE, or CAP_SYS_NICE. */
+#define CONTROL_NICE	   (-15)
+#define CONTROL_NICE_LIMIT ((unsigned int)(20 - CONTROL_NICE))
 int control_start(struct node *node);
 /* A seat's thread that waits for a vCPU: if `peer` has sent MOVE, it is taken now. Never waits. */
 void control_look(struct node *node, uint16_t peer);
 /* Any thread: moves_settle() is called soon, if there is a control thread. */
 void control_wake(struct node *node);
-/* A page channel to `peer` failed. Judged after a short while: its own last words may be on their
- * way. */
-void control_page_link_failed(struct node *node, uint16_t peer, const char *cause);
+/* A page or io channel to `peer` failed. Judged after a short while: its own last words may be on
+ * their way. Any thread. */
+void control_link_failed(struct node *node, uint16_t peer, const char *cause);
 
-/* devices.c: node 0's PC. The callers: vCPU threads here, and the control thread for the other
+/* devices.c: the PC. The callers: vCPU threads here, and the control thread for the other
  * nodes. */
 int devices_create(struct node *node);
 void devices_access(struct devices *devices, uint32_t vcpu, bool mmio,
@@ -173,8 +228,45 @@ void devices_request(struct devices *devices,
 		     const struct control_message *msg); /* queues; never waits */
 void devices_eoi(struct devices *devices, uint8_t vector);
 void devices_eoi_later(struct devices *devices, uint8_t vector); /* never waits */
+/*
+ * The guest's power button, once: whoever presses it again has pressed it, too. False: the guest does not
+ * want to know of it, or is not to be reached. The second: for another node, which the device thread tells
+ * by the pod's end if the button is in vain.
+ */
+bool devices_press_power_button(struct devices *devices);
+void devices_press_later(struct devices *devices, uint16_t src); /* never waits */
+/* What the io thread has to say about a virtio device (pc_device_*()): done soon; never waits. */
+void devices_stopped(struct devices *devices, uint8_t device, uint64_t generation);
+void devices_needs_reset(struct devices *devices, uint8_t device, uint64_t generation);
+/* The console takes more of the serial ports' output; never waits. */
+void devices_output_room(struct devices *devices);
 size_t devices_input(struct devices *devices, unsigned int port, const uint8_t *data, size_t size);
 size_t devices_break(struct devices *devices, unsigned int port);
+
+/* queues.c: virtio devices between nodes. None of these waits. */
+int queues_create(struct node *node);
+/* Where the PC is: a device's registers have changed. This node's io thread and all others hear it. */
+void queues_publish(struct node *node, const struct virtio_published *published);
+/* A vCPU's thread. True: the access was a doorbell, and the queue's io thread hears of it. */
+bool queues_ring(struct node *node, const struct pc_access *access);
+/* A doorbell, in any way; any thread. device < VIRTIO_DEVICES_MAX, queue < VIRTIO_QUEUES_MAX. */
+void queues_doorbell(struct node *node, uint8_t device, uint16_t queue);
+/* The io thread has one that was left for it. True: the queue had gone, and it has been sent on. */
+bool queues_send_on(struct node *node, uint8_t device, uint16_t queue);
+/* The control thread: what is wrong with a message about devices, or NULL. */
+const char *queues_message(struct node *node, const struct control_message *msg);
+/* The channel to that node is empty: what was left for later leaves. Any thread. */
+void queues_flush(struct node *node, uint16_t peer);
+/* The io thread: nothing before that generation is under way; the driver has broken the device. */
+void queues_stopped(struct node *node, uint8_t device, uint64_t generation);
+void queues_needs_reset(struct node *node, uint8_t device, uint64_t generation);
+/* The io thread, of the generation that its front half is in: core/queue_place.h. */
+int queues_leave(struct node *node, uint8_t device, uint16_t queue, uint64_t generation,
+		 uint16_t to);
+int queues_give(struct node *node, uint8_t device, uint16_t queue, uint64_t generation,
+		const struct virtio_queue_state *state);
+int queues_taken(struct node *node, uint8_t device, uint16_t queue, uint64_t generation);
+void queues_counts(const struct node *node, struct queues_counts *ret_counts);
 
 /* guest_io.c: what vCPU threads need from outside. */
 int guest_io_create(struct node *node);
@@ -191,11 +283,11 @@ void guest_io_forward(struct node *node, uint32_t vcpu);
 /* Into the vCPU's inbox, and no more; and waking its thread, if it has a seat here. */
 void guest_io_put(struct node *node, uint32_t vcpu, uint8_t mode, uint8_t vector);
 void guest_io_wake(struct node *node, uint32_t vcpu);
-/* A question of a vCPU's thread to node 0, and its answer. 0, or -ESHUTDOWN: the pod ends. */
+/* A question of a vCPU's thread to the PC, and its answer. 0, or -ESHUTDOWN: the pod ends. */
 int guest_io_ask(struct node *node, uint32_t vcpu, enum control_io_kind kind,
 		 const struct pc_access *access);
 
-/* startup.c: INIT and SIPI. From a vCPU that is here, or (node 0) a device; may wait for node 0. */
+/* startup.c: INIT and SIPI. From a vCPU that is here, or a device of the PC; may wait for that. */
 void startup_interrupt(struct node *node, uint32_t source, uint32_t vcpu, uint8_t mode,
 		       uint8_t vector);
 /* One has come for a vCPU that is here, or was. */
@@ -204,7 +296,7 @@ void startup_deliver(struct node *node, uint32_t vcpu, uint8_t mode, uint8_t vec
  * in the inbox is with the vCPU, which is here again, or has left. */
 void startup_forwarded(struct node *node, uint32_t vcpu);
 void startup_settle(struct node *node, uint32_t vcpu);
-/* Node 0's control thread. Of a request: what is wrong with it, or NULL. */
+/* The PC's node's control thread. Of a request: what is wrong with it, or NULL. */
 const char *startup_request(struct node *node, const struct control_message *msg);
 void startup_taken(struct node *node, const struct control_taken *taken);
 
@@ -269,6 +361,8 @@ int torture_start(struct node *node);
 char *torture_request(struct node *node, const char *words);
 /* "0" or "1": whether the pages of a vCPU that comes are asked for at once; to measure what it brings. */
 char *torture_hints_request(struct node *node, const char *words);
+/* Where EAGRE_TORTURE_CALL is set, the calling thread makes a system call that no vCPU's makes. */
+void torture_call(void);
 
 /* The answer to a user's request, as JSON, malloc'd. */
 char *node_answer(bool done, const char *line);

@@ -47,7 +47,9 @@ struct placer {
 	_Atomic uint64_t missed_count;
 	_Atomic uint64_t moved_ns; /* when a vCPU last left or came; 0: never */
 	atomic_bool pinned[VCPUS_MAX];
-	_Atomic uint64_t awake_ns[VCPUS_MAX]; /* since when; 0: it sleeps, or is elsewhere */
+	_Atomic uint64_t awake_ns[VCPUS_MAX];  /* since when; 0: it sleeps, or is elsewhere */
+	_Atomic uint64_t asleep_ns[VCPUS_MAX]; /* since when; 0: it is awake, or elsewhere */
+	_Atomic uint64_t slept_ns[VCPUS_MAX];  /* in all sleeps that are over */
 	atomic_uint awake_count;
 	atomic_bool rests; /* the thread: who has news wakes it */
 
@@ -55,14 +57,17 @@ struct placer {
 	pthread_cond_t changed;
 	struct placement *placement;
 	bool stop, stirred;
-	struct placement_load load;	 /* as last told to the placement */
-	uint64_t outcomes_ns[NODES_MAX]; /* when a node's outcomes were learned; 0: never */
+	struct placement_load load;	   /* as last told to the placement */
+	uint64_t told_slept_ns[VCPUS_MAX]; /* of slept_ns, with a stall */
+	uint64_t outcomes_ns[NODES_MAX];   /* when a node's outcomes were learned; 0: never */
 	uint64_t heard_count;
 	struct placement *shadow;	 /* or NULL */
 	uint16_t shadow_wish[VCPUS_MAX]; /* where it wants a vCPU to go, NODE_NONE: nowhere */
 	uint64_t shadow_wishes, shadow_agreed;
 	struct placer_trace *trace; /* or NULL */
 	uint64_t traced_ns;	    /* when somebody last took it */
+	struct placement_trace_seen traced;
+	struct placement_load traced_load;
 
 	/* The thread's own. */
 	pthread_t thread;
@@ -273,6 +278,62 @@ static void trace(struct placer *p, const struct placement_trace_event *event)
 		t->lost++;
 }
 
+/* What has been decided since, and what has come of what was. */
+static void trace_decisions(struct placer *p)
+{
+	struct placer_trace *t = p->trace;
+	struct placement_trace_event event;
+	struct placement_record record;
+	if (!t)
+		return;
+	while (placement_trace_next(p->placement, &p->traced, &event, &record)) {
+		if (event.record && t->decision_count == PLACER_TRACE_DECISIONS) {
+			t->lost++;
+			continue;
+		}
+		if (event.record) {
+			t->decision[t->decision_count] = record;
+			event.record = &t->decision[t->decision_count++];
+		}
+		trace(p, &event);
+	}
+	t->lost += p->traced.lost;
+	p->traced.lost = 0;
+}
+
+static void trace_load(struct placer *p, uint64_t now_ns)
+{
+	if (p->traced_load.cores == p->load.cores && p->traced_load.awake == p->load.awake)
+		return;
+	p->traced_load = p->load;
+	trace(p, &(struct placement_trace_event){ .what = PLACEMENT_TRACE_LOAD,
+						  .at_ns = now_ns,
+						  .node = p->config.placement.self,
+						  .cores = p->load.cores,
+						  .awake = p->load.awake });
+}
+
+static void trace_pin(struct placer *p, uint32_t vcpu, bool pinned, uint64_t now_ns)
+{
+	if (p->config.traces_pins)
+		trace(p, &(struct placement_trace_event){ .what = PLACEMENT_TRACE_PIN,
+							  .at_ns = now_ns,
+							  .vcpu = vcpu,
+							  .pinned = pinned });
+}
+
+/* What is so already when it begins. */
+static void trace_begins(struct placer *p, uint64_t now_ns)
+{
+	placement_trace_skip(p->placement, &p->traced);
+	p->traced.lost = 0;
+	p->traced_load = (struct placement_load){ 0 };
+	trace_load(p, now_ns);
+	for (uint32_t v = 0; v < p->config.placement.vcpu_count; v++)
+		if (atomic_load(&p->pinned[v]))
+			trace_pin(p, v, true, now_ns);
+}
+
 static void turn(struct placer *p)
 {
 	struct placement_advice advice[TICK_ADVICE];
@@ -288,7 +349,9 @@ static void turn(struct placer *p)
 	TELL(p, placement_load(placement, p->config.placement.self, &load));
 	shadow_tick(p, now_ns);
 	forget_trace(p, now_ns);
+	trace_load(p, now_ns);
 	count = placement_tick(p->placement, now_ns, advice, TICK_ADVICE);
+	trace_decisions(p);
 	pthread_mutex_unlock(&p->lock);
 	for (uint32_t i = 0; i < count; i++)
 		p->config.ops->go(p->config.ctx, advice[i].vcpu, advice[i].to);
@@ -310,43 +373,75 @@ static bool may_rest(const struct placer *p)
 }
 
 /*
- * With the lock. Who counts himself awake looks at `rests` afterwards, so one of the two sees the
- * other.
+ * With the lock: nobody looks until there is news. Who counts himself awake looks at `rests`
+ * afterwards, so one of the two sees the other. False: there is a crowd by now.
  */
-static void rest(struct placer *p)
+static bool rest_begin(struct placer *p)
 {
 	atomic_store(&p->rests, true);
-	if (atomic_load(&p->awake_count) <= p->config.cores)
-		while (!p->stop && !p->stirred)
-			pthread_cond_wait(&p->changed, &p->lock);
+	return atomic_load(&p->awake_count) <= p->config.cores;
+}
+
+static void rest_end(struct placer *p)
+{
+	if (!atomic_load(&p->rests))
+		return;
 	atomic_store(&p->rests, false);
 	/* What the vCPUs did meanwhile is over: what each does now is looked at. */
 	memset(p->seen, 0, sizeof(p->seen));
 	p->quiet_turns = QUIET_TURNS - REST_TURNS;
 }
 
-/* Somebody wants to know where vCPUs should be, or what happens. */
-static bool is_wanted(const struct placer *p)
+bool placer_is_wanted(const struct placer *p)
 {
 	return moves_any(placer_policy(p)) || moves_any(placer_shadow(p)) ||
 	       atomic_load_explicit(&p->tracing, memory_order_relaxed);
 }
 
-/* Until the next turn. False: the thread is to end. */
-static bool wait_for_turn(struct placer *p)
+/* With the lock: how long until the next turn. */
+static uint64_t next_turn_ns(struct placer *p)
 {
-	uint64_t ns = p->quiet_turns >= QUIET_TURNS ? QUIET_TICK_NS : PLACEMENT_TICK_NS;
-	struct timespec until = deadline_after_ns(ns);
+	if (!placer_is_wanted(p))
+		return PLACER_NEWS;
+	if (!p->stirred && may_rest(p))
+		return rest_begin(p) ? PLACER_NEWS : 0;
+	return p->quiet_turns >= QUIET_TURNS ? QUIET_TICK_NS : PLACEMENT_TICK_NS;
+}
+
+uint64_t placer_turn(struct placer *p)
+{
+	uint64_t next_ns;
+	bool wanted;
 	pthread_mutex_lock(&p->lock);
-	if (!p->stop && !p->stirred && is_wanted(p) && may_rest(p))
-		rest(p);
-	else if (!p->stop && is_wanted(p))
-		deadline_wait(&p->changed, &p->lock, &until);
+	rest_end(p);
 	p->stirred = false;
-	while (!p->stop && !is_wanted(p)) {
-		pthread_cond_wait(&p->changed, &p->lock);
+	wanted = placer_is_wanted(p);
+	pthread_mutex_unlock(&p->lock);
+	if (wanted)
+		turn(p);
+	else
 		p->turn_ns = p->said_ns = p->quiet_turns = 0;
-	}
+	pthread_mutex_lock(&p->lock);
+	next_ns = next_turn_ns(p);
+	pthread_mutex_unlock(&p->lock);
+	return next_ns;
+}
+
+/* With the lock: who waits for news has some. */
+static bool has_news(const struct placer *p)
+{
+	return atomic_load(&p->rests) ? p->stirred : placer_is_wanted(p);
+}
+
+/* Until the next turn. False: the thread is to end. */
+static bool wait_for_turn(struct placer *p, uint64_t ns)
+{
+	struct timespec until = deadline_after_ns(ns == PLACER_NEWS ? 0 : ns);
+	pthread_mutex_lock(&p->lock);
+	while (!p->stop && ns == PLACER_NEWS && !has_news(p))
+		pthread_cond_wait(&p->changed, &p->lock);
+	if (!p->stop && ns != PLACER_NEWS)
+		deadline_wait(&p->changed, &p->lock, &until);
 	bool go_on = !p->stop;
 	pthread_mutex_unlock(&p->lock);
 	return go_on;
@@ -355,9 +450,10 @@ static bool wait_for_turn(struct placer *p)
 static void *placer_main(void *arg)
 {
 	struct placer *p = arg;
+	uint64_t next_ns = PLACEMENT_TICK_NS;
 	pthread_setname_np(pthread_self(), "placer");
-	while (wait_for_turn(p))
-		turn(p);
+	while (wait_for_turn(p, next_ns))
+		next_ns = placer_turn(p);
 	return NULL;
 }
 
@@ -399,7 +495,7 @@ void placer_set_policy(struct placer *p, enum placement_policy policy)
 	if (!p)
 		return;
 	pthread_mutex_lock(&p->lock);
-	placement_set_policy(p->placement, policy);
+	placement_set_policy(p->placement, policy, now_of(p));
 	atomic_store(&p->policy, (uint32_t)policy);
 	pthread_cond_signal(&p->changed);
 	pthread_mutex_unlock(&p->lock);
@@ -412,37 +508,23 @@ enum placement_policy placer_shadow(const struct placer *p)
 		 : PLACEMENT_POLICIES;
 }
 
-/* A shadow begins with what is known now: loads, places, pins, and what the learner has learned. */
-static int new_shadow(struct placer *p, enum placement_policy policy, struct placement **ret_shadow)
-{
-	struct placement_config config = p->config.placement;
-	char text[PLACEMENT_STATE_BYTES];
-	const char *reason;
-	config.policy = policy;
-	config.shadow = true;
-	int r = placement_create(&config, ret_shadow);
-	if (r)
-		return r;
-	placement_copy(p->placement, *ret_shadow, now_of(p));
-	int length = placement_save(p->placement, text, sizeof(text));
-	if (length > 0)
-		placement_load_state(*ret_shadow, text, (size_t)length, &reason);
-	return 0;
-}
-
 int placer_set_shadow(struct placer *p, enum placement_policy policy)
 {
 	struct placement *shadow = NULL, *old;
 	int r = 0;
 	if (!p)
 		return 0;
-	pthread_mutex_lock(&p->lock);
+	struct placement_config config = p->config.placement;
+	config.policy = policy;
+	config.shadow = true;
 	if (policy != PLACEMENT_POLICIES)
-		r = new_shadow(p, policy, &shadow);
-	if (r) {
-		pthread_mutex_unlock(&p->lock);
+		r = placement_create(&config, &shadow);
+	if (r)
 		return r;
-	}
+	pthread_mutex_lock(&p->lock);
+	/* It begins with what is known now. */
+	if (shadow)
+		placement_copy(p->placement, shadow, now_of(p));
 	old = p->shadow;
 	p->shadow = shadow;
 	p->shadow_wishes = p->shadow_agreed = 0;
@@ -467,8 +549,10 @@ void placer_pin(struct placer *p, uint32_t vcpu, bool pinned)
 		return;
 	pthread_mutex_lock(&p->lock);
 	TELL(p, placement_pin(placement, vcpu, pinned));
-	if (vcpu < p->config.placement.vcpu_count)
+	if (vcpu < p->config.placement.vcpu_count) {
 		atomic_store(&p->pinned[vcpu], pinned);
+		trace_pin(p, vcpu, pinned, now_of(p));
+	}
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -476,8 +560,11 @@ void placer_slept(struct placer *p, uint32_t vcpu, bool sleeps)
 {
 	if (!p)
 		return;
-	uint64_t now_ns = sleeps ? 0 : now_of(p);
+	uint64_t now_ns = now_of(p);
 	uint64_t was_ns = atomic_exchange(&p->awake_ns[vcpu], sleeps ? 0 : now_ns ? now_ns : 1);
+	uint64_t since_ns = atomic_exchange(&p->asleep_ns[vcpu], sleeps ? now_ns : 0);
+	if (!sleeps && since_ns && now_ns > since_ns)
+		atomic_fetch_add(&p->slept_ns[vcpu], now_ns - since_ns);
 	if (sleeps) {
 		if (was_ns)
 			atomic_fetch_sub(&p->awake_count, 1);
@@ -490,12 +577,19 @@ void placer_slept(struct placer *p, uint32_t vcpu, bool sleeps)
 		stir_locking(p);
 }
 
+/* Awake for a turn. Who wakes up for a moment, and stalls on a page of the kernel's meanwhile, is none
+ * to look at: each such look would end a rest, and be one of several until the next. */
+static bool has_work(struct placer *p, uint32_t vcpu)
+{
+	uint64_t since_ns = atomic_load(&p->awake_ns[vcpu]), now_ns = now_of(p);
+	return since_ns && now_ns > since_ns && now_ns - since_ns >= PLACEMENT_TICK_NS;
+}
+
 void placer_awake(struct placer *p, uint32_t vcpu)
 {
 	if (!p || !atomic_load_explicit(&p->rests, memory_order_relaxed))
 		return;
-	uint64_t since_ns = atomic_load(&p->awake_ns[vcpu]), now_ns = now_of(p);
-	if (since_ns && now_ns > since_ns && now_ns - since_ns >= PLACEMENT_TICK_NS)
+	if (has_work(p, vcpu))
 		stir_locking(p);
 }
 
@@ -509,6 +603,14 @@ static bool lock_soon(struct placer *p)
 	}
 	atomic_fetch_add_explicit(&p->missed_count, 1, memory_order_relaxed);
 	return false;
+}
+
+static uint64_t slept_since_told(struct placer *p, uint32_t vcpu)
+{
+	uint64_t slept_ns = atomic_load(&p->slept_ns[vcpu]);
+	uint64_t told_ns = p->told_slept_ns[vcpu];
+	p->told_slept_ns[vcpu] = slept_ns;
+	return slept_ns - told_ns;
 }
 
 static void hear_stall(struct placer *p, const struct placement_stall *stall,
@@ -528,26 +630,32 @@ static void hear_stall(struct placer *p, const struct placement_stall *stall,
 						       .node = stall->owner,
 						       .kind = stall->kind,
 						       .gpn = stall->gpn,
-						       .program = stall->program });
+						       .slept_ns = stall->slept_ns,
+						       .program = stall->program,
+						       .sharers = stall->sharers });
+	trace_decisions(p);
 }
 
 void placer_stalled(struct placer *p, uint32_t vcpu, const struct pager_stall *stall)
 {
 	struct placement_advice advice = { .to = NODE_NONE };
-	if (!p || !is_wanted(p) || !lock_soon(p))
+	if (!p || !placer_is_wanted(p) || !lock_soon(p))
 		return;
 	uint64_t now_ns = now_of(p);
 	struct placement_stall told = { .vcpu = vcpu,
 					.kind = stall->kind,
 					.owner = stall->from,
+					.sharers = stall->sharers,
 					.gpn = stall->gpn,
 					.begin_ns = now_ns > stall->took_ns
 							    ? now_ns - stall->took_ns
 							    : 0,
 					.end_ns = now_ns,
-					.program = p->config.ops->program(p->config.ctx, vcpu) };
+					.program = p->config.ops->program(p->config.ctx, vcpu),
+					.slept_ns = slept_since_told(p, vcpu) };
 	hear_stall(p, &told, &advice);
-	stir(p);
+	if (has_work(p, vcpu))
+		stir(p);
 	pthread_mutex_unlock(&p->lock);
 	if (advice.to != NODE_NONE)
 		p->config.ops->go(p->config.ctx, vcpu, advice.to);
@@ -595,6 +703,7 @@ bool placer_left(struct placer *p, uint32_t vcpu, uint16_t to, uint8_t carry[PLA
 	if (p->shadow)
 		placement_left(p->shadow, vcpu, to, now_ns, shadows);
 	int r = placement_left(p->placement, vcpu, to, now_ns, carry);
+	trace_decisions(p);
 	atomic_store(&p->moved_ns, now_ns);
 	stir(p);
 	pthread_mutex_unlock(&p->lock);
@@ -611,7 +720,7 @@ void placer_arrived(struct placer *p, uint32_t vcpu, uint16_t from, uint64_t sto
 	TELL(p, placement_arrived(placement, vcpu, from, stopped_ns, now_ns, carry));
 	p->shadow_wish[vcpu] = NODE_NONE;
 	trace(p, &(struct placement_trace_event){
-			 .move = true,
+			 .what = PLACEMENT_TRACE_MOVE,
 			 .at_ns = now_ns,
 			 .took_ns = now_ns > stopped_ns ? now_ns - stopped_ns : 0,
 			 .vcpu = vcpu,
@@ -685,10 +794,11 @@ uint32_t placer_records(struct placer *p, bool shadow, struct placement_record *
 
 int placer_save(struct placer *p, char *text, size_t size)
 {
+	struct placement_learner learner;
 	pthread_mutex_lock(&p->lock);
-	int r = placement_save(p->placement, text, size);
+	placement_learner_get(p->placement, &learner);
 	pthread_mutex_unlock(&p->lock);
-	return r;
+	return placement_learner_save(&learner, text, size);
 }
 
 int placer_load_state(struct placer *p, const char *text, size_t length, const char **ret_reason)
@@ -724,6 +834,8 @@ int placer_trace(struct placer *p, struct placer_trace **ret_trace)
 	p->traced_ns = now_of(p);
 	struct placer_trace *trace = p->trace;
 	p->trace = next;
+	if (!trace)
+		trace_begins(p, p->traced_ns);
 	uint64_t move_ns = move_ns_of(p);
 	atomic_store(&p->tracing, true);
 	stir(p);

@@ -12,8 +12,8 @@
  * A shard's thread never waits: where it does not get the lock at once the stall is not told, and
  * counted. Under a policy that moves nothing (pages, pinned) a stall's end is one load of a word, and
  * the thread sleeps. While no vCPU here is awake the thread looks only now and then; and not at all
- * where none of them could gather elsewhere. Then it is woken by a vCPU that comes, stalls, has been
- * awake for a turn, or is one more than there are cores.
+ * where none of them could gather elsewhere. Then it is woken by a vCPU that comes, has been awake for
+ * a turn when its timer ticks or it stalls, or is one more than there are cores.
  *
  * Everything takes NULL for a pod whose vCPUs do not move, and does nothing. Any thread may call,
  * where nothing else is said.
@@ -51,7 +51,8 @@ struct placer_ops {
 
 struct placer_config {
 	struct placement_config placement;
-	uint16_t cores; /* of this node, for vCPUs */
+	uint16_t cores;	  /* of this node, for vCPUs */
+	bool traces_pins; /* of all nodes one does, as they are the pod's */
 	const struct placer_ops *ops;
 	void *ctx;
 };
@@ -63,6 +64,13 @@ int placer_create(const struct placer_config *config, const uint16_t *first,
 		  struct placer **ret_placer);
 /* Starts the thread. Once. */
 int placer_start(struct placer *placer);
+/*
+ * What the thread does, for a test that plays its time: a turn. Returns in how many ns the next one is
+ * due; PLACER_NEWS: when there is some (while it rests: !placer_stats.rests, else placer_is_wanted()).
+ * Of a placer that was not started.
+ */
+#define PLACER_NEWS UINT64_MAX
+uint64_t placer_turn(struct placer *placer);
 /* Ends the thread, and frees. */
 void placer_destroy(struct placer *placer);
 
@@ -77,6 +85,9 @@ void placer_pin(struct placer *placer, uint32_t vcpu, bool pinned);
  */
 int placer_set_shadow(struct placer *placer, enum placement_policy policy);
 enum placement_policy placer_shadow(const struct placer *placer);
+
+/* Somebody wants to know where vCPUs should be, or what happens. */
+bool placer_is_wanted(const struct placer *placer);
 
 /* A shard's thread: a stall of a vCPU has ended. */
 void placer_stalled(struct placer *placer, uint32_t vcpu, const struct pager_stall *stall);
@@ -125,18 +136,23 @@ uint32_t placer_records(struct placer *placer, bool shadow, struct placement_rec
 			uint32_t max);
 
 /*
- * A trace of what happens here (core/placement_trace.h). From the first call on it is kept, and each
- * call takes what has come since, in order of its end. Who has not called for PLACER_TRACE_NS does not
- * want it any more.
+ * A trace of what happens here and is decided (core/placement_trace.h): stalls, vCPUs that come, this
+ * node's load, the policy's decisions and what came of them; and on one node (traces_pins) the pins,
+ * which are the pod's. From the first call on it is kept, beginning with the load and the pins that
+ * there are, and each call takes what has come since, in order of its end. Who has not called for
+ * PLACER_TRACE_NS does not want it any more.
  */
-#define PLACER_TRACE_EVENTS 8192u
-#define PLACER_TRACE_NS	    3000000000ull
+#define PLACER_TRACE_EVENTS    8192u
+#define PLACER_TRACE_DECISIONS 512u
+#define PLACER_TRACE_NS	       3000000000ull
 struct placer_trace {
 	bool begun;	  /* just now: there is nothing before */
 	uint64_t lost;	  /* events that did not fit, since the last call */
 	uint64_t move_ns; /* what a move is seen to take */
 	uint32_t count;
 	struct placement_trace_event event[PLACER_TRACE_EVENTS];
+	uint32_t decision_count;
+	struct placement_record decision[PLACER_TRACE_DECISIONS]; /* which events name */
 };
 /* *ret_trace is the caller's, to be freed. 0; -ENOMEM; -ENOENT: no placer. */
 int placer_trace(struct placer *placer, struct placer_trace **ret_trace);

@@ -24,8 +24,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "machine/memory_map.h"
+#include "node/digest.h"
+#include "node/pod_devices.h"
+
 #define CONFIG_BYTES_MAX (1u << 20)
-#define KEYS_MAX	 9
+#define KEYS_MAX	 11
 
 struct parse {
 	struct pod_config *config;
@@ -34,10 +38,12 @@ struct parse {
 	size_t why_size;
 	int error;
 
-	unsigned int line;	     /* the one being read, from 1; 0: all have been */
-	bool commented;		     /* it has a comment */
-	const struct key *keys;	     /* of the section that the line is in; NULL: none yet */
-	struct node_config *node;    /* of that section; NULL: [pod] */
+	unsigned int line;	  /* the one being read, from 1; 0: all have been */
+	bool commented;		  /* it has a comment */
+	const struct key *keys;	  /* of the section that the line is in; NULL: none yet */
+	struct node_config *node; /* of that section; NULL: [pod], or another */
+	struct disk_config *disk; /* likewise; then there are no `keys` */
+	struct net_config *net;
 	unsigned int said[KEYS_MAX]; /* where the section has each key; 0: it has not */
 	unsigned int pod_line, node_line[NODES_MAX]; /* where sections begin */
 };
@@ -200,6 +206,23 @@ static int set_pod_numa(struct parse *p, const char *value)
 	return 1;
 }
 
+static int set_pod_encrypt(struct parse *p, const char *value)
+{
+	if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+		return refuse(p, "[pod] encrypt = %s: must be yes or no", value);
+	p->config->encrypt = value[0] == 'y';
+	p->config->must_encrypt = p->config->encrypt;
+	return 1;
+}
+
+static int set_pod_insecure(struct parse *p, const char *value)
+{
+	if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+		return refuse(p, "[pod] insecure = %s: must be yes or no", value);
+	p->config->insecure = value[0] == 'y';
+	return 1;
+}
+
 /* "pages, vcpus, base, learned or pinned" */
 void pod_config_policies(char *text, size_t size)
 {
@@ -306,11 +329,12 @@ static int set_node_cores(struct parse *p, const char *value)
 }
 
 static const struct key pod_keys[KEYS_MAX] = {
-	{ "name", set_pod_name },     { "memory", set_pod_memory },
-	{ "shards", set_pod_shards }, { "spin", set_pod_spin },
-	{ "secret", set_pod_secret }, { "secret_file", set_pod_secret_file },
-	{ "policy", set_pod_policy }, { "policy_state", set_pod_policy_state },
-	{ "numa", set_pod_numa },
+	{ "name", set_pod_name },	  { "memory", set_pod_memory },
+	{ "shards", set_pod_shards },	  { "spin", set_pod_spin },
+	{ "secret", set_pod_secret },	  { "secret_file", set_pod_secret_file },
+	{ "policy", set_pod_policy },	  { "policy_state", set_pod_policy_state },
+	{ "numa", set_pod_numa },	  { "encrypt", set_pod_encrypt },
+	{ "insecure", set_pod_insecure },
 };
 
 static const struct key node_keys[KEYS_MAX] = {
@@ -343,16 +367,69 @@ static int begin_node(struct parse *p, const char *name)
 	return 1;
 }
 
+/* Disks and cards have names of their own kinds. */
+static int check_device_name(struct parse *p, const char *kind, const char *name)
+{
+	const struct pod_config *c = p->config;
+	if (!name_is_good(name, DEVICE_NAME_MAX))
+		return refuse(p,
+			      "[%s %s]: use letters, digits, '-', '_' and '.' for its name, fewer "
+			      "than %d of them",
+			      kind, name, DEVICE_NAME_MAX);
+	for (uint32_t i = 0; kind[0] == 'd' && i < c->disk_count; i++)
+		if (strcmp(c->disk[i].name, name) == 0)
+			return refuse(p, "[disk %s] is there twice", name);
+	for (uint32_t i = 0; kind[0] == 'n' && i < c->net_count; i++)
+		if (strcmp(c->net[i].name, name) == 0)
+			return refuse(p, "[net %s] is there twice", name);
+	return 1;
+}
+
+static int begin_disk(struct parse *p, const char *name)
+{
+	struct pod_config *c = p->config;
+	if (!check_device_name(p, "disk", name))
+		return 0;
+	if (c->disk_count == DISKS_MAX)
+		return refuse(p, "[disk %s]: a pod has at most %d disks", name, DISKS_MAX);
+	p->disk = &c->disk[c->disk_count++];
+	disk_config_begin(p->disk, name);
+	return 1;
+}
+
+static int begin_net(struct parse *p, const char *name)
+{
+	struct pod_config *c = p->config;
+	if (!check_device_name(p, "net", name))
+		return 0;
+	if (c->net_count == NETS_MAX)
+		return refuse(p, "[net %s]: a pod has at most %d network cards", name, NETS_MAX);
+	p->net = &c->net[c->net_count++];
+	net_config_begin(p->net, name);
+	return 1;
+}
+
 static int begin_section(struct parse *p, const char *section)
 {
-	static const char node[] = "node";
+	static const struct {
+		const char *kind;
+		int (*begin)(struct parse *p, const char *name);
+	} named[] = { { "node", begin_node }, { "disk", begin_disk }, { "net", begin_net } };
+	size_t kind_size = strcspn(section, " \t");
 	memset(p->said, 0, sizeof(p->said));
 	p->node = NULL;
-	if (strncmp(section, node, sizeof(node) - 1) == 0 &&
-	    (section[4] == ' ' || section[4] == '\t'))
-		return begin_node(p, section + 4 + strspn(section + 4, " \t"));
+	p->disk = NULL;
+	p->net = NULL;
+	p->keys = NULL;
+	for (size_t i = 0; section[kind_size] && i < sizeof(named) / sizeof(named[0]); i++)
+		if (strncmp(section, named[i].kind, kind_size) == 0 && !named[i].kind[kind_size])
+			return named[i].begin(p, section + kind_size +
+							 strspn(section + kind_size, " \t"));
 	if (strcmp(section, "pod") != 0)
-		return refuse(p, "[%s]: unknown section; there are [pod] and [node NAME]", section);
+		return refuse(p,
+			      "[%s]: unknown section; there are [pod], [node NAME], [disk NAME] "
+			      "and [net NAME]",
+			      section);
 	if (p->pod_line)
 		return refuse(p, "[pod] is there twice: it begins in line %u, too", p->pod_line);
 	p->pod_line = p->line;
@@ -375,10 +452,27 @@ static void list_keys(const struct key *keys, char *text, size_t size)
 	}
 }
 
+static int set_device_key(struct parse *p, const char *name, const char *value)
+{
+	char why[256];
+	const char *kind = p->disk ? "disk" : "net",
+		   *device = p->disk ? p->disk->name : p->net->name;
+	int r = p->disk ? disk_config_set(p->disk, name, value, why, sizeof(why))
+			: net_config_set(p->net, name, value, why, sizeof(why));
+	if (r == -ENOENT)
+		return refuse(p, "[%s %s] has no key '%s'; it knows %s", kind, device, name,
+			      p->disk ? disk_config_keys : net_config_keys);
+	if (r < 0)
+		return refuse(p, "[%s %s] %s = %s: %s", kind, device, name, value, why);
+	return 1;
+}
+
 static int set_key(struct parse *p, const char *name, const char *value)
 {
 	char known[128], section[NODE_NAME_MAX + 8];
 	size_t i = 0;
+	if (p->disk || p->net)
+		return set_device_key(p, name, value);
 	if (!p->keys)
 		return refuse(p, "'%s' stands before the first section, [pod] or [node NAME]",
 			      name);
@@ -525,7 +619,8 @@ static int check_pod(struct parse *p)
 			p,
 			"%lluM of guest memory is too little for a guest; give it at least %lluM",
 			(unsigned long long)(c->memory >> 20), GUEST_MEMORY_MIN >> 20);
-	return 1;
+	char why[512];
+	return pod_devices_check(c, why, sizeof(why)) < 0 ? refuse(p, "%s", why) : 1;
 }
 
 /* Of `text`, which is written to. */
@@ -539,6 +634,7 @@ static int parse_all(char *text, size_t size, const char *source, struct pod_con
 	strcpy(config->name, "pod");
 	config->shard_count = 1;
 	config->spin = true;
+	config->encrypt = true;
 	config->policy = PLACEMENT_POLICY_DEFAULT;
 	p.config = config;
 	parse_text(&p, text, size);
@@ -563,6 +659,12 @@ int pod_config_parse(const char *text, const char *source, struct pod_config **r
 	return r;
 }
 
+/* Others of this host than who runs this, and root, may read or change it. */
+static bool is_exposed(const struct stat *st)
+{
+	return (st->st_mode & 077) || (st->st_uid != geteuid() && st->st_uid != 0);
+}
+
 /* The secret's file: one line. Others of this host must not read it, or it is none. */
 static int read_secret(struct pod_config *config, const char *path, char *why, size_t why_size)
 {
@@ -584,6 +686,10 @@ static int read_secret(struct pod_config *config, const char *path, char *why, s
 		snprintf(why, why_size, "%s: secret_file = %s: %s", path, name, strerror(-r));
 	else if (config->secret_size)
 		snprintf(why, why_size, "%s: give secret or secret_file, not both", path);
+	else if (st.st_uid != geteuid() && st.st_uid != 0)
+		snprintf(why, why_size,
+			 "%s: secret_file = %s: is another user's, who may change it: chown it",
+			 path, name);
 	else if (!S_ISREG(st.st_mode) || (st.st_mode & 077))
 		snprintf(why, why_size,
 			 "%s: secret_file = %s: others than its owner may use it: chmod 600 it",
@@ -594,8 +700,10 @@ static int read_secret(struct pod_config *config, const char *path, char *why, s
 	else {
 		memcpy(config->secret, text, (size_t)got);
 		config->secret_size = (uint32_t)got;
+		explicit_bzero(text, sizeof(text));
 		return 0;
 	}
+	explicit_bzero(text, sizeof(text));
 	return r ? r : -EINVAL;
 }
 
@@ -634,7 +742,15 @@ int pod_config_read(const char *path, struct pod_config **ret_config, char *why,
 		struct pod_config *config;
 		r = parse_all(text, got, path, &config, why, why_size);
 		if (!r) {
+			config->secret_exposed = config->secret_size && is_exposed(&st);
 			r = read_secret(config, path, why, why_size);
+			if (!r && config->must_encrypt && !config->secret_size) {
+				snprintf(why, why_size,
+					 "%s: encrypt = yes needs a secret of the pod: make one by "
+					 "'eagre secret FILE', and give secret_file = FILE",
+					 path);
+				r = -EINVAL;
+			}
 			if (!r)
 				*ret_config = config;
 			else
@@ -647,20 +763,24 @@ out:
 	return r;
 }
 
-/* FNV-1a: it tells different files apart, it is no defence against a forger. */
-static uint64_t digest_add(uint64_t digest, const void *data, size_t size)
+/* 127.example.org may be anywhere. */
+bool pod_config_is_on_loopback(const struct pod_config *config)
 {
-	const uint8_t *byte = data;
-	for (size_t i = 0; i < size; i++)
-		digest = (digest ^ byte[i]) * 0x100000001b3ull;
-	return digest;
+	for (uint32_t i = 0; i < config->node_count; i++) {
+		const char *address = config->node[i].address;
+		bool is_ipv4 = address[strspn(address, "0123456789.")] == ':';
+		if (!(is_ipv4 && strncmp(address, "127.", 4) == 0) &&
+		    strncmp(address, "[::1]:", 6) != 0 && strncmp(address, "localhost:", 10) != 0)
+			return false;
+	}
+	return true;
 }
 
 uint64_t pod_config_digest(const struct pod_config *config)
 {
 	uint64_t numbers[] = { config->memory, config->shard_count, config->node_count,
 			       config->policy, config->numa };
-	uint64_t digest = digest_add(0xcbf29ce484222325ull, config->name, strlen(config->name) + 1);
+	uint64_t digest = digest_add(DIGEST_BEGIN, config->name, strlen(config->name) + 1);
 	digest = digest_add(digest, numbers, sizeof(numbers));
 	for (uint32_t i = 0; i < config->node_count; i++) {
 		const struct node_config *node = &config->node[i];
@@ -669,7 +789,7 @@ uint64_t pod_config_digest(const struct pod_config *config)
 		digest = digest_add(digest, node->address, strlen(node->address) + 1);
 		digest = digest_add(digest, own, sizeof(own));
 	}
-	return digest;
+	return pod_devices_digest(config, digest);
 }
 
 uint16_t pod_config_find(const struct pod_config *config, const char *name)

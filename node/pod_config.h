@@ -15,12 +15,16 @@
  *	policy_state = PATH  ; a file on each host that keeps what was learned for the next start
  *	secret = WORDS       ; without it whoever reaches a node's port may take part
  *	secret_file = PATH   ; ... or a file on each host that holds it, for its owner's eyes only
+ *	encrypt = yes        ; links, where there is a secret; no: nodes only prove that they know it
  *
  *	[node alpha]         ; nodes in the order of the file; the first loads the guest
  *	address = 10.0.0.1:7700
  *	memory = 8G          ; promised: this node's pages of the guest never take more
  *	vcpus = 4            ; that begin there
  *	cores = 4            ; that its vCPUs use; without it those that the host lets it use
+ *
+ *	[disk root]          ; the guest's disks and network cards: device_config.h
+ *	[net lan]
  */
 #ifndef NODE_POD_CONFIG_H
 #define NODE_POD_CONFIG_H
@@ -31,6 +35,7 @@
 
 #include "core/limits.h"
 #include "core/placement.h"
+#include "node/device_config.h"
 #include "node/policy_state.h"
 
 #define ADDRESS_MAX    128
@@ -41,7 +46,6 @@
  */
 #define MEMORY_SHARE_PERCENT 90u
 #define NODE_VCPUS_MAX	     240u /* what a node's pager serves (PAGER_ACTORS_MAX), less its ports */
-#define GUEST_MEMORY_MIN     (64ull << 20)
 #define CORES_OF_HOST	     UINT32_MAX
 #define CORES_MAX	     4096
 
@@ -54,6 +58,9 @@ struct node_config {
 	uint32_t cores;	     /* CORES_OF_HOST: not said */
 };
 
+/* Of the file: it has all seats when the pod starts (members.h), so it is given the guest. */
+#define FIRST_NODE 0
+
 struct pod_config {
 	char name[POD_NAME_MAX];
 	uint64_t memory; /* of the guest, a multiple of CHUNK_BYTES */
@@ -62,12 +69,19 @@ struct pod_config {
 	bool numa;
 	enum placement_policy policy;	      /* to begin with */
 	char policy_state[POLICY_STATE_PATH]; /* "": none; each host's own, so not in the digest */
+	bool encrypt;			      /* pod_config_encrypts() */
+	bool must_encrypt;		      /* the file says so */
+	bool insecure; /* it, or the user, asks for links that are not encrypted; each host's own */
 	uint32_t secret_size;
 	uint8_t secret[POD_SECRET_MAX];
+	bool secret_exposed; /* it stands in a file that is not for its owner's eyes only */
 	char secret_file[ADDRESS_MAX]; /* pod_config_read() has read it into secret */
 	uint32_t node_count, vcpu_count;
 	uint16_t vcpu_node[VCPUS_MAX]; /* derived; NODE_NONE beyond vcpu_count */
 	struct node_config node[NODES_MAX];
+	uint32_t disk_count, net_count;
+	struct disk_config disk[DISKS_MAX];
+	struct net_config net[NETS_MAX];
 };
 
 /*
@@ -78,12 +92,38 @@ int pod_config_read(const char *path, struct pod_config **ret_config, char *why,
 /* The same from text; `source` names it in errors. */
 int pod_config_parse(const char *text, const char *source, struct pod_config **ret_config,
 		     char *why, size_t why_size);
+/*
+ * One more disk or card, as the command line has it. 0, or -EINVAL with one line in `why`: there are
+ * too many, or it does not go together with the others.
+ */
+int pod_config_add_disk(struct pod_config *config, const struct disk_config *disk, char *why,
+			size_t why_size);
+int pod_config_add_net(struct pod_config *config, const struct net_config *net, char *why,
+		       size_t why_size);
 /* Digest of everything that nodes must agree on. */
 uint64_t pod_config_digest(const struct pod_config *config);
 /* Number of the node with this name, or NODE_NONE. */
 uint16_t pod_config_find(const struct pod_config *config, const char *name);
 /* The node on which vCPU `number` starts. */
 uint16_t pod_config_vcpu_node(const struct pod_config *config, uint32_t number);
+/* Are there disks or cards? Then all nodes have io channels, and io threads. */
+static inline bool pod_config_has_io(const struct pod_config *config)
+{
+	return config->disk_count + config->net_count > 0;
+}
+/* Whether nodes encrypt their links. */
+static inline bool pod_config_encrypts(const struct pod_config *config)
+{
+	return config->encrypt && config->secret_size > 0;
+}
+/* All nodes are on this host: who can read or change what is sent can do it to the processes. */
+bool pod_config_is_on_loopback(const struct pod_config *config);
+/* Its links are not encrypted, and not only on this host: that must be asked for. */
+static inline bool pod_config_is_insecure(const struct pod_config *config)
+{
+	return config->node_count > 1 && !pod_config_encrypts(config) &&
+	       !pod_config_is_on_loopback(config);
+}
 /* The policies that there are, as words to choose from. */
 void pod_config_policies(char *text, size_t size);
 /* "512M", "4G", "1048576": bytes. -EINVAL, or -ERANGE beyond 64 TiB. */

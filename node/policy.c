@@ -2,9 +2,10 @@
 /*
  * The policy of moves in a node: the placer (placer.h) with a node's vCPUs, messages and user.
  *
- * The policy and the pins are the pod's: who wants to change them tells node 0, which tells all, so
- * that the last word is the same everywhere. Each node says its load to all others when it has
- * changed, and after a move (LOAD); under a policy that moves nothing nobody says anything.
+ * The policy and the pins are the pod's: who wants to change them tells the node that has the seat
+ * WORDS, which tells all, so that the last word is the same everywhere. Each node says its load to all
+ * others when it has changed, and after a move (LOAD); under a policy that moves nothing nobody says
+ * anything.
  *
  * Tested in tests/node/test_policy.c, tests/pod/policy.
  */
@@ -27,11 +28,11 @@
 
 #define STATE_SAVE_MS 30000u
 
-/* Until node 0's word is here. */
+/* Until the pod's word is here. */
 #define WORD_MS	     4000
 #define WORD_TURN_US 1000
 
-/* Of a node's users, each and at once; and how many at once node 0 takes of a node. */
+/* Of a node's users, each and at once; and how many at once are taken of another node. */
 #define WORD_NS	   20000000ull
 #define WORDS	   256u
 #define WORDS_HELD 1024u
@@ -88,9 +89,15 @@ static void say_outcomes(void *ctx, const struct placement_outcome *outcome, uin
 
 static const struct placer_ops ops = { now_ns, look, program, go, say_load, say_outcomes };
 
+/*
+ * Where all nodes are on one host there is no core elsewhere that is not here: whoever is sent away
+ * for one, or kept away, only loses his pages.
+ */
 static uint16_t cores_of(const struct node *node)
 {
-	uint32_t cores = node->config->node[node->self].cores, here = cores_of_host();
+	uint32_t cores = node_own(node)->cores, here = cores_of_host();
+	if (node->options->all_here && here < node->config->vcpu_count)
+		here = node->config->vcpu_count;
 	return (uint16_t)(cores < here ? cores : here);
 }
 
@@ -98,19 +105,20 @@ static uint16_t cores_of(const struct node *node)
 static void say_state(void *ctx, const char *line)
 {
 	struct node *node = ctx;
-	if (node->self == 0)
+	if (members_seat_is_here(node->members, SEAT_WORDS))
 		node->options->warn(node->options->context, line);
 	else
 		node_say(node, "%s", line);
 }
 
-/* Where all nodes have one file the first saves it: what it has learned, the others have told. */
+/* Where all nodes have one file one of them saves it: what it has learned, the others have told. */
 static int open_state(struct node *node, char *why, size_t why_size)
 {
 	const struct policy_state_config config = {
 		.path = node->config->policy_state,
 		.placer = node->placer,
-		.reads_only = node->options->all_here && node->self != 0,
+		.reads_only =
+			node->options->all_here && !members_seat_is_here(node->members, SEAT_WORDS),
 		.save_ms = STATE_SAVE_MS,
 		.say = say_state,
 		.ctx = node,
@@ -123,7 +131,7 @@ int policy_create(struct node *node, char *why, size_t why_size)
 	const struct pod_config *config = node->config;
 	struct placer_config placer = {
 		.placement = { .self = node->self,
-			       .node_count = (uint16_t)config->node_count,
+			       .node_count = node->members->number_count,
 			       .gather_node = pod_config_vcpu_node(config, 0),
 			       .vcpu_count = config->vcpu_count,
 			       .policy = config->policy,
@@ -131,10 +139,11 @@ int policy_create(struct node *node, char *why, size_t why_size)
 			       .refault_ns = REFAULT_NS,
 			       .seed = pod_config_digest(config) },
 		.cores = cores_of(node),
+		.traces_pins = members_seat_is_here(node->members, SEAT_WORDS),
 		.ops = &ops,
 		.ctx = node,
 	};
-	if (!node_moves(node) || config->node_count < 2)
+	if (!node_moves(node) || !members_may_have_others(node->members))
 		return 0;
 	int r = placer_create(&placer, config->vcpu_node, &node->placer);
 	return r || !config->policy_state[0] ? r : open_state(node, why, why_size);
@@ -168,13 +177,13 @@ static void obey(struct node *node, const struct control_message *msg)
 		placer_set_policy(node->placer, (enum placement_policy)msg->policy.policy);
 }
 
-/* Node 0 says one at a time, so that all hear them in one order. Held to send, never to wait. */
+/* WORDS says one at a time, so that all hear them in one order. Held to send, never to wait. */
 static pthread_mutex_t word_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void say_word(struct node *node, const struct control_message *msg)
 {
-	if (node->self != 0) {
-		node_send(node, 0, msg);
+	if (!members_seat_is_here(node->members, SEAT_WORDS)) {
+		node_send_seat(node, SEAT_WORDS, msg);
 		return;
 	}
 	pthread_mutex_lock(&word_lock);
@@ -184,8 +193,8 @@ static void say_word(struct node *node, const struct control_message *msg)
 }
 
 /*
- * So that neither a program that calls without end nor a node that lies makes a flood of what node 0
- * tells all. A node keeps its users to WORD_NS and WORDS at once; node 0 believes twice as much, and
+ * So that neither a program that calls without end nor a node that lies makes a flood of what is told
+ * to all. A node keeps its users to WORD_NS and WORDS at once; who has WORDS believes twice as much, and
  * what may have been held up on the way: more is a lie. Node `from`'s are counted by one thread.
  */
 static bool word_is_early(struct node *node, uint16_t from, uint64_t each_ns, uint64_t at_once)
@@ -205,7 +214,7 @@ const char *policy_message(struct node *node, const struct control_message *msg)
 		placer_load(node->placer, msg->src, &load);
 	else if (msg->type == CONTROL_OUTCOMES)
 		placer_outcomes(node->placer, msg->src, msg->outcomes.outcome, msg->outcomes.count);
-	else if (node->self != 0)
+	else if (!members_seat_is_here(node->members, SEAT_WORDS))
 		obey(node, msg);
 	else if (word_is_early(node, msg->src, WORD_NS / 2, WORDS_HELD))
 		return "again and again";
@@ -225,7 +234,7 @@ static bool is_so(const struct node *node, const struct control_message *msg)
 	return placer_policy(node->placer) == msg->policy.policy;
 }
 
-/* False: node 0 has not answered, or the pod has ended. */
+/* False: the pod's word has not come, or the pod has ended. */
 static bool say_and_wait(struct node *node, const struct control_message *msg)
 {
 	say_word(node, msg);
@@ -238,7 +247,7 @@ static bool say_and_wait(struct node *node, const struct control_message *msg)
 static char *cannot(const struct node *node)
 {
 	char line[128];
-	if (node->config->node_count < 2)
+	if (!members_may_have_others(node->members))
 		return node_answer(false, "a pod of one node has nowhere for vCPUs to go");
 	if (!node->placer) {
 		snprintf(line, sizeof(line), "vCPUs of a pod that has more than %u do not move",

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -119,7 +120,7 @@ static int write_all(int fd, const char *text, size_t length)
 		text += put;
 		length -= (size_t)put;
 	}
-	return fsync(fd) < 0 ? -errno : 0;
+	return 0;
 }
 
 /* As the file that it replaces; the owner, if that may be. */
@@ -133,21 +134,50 @@ static int keep_mode(int fd, const char *path)
 	return fchmod(fd, st.st_mode & 0777) < 0 ? -errno : 0;
 }
 
-int policy_state_write(const char *path, const char *text, size_t length)
+/*
+ * A file that has no name until it is whole, so that whoever is killed leaves nothing behind; where
+ * there are no such files, one with a name of its own.
+ */
+static int open_new(const char *real, char temporary[PATH_MAX + 8], bool *ret_nameless)
+{
+	char copy[PATH_MAX];
+	strcpy(copy, real);
+	int fd = open(dirname(copy), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+	*ret_nameless = fd >= 0;
+	snprintf(temporary, PATH_MAX + 8, *ret_nameless ? "%s.new" : "%s.XXXXXX", real);
+	if (fd < 0)
+		fd = mkostemp(temporary, O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int give_name(int fd, const char *name)
+{
+	char proc[32];
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+	/* Who was killed in the moment before rename() has left one. */
+	unlink(name);
+	return linkat(AT_FDCWD, proc, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+}
+
+int policy_state_write(const char *path, const char *text, size_t length, bool sync)
 {
 	char real[PATH_MAX], temporary[PATH_MAX + 8];
+	bool nameless;
 	if (!realpath(path, real)) {
 		if (errno != ENOENT || strlen(path) >= sizeof(real))
 			return errno == ENOENT ? -ENAMETOOLONG : -errno;
 		strcpy(real, path);
 	}
-	snprintf(temporary, sizeof(temporary), "%s.XXXXXX", real);
-	int fd = mkostemp(temporary, O_CLOEXEC);
+	int fd = open_new(real, temporary, &nameless);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	int r = keep_mode(fd, real);
 	if (!r)
 		r = write_all(fd, text, length);
+	if (!r && sync && fsync(fd) < 0)
+		r = -errno;
+	if (!r && nameless)
+		r = give_name(fd, temporary);
 	if (close(fd) < 0 && !r)
 		r = -errno;
 	if (!r && rename(temporary, real) < 0)
@@ -170,13 +200,14 @@ __attribute__((format(printf, 2, 3))) static void say(const struct policy_state 
 	s->config.say(s->config.ctx, line);
 }
 
-static void save(struct policy_state *s)
+/* At the end nobody waits for the disk: without it the file is still the old one or the new one. */
+static void save(struct policy_state *s, bool sync)
 {
 	char text[PLACEMENT_STATE_BYTES];
 	int length = placer_save(s->config.placer, text, sizeof(text));
 	if (length < 0 || strcmp(text, s->saved) == 0)
 		return;
-	int r = policy_state_write(s->path, text, (size_t)length);
+	int r = policy_state_write(s->path, text, (size_t)length, sync);
 	if (!r) {
 		strcpy(s->saved, text);
 		s->silent = false;
@@ -198,7 +229,7 @@ static void *state_main(void *arg)
 			;
 		stop = s->stop;
 		pthread_mutex_unlock(&s->lock);
-		save(s);
+		save(s, !stop);
 	}
 	return NULL;
 }

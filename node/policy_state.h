@@ -33,8 +33,11 @@ int policy_state_check(const char *path, char *why, size_t why_size);
  * PLACEMENT_STATE_BYTES + 1, so that the length tells of what is too long.
  */
 int policy_state_read(const char *path, char *text, size_t *ret_length, char *why, size_t why_size);
-/* 0, or negative errno: then the file is as it was. */
-int policy_state_write(const char *path, const char *text, size_t length);
+/*
+ * 0, or negative errno: then the file is as it was. Whoever is killed meanwhile leaves it so, too, and
+ * nothing beside it. sync: it is on the disk then.
+ */
+int policy_state_write(const char *path, const char *text, size_t length, bool sync);
 
 struct placer;
 struct policy_state;

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "backend/capabilities.h"
 #include "node/deadline.h"
 
 struct say {
@@ -48,6 +49,7 @@ static void *say_thread(void *arg)
 	struct say *say = arg;
 	char line[SAY_LINE_MAX];
 	pthread_setname_np(pthread_self(), "say");
+	capabilities_keep(0);
 	while (next_line(say, line))
 		say->print(say->context, line);
 	return NULL;

@@ -11,6 +11,7 @@
 
 #define SAY_LINE_MAX 512
 #define SAY_LINES    64
+#define SAY_FLUSH_MS 500u /* for the last lines, at the end */
 
 struct say;
 

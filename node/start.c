@@ -2,7 +2,7 @@
 /*
  * How nodes agree on what the guest will see, before anything runs.
  *
- *	others                node 0
+ *	others                the loader
  *	(the pod clock is known)
  *	FEATURES   ------->   folds all CPUs into the least common, checks TSC rates
  *	           <-------   START: CPUID, TSC rate, memory, epoch
@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "node/deadline.h"
+#include "node/io.h"
 #include "node/node_state.h"
 
 #define START_SECONDS 60
@@ -68,7 +69,7 @@ static int wait_until(struct node *node, const struct waiting *waiting, char *wh
 
 static bool have_features(const struct node *node)
 {
-	return node->features_count == node->config->node_count - 1;
+	return node->features_count == members_count(node->members) - 1;
 }
 
 static bool have_start(const struct node *node)
@@ -78,7 +79,7 @@ static bool have_start(const struct node *node)
 
 static bool have_ready(const struct node *node)
 {
-	return node->ready_count == node->config->node_count - 1;
+	return node->ready_count == members_count(node->members) - 1;
 }
 
 static bool have_run(const struct node *node)
@@ -100,8 +101,9 @@ static void put_features(const struct node *node, struct control_features *featu
 	features->tsc_margin_ppm = node->features.tsc_margin_ppm;
 	features->walks_write = node->features.walks_write;
 	features->offer = node->features.offer;
-	features->capacity_pages = node->config->node[node->self].memory / PAGE_BYTES;
-	features->vcpu_count = (uint16_t)node->config->node[node->self].vcpu_count;
+	features->capacity_pages = node_own(node)->memory / PAGE_BYTES;
+	features->vcpu_count = (uint16_t)node_own(node)->vcpu_count;
+	io_list(node, &features->devices);
 }
 
 /* Host TSCs must run alike where they cannot be scaled: what is missing is made up for by steps
@@ -109,7 +111,7 @@ static void put_features(const struct node *node, struct control_features *featu
 static int check_peer(struct node *node, uint16_t peer, const struct control_features *f, char *why,
 		      size_t why_size)
 {
-	const char *name = node->config->node[peer].name;
+	const char *name = members_name(node->members, peer);
 	const struct node_config *promised = &node->config->node[peer];
 	if (f->vcpu_count != promised->vcpu_count ||
 	    f->capacity_pages != promised->memory / PAGE_BYTES) {
@@ -137,7 +139,7 @@ static int check_peer(struct node *node, uint16_t peer, const struct control_fea
 
 /*
  * The rate of the guest's TSC, in the pod clock's kHz: one that every host can follow. One node, or
- * an engine that can scale by anything: the first node's own. Else it is faster than every host's,
+ * an engine that can scale by anything: the loader's own. Else it is faster than every host's,
  * by what some engine needs to scale at all, or, where somebody cannot, by a little, so that all
  * have to step forward only.
  */
@@ -145,13 +147,13 @@ static uint32_t guest_khz(const struct node *node)
 {
 	uint64_t khz = node->features.tsc_khz, margin = node->features.tsc_margin_ppm;
 	bool scaling = node->features.tsc_scaling;
-	for (uint32_t n = 1; n < node->config->node_count; n++) {
+	members_for_each_other(node->members, n) {
 		const struct control_features *f = node->peer_features[n];
 		scaling &= f->tsc_scaling;
 		khz = f->tsc_khz > khz ? f->tsc_khz : khz;
 		margin = f->tsc_margin_ppm > margin ? f->tsc_margin_ppm : margin;
 	}
-	if (node->config->node_count == 1 || (scaling && margin == 0))
+	if (!members_may_have_others(node->members) || (scaling && margin == 0))
 		return node->features.tsc_khz;
 	return (uint32_t)(khz +
 			  (khz * (scaling ? margin : TSC_UNSCALED_MARGIN_PPM) + 999999) / 1000000);
@@ -178,16 +180,16 @@ static int fold_features(struct node *node, struct control_start *start, char *w
 	struct cpuid_set common = node->features.offer;
 	start->tsc_deadline = node->features.tsc_deadline;
 	start->walks_write = node->features.walks_write;
-	for (uint32_t n = 1; n < node->config->node_count; n++) {
+	members_for_each_other(node->members, n) {
 		const struct control_features *f = node->peer_features[n];
-		int r = check_peer(node, (uint16_t)n, f, why, why_size);
+		int r = check_peer(node, n, f, why, why_size);
 		if (r < 0)
 			return r;
 		char detail[256];
 		r = cpuid_common(&common, &f->offer, detail, sizeof(detail));
 		if (r < 0) {
-			snprintf(why, why_size, "node %u (%s): %s", n, node->config->node[n].name,
-				 detail);
+			snprintf(why, why_size, "node %u (%s): %s", n,
+				 members_name(node->members, n), detail);
 			return r;
 		}
 		start->tsc_deadline &= f->tsc_deadline;
@@ -199,7 +201,7 @@ static int fold_features(struct node *node, struct control_start *start, char *w
 	return r < 0 ? r : check_reach(node, &start->cpuid, why, why_size);
 }
 
-static int agree_as_first(struct node *node, char *why, size_t why_size)
+static int agree_as_loader(struct node *node, char *why, size_t why_size)
 {
 	int r = wait_until(
 		node,
@@ -209,6 +211,10 @@ static int agree_as_first(struct node *node, char *why, size_t why_size)
 		return r;
 	struct control_message msg = { .type = CONTROL_START };
 	r = fold_features(node, &msg.start, why, why_size);
+	if (!r)
+		r = io_gather(node, &msg.start.devices, why, why_size);
+	if (!r)
+		r = io_take(node, &msg.start.devices, why, why_size);
 	if (r < 0)
 		return r;
 	msg.start.memory_bytes = node->config->memory;
@@ -233,7 +239,7 @@ static int agree_as_other(struct node *node, char *why, size_t why_size)
 		return r;
 	put_features(node, &msg.features);
 	atomic_store(&node->phase, NODE_OFFERED);
-	node_send(node, 0, &msg);
+	node_send_seat(node, SEAT_LOADER, &msg);
 	r = wait_until(node, &(struct waiting){ "waiting for the first node's START", have_start },
 		       why, why_size);
 	if (r < 0)
@@ -252,25 +258,26 @@ static int agree_as_other(struct node *node, char *why, size_t why_size)
 			"the first node starts a guest with CPU features that this host does not have");
 		return -EINVAL;
 	}
-	return 0;
+	return io_take(node, &node->start.devices, why, why_size);
 }
 
 int start_agree(struct node *node, char *why, size_t why_size)
 {
-	return node->self == 0 ? agree_as_first(node, why, why_size)
-			       : agree_as_other(node, why, why_size);
+	return members_seat_is_here(node->members, SEAT_LOADER)
+		       ? agree_as_loader(node, why, why_size)
+		       : agree_as_other(node, why, why_size);
 }
 
 static int check_clocks(const struct node *node, char *why, size_t why_size)
 {
-	for (uint32_t n = 1; n < node->config->node_count; n++) {
+	members_for_each_other(node->members, n) {
 		if (node->peer_clock_error_ns[n] <= CLOCK_ERROR_NS_MAX)
 			continue;
 		snprintf(
 			why, why_size,
 			"node %u (%s) knows the pod clock to %llu ms only, %llu would do: its host or "
 			"the network between is too slow",
-			n, node->config->node[n].name,
+			n, members_name(node->members, n),
 			(unsigned long long)(node->peer_clock_error_ns[n] / 1000000),
 			CLOCK_ERROR_NS_MAX / 1000000);
 		return -ETIME;
@@ -281,10 +288,10 @@ static int check_clocks(const struct node *node, char *why, size_t why_size)
 int start_ready(struct node *node, char *why, size_t why_size)
 {
 	struct control_message msg = { .type = CONTROL_READY };
-	if (node->self != 0) {
+	if (!members_seat_is_here(node->members, SEAT_LOADER)) {
 		msg.ready.clock_error_ns = node_clock_error_ns(node->clock);
 		atomic_store(&node->phase, NODE_READY);
-		node_send(node, 0, &msg);
+		node_send_seat(node, SEAT_LOADER, &msg);
 		return wait_until(
 			node, &(struct waiting){ "waiting for the guest to be loaded", have_run },
 			why, why_size);

@@ -3,8 +3,8 @@
  * INIT and SIPI to vCPUs that move, in the order in which they were sent: the messages and threads
  * around core/vcpu_startup.h, which has the argument.
  *
- *      vCPU's thread     startup_interrupt(): asks node 0, as for a device, and waits for its answer
- *      control thread    node 0: startup_request(), startup_taken(). All: startup_deliver()
+ *      vCPU's thread     startup_interrupt(): asks the PC's node, as for a device, and waits for it
+ *      control thread    PC's node: startup_request(), startup_taken(). All: startup_deliver()
  *      any thread        startup_forwarded(), startup_settle()
  */
 #include <errno.h>
@@ -40,7 +40,7 @@ static void deliver(struct node *node, uint32_t vcpu, uint8_t mode, uint8_t vect
 	}
 }
 
-/* Node 0, the lock. */
+/* The PC's node, the lock. */
 static void next(struct node *node, uint32_t vcpu)
 {
 	struct vcpu_startup_ipi ipi;
@@ -52,13 +52,13 @@ static void next(struct node *node, uint32_t vcpu)
 static void taken(struct node *node, uint32_t vcpu)
 {
 	struct control_message msg; /* large, and little of it is sent */
-	if (node->self == 0) {
+	if (members_seat_is_here(node->members, SEAT_PC)) {
 		next(node, vcpu);
 		return;
 	}
 	msg.type = CONTROL_TAKEN;
 	msg.taken = (struct control_taken){ .vcpu = (uint16_t)vcpu };
-	node_send(node, 0, &msg);
+	node_send_seat(node, SEAT_PC, &msg);
 }
 
 void startup_deliver(struct node *node, uint32_t vcpu, uint8_t mode, uint8_t vector)
@@ -79,7 +79,7 @@ void startup_settle(struct node *node, uint32_t vcpu)
 		taken(node, vcpu);
 }
 
-/* Node 0. */
+/* The PC's node. */
 static void post(struct node *node, uint32_t vcpu, uint8_t mode, uint8_t vector)
 {
 	struct vcpu_startup_ipi ipi;
@@ -98,7 +98,7 @@ void startup_interrupt(struct node *node, uint32_t source, uint32_t vcpu, uint8_
 				    .size = 1,
 				    .write = 1,
 				    .data = &none };
-	if (node->self == 0)
+	if (members_seat_is_here(node->members, SEAT_PC))
 		post(node, vcpu, mode, vector);
 	else
 		guest_io_ask(node, source, CONTROL_IO_STARTUP, &access);

@@ -82,7 +82,7 @@ static struct stats_vcpu *seats_now(struct node *node, uint32_t *ret_count, uint
 
 static char *stats_own(struct node *node)
 {
-	const struct node_config *config = &node->config->node[node->self];
+	const struct node_config *config = node_own(node);
 	uint32_t count, here;
 	struct stats_vcpu *seats = seats_now(node, &count, &here);
 	struct stats_node now = {
@@ -102,21 +102,36 @@ static char *stats_own(struct node *node)
 	node_clock_tsc(node->clock, &now.tsc);
 	now.tsc_khz = node->start.tsc_khz;
 	placer_stats(node->placer, &now.placer);
+	queues_counts(node, &now.queues);
 	now.record_count = placer_records(node->placer, false, now.record, STATS_RECORDS);
 	now.shadow_count = placer_records(node->placer, true, now.shadow, STATS_RECORDS);
 	pager_stats_get(node->pager, &now.pager);
+	io_stats_get(node, &now.io);
 	now.hot_count = pager_hot_pages(node->pager, now.hot, STATS_HOT_PAGES);
 	char *text = stats_json(&now);
 	free(seats);
 	return text;
 }
 
-/* [time, vCPU, node, took, kind (-1: a move), page, program] */
-static json_t *event_json(const struct placement_trace_event *event)
+/* Of an answer's 1 MiB, for a trace's lines. */
+#define TRACE_TEXT_MAX (900u << 10)
+
+/* Lines as they are in a trace (core/placement_trace.h). Returns how many there was no room for. */
+static uint64_t put_events(json_t *events, const struct placer_trace *trace)
 {
-	return json_pack("[IiiIiII]", (json_int_t)event->at_ns, (int)event->vcpu, (int)event->node,
-			 (json_int_t)event->took_ns, event->move ? -1 : (int)event->kind,
-			 (json_int_t)event->gpn, (json_int_t)event->program);
+	struct placement_trace_writer writer = { 0 };
+	char line[PLACEMENT_TRACE_LINE];
+	size_t sum = 0;
+	for (uint32_t i = 0; i < trace->count; i++) {
+		int length = placement_trace_put(&writer, &trace->event[i], line, sizeof(line));
+		if (length < 1)
+			continue;
+		sum += (size_t)length + 3;
+		if (sum > TRACE_TEXT_MAX)
+			return trace->count - i;
+		json_array_append_new(events, json_stringn(line, (size_t)length - 1));
+	}
+	return 0;
 }
 
 /* What has happened here since somebody asked the last time. */
@@ -131,10 +146,8 @@ static char *trace_own(struct node *node)
 			json_array_append_new(here, json_integer(v));
 	if (placer_trace(node->placer, &trace) == 0) {
 		json_object_set_new(o, "begun", json_boolean(trace->begun));
-		set(o, "lost", trace->lost);
+		set(o, "lost", trace->lost + put_events(events, trace));
 		set(o, "move_ns", trace->move_ns);
-		for (uint32_t i = 0; i < trace->count; i++)
-			json_array_append_new(events, event_json(&trace->event[i]));
 	}
 	free(trace);
 	json_object_set_new(o, "here", here);
@@ -187,7 +200,7 @@ static void ask_all(struct node_stats *s, uint64_t what)
 	struct control_message msg = { .type = CONTROL_STATS_REQUEST };
 	pthread_mutex_lock(&s->lock);
 	msg.stats_request = (struct control_stats_request){ .id = ++s->id, .what = what };
-	s->missing = node->config->node_count - 1;
+	s->missing = members_count(node->members) - 1;
 	pthread_mutex_unlock(&s->lock);
 	node_broadcast(node, &msg);
 
@@ -227,8 +240,8 @@ static json_t *take_answer(struct node_stats *s, uint32_t n, uint64_t what)
 		return o;
 	o = json_object();
 	set(o, "number", n);
-	json_object_set_new(o, "name", json_string(s->node->config->node[n].name));
-	json_object_set_new(o, "address", json_string(s->node->config->node[n].address));
+	json_object_set_new(o, "name", json_string(members_name(s->node->members, n)));
+	json_object_set_new(o, "address", json_string(members_about(s->node->members, n)->address));
 	json_object_set_new(o, "error", json_string("no answer within a second"));
 	return o;
 }
@@ -260,7 +273,7 @@ static json_t *moving_vcpu(const struct node *node, uint32_t number)
 	struct vcpu_place place = vcpu_place_read(&node->places, number);
 	json_t *v = json_object();
 	set(v, "number", number);
-	json_object_set_new(v, "node", json_string(node->config->node[place.node].name));
+	json_object_set_new(v, "node", json_string(members_name(node->members, place.node)));
 	json_object_set_new(v, "state", json_string("moving"));
 	set(v, "moves", place.epoch);
 	json_object_set_new(v, "exits", json_object());
@@ -279,7 +292,7 @@ char *stats_pod(struct node *node)
 	json_t *pod = json_object(), *nodes = json_array(), *vcpus = json_array();
 	json_t *vcpu[VCPUS_MAX] = { NULL };
 	bool whole = true; /* all nodes have answered */
-	for (uint32_t n = 0; n < node->config->node_count; n++) {
+	members_for_each(node->members, n) {
 		json_t *o = take_answer(s, n, CONTROL_STATS_NUMBERS);
 		json_t *list = json_object_get(o, "vcpu_list");
 		whole = whole && !json_object_get(o, "error");
@@ -302,6 +315,7 @@ char *stats_pod(struct node *node)
 			    json_string(placement_policy_name(placer_policy(node->placer))));
 	json_object_set_new(pod, "nodes", nodes);
 	json_object_set_new(pod, "vcpus", vcpus);
+	set(pod, "vcpu_count", node->config->vcpu_count);
 	char *text = json_dumps(pod, JSON_COMPACT);
 	json_decref(pod);
 	return text;
@@ -313,7 +327,7 @@ char *stats_trace(struct node *node)
 	json_t *pod = json_object(), *nodes = json_array();
 	pthread_mutex_lock(&s->asking);
 	ask_all(s, CONTROL_STATS_TRACE);
-	for (uint32_t n = 0; n < node->config->node_count; n++)
+	members_for_each(node->members, n)
 		json_array_append_new(nodes, take_answer(s, n, CONTROL_STATS_TRACE));
 	pthread_mutex_unlock(&s->asking);
 	set(pod, "vcpus", node->config->vcpu_count);

@@ -150,6 +150,17 @@ static json_t *why_json(const struct placement_stats *stats)
 	return o;
 }
 
+/* Was it switched off because it lost more than the base rule, when, and is it back? */
+static void set_learner(json_t *o, const struct placement_stats *stats)
+{
+	set(o, "learner_off", stats->learner_off);
+	set(o, "learner_off_count", stats->learner_off_count);
+	set(o, "learner_off_ns", stats->learner_off_ns);
+	set(o, "learner_back_ns", stats->learner_back_ns);
+	set(o, "learner_lost_ppm", stats->learner_loss);
+	set(o, "base_lost_ppm", stats->control_loss);
+}
+
 static json_t *placement_json(const struct placer_stats *stats)
 {
 	json_t *o = json_object();
@@ -164,7 +175,7 @@ static json_t *placement_json(const struct placer_stats *stats)
 	set(o, "refault_ns", stats->placement.refault_ns);
 	set(o, "learned", stats->placement.learned_count);
 	set(o, "learned_of_others", stats->heard_count);
-	set(o, "learner_off", stats->placement.learner_off);
+	set_learner(o, &stats->placement);
 	return o;
 }
 
@@ -233,10 +244,58 @@ static void set_pager(json_t *o, const struct pager_stats *stats)
 	set(o, "evicted_dropped", stats->evict_drop_count);
 	set(o, "readahead", stats->readahead_count);
 	set(o, "hinted", stats->fetch_count);
+	set(o, "freed", stats->freed_count);
 	set(o, "pager_calls", stats->call_count);
 	set(o, "shootdowns", stats->shootdown_count);
 	set(o, "shootdown_pages", stats->shootdown_page_count);
 	set(o, "chunks_homed", stats->chunks_homed);
+}
+
+static json_t *disk_json(const struct io_disk_stats *disk)
+{
+	json_t *o = json_object(), *served = json_object();
+	json_object_set_new(o, "name", json_string(disk->name));
+	set(o, "node", disk->node);
+	set(o, "requests", disk->own.requests);
+	set(o, "errors", disk->own.errors);
+	set(o, "read_bytes", disk->own.read_bytes);
+	set(o, "write_bytes", disk->own.write_bytes);
+	set(served, "requests", disk->served.requests);
+	set(served, "errors", disk->served.errors);
+	set(served, "read_bytes", disk->served.read_bytes);
+	set(served, "write_bytes", disk->served.write_bytes);
+	json_object_set_new(o, "served", served);
+	return o;
+}
+
+/* Of pods that have devices. */
+static void set_io(json_t *o, const struct io_thread_stats *io)
+{
+	json_t *disks = json_array(), *thread = json_object();
+	set(thread, "turns", io->turns);
+	set(thread, "messages_out", io->channels.messages_out);
+	set(thread, "messages_in", io->channels.messages_in);
+	set(thread, "bytes_out", io->channels.bytes_out);
+	set(thread, "bytes_in", io->channels.bytes_in);
+	set(thread, "bytes_copied", io->channels.bytes_copied);
+	set(thread, "sends", io->channels.sends);
+	set(thread, "receives", io->channels.receives);
+	json_object_set_new(thread, "look", json_string(io->look));
+	json_object_set_new(o, "io", thread);
+	for (uint32_t i = 0; i < io->disk_count; i++)
+		json_array_append_new(disks, disk_json(&io->disk[i]));
+	json_object_set_new(o, "disks", disks);
+}
+
+static json_t *queues_json(const struct queues_counts *counts)
+{
+	json_t *o = json_object();
+	set(o, "doorbells", counts->doorbells);
+	set(o, "doorbells_sent", counts->doorbells_sent);
+	set(o, "doorbells_sent_on", counts->doorbells_sent_on);
+	set(o, "given", counts->given);
+	set(o, "taken", counts->taken);
+	return o;
 }
 
 char *stats_json(const struct stats_node *node)
@@ -261,6 +320,8 @@ char *stats_json(const struct stats_node *node)
 	json_object_set_new(o, "placement", placement_json(&node->placer));
 	json_object_set_new(o, "decisions", decisions_json(node->record, node->record_count));
 	set_shadow(o, node);
+	set_io(o, &node->io);
+	json_object_set_new(o, "queues", queues_json(&node->queues));
 	json_object_set_new(o, "hot_pages", hot_json(node));
 	for (uint32_t i = 0; i < node->seat_count; i++) {
 		if (node->seat[i].here)

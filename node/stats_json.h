@@ -8,6 +8,7 @@
 #define NODE_STATS_JSON_H
 
 #include "pager/pager.h"
+#include "node/io_stats.h"
 #include "node/placer.h"
 #include "node/vcpu.h"
 #include "wire/control_message.h"
@@ -27,6 +28,14 @@ struct stats_vcpu {
 	struct vcpu_stats stats;
 };
 
+/* Of virtio devices' queues (queues.c). */
+struct queues_counts {
+	uint64_t doorbells;	 /* that vCPUs here have rung; those that were accesses left out */
+	uint64_t doorbells_sent; /* of them, as messages */
+	uint64_t doorbells_sent_on; /* others', that came after their queues had gone */
+	uint64_t given, taken;	    /* queues */
+};
+
 struct stats_node {
 	uint32_t number;
 	const char *name, *address, *engine;
@@ -41,10 +50,12 @@ struct stats_node {
 	struct pager_hot_page hot[STATS_HOT_PAGES];
 	uint32_t hot_count;
 	struct placer_stats placer;
+	struct queues_counts queues;
 	uint32_t record_count;
 	struct placement_record record[STATS_RECORDS]; /* newest first */
 	uint32_t shadow_count;
 	struct placement_record shadow[STATS_RECORDS]; /* likewise, of a policy that rides along */
+	struct io_thread_stats io;
 	uint32_t vcpu_count, seat_count;
 	const struct stats_vcpu *seat; /* seat_count of them, vcpu_count with a vCPU */
 };

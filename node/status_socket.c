@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The status socket's server (status_socket.h): one thread, one connection at a time. An answer has
- * SEND_MS to leave, and the node's end breaks it off: who reads slowly holds up nobody for longer.
+ * The status socket's server (status_socket.h): one thread. It hears and answers CLIENTS at once, and
+ * makes one answer at a time: who asks or reads slowly holds up nobody. An answer has SEND_MS to
+ * leave, and the node's end breaks it off.
  *
  * Who removes a dead socket's file, or makes one, holds a lock on the folder (flock): or he might
  * remove the file that another has just put in the dead one's place.
@@ -25,15 +26,27 @@
 #include <time.h>
 #include <unistd.h>
 
+#define CLIENTS	     16u  /* further ones wait in the kernel */
 #define REQUEST_MS   1000 /* who asks may lose its core between connecting and asking */
 #define SEND_MS	     2000
+#define BACK_OFF_MS  100 /* who cannot be let in stays, and would be seen again at once */
 #define LOCK_TURN_US 2000
 #define LOCK_MS	     1000 /* nobody holds it so long, but who is stopped */
+
+struct client {
+	int fd;	      /* -1: nobody */
+	uint64_t end; /* of its time to ask, then of its answer's to leave: now_ms() */
+	char request[STATUS_REQUEST_MAX];
+	char *answer; /* NULL: it has not asked yet */
+	size_t have, length, sent;
+};
 
 struct status_socket {
 	struct sockaddr_un address;
 	int fd, stop_fd;
 	pthread_t thread;
+	struct client client[CLIENTS]; /* the thread's */
+	uint64_t closed_until;	       /* the thread's: now_ms() */
 	status_answer_fn *answer;
 	void *context;
 };
@@ -99,72 +112,135 @@ static uint64_t now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Whether the client's socket is ready for that before `end`, and before our own end. */
-static bool client_ready(const struct status_socket *s, int fd, short events, uint64_t end)
+static void client_end(struct client *c)
 {
-	struct pollfd fds[] = { { .fd = fd, .events = events },
-				{ .fd = s->stop_fd, .events = POLLIN } };
-	uint64_t now = now_ms();
-	return now < end && poll(fds, 2, (int)(end - now)) > 0 && !fds[1].revents;
+	close(c->fd);
+	free(c->answer);
+	*c = (struct client){ .fd = -1 };
+}
+
+static void client_send(struct client *c)
+{
+	while (c->sent < c->length) {
+		ssize_t n = send(c->fd, c->answer + c->sent, c->length - c->sent,
+				 MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n < 0)
+			break;
+		c->sent += (size_t)n;
+	}
+	client_end(c);
+}
+
+static void client_answer(struct status_socket *s, struct client *c)
+{
+	c->request[c->have] = '\0';
+	c->request[strcspn(c->request, "\n")] = '\0';
+	c->answer = s->answer(s->context, c->request);
+	if (!c->answer) {
+		client_end(c);
+		return;
+	}
+	c->length = strlen(c->answer);
+	c->end = now_ms() + SEND_MS;
+	client_send(c);
 }
 
 /*
- * The line that comes first, without its end; empty if none comes. False: who connected has hung up
- * already, having only wanted to know whether somebody lives here.
+ * The line that comes first is the request; without its end, as much as there is when its time is
+ * over. Who hangs up without a word only wanted to know whether somebody lives here.
  */
-static bool read_request(const struct status_socket *s, int fd, char request[STATUS_REQUEST_MAX])
+static void client_hear(struct status_socket *s, struct client *c)
 {
-	uint64_t end = now_ms() + REQUEST_MS;
-	size_t have = 0;
-	while (have + 1 < STATUS_REQUEST_MAX && client_ready(s, fd, POLLIN, end)) {
-		ssize_t n = recv(fd, request + have, STATUS_REQUEST_MAX - 1 - have, MSG_DONTWAIT);
-		if (n <= 0 && have == 0)
-			return false;
-		if (n <= 0)
-			break;
-		have += (size_t)n;
-		if (memchr(request, '\n', have))
-			break;
+	ssize_t n =
+		recv(c->fd, c->request + c->have, STATUS_REQUEST_MAX - 1 - c->have, MSG_DONTWAIT);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0 && c->have == 0) {
+		client_end(c);
+		return;
 	}
-	request[have] = '\0';
-	request[strcspn(request, "\n")] = '\0';
-	return true;
+	bool whole = n <= 0 || memchr(c->request + c->have, '\n', (size_t)n);
+	c->have += n > 0 ? (size_t)n : 0;
+	if (whole || c->have + 1 == STATUS_REQUEST_MAX)
+		client_answer(s, c);
 }
 
-static void send_answer(struct status_socket *s, int fd, const char *request)
+static void client_accept(struct status_socket *s, struct client *c)
 {
-	char *text = s->answer(s->context, request);
-	size_t length = text ? strlen(text) : 0, sent = 0;
-	uint64_t end = now_ms() + SEND_MS;
-	while (sent < length && client_ready(s, fd, POLLOUT, end)) {
-		ssize_t n = send(fd, text + sent, length - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (n < 0 && errno != EAGAIN)
-			break;
-		sent += n > 0 ? (size_t)n : 0;
+	int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
+	if (fd >= 0)
+		*c = (struct client){ .fd = fd, .end = now_ms() + REQUEST_MS };
+	else if (errno != EINTR && errno != ECONNABORTED)
+		s->closed_until = now_ms() + BACK_OFF_MS; /* no descriptors, or no memory */
+}
+
+/* Its time is over: what it has said is what it asks, and what has not left stays. */
+static void client_late(struct status_socket *s, struct client *c)
+{
+	if (c->answer)
+		client_end(c);
+	else
+		client_answer(s, c);
+}
+
+static struct client *place_for_one(struct status_socket *s)
+{
+	for (unsigned i = 0; i < CLIENTS; i++)
+		if (s->client[i].fd < 0)
+			return &s->client[i];
+	return NULL;
+}
+
+/* What to wait for: the end, new clients if there is a place, and each client. In ms, how long. */
+static int want(const struct status_socket *s, bool place, struct pollfd fds[CLIENTS + 2])
+{
+	uint64_t now = now_ms(), first = UINT64_MAX;
+	fds[0] = (struct pollfd){ .fd = s->stop_fd, .events = POLLIN };
+	bool closed = now < s->closed_until;
+	if (place && closed)
+		first = s->closed_until;
+	fds[1] = (struct pollfd){ .fd = place && !closed ? s->fd : -1, .events = POLLIN };
+	for (unsigned i = 0; i < CLIENTS; i++) {
+		const struct client *c = &s->client[i];
+		fds[i + 2] = (struct pollfd){ .fd = c->fd, .events = c->answer ? POLLOUT : POLLIN };
+		if (c->fd >= 0 && c->end < first)
+			first = c->end;
 	}
-	free(text);
+	return first == UINT64_MAX ? -1 : first > now ? (int)(first - now) : 0;
 }
 
 static void *serve(void *arg)
 {
 	struct status_socket *s = arg;
-	struct pollfd fds[] = { { .fd = s->fd, .events = POLLIN },
-				{ .fd = s->stop_fd, .events = POLLIN } };
+	struct pollfd fds[CLIENTS + 2];
+	for (unsigned i = 0; i < CLIENTS; i++)
+		s->client[i].fd = -1;
 	for (;;) {
-		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+		struct client *place = place_for_one(s);
+		int count = poll(fds, CLIENTS + 2, want(s, place, fds));
+		if (count < 0 && errno != EINTR)
 			break;
-		if (fds[1].revents)
+		if (count > 0 && fds[0].revents)
 			break;
-		if (!fds[0].revents)
-			continue;
-		int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
-		if (fd < 0)
-			continue;
-		char request[STATUS_REQUEST_MAX];
-		if (read_request(s, fd, request))
-			send_answer(s, fd, request);
-		close(fd);
+		for (unsigned i = 0; i < CLIENTS; i++) {
+			struct client *c = &s->client[i];
+			if (c->fd < 0)
+				continue;
+			if (count > 0 && fds[i + 2].revents && c->answer)
+				client_send(c);
+			else if (count > 0 && fds[i + 2].revents)
+				client_hear(s, c);
+			else if (now_ms() >= c->end)
+				client_late(s, c);
+		}
+		if (count > 0 && fds[1].revents)
+			client_accept(s, place);
 	}
+	for (unsigned i = 0; i < CLIENTS; i++)
+		if (s->client[i].fd >= 0)
+			client_end(&s->client[i]);
 	return NULL;
 }
 

@@ -65,6 +65,8 @@ struct vcpu_ops {
 	/* Its timer has expired, and it was awake. NULL: likewise. */
 	void (*ticks)(void *ctx, uint32_t vcpu);
 	uint64_t (*now_ns)(void *ctx); /* pod clock; never goes backwards */
+	/* Does anybody want vcpu_program()? To know it may take a call. NULL: nobody. */
+	bool (*wants_program)(void *ctx);
 	/* How long its thread has waited for pages, in all. NULL: never. */
 	uint64_t (*stalled_ns)(void *ctx, uint32_t vcpu);
 	/* The pair of host and guest TSC to go by from now on: at the start and after
@@ -77,7 +79,7 @@ struct vcpu_ops {
 	/* An IPI: route it (interrupt_route()); the sender may be among those it reaches:
 	 * vcpu_post() it too. */
 	void (*send_interrupt)(void *ctx, const struct interrupt *interrupt);
-	/* A level-triggered interrupt has ended: pc_eoi() on node 0. */
+	/* A level-triggered interrupt has ended: pc_eoi() where the PC is. */
 	void (*eoi)(void *ctx, uint32_t vcpu, uint8_t vector);
 	/*
 	 * It is to leave for node `to`, and is saved; or cannot be, because of `error`, and stays
@@ -203,7 +205,7 @@ void vcpu_stats(const struct vcpu *vcpu, struct vcpu_stats *ret_stats);
 uint32_t vcpu_program(const struct vcpu *vcpu);
 /* Any thread: what the kernel counts of the vCPU's thread, in ns on a core, and ready to be. False: it
  * cannot be read. */
-bool vcpu_core_times(const struct vcpu *vcpu, uint64_t *ret_cpu_ns, uint64_t *ret_wait_ns);
+bool vcpu_core_times(struct vcpu *vcpu, uint64_t *ret_cpu_ns, uint64_t *ret_wait_ns);
 uint32_t vcpu_number(const struct vcpu *vcpu);
 /* The thread's Linux id once it runs, 0 before: UFFD_FEATURE_THREAD_ID names faults by it. */
 int vcpu_thread_id(const struct vcpu *vcpu);

@@ -53,13 +53,22 @@ static void fill_in(struct pager_config *config)
 		config->now_ns = monotonic_ns;
 }
 
+static uint32_t asker_count(const struct pager_config *config)
+{
+	uint32_t left = PAGER_ACTORS_MAX - config->vcpu_count - config->port_count;
+	uint32_t most = left < ASKERS_MAX ? left : ASKERS_MAX;
+
+	return config->window_count < most ? config->window_count : most;
+}
+
 static bool config_valid(const struct pager_config *config)
 {
 	uint64_t pages;
 
 	if (!config->memory || config->node_count == 0 || config->node_count > NODES_MAX ||
 	    config->self >= config->node_count || config->vcpu_count > PAGER_ACTORS_MAX ||
-	    config->port_count > PAGER_ACTORS_MAX - config->vcpu_count)
+	    config->port_count > PAGER_ACTORS_MAX - config->vcpu_count ||
+	    (config->window_count > 0 && asker_count(config) == 0))
 		return false;
 	pages = config->capacity_bytes / PAGE_BYTES / guest_memory_shard_count(config->memory);
 	return pages >= PAGER_SHARD_PAGES_MIN && pages <= UINT32_MAX;
@@ -160,6 +169,9 @@ void pager_hints_leave(struct pager *pager, uint32_t vcpu, struct page_hints *re
 
 	pthread_mutex_lock(&hints->lock);
 	*ret_hints = hints->list;
+	/* It has left: nothing more is asked for here. */
+	for (uint32_t i = 0; i < hints->list.count; i++)
+		hints->list.hint[i].ask = false;
 	pager_hints_unlock(pager, vcpu);
 }
 
@@ -176,7 +188,7 @@ static void leave_out_holes(const struct pager *pager, struct page_hints *hints)
 }
 
 /* A pager that stopped asks for nothing. */
-static void post_fetch(struct shard *shard, uint32_t vcpu)
+void shard_post_fetch(struct shard *shard, uint32_t vcpu)
 {
 	struct pager_command command = { .kind = PAGER_FETCH, .actor = vcpu };
 
@@ -202,7 +214,7 @@ void pager_hints_unlock(struct pager *pager, uint32_t vcpu)
 	if (!atomic_load(&hints->missed) || !atomic_exchange(&hints->missed, false))
 		return;
 	for (uint32_t i = 0; i < pager->shard_count; i++)
-		post_fetch(&pager->shard[i], vcpu);
+		shard_post_fetch(&pager->shard[i], vcpu);
 }
 
 /* Which shards have pages to ask for. */
@@ -210,9 +222,9 @@ static void post_fetches(struct pager *pager, uint32_t vcpu, const struct page_h
 {
 	for (uint32_t i = 0; i < hints->count; i++)
 		if (hints->hint[i].ask)
-			post_fetch(&pager->shard[guest_memory_shard(pager->config.memory,
-								    hints->hint[i].gpn)],
-				   vcpu);
+			shard_post_fetch(&pager->shard[guest_memory_shard(pager->config.memory,
+									  hints->hint[i].gpn)],
+					 vcpu);
 }
 
 void pager_hints_arrive(struct pager *pager, uint32_t vcpu, const struct page_hints *hints,
@@ -285,6 +297,7 @@ static int create_actors(struct pager *pager)
 
 	actors->vcpu_count = config->vcpu_count;
 	actors->port_count = config->port_count;
+	actors->asker_count = asker_count(config);
 	actors->tid = calloc(config->vcpu_count + 1, sizeof(*actors->tid));
 	actors->stalls = calloc(config->vcpu_count + 1, sizeof(*actors->stalls));
 	actors->stalled = calloc(config->vcpu_count + 1, sizeof(*actors->stalled));
@@ -293,7 +306,8 @@ static int create_actors(struct pager *pager)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < config->vcpu_count; i++)
 		pthread_mutex_init(&actors->hints[i].lock, NULL);
-	return coh_actors_create(config->vcpu_count + config->port_count + NAMELESS_ACTORS,
+	return coh_actors_create(config->vcpu_count + config->port_count + actors->asker_count +
+					 NAMELESS_ACTORS,
 				 config->hold_ns, config->hold_ns_max, &pager->coh_actors);
 }
 
@@ -320,6 +334,8 @@ int pager_create(const struct pager_config *config, struct pager **ret_pager)
 		error = create_actors(pager);
 	if (error == 0)
 		error = create_ports(pager);
+	if (error == 0)
+		error = pager_windows_init(pager);
 	for (uint32_t i = 0; error == 0 && i < pager->shard_count; i++)
 		error = shard_init(&pager->shard[i], pager, i);
 	if (error < 0) {
@@ -401,6 +417,7 @@ void pager_destroy(struct pager *pager)
 	free(pager->shard);
 	coh_actors_destroy(pager->coh_actors);
 	destroy_ports(pager);
+	pager_windows_fini(pager);
 	free(pager->actors.tid);
 	free(pager->actors.stalls);
 	free(pager->actors.stalled);

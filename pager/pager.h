@@ -44,6 +44,7 @@ struct pager_stall {
 	uint16_t
 		from; /* the node whose message ended it; NODE_NONE: this node did it alone, or it is
 			  a first touch */
+	uint16_t sharers; /* other nodes that had the page, as far as its home knew */
 	uint64_t gpn, took_ns;
 };
 
@@ -52,6 +53,7 @@ struct pager_config {
 	uint16_t self, node_count;   /* node_count <= NODES_MAX */
 	uint32_t vcpu_count;	     /* actors 0..vcpu_count-1, bound by pager_bind_actor() */
 	uint32_t port_count;	     /* ports that may be open at once */
+	uint32_t window_count;	     /* of the io thread (pager/window.h) */
 	uint64_t capacity_bytes;     /* what this node promises; divided among the shards */
 
 	/* 0: the default of pager.c (readahead, zero_batch: UINT32_MAX turns them off). */
@@ -70,14 +72,17 @@ struct pager_config {
 	 */
 	void (*failed)(void *arg, uint16_t node, int error, const char *cause);
 	/*
-	 * This node no longer has these pages, and nobody has been told yet: what was made of their
-	 * contents is void (engine_ops.page_lost). From a shard's thread, so it must not wait for
-	 * guest memory. May be NULL.
+	 * This node no longer has these pages, and nobody has been told yet, or a device has written
+	 * to them: what was made of their contents is void (engine_ops.page_lost). From a shard's
+	 * thread, or the windows', so it must not wait for guest memory. May be NULL.
 	 */
 	void (*lost)(void *arg, uint64_t gpa, uint64_t bytes);
 	/* Called at every stall's end, when the vCPU may run again. From a shard's thread, so it must
 	 * not wait. May be NULL. */
 	void (*stalled)(void *arg, const struct pager_stall *stall);
+	/* pager_window_ready() has something to say. From a shard's thread, so it must not wait. May be
+	 * NULL. */
+	void (*window_ready)(void *arg);
 	void *arg;
 };
 
@@ -138,6 +143,7 @@ struct pager_stats {
 	uint64_t bytes_out, bytes_in;
 	uint64_t page_count; /* page contents sent */
 	uint64_t readahead_count, fetch_count, deferred_count, evict_push_count, evict_drop_count;
+	uint64_t freed_count; /* pages that became untouched again, homed here */
 	uint64_t pages_owned, pages_shared, pages_reserved, capacity_pages;
 	uint64_t chunks_homed;
 	uint64_t hold_ns; /* the longest of any shard */

@@ -54,10 +54,33 @@ static bool frees(const struct plan_run *run)
 	return run->op == PLAN_DROP || run->op == PLAN_TAKE;
 }
 
+static bool shuts(const struct plan_run *run)
+{
+	return frees(run) || run->op == PLAN_LOWER;
+}
+
+/* The core has closed the gates of what it gives away: what a device uses is never taken. */
+static void check_shut(const struct plan *plan, const struct plan_run *run)
+{
+	for (uint32_t i = 0; i < run->count; i++)
+		assert(gate_access(plan->gates, run->gpn + i) <=
+		       (frees(run) ? COH_NONE : COH_READ));
+}
+
+static void open_gates(const struct plan *plan, const struct plan_run *run)
+{
+	enum coh_access access = run->op == PLAN_INSTALL_READ ? COH_READ : COH_WRITE;
+
+	for (uint32_t i = 0; i < run->count; i++)
+		gate_open(plan->gates, run->gpn + i, access);
+}
+
 static int carry_out_run(struct plan *plan, const struct plan_run *run)
 {
 	int error = -EINVAL;
 
+	if (plan->gates && shuts(run))
+		check_shut(plan, run);
 	switch (run->op) {
 	case PLAN_LOWER:
 	case PLAN_RAISE:
@@ -81,6 +104,8 @@ static int carry_out_run(struct plan *plan, const struct plan_run *run)
 	if (error == 0 && plan->lost && frees(run))
 		plan->lost(plan->lost_arg, run->gpn << PAGE_SHIFT,
 			   (uint64_t)run->count << PAGE_SHIFT);
+	if (error == 0 && plan->gates && !shuts(run))
+		open_gates(plan, run);
 	return error;
 }
 
@@ -292,7 +317,9 @@ int plan_protect(struct plan *plan, uint64_t gpn, enum coh_access access)
 	struct plan_run *run;
 	int error = access == COH_READ ? 0 : unstage(plan, gpn);
 
-	return error < 0 ? error : extend(plan, op[access], gpn, NULL, &run);
+	if (error == 0)
+		error = extend(plan, op[access], gpn, NULL, &run);
+	return error;
 }
 
 int plan_install(struct plan *plan, uint64_t gpn, const void *data, enum coh_access access)

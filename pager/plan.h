@@ -26,6 +26,7 @@
 
 #include "core/coherence.h"
 #include "link/channel.h"
+#include "memory/gate.h"
 #include "memory/guest_memory.h"
 
 enum plan_op {
@@ -65,6 +66,7 @@ struct plan_run {
 
 struct plan {
 	struct guest_memory *memory;
+	struct gates *gates; /* NULL: no device uses pages without asking */
 	uint32_t shard;
 	uint16_t peer_count;
 	struct plan_peer *peer; /* by node number */

@@ -10,9 +10,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-int pager_queue_init(struct pager_queue *queue, uint32_t port_count, uint32_t vcpu_count)
+int pager_queue_init(struct pager_queue *queue, uint32_t port_count, uint32_t vcpu_count,
+		     uint32_t asker_count)
 {
-	*queue = (struct pager_queue){ .event_fd = -1, .size = 2 * port_count + vcpu_count + 2 };
+	*queue = (struct pager_queue){ .event_fd = -1,
+				       .size = 2 * (port_count + asker_count) + vcpu_count + 5 };
 	queue->command = calloc(queue->size, sizeof(*queue->command));
 	if (!queue->command)
 		return -ENOMEM;

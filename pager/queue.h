@@ -4,8 +4,9 @@
  * of it.
  *
  * A port has at most one command under way per shard that it waits for and one (an unpin) that it
- * does not, and a vCPU's hints are told of once until they are read; so the ring's size is bounded
- * by ports and vCPUs, and a full ring is a bug.
+ * does not, a vCPU's hints are told of once until they are read, and so are an asker's two commands
+ * and that pages were unpinned; so the ring's size is bounded by ports, vCPUs and askers, and a full
+ * ring is a bug. So are the two that a shard frees pages.
  */
 #ifndef PAGER_QUEUE_H
 #define PAGER_QUEUE_H
@@ -20,7 +21,13 @@ enum pager_command_kind {
 	PAGER_PIN,
 	PAGER_PIN_HERE, /* only if the page is here; answered at once */
 	PAGER_UNPIN,
-	PAGER_FETCH, /* what the actor's hints say */
+	PAGER_FETCH,   /* what the actor's hints say */
+	PAGER_FREE,    /* pager_free()'s pages */
+	PAGER_FREE_ON, /* more of them; it may come when they are over */
+	/* Of windows (window.c); `actor` is the asker's index. */
+	PAGER_ASK,	 /* it is this shard's turn */
+	PAGER_ASK_AHEAD, /* this shard has pages of it */
+	PAGER_UNPINNED,	 /* see the shard's ring */
 };
 
 struct pager_command {
@@ -38,7 +45,8 @@ struct pager_queue {
 	int event_fd; /* readable when there may be commands */
 };
 
-int pager_queue_init(struct pager_queue *queue, uint32_t port_count, uint32_t vcpu_count);
+int pager_queue_init(struct pager_queue *queue, uint32_t port_count, uint32_t vcpu_count,
+		     uint32_t asker_count);
 void pager_queue_destroy(struct pager_queue *queue); /* fine on a zeroed one with event_fd -1 */
 
 /* Any thread. 0; -ESHUTDOWN: closed. */

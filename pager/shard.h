@@ -12,12 +12,14 @@
 
 #include "core/coherence.h"
 #include "core/page_hints.h"
+#include "pager/free_state.h"
 #include "pager/pager.h"
 #include "pager/plan.h"
 #include "pager/queue.h"
 #include "pager/spin.h"
 #include "pager/stall_time.h"
 #include "pager/stats.h"
+#include "pager/window_state.h"
 
 /* Threads that touch guest memory without having been bound to an actor take one of these for a
  * stall's time; when all are taken they wait in a queue. */
@@ -46,6 +48,8 @@ struct pager_hints {
  * bind. */
 struct pager_actors {
 	uint32_t vcpu_count, port_count;
+	uint32_t
+		asker_count; /* of windows; in the order of numbers: vCPUs, ports, askers, nameless */
 	_Atomic int32_t
 		*tid; /* of vCPU i, 0: nobody. Written by pager_bind_actor(), read by shards */
 	_Atomic uint64_t *stalls;   /* of vCPU i. Added to by shards */
@@ -76,7 +80,7 @@ struct shard_woken {
 	uint32_t actor;
 	uint64_t gpn, since_ns;
 	uint16_t offset;
-	uint16_t from; /* struct pager_stall */
+	uint16_t from, sharers; /* struct pager_stall */
 };
 
 struct shard {
@@ -110,6 +114,11 @@ struct shard {
 	int32_t *cached_tid; /* the actor that a thread id was last found at: by tid modulo
 				TID_CACHE */
 	uint32_t *cached_actor;
+	bool ask_woken[ASKERS_MAX];   /* the asker's page came */
+	bool ask_blocked[ASKERS_MAX]; /* its page is wanted by others, and waits for an unpin */
+	bool asks_due;		      /* any of these */
+	bool ended;		      /* a stall has, or a free, since somebody looked */
+	struct shard_free free;
 
 	/* Shared: locked or atomic inside. */
 	struct pager_queue queue;
@@ -124,6 +133,8 @@ struct pager {
 	struct coh_actors *coh_actors; /* atomics inside; shared by the shards */
 	struct pager_actors actors;
 	struct pager_port *port;
+	struct pager_windows windows;
+	struct pager_frees frees;
 	pthread_mutex_t mutex;	      /* guards port[].open */
 	atomic_bool stopping;	      /* set by pager_stop(), read by shards */
 	atomic_flag failure_reported; /* the first shard that fails reports */
@@ -135,6 +146,16 @@ int shard_add_channel(struct shard *shard, struct page_channel *channel); /* 0, 
 void shard_fini(struct shard *shard);
 void *shard_run(void *shard);
 
+/* For window.c, in the shard's thread: shard->failed says whether it went well. */
+void shard_stall(struct shard *shard, uint32_t actor, uint64_t gpn, enum coh_access want);
+void shard_fetch(struct shard *shard, uint64_t gpn, enum coh_access want);
+void shard_unpinned(struct shard *shard, uint64_t gpn);
+/* For free.c, likewise. It ends with shard_free_over(), perhaps at once. */
+void shard_free(struct shard *shard, uint64_t first, uint64_t mask);
+void shard_plan_failed(struct shard *shard, int error);
+
+/* Asks for (more of) what the vCPU's hints name. Any thread. In pager.c. */
+void shard_post_fetch(struct shard *shard, uint32_t vcpu);
 /*
  * A vCPU's hints. In pager.c. A shard's thread tries, for it does not wait; false: somebody has them,
  * and tells the shards again when he unlocks them.

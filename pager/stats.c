@@ -102,6 +102,7 @@ void shard_stats_sum(const struct shard_stats *stats, struct pager_stats *sum)
 	sum->page_count += stat_get(&stats->page_count);
 	sum->readahead_count += stat_get(&stats->readahead_count);
 	sum->fetch_count += stat_get(&stats->fetch_count);
+	sum->freed_count += stat_get(&stats->freed_count);
 	sum->deferred_count += stat_get(&stats->deferred_count);
 	sum->evict_push_count += stat_get(&stats->evict_push_count);
 	sum->evict_drop_count += stat_get(&stats->evict_drop_count);

@@ -33,8 +33,8 @@ struct shard_stats {
 	_Atomic uint64_t stall_bucket[COH_STALL_KINDS][PAGER_BUCKETS];
 	_Atomic uint64_t spurious_count;
 	_Atomic uint64_t message_count, bytes_out, bytes_in, page_count;
-	_Atomic uint64_t readahead_count, fetch_count, deferred_count, evict_push_count,
-		evict_drop_count;
+	_Atomic uint64_t freed_count, readahead_count, fetch_count, deferred_count,
+		evict_push_count, evict_drop_count;
 	_Atomic uint64_t pages_owned, pages_shared, pages_reserved, capacity_pages;
 	_Atomic uint64_t chunks_homed, hold_ns;
 	_Atomic uint64_t sleep_count, spin_hit_count, spin_miss_count;

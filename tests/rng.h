@@ -55,4 +55,12 @@ static inline uint64_t rng_range(struct rng *rng, uint64_t low, uint64_t high)
 	return low + rng_below_64(rng, high - low + 1);
 }
 
+static inline uint64_t rng_one_of(struct rng *rng, const uint64_t *values, uint64_t count)
+{
+	return values[rng_below_64(rng, count)];
+}
+#define RNG_ONE_OF(rng, ...)                                                                       \
+	rng_one_of(rng, (const uint64_t[]){ __VA_ARGS__ },                                         \
+		   sizeof((const uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t))
+
 #endif

@@ -71,6 +71,20 @@ static bool is_canonical(uint64_t address)
 	return (uint64_t)((int64_t)(address << 16) >> 16) == address;
 }
 
+uint64_t vcpu_msr_narrow(enum vcpu_msr msr, uint64_t value)
+{
+	switch (msr) {
+	case MSR_LSTAR:
+	case MSR_CSTAR:
+	case MSR_KERNEL_GS_BASE:
+	case MSR_SYSENTER_ESP:
+	case MSR_SYSENTER_EIP:
+		return (uint64_t)((int64_t)(value << 16) >> 16);
+	default:
+		return value;
+	}
+}
+
 /* Eight memory types, of which 2 and 3 do not exist (SDM vol. 3, 11.12.2). */
 static bool is_pat(uint64_t value)
 {

@@ -43,5 +43,10 @@ bool vcpu_msr_constant(uint32_t index, bool write, uint64_t *value);
  * `cpuid` says and no more.
  */
 bool vcpu_msr_accept(enum vcpu_msr msr, const struct cpuid_set *cpuid, uint64_t *value);
+/*
+ * What the state has of one that a guest writes without anybody looking: a CPU with 57 bits of
+ * address takes all of them, whatever CPUID says, and others refuse that. An address is cut then.
+ */
+uint64_t vcpu_msr_narrow(enum vcpu_msr msr, uint64_t value);
 
 #endif

@@ -94,7 +94,8 @@ static bool features_valid(const struct control_features *m)
 	return wire_text_valid(m->engine, sizeof(m->engine)) && m->engine[0] != '\0' &&
 	       m->tsc_khz > 0 && m->vcpu_count <= VCPUS_MAX && m->tsc_deadline <= 1 &&
 	       m->tsc_scaling <= 1 && m->walks_write <= 1 && m->capacity_pages <= GPN_LIMIT &&
-	       m->tsc_margin_ppm <= CONTROL_TSC_MARGIN_MAX && leaves_valid(&m->offer);
+	       m->tsc_margin_ppm <= CONTROL_TSC_MARGIN_MAX && leaves_valid(&m->offer) &&
+	       device_list_valid(&m->devices);
 }
 
 static bool start_valid(const struct control_start *m)
@@ -102,7 +103,7 @@ static bool start_valid(const struct control_start *m)
 	return m->memory_bytes > 0 && m->memory_bytes <= GPA_LIMIT &&
 	       m->memory_bytes % PAGE_BYTES == 0 && m->tsc_khz > 0 && m->vcpu_count >= 1 &&
 	       m->vcpu_count <= VCPUS_MAX && m->tsc_deadline <= 1 && m->walks_write <= 1 &&
-	       leaves_valid(&m->cpuid);
+	       leaves_valid(&m->cpuid) && device_list_valid(&m->devices);
 }
 
 /* ---- Encoding. Each returns the payload's size, or -EINVAL. ---- */
@@ -206,14 +207,17 @@ int control_encode_features(const struct control_features *m, uint8_t *out)
 		.tsc_deadline = m->tsc_deadline,
 		.tsc_scaling = m->tsc_scaling,
 		.walks_write = m->walks_write,
+		.device_count = (uint8_t)m->devices.count,
 		.tsc_margin_ppm = htole32(m->tsc_margin_ppm),
 	};
+	size_t size = sizeof(w);
 
 	if (!features_valid(m))
 		return -EINVAL;
 	wire_text_put(w.engine, sizeof(w.engine), m->engine);
 	memcpy(out, &w, sizeof(w));
-	return (int)(sizeof(w) + put_leaves(out + sizeof(w), &m->offer));
+	size += put_leaves(out + size, &m->offer);
+	return (int)(size + device_list_encode(&m->devices, out + size));
 }
 
 int control_encode_start(const struct control_start *m, uint8_t *out)
@@ -226,12 +230,15 @@ int control_encode_start(const struct control_start *m, uint8_t *out)
 		.leaf_count = htole16((uint16_t)m->cpuid.count),
 		.tsc_deadline = m->tsc_deadline,
 		.walks_write = m->walks_write,
+		.device_count = (uint8_t)m->devices.count,
 	};
+	size_t size = sizeof(w);
 
 	if (!start_valid(m))
 		return -EINVAL;
 	memcpy(out, &w, sizeof(w));
-	return (int)(sizeof(w) + put_leaves(out + sizeof(w), &m->cpuid));
+	size += put_leaves(out + size, &m->cpuid);
+	return (int)(size + device_list_encode(&m->devices, out + size));
 }
 
 /* ---- Decoding ---- */
@@ -316,7 +323,7 @@ int control_decode_io_reply(const uint8_t *in, size_t size, struct control_io_re
 
 static int get_leaves(const uint8_t *in, size_t size, uint16_t count, struct cpuid_set *ret_set)
 {
-	if (count > CPUID_LEAVES_MAX || size != count * sizeof(struct wire_leaf))
+	if (count > CPUID_LEAVES_MAX || size < count * sizeof(struct wire_leaf))
 		return -EPROTO;
 	for (uint16_t i = 0; i < count; i++) {
 		struct wire_leaf w;
@@ -338,6 +345,17 @@ static int get_leaves(const uint8_t *in, size_t size, uint16_t count, struct cpu
 	return 0;
 }
 
+/* Leaves, and devices behind them, to the end. */
+static int get_lists(const uint8_t *in, size_t size, uint16_t leaves, uint8_t devices,
+		     struct cpuid_set *ret_set, struct device_list *ret_list)
+{
+	size_t leaf_bytes = leaves * sizeof(struct wire_leaf);
+	int error = get_leaves(in, size, leaves, ret_set);
+
+	return error ? error
+		     : device_list_decode(in + leaf_bytes, size - leaf_bytes, devices, ret_list);
+}
+
 int control_decode_features(const uint8_t *in, size_t size, struct control_features *m)
 {
 	struct wire_features w;
@@ -345,8 +363,9 @@ int control_decode_features(const uint8_t *in, size_t size, struct control_featu
 	if (size < sizeof(w))
 		return -EPROTO;
 	memcpy(&w, in, sizeof(w));
-	if (!wire_text_valid(w.engine, sizeof(w.engine)) || !wire_zero(w.zero, sizeof(w.zero)) ||
-	    get_leaves(in + sizeof(w), size - sizeof(w), le16toh(w.leaf_count), &m->offer) < 0)
+	if (!wire_text_valid(w.engine, sizeof(w.engine)) ||
+	    get_lists(in + sizeof(w), size - sizeof(w), le16toh(w.leaf_count), w.device_count,
+		      &m->offer, &m->devices) < 0)
 		return -EPROTO;
 	memcpy(m->engine, w.engine, sizeof(m->engine));
 	m->capacity_pages = le64toh(w.capacity_pages);
@@ -367,7 +386,8 @@ int control_decode_start(const uint8_t *in, size_t size, struct control_start *m
 		return -EPROTO;
 	memcpy(&w, in, sizeof(w));
 	if (!wire_zero(w.zero, sizeof(w.zero)) ||
-	    get_leaves(in + sizeof(w), size - sizeof(w), le16toh(w.leaf_count), &m->cpuid) < 0)
+	    get_lists(in + sizeof(w), size - sizeof(w), le16toh(w.leaf_count), w.device_count,
+		      &m->cpuid, &m->devices) < 0)
 		return -EPROTO;
 	m->memory_bytes = le64toh(w.memory_bytes);
 	m->epoch_ns = le64toh(w.epoch_ns);

@@ -53,6 +53,13 @@ const char *control_type_name(uint8_t type)
 		[CONTROL_POLICY] = "POLICY",
 		[CONTROL_PIN] = "PIN",
 		[CONTROL_COMING] = "COMING",
+		[CONTROL_BUTTON] = "BUTTON",
+		[CONTROL_PUBLISHED] = "PUBLISHED",
+		[CONTROL_STOPPED] = "STOPPED",
+		[CONTROL_NEEDS_RESET] = "NEEDS_RESET",
+		[CONTROL_QUEUE] = "QUEUE",
+		[CONTROL_QUEUE_PLACE] = "QUEUE_PLACE",
+		[CONTROL_DOORBELL] = "DOORBELL",
 	};
 
 	return type < CONTROL_TYPE_LIMIT && names[type] ? names[type] : "?";
@@ -138,7 +145,8 @@ static size_t payload_bytes_max(const struct control_message *msg)
 		return sizeof(struct wire_io_request) + CONTROL_IO_BYTES_MAX;
 	case CONTROL_FEATURES:
 	case CONTROL_START:
-		return sizeof(struct wire_features) + CPUID_LEAVES_MAX * sizeof(struct wire_leaf);
+		return sizeof(struct wire_features) + CPUID_LEAVES_MAX * sizeof(struct wire_leaf) +
+		       VIRTIO_DEVICES_MAX * DEVICE_INFO_BYTES;
 	case CONTROL_STATS_REPLY:
 		return sizeof(struct wire_stats_reply) + (size_t)msg->stats_reply.text_size;
 	case CONTROL_END:
@@ -146,6 +154,10 @@ static size_t payload_bytes_max(const struct control_message *msg)
 	case CONTROL_MOVE:
 		return sizeof(struct wire_move) + VCPU_IMAGE_BYTES_MAX + PLACEMENT_CARRY_BYTES +
 		       PAGE_HINTS_BYTES_MAX;
+	case CONTROL_PUBLISHED:
+		return sizeof(struct wire_published) +
+		       VIRTIO_QUEUES_MAX * sizeof(struct wire_published_queue) +
+		       VIRTIO_VECTORS_MAX * sizeof(struct wire_published_vector);
 	case CONTROL_OUTCOMES:
 		return sizeof(struct wire_outcomes) +
 		       PLACEMENT_OUTCOMES * sizeof(struct wire_outcome);
@@ -158,7 +170,9 @@ static int encode_payload(const struct control_message *msg, uint8_t *out)
 {
 	switch (msg->type) {
 	case CONTROL_HEARTBEAT:
-		return put_numbers(out, 1, &msg->heartbeat.count);
+		return 0;
+	case CONTROL_BUTTON:
+		return put_numbers(out, 1, &msg->button.count);
 	case CONTROL_CLOCK_PING:
 		return put_numbers(out, 2,
 				   (uint64_t[]){ msg->clock_ping.id, msg->clock_ping.sent_ns });
@@ -173,6 +187,17 @@ static int encode_payload(const struct control_message *msg, uint8_t *out)
 		return control_encode_interrupt(&msg->interrupt, out);
 	case CONTROL_EOI:
 		return control_encode_eoi(&msg->eoi, out);
+	case CONTROL_PUBLISHED:
+		return control_encode_published(&msg->published, out);
+	case CONTROL_STOPPED:
+	case CONTROL_NEEDS_RESET:
+		return control_encode_stopped(&msg->stopped, out);
+	case CONTROL_QUEUE:
+		return control_encode_queue(&msg->queue, out);
+	case CONTROL_QUEUE_PLACE:
+		return control_encode_queue_place(&msg->queue_place, out);
+	case CONTROL_DOORBELL:
+		return control_encode_doorbell(&msg->doorbell, out);
 	case CONTROL_IO_REQUEST:
 		return control_encode_io_request(&msg->io_request, out);
 	case CONTROL_IO_REPLY:
@@ -367,7 +392,9 @@ int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 	ret_msg->src = 0;
 	switch (type) {
 	case CONTROL_HEARTBEAT:
-		return get_numbers(payload, size, 1, &ret_msg->heartbeat.count);
+		return size == 0 ? 0 : -EPROTO;
+	case CONTROL_BUTTON:
+		return get_numbers(payload, size, 1, &ret_msg->button.count);
 	case CONTROL_CLOCK_PING:
 		return decode_clock_ping(payload, size, &ret_msg->clock_ping);
 	case CONTROL_CLOCK_PONG:
@@ -376,6 +403,17 @@ int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 		return control_decode_interrupt(payload, size, &ret_msg->interrupt);
 	case CONTROL_EOI:
 		return control_decode_eoi(payload, size, &ret_msg->eoi);
+	case CONTROL_PUBLISHED:
+		return control_decode_published(payload, size, &ret_msg->published);
+	case CONTROL_STOPPED:
+	case CONTROL_NEEDS_RESET:
+		return control_decode_stopped(payload, size, &ret_msg->stopped);
+	case CONTROL_QUEUE:
+		return control_decode_queue(payload, size, &ret_msg->queue);
+	case CONTROL_QUEUE_PLACE:
+		return control_decode_queue_place(payload, size, &ret_msg->queue_place);
+	case CONTROL_DOORBELL:
+		return control_decode_doorbell(payload, size, &ret_msg->doorbell);
 	case CONTROL_IO_REQUEST:
 		return control_decode_io_request(payload, size, &ret_msg->io_request);
 	case CONTROL_IO_REPLY:

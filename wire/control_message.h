@@ -31,12 +31,19 @@
  *      OUTCOMES                all                     what came of thresholds that vCPUs here had
  *      POLICY, PIN             node 0, and from it     the policy of moves is changed; a vCPU is to
  *                              all                     stay where it is, or no longer
+ *      PUBLISHED               all         STOPPED     what a virtio device's registers say; I have
+ *                                                      let go of what was before its last reset
+ *      NEEDS_RESET             node 0                  a driver has broken its device
+ *      QUEUE                   any         QUEUE_PLACE a virtio queue is yours, as far as I have come
+ *      QUEUE_PLACE             all                     a virtio queue is with me now
+ *      DOORBELL                queue's node            a vCPU has rung one
+ *      BUTTON                  node 0                  somebody wants the guest to power off
  *      END                     all                     the pod ends: why, with what status
  *
  * A START that cannot be met is answered with END. The order of a pod's life is FEATURES, START,
  * READY, RUN, END; only HEARTBEAT, CLOCK_*, STATS_* and END come at any time. INTERRUPT, MOVE_ASK and
  * their like go to the node that the sender knows the vCPU to be on, and from there on after it
- * (core/vcpu_place.h).
+ * (core/vcpu_place.h); so do DOORBELLs after queues (core/queue_place.h).
  */
 #ifndef WIRE_CONTROL_MESSAGE_H
 #define WIRE_CONTROL_MESSAGE_H
@@ -48,12 +55,17 @@
 #include "core/page_hints.h"
 #include "core/placement.h"
 #include "vcpu/cpuid.h"
+#include "virtio/published.h"
+#include "wire/device_info.h"
 
 #define CONTROL_HEADER_BYTES   16u
 #define CONTROL_STATS_PART_MAX 65536u	  /* of a node's numbers in one message */
 #define CONTROL_STATS_TEXT_MAX (1u << 20) /* of all of them */
-#define CONTROL_PAYLOAD_MAX    (CONTROL_STATS_PART_MAX + 64u)
-#define CONTROL_FRAME_MAX      (CONTROL_HEADER_BYTES + CONTROL_PAYLOAD_MAX)
+/* The shortest frame, and no other is as short: link/tcp_control.c lets nobody be woken by it. */
+#define CONTROL_HEARTBEAT_BYTES CONTROL_HEADER_BYTES
+
+#define CONTROL_PAYLOAD_MAX (CONTROL_STATS_PART_MAX + 64u)
+#define CONTROL_FRAME_MAX   (CONTROL_HEADER_BYTES + CONTROL_PAYLOAD_MAX)
 
 #define CONTROL_VCPUS_MAX    64u  /* vCPUs named by one INTERRUPT */
 #define CONTROL_IO_ITEMS_MAX 256u /* items of one string access; more are several requests */
@@ -87,6 +99,13 @@ enum control_type {
 	CONTROL_PIN = 23,
 	CONTROL_OUTCOMES = 24,
 	CONTROL_COMING = 25,
+	CONTROL_BUTTON = 26,
+	CONTROL_PUBLISHED = 27,
+	CONTROL_DOORBELL = 28,
+	CONTROL_STOPPED = 29,
+	CONTROL_NEEDS_RESET = 30,
+	CONTROL_QUEUE = 31,
+	CONTROL_QUEUE_PLACE = 32,
 	CONTROL_TYPE_LIMIT,
 };
 
@@ -121,11 +140,12 @@ enum control_end_kind {
 	CONTROL_END_NODE_LOST = 5,  /* `node` died or its link broke */
 	CONTROL_END_NODE_ERROR = 6, /* `node` cannot go on */
 	CONTROL_END_USER = 7,	    /* somebody ended the pod */
+	CONTROL_END_RESTART = 8,    /* the guest reboots: all nodes begin anew */
 	CONTROL_END_KIND_LIMIT,
 };
 
-struct control_heartbeat {
-	uint64_t count; /* of this sender, from 0 */
+struct control_button {
+	uint64_t count; /* of this sender, from 1 */
 };
 
 /* Times in ns. `sent_ns` is the asker's clock, given back; the others are the pod clock at the
@@ -152,6 +172,27 @@ struct control_interrupt {
 struct control_eoi {
 	uint16_t vcpu;
 	uint8_t vector;
+};
+
+/* Device below VIRTIO_DEVICES_MAX, queue below VIRTIO_QUEUES_MAX, epoch to QUEUE_EPOCH_MAX. */
+struct control_stopped {
+	uint8_t device;
+	uint64_t generation;
+};
+struct control_queue {
+	uint8_t device;
+	uint16_t queue;
+	uint64_t generation, epoch;
+	uint16_t avail_index, used_index, told_index; /* struct virtio_queue_state */
+};
+struct control_queue_place {
+	uint8_t device;
+	uint16_t queue;
+	uint64_t generation, epoch;
+};
+struct control_doorbell {
+	uint8_t device;
+	uint16_t queue; /* below VIRTIO_QUEUES_MAX */
 };
 
 /* data: count * size bytes; of a request only when it writes, of a reply only when that did not
@@ -185,16 +226,18 @@ struct control_features {
 	uint8_t tsc_deadline, tsc_scaling, walks_write; /* 0 or 1 */
 	uint32_t tsc_margin_ppm;
 	struct cpuid_set offer; /* sorted by function and index, without doubles; at least one */
+	struct device_list devices; /* that the node has */
 };
 
 struct control_start {
 	uint64_t memory_bytes; /* of the guest */
 	uint64_t epoch_ns;     /* pod clock when the guest's TSC is 0 */
 	uint32_t tsc_khz; /* of the guest's TSC: ticks = (pod clock - epoch_ns) * tsc_khz / 10^6 */
-	uint16_t vcpu_count;	/* of the pod */
-	uint8_t tsc_deadline;	/* the guest may use the TSC-deadline timer */
-	uint8_t walks_write;	/* some node's guest page walks count as writes */
-	struct cpuid_set cpuid; /* of the pod (cpuid_finish()) */
+	uint16_t vcpu_count;	    /* of the pod */
+	uint8_t tsc_deadline;	    /* the guest may use the TSC-deadline timer */
+	uint8_t walks_write;	    /* some node's guest page walks count as writes */
+	struct cpuid_set cpuid;	    /* of the pod (cpuid_finish()) */
+	struct device_list devices; /* of the pod */
 };
 
 struct control_ready {
@@ -317,11 +360,16 @@ struct control_message {
 	uint8_t type; /* enum control_type: which of the union */
 	uint16_t src; /* set by the channel on arrival; not on the wire */
 	union {
-		struct control_heartbeat heartbeat;
+		struct control_button button;
 		struct control_clock_ping clock_ping;
 		struct control_clock_pong clock_pong;
 		struct control_interrupt interrupt;
 		struct control_eoi eoi;
+		struct virtio_published published;
+		struct control_stopped stopped; /* of NEEDS_RESET, too */
+		struct control_queue queue;
+		struct control_queue_place queue_place;
+		struct control_doorbell doorbell;
 		struct control_io_request io_request;
 		struct control_io_reply io_reply;
 		struct control_features features;

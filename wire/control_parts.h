@@ -56,6 +56,58 @@ struct wire_eoi {
 };
 static_assert(sizeof(struct wire_eoi) == 4);
 
+struct wire_published {
+	uint64_t generation, features, notify_gpa;
+	uint16_t config_vector, queue_count, vector_count;
+	uint8_t device, flags;
+	uint8_t config[VIRTIO_CONFIG_MAX];
+	/* struct wire_published_queue queue[queue_count] */
+	/* struct wire_published_vector vector[vector_count] */
+};
+static_assert(sizeof(struct wire_published) == 128);
+
+struct wire_published_queue {
+	uint64_t desc, avail, used;
+	uint16_t size, vector;
+	uint8_t enabled, zero[3];
+};
+static_assert(sizeof(struct wire_published_queue) == 32);
+
+struct wire_published_vector {
+	uint64_t address;
+	uint32_t data;
+	uint8_t masked, zero[3];
+};
+static_assert(sizeof(struct wire_published_vector) == 16);
+
+/* Of NEEDS_RESET, too. */
+struct wire_stopped {
+	uint64_t generation;
+	uint8_t device, zero[7];
+};
+static_assert(sizeof(struct wire_stopped) == 16);
+
+struct wire_queue {
+	uint64_t generation, epoch;
+	uint16_t queue, avail_index, used_index, told_index;
+	uint8_t device, zero[7];
+};
+static_assert(sizeof(struct wire_queue) == 32);
+
+struct wire_queue_place {
+	uint64_t generation, epoch;
+	uint16_t queue;
+	uint8_t device, zero[5];
+};
+static_assert(sizeof(struct wire_queue_place) == 24);
+
+struct wire_doorbell {
+	uint16_t queue;
+	uint8_t device;
+	uint8_t zero;
+};
+static_assert(sizeof(struct wire_doorbell) == 4);
+
 struct wire_io_request {
 	uint64_t id;
 	uint64_t address;
@@ -90,9 +142,9 @@ struct wire_features {
 	uint32_t tsc_khz;
 	uint16_t vcpu_count;
 	uint16_t leaf_count;
-	uint8_t tsc_deadline, tsc_scaling, walks_write, zero[1];
+	uint8_t tsc_deadline, tsc_scaling, walks_write, device_count;
 	uint32_t tsc_margin_ppm;
-	/* struct wire_leaf leaf[leaf_count] */
+	/* struct wire_leaf leaf[leaf_count], then device_count of wire/device_info.h */
 };
 static_assert(sizeof(struct wire_features) == 40);
 static_assert(offsetof(struct wire_features, tsc_deadline) == 32);
@@ -103,8 +155,8 @@ struct wire_start {
 	uint32_t tsc_khz;
 	uint16_t vcpu_count;
 	uint16_t leaf_count;
-	uint8_t tsc_deadline, walks_write, zero[6];
-	/* struct wire_leaf leaf[leaf_count] */
+	uint8_t tsc_deadline, walks_write, device_count, zero[5];
+	/* struct wire_leaf leaf[leaf_count], then device_count of wire/device_info.h */
 };
 static_assert(sizeof(struct wire_start) == 32);
 
@@ -165,7 +217,8 @@ struct wire_pair {
 static_assert(sizeof(struct wire_pair) == 8);
 
 static_assert(sizeof(struct wire_stats_reply) + CONTROL_STATS_PART_MAX <= CONTROL_PAYLOAD_MAX);
-static_assert(sizeof(struct wire_features) + CPUID_LEAVES_MAX * sizeof(struct wire_leaf) <=
+static_assert(sizeof(struct wire_features) + CPUID_LEAVES_MAX * sizeof(struct wire_leaf) +
+		      VIRTIO_DEVICES_MAX * DEVICE_INFO_BYTES <=
 	      CONTROL_PAYLOAD_MAX);
 
 /* The payload's size, or -EINVAL. `out` has room for the largest of its type. */
@@ -201,5 +254,17 @@ int control_decode_io_request(const uint8_t *in, size_t size, struct control_io_
 int control_decode_io_reply(const uint8_t *in, size_t size, struct control_io_reply *m);
 int control_decode_features(const uint8_t *in, size_t size, struct control_features *m);
 int control_decode_start(const uint8_t *in, size_t size, struct control_start *m);
+
+/* control_queues.c; STOPPED and NEEDS_RESET are alike */
+int control_encode_published(const struct virtio_published *m, uint8_t *out);
+int control_encode_stopped(const struct control_stopped *m, uint8_t *out);
+int control_encode_queue(const struct control_queue *m, uint8_t *out);
+int control_encode_queue_place(const struct control_queue_place *m, uint8_t *out);
+int control_encode_doorbell(const struct control_doorbell *m, uint8_t *out);
+int control_decode_published(const uint8_t *in, size_t size, struct virtio_published *m);
+int control_decode_stopped(const uint8_t *in, size_t size, struct control_stopped *m);
+int control_decode_queue(const uint8_t *in, size_t size, struct control_queue *m);
+int control_decode_queue_place(const uint8_t *in, size_t size, struct control_queue_place *m);
+int control_decode_doorbell(const uint8_t *in, size_t size, struct control_doorbell *m);
 
 #endif

@@ -36,7 +36,7 @@ struct wire_hello {
 	uint64_t config_digest;
 	uint64_t incarnation;
 	uint64_t limits_digest;
-	uint64_t zero4;
+	uint64_t join;
 	char pod_name[POD_NAME_MAX];
 	char node_name[NODE_NAME_MAX];
 	char build[HANDSHAKE_BUILD_MAX];
@@ -86,6 +86,7 @@ void handshake_encode(const struct handshake *hello, uint8_t out[HANDSHAKE_BYTES
 		.config_digest = htole64(hello->config_digest),
 		.incarnation = htole64(hello->incarnation),
 		.limits_digest = htole64(hello->limits_digest),
+		.join = htole64(hello->join),
 	};
 
 	wire_text_clean(w.pod_name, sizeof(w.pod_name), hello->pod_name);
@@ -145,6 +146,12 @@ bool handshake_is_proven(const uint8_t asked[HANDSHAKE_BYTES],
 	return mac_of(asked, HANDSHAKE_BYTES, answer, secret, size, mac) && hmac_equal(mac, proof);
 }
 
+bool handshake_is_bare(enum handshake_verdict verdict)
+{
+	return verdict == HANDSHAKE_SECRET || verdict == HANDSHAKE_TOKEN_EXPIRED ||
+	       verdict == HANDSHAKE_TOKEN_USED || verdict == HANDSHAKE_TOKEN_FULL;
+}
+
 struct handshake handshake_refusal(const struct handshake *mine, enum handshake_verdict verdict)
 {
 	return (struct handshake){ .version = mine->version,
@@ -190,7 +197,7 @@ int handshake_decode(const uint8_t in[HANDSHAKE_BYTES], struct handshake *ret_he
 		*ret_hello = hello;
 		return 0;
 	}
-	if (hello.verdict == HANDSHAKE_SECRET) { /* handshake_refusal() */
+	if (handshake_is_bare((enum handshake_verdict)hello.verdict)) { /* handshake_refusal() */
 		if (!wire_zero(in + HANDSHAKE_FIXED_BYTES, HANDSHAKE_BYTES - HANDSHAKE_FIXED_BYTES))
 			return -EPROTO;
 		*ret_hello = hello;
@@ -204,14 +211,16 @@ int handshake_decode(const uint8_t in[HANDSHAKE_BYTES], struct handshake *ret_he
 	hello.config_digest = le64toh(w.config_digest);
 	hello.incarnation = le64toh(w.incarnation);
 	hello.limits_digest = le64toh(w.limits_digest);
+	hello.join = le64toh(w.join);
 	memcpy(hello.pod_name, w.pod_name, sizeof(w.pod_name));
 	memcpy(hello.node_name, w.node_name, sizeof(w.node_name));
 	memcpy(hello.build, w.build, sizeof(w.build));
 	memcpy(hello.nonce, w.nonce, sizeof(w.nonce));
 	memcpy(hello.mac, w.mac, sizeof(w.mac));
-	if (w.zero2 != 0 || w.zero3 != 0 || w.zero4 != 0 ||
-	    hello.purpose >= HANDSHAKE_PURPOSE_MAX || hello.shard_count == 0 ||
-	    hello.shard_count > SHARDS_MAX || hello.node_count == 0 ||
+	if (w.zero2 != 0 || w.zero3 != 0 || hello.purpose >= HANDSHAKE_PURPOSE_MAX ||
+	    (hello.shard_count == 0 && hello.purpose != HANDSHAKE_JOIN) ||
+	    hello.shard_count > SHARDS_MAX ||
+	    (hello.node_count == 0 && hello.purpose != HANDSHAKE_JOIN) ||
 	    hello.node_count > NODES_MAX ||
 	    !wire_text_valid(hello.pod_name, sizeof(hello.pod_name)) ||
 	    !wire_text_valid(hello.node_name, sizeof(hello.node_name)) ||
@@ -221,10 +230,21 @@ int handshake_decode(const uint8_t in[HANDSHAKE_BYTES], struct handshake *ret_he
 	return 0;
 }
 
+/* Of a pod who asks to join knows nothing yet. */
+static enum handshake_verdict judge_joiner(const struct handshake *mine,
+					   const struct handshake *theirs)
+{
+	if (theirs->limits_digest != mine->limits_digest)
+		return HANDSHAKE_LIMITS;
+	return theirs->capabilities != mine->capabilities ? HANDSHAKE_CAPABILITIES : HANDSHAKE_OK;
+}
+
 enum handshake_verdict handshake_judge(const struct handshake *mine, const struct handshake *theirs)
 {
 	if (theirs->version != mine->version)
 		return HANDSHAKE_VERSION;
+	if (theirs->purpose == HANDSHAKE_JOIN)
+		return judge_joiner(mine, theirs);
 	if (strncmp(theirs->pod_name, mine->pod_name, POD_NAME_MAX) != 0)
 		return HANDSHAKE_POD;
 	if (theirs->peer != mine->node)
@@ -239,7 +259,8 @@ enum handshake_verdict handshake_judge(const struct handshake *mine, const struc
 		return HANDSHAKE_CONFIG;
 	if (theirs->capabilities != mine->capabilities)
 		return HANDSHAKE_CAPABILITIES;
-	if (theirs->purpose > HANDSHAKE_SHARD(mine->shard_count - 1u))
+	if (theirs->purpose > HANDSHAKE_SHARD(mine->shard_count - 1u) &&
+	    theirs->purpose != HANDSHAKE_IO)
 		return HANDSHAKE_SHARDS;
 	return HANDSHAKE_OK;
 }
@@ -273,8 +294,8 @@ static void say_version(const struct mismatch *m)
 static void say_secret(const struct mismatch *m)
 {
 	say(m,
-	    "%s %s: it is of another pod, or has another secret in its configuration: give all "
-	    "nodes of a pod the same",
+	    "%s %s: it is of another pod, or has another secret, or does not encrypt its links as "
+	    "this node does: give all nodes of a pod the same secret, and the same encrypt",
 	    m->peer,
 	    m->dialled ? "does not take this node's hello for one of its pod"
 		       : "does not know this pod's secret");
@@ -369,6 +390,38 @@ static void say_running(const struct mismatch *m)
 		    m->peer);
 }
 
+static void say_unexpected(const struct mismatch *m)
+{
+	if (m->dialled)
+		say(m,
+		    "%s does not expect this node to join as node %u, or not any more: ask again",
+		    m->peer, m->mine->node);
+	else
+		say(m,
+		    "%s wants to join as node %u, which is not expected, or not any more: let it "
+		    "ask again",
+		    m->peer, m->theirs->node);
+}
+
+static void say_token_expired(const struct mismatch *m)
+{
+	say(m, "%s %s: make a new one", m->peer,
+	    m->dialled ? "says that this token has expired" : "has a token that has expired");
+}
+
+static void say_token_used(const struct mismatch *m)
+{
+	say(m, "%s %s: make one for each host", m->peer,
+	    m->dialled ? "says that this token was used already"
+		       : "has a token that was used already");
+}
+
+static void say_token_full(const struct mismatch *m)
+{
+	say(m, "%s %s, as too many were used lately: wait until some have expired", m->peer,
+	    m->dialled ? "takes no more tokens" : "has a token that is not taken");
+}
+
 static void (*const say_why[HANDSHAKE_VERDICT_LIMIT])(const struct mismatch *m) = {
 	[HANDSHAKE_VERSION] = say_version,
 	[HANDSHAKE_POD] = say_pod,
@@ -381,6 +434,10 @@ static void (*const say_why[HANDSHAKE_VERDICT_LIMIT])(const struct mismatch *m) 
 	[HANDSHAKE_DUPLICATE] = say_duplicate,
 	[HANDSHAKE_RUNNING] = say_running,
 	[HANDSHAKE_SECRET] = say_secret,
+	[HANDSHAKE_UNEXPECTED] = say_unexpected,
+	[HANDSHAKE_TOKEN_EXPIRED] = say_token_expired,
+	[HANDSHAKE_TOKEN_USED] = say_token_used,
+	[HANDSHAKE_TOKEN_FULL] = say_token_full,
 };
 
 void handshake_explain(enum handshake_verdict verdict, enum handshake_role my_role,

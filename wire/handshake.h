@@ -17,7 +17,7 @@
  *       16 purpose u16       18 shard_count u16  20 node_count u16   22 zero u16
  *       24 capabilities u32  28 zero u32
  *       32 config_digest u64                     40 incarnation u64
- *       48 limits_digest u64                     56 zero u64
+ *       48 limits_digest u64                     56 join u64
  *       64 pod_name[64]     128 node_name[64]   192 build[16]       208 nonce[16]
  *      224 mac[32]                                                                         256
  *
@@ -32,9 +32,9 @@
  * to the dialler from the listener's hello on, to the listener from the proof on. Until then a
  * listener changes nothing because of a hello.
  *
- * Who does not know the secret hears no more than a verdict: all else in that hello is zero
- * (handshake_refusal()). All this proves who is there when a connection begins; what is said on it
- * later is neither sealed nor secret.
+ * Who does not know the secret, or whose token is good no more, hears only a verdict: all else in that
+ * hello is zero (handshake_refusal()). All this proves who is there when a connection begins; what is
+ * said on it later is neither sealed nor secret.
  */
 #ifndef WIRE_HANDSHAKE_H
 #define WIRE_HANDSHAKE_H
@@ -52,10 +52,17 @@
 #define HANDSHAKE_MAC_BYTES   32u
 #define HANDSHAKE_PROOF_BYTES 32u
 
-/* Purpose of a connection: control, or page channel of shard k. */
+/*
+ * Purpose of a connection: control, page channel of shard k, or io channel; or to ask to join, by
+ * who has a token in place of the secret and the configuration (wire/token.h): there both numbers
+ * are NODE_NONE in the dialler's hello, which says nothing of a pod, and the MACs have the empty key,
+ * as TLS has shown by the token's who is there.
+ */
 #define HANDSHAKE_CONTROL     0u
 #define HANDSHAKE_SHARD(k)    (1u + (k))
-#define HANDSHAKE_PURPOSE_MAX (SHARDS_MAX + 1u)
+#define HANDSHAKE_IO	      (SHARDS_MAX + 1u)
+#define HANDSHAKE_JOIN	      (SHARDS_MAX + 2u)
+#define HANDSHAKE_PURPOSE_MAX (SHARDS_MAX + 3u)
 
 /* What nodes must have in common; anything else about a host goes by FEATURES. */
 #define HANDSHAKE_CAP_NATIVE_TEST (1u << 0) /* a pod memory test, not a guest */
@@ -70,10 +77,14 @@ enum handshake_verdict {
 	HANDSHAKE_CONFIG,	/* same pod, another config */
 	HANDSHAKE_SHARDS,	/* other number of shards */
 	HANDSHAKE_CAPABILITIES,
-	HANDSHAKE_LIMITS,    /* built with other core/limits.h */
-	HANDSHAKE_DUPLICATE, /* this node number is linked already */
-	HANDSHAKE_RUNNING,   /* the pod is complete and running */
-	HANDSHAKE_SECRET,    /* another secret of the pod, or none */
+	HANDSHAKE_LIMITS,     /* built with other core/limits.h */
+	HANDSHAKE_DUPLICATE,  /* this node number is linked already */
+	HANDSHAKE_RUNNING,    /* the pod is complete and running */
+	HANDSHAKE_SECRET,     /* another secret of the pod, or none */
+	HANDSHAKE_UNEXPECTED, /* it says that it joins, but not as who is expected */
+	HANDSHAKE_TOKEN_EXPIRED,
+	HANDSHAKE_TOKEN_USED,
+	HANDSHAKE_TOKEN_FULL, /* too many others were used lately */
 	HANDSHAKE_VERDICT_LIMIT,
 };
 
@@ -85,6 +96,8 @@ struct handshake {
 	uint64_t config_digest;
 	uint64_t incarnation;	/* random, of the process: tells a node from its second start */
 	uint64_t limits_digest; /* of core/limits.h as built */
+	/* A joiner's, which the pod has given it; 0: the node was there at the start. */
+	uint64_t join;
 	char pod_name[POD_NAME_MAX];
 	char node_name[NODE_NAME_MAX];
 	char build[HANDSHAKE_BUILD_MAX]; /* "eagre 0.1.0", for people */
@@ -113,6 +126,8 @@ bool handshake_is_proven(const uint8_t asked[HANDSHAKE_BYTES],
 			 const uint8_t answer[HANDSHAKE_BYTES], const void *secret, size_t size,
 			 const uint8_t proof[HANDSHAKE_PROOF_BYTES]);
 
+/* Whether a hello with this verdict says nothing else. */
+bool handshake_is_bare(enum handshake_verdict verdict);
 /* A hello that says who is asked, the version and the verdict, and nothing else. */
 struct handshake handshake_refusal(const struct handshake *mine, enum handshake_verdict verdict);
 
@@ -128,8 +143,8 @@ int handshake_decode_fixed(const uint8_t in[HANDSHAKE_FIXED_BYTES], struct hands
  */
 int handshake_decode(const uint8_t in[HANDSHAKE_BYTES], struct handshake *ret_hello);
 
-/* Does `theirs`, a dialler's hello, fit `mine`? By content alone: DUPLICATE and RUNNING are the
- * mesh's to find. */
+/* Does `theirs`, a dialler's hello, fit `mine`? By content alone: DUPLICATE, RUNNING and
+ * UNEXPECTED are the mesh's to find. */
 enum handshake_verdict handshake_judge(const struct handshake *mine,
 				       const struct handshake *theirs);
 

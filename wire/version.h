@@ -11,10 +11,11 @@
 #ifndef WIRE_VERSION_H
 #define WIRE_VERSION_H
 
-#define WIRE_VERSION 9
+#define WIRE_VERSION 13
 
 #define WIRE_MAGIC_HELLO   0x48474145u /* "EAGH" wire/handshake.h */
 #define WIRE_MAGIC_CONTROL 0x43474145u /* "EAGC" wire/control_message.h */
 #define WIRE_MAGIC_PAGES   0x50474145u /* "EAGP" wire/page_frame.h */
+#define WIRE_MAGIC_IO	   0x49474145u /* "EAGI" wire/io_message.h */
 
 #endif

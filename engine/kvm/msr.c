@@ -147,8 +147,8 @@ int kvm_msr_save(struct engine_vcpu *vcpu, struct vcpu_state *state)
 {
 	int err = get_hot(vcpu);
 
-	if (!err)
-		memcpy(state->msr, vcpu->msr, sizeof(state->msr));
+	for (uint32_t i = 0; !err && i < VCPU_MSR_COUNT; i++)
+		state->msr[i] = vcpu_msr_narrow((enum vcpu_msr)i, vcpu->msr[i]);
 	return err;
 }
 

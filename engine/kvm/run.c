@@ -115,6 +115,9 @@ static bool report_msr(struct engine_vcpu *vcpu, struct engine_exit *exit, bool 
 	exit->msr.index = run->msr.index;
 	exit->msr.fault = 0;
 	exit->msr.value = write ? run->msr.data : 0;
+	exit->msr.tsc_adjust = 0;
+	if (write && run->msr.index == MSR_INDEX_TSC_DEADLINE)
+		(void)kvm_msr_tsc_adjust(vcpu, &exit->msr.tsc_adjust);
 	return true;
 }
 

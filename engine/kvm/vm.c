@@ -323,11 +323,23 @@ static void kvm_vcpu_set_tpr(struct engine_vcpu *vcpu, uint8_t cr8)
 	vcpu->run->cr8 = cr8 & 0xf;
 }
 
+/*
+ * The kernel's: a vCPU with its caches of pages for page tables (40 and more), its FPU's state, and its
+ * run pages; and page tables of the guest's memory.
+ */
+#define VCPU_BYTES (320u << 10)
+
+static uint64_t kvm_kept_bytes(uint32_t vcpu_count, uint64_t guest_bytes)
+{
+	return vcpu_count * (uint64_t)VCPU_BYTES + guest_bytes / 512;
+}
+
 const struct engine_ops engine_kvm = {
 	.name = "kvm",
 	.probe = kvm_probe,
 	.create = kvm_engine_create,
 	.destroy = kvm_engine_destroy,
+	.kept_bytes = kvm_kept_bytes,
 	.add_memory = kvm_engine_add_memory,
 	.tsc_ratio = kvm_tsc_ratio,
 	.vcpu_create = kvm_vcpu_create,

@@ -65,10 +65,28 @@ struct soft_tlb {
 	uint64_t addend[TLB_ENTRIES];	 /* host = page's address + addend */
 	uint64_t tag_fetch[TLB_ENTRIES]; /* by C alone */
 };
-/* Which groups are not empty, a bit each, and which of those words are not zero. */
+/*
+ * Which groups are not empty, a bit each, and which of those words are not zero. Or have not been since
+ * the table was last given back: a word's entries are a page of memory in each of its five tables.
+ */
 #define TLB_USED_WORDS (TLB_ENTRIES / TLB_GROUP / 64)
 struct soft_tlb_used {
 	uint64_t word[TLB_USED_WORDS], summary[TLB_USED_WORDS / 64];
+	uint64_t resident[TLB_USED_WORDS / 64];
+	uint32_t resident_count;
+};
+#define TLB_WORD_BYTES (sizeof(struct soft_tlb) / TLB_USED_WORDS)
+
+/*
+ * Where the stack was lately, as a program's code sees it that is near by: a look off rsp asks here
+ * first (translate/share.c). Nowhere is an address that no access may have, and its host address one
+ * that no process has: signal.c.
+ */
+#define STACK_PAGES	 32u
+#define STACK_PAGE_SHIFT 9 /* so many bytes of code are near by */
+#define STACK_NOWHERE	 (1ull << 63)
+struct soft_stack_page {
+	uint64_t page, addend;
 };
 
 /* Where indirect jumps go: guest rip -> host code of the same view, for flags in the slot. */
@@ -109,6 +127,7 @@ struct soft_door_list {
 };
 
 #define FETCHED_BITS 16384u
+#define SPLIT_PLACES 1024u
 
 struct soft_fault {
 	uint8_t vector, has_error;
@@ -186,7 +205,7 @@ struct engine_vcpu {
 	_Atomic uint32_t kicked;
 	bool running;		/* inside run: fpu and gs are the vCPU's */
 	bool fpu_live;		/* the guest's extended state is in the host's registers */
-	uint64_t tsc_ratio;	/* TSC_RATIO_BITS behind the point; 0: the host's rate */
+	uint64_t tsc_ratio;	/* TSC_RATIO_BITS behind the point */
 	uint64_t physical_mask; /* bits that a physical address may have */
 
 	/* Control registers, segments, MSRs, events. gpr, rip, rflags, xsave: only while stopped.
@@ -234,17 +253,24 @@ struct engine_vcpu {
 	bool answered; /* the instruction of the open question starts anew, with its answer */
 	_Alignas(16) uint8_t io_data[IO_BYTES];
 
-	_Atomic uint32_t in_run, pause, parked; /* pause.c */
+	_Atomic uint32_t in_run, pause, parked, queued; /* pause.c */
 	uint64_t
 		unsettled; /* host address that rip and flags follow from, if C is left now; or 0 */
 	bool slot_pending; /* the guest's flags are in the slot, if C is left now */
 	uint64_t split_page; /* the last one whose accesses could not share */
-	bool alone;	     /* the next block is one that shares no looks into the TLB */
-	bool stepped;	     /* an instruction was stepped since translated code was left */
-	bool tracing;	     /* the host steps to the next place where the guest's state is known */
+	/* By a hash of the leader: how often it may split until C looks; when C did (run/block.c). */
+	uint32_t split_left[SPLIT_PLACES];
+	uint64_t split_at[SPLIT_PLACES]; /* TSC */
+	bool alone;   /* the next block is one that shares no looks into the TLB */
+	bool stepped; /* an instruction was stepped since translated code was left */
+	bool tracing; /* the host steps to the next place where the guest's state is known */
+	bool holds_rsp; /* the host has STAND_IN_RSP for the guest's, which was held_rsp (run/signal.c) */
+	uint64_t held_rsp;
+	uint64_t told_pc, told_tsc;   /* where and when the host said #UD or #GP that may be none */
 	bool no_vector, no_avx;	      /* such instructions have to ask C first */
 	struct soft_insn *insns;      /* for the translator */
 	struct soft_decoded *decoded; /* for the stepper */
+	struct soft_stack_page stack_page[2][STACK_PAGES]; /* of VIEW_USER; [1]: to be written */
 	struct soft_tlb_used tlb_used[VIEW_COUNT];
 	struct soft_jump_used jump_used[VIEW_COUNT];
 	struct soft_door_list door_list[VIEW_COUNT][DOOR_LISTS];
@@ -255,6 +281,7 @@ struct engine_vcpu {
 	bool huge_seen;		/* the TLB may have pieces of a 1 GiB page */
 	uint64_t large_seen[LARGE_HASH / 64]; /* or of a 2 MiB page, by its address's hash */
 	uint64_t step_count, fill_count, walk_count, translate_count;
+	_Atomic uint64_t work_count; /* soft_vcpu_work() */
 
 	/*
 	 * While the stepper is at an instruction: what to go back to if a signal breaks it off. And
@@ -310,17 +337,25 @@ struct engine {
 	uint32_t memory_count;
 	uint32_t vcpu_max;
 	struct engine_pages pages;
-	/* The host forbids locked accesses across two cache lines: set when it has said so. */
+	/*
+	 * The host forbids locked accesses across two cache lines, or makes them dear (split.h): C
+	 * does them. Set when it has said so; translated code looks where it was known before.
+	 */
 	_Atomic bool split_locks_trap;
+	bool split_locks_looked_for;
 	bool exact_flags; /* for tests: flags are right at every fault, whatever it costs */
 
 	pthread_mutex_t lock;		     /* vcpu[], and what cache.c and code_page.c say */
 	struct engine_vcpu *vcpu[VCPUS_MAX]; /* once there, they stay: see `seated` */
 	struct soft_cache *cache;
+	_Atomic uint32_t tlb_words; /* of all vCPUs' TLBs, that have memory: tlb/tlb.h */
+	uint32_t tlb_words_max;
 	uint64_t *door_way_out; /* by number, what a door leads to that is shut */
 	uint32_t door_count;	/* with number 0, which is nobody's */
 	/* pause.c: whose turn it is, and which number comes next; NULL if nobody pauses. */
 	_Atomic uint32_t pause_turn, pause_tickets;
+	_Atomic uint32_t pause_queue;	/* who may sleep until pause_turn changes */
+	_Atomic uint32_t pause_sleeper; /* 1: whose turn it is may sleep on this */
 	struct engine_vcpu *_Atomic pauser;
 	uint64_t resumed_ns; /* the last pause's end; whose turn it is has it */
 };

@@ -16,6 +16,7 @@
 #include "engine/soft/insn/decode.h"
 #include "engine/soft/probe.h"
 #include "engine/soft/run/run.h"
+#include "engine/soft/split.h"
 #include "engine/soft/step/stepper.h"
 #include "engine/soft/tlb/jumps.h"
 #include "engine/soft/tlb/tlb.h"
@@ -93,6 +94,7 @@ static int soft_engine_create(const struct engine_config *config, struct engine 
 	engine->tsc_khz = config->tsc_khz;
 	engine->vcpu_max = config->vcpu_max;
 	engine->pages = config->pages;
+	engine->tlb_words_max = TLB_BYTES_ALL / TLB_WORD_BYTES;
 	engine->exact_flags = getenv("EAGRE_SOFT_EXACT_FLAGS") != NULL;
 	engine->offer = soft_offer_create(&engine->cpuid);
 	if (engine->offer)
@@ -101,6 +103,8 @@ static int soft_engine_create(const struct engine_config *config, struct engine 
 		err = soft_signals_install();
 	if (err)
 		goto out;
+	engine->split_locks_looked_for = soft_split_locks_trap();
+	atomic_store(&engine->split_locks_trap, engine->split_locks_looked_for);
 	*ret_engine = engine;
 	return 0;
 out:
@@ -109,12 +113,25 @@ out:
 	return err;
 }
 
+/* Of a seat that somebody has sat on for long; and page tables for what is looked at and not there. */
+#define SEAT_BYTES                                                                                 \
+	(offsetof(struct engine_vcpu, tlb) + TLB_WORDS_OWN * TLB_WORD_BYTES +                      \
+	 sizeof(struct engine_vcpu) / 512 + SIGNAL_STACK_BYTES + INSNS_BYTES + DECODED_BYTES +     \
+	 SOFT_FAULT_PAGES * PAGE_BYTES)
+
+static uint64_t soft_kept_bytes(uint32_t vcpu_count, uint64_t guest_bytes)
+{
+	return soft_cache_kept_bytes() + soft_code_kept_bytes(guest_bytes) + TLB_BYTES_ALL +
+	       guest_bytes / TLB_BYTES_OF + vcpu_count * (uint64_t)SEAT_BYTES;
+}
+
 static int soft_add_memory(struct engine *engine, uint64_t gpa, void *hva, uint64_t bytes)
 {
 	if (engine->memory_count == MEMORY_RANGES_MAX)
 		return -ENOSPC;
 	engine->memory[engine->memory_count++] =
 		(struct soft_memory){ .gpa = gpa, .bytes = bytes, .host = hva };
+	engine->tlb_words_max += (uint32_t)(bytes / TLB_BYTES_OF / TLB_WORD_BYTES);
 	return soft_code_add_memory(engine, engine->memory_count - 1);
 }
 
@@ -144,7 +161,7 @@ static void clean_seat(struct engine_vcpu *vcpu)
 	/* Jumps first: who pauses now may flush them, too, but must meet none that falls asleep. */
 	for (int view = 0; view < VIEW_COUNT; view++)
 		soft_jump_flush(vcpu, (enum soft_view)view);
-	soft_tlb_flush(vcpu, true);
+	soft_tlb_release(vcpu);
 	memset(vcpu, 0, offsetof(struct engine_vcpu, jump));
 	vcpu->insns = insns;
 	vcpu->decoded = decoded;
@@ -157,6 +174,7 @@ static void take_seat(struct engine *engine, struct engine_vcpu *vcpu, uint32_t 
 {
 	vcpu->engine = engine;
 	vcpu->number = number;
+	vcpu->tsc_ratio = TSC_RATIO_ONE;
 	vcpu->small_stack_top = (uintptr_t)(vcpu->small_stack + 16);
 	vcpu->physical_mask = BIT64(cpuid_physical_bits(&engine->cpuid)) - 1;
 	vcpu->exec = soft_cache_exec(engine, number);
@@ -201,10 +219,9 @@ static int soft_vcpu_create(struct engine *engine, uint32_t number, struct engin
  */
 static void soft_vcpu_parked(struct engine_vcpu *vcpu)
 {
-	atomic_store(&vcpu->in_run, 1);
-	soft_safe_point(vcpu);
+	soft_run_begin(vcpu);
 	soft_tlb_flush(vcpu, true);
-	atomic_store(&vcpu->in_run, 0);
+	soft_run_end(vcpu);
 }
 
 /* RDTSC is a multiplication here, so any slope will do. */
@@ -219,7 +236,7 @@ static int soft_vcpu_set_tsc(struct engine_vcpu *vcpu, const struct tsc_line *li
 	uint64_t scaled =
 		(uint64_t)((unsigned __int128)line->host_tsc * line->ratio >> TSC_RATIO_BITS);
 
-	vcpu->tsc_ratio = line->ratio == TSC_RATIO_ONE ? 0 : line->ratio;
+	vcpu->tsc_ratio = line->ratio;
 	vcpu->tsc_offset = line->guest_tsc + vcpu->state.msr[MSR_TSC_ADJUST] - scaled;
 	return 0;
 }
@@ -250,6 +267,7 @@ const struct engine_ops engine_soft = {
 	.probe = soft_probe,
 	.create = soft_engine_create,
 	.destroy = soft_engine_destroy,
+	.kept_bytes = soft_kept_bytes,
 	.add_memory = soft_add_memory,
 	.page_lost = soft_page_lost,
 	.tsc_ratio = soft_tsc_ratio,
@@ -262,6 +280,7 @@ const struct engine_ops engine_soft = {
 	.vcpu_set_tsc = soft_vcpu_set_tsc,
 	.vcpu_run = soft_vcpu_run,
 	.vcpu_kick = soft_vcpu_kick,
+	.vcpu_work = soft_vcpu_work,
 	.vcpu_can_interrupt = soft_vcpu_can_interrupt,
 	.vcpu_interrupt = soft_vcpu_interrupt,
 	.vcpu_nmi = soft_vcpu_nmi,

@@ -8,6 +8,7 @@
 #define BIT64(n) (1ull << (n))
 
 #define INSN_BYTES_MAX 15u
+#define LINE_BYTES     64u /* of a cache */
 
 #define CR0_PE BIT64(0)
 #define CR0_MP BIT64(1)

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lines for the user: what a terminal must not obey, and where its lines end. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <pty.h>
+#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -105,12 +108,61 @@ static void test_briefly(void **state)
 	close(saved); /* the terminal stays: somebody is still writing to it */
 }
 
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+			  void *(*begin)(void *), void *arg);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+			  void *(*begin)(void *), void *arg);
+
+static bool threads_are_late;
+
+struct late {
+	void *(*begin)(void *);
+	void *arg;
+};
+
+static void *begin_late(void *arg)
+{
+	struct late late = *(struct late *)arg;
+	free(arg);
+	usleep(1500000);
+	return late.begin(late.arg);
+}
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+			  void *(*begin)(void *), void *arg)
+{
+	struct late *late;
+	if (!threads_are_late)
+		return __real_pthread_create(thread, attributes, begin, arg);
+	late = malloc(sizeof(*late));
+	*late = (struct late){ begin, arg };
+	return __real_pthread_create(thread, attributes, begin_late, late);
+}
+
+/* The last line of a process is not lost because the host is busy. */
+static void test_briefly_on_a_busy_host(void **state)
+{
+	char got[64] = "";
+	int fds[2], saved = dup(STDERR_FILENO);
+	assert_int_equal(pipe(fds), 0);
+	dup2(fds[1], STDERR_FILENO);
+	threads_are_late = true;
+	message_print_briefly("a line");
+	threads_are_late = false;
+	dup2(saved, STDERR_FILENO);
+	close(fds[1]);
+	fcntl(fds[0], F_SETFL, O_NONBLOCK);
+	assert_int_equal(read(fds[0], got, sizeof(got) - 1), 14);
+	assert_string_equal(got, "eagre: a line\n");
+	close(fds[0]);
+	close(saved);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_escapes),
-		cmocka_unit_test(test_cuts),
-		cmocka_unit_test(test_ends_of_lines),
+		cmocka_unit_test(test_escapes),	      cmocka_unit_test(test_cuts),
+		cmocka_unit_test(test_ends_of_lines), cmocka_unit_test(test_briefly_on_a_busy_host),
 		cmocka_unit_test(test_briefly),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

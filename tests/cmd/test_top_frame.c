@@ -178,6 +178,20 @@ static void test_numbers(void **state)
 	free(text);
 }
 
+/* Where the learner lost to the base rule, that is said with the policy. */
+static void test_learner_off(void **state)
+{
+	const struct shape shape = { 3, 3, -1 };
+	const struct top_view view = { 0 };
+	json_t *now = pod(&shape, 4), *nodes = json_object_get(now, "nodes");
+	for (size_t n = 0; n < 3; n++)
+		json_object_set_new(json_array_get(nodes, n), "placement",
+				    json_pack("{s:i}", "learner_off", n != 1));
+	char *text = frame_of(pod(&shape, 2), now, &view);
+	assert_non_null(strstr(text, "3 vCPUs, policy learned (off on 2), 1 pinned\n"));
+	free(text);
+}
+
 /* Nothing to compare with, or another pod's numbers, or answers that have little: no nonsense. */
 static void test_unknown(void **state)
 {
@@ -286,9 +300,10 @@ static void test_symbols(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_golden),	  cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_numbers),	  cmocka_unit_test(test_unknown),
-		cmocka_unit_test(test_under_way), cmocka_unit_test(test_symbols),
+		cmocka_unit_test(test_golden),	cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_numbers), cmocka_unit_test(test_learner_off),
+		cmocka_unit_test(test_unknown), cmocka_unit_test(test_under_way),
+		cmocka_unit_test(test_symbols),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

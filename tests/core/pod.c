@@ -35,6 +35,8 @@ struct pod *pod_new(uint32_t node_count, const struct coh_config *config)
 
 		c.self = (uint16_t)i;
 		c.node_count = (uint16_t)node_count;
+		if (member_set_count(&c.members) && !member_set_has(&c.members, c.self))
+			continue;
 		assert_int_equal(coh_create(&c, &pod->node[i].coh), 0);
 	}
 	return pod;
@@ -126,10 +128,15 @@ static void carry_out(struct pod *pod, uint32_t n, const struct coh_out *out, ui
 			break;
 		case COH_WAKE:
 			wake(node, a->gpn, a->access);
+			node->sharers = a->msg.acks;
 			break;
 		case COH_PINNED:
 			node->waiting[a->actor] = false;
 			node->pinned[a->actor] = true;
+			break;
+		case COH_FREED_PAGES:
+			node->frees++;
+			node->freed = a->msg.age;
 			break;
 		}
 		assert_true(node->resident <= pod->config.capacity);
@@ -192,6 +199,17 @@ int pod_pin_here(struct pod *pod, uint32_t n, uint32_t actor, uint64_t gpn, enum
 	return 0;
 }
 
+int pod_untouch(struct pod *pod, uint32_t n, uint64_t first, uint64_t mask)
+{
+	struct coh_out out = OUT();
+	int error = coh_free(pod->node[n].coh, first, mask, pod->now_ns, &out);
+
+	if (error < 0)
+		return error;
+	finish(pod, n, 0, &out, 0);
+	return 0;
+}
+
 void pod_unpin(struct pod *pod, uint32_t n, uint32_t actor)
 {
 	struct coh_out out = OUT();
@@ -205,6 +223,46 @@ void pod_release(struct pod *pod, uint32_t n)
 	struct coh_out out = OUT();
 
 	finish(pod, n, coh_release_all(pod->node[n].coh, pod->now_ns, &out), &out, 0);
+}
+
+void pod_member(struct pod *pod, uint32_t n, uint16_t about, enum member_state state)
+{
+	struct coh_out out = OUT();
+
+	finish(pod, n, coh_member(pod->node[n].coh, about, state, pod->now_ns, &out), &out, 0);
+}
+
+void pod_linked(struct pod *pod, uint32_t n, uint16_t with)
+{
+	struct coh_out out = OUT();
+
+	finish(pod, n, coh_linked(pod->node[n].coh, with, pod->now_ns, &out), &out, 0);
+}
+
+void pod_unlinked(struct pod *pod, uint32_t n, uint16_t with)
+{
+	struct coh_out out = OUT();
+
+	finish(pod, n, coh_unlinked(pod->node[n].coh, with, pod->now_ns, &out), &out, 0);
+}
+
+void pod_release_cancel(struct pod *pod, uint32_t n)
+{
+	struct coh_out out = OUT();
+
+	finish(pod, n, coh_release_cancel(pod->node[n].coh, pod->now_ns, &out), &out, 0);
+}
+
+void pod_join(struct pod *pod, uint32_t n, const struct member_set *members)
+{
+	struct coh_config config = pod->config;
+
+	assert_null(pod->node[n].coh);
+	config.self = (uint16_t)n;
+	config.node_count = (uint16_t)pod->node_count;
+	config.members = *members;
+	config.joins = true;
+	assert_int_equal(coh_create(&config, &pod->node[n].coh), 0);
 }
 
 void pod_tick(struct pod *pod, uint32_t n)
@@ -250,7 +308,7 @@ static bool deliver_any(struct pod *pod)
 			pod_deliver(pod, i, k);
 			any = true;
 		}
-		while (coh_deadline(pod->node[i].coh) == 0) {
+		while (pod->node[i].coh && coh_deadline(pod->node[i].coh) == 0) {
 			pod_tick(pod, i);
 			any = true;
 		}
@@ -273,14 +331,14 @@ void pod_run(struct pod *pod, uint64_t ns)
 
 		pod_settle(pod);
 		for (uint32_t i = 0; i < pod->node_count; i++)
-			if (coh_deadline(pod->node[i].coh) < next)
+			if (pod->node[i].coh && coh_deadline(pod->node[i].coh) < next)
 				next = coh_deadline(pod->node[i].coh);
 		if (next > end)
 			break;
 		if (next > pod->now_ns)
 			pod->now_ns = next;
 		for (uint32_t i = 0; i < pod->node_count; i++)
-			if (coh_deadline(pod->node[i].coh) <= pod->now_ns)
+			if (pod->node[i].coh && coh_deadline(pod->node[i].coh) <= pod->now_ns)
 				pod_tick(pod, i);
 	}
 	pod->now_ns = end;
@@ -319,7 +377,7 @@ uint32_t pod_count(const struct pod *pod, uint8_t type)
 void pod_check(const struct pod *pod)
 {
 	for (uint32_t i = 0; i < pod->node_count; i++)
-		for (uint64_t gpn = 0; gpn < pod->config.gpn_limit; gpn++)
+		for (uint64_t gpn = 0; pod->node[i].coh && gpn < pod->config.gpn_limit; gpn++)
 			assert_int_equal(coh_access(pod->node[i].coh, gpn),
 					 pod->node[i].access[gpn]);
 }

@@ -40,6 +40,9 @@ struct pod_node {
 	uint8_t wait_want[POD_ACTORS];
 	bool pinned[POD_ACTORS];
 	uint32_t wakes;
+	uint32_t sharers; /* of the page, as the last wake says */
+	uint32_t frees;	  /* that have ended */
+	uint64_t freed;	  /* pages that the last one named */
 };
 
 struct pod {
@@ -54,7 +57,7 @@ struct pod {
 	bool lenient;
 };
 
-/* A pod of nodes that are all like `config` (self and node_count are set here). */
+/* A pod of nodes that are all like `config` (self and node_count are set here), of its members. */
 struct pod *pod_new(uint32_t node_count, const struct coh_config *config);
 void pod_free(struct pod *pod);
 struct coh_config pod_config(void);
@@ -66,8 +69,17 @@ void pod_fetch(struct pod *pod, uint32_t node, uint64_t gpn, enum coh_access wan
 /* -EAGAIN: nothing was done. */
 int pod_pin_here(struct pod *pod, uint32_t node, uint32_t actor, uint64_t gpn,
 		 enum coh_access want);
+/* The group of pages is needed no more: coh_free(). */
+int pod_untouch(struct pod *pod, uint32_t node, uint64_t first, uint64_t mask);
 void pod_unpin(struct pod *pod, uint32_t node, uint32_t actor);
 void pod_release(struct pod *pod, uint32_t node);
+/* `node` hears of a step, its channel with `with` stands, has ended, or it stays after all. */
+void pod_member(struct pod *pod, uint32_t node, uint16_t about, enum member_state state);
+void pod_linked(struct pod *pod, uint32_t node, uint16_t with);
+void pod_unlinked(struct pod *pod, uint32_t node, uint16_t with);
+void pod_release_cancel(struct pod *pod, uint32_t node);
+/* A newcomer; `members` are those that it may name. */
+void pod_join(struct pod *pod, uint32_t node, const struct member_set *members);
 
 /* One message from a node to another; fails the test if there is none. */
 void pod_deliver(struct pod *pod, uint32_t from, uint32_t to);

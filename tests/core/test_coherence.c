@@ -219,6 +219,168 @@ static void test_readahead(void **state)
 	pod_free(pod);
 }
 
+/* Who writes in order gets the following pages to write, from their owner. */
+static void test_writes_ahead(void **state)
+{
+	struct coh_config config = pod_config();
+	struct coh_stats stats;
+	struct pod *pod;
+
+	config.readahead = 16;
+	pod = pod_new(2, &config);
+	for (uint64_t gpn = 0; gpn < 512; gpn++)
+		pod_write(pod, 0, 0, gpn, gpn + 1);
+	pod_run(pod, 10000000);
+	for (uint64_t gpn = 0; gpn < 512; gpn++) {
+		assert_int_equal(pod->node[1].access[gpn] ? pod->node[1].content[gpn] : gpn + 1,
+				 gpn + 1);
+		pod_write(pod, 1, 0, gpn, gpn + 1000);
+	}
+	assert_true(pod->node[1].wakes < 100);
+	coh_stats_get(pod->node[1].coh, &stats);
+	assert_true(stats.readahead_count > 400);
+	pod_run(pod, 10000000);
+	for (uint64_t gpn = 0; gpn < 512; gpn++)
+		assert_int_equal(pod_read(pod, 0, 0, gpn), gpn + 1000);
+	pod_check(pod);
+	pod_free(pod);
+}
+
+/* Of a chunk that is homed elsewhere, pages that nobody has come ahead as zero. */
+static void test_zeros_ahead(void **state)
+{
+	struct coh_config config = pod_config();
+	struct pod *pod;
+
+	config.readahead = 16;
+	pod = pod_new(2, &config);
+	pod_write(pod, 0, 0, 0, 7);
+	for (uint64_t gpn = 1; gpn < 512; gpn++)
+		pod_write(pod, 1, 0, gpn, gpn);
+	assert_true(pod->node[1].wakes < 100);
+	assert_int_equal(pod->node[1].access[512], COH_NONE);
+	/* Who only reads asks for none: a page that comes takes memory. */
+	pod_write(pod, 0, 0, 1024, 7);
+	for (uint64_t gpn = 1025; gpn < 1030; gpn++)
+		assert_int_equal(pod_read(pod, 1, 0, gpn), 0);
+	assert_int_equal(pod->node[1].access[1030], COH_NONE);
+	pod_check(pod);
+	pod_free(pod);
+}
+
+/* What others share comes ahead as a copy: they keep theirs. A page that is held stays. */
+static void test_writes_ahead_of_others(void **state)
+{
+	struct coh_config config = pod_config();
+	struct pod *pod;
+
+	config.readahead = 8;
+	pod = pod_new(3, &config);
+	for (uint64_t gpn = 0; gpn < 16; gpn++)
+		pod_write(pod, 0, 0, gpn, gpn + 1);
+	pod_run(pod, 10000000);
+	pod_read(pod, 2, 0, 4);
+	pod_run(pod, 10000000);
+	pod_pin(pod, 0, 1, 5, COH_READ);
+	for (uint64_t gpn = 0; gpn < 4; gpn++)
+		pod_write(pod, 1, 0, gpn, gpn + 1);
+	assert_int_equal(pod->node[1].access[4], COH_READ);
+	assert_int_equal(pod->node[2].access[4], COH_READ);
+	assert_int_equal(pod->node[0].access[5], COH_WRITE);
+	assert_int_equal(pod_count(pod, COH_GRANT_NONE), 1);
+	assert_int_equal(pod_count(pod, COH_INVALIDATE), 0);
+	/* Wanted in earnest, they come, and those behind them. */
+	pod_unpin(pod, 0, 1);
+	pod_write(pod, 1, 0, 4, 44);
+	pod_write(pod, 1, 0, 5, 55);
+	assert_int_equal(pod_read(pod, 2, 0, 4), 44);
+	assert_int_equal(pod->node[1].access[6], COH_WRITE);
+	pod_check(pod);
+	pod_free(pod);
+}
+
+/* Reads and then writes pages that are 3 apart; how many upgrades that took. */
+static uint32_t read_and_write(struct pod *pod, uint64_t from, uint64_t to, uint64_t step)
+{
+	uint32_t upgrades = 0;
+
+	for (uint64_t gpn = from; gpn < to; gpn += step) {
+		assert_int_equal(pod_read(pod, 1, 0, gpn), gpn + 1);
+		upgrades += pod->node[1].access[gpn] != COH_WRITE;
+		pod_write(pod, 1, 0, gpn, gpn + 2);
+	}
+	return upgrades;
+}
+
+/* Who writes to whatever it has read gets pages to own, but not those that others share; and no longer
+ * when it only reads. */
+static void test_read_and_written(void **state)
+{
+	struct coh_config config = pod_config();
+	struct pod *pod;
+	uint32_t owned = 0;
+
+	config.capacity = 2 * POD_PAGES;
+	pod = pod_new(3, &config);
+	for (uint64_t gpn = 0; gpn < 900; gpn++)
+		pod_write(pod, 0, 0, gpn, gpn + 1);
+	pod_run(pod, 10000000);
+	assert_in_range(read_and_write(pod, 0, 300, 3), 5, 25);
+	for (uint64_t gpn = 300; gpn < 330; gpn += 3)
+		assert_int_equal(pod_read(pod, 2, 0, gpn), gpn + 1);
+	pod_run(pod, 10000000);
+	for (uint64_t gpn = 300; gpn < 330; gpn += 3) {
+		assert_int_equal(pod_read(pod, 1, 0, gpn), gpn + 1);
+		assert_int_equal(pod->node[1].access[gpn], COH_READ);
+		assert_int_equal(pod->node[2].access[gpn], COH_READ);
+	}
+	for (uint64_t gpn = 330; gpn < 630; gpn += 3) {
+		assert_int_equal(pod_read(pod, 1, 0, gpn), gpn + 1);
+		owned += pod->node[1].access[gpn] == COH_WRITE;
+	}
+	assert_in_range(owned, 0, 8);
+	for (uint64_t gpn = 0; gpn < 300; gpn += 3)
+		assert_int_equal(pod_read(pod, 2, 0, gpn), gpn + 2);
+	pod_check(pod);
+	pod_free(pod);
+}
+
+/* A vCPU that is kicked out of its stall, and comes back to it, has written to one page, not to four. */
+static void test_upgrade_broken_off(void **state)
+{
+	struct coh_config config = pod_config();
+	struct pod *pod = pod_new(2, &config);
+
+	for (uint64_t gpn = 0; gpn < 8; gpn++)
+		pod_write(pod, 0, 0, gpn, gpn + 1);
+	pod_run(pod, 10000000);
+	assert_int_equal(pod_read(pod, 1, 0, 0), 1);
+	for (uint32_t i = 0; i < 6; i++)
+		pod_stall(pod, 1, 0, 0, COH_WRITE);
+	pod_run(pod, 10000000);
+	assert_int_equal(pod->node[1].access[0], COH_WRITE);
+	assert_int_equal(pod_read(pod, 1, 0, 5), 6);
+	assert_int_equal(pod->node[1].access[5], COH_READ);
+	pod_check(pod);
+	pod_free(pod);
+}
+
+/* The same in order, and what comes ahead. */
+static void test_read_and_written_ahead(void **state)
+{
+	struct coh_config config = pod_config();
+	struct pod *pod;
+
+	config.readahead = 16;
+	pod = pod_new(2, &config);
+	for (uint64_t gpn = 0; gpn < 512; gpn++)
+		pod_write(pod, 0, 0, gpn, gpn + 1);
+	pod_run(pod, 10000000);
+	assert_in_range(read_and_write(pod, 0, 512, 1), 4, 60);
+	pod_check(pod);
+	pod_free(pod);
+}
+
 /* A long read-ahead asks for the next chunk's home in time and goes on there; not into a gap. */
 static void read_two_chunks(bool gap, uint32_t *ret_stalls)
 {
@@ -432,6 +594,12 @@ int main(void)
 		cmocka_unit_test(test_zero_batch_only_when_sequential),
 		cmocka_unit_test(test_readahead),
 		cmocka_unit_test(test_readahead_refused),
+		cmocka_unit_test(test_writes_ahead),
+		cmocka_unit_test(test_zeros_ahead),
+		cmocka_unit_test(test_writes_ahead_of_others),
+		cmocka_unit_test(test_read_and_written),
+		cmocka_unit_test(test_upgrade_broken_off),
+		cmocka_unit_test(test_read_and_written_ahead),
 		cmocka_unit_test(test_readahead_crosses_chunks),
 		cmocka_unit_test(test_hostile),
 		cmocka_unit_test(test_two_writers_take_turns),

@@ -2,6 +2,8 @@
 /* Homes handed on, and nodes that leave, directed. */
 #include "tests/core/pod.h"
 
+#include <errno.h>
+
 static void fill(struct pod *pod)
 {
 	for (uint64_t gpn = 0; gpn < 1024; gpn += 8) {
@@ -136,6 +138,66 @@ static void test_request_before_home_is(void **state)
 	pod_free(pod);
 }
 
+/* Three members among eight numbers, none of them 0. One leaves. */
+static void test_holes(void **state)
+{
+	struct coh_config config = pod_config();
+	struct pod *pod;
+	struct coh_stats stats;
+
+	member_set_add(&config.members, 1);
+	member_set_add(&config.members, 3);
+	member_set_add(&config.members, 6);
+	config.capacity = 100;
+	pod = pod_new(8, &config);
+	for (uint64_t gpn = 0; gpn < 8 * CHUNK_PAGES; gpn += CHUNK_PAGES / 16) {
+		pod_write(pod, 3, 0, gpn, gpn + 1);
+		if (gpn % 3)
+			pod_read(pod, 6, 0, gpn);
+		pod_run(pod, 1000000);
+	}
+	coh_stats_get(pod->node[3].coh, &stats);
+	assert_true(stats.evict_push_count > 0);
+	pod_release(pod, 3);
+	pod_run(pod, 1000000000);
+	assert_true(coh_released(pod->node[3].coh));
+	for (uint64_t gpn = 0; gpn < 8 * CHUNK_PAGES; gpn += CHUNK_PAGES / 16) {
+		assert_int_equal(pod_read(pod, 1, 0, gpn), gpn + 1);
+		pod_run(pod, 1000000);
+	}
+	pod_check(pod);
+	pod_free(pod);
+}
+
+/* Who is no member says nothing, and nobody names him. */
+static void test_strangers(void **state)
+{
+	struct coh_config config = pod_config();
+	struct coh_msg get = { .type = COH_HOME_GET, .src = 3, .requester = 3 };
+	struct coh_action action[COH_ACTIONS_MIN];
+	struct coh_out out = { .action = action, .capacity = COH_ACTIONS_MIN };
+	struct coh *coh;
+
+	config.self = 1;
+	config.node_count = 8;
+	member_set_add(&config.members, 3);
+	assert_int_equal(coh_create(&config, &coh), -EINVAL); /* it is no member itself */
+	member_set_add(&config.members, 9);
+	member_set_add(&config.members, 1);
+	assert_int_equal(coh_create(&config, &coh), -EINVAL); /* beyond the numbers */
+	member_set_remove(&config.members, 9);
+	assert_int_equal(coh_create(&config, &coh), 0);
+	assert_int_equal(coh_message(coh, &get, 0, &out), 0);
+	get.src = get.requester = 2;
+	assert_int_equal(coh_message(coh, &get, 0, &out), -EPROTO);
+	get.src = 3;
+	assert_int_equal(coh_message(coh, &get, 0, &out), -EPROTO);
+	get.requester = 3;
+	get.node = 4;
+	assert_int_equal(coh_message(coh, &get, 0, &out), -EPROTO);
+	coh_destroy(coh);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -144,6 +206,8 @@ int main(void)
 		cmocka_unit_test(test_release_together),
 		cmocka_unit_test(test_move_with_queue),
 		cmocka_unit_test(test_request_before_home_is),
+		cmocka_unit_test(test_holes),
+		cmocka_unit_test(test_strangers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

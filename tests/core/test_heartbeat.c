@@ -195,67 +195,42 @@ static void test_deadline(void **state)
 	assert_int_equal(heartbeat_silence_ns(&heartbeat, 1, START - 5), 0);
 }
 
-/*
- * Beats fall together: nodes that begin at any time and hear each other after some microseconds beat
- * within a millisecond soon, and a beat never comes in less than half an interval, nor late.
- */
-static void test_beats_fall_together(void **state)
+/* Members 0, 1 and 5 of eight numbers; then 3 comes, and 1 goes. */
+static void test_members(void **state)
 {
-	enum { NODES = 5 };
-	const uint64_t step = MS / 10;
+	struct heartbeat_config config = { .self = 1, .node_count = 8, .first_ns = 1000 * MS };
+	struct heartbeat heartbeat;
+	uint16_t dead[NODES_MAX];
+	bool send;
 
-	for (unsigned seed = 1; seed <= 20; seed++) {
-		struct heartbeat heartbeat[NODES];
-		uint64_t begin[NODES], beat[NODES] = { 0 }, first = UINT64_MAX, last = 0;
-
-		for (uint16_t i = 0; i < NODES; i++) {
-			struct heartbeat_config config = { .self = i, .node_count = NODES };
-
-			begin[i] = START + seed * seed * 7919 * (i + 1) % 500 * MS;
-			assert_int_equal(heartbeat_init(&heartbeat[i], &config, begin[i]), 0);
-		}
-		for (uint64_t now = START; now < START + 10000 * MS; now += step) {
-			for (uint16_t i = 0; i < NODES; i++) {
-				uint16_t dead[NODES_MAX];
-				bool send;
-
-				if (now < begin[i] || now < heartbeat_deadline(&heartbeat[i]))
-					continue;
-				heartbeat_tick(&heartbeat[i], now, &send, dead);
-				if (!send)
-					continue;
-				if (beat[i])
-					assert_in_range(now - beat[i], HEARTBEAT_INTERVAL_NS / 2,
-							HEARTBEAT_INTERVAL_NS);
-				beat[i] = now;
-				for (uint16_t to = 0; to < NODES; to++) {
-					if (to == i || now < begin[to])
-						continue;
-					heartbeat_heard(&heartbeat[to], i, now);
-					heartbeat_beaten(&heartbeat[to], now);
-				}
-			}
-		}
-		for (uint16_t i = 0; i < NODES; i++) {
-			first = beat[i] < first ? beat[i] : first;
-			last = beat[i] > last ? beat[i] : last;
-		}
-		assert_in_range(last - first, 0, MS);
-	}
+	member_set_add(&config.members, 0);
+	member_set_add(&config.members, 1);
+	member_set_add(&config.members, 5);
+	assert_int_equal(heartbeat_init(&heartbeat, &config, START), 0);
+	heartbeat_forget(&heartbeat, 0);
+	heartbeat_watch(&heartbeat, 3, START + 400 * MS);
+	heartbeat_watch(&heartbeat, 1, START); /* itself: never */
+	heartbeat_watch(&heartbeat, 8, START); /* no number */
+	for (uint64_t now = START; now < START + 1000 * MS; now += TICK)
+		assert_int_equal(heartbeat_tick(&heartbeat, now, &send, dead), 0);
+	heartbeat_watch(&heartbeat, 5, START + 900 * MS); /* is watched: as it was */
+	assert_int_equal(heartbeat_tick(&heartbeat, START + 1100 * MS, &send, dead), 1);
+	assert_int_equal(dead[0], 5);
+	assert_int_equal(heartbeat_tick(&heartbeat, START + 1200 * MS, &send, dead), 0);
+	for (uint64_t now = START + 1300 * MS; now < START + 1700 * MS; now += TICK)
+		if (heartbeat_tick(&heartbeat, now, &send, dead))
+			assert_int_equal(dead[0], 3);
+	assert_false(heartbeat.peer[3].watched);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_config),
-		cmocka_unit_test(test_sends_at_interval),
-		cmocka_unit_test(test_silence),
-		cmocka_unit_test(test_first_word),
-		cmocka_unit_test(test_starved_judge),
-		cmocka_unit_test(test_starved_all),
-		cmocka_unit_test(test_forgotten),
-		cmocka_unit_test(test_deadline),
-		cmocka_unit_test(test_beats_fall_together),
+		cmocka_unit_test(test_config),	      cmocka_unit_test(test_sends_at_interval),
+		cmocka_unit_test(test_silence),	      cmocka_unit_test(test_first_word),
+		cmocka_unit_test(test_starved_judge), cmocka_unit_test(test_starved_all),
+		cmocka_unit_test(test_forgotten),     cmocka_unit_test(test_deadline),
+		cmocka_unit_test(test_members),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,19 +38,19 @@ static uint32_t moves_asked(struct page_hints *hints)
 	return moves;
 }
 
-/* Wanted once: not asked for. Again: for 3 moves, then 7, then 15, and no more. */
+/* Wanted once: not asked for. Again: for 3 moves, then 7, and so on up to 63. */
 static void test_proof(void **state)
 {
-	static const uint32_t want[] = { 3, 7, 15, 15 };
+	static const uint32_t want[] = { 3, 7, 15, 31, 63, 63 };
 	struct page_hints hints = { 0 };
 
-	page_hints_stalled(&hints, 8, COH_STALL_ZERO);
+	page_hints_stalled(&hints, 32, COH_STALL_ZERO);
 	assert_int_equal(hints.count, 0);
-	page_hints_stalled(&hints, 8, COH_STALL_READ);
+	page_hints_stalled(&hints, 32, COH_STALL_READ);
 	assert_int_equal(hints.count, 1);
 	assert_int_equal(moves_asked(&hints), 0);
-	for (uint32_t i = 0; i < 4; i++) {
-		page_hints_stalled(&hints, 8, COH_STALL_READ);
+	for (uint32_t i = 0; i < 6; i++) {
+		page_hints_stalled(&hints, 32, COH_STALL_READ);
 		assert_int_equal(hints.count, 1);
 		assert_int_equal(moves_asked(&hints), want[i]);
 	}
@@ -58,6 +58,32 @@ static void test_proof(void **state)
 	page_hints_stalled(&hints, 6, COH_STALL_READ);
 	page_hints_stalled(&hints, 6, COH_STALL_UPGRADE);
 	assert_int_equal(moves_asked(&hints), 0);
+}
+
+static void idle_moves(struct page_hints *hints, uint32_t count)
+{
+	while (count--)
+		assert_int_equal(move(hints), 0);
+}
+
+/* How soon a page is wanted again says for how long to ask for it. */
+static void test_seldom(void **state)
+{
+	struct page_hints hints = { 0 };
+
+	page_hints_stalled(&hints, 32, COH_STALL_READ);
+	idle_moves(&hints, 31);
+	page_hints_stalled(&hints, 32, COH_STALL_READ);
+	assert_int_equal(moves_asked(&hints), 3);
+	idle_moves(&hints, 6);
+	page_hints_stalled(&hints, 32, COH_STALL_READ);
+	assert_int_equal(moves_asked(&hints), 7);
+	idle_moves(&hints, 12); /* neither soon nor late */
+	page_hints_stalled(&hints, 32, COH_STALL_READ);
+	assert_int_equal(moves_asked(&hints), 7);
+	idle_moves(&hints, 100);
+	page_hints_stalled(&hints, 32, COH_STALL_READ);
+	assert_int_equal(moves_asked(&hints), 3);
 }
 
 /* A stall while it is still asked for does not count twice. */
@@ -159,21 +185,24 @@ static void test_bytes(void **state)
 {
 	struct page_hints hints = { 0 }, untouched;
 	uint8_t bytes[PAGE_HINTS_BYTES_MAX + PAGE_HINT_BYTES] = { 0 };
-	static const uint8_t want[] = { 2 << 4 | 1 << 2 | 1, 0x45, 0x23, 1, 0, 0, 0, 0 };
+	static const uint8_t want[] = { 2 << 5 | 1 << 2 | 1, 5 << 3, 0x45, 0x23, 1, 0, 0, 0 };
 
 	page_hints_stalled(&hints, 0x12345, COH_STALL_READ);
 	page_hints_stalled(&hints, 0x12345, COH_STALL_WRITE);
+	hints.hint[0].idle = 5;
 	assert_int_equal(page_hints_write(&hints, bytes), sizeof(want));
 	assert_memory_equal(bytes, want, sizeof(want));
 	memset(&untouched, 0x77, sizeof(untouched));
 	hints = untouched;
 	assert_int_equal(page_hints_read(bytes, 7, &hints), -EBADMSG);
 	assert_int_equal(page_hints_read(bytes, sizeof(bytes), &hints), -EBADMSG);
-	bytes[0] = 4 << 4 | 1 << 2; /* more turns than the level has */
+	bytes[0] = 4 << 5 | 1 << 2; /* more turns than the level has */
+	assert_int_equal(page_hints_read(bytes, 8, &hints), -EBADMSG);
+	bytes[0] = 1 << 5 | 6 << 2; /* a level that is none */
 	assert_int_equal(page_hints_read(bytes, 8, &hints), -EBADMSG);
 	memset(bytes, 0, 8);
 	bytes[7] = 1; /* a page above all */
-	assert_true(1ull << 48 >= GPN_LIMIT);
+	assert_true(1ull << 40 >= GPN_LIMIT);
 	assert_int_equal(page_hints_read(bytes, 8, &hints), -EBADMSG);
 	assert_memory_equal(&hints, &untouched, sizeof(hints));
 	assert_int_equal(page_hints_read(bytes, 0, &hints), 0);
@@ -189,8 +218,9 @@ static void test_nonsense(void **state)
 
 	for (int round = 0; round < 2000; round++) {
 		for (uint32_t i = 0; i < sizeof(bytes); i++)
-			bytes[i] = i % 8 == 0	? (uint8_t)(rng_below(&rng, 4) << 4 | 0xc)
-				   : i % 8 == 1 ? (uint8_t)rng_below(&rng, 4) /* the same ones */
+			bytes[i] = i % 8 == 0	? (uint8_t)(rng_below(&rng, 8) << 5 | 0x14)
+				   : i % 8 == 1 ? (uint8_t)rng_below(&rng, 256)
+				   : i % 8 == 2 ? (uint8_t)rng_below(&rng, 4) /* the same ones */
 						: 0;
 		assert_int_equal(page_hints_read(bytes, sizeof(bytes), &hints), 0);
 		for (int k = 0; k < 20; k++)
@@ -205,10 +235,10 @@ static void test_nonsense(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_proof),	  cmocka_unit_test(test_renewed),
-		cmocka_unit_test(test_staggered), cmocka_unit_test(test_write),
-		cmocka_unit_test(test_room),	  cmocka_unit_test(test_bytes),
-		cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_proof),	cmocka_unit_test(test_seldom),
+		cmocka_unit_test(test_renewed), cmocka_unit_test(test_staggered),
+		cmocka_unit_test(test_write),	cmocka_unit_test(test_room),
+		cmocka_unit_test(test_bytes),	cmocka_unit_test(test_nonsense),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -62,7 +62,7 @@ static uint32_t stalls_until(struct placement *p, uint16_t owner, uint64_t *now_
 static void arrive(struct placement *p, uint16_t from, uint64_t now_ns, uint8_t wasted,
 		   uint32_t debt_us)
 {
-	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 2, wasted };
+	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 3, wasted };
 
 	memcpy(carry + 8, &debt_us, 4);
 	assert_int_equal(placement_arrived(p, 0, from, now_ns - MOVE_NS, now_ns, carry), 0);
@@ -92,7 +92,7 @@ static void base_rule(void **state)
 static void refaults_are_seen(void **state)
 {
 	struct placement *p = make(0, 2, PLACEMENT_BASE, 0);
-	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 2 };
+	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 3 };
 	uint64_t now_ns = 10 * MS;
 
 	carry[13] = 7000 >> 8; /* it is believed to leave some 7 ms */
@@ -109,6 +109,51 @@ static void refaults_are_seen(void **state)
 	placement_destroy(p);
 }
 
+/* Moves that wait for a core of a busy host, from node 1 to 0 and back, in turn with others. */
+static void late_moves(struct placement *p, uint64_t *now_ns, uint32_t count, uint32_t one_in)
+{
+	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 3 };
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t took_ns = i % one_in == 0 ? 300 * MS : MOVE_NS;
+
+		*now_ns += took_ns + MS;
+		assert_int_equal(placement_arrived(p, 0, 1, *now_ns - took_ns, *now_ns, carry), 0);
+		*now_ns += MS;
+		assert_int_equal(placement_left(p, 0, 1, *now_ns, carry), 0);
+		memset(carry, 0, sizeof(carry));
+		carry[0] = 3;
+	}
+}
+
+/*
+ * A few moves that took a thousand times as long are no reason not to move any more: or nobody would
+ * ever see how long they take now. One that always takes long is seen to.
+ */
+static void late_moves_pass(void **state)
+{
+	for (uint32_t seed = 0; seed < 16; seed++) {
+		struct placement *p = make(0, 2, PLACEMENT_BASE, 0);
+		uint64_t now_ns = MS;
+
+		late_moves(p, &now_ns, 3 + seed, 1);
+		late_moves(p, &now_ns, 3 * (3 + seed), 4);
+		assert_in_range(placement_move_ns(p, 1), MOVE_NS, 30 * MOVE_NS);
+		placement_destroy(p);
+	}
+}
+
+static void slow_links_are_seen(void **state)
+{
+	struct placement *p = make(0, 2, PLACEMENT_BASE, 0);
+	uint64_t now_ns = MS;
+
+	late_moves(p, &now_ns, 100, 1);
+	assert_in_range(placement_move_ns(p, 1), PLACEMENT_MOVE_NS_MAX / 10 * 9,
+			PLACEMENT_MOVE_NS_MAX);
+	placement_destroy(p);
+}
+
 static void policies(void **state)
 {
 	for (int i = 0; i < PLACEMENT_POLICIES; i++) {
@@ -121,6 +166,8 @@ static void policies(void **state)
 					 placement_policy_name((enum placement_policy)i), &policy),
 				 0);
 		assert_int_equal(policy, i);
+		assert_int_equal(placement_policy_gathers(policy),
+				 i == PLACEMENT_BASE || i == PLACEMENT_LEARNED);
 		placement_placed(p, 0, 1, MS);
 		until = stalls_until(p, 0, &now_ns, 1000);
 		if (i == PLACEMENT_PAGES || i == PLACEMENT_PINNED)
@@ -146,12 +193,13 @@ static bool dwells(uint32_t broken)
 	struct placement_advice early, later;
 
 	arrive(p, 1, now_ns, 0, 0);
-	/* All of the credit by one stall that began long ago. */
+	/* All of the credit by stalls that began long ago. */
 	struct placement_stall long_ago = {
 		.kind = COH_STALL_WRITE, .owner = 1, .begin_ns = MS, .end_ns = now_ns + MOVE_NS / 2
 	};
 
-	assert_int_equal(placement_stall(p, &long_ago, &early), 0);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(placement_stall(p, &long_ago, &early), 0);
 	now_ns += 2 * MOVE_NS;
 	later = stall(p, 0, 1, &now_ns, 1000);
 	placement_destroy(p);
@@ -236,7 +284,7 @@ static bool debt_is_paid(uint32_t broken)
 	arrive(p, 1, now_ns, 0, 150);
 	with = stalls_until(p, 1, &now_ns, 1000);
 	placement_destroy(p);
-	return with >= 20 + 15;
+	return with >= 40 + 15; /* the other node is empty now: who goes leaves company */
 }
 
 /* Where it came it did nothing but fetch what it had left: so much does it not do again for less. */
@@ -355,8 +403,73 @@ static bool loser_goes(uint32_t broken)
 		now_ns += 700000;
 	}
 	placement_stats_get(p, &stats);
+	bool goes = stats.learner_off && stats.learner_off_count == 1 &&
+		    stats.learner_off_ns > MS && stats.learner_off_ns < now_ns &&
+		    stats.learner_loss > stats.control_loss && stats.learner_back_ns == 0;
+	/* It may try again when the user says so, and not before. */
+	assert_int_equal(placement_set_policy(p, PLACEMENT_LEARNED, now_ns), 0);
+	placement_stats_get(p, &stats);
+	goes &= !stats.learner_off && stats.learner_off_count == 1 &&
+		stats.learner_back_ns == now_ns;
 	placement_destroy(p);
-	return stats.learner_off && stats.learner_off_count == 1;
+	return goes;
+}
+
+/* Choices that were not simply the base rule's, of a vCPU whose stalls are so many pages apart. */
+static uint32_t choices_of_learner(uint32_t broken, uint64_t apart)
+{
+	struct placement *p = make(1, 2, PLACEMENT_LEARNED, broken);
+	struct placement_record record;
+	uint64_t now_ns = MS, seen = 0;
+	uint32_t count = 0;
+
+	placement_placed(p, 0, 1, MS);
+	placement_pin(p, 0, true);
+	for (uint64_t i = 1; i < 4000; i++) {
+		struct placement_stall stall = { .kind = COH_STALL_WRITE,
+						 .gpn = i * apart % 65536,
+						 .begin_ns = now_ns,
+						 .end_ns = now_ns + 60000 };
+		struct placement_advice advice;
+
+		assert_int_equal(placement_stall(p, &stall, &advice), 0);
+		now_ns += 70000;
+		if (placement_record_newest(p) == seen)
+			continue;
+		seen = placement_record_newest(p);
+		assert_int_equal(placement_record_get(p, seen, &record), 0);
+		count += record.how != PLACEMENT_HOW_BASE;
+	}
+	placement_destroy(p);
+	return count;
+}
+
+static bool far_is_not_eager(uint32_t broken)
+{
+	assert_true(choices_of_learner(broken, 1) > 10);
+	return choices_of_learner(broken, 4099) == 0;
+}
+
+/* A busy host, where each stall takes as long as credit takes to fade: it goes all the same, and soon. */
+static bool long_stalls_add_up(uint32_t broken)
+{
+	struct placement *p = make(1, 2, PLACEMENT_BASE, broken);
+	struct placement_advice advice[4], last = { .to = NODE_NONE };
+	uint64_t now_ns = MS;
+	uint32_t count = 0;
+
+	placement_placed(p, 0, 1, MS);
+	while (last.to == NODE_NONE && count < 100) {
+		uint64_t end_ns = now_ns + 100 * MS;
+
+		for (uint64_t tick_ns = now_ns; tick_ns < end_ns; tick_ns += PLACEMENT_TICK_NS)
+			placement_tick(p, tick_ns, advice, 4);
+		last = stall(p, 0, 0, &now_ns, 100 * MS);
+		now_ns += 2 * MS;
+		count++;
+	}
+	placement_destroy(p);
+	return last.to == 0 && count >= 4 && count <= 6;
 }
 
 static const struct {
@@ -373,6 +486,8 @@ static const struct {
 	{ "yield", one_goes, PLACEMENT_BROKEN_YIELD },
 	{ "crowd", cores_count, PLACEMENT_BROKEN_CROWD },
 	{ "control", loser_goes, PLACEMENT_BROKEN_CONTROL },
+	{ "near", far_is_not_eager, PLACEMENT_BROKEN_NEAR },
+	{ "long", long_stalls_add_up, PLACEMENT_BROKEN_LONG },
 };
 
 static void guards(void **state)
@@ -395,17 +510,23 @@ static void gathers(void **state)
 
 	placement_placed(p, 0, 1, 0);
 	placement_placed(p, 1, 1, 0);
-	while (count == 0 && now_ns < 300 * MS) {
+	/* As long as somebody works here, who sleeps stays with him. */
+	for (; now_ns < 300 * MS; now_ns += PLACEMENT_TICK_NS) {
+		placement_time(p, 0, &idle);
+		assert_int_equal(placement_tick(p, now_ns, advice, 4), 0);
+	}
+	while (count == 0 && now_ns < 600 * MS) {
 		now_ns += PLACEMENT_TICK_NS;
 		placement_time(p, 0, &idle);
+		placement_time(p, 1, &idle);
 		count = placement_tick(p, now_ns, advice, 4);
 	}
-	/* The one that sleeps, not the one that runs. */
+	/* The one that has slept for long, not yet the other. */
 	assert_int_equal(count, 1);
 	assert_int_equal(advice[0].vcpu, 0);
 	assert_int_equal(advice[0].to, 0);
 	assert_int_equal(advice[0].why, PLACEMENT_WHY_GATHER);
-	assert_in_range(now_ns, 60 * MS, 200 * MS);
+	assert_in_range(now_ns, 320 * MS, 400 * MS);
 	placement_destroy(p);
 }
 
@@ -430,6 +551,193 @@ static void gathers_from_a_quiet_node(void **state)
 	assert_int_equal(advice[0].why, PLACEMENT_WHY_GATHER);
 	assert_in_range(now_ns, 60 * MS, 250 * MS);
 	placement_destroy(p);
+}
+
+/* One stall, however long, says that one page is there: nobody goes for it. */
+static void one_stall_moves_nobody(void **state)
+{
+	struct placement *p = make(1, 2, PLACEMENT_BASE, 0);
+	uint64_t now_ns = MS;
+
+	placement_placed(p, 0, 1, MS);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(stall(p, 0, 0, &now_ns, 3 * MS).to, NODE_NONE);
+	stall(p, 0, 0, &now_ns, 3 * MS);
+	assert_int_equal(stall(p, 0, 0, &now_ns, 3 * MS).to, 0);
+	placement_destroy(p);
+}
+
+/* Two work here and one there: who is with the other needs twice as much, whatever the numbers. */
+static void company(void **state)
+{
+	struct placement_load two = { .cores = 4, .awake = 2 }, one = { .cores = 4, .awake = 1 },
+			      none = { .cores = 4 };
+	uint64_t now_ns = MS;
+	struct placement *p = make(1, 2, PLACEMENT_BASE, 0);
+
+	placement_placed(p, 0, 1, MS);
+	placement_load(p, 1, &two);
+	placement_load(p, 0, &one);
+	assert_int_equal(stalls_until(p, 0, &now_ns, 1000), 40);
+	placement_destroy(p);
+	/* Nobody is there: it leaves the other for pages that nobody uses. */
+	p = make(1, 2, PLACEMENT_BASE, 0);
+	now_ns = MS;
+	placement_placed(p, 0, 1, MS);
+	placement_load(p, 1, &two);
+	placement_load(p, 0, &none);
+	assert_int_equal(stalls_until(p, 0, &now_ns, 1000), 40);
+	placement_destroy(p);
+	/* From where it is alone it goes to the two, and to nobody's pages. */
+	p = make(0, 2, PLACEMENT_BASE, 0);
+	now_ns = MS;
+	placement_placed(p, 0, 0, MS);
+	placement_load(p, 0, &one);
+	placement_load(p, 1, &two);
+	assert_int_equal(stalls_until(p, 1, &now_ns, 1000), 20);
+	placement_destroy(p);
+	p = make(0, 2, PLACEMENT_BASE, 0);
+	now_ns = MS;
+	placement_placed(p, 0, 0, MS);
+	placement_load(p, 0, &one);
+	placement_load(p, 1, &none);
+	assert_int_equal(stalls_until(p, 1, &now_ns, 1000), 20);
+	placement_destroy(p);
+}
+
+/* A low threshold is for who is alone: what his going costs the others no outcome of his tells. */
+static void eager_alone(void **state)
+{
+	for (uint16_t awake = 1; awake <= 2; awake++) {
+		struct placement_load load = { .cores = 4, .awake = awake };
+		uint32_t eager = 0;
+
+		for (uint32_t i = 0; i < 40; i++) {
+			struct placement *p = make(1, 2, PLACEMENT_LEARNED, 0);
+			struct placement_advice advice = { .to = NODE_NONE };
+			uint64_t now_ns = MS + i * 1000;
+
+			placement_load(p, 1, &load);
+			placement_placed(p, 0, 1, now_ns);
+			for (int k = 0; k < 100 && advice.to == NODE_NONE; k++)
+				advice = stall(p, 0, 0, &now_ns, 10000);
+			assert_int_equal(advice.to, 0);
+			eager += advice.why == PLACEMENT_WHY_EAGER;
+			placement_destroy(p);
+		}
+		assert_true(awake == 1 ? eager > 5 : eager == 0);
+	}
+}
+
+/* A burst of stalls is no reason to go where there is no core: what it stalls for longer is. */
+static void crowds_last(void **state)
+{
+	struct placement *p = make(1, 2, PLACEMENT_BASE, 0);
+	struct placement_load full = { .cores = 1, .awake = 1 };
+	struct placement_advice advice = { .to = NODE_NONE };
+	uint64_t now_ns = MS, begin_ns = MS;
+
+	placement_placed(p, 0, 1, MS);
+	placement_load(p, 0, &full);
+	while (advice.to == NODE_NONE && now_ns < begin_ns + 500 * MS)
+		advice = stall(p, 0, 0, &now_ns, 100000);
+	assert_int_equal(advice.to, 0);
+	assert_in_range(now_ns - begin_ns, 20 * MS, 200 * MS);
+	placement_destroy(p);
+}
+
+/* Somebody has come from node 1, and has left there what they may share: that is no reason to go. */
+static void what_they_left(void **state)
+{
+	struct placement *p = make(0, 2, PLACEMENT_BASE, 0);
+	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 3 };
+	uint64_t now_ns = 10 * MS;
+
+	carry[13] = 2000 >> 8; /* he is believed to leave some 2 ms */
+	placement_placed(p, 1, 0, MS);
+	assert_int_equal(placement_arrived(p, 0, 1, now_ns - MOVE_NS, now_ns, carry), 0);
+	for (int i = 0; i < 150; i++) {
+		struct placement_stall left = { .vcpu = 1,
+						.kind = COH_STALL_WRITE,
+						.owner = 1,
+						.begin_ns = now_ns,
+						.end_ns = now_ns + 10000 };
+		struct placement_advice advice;
+
+		assert_int_equal(placement_stall(p, &left, &advice), 0);
+		assert_int_equal(placement_credit(p, 1, 1), 0);
+		now_ns += 10000;
+	}
+	placement_destroy(p);
+}
+
+/* It did nothing at node 0 but fetch, and sleep in between: all of that it had left behind. */
+static void sleep_is_no_work(void **state)
+{
+	struct placement *p[2] = { make(0, 2, PLACEMENT_BASE, 0), make(1, 2, PLACEMENT_BASE, 0) };
+	struct placement_advice advice;
+	uint8_t carry[PLACEMENT_CARRY_BYTES];
+	uint64_t now_ns = 10 * MS;
+
+	arrive(p[0], 1, now_ns, 0, 0);
+	for (int i = 0; i < 40; i++) {
+		struct placement_stall stall = { .kind = COH_STALL_WRITE,
+						 .owner = 1,
+						 .begin_ns = now_ns + 100000,
+						 .end_ns = now_ns + 200000,
+						 .slept_ns = 100000 };
+
+		assert_int_equal(placement_stall(p[0], &stall, &advice), 0);
+		now_ns = stall.end_ns;
+	}
+	for (int i = 0; i < 10; i++, now_ns += MS)
+		placement_tick(p[0], now_ns, &advice, 1);
+	assert_int_equal(placement_left(p[0], 0, 1, now_ns, carry), 0);
+	/* 4 ms, and what is added for the lag. */
+	assert_in_range(carry[12] | carry[13] << 8, 3500, 6500);
+	placement_destroy(p[0]);
+	placement_destroy(p[1]);
+}
+
+/*
+ * Two work on two cores, and a third wakes up for a moment: nobody is sent away for that. Nor for one
+ * that has come asleep. But if he stays awake somebody is, within 100 ms.
+ */
+static void spreads_for_what_lasts(void **state)
+{
+	for (int came = 0; came < 2; came++) {
+		struct placement *p = make(0, 2, PLACEMENT_BASE, 0);
+		struct placement_load load = { .cores = 2, .awake = 2 }, empty = { .cores = 2 };
+		struct placement_time idle = { .halted_ns = PLACEMENT_TICK_NS };
+		struct placement_advice advice[4];
+		uint8_t carry[PLACEMENT_CARRY_BYTES] = { 3, [35] = 240 };
+		uint64_t now_ns = 0, awake_ns;
+		uint32_t count = 0;
+
+		placement_load(p, 1, &empty);
+		placement_placed(p, 1, 0, 0);
+		placement_placed(p, 2, 0, 0);
+		if (!came)
+			placement_placed(p, 0, 0, 0);
+		for (; now_ns < 200 * MS; now_ns += PLACEMENT_TICK_NS) {
+			placement_load(p, 0, &load);
+			if (!came)
+				placement_time(p, 0, &idle);
+			assert_int_equal(placement_tick(p, now_ns, advice, 4), 0);
+		}
+		if (came)
+			assert_int_equal(placement_arrived(p, 0, 1, now_ns, now_ns, carry), 0);
+		load.awake = 3;
+		for (awake_ns = now_ns; count == 0 && now_ns < awake_ns + 200 * MS;) {
+			now_ns += PLACEMENT_TICK_NS;
+			placement_load(p, 0, &load);
+			count = placement_tick(p, now_ns, advice, 4);
+		}
+		assert_int_equal(count, 1);
+		assert_int_equal(advice[0].why, PLACEMENT_WHY_SPREAD);
+		assert_in_range(now_ns - awake_ns, 20 * MS, 100 * MS);
+		placement_destroy(p);
+	}
 }
 
 static void spreads(void **state)
@@ -467,6 +775,45 @@ static void spreads(void **state)
 	placement_destroy(p);
 }
 
+/*
+ * Of two on one core the one that wants most elsewhere goes, and if he has only just come from there and
+ * fetches what he left: it may be known how much that is, but not whether somebody writes it there. Who
+ * is at home here stays, but if he wants more.
+ */
+static void sends_back_who_has_come(void **state)
+{
+	static const struct {
+		uint32_t debt_us, stalls, others, goes;
+	} cases[] = {
+		{ 20000, 39, 0, 0 }, { 20000, 39, 2, 0 }, { 0, 1, 2, 0 }, { 20000, 1, 15, 1 }
+	};
+
+	for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+		struct placement *p = make(0, 2, PLACEMENT_BASE, 0);
+		struct placement_load crowded = { .cores = 1, .awake = 2 }, empty = { .cores = 1 };
+		struct placement_advice advice;
+		uint64_t now_ns = 200 * MS, tick_ns = now_ns;
+		uint32_t count = 0;
+
+		placement_load(p, 1, &empty);
+		placement_placed(p, 1, 0, 199 * MS);
+		arrive(p, 1, now_ns, 0, cases[c].debt_us);
+		for (int i = 0; i < 10 && count == 0; i++) {
+			for (uint32_t k = 0; k < cases[c].stalls; k++)
+				stall(p, 0, 1, &now_ns, 100000);
+			for (uint32_t k = 0; k < cases[c].others; k++)
+				stall(p, 1, 1, &now_ns, 10000);
+			now_ns = tick_ns += PLACEMENT_TICK_NS;
+			placement_load(p, 0, &crowded);
+			count = placement_tick(p, now_ns, &advice, 1);
+		}
+		assert_int_equal(count, 1);
+		assert_int_equal(advice.why, PLACEMENT_WHY_SPREAD);
+		assert_int_equal(advice.vcpu, cases[c].goes);
+		placement_destroy(p);
+	}
+}
+
 static void refused(void **state)
 {
 	struct placement *p = make(1, 3, PLACEMENT_BASE, 0);
@@ -487,7 +834,7 @@ static void refused(void **state)
 static void bucket_is_full(void **state)
 {
 	struct placement *p = make(1, 3, PLACEMENT_BASE, 0);
-	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 2 };
+	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 3 };
 	uint64_t now_ns = 1000 * MS;
 
 	placement_placed(p, 0, 1, now_ns);
@@ -499,7 +846,7 @@ static void bucket_is_full(void **state)
 	now_ns += 2 * MS;
 	assert_in_range(stalls_until(p, 0, &now_ns, 1000), 1, 1000);
 	memset(carry, 0, sizeof(carry));
-	carry[0] = 2;
+	carry[0] = 3;
 	memset(carry + 24, 0xff, 8);
 	assert_int_equal(placement_left(p, 0, 2, now_ns, carry), 0);
 	memset(carry + 24, 0xff, 8);
@@ -513,7 +860,7 @@ static void bucket_is_full(void **state)
 static void choice_ends(void **state)
 {
 	struct placement *p = make(1, 3, PLACEMENT_LEARNED, 0);
-	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 2, [3] = 1 };
+	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 3, [3] = 1 };
 	struct placement_advice advice[4];
 	struct placement_stats stats;
 
@@ -699,7 +1046,7 @@ static void nonsense(void **state)
 	config.move_ns = UINT64_MAX;
 	assert_int_equal(placement_create(&config, &p), 0);
 	assert_int_equal(placement_move_ns(p, 1), PLACEMENT_MOVE_NS_MAX);
-	assert_int_equal(placement_set_policy(p, PLACEMENT_POLICIES), -EINVAL);
+	assert_int_equal(placement_set_policy(p, PLACEMENT_POLICIES, 0), -EINVAL);
 	assert_int_equal(placement_pin(p, 8, true), -EINVAL);
 	assert_int_equal(placement_outcome_learn(p, &(struct placement_outcome){ .arm = 2 }),
 			 -EPROTO);
@@ -710,6 +1057,28 @@ static void nonsense(void **state)
 	placement_destroy(NULL);
 }
 
+/* Who is no member takes no vCPU, whatever it has said; who comes has a core until it says. */
+static void members(void **state)
+{
+	struct placement *p = make(0, 4, PLACEMENT_BASE, 0);
+	struct placement_load load = { .cores = 4, .awake = 1 };
+	struct member_set set = { 0 };
+	uint64_t now_ns = MS * 100ull;
+
+	member_set_add(&set, 0);
+	member_set_add(&set, 2);
+	assert_int_equal(placement_members(p, &set, 1), -EINVAL);
+	assert_int_equal(placement_members(p, &set, 2), 0);
+	assert_int_equal(placement_load(p, 3, &load), 0);
+	assert_int_equal(placement_placed(p, 0, 0, now_ns), 0);
+	now_ns += 1000u * MS;
+	assert_int_equal(stalls_until(p, 3, &now_ns, 200), 0);
+	member_set_add(&set, 3);
+	assert_int_equal(placement_members(p, &set, 2), 0);
+	assert_int_not_equal(stalls_until(p, 3, &now_ns, 200), 0);
+	placement_destroy(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -717,16 +1086,27 @@ int main(void)
 		cmocka_unit_test(policies),
 		cmocka_unit_test(guards),
 		cmocka_unit_test(ping_pong),
+		cmocka_unit_test(one_stall_moves_nobody),
+		cmocka_unit_test(company),
+		cmocka_unit_test(eager_alone),
+		cmocka_unit_test(crowds_last),
+		cmocka_unit_test(what_they_left),
+		cmocka_unit_test(sleep_is_no_work),
+		cmocka_unit_test(spreads_for_what_lasts),
 		cmocka_unit_test(gathers),
 		cmocka_unit_test(spreads),
+		cmocka_unit_test(sends_back_who_has_come),
 		cmocka_unit_test(refused),
 		cmocka_unit_test(bucket_is_full),
 		cmocka_unit_test(choice_ends),
 		cmocka_unit_test(carries),
 		cmocka_unit_test(refaults_are_seen),
+		cmocka_unit_test(late_moves_pass),
+		cmocka_unit_test(slow_links_are_seen),
 		cmocka_unit_test(any_inputs),
 		cmocka_unit_test(what_runs),
 		cmocka_unit_test(gathers_from_a_quiet_node),
+		cmocka_unit_test(members),
 		cmocka_unit_test(nonsense),
 	};
 

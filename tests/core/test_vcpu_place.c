@@ -391,6 +391,23 @@ static void test_peers_that_say_anything(void **state)
 		assert_true(seen[verdict] > 1000);
 }
 
+/* Nobody leaves for who is no member. */
+static void test_leaves_to_members(void **state)
+{
+	struct pod *pod = *state;
+	struct member_set members = { 0 };
+
+	member_set_add(&members, 0);
+	member_set_add(&members, 2);
+	vcpu_places_members(&pod->node[0], &members);
+	assert_int_equal(vcpu_place_leave(&pod->node[0], 0, 1), -EINVAL);
+	assert_place(&pod->node[0], 0, PLACE_HERE, 0, 0);
+	assert_int_equal(vcpu_place_leave(&pod->node[0], 0, 2), 0);
+	member_set_add(&members, 1);
+	vcpu_places_members(&pod->node[0], &members);
+	assert_int_equal(vcpu_place_leave(&pod->node[0], 1, 1), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -405,6 +422,7 @@ int main(void)
 		cmocka_unit_test_setup(test_out_of_range, set_up),
 		cmocka_unit_test_setup(test_step_of_epochs, set_up),
 		cmocka_unit_test_setup(test_end_of_epochs, set_up),
+		cmocka_unit_test_setup(test_leaves_to_members, set_up),
 		cmocka_unit_test_setup(test_peers_that_say_anything, set_up),
 	};
 

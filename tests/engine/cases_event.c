@@ -54,6 +54,31 @@ static int test_interrupts(struct rig *rig)
 	return 0;
 }
 
+/* An interrupt comes while a device answers, and what it answers ends with a trap: that is first. */
+static int test_trap_in_mmio(struct rig *rig)
+{
+	static const uint32_t said[] = { 1, 2, 0x40, 3 };
+	bool pending = false;
+
+	if (!rig_ops->translates) {
+		printf("  left out: KVM's emulator has its own order\n");
+		return 0;
+	}
+	CHECK(rig_start(rig, 0, GUEST(trap_mmio), RIG_LONG) == 0, "start");
+	rig_set_handler(rig, 1, RIG_LOAD + 0x20);
+	rig_set_handler(rig, 0x40, RIG_LOAD + 0x50);
+	do {
+		CHECK(inject_when_possible(rig, &pending, 0x40) == 0, "inject");
+		CHECK(rig_run(rig, 0) == 0, "run");
+		if (rig->exit[0].kind == EXIT_MMIO) {
+			memset(rig->exit[0].mmio.data, 0, 4);
+			pending = true;
+		}
+	} while (rig->exit[0].kind != EXIT_HLT && rig->exit[0].kind != EXIT_FAILED);
+	CHECK(rig->exit[0].kind == EXIT_HLT, "%s", rig_kind_name(rig->exit[0].kind));
+	return rig_said(rig, said, 4);
+}
+
 static int test_nmi(struct rig *rig)
 {
 	CHECK(rig_start(rig, 0, GUEST(nmi), RIG_LONG) == 0, "start");
@@ -115,6 +140,7 @@ static int test_cr8(struct rig *rig)
 
 const struct test_case cases_event[] = {
 	{ "interrupts", test_interrupts, "it never opens an interrupt window" },
+	{ "trap-in-mmio", test_trap_in_mmio, "KVM's emulator has its own order" },
 	{ "nmi", test_nmi, "it delivers NMIs late" },
 	{ "sipi", test_sipi, NULL },
 	{ "triple-fault", test_triple_fault, NULL },

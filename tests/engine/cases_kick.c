@@ -18,6 +18,9 @@
 
 #define HANDLER	     0x100 /* guests.S, of those that fault */
 #define KICKS	     1000
+#define ROW_KICKS    200
+#define ROW_TEST_NS  30000000000ull
+#define ROW	     16 /* guests.S */
 #define KICK_TEST_NS 4000000000ull
 
 /* A thread that runs a vCPU and counts its EXIT_KICKED. */
@@ -27,9 +30,9 @@ struct runner {
 	_Atomic uint32_t kicks, exits;
 	_Atomic int ready, stop;
 	enum engine_exit_kind last;
-	uint32_t said; /* by the last OUT */
-	bool saves;
-	struct vcpu_state kicked; /* as it was at the last kick, if it saves */
+	uint32_t said;		  /* by the last OUT */
+	struct vcpu_state kicked; /* the runner's while it is wanted, else whoever wants it */
+	_Atomic bool wanted;	  /* to be saved at the next EXIT_KICKED */
 };
 
 static void *run_thread(void *arg)
@@ -44,9 +47,11 @@ static void *run_thread(void *arg)
 			break;
 		runner->last = rig->exit[0].kind;
 		if (runner->last == EXIT_KICKED) {
-			if (runner->saves)
-				rig_ops->vcpu_save(rig->vcpu[0], &runner->kicked);
 			atomic_fetch_add(&runner->kicks, 1);
+			if (atomic_load(&runner->wanted)) {
+				rig_ops->vcpu_save(rig->vcpu[0], &runner->kicked);
+				atomic_store(&runner->wanted, false);
+			}
 		} else if (runner->last == EXIT_IO) {
 			memcpy(&runner->said, rig->exit[0].io.data, 4);
 		} else {
@@ -57,10 +62,9 @@ static void *run_thread(void *arg)
 	return NULL;
 }
 
-static int runner_start(struct runner *runner, struct rig *rig, bool saves)
+static int runner_start(struct runner *runner, struct rig *rig)
 {
 	memset(runner, 0, sizeof(*runner));
-	runner->saves = saves;
 	runner->rig = rig;
 	CHECK(pthread_create(&runner->thread, NULL, run_thread, runner) == 0, "thread");
 	while (!atomic_load(&runner->ready))
@@ -86,19 +90,32 @@ static int wait_for_kick(struct runner *runner, uint32_t before, uint64_t *ret_n
 	return 0;
 }
 
+/* Kicks it, and has its state saved when it has left: runner->kicked is the caller's then. */
+static int kick_to_save(struct runner *runner, uint64_t *ret_ns)
+{
+	uint64_t start = rig_now_ns();
+
+	atomic_store(&runner->wanted, true);
+	rig_ops->vcpu_kick(runner->rig->vcpu[0]);
+	while (atomic_load(&runner->wanted))
+		CHECK(rig_now_ns() - start < 5000000000ull && !sched_yield(), "a kick was lost");
+	*ret_ns = rig_now_ns() - start;
+	return 0;
+}
+
 /* Every kick is followed by an EXIT_KICKED, wherever the runner is: in the guest, leaving, or
  * entering. */
 static int kick_guest(struct rig *rig, struct guest guest)
 {
 	struct runner runner;
-	uint64_t ns, worst = 0, sum = 0, end = rig_now_ns() + KICK_TEST_NS;
+	uint64_t ns = 0, worst = 0, sum = 0, end = rig_now_ns() + KICK_TEST_NS;
 	int err = 0;
 	uint32_t rounds = 0;
 
 	CHECK(rig_start(rig, 0, guest, RIG_LONG) == 0, "start");
 	rig_ops->vcpu_kick(rig->vcpu[0]); /* before it ever ran */
 	CHECK(rig_expect(rig, 0, EXIT_KICKED) == 0, "kicked before the run");
-	CHECK(runner_start(&runner, rig, false) == 0, "runner");
+	CHECK(runner_start(&runner, rig) == 0, "runner");
 	for (; !err && rounds < KICKS && rig_now_ns() < end; rounds++) {
 		uint32_t before = atomic_load(&runner.kicks);
 
@@ -129,6 +146,39 @@ static int test_kicks_masked(struct rig *rig)
 static int test_kicks_jumps(struct rig *rig)
 {
 	return kick_guest(rig, GUEST(spin_jumps));
+}
+
+/*
+ * In a row of pushes or pops rsp is what it is at that instruction. Where the kicker and the vCPU share a
+ * core, kicks may all come before the first: until enough have not, or the time is up.
+ */
+static int test_kicks_rows(struct rig *rig)
+{
+	uint32_t inside = 0, enough = rig_ops->translates ? ROW_KICKS / 4 : 0;
+	uint64_t ns = 0, at, depth, end = rig_now_ns() + ROW_TEST_NS;
+	struct runner runner;
+	int err = 0;
+
+	CHECK(rig_start(rig, 0, GUEST(spin_rows), RIG_LONG) == 0, "start");
+	CHECK(runner_start(&runner, rig) == 0, "runner");
+	for (uint32_t i = 0; (i < ROW_KICKS || (inside <= enough && rig_now_ns() < end)) && !err;
+	     i++) {
+		for (uint32_t spin = 0; spin < i % 97 * 20; spin++)
+			_mm_pause();
+		err = kick_to_save(&runner, &ns);
+		at = runner.kicked.rip - RIG_LOAD;
+		at -= at > 0; /* its STI */
+		depth = at <= ROW ? at : 2 * ROW - at;
+		if (!err && (at > 2 * ROW || runner.kicked.gpr[4] != RIG_STACK - 8 * depth))
+			err = printf("  rip %lx, rsp %lx\n", (unsigned long)runner.kicked.rip,
+				     (unsigned long)runner.kicked.gpr[4]);
+		inside += depth != 0;
+	}
+	runner_end(&runner);
+	CHECK(err == 0, "rsp");
+	/* A CPU that is emulated may look at interrupts between larger pieces only. */
+	CHECK(!rig_ops->translates || inside > enough, "%u kicks in the rows", inside);
+	return 0;
 }
 
 /* Kicks while the guest makes exits of its own: none of those is lost or doubled by a kick. */
@@ -199,8 +249,9 @@ struct touch {
 	const uint8_t *at; /* the instruction that needs it */
 	uint64_t page[3];
 	uint32_t said;
-	uint64_t dr7; /* when it needs it */
-	bool soft_only;
+	uint64_t dr7;	      /* when it needs it */
+	bool soft_only, kept; /* its fault waits to be delivered */
+	uint8_t shadow;	      /* no interrupt may come before it */
 };
 
 static int give_page(const struct touch *touch, struct rig *rig, int fd)
@@ -225,7 +276,9 @@ static int check_kicked(const struct touch *touch, const struct vcpu_state *stat
 	CHECK(!memcmp(state->gpr, first->gpr, sizeof(state->gpr)) && state->rflags == first->rflags,
 	      "registers");
 	CHECK(!memcmp(state->xsave, first->xsave, 512), "x87 and SSE registers");
-	/* On kvm it goes on with a fault whose delivery was broken off; soft begins the instruction anew. */
+	CHECK(state->interrupt_shadow == touch->shadow, "shadow %u", state->interrupt_shadow);
+	CHECK(!touch->kept || (state->exception_pending && state->exception_vector == 14),
+	      "the fault is lost");
 	if (rig_ops == &engine_soft)
 		CHECK(state->cr2 == 0 && state->dr6 == 0xffff0ff0 && state->dr7 == touch->dr7,
 		      "cr2 %lx, dr6 %lx, dr7 %lx", (unsigned long)state->cr2,
@@ -245,8 +298,7 @@ static int kick_out_of_fault(const struct touch *touch, struct runner *runner, i
 		CHECK(wait_for_fault(fd) == 0, "fault %d", i);
 		rig_sleep_ms(5); /* so that it sleeps in the fault */
 		CHECK(atomic_load(&runner->kicks) == before, "left by itself");
-		rig_ops->vcpu_kick(rig->vcpu[0]);
-		CHECK(wait_for_kick(runner, before, &ns) == 0, "kick %d", i);
+		CHECK(kick_to_save(runner, &ns) == 0, "kick %d", i);
 		if (i == 0)
 			first = runner->kicked;
 		CHECK(check_kicked(touch, &runner->kicked, &first) == 0, "kick %d", i);
@@ -267,7 +319,7 @@ static int touch_page(struct rig *rig, const struct touch *touch)
 	CHECK(madvise(rig->memory + 0x200000, 4096, MADV_DONTNEED) == 0, "madvise");
 	fd = watch_page(rig);
 	CHECK(fd >= 0, "userfaultfd: %s", strerrordesc_np(errno));
-	err = runner_start(&runner, rig, true);
+	err = runner_start(&runner, rig);
 	if (!err)
 		err = kick_out_of_fault(touch, &runner, fd);
 	if (err) { /* whatever happens, let the thread go */
@@ -292,15 +344,22 @@ static int touch_page(struct rig *rig, const struct touch *touch)
 #define TOUCH_BY_FAULT(tag, value, debug)                                                          \
 	{                                                                                          \
 		.name = #tag, .guest = GUEST(touch_##tag), .at = guest_touch_##tag##_at,           \
-		.said = (value), .dr7 = (debug), .soft_only = true                                 \
+		.said = (value), .dr7 = (debug), .soft_only = true, .kept = (debug) == 0x400       \
+	}
+#define TOUCH_IN_SHADOW(tag, value, ...)                                                           \
+	{                                                                                          \
+		.name = #tag, .guest = GUEST(touch_##tag), .at = guest_touch_##tag##_at,           \
+		.page = { __VA_ARGS__ }, .said = (value), .dr7 = 0x400, .soft_only = true,         \
+		.shadow = 1                                                                        \
 	}
 static int test_kick_in_fault(struct rig *rig)
 {
 	extern const uint8_t guest_touch_read_at[], guest_touch_locked_at[], guest_touch_edge_at[],
 		guest_touch_push_at[], guest_touch_call_at[], guest_touch_pop_memory_at[],
-		guest_touch_strings_at[], guest_touch_x87_at[], guest_touch_table_at[],
-		guest_touch_table_locked_at[], guest_touch_descriptor_at[], guest_touch_ltr_at[],
-		guest_touch_fault_at[], guest_touch_debug_at[];
+		guest_touch_strings_at[], guest_touch_shadow_at[], guest_touch_x87_at[],
+		guest_touch_table_at[], guest_touch_table_locked_at[], guest_touch_descriptor_at[],
+		guest_touch_ltr_at[], guest_touch_fault_at[], guest_touch_debug_at[],
+		guest_touch_enter_at[];
 	const struct touch touches[] = {
 		TOUCH(read, 0xdeadbeef, 0xdeadbeef),
 		TOUCH(locked, 0x201, 0x100),
@@ -309,12 +368,14 @@ static int test_kick_in_fault(struct rig *rig)
 		TOUCH(call, 0x200000, 0),
 		TOUCH(pop_memory, RIG_STACK + 0x55, 0),
 		TOUCH(strings, 0x60008 + 0x1000, 0x1000),
+		TOUCH_IN_SHADOW(shadow, 0x60008 + 0x1000, 0x1000),
 		TOUCH(x87, 0x3000, 0, 0x3ff0000000000000),
 		TOUCH(table, 1, 0x83),
 		TOUCH(table_locked, 12, 0x83),
 		TOUCH(descriptor, 16, 0, 0x00af9b000000ffff, 0x00cf93000000ffff),
 		TOUCH(ltr, 0x8b10, 0),
 		TOUCH_BY_FAULT(fault, 0x40000000, 0x400),
+		TOUCH_BY_FAULT(enter, 0x2222, 0x400),
 		TOUCH_BY_FAULT(debug, 0xffff2ff0, 0x2400),
 	};
 
@@ -364,6 +425,7 @@ const struct test_case cases_kick[] = {
 	{ "kicks", test_kicks, NULL },
 	{ "kicks-masked", test_kicks_masked, NULL },
 	{ "kicks-jumps", test_kicks_jumps, NULL },
+	{ "kicks-rows", test_kicks_rows, NULL },
 	{ "kicks-between-exits", test_kicks_between_exits, NULL },
 	{ "kick-before-answer", test_kick_before_answer,
 	  "it reads guest memory itself, and such a wait takes no signal" },

@@ -60,6 +60,38 @@ static int test_tsc(struct rig *rig)
 	return 0;
 }
 
+static uint64_t scaled(uint64_t tsc, uint64_t ratio)
+{
+	return (uint64_t)((unsigned __int128)tsc * ratio >> TSC_RATIO_BITS);
+}
+
+/* At another rate than the host's, which changes. */
+static int test_tsc_ratio(struct rig *rig)
+{
+	static const uint64_t ratios[] = { TSC_RATIO_ONE / 2 + 12345, TSC_RATIO_ONE + 1,
+					   3 * TSC_RATIO_ONE - 77 };
+	uint64_t before, guest, after;
+
+	if (rig_ops == &engine_kvm)
+		return 0;
+	CHECK(rig_start(rig, 0, GUEST(tsc), RIG_LONG) == 0, "start");
+	for (size_t i = 0; i < 300; i++) {
+		struct tsc_line tsc = { .host_tsc = 3ull << (i % 50),
+					.guest_tsc = 0x123456789abc + i,
+					.ratio = ratios[i % 3] };
+		uint64_t from = tsc.guest_tsc - scaled(tsc.host_tsc, tsc.ratio);
+
+		CHECK(rig_ops->vcpu_set_tsc(rig->vcpu[0], &tsc) == 0, "set");
+		before = __rdtsc();
+		CHECK(read_guest_tsc(rig, 0, &guest) == 0, "rdtsc");
+		after = __rdtsc();
+		CHECK(guest - from >= scaled(before, tsc.ratio) &&
+			      guest - from <= scaled(after, tsc.ratio),
+		      "%zu: not between", i);
+	}
+	return 0;
+}
+
 /* What the guest adds to its TSC stays added when the pod clock is set again. */
 static int test_tsc_adjust(struct rig *rig)
 {
@@ -75,8 +107,27 @@ static int test_tsc_adjust(struct rig *rig)
 	return 0;
 }
 
+/* What a deadline is to be counted from comes with it. */
+static int test_tsc_deadline(struct rig *rig)
+{
+	if (!rig_features.tsc_deadline) {
+		printf("  left out: writes of a TSC deadline do not exit here\n");
+		return 0;
+	}
+	CHECK(rig_start(rig, 0, GUEST(tsc_deadline), RIG_LONG) == 0, "start");
+	CHECK(rig_expect(rig, 0, EXIT_MSR_WRITE) == 0, "wrmsr");
+	CHECK(rig->exit[0].msr.index == 0x6e0 && rig->exit[0].msr.value == 5, "%x %lx",
+	      rig->exit[0].msr.index, (unsigned long)rig->exit[0].msr.value);
+	CHECK(rig->exit[0].msr.tsc_adjust == UINT64_MAX, "%lx",
+	      (unsigned long)rig->exit[0].msr.tsc_adjust);
+	CHECK(rig_expect(rig, 0, EXIT_HLT) == 0, "hlt");
+	return 0;
+}
+
 const struct test_case cases_tsc[] = {
 	{ "tsc", test_tsc, "guests see the host's TSC" },
+	{ "tsc-deadline", test_tsc_deadline, "it has no TSC deadline" },
 	{ "tsc-adjust", test_tsc_adjust, "guests see the host's TSC" },
+	{ "tsc-ratio", test_tsc_ratio, "guests see the host's TSC" },
 	{ 0 },
 };

@@ -194,6 +194,28 @@
 	hlt
 	END	mmio
 
+/* A load from a device under TF, with IF: says 1 and 2 in the trap's handler at 0x20, 40h at 0x50, and 3 behind. */
+	GUEST	trap_mmio
+	jmp	1f
+	.org	guest_trap_mmio + 0x20
+	SAY	1
+	andq	$~0x100, 16(%rsp)
+	SAY	2
+	iretq
+	.org	guest_trap_mmio + 0x50
+	SAY	0x40
+	iretq
+	.org	guest_trap_mmio + 0x80
+1:	mov	$0xfed00000, %ebx
+	sti
+	pushfq
+	orq	$0x100, (%rsp)
+	popfq
+	mov	(%rbx), %ecx
+	SAY	3
+	hlt
+	END	trap_mmio
+
 /* The #GP handler (installed by the test) says 0xbad and skips two bytes: the length of RDMSR and WRMSR. */
 	GUEST	msr
 	jmp	1f
@@ -413,6 +435,18 @@
 	.balign	8
 	END	spin_jumps
 
+/* With interrupts on, for Bochs (tests/engine/test-on-rack): rows of pushes and pops, a byte each. */
+	GUEST	spin_rows
+	sti
+1:	.rept	16
+	push	%rax
+	.endr
+	.rept	16
+	pop	%rcx
+	.endr
+	jmp	1b
+	END	spin_rows
+
 /*
  * Need the page at 2 MiB, each in its own way, at guest_touch_NAME_at. Then they say something that depends on it, and
  * would not if the instruction had been done by half, or twice.
@@ -495,6 +529,22 @@ guest_touch_\name\()_at:
 	hlt
 	END	touch_strings
 
+	GUEST	touch_shadow		/* likewise, behind an STI: no interrupt may come before it */
+	movl	$0x04030201, 0x1ffffc
+	mov	$0x1ffffc, %esi
+	mov	$0x60000, %edi
+	mov	$8, %ecx
+	sti
+	NEEDS	shadow
+	rep movsb
+	mov	0x60004, %eax
+	add	%edi, %eax
+	add	%ecx, %eax
+	out	%eax, $OUT
+	cli
+	hlt
+	END	touch_shadow
+
 	GUEST	touch_x87
 	fninit
 	fldpi
@@ -571,6 +621,27 @@ guest_touch_\name\()_at:
 	hlt
 	END	touch_fault
 
+/*
+ * Likewise, and the instruction has changed its own source before it faults: 16-bit ENTER, at 1 GiB where the page is,
+ * too, copies 2222h and then writes 1111h over it; and below its frame nothing is there.
+ */
+	GUEST	touch_enter
+	movq	$0x14003, 0x11008
+	movq	$0x200083, 0x14000
+	movq	$0, 0x12ff8
+	mov	$0x40001008, %esp
+	lea	-4(%rsp), %rbp
+	movl	$0x22221111, -8(%rsp)
+	NEEDS	enter
+	.byte	0x66
+	enter	$0x1010, $3
+	hlt
+	.org	guest_touch_enter + 0x100
+	movzwl	0x40001004, %eax
+	out	%eax, $OUT
+	hlt
+	END	touch_enter
+
 	GUEST	touch_debug
 	mov	$0x200800, %esp
 	mov	$0x2400, %eax		/* GD */
@@ -606,6 +677,19 @@ guest_touch_\name\()_at:
 	wrmsr
 	SAY_TSC
 	END	tsc_adjust
+
+/* Arms the TSC deadline behind an adjustment of -1. */
+	GUEST	tsc_deadline
+	mov	$0x3b, %ecx
+	mov	$-1, %eax
+	mov	$-1, %edx
+	wrmsr
+	mov	$0x6e0, %ecx
+	mov	$5, %eax
+	xor	%edx, %edx
+	wrmsr
+	hlt
+	END	tsc_deadline
 
 	GUEST	cr8
 	mov	$5, %eax

@@ -320,7 +320,7 @@ guest_released_jump:
 	hlt
 	END	lock_hog
 
-/* Locked instructions across two cache lines of a page; each adds 1 to what lies there. */
+/* Locked instructions across two cache lines of a page; each adds 1 to what lies there. Until DONE at most. */
 	GUEST	locked_lines
 	sti
 	mov	ROUNDS, %r12
@@ -336,10 +336,59 @@ guest_released_jump:
 	mov	$1, %r15d
 	lock xadd %r14, (%rbx)
 	addr32 lock add %r15, (%ebx)
+	incq	CALLS
+	cmpq	$0, DONE
+	jne	3f
+	dec	%r12
+	jnz	1b
+3:	hlt
+	END	locked_lines
+
+/* The same by both at once. */
+	GUEST	line_pair
+	sti
+	mov	ROUNDS, %r12
+1:	lock incq LINES
+	mov	$1, %r10d
+	lock xadd %r10, LINES
+2:	mov	LINES, %rax
+	lea	1(%rax), %rcx
+	lock cmpxchg %rcx, LINES
+	jne	2b
 	dec	%r12
 	jnz	1b
 	hlt
-	END	locked_lines
+	END	line_pair
+
+/*
+ * Locked instructions of each size at each place of a line: PLACES_SPLIT of them go on in the next one. Each byte of
+ * the line is 7 in the end, and what comes then 0.
+ */
+	GUEST	line_places
+	mov	$LINES & ~0xfff, %ebx
+	mov	$64, %ebp
+1:	lock incw (%rbx)
+	lock addl $1, (%rbx)
+	lock incq (%rbx)
+	mov	%rbx, %r11
+	mov	$1, %r10d
+	lock xadd %r10, (%r11)
+	stc
+	lock incl (%rbx)		/* CF stays */
+	lock adcl $0, (%rbx)
+	mov	(%rbx), %r10
+	add	$1, %r10
+	xchg	%r10, (%r11)
+	xchg	%ah, (%rbx)
+	xchg	%ah, (%rbx)
+	mov	$64, %ecx
+	lock btcq %rcx, -8(%rbx)	/* the bit's word is at rbx */
+	lock btcq %rcx, -8(%rbx)
+	inc	%rbx
+	dec	%ebp
+	jnz	1b
+	hlt
+	END	line_places
 
 /*
  * Total store order: the second vCPU never sees B's round without A's. And of two that each write and, behind MFENCE
@@ -427,5 +476,41 @@ guest_outside_far:
 	mov	$0, %eax
 	ret
 	END	outside
+
+/*
+ * An operand of ten bytes whose page comes and goes: the second one writes the entry of its page table all the time, the
+ * first one loads from it, and its handler lets it try again.
+ */
+#define COMES_AND_GOES	0x200000
+#define ITS_DIRECTORY	0x12000
+#define ITS_TABLE	0x60000
+	GUEST	operand_comes_and_goes
+	jmp	1f
+	.org	guest_operand_comes_and_goes + 0x10	/* handler of #PF */
+	add	$8, %rsp
+	incq	TRAPS
+	iretq
+1:	sti
+	IF_SECOND 3f
+	mov	ROUNDS, %r12
+	movq	$ITS_TABLE + 3, ITS_DIRECTORY + 8
+2:	invlpg	COMES_AND_GOES
+	fldt	COMES_AND_GOES + 8
+	fstp	%st(0)
+	dec	%r12
+	jns	2b
+	cmpq	$100, TRAPS		/* the other one may begin later */
+	jb	2b
+	movq	$1, DONE
+	hlt
+3:	movq	$0x40000 + 3, ITS_TABLE
+	mov	$8, %ecx
+4:	dec	%ecx
+	jnz	4b
+	movq	$0, ITS_TABLE
+	cmpq	$0, DONE
+	je	3b
+	hlt
+	END	operand_comes_and_goes
 
 	.section .note.GNU-stack, "", @progbits

@@ -19,7 +19,9 @@ const struct engine_ops *rig_with;
 const char *rig_only;
 bool rig_marked;
 uint64_t rig_rounds;
+uint32_t rig_shutdown_first, rig_shutdown_last;
 enum rig_host rig_host;
+struct engine_pages rig_pages;
 
 /* A thread, not a timer's signal: signals are the engine's business. */
 static struct {
@@ -114,7 +116,8 @@ int rig_create(struct rig *rig, const struct engine_ops *ops, struct engine **re
 {
 	struct engine_config config = { .vcpu_max = RIG_VCPUS,
 					.tsc_khz = rig_features.tsc_khz,
-					.cpuid = &rig->cpuid };
+					.cpuid = &rig->cpuid,
+					.pages = rig_pages };
 	char why[256] = "";
 
 	CHECK(ops->create(&config, ret_engine, why, sizeof(why)) == 0, "%s", why);
@@ -237,6 +240,18 @@ static void record(struct rig *rig, const struct engine_exit *exit)
 	}
 }
 
+/* For whoever is told of a shutdown that has not been. */
+static void pretend(struct engine_exit *exit)
+{
+	static uint32_t count;
+
+	if (!rig_shutdown_last || exit->kind == EXIT_KICKED)
+		return;
+	count++;
+	if (count >= rig_shutdown_first && count <= rig_shutdown_last)
+		exit->kind = EXIT_SHUTDOWN;
+}
+
 int rig_run(struct rig *rig, uint32_t number)
 {
 	struct engine_exit *exit = &rig->exit[number];
@@ -245,6 +260,7 @@ int rig_run(struct rig *rig, uint32_t number)
 		int err = rig_ops->vcpu_run(rig->vcpu[number], exit);
 
 		CHECK(err == 0, "run: %d", err);
+		pretend(exit);
 		if (exit->kind != EXIT_IO || !exit->io.write || exit->io.port != PORT_OUT)
 			return 0;
 		record(rig, exit);

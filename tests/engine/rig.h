@@ -58,10 +58,13 @@ extern const struct engine_ops *rig_with;
 enum rig_host { RIG_HOST_REAL, RIG_HOST_QEMU, RIG_HOST_BOCHS };
 extern enum rig_host rig_host; /* the CPU below kvm, where its known faults must be left out */
 extern uint64_t rig_rounds;    /* of tests that go on as long as one likes; 0: their default */
-extern const char *rig_only;   /* a system guest's case: run just this one, or NULL */
-extern bool rig_marked;	       /* run those too that this host is known to fail */
+/* The exits, but kicks, of these numbers (from 1) are told as shutdowns; 0: none. */
+extern uint32_t rig_shutdown_first, rig_shutdown_last;
+extern const char *rig_only;		    /* a system guest's case: run just this one, or NULL */
+extern bool rig_marked;			    /* run those too that this host is known to fail */
 extern struct engine_features rig_features; /* of this host; filled by main() */
 extern bool rig_emulated;		    /* /dev/kvm only emulates */
+extern struct engine_pages rig_pages;	    /* of the engines that are opened */
 
 #define CHECK(condition, ...)                                                                      \
 	do {                                                                                       \

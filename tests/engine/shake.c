@@ -9,9 +9,17 @@
 
 #include "wire/vcpu_image.h"
 
-/* Between two kicks: about as long as a vCPU takes to be moved, so that it comes some way. */
-#define PAUSE_NS_MIN 5000
-#define PAUSE_NS_MAX 150000
+/*
+ * Between two kicks, at random: at first about as long as a vCPU takes to be moved, so that it comes
+ * some way. But until its guest goes on, page tables are walked and code is translated anew, and a
+ * slow host, or a build with sanitizers, may take longer for that than any of these pauses. Who is
+ * kicked again and again before he has begun gets nowhere, whatever the engine. So the longest pause
+ * doubles with every so many kicks: a guest that ends if it is let run ends under kicks, too.
+ */
+#define PAUSE_NS_MIN  5000u
+#define PAUSE_NS_MAX  150000u
+#define KICKS_ALIKE   2000u
+#define DOUBLINGS_MAX 8u
 
 #define XSAVE_MXCSR	24
 #define XSAVE_REGISTERS 32
@@ -29,6 +37,7 @@ const char *const shake_items[] = {
 };
 
 static const char *lost; /* of them, or NULL */
+static uint64_t late_ns;
 
 bool shake_lose(const char *item)
 {
@@ -36,6 +45,11 @@ bool shake_lose(const char *item)
 		if (!strcmp(shake_items[i], item))
 			lost = shake_items[i];
 	return lost != NULL;
+}
+
+void shake_come_late(uint32_t us)
+{
+	late_ns = us * 1000ull;
 }
 
 static bool is_lost(const char *item)
@@ -135,6 +149,22 @@ static void lose(struct vcpu_state *state)
 	lose_events(state);
 }
 
+/* Lock held. */
+static uint32_t next_pause_ns(const struct shake *shake, unsigned int *seed)
+{
+	uint32_t doublings = shake->kicks / KICKS_ALIKE;
+	uint32_t most = PAUSE_NS_MAX << (doublings < DOUBLINGS_MAX ? doublings : DOUBLINGS_MAX);
+
+	return PAUSE_NS_MIN + (uint32_t)rand_r(seed) % (most - PAUSE_NS_MIN);
+}
+
+/* Lock held. */
+static void kick(struct shake *shake)
+{
+	rig_ops->vcpu_kick(shake->vcpu);
+	shake->kicks++;
+}
+
 static void *kicker(void *arg)
 {
 	struct shake *shake = arg;
@@ -146,16 +176,27 @@ static void *kicker(void *arg)
 	prctl(PR_SET_TIMERSLACK, 1);
 	/* What is lost must be so behind the place where a guest has put it: exits alone. */
 	while (!atomic_load(&shake->stop) && !lost) {
-		struct timespec pause = { .tv_nsec = PAUSE_NS_MIN };
+		struct timespec pause = { 0 };
 
-		pause.tv_nsec += rand_r(&seed) % (PAUSE_NS_MAX - PAUSE_NS_MIN);
+		pthread_mutex_lock(&shake->lock);
+		pause.tv_nsec = next_pause_ns(shake, &seed);
+		pthread_mutex_unlock(&shake->lock);
 		nanosleep(&pause, NULL);
 		pthread_mutex_lock(&shake->lock);
 		if (shake->vcpu)
-			rig_ops->vcpu_kick(shake->vcpu);
+			kick(shake);
 		pthread_mutex_unlock(&shake->lock);
 	}
 	return NULL;
+}
+
+/* A kick that is due before the guest could go on comes before it does. */
+static void come_late(struct shake *shake)
+{
+	pthread_mutex_lock(&shake->lock);
+	if (next_pause_ns(shake, &shake->late_seed) < late_ns)
+		kick(shake);
+	pthread_mutex_unlock(&shake->lock);
 }
 
 static void set_vcpu(struct shake *shake, struct engine_vcpu *vcpu)
@@ -165,8 +206,7 @@ static void set_vcpu(struct shake *shake, struct engine_vcpu *vcpu)
 	pthread_mutex_unlock(&shake->lock);
 }
 
-/* The guest's TSC is the host's, and what the guest has added. */
-static int set_tsc(struct rig *rig)
+int shake_set_tsc(struct rig *rig)
 {
 	static const struct tsc_line line = { .ratio = TSC_RATIO_ONE };
 
@@ -178,7 +218,7 @@ int shake_begin(struct shake *shake, struct rig *rig)
 	*shake = (struct shake){ .vcpu = rig->vcpu[0], .lock = PTHREAD_MUTEX_INITIALIZER };
 	if (rig_with && rig_create(rig, rig_with, &rig->with))
 		return -1;
-	CHECK(set_tsc(rig) == 0, "TSC");
+	CHECK(shake_set_tsc(rig) == 0, "TSC");
 	CHECK(pthread_create(&shake->thread, NULL, kicker, shake) == 0, "thread");
 	return 0;
 }
@@ -212,9 +252,10 @@ void shake_end(struct shake *shake, struct rig *rig)
 	rig->with = NULL;
 }
 
-int shake_move(struct shake *shake, struct rig *rig)
+int shake_move(struct shake *shake, struct rig *rig, struct vcpu_state *ret_loaded)
 {
-	static struct vcpu_state state, arrived;
+	static struct vcpu_state state;
+	struct vcpu_state *arrived = ret_loaded;
 	uint8_t image[VCPU_IMAGE_BYTES_MAX];
 	size_t size;
 	int err;
@@ -225,8 +266,8 @@ int shake_move(struct shake *shake, struct rig *rig)
 		return 0;
 	CHECK(err == 0, "save: %d", err);
 	CHECK(vcpu_image_encode(&state, image, sizeof(image), &size) == 0, "encode");
-	CHECK(vcpu_image_decode(image, size, &arrived) == 0, "decode");
-	lose(&arrived);
+	CHECK(vcpu_image_decode(image, size, arrived) == 0, "decode");
+	lose(arrived);
 	set_vcpu(shake, NULL);
 	rig_watch(NULL, 0);
 	rig_ops->vcpu_destroy(rig->vcpu[0]);
@@ -235,11 +276,12 @@ int shake_move(struct shake *shake, struct rig *rig)
 		change_engines(rig);
 	CHECK(rig_ops->vcpu_create(rig->engine, 0, &rig->vcpu[0]) == 0, "create");
 	CHECK(rig_ops->vcpu_bind(rig->vcpu[0]) == 0, "bind");
-	err = rig_ops->vcpu_load(rig->vcpu[0], &arrived);
+	err = rig_ops->vcpu_load(rig->vcpu[0], arrived);
 	CHECK(err == 0, "%s loads what %s has saved: %d", rig_ops->name,
 	      (rig_with ? rig_with : rig_ops)->name, err);
-	CHECK(set_tsc(rig) == 0, "TSC");
+	CHECK(shake_set_tsc(rig) == 0, "TSC");
 	set_vcpu(shake, rig->vcpu[0]);
 	shake->moves++;
+	come_late(shake);
 	return 0;
 }

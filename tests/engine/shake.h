@@ -21,11 +21,16 @@
  */
 extern const char *const shake_items[];
 bool shake_lose(const char *item);
+/* As on a host on which a vCPU needs so long, once moved, until its guest goes on. */
+void shake_come_late(uint32_t us);
 
 struct shake {
 	pthread_t thread;
 	pthread_mutex_t lock;
-	struct engine_vcpu *vcpu; /* under lock; NULL while it is moved */
+	/* Under lock. */
+	struct engine_vcpu *vcpu; /* NULL while it is moved */
+	uint32_t kicks;
+	unsigned int late_seed;
 	_Atomic int stop;
 	uint32_t moves;
 };
@@ -34,7 +39,12 @@ struct shake {
 int shake_begin(struct shake *shake, struct rig *rig);
 /* The vCPU is then destroyed if it is not on the rig's own engine. */
 void shake_end(struct shake *shake, struct rig *rig);
-/* After an exit that is answered: moves it, unless its instruction has yet another question. */
-int shake_move(struct shake *shake, struct rig *rig);
+/*
+ * After an exit that is answered: moves it, unless its instruction has yet another question; then
+ * *ret_loaded stays as it was. It is what has been loaded there.
+ */
+int shake_move(struct shake *shake, struct rig *rig, struct vcpu_state *ret_loaded);
+/* The guest's TSC is the host's, and what the guest has added. */
+int shake_set_tsc(struct rig *rig);
 
 #endif

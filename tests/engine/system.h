@@ -82,7 +82,7 @@
 /* Log records; the first quadword is the kind. */
 #define LOG_VALUE    1 /* value */
 #define LOG_EVENT    2 /* vector error rip cs rflags rsp ss cr2 dr6 handler-rsp handler-rflags */
-#define LOG_SHUTDOWN 3 /* written by the test */
+#define LOG_SHUTDOWN 3 /* bytes of log at the last load of state; written by the test */
 
 /* What a case needs of the CPU, and whose behaviour it states where vendors differ. */
 #define NEED_SMEP     0x0001

@@ -82,6 +82,25 @@ gate_target:
 	DONE32
 	EXPECT_DONE
 
+/* SYSRET to 32-bit code, by flags that a kernel of 64 bits gives it, too. */
+	CASE	sysret_32
+	mov	$SYS_STACK_USER + USER, %esp
+	mov	$SEL_USER_DATA, %eax
+	mov	%eax, %ds
+	mov	%eax, %es
+	mov	$ADDR(1f) + USER, %ecx
+	mov	$0x8d7, %r11d
+	sysretl
+1:	.set	WORLD, USER
+	.code32
+	pushf
+	pop	%eax
+	REPORT32
+	WANT	0x8d7
+	CHECK_USER_32
+	DONE32
+	EXPECT_DONE
+
 	CASE	sysenter_amd, NEED_AMD | NOT_QEMU
 	SET_MSR	0x174, SEL_CODE
 	SET_MSR	0x175, SYS_STACK

@@ -321,6 +321,50 @@ gate_target:
 	FAULT	13, 0, movb (, %rbp), %al
 	DONE
 
+/* For long enough that the host interrupts it, in loops, on ways out and between blocks. */
+	CASE	stack_not_canonical_long
+	mov	$0x800000000008, %rsp
+	mov	$20000, %r12d
+1:	xor	%eax, %eax
+	cpuid
+	mov	$SYS_DATA, %edi
+	mov	$64, %ecx
+	rep stosb
+	mov	$500, %ecx
+2:	dec	%ecx
+	jnz	2b
+	lea	3f(%rip), %rax
+	jmp	*%rax
+3:	dec	%r12d
+	jnz	1b
+	mov	$SYS_STACK, %esp
+	REPORT	%r12
+	WANT	0
+	DONE
+
+/* A program's stack at the address that soft takes for no page at all (STACK_NOWHERE). */
+	CASE	user_stack_nowhere, NOT_QEMU
+	TO_USER
+	mov	$1, %ebx
+	shl	$63, %rbx
+	lea	0x20(%rbx), %rsp
+	FAULT	12, 0, push %rax
+	lea	0x20(%rbx), %rsp
+	FAULT	12, 0, pop %rax
+	lea	0x20(%rbx), %rsp
+	FAULT	12, 0, mov 8(%rsp), %rcx
+	lea	0x20(%rbx), %rsp
+	FAULT	12, 0, addl $1, (%rsp)
+	lea	0x20(%rbx), %rsp
+	FAULT	12, 0, ret
+	lea	0xff8(%rbx), %rsp
+	RESUME	2f
+	mov	-8(%rsp), %ecx
+1:	pop	%rcx
+	EXPECT	12, error=0
+2:	mov	$SYS_STACK_USER + USER, %esp
+	DONE
+
 /* A jump to where nothing can be is the jump's own fault; QEMU goes there first. */
 	CASE	jump_not_canonical, NOT_QEMU
 	mov	$0x800000000000, %rbx
@@ -739,18 +783,24 @@ gate_target:
 	mov	USER(%rbx), %eax
 	DONE
 
-/*
- * Vectors want 16 bytes there, or 8 of them; images of the x87 their words. So it is on AMD's CPUs; Intel's manual
- * leaves it to the CPU, and Bochs takes any address for MOVUPS.
- */
-	CASE	ac_wide, NOT_QEMU | NOT_BOCHS | NOT_KVM
+/* Vectors want 16 bytes there on AMD's CPUs; Intel's manual leaves it to the CPU, and Bochs takes any address. */
+	CASE	ac_vectors, NEED_AMD | NOT_QEMU | NOT_BOCHS | NOT_KVM
 	mov	$SYS_DATA + 4, %ebx
 	TO_USER	0x40002
 	FAULT	17, 0, movups USER(%rbx), %xmm0
+	movups	USER+12(%rbx), %xmm0
+	pushfq
+	andl	$~0x40000, (%rsp)
+	popfq
+	DONE
+
+/* What is wider than 8 bytes wants 8 of them; images of the x87 their words. */
+	CASE	ac_wide, NOT_QEMU | NOT_BOCHS | NOT_KVM
+	mov	$SYS_DATA + 4, %ebx
+	TO_USER	0x40002
 	FAULT	17, 0, fldt USER(%rbx)
 	FAULT	17, 0, fnsave USER-2(%rbx)
 	fninit
-	movups	USER+12(%rbx), %xmm0
 	fldt	USER+4(%rbx)
 	fnsave	USER(%rbx)
 	pushfq

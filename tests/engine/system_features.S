@@ -31,6 +31,143 @@ gate_target:
 	rdtsc
 	TO_USER
 	FAULT	13, 0, rdtsc
+	HOOK	3f
+	ud2
+	EXPECT	6
+	.set	WORLD, 0
+3:	mov	%cr4, %rax	/* in the same code, later */
+	and	$~4, %rax
+	mov	%rax, %cr4
+	TO_USER
+1:	rdtsc
+	HOOK	5f
+	ud2
+	EXPECT	6
+	.set	WORLD, 0
+5:	mov	%cr4, %rax
+	or	$4, %rax
+	mov	%rax, %cr4
+	mov	$SYS_STACK, %esp
+	pushq	$SEL_USER_DATA
+	pushq	$SYS_STACK_USER + USER
+	pushq	$2
+	pushq	$SEL_USER_CODE
+	pushq	$ADDR(1b) + USER
+	movq	$ADDR(6f) + USER, SYS_RESUME
+	iretq
+	EXPECT	13, error=0, rip=(1b+USER), cs=SEL_USER_CODE
+	.set	WORLD, USER
+6:	DONE
+
+/*
+ * What RDTSC says lies between what two RDMSRs say, and the other way round; upper halves are cleared; flags stay. rbx:
+ * the last one; rbp: how often something was wrong.
+ */
+	.macro	LATER
+	mov	%rax, %r8
+	or	%rdx, %r8
+	shr	$32, %r8
+	neg	%r8
+	adc	$0, %rbp
+	shl	$32, %rdx
+	or	%rax, %rdx
+	cmp	%rbx, %rdx
+	adc	$0, %rbp
+	mov	%rdx, %rbx
+	.endm
+	.macro	TSC_KEEPS flags, insn
+	push	$\flags
+	popfq
+	mov	$-1, %rax
+	mov	$-1, %rdx
+	\insn
+	pushfq
+	pop	%r9
+	cld
+	xor	$\flags, %r9
+	neg	%r9
+	adc	$0, %rbp
+	LATER
+	.endm
+	.macro	TSC_AND_MSR name, needs, insn
+	CASE	\name, \needs
+	xor	%ebp, %ebp
+	xor	%ebx, %ebx
+	mov	$300, %r12d
+1:	TSC_KEEPS 2, \insn
+	mov	$0x10, %ecx
+	rdmsr
+	LATER
+	TSC_KEEPS 0xcd7, \insn
+	mov	$0x7fffffff, %r9d
+	mov	$-1, %rax
+	mov	$-1, %rdx
+	add	$1, %r9d	/* PF, AF, SF, OF */
+	\insn
+	pushfq
+	pop	%r9
+	xor	$0x896, %r9
+	neg	%r9
+	adc	$0, %rbp
+	LATER
+	mov	$-1, %rax
+	mov	$-1, %rdx
+	\insn			/* flags are not read */
+	LATER
+	mov	$0x10, %ecx
+	rdmsr
+	LATER
+	dec	%r12d
+	jnz	1b
+	REPORT	%rbp
+	WANT	0
+	TO_USER
+	xor	%ebx, %ebx
+	mov	$300, %r12d
+1:	TSC_KEEPS 2, \insn
+	TSC_KEEPS 0xcd7, \insn
+	dec	%r12d
+	jnz	1b
+	REPORT	%rbp
+	WANT	0
+	DONE
+	.endm
+	TSC_AND_MSR tsc_and_msr, 0, rdtsc
+	TSC_AND_MSR tscp_and_msr, NEED_RDTSCP, rdtscp
+
+/* Addresses by what RDTSC has changed, and across it. */
+	CASE	tsc_addresses, NEED_RDTSCP
+	SET_MSR	0xc0000103, SYS_DATA
+	movl	$0x11, SYS_DATA + 0x10
+	movl	$0x22, SYS_DATA + 0x20
+	mov	$20, %ebp
+	xor	%ebx, %ebx
+	mov	$SYS_DATA, %r10d
+	mov	%r10, %rsi
+	mov	%r10, %rdi
+	mov	$SYS_DATA + 0x1000, %r11d
+	mov	$SYS_WINDOW, %ecx	/* nothing is there */
+1:	add	0x10(%r10), %ebx
+	rdtscp
+	add	0x20(%r10), %ebx
+	add	0x10(%rsi), %ebx
+	add	0x10(%rdi), %ebx
+	rdtscp
+	add	0x20(%rsi), %ebx
+	add	0x20(%rdi), %ebx
+	add	0x20(%rcx), %ebx
+	and	$0x10, %eax
+	sub	$0x1000 - 0x10, %r11
+	mov	%r11, %rdx
+	add	(%rdx), %ebx
+	add	$0x1000 - 0x10, %r11
+	rdtsc
+	mov	$SYS_DATA, %edx
+	add	0x20(%rdx), %ebx
+	dec	%ebp
+	jnz	1b
+	REPORT	%rbx
+	WANT	20 * (4 * 0x11 + 5 * 0x22)
 	DONE
 
 	CASE	tscp, NEED_RDTSCP
@@ -714,13 +851,20 @@ gate_target:
 	POINTERS 0, 0
 	DONE
 
-/* The operand is where its own access had it, not where somebody else has the page: here, the kernel. */
+/*
+ * The operand is where its own access had it, not where somebody else has the page: here, the kernel. It raises an
+ * exception that waits: else some CPUs do not note it (CPUID.7.EBX[6], FDP_EXCPTN_ONLY).
+ */
 	CASE	x87_alias, NEED_SMAP | NOT_KVM_AMD
 	movq	$(SYS_DATA + 0x1007), SYS_PT_WINDOW + 8
 	mov	%cr4, %rax
 	or	$0x200000, %eax
 	mov	%rax, %cr4
+	movabs	$0x7ff0000000000001, %rax	/* a signalling NaN */
+	mov	%rax, SYS_DATA + 0x1100
+	movw	$0x37e, SYS_DATA
 	fninit
+	fldcw	SYS_DATA
 	mov	$SYS_WINDOW + 0x1100, %ebx
 	stac
 	fldl	(%rbx)
@@ -736,7 +880,7 @@ gate_target:
 
 	CASE	split_locks
 	mov	$SYS_DATA + 0xffd, %ebx
-	mov	$1000, %ecx
+	mov	$100, %ecx		/* some hosts take long for one */
 1:	lock incl (%rbx)
 	lock addq $3, 1(%rbx)
 	mov	$1, %eax
@@ -745,7 +889,7 @@ gate_target:
 	loop	1b
 	mov	(%rbx), %rax
 	REPORT	%rax
-	WANT	0xbbbe8
+	WANT	0x12c64
 	mov	0x3c(%rbx), %eax
 	REPORT	%rax
 	WANT	0x1

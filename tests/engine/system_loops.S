@@ -2,7 +2,7 @@
 /*
  * Loops and straight lines whose accesses are neighbours: over the edges of pages, into pages with other rights, onto
  * their own code, off bases that are no addresses. An engine may look pages up once for many accesses; none of this may
- * show it. The language: system_guest.inc.
+ * show it. And branches and strings whose prefixes vendors take differently. The language: system_guest.inc.
  */
 #include "tests/engine/system_guest.inc"
 
@@ -295,6 +295,98 @@ gate_target:
 	CHANGE	%r13, "bts $13, %r13; btr $12, %r13"
 	DONE
 
+/*
+ * Neighbours over an edge, again and again, of a straight line and of a loop; flags that are older are read behind them,
+ * and the page behind the edge changes its place in between.
+ */
+	CASE	edge_flags
+	MAP	1, FRAME(1)+P+W
+	MAP	2, FRAME(4)+P+W
+	mov	$PAGE(2)-8, %ebx
+	movq	$5, (%rbx)
+	movq	$7, 8(%rbx)
+	MAP	2, FRAME(6)+P+W
+	movq	$9, 8(%rbx)
+	xor	%edx, %edx
+	mov	$4, %ebp
+1:	MAP	2, FRAME(4)+P+W
+	test	$1, %ebp
+	jz	2f
+	MAP	2, FRAME(6)+P+W
+2:	mov	$500, %ecx
+3:	call	6f
+	dec	%ecx
+	jnz	3b
+	mov	$500, %ecx
+4:	bt	$0, %ecx
+	mov	(%rbx), %rsi
+	mov	8(%rbx), %rdi
+	adc	%rsi, %rdx
+	lea	(%rdx,%rdi), %rdx
+	dec	%ecx
+	jnz	4b
+	dec	%ebp
+	jnz	1b
+	REPORT	%rdx
+	WANT	54000
+	DONE
+6:	bt	$0, %ecx
+	mov	(%rbx), %rsi
+	mov	8(%rbx), %rdi
+	adc	%rsi, %rdx
+	lea	(%rdx,%rdi), %rdx
+	ret
+
+/* Jumps and calls to what is in memory: next to other accesses, over an edge, where the call itself writes. */
+	CASE	targets
+	MAP	1, FRAME(1)+P+W
+	MAP	2, FRAME(4)+P+W
+	mov	$PAGE(2)-8, %ebx
+	lea	7f(%rip), %rax
+	mov	%rax, (%rbx)
+	mov	%rax, 8(%rbx)
+	mov	%rax, PAGE(1)+16
+	lea	8f(%rip), %rdi
+	mov	%rdi, PAGE(1)+24
+	mov	$200, %ecx
+	xor	%edx, %edx
+1:	mov	(%rbx), %rsi
+	call	*(%rbx)
+	mov	(%rbx), %rsi
+	call	*8(%rbx)
+	call	*PAGE(1)+16
+	mov	(%rbx), %rdi
+	push	%rcx
+	call	*(%rbx)
+	pop	%rcx
+	lea	3f(%rip), %rsi
+	mov	(%rbx), %rdi
+	push	%rcx
+	push	%rsi
+	jmp	*(%rbx)			/* which returns behind it */
+3:	pop	%rcx
+	mov	%rax, -8(%rsp)
+	call	*-8(%rsp)
+	mov	%rbx, %r10
+	call	*(%r10)
+	MAP	1, FRAME(1)+P+W
+	mov	%rbx, %r11		/* and a miss off a register that the translator wants itself */
+	mov	(%r11), %rax
+	call	*%rax
+	MAP	1, FRAME(1)+P+W
+	mov	$1, %esi
+	mov	%rbx, %r10
+	mov	-8(%r10,%rsi,8), %rax
+	call	*%rax
+	dec	%ecx
+	jnz	1b
+	jmp	*PAGE(1)+24
+7:	inc	%edx
+	ret
+8:	REPORT	%rdx
+	WANT	1800
+	DONE
+
 /* Displacements at the end of what 32 bits hold, one neighbour beyond it. */
 	CASE	displacements
 	MAP	1, FRAME(1)+P+W
@@ -422,6 +514,137 @@ gate_target:
 	call	*%rbx
 	EXPECT	14, error=0x10, cr2=PAGE(2)
 1:	add	$8, %rsp
+	DONE
+
+/*
+ * A 66h before a near branch: AMD's offsets have two bytes then, rip is cut to 16 bits, and so is what CALL pushes. At the
+ * low end of memory, where that leads, is a way back.
+ */
+	CASE	near_66_amd, NEED_AMD | NOT_QEMU | NOT_KVM
+	xor	%ebp, %ebp
+	xor	%ecx, %ecx			/* ZF */
+	.byte	0x66, 0x0f, 0x85, 0, 0		/* jnz, not taken; then mov $5, %cl */
+	.byte	0xb1, 5
+	REPORT	%rcx
+	WANT	5
+	movw	$0xe3ff, ADDR(2f)-LOAD		/* jmp *%rbx */
+	movw	$0xe3ff, ADDR(4f)-LOAD
+	movw	$0xe3ff, ADDR(6f)-LOAD
+	mov	$ADDR(3f), %ebx
+	.byte	0x66, 0xe9, 0, 0		/* jmp */
+2:	inc	%ebp
+3:	mov	$ADDR(5f), %ebx
+	.byte	0x66, 0xeb, 0			/* jmp, short */
+4:	inc	%ebp
+5:	mov	$ADDR(7f), %ebx
+	.byte	0x66, 0xe8, 0, 0		/* call */
+6:	inc	%ebp
+7:	REPORT	%rbp
+	WANT	0
+	movzwl	(%rsp), %eax
+	mov	%rsp, %rcx
+	mov	$SYS_STACK, %esp
+	REPORT	%rcx
+	WANT	SYS_STACK-2
+	REPORT	%rax
+	WANT	ADDR(6b)-LOAD
+	DONE
+
+/* Intel's do not look at it. */
+	CASE	near_66_intel, NEED_INTEL | NOT_BOCHS | NOT_KVM
+	xor	%ebp, %ebp
+	xor	%ecx, %ecx			/* ZF */
+	.byte	0x66, 0x0f, 0x85, 0, 0, 0xb1, 5	/* jnz, not taken */
+	REPORT	%rcx
+	WANT	0
+	.byte	0x66, 0xe9, 1, 0, 0, 0		/* jmp, over the next byte */
+	hlt
+	inc	%ebp
+	.byte	0x66, 0xe8, 1, 0, 0, 0		/* call, likewise */
+2:	hlt
+	inc	%ebp
+	mov	(%rsp), %rax
+	mov	%rsp, %rcx
+	mov	$SYS_STACK, %esp
+	REPORT	%rcx
+	WANT	SYS_STACK-8
+	REPORT	%rax
+	WANT	ADDR(2b)
+	REPORT	%rbp
+	WANT	2
+	DONE
+
+/* Strings with 67h and a count of 0 in ecx, whatever is above it: nothing is moved. */
+	.macro	NO_ITEMS rcx, rsi, rdi, code:vararg
+	movabs	$0xabcd00000000, %rcx
+	movabs	$0x1234000ff000, %rsi
+	movabs	$0x5678000fe000, %rdi
+	.byte	\code
+	REPORT	%rcx
+	WANT	\rcx
+	REPORT	%rsi
+	WANT	\rsi
+	REPORT	%rdi
+	WANT	\rdi
+	.endm
+
+	CASE	no_items_amd, NEED_AMD | NOT_QEMU | NOT_KVM
+	movl	$0x11223344, 0xff000
+	movl	$0, 0xfe000
+	NO_ITEMS 0xabcd00000000, 0x1234000ff000, 0x5678000fe000, 0x67, 0xf3, 0xa4	/* movsb */
+	NO_ITEMS 0xabcd00000000, 0x1234000ff000, 0x5678000fe000, 0x67, 0xf3, 0xab	/* stosd */
+	NO_ITEMS 0xabcd00000000, 0x1234000ff000, 0x5678000fe000, 0x67, 0xf3, 0xac	/* lodsb */
+	mov	0xfe000, %eax
+	REPORT	%rax
+	WANT	0
+	DONE
+
+/* Intel's CPUs cut registers all the same. */
+	CASE	no_items_intel, NEED_INTEL | NOT_BOCHS | NOT_KVM
+	movl	$0x11223344, 0xff000
+	movl	$0, 0xfe000
+	NO_ITEMS 0, 0xff000, 0xfe000, 0x67, 0xf3, 0xa4			/* movsb */
+	NO_ITEMS 0, 0xff000, 0xfe000, 0x67, 0xf2, 0x48, 0xa5		/* movsq */
+	NO_ITEMS 0, 0x1234000ff000, 0xfe000, 0x67, 0xf3, 0xab		/* stosd */
+	NO_ITEMS 0, 0x1234000ff000, 0x5678000fe000, 0x67, 0xf3, 0xac	/* lodsb */
+	NO_ITEMS 0, 0x1234000ff000, 0x5678000fe000, 0x67, 0xf3, 0xa6	/* cmpsb */
+	NO_ITEMS 0, 0x1234000ff000, 0x5678000fe000, 0x67, 0xf3, 0xae	/* scasb */
+	mov	0xfe000, %eax
+	REPORT	%rax
+	WANT	0
+	DONE
+
+/* Nor does it matter that the first item faults. */
+	CASE	no_page_intel, NEED_INTEL | NOT_BOCHS | NOT_KVM
+	movabs	$0xabcd00000002, %rcx
+	movabs	$0x1234000ff000, %rsi
+	movabs	$0x5678000fe000 + SYS_WINDOW - 0xfe000, %rdi
+	PAGE_FAULT 2, SYS_WINDOW, .byte 0x67, 0xf3, 0xa4
+	REPORT	%rcx
+	WANT	2
+	REPORT	%rsi
+	WANT	0xff000
+	REPORT	%rdi
+	WANT	SYS_WINDOW
+	DONE
+
+/* With a count that is not 0 the upper halves are gone with any CPU; one item, then none. */
+	CASE	few_items
+	movl	$0x11223344, 0xff000
+	movl	$0, 0xfe000
+	movabs	$0xabcd00000003, %rcx
+	movabs	$0x1234000ff000, %rsi
+	movabs	$0x5678000fe000, %rdi
+	.byte	0x67, 0xf3, 0xa4
+	REPORT	%rcx
+	WANT	0
+	REPORT	%rsi
+	WANT	0xff003
+	REPORT	%rdi
+	WANT	0xfe003
+	mov	0xfe000, %eax
+	REPORT	%rax
+	WANT	0x223344
 	DONE
 
 	END_IMAGE loops

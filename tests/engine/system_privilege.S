@@ -100,6 +100,200 @@ gate_target:
 	CASE	sysret_flags_vm, NOT_QEMU
 	SYSRET_FLAGS 0xffffffffffc7b0ff
 
+/*
+ * As kernels have it: SMAP, and SFMASK that clears AC and DF. All flags that a program may set, in and out again, and
+ * CS and SS on both sides. r12: which flags; r13: how often something was wrong.
+ */
+	.macro	SPREAD bit, shift
+	mov	%r12d, %edx
+	and	$1 << \bit, %edx
+	shl	$\shift, %edx
+	or	%edx, %ebx
+	.endm
+	.macro	EQUAL a, b
+	mov	\b, %rdx
+	cmp	\a, %rdx
+	setne	%dl
+	movzbl	%dl, %edx
+	add	%rdx, %r13
+	.endm
+	.macro	SELECTORS code, data
+	mov	%cs, %eax
+	EQUAL	%rax, $\code
+	mov	%ss, %eax
+	EQUAL	%rax, $\data
+	.endm
+	.macro	SYSCALLS name, mask, unless=0
+	CASE	\name, NEED_SMAP | \unless
+	mov	%cr4, %rax
+	or	$0x200000, %eax
+	mov	%rax, %cr4
+	SET_MSR	0xc0000082, ADDR(10f), 0
+	SET_MSR	0xc0000084, \mask
+	xor	%r13d, %r13d
+	mov	$511, %r12d
+	TO_USER
+1:	mov	$2, %ebx
+	SPREAD	0, 0		/* CF */
+	SPREAD	1, 1		/* PF */
+	SPREAD	2, 2		/* AF */
+	SPREAD	3, 3		/* ZF */
+	SPREAD	4, 3		/* SF */
+	SPREAD	5, 5		/* DF */
+	SPREAD	6, 5		/* OF */
+	SPREAD	7, 14		/* ID */
+	SPREAD	8, 10		/* AC */
+	push	%rbx
+	popfq
+	syscall
+11:	pushfq
+	pop	%rbx
+	cld
+	EQUAL	%rbp, %rbx
+	EQUAL	%r11, %rbx
+	EQUAL	%rsp, $(SYS_STACK_USER + USER)
+	SELECTORS SEL_USER_CODE, SEL_USER_DATA
+	dec	%r12d
+	jns	1b
+	syscall
+	.set	WORLD, 0
+10:	mov	%rsp, %r15
+	mov	$SYS_STACK, %esp
+	pushfq
+	pop	%rsi
+	cld
+	test	%r12d, %r12d
+	js	19f
+	EQUAL	%r11, %rbx
+	and	$~\mask, %ebx
+	EQUAL	%rsi, %rbx
+	EQUAL	%rcx, $(ADDR(11b) + USER)
+	SELECTORS SEL_CODE, SEL_DATA
+	mov	%r11, %rbp
+	xor	$0x2008d5, %rbp
+	mov	%rbp, %r11
+	mov	%r15, %rsp
+	sysretq
+19:	REPORT	%r13
+	WANT	0
+	DONE
+	.endm
+	SYSCALLS syscall_all_flags, 0x257fd5
+	/* QEMU loses the arithmetic flags and DF, as above. */
+	SYSCALLS syscall_some_flags, 0x44741, NOT_QEMU
+	SYSCALLS syscall_keeps_direction, 0x40300, NOT_QEMU
+	SYSCALLS syscall_keeps_ac, 0x4700, NOT_QEMU
+
+/* Where SYSCALL and SYSRET lead nothing need be: they are through when that shows. */
+	CASE	syscall_nowhere, NEED_SMAP
+	mov	%cr4, %rax
+	or	$0x200000, %eax
+	mov	%rax, %cr4
+	SET_MSR	0xc0000082, SYS_WINDOW + 0x5123, 0
+	SET_MSR	0xc0000084, 0x257fd5
+	movb	$1, SYS_IDT + 14 * 16 + 4	/* rsp is the program's */
+	TO_USER	0x8d7
+	HOOK	1f
+	syscall
+2:	.set	WORLD, 0
+	EXPECT	14, cr2=(SYS_WINDOW+0x5123), rip=(image_start+SYS_WINDOW+0x5123-LOAD), cs=SEL_CODE, ss=SEL_DATA, rsp=(SYS_STACK_USER+USER), fset=2, fclr=0x8d5
+1:	REPORT	%r11
+	WANT	0x8d7
+	HOOK	3f
+	mov	$SYS_WINDOW + 0x6123, %ecx
+	mov	$0x8d7, %r11d
+	sysretq
+	EXPECT	14, cr2=(SYS_WINDOW+0x6123), rip=(image_start+SYS_WINDOW+0x6123-LOAD), cs=SEL_USER_CODE, ss=SEL_USER_DATA, fset=0x8d7
+3:	DONE
+
+/*
+ * Which jumps are known goes with the level: where the kernel calls to, the program may not go. The one place's other
+ * names are 1 MiB apart, so that each is pushed out of its own place (cache/layout.h).
+ */
+	CASE	sysret_jumps, NEED_SMAP
+	mov	%cr4, %rax
+	or	$0x200000, %eax
+	mov	%rax, %cr4
+	mov	$3, %ebp
+1:	mov	$ADDR(8f) + KERNEL_HIGH, %rbx
+	call	*%rbx
+	mov	$ADDR(8f), %ebx
+	call	*%rbx
+	dec	%ebp
+	jnz	1b
+	mov	$ADDR(2f) + USER, %ecx
+	mov	$2, %r11d
+	mov	$SYS_STACK_USER + USER, %esp
+	sysretq
+2:	.set	WORLD, USER
+	mov	$ADDR(8f) - USER + KERNEL_HIGH, %rbx
+	HOOK	3f
+	jmp	*%rbx
+	EXPECT	14, error=0x15, cs=SEL_USER_CODE, cr2=(8f-image_start+LOAD+KERNEL_HIGH)
+	.set	WORLD, 0
+3:	DONE
+	.balign	16
+8:	ret
+
+/* LSTAR, SFMASK and EFER.SCE may change from one to the next, in the same code. */
+	CASE	syscall_changes, NEED_SMAP | NOT_QEMU
+	mov	%cr4, %rax
+	or	$0x200000, %eax
+	mov	%rax, %cr4
+	xor	%r13d, %r13d
+	mov	$40, %r12d
+	SET_MSR	0xc0000082, ADDR(10f), 0
+	SET_MSR	0xc0000084, 0x257fd5
+	TO_USER
+1:	push	$0x42			/* ZF */
+	popfq
+	syscall
+	dec	%r12d
+	jnz	1b
+	EXPECT	6, cs=SEL_CODE		/* SYSRET, below */
+	RESUME	4f
+3:	syscall
+	EXPECT	6, rip=3b, cs=SEL_USER_CODE
+4:	HOOK	5f
+	ud2
+	EXPECT	6
+	.set	WORLD, 0
+5:	REPORT	%r13
+	WANT	0x28000014
+	DONE
+10:	mov	$1, %ebx
+	mov	$ADDR(11f), %eax
+	mov	$0x44700, %ebp
+	jmp	12f
+11:	mov	$0x2000001, %ebx
+	mov	$ADDR(10b), %eax
+	mov	$0x257fd5, %ebp
+12:	setnz	%dl			/* SFMASK had it cleared */
+	movzbl	%dl, %edx
+	sub	%rdx, %rbx
+	add	%rbx, %r13
+	mov	%rcx, %r14
+	mov	$0xc0000082, %ecx
+	xor	%edx, %edx
+	wrmsr
+	mov	%ebp, %eax
+	mov	$0xc0000084, %ecx
+	wrmsr
+	cmp	$1, %r12d
+	jne	13f
+	SET_MSR	0xc0000080, 0xd00
+	mov	$SYS_STACK, %esp
+	RESUME	14f
+	sysretq
+14:	pushq	$SEL_USER_DATA
+	pushq	$SYS_STACK_USER + USER
+	pushq	$2
+	pushq	$SEL_USER_CODE
+	push	%r14
+	iretq
+13:	mov	%r14, %rcx
+	sysretq
+
 /* Without EFER.SCE neither exists. */
 	CASE	syscall_disabled
 	SET_MSR	0xc0000080, 0xd00
@@ -221,6 +415,93 @@ gate_target:
 	rdmsr
 	REPORT	%rax
 	WANT	0x11112222
+	DONE
+
+/* Among other instructions: flags stay, r10 and r11 too, and whoever looks at memory on both sides finds it. */
+	.macro	SEGMENT_VALUES
+	xor	%ebx, %ebx
+	mov	$3, %r12d
+	mov	$0x1234567890, %r14
+1:	add	(%rsi), %rbx
+	add	(%rdi), %rbx
+	mov	%ss, %r10
+	mov	%ss, %r11
+	add	8(%rsi), %rbx
+	add	8(%rdi), %rbx
+	jmp	2f
+2:	nop
+	add	(%rsi), %rbx
+	add	(%rdi), %rbx
+	rdgsbase %r10
+	rdgsbase %r11
+	add	8(%rsi), %rbx
+	add	8(%rdi), %rbx
+	jmp	2f
+2:	nop
+	add	(%rsi), %rbx
+	add	(%rdi), %rbx
+	mov	$-1, %rax
+	mov	%cs, %eax
+	add	8(%rsi), %rbx
+	add	8(%rdi), %rbx
+	add	%rax, %rbx
+	mov	$-1, %r10
+	mov	%ss, %r10
+	mov	$-1, %r11
+	mov	%cs, %r11d
+	add	%r10, %rbx
+	add	%r11, %rbx
+	add	(%rsi), %rbx
+	add	(%rdi), %rbx
+	mov	%r14, %r10
+	wrfsbase %r10
+	add	8(%rsi), %rbx
+	add	8(%rdi), %rbx
+	add	%r10, %rbx
+	rdfsbase %r11
+	add	%r11, %rbx
+	wrgsbase %r11d
+	add	%r10, %rbx
+	rdgsbase %r10
+	add	%r10, %rbx
+	rdfsbase %r10d
+	add	%r10, %rbx
+	mov	$0x7fffffff, %ecx
+	add	$1, %ecx	/* PF, AF, SF, OF */
+	wrfsbase %r14
+	pushfq
+	pop	%rcx
+	and	$~0x200, %ecx
+	add	%rcx, %rbx
+	mov	$0x7fffffff, %ecx
+	add	$1, %ecx
+	rdgsbase %rax
+	mov	%ss, %edx
+	pushfq
+	pop	%rcx
+	and	$~0x200, %ecx
+	add	%rcx, %rbx
+	dec	%r12d
+	jnz	1b
+	REPORT	%rbx
+	.endm
+#define SEGMENT_SUM(code, data)	\
+	(3 * (8 * 0x1100 + 8 * 0x22 + 2 * (code) + (data) + 3 * 0x1234567890 + 2 * 0x34567890 + 2 * 0x896))
+	CASE	segment_values, NEED_FSGSBASE
+	mov	%cr4, %rax
+	or	$0x10000, %rax
+	mov	%rax, %cr4
+	mov	$SYS_DATA, %esi
+	mov	%rsi, %rdi
+	movq	$0x1100, (%rsi)
+	movq	$0x22, 8(%rsi)
+	SEGMENT_VALUES
+	WANT	SEGMENT_SUM(SEL_CODE, SEL_DATA)
+	TO_USER
+	mov	$SYS_DATA + USER, %esi
+	mov	%rsi, %rdi
+	SEGMENT_VALUES
+	WANT	SEGMENT_SUM(SEL_USER_CODE, SEL_USER_DATA)
 	DONE
 
 	CASE	fsgsbase_not_canonical, NEED_FSGSBASE | NOT_QEMU
@@ -939,6 +1220,10 @@ gate_target:
 	mov	$6, %eax
 	mov	%rax, %cr8
 	.byte	0xf0, 0x0f, 0x20, 0xc3	/* lock mov %cr0, %rbx */
+	REPORT	%rbx
+	WANT	6
+	xor	%ebx, %ebx
+	.byte	0x41, 0xf0, 0xf0, 0x0f, 0x20, 0xc3	/* a REX counts right in front of the opcode only */
 	REPORT	%rbx
 	WANT	6
 	mov	$16, %eax

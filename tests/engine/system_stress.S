@@ -209,6 +209,204 @@ gate_target:
 	WANT	2001
 	DONE
 
+/* The same as kernels have it: with SMAP, and SFMASK that clears AC and DF. */
+	CASE	system_calls_smap, NEED_SMAP
+	mov	%cr4, %rax
+	or	$0x200000, %eax
+	mov	%rax, %cr4
+	mov	$600000, %r12d
+	mov	$0x4a5b, %r15d
+	SET_MSR	0xc0000082, ADDR(10f), 0
+	SET_MSR	0xc0000084, 0x257fd5
+	xor	%r13d, %r13d
+	xor	%r14d, %r14d
+	mov	$ADDR(11f) + USER, %ebx
+	TO_USER
+1:	xor	%edx, %edx	/* ZF and PF */
+	syscall
+11:	dec	%r12
+	jnz	1b
+	syscall
+	.set	WORLD, 0
+10:	inc	%r13
+	test	%r12, %r12
+	jz	12f
+	mov	%rcx, %rdx
+	sub	%rbx, %rdx
+	or	%rdx, %r14
+	mov	%r11, %rdx
+	xor	$0x46, %edx
+	or	%rdx, %r14
+	sysretq
+12:	mov	$SYS_STACK, %esp
+	REPORT	%r13
+	WANT	600001
+	REPORT	%r14
+	WANT	0
+	REPORT	%r15
+	WANT	0x4a5b
+	DONE
+
+/* Repeated string instructions in one page, which are stopped in the middle; r13: how often something was wrong. */
+	.macro	SAME a, b
+	mov	\a, %rdx
+	sub	\b, %rdx
+	neg	%rdx
+	adc	$0, %r13
+	.endm
+	CASE	rep_in_page
+	mov	$1500, %r12d
+	xor	%r13d, %r13d
+1:	mov	$SYS_DATA, %esi
+	mov	%r12b, (%rsi)
+	lea	1(%rsi), %rdi
+	mov	$4095, %ecx
+	stc
+	rep movsb		/* it reads what it has written */
+	sbb	%rax, %rax
+	SAME	%rax, $-1
+	SAME	%rcx, $0
+	SAME	%rsi, $(SYS_DATA + 4095)
+	SAME	%rdi, $(SYS_DATA + 4096)
+	mov	%r12b, %al
+	mov	$SYS_DATA, %edi
+	mov	$4096, %ecx
+	repe scasb
+	SAME	%rcx, $0
+	mov	%r12, %rax
+	mov	$SYS_DATA + 0x2000, %edi
+	mov	$512, %ecx
+	rep stosq
+	SAME	%rcx, $0
+	SAME	%rdi, $(SYS_DATA + 0x3000)
+	mov	$SYS_DATA + 0x2000, %esi
+	mov	$SYS_DATA + 0x4000, %edi
+	mov	$512, %ecx
+	rep movsq
+	SAME	%rcx, $0
+	SAME	%rsi, $(SYS_DATA + 0x3000)
+	SAME	%rdi, $(SYS_DATA + 0x5000)
+	SAME	%r12, SYS_DATA + 0x2ff8
+	SAME	%r12, SYS_DATA + 0x4000
+	SAME	%r12, SYS_DATA + 0x4ff8
+	dec	%r12
+	jnz	1b
+	REPORT	%r13
+	WANT	0
+	DONE
+
+/* Short ones, one behind the other. */
+	CASE	rep_short
+	mov	$100000, %r12d
+	xor	%r13d, %r13d
+	mov	$SYS_DATA + 0x100, %ebx
+	movq	$0x123456, (%rbx)
+	lea	0x500(%rbx), %rbp
+1:	mov	%rbx, %rsi
+	mov	%rbp, %rdi
+	mov	$1, %ecx
+	rep movsq
+	sub	%rbx, %rsi
+	sub	%rbp, %rdi
+	sub	%rsi, %rdi
+	or	%rdi, %r13
+	sub	$8, %rsi
+	or	%rsi, %r13
+	dec	%r12
+	jnz	1b
+	REPORT	%r13
+	WANT	0
+	mov	(%rbp), %rax
+	REPORT	%rax
+	WANT	0x123456
+	DONE
+
+/*
+ * More items than there are bytes: their size is no number any more, and the page's end is the end all the same. And a
+ * source by FS.
+ */
+	CASE	rep_many
+	movq	$SYS_DATA + 0x1000 + 3, SYS_PT_WINDOW + 8
+	movq	$0x55, SYS_DATA + 0x2000
+	mov	$0x2000000000000001, %rcx
+	mov	$SYS_WINDOW + 0x1ff0, %edi
+	mov	$0x77, %eax
+	RESUME	2f
+	movq	$0, (%rdi)
+1:	rep stosq
+	EXPECT	14, error=2, rip=1b, cr2=(SYS_WINDOW+0x2000)
+2:	REPORT	%rdi
+	WANT	SYS_WINDOW + 0x2000
+	REPORT	%rcx
+	WANT	0x1fffffffffffffff
+	mov	SYS_DATA + 0x2000, %rax
+	REPORT	%rax
+	WANT	0x55
+	mov	SYS_DATA + 0x1ff8, %rax
+	REPORT	%rax
+	WANT	0x77
+	SET_MSR	0xc0000100, 0x100
+	movq	$0x99, SYS_DATA + 0x100
+	mov	$SYS_DATA, %esi
+	mov	$SYS_DATA + 0x200, %edi
+	mov	$1, %ecx
+	rep movsq %fs:(%rsi), (%rdi)
+	mov	SYS_DATA + 0x200, %rax
+	REPORT	%rax
+	WANT	0x99
+	DONE
+
+/*
+ * Accesses off what a repeated string instruction goes on with, before it and behind it, where it ends on the next page,
+ * which lies elsewhere: nothing may be known of it from before.
+ */
+	.macro	AROUND width, bytes
+	mov	$SYS_WINDOW + 0x1ff0, %edi
+	mov	$16 / \bytes, %ecx
+	mov	(%rdi), %r8
+	mov	SYS_DATA(%rcx), %r9
+	rep stos\width
+	mov	(%rdi), %r10
+	mov	SYS_DATA(%rcx), %r11
+	SAME	%r10, $0xbb
+	SAME	%r11, $0x11
+	mov	$SYS_WINDOW + 0x1ff0, %edi
+	mov	$SYS_WINDOW + 0x3ff0, %esi
+	mov	$16 / \bytes, %ecx
+	mov	(%rdi), %r8
+	mov	(%rsi), %r9
+	rep movs\width
+	mov	(%rdi), %r10
+	mov	(%rsi), %r11
+	SAME	%r10, $0xbb
+	SAME	%r11, $0xbb
+	.endm
+	CASE	rep_around
+	movq	$SYS_DATA + 0x3000 + 3, SYS_PT_WINDOW + 8
+	movq	$SYS_DATA + 0x2000 + 3, SYS_PT_WINDOW + 16
+	movq	$SYS_DATA + 3, SYS_PT_WINDOW + 24
+	movq	$SYS_DATA + 0x2000 + 3, SYS_PT_WINDOW + 32
+	movq	$0x11, SYS_DATA
+	movq	$0xcc, SYS_DATA + 0x1000
+	movq	$0xbb, SYS_DATA + 0x2000
+	movq	$0xcc, SYS_DATA + 0x4000
+	mov	$300, %r12d
+	xor	%r13d, %r13d
+	mov	$0x5a5a5a5a, %eax
+1:	AROUND	b, 1
+	AROUND	w, 2
+	AROUND	l, 4
+	AROUND	q, 8
+	dec	%r12
+	jnz	1b
+	REPORT	%r13
+	WANT	0
+	mov	SYS_DATA + 0x3ff8, %rax
+	sub	SYS_DATA + 0xff8, %rax
+	REPORT	%rax
+	WANT	0
+	DONE
+
 /* Page faults that a handler mends, in a loop. */
 	CASE	faults
 	mov	$400, %r12d

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "vcpu/msr.h"
 #include "vcpu/vcpu_state.h"
 
 static struct vcpu_state state, other;
@@ -28,6 +29,24 @@ static void test_reset(void **unused)
 		assert_int_equal(state.run_state, number == 0 ? VCPU_RUNNABLE : VCPU_WAIT_FOR_SIPI);
 		assert_int_equal(state.msr[MSR_PAT], 0x0007040600070406ull);
 	}
+}
+
+/* What a CPU with 57 bits of address lets a guest put there, one with 48 does not. */
+static void test_narrow(void **unused)
+{
+	static const enum vcpu_msr addresses[] = { MSR_LSTAR, MSR_CSTAR, MSR_KERNEL_GS_BASE,
+						   MSR_SYSENTER_ESP, MSR_SYSENTER_EIP };
+	static const uint64_t values[][2] = {
+		{ 0x00ff900000001000, 0xffff900000001000 },
+		{ 0xff00000000001000, 0x0000000000001000 },
+		{ 0xffffffff81000000, 0xffffffff81000000 },
+	};
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++)
+		for (size_t n = 0; n < sizeof(values) / sizeof(values[0]); n++)
+			assert_int_equal(vcpu_msr_narrow(addresses[i], values[n][0]), values[n][1]);
+	assert_int_equal(vcpu_msr_narrow(MSR_PAT, values[0][0]), values[0][0]);
 }
 
 static void test_init_keeps_msrs(void **unused)
@@ -139,7 +158,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_reset),  cmocka_unit_test(test_init_keeps_msrs),
 		cmocka_unit_test(test_sipi),   cmocka_unit_test(test_check_refuses),
-		cmocka_unit_test(test_tables),
+		cmocka_unit_test(test_tables), cmocka_unit_test(test_narrow),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,7 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int fd[2], error = -EAGAIN;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd) < 0 ||
-	    tcp_control_create(fd[1], 5, &channel) < 0)
+	    tcp_control_create(stream_plain(fd[1]), 5, &channel) < 0)
 		abort();
 	while (size >= 3 && error == -EAGAIN) {
 		size_t piece = 1u + data[0] % 64u;

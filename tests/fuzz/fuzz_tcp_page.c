@@ -102,7 +102,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		stream[at % total] ^= (uint8_t)(1 + take(&input) % 255);
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd) < 0 ||
-	    tcp_page_create(fd[1], 5, 4096, &channel) < 0)
+	    tcp_page_create(stream_plain(fd[1]), 5, 4096, &channel) < 0)
 		abort();
 	while (sent < total && (error == -EAGAIN || error == 0)) {
 		size_t piece = input.at < size ? (size_t)1 << take(&input) % 18 : total;

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tests/guest/cpus.h"
 
@@ -43,7 +44,10 @@ struct run {
 	uint8_t *at; /* the operand: `first` of its bytes are before the edge */
 	unsigned int first;
 	uint64_t turns;
-	bool spoil; /* without LOCK: shows that this program can fail */
+	uint64_t wanted;  /* turns, if there is time */
+	uint64_t end_ns;  /* of all shapes; 0: whenever */
+	uint64_t each_ns; /* lately, a turn of all threads */
+	bool spoil;	  /* without LOCK: shows that this program can fail */
 	uint64_t token[GUEST_THREADS];
 	uint64_t wrong[GUEST_THREADS];
 };
@@ -370,6 +374,9 @@ static const struct shape shapes[] = {
 	{ "neg", NEG_START, neg_turn, neg_end },
 };
 
+#define SHAPES (sizeof(shapes) / sizeof(shapes[0]))
+#define RUNS   (3 * (unsigned int)SHAPES - 2) /* sizes; CMPXCHG8B has one */
+
 static void work(void *context, unsigned int t)
 {
 	struct run *run = context;
@@ -393,21 +400,57 @@ static uint64_t run_one(struct run *run, unsigned int rotation)
 	return wrong;
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Some hosts trap each such instruction, and take milliseconds for it: fewer turns then. */
+static void fit_turns(struct run *run, unsigned int runs_left)
+{
+	uint64_t now = now_ns(), most;
+
+	run->turns = run->wanted;
+	if (!run->end_ns)
+		return;
+	most = now < run->end_ns ? (run->end_ns - now) / runs_left / (run->each_ns + 1) : 0;
+	if (!most)
+		most = 1;
+	if (run->turns > most)
+		run->turns = most;
+}
+
+static uint64_t run_timed(struct run *run, unsigned int rotation)
+{
+	uint64_t begin_ns = now_ns(), wrong = run_one(run, rotation);
+
+	run->each_ns = (now_ns() - begin_ns) / run->turns;
+	return wrong;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option known[] = { { "turns", required_argument, NULL, 'n' },
+					       { "seconds", required_argument, NULL, 'e' },
 					       { "threads", required_argument, NULL, 't' },
 					       { "spoil", no_argument, NULL, 's' },
 					       { 0 } };
-	static struct run run = { .turns = 100 };
-	unsigned int rotation = 0, failures = 0;
+	static struct run run = { .wanted = 100 };
+	unsigned int rotation = 0, failures = 0, fewer = 0;
 	int option;
 
 	run.threads = cpus_count();
 	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
 		switch (option) {
 		case 'n':
-			run.turns = number_argument("--turns", optarg, 1000000000);
+			run.wanted = number_argument("--turns", optarg, 1000000000);
+			break;
+		case 'e':
+			run.end_ns = now_ns() +
+				     number_argument("--seconds", optarg, 1000000) * 1000000000u;
 			break;
 		case 't':
 			run.threads =
@@ -422,14 +465,22 @@ int main(int argc, char **argv)
 	}
 	if (run.threads > THREADS_MAX)
 		run.threads = THREADS_MAX;
-	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+	/* How long a turn takes, for the first one. */
+	run.shape = shapes;
+	run.size = run.turns = 2;
+	run.first = 1;
+	if (run.end_ns)
+		failures += run_timed(&run, 0) != 0;
+	for (size_t i = 0; i < SHAPES; i++) {
 		run.shape = &shapes[i];
 		for (run.size = 2; run.size <= 8; run.size *= 2) {
 			uint64_t wrong;
 			if (run.shape->turn == cmpxchg8b_turn && run.size != 8)
 				continue;
 			run.first = 1 + rotation % (run.size - 1);
-			wrong = run_one(&run, rotation++);
+			fit_turns(&run, RUNS - rotation);
+			wrong = run_timed(&run, rotation++);
+			fewer += run.turns < run.wanted;
 			printf("%-9s of %u bytes, %u before the edge: %u threads, %llu turns each%s\n",
 			       run.shape->name, run.size, run.first, run.threads,
 			       (unsigned long long)run.turns, wrong ? ": WRONG" : "");
@@ -439,6 +490,9 @@ int main(int argc, char **argv)
 			failures += wrong != 0;
 		}
 	}
+	if (fewer)
+		printf("for want of time, fewer than %llu turns of %u\n",
+		       (unsigned long long)run.wanted, fewer);
 	printf("%u of the shapes failed\n", failures);
 	return failures != 0;
 }

@@ -96,7 +96,7 @@ static void ring_work(void *context, unsigned int t)
 	uint64_t quickest[2] = { UINT64_MAX, UINT64_MAX }, turn, handed = 0, clock_backwards = 0;
 	while (wait_for_turn(ring, t, &watch, &turn)) {
 		uint64_t sent = token->tsc, now = watch_tsc(&watch), clock = clock_ns();
-		if (ring->spoil && t == 1 && handed == 100)
+		if (ring->spoil && t == 1 && handed == 10)
 			now = sent - 5000;
 		if (turn) {
 			bool back = turn % (2 * (ring->threads - 1)) >= ring->threads || t == 0;

@@ -47,7 +47,6 @@ struct pulse {
 	int unread[NODES_MAX]; /* bytes in a silent peer's socket, at the last look */
 
 	/* The pulse thread's own. */
-	uint64_t heartbeat_count;
 	uint64_t ping_id;
 
 	atomic_bool ready;
@@ -269,7 +268,6 @@ static void send_heartbeats(struct pulse *pulse, const bool watched[NODES_MAX])
 {
 	struct control_message msg = { .type = CONTROL_HEARTBEAT };
 
-	msg.heartbeat.count = pulse->heartbeat_count++;
 	for (uint16_t i = 0; i < pulse->config.node_count; i++) {
 		if (watched[i])
 			send_to(pulse, i, &msg);

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "core/queue_place.h"
 #include "wire/control_message.h"
 #include "wire/vcpu_image.h"
 
@@ -65,6 +66,28 @@ static void make_io_reply(int variant)
 		in.io_reply.data[i] = (uint8_t)(i * 5);
 }
 
+static void fill_devices(struct device_list *list, uint32_t count)
+{
+	memset(list, 0, sizeof(*list));
+	list->count = count;
+	for (uint32_t i = 0; i < count; i++) {
+		struct device_info *info = &list->info[i];
+
+		info->device = (uint8_t)i;
+		info->kind = i % 2 ? VIRTIO_KIND_NET : VIRTIO_KIND_BLOCK;
+		if (i % 2) {
+			info->net = (struct net_info){ .mtu = 1500, .pairs = 32, .segments = true };
+			continue;
+		}
+		info->disk.bytes = 1ull << (10 + i);
+		info->disk.block_bytes = 4096;
+		info->disk.alignment = 1;
+		info->disk.discard = true;
+		info->disk.read_only = i % 4;
+		memset(info->disk.serial, 's', DISK_SERIAL_MAX);
+	}
+}
+
 static void make_features(int variant)
 {
 	snprintf(in.features.engine, sizeof(in.features.engine), "kvm");
@@ -74,6 +97,7 @@ static void make_features(int variant)
 	in.features.tsc_scaling = 1;
 	in.features.tsc_margin_ppm = 350;
 	fill_leaves(&in.features.offer, variant ? CPUID_LEAVES_MAX : 1);
+	fill_devices(&in.features.devices, variant ? VIRTIO_DEVICES_MAX : 0);
 }
 
 static void make_start(int variant)
@@ -84,6 +108,7 @@ static void make_start(int variant)
 	in.start.vcpu_count = variant ? VCPUS_MAX : 1;
 	in.start.walks_write = 1;
 	fill_leaves(&in.start.cpuid, variant ? CPUID_LEAVES_MAX : 1);
+	fill_devices(&in.start.devices, variant ? VIRTIO_DEVICES_MAX : 1);
 }
 
 static void make_stats_reply(int variant)
@@ -130,6 +155,28 @@ static void make_outcomes(int variant)
 	}
 }
 
+static void make_published(int variant)
+{
+	struct virtio_published *m = &in.published;
+
+	*m = (struct virtio_published){ .device = variant ? VIRTIO_DEVICES_MAX - 1 : 0,
+					.running = variant,
+					.msix = !variant,
+					.generation = 1ull << 40,
+					.features = UINT64_MAX,
+					.notify_gpa = UINT64_MAX,
+					.config_vector = VIRTIO_NO_VECTOR,
+					.queue_count = variant ? VIRTIO_QUEUES_MAX : 1,
+					.vector_count = variant ? VIRTIO_VECTORS_MAX : 0 };
+	for (uint16_t i = 0; i < m->queue_count; i++)
+		m->queue[i] =
+			(struct virtio_published_queue){ i % 2,	     (uint16_t)(1u << i % 11), i,
+							 1ull << 63, UINT64_MAX - i,	       i };
+	for (uint16_t i = 0; i < m->vector_count; i++)
+		m->vector[i] = (struct virtio_published_vector){ 0xfee00000u + i, i, i % 2 };
+	memset(m->config, 0x5a, sizeof(m->config));
+}
+
 /* A valid message of each type; `variant` 0 is small, 1 is as large as can be. */
 static void make(uint8_t type, int variant)
 {
@@ -141,6 +188,32 @@ static void make(uint8_t type, int variant)
 		break;
 	case CONTROL_EOI:
 		in.eoi = (struct control_eoi){ variant ? VCPUS_MAX - 1 : 0, 0x31 };
+		break;
+	case CONTROL_PUBLISHED:
+		make_published(variant);
+		break;
+	case CONTROL_STOPPED:
+	case CONTROL_NEEDS_RESET:
+		in.stopped = (struct control_stopped){ variant ? VIRTIO_DEVICES_MAX - 1 : 0,
+						       UINT64_MAX };
+		break;
+	case CONTROL_QUEUE:
+		in.queue = (struct control_queue){ variant ? VIRTIO_DEVICES_MAX - 1 : 0,
+						   variant ? VIRTIO_QUEUES_MAX - 1 : 0,
+						   UINT64_MAX,
+						   variant ? QUEUE_EPOCH_MAX : 1,
+						   1,
+						   2,
+						   UINT16_MAX };
+		break;
+	case CONTROL_QUEUE_PLACE:
+		in.queue_place = (struct control_queue_place){ variant ? VIRTIO_DEVICES_MAX - 1 : 0,
+							       variant ? VIRTIO_QUEUES_MAX - 1 : 0,
+							       7, variant ? QUEUE_EPOCH_MAX : 1 };
+		break;
+	case CONTROL_DOORBELL:
+		in.doorbell = (struct control_doorbell){ variant ? VIRTIO_DEVICES_MAX - 1 : 0,
+							 variant ? VIRTIO_QUEUES_MAX - 1 : 0 };
 		break;
 	case CONTROL_IO_REQUEST:
 		make_io_request(variant);
@@ -167,6 +240,9 @@ static void make(uint8_t type, int variant)
 		break;
 	case CONTROL_PLACE:
 		in.place = (struct control_place){ variant ? VCPUS_MAX - 1 : 0, UINT64_MAX };
+		break;
+	case CONTROL_BUTTON:
+		in.button.count = variant ? UINT64_MAX : 1;
 		break;
 	case CONTROL_REFUSED:
 		in.refused = (struct control_refused){ variant ? VCPUS_MAX - 1 : 0, 1 };
@@ -269,6 +345,10 @@ static void test_fields(void **state)
 	size = control_message_encode(&in, 0, frame, sizeof(frame));
 	assert_int_equal(decode((size_t)size), 0);
 	assert_memory_equal(&out.interrupt, &in.interrupt, sizeof(in.interrupt));
+	make(CONTROL_PUBLISHED, 1);
+	size = control_message_encode(&in, 0, frame, sizeof(frame));
+	assert_int_equal(decode((size_t)size), 0);
+	assert_memory_equal(&out.published, &in.published, sizeof(in.published));
 	make(CONTROL_END, 1);
 	size = control_message_encode(&in, 0, frame, sizeof(frame));
 	assert_int_equal(decode((size_t)size), 0);
@@ -489,6 +569,46 @@ static void test_encode_refuses(void **state)
 	assert_string_equal(control_type_name(CONTROL_END), "END");
 }
 
+/* What no disk or card is. */
+static void test_devices_refused(void **state)
+{
+	for (int wrong = 0; wrong < 9; wrong++) {
+		struct device_info *info = in.start.devices.info;
+
+		make(CONTROL_START, 1);
+		switch (wrong) {
+		case 0:
+			in.start.devices.count = VIRTIO_DEVICES_MAX + 1;
+			break;
+		case 1:
+			info[1].device = info[2].device;
+			break;
+		case 2:
+			info[30].device = VIRTIO_DEVICES_MAX;
+			break;
+		case 3:
+			info[0].kind = VIRTIO_KIND_RNG;
+			break;
+		case 4:
+			info[0].disk.block_bytes = 1536;
+			break;
+		case 5:
+			info[0].disk.block_bytes = 8192;
+			break;
+		case 6:
+			info[0].disk.bytes = 0;
+			break;
+		case 7:
+			memset(info[0].disk.serial, 's', sizeof(info[0].disk.serial));
+			break;
+		case 8:
+			info[1].net.pairs = NET_PAIRS_MAX + 1;
+			break;
+		}
+		assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)), -EINVAL);
+	}
+}
+
 /* The last words of a pod get through, whatever is in them. */
 static void test_end_is_cleaned(void **state)
 {
@@ -514,6 +634,7 @@ int main(void)
 		cmocka_unit_test(test_rules_of_startups),
 		cmocka_unit_test(test_rules_of_policy),
 		cmocka_unit_test(test_encode_refuses),
+		cmocka_unit_test(test_devices_refused),
 		cmocka_unit_test(test_end_is_cleaned),
 	};
 

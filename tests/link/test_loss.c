@@ -36,7 +36,10 @@
 #define POD 4
 /* The promise for a whole pod, on a loaded machine, too; test_heartbeat.c has the 4 s of the judge.
  */
-#define LOSS_NS	 5000000000ull
+#define LOSS_NS 5000000000ull
+#define HANG_NS 60000000000ull
+/* A machine that stands still for a moment makes everybody late, or a cut long: who is late three times is late. */
+#define TRIES	 3
 #define LINE_MAX (MESH_WHY_MAX + 32)
 
 static unsigned pod_number;
@@ -161,7 +164,7 @@ static void child_main(uint16_t self, int out_fd)
 		.node_count = POD,
 		.node = node,
 		.shard_count = 1,
-		.timeout_ms = 9000,
+		.timeout_ms = 50000,
 		.down = on_down,
 		.ctx = &child,
 	};
@@ -252,14 +255,16 @@ static const bool all_nodes[POD] = { true, true, true, true };
 static void pod_up(struct pod *pod)
 {
 	pod_start(pod);
-	if (!pod_wait(pod, "UP", all_nodes, test_now_ns() + 10000000000ull))
+	if (!pod_wait(pod, "UP", all_nodes, test_now_ns() + HANG_NS))
 		fail_msg("the pod did not come up: %s%s%s%s", pod->text[0], pod->text[1],
 			 pod->text[2], pod->text[3]);
 }
 
-/* All others are gone by themselves, shortly; nothing is left behind. */
-static void pod_end(struct pod *pod, uint64_t end_ns)
+/* All others are gone by themselves; nothing is left behind. */
+static void pod_end(struct pod *pod)
 {
+	uint64_t end_ns = test_now_ns() + HANG_NS;
+
 	for (int i = 0; i < POD; i++) {
 		int status = 0;
 		pid_t done = 0;
@@ -287,51 +292,77 @@ static void reap(struct pod *pod, int node)
 	pod->pid[node] = 0;
 }
 
-/* All but `lost` must name it, with `reason`, within `limit_ns`, and end. */
-static void expect_loss(struct pod *pod, int lost, const char *reason, uint64_t since_ns,
+/* All but `lost` must name it, with `reason`, and end. Whether they have within `limit_ns`. */
+static bool expect_loss(struct pod *pod, int lost, const char *reason, uint64_t since_ns,
 			uint64_t limit_ns)
 {
 	static const char *const names[POD] = { "node 0 (alpha, ", "node 1 (beta, ",
 						"node 2 (gamma, ", "node 3 (delta, " };
 	bool others[POD];
+	uint64_t took_ns;
 
 	for (int i = 0; i < POD; i++)
 		others[i] = i != lost;
-	if (!pod_wait(pod, names[lost], others, since_ns + limit_ns))
-		fail_msg("not all have named node %d in time: \n0: %s\n1: %s\n2: %s\n3: %s", lost,
+	if (!pod_wait(pod, names[lost], others, since_ns + HANG_NS))
+		fail_msg("not all have named node %d: \n0: %s\n1: %s\n2: %s\n3: %s", lost,
 			 pod->text[0], pod->text[1], pod->text[2], pod->text[3]);
+	took_ns = test_now_ns() - since_ns;
 	for (int i = 0; i < POD; i++) {
 		if (others[i] && !strstr(pod->text[i], reason))
 			fail_msg("node %d says \"%s\", not \"%s\"", i, pod->text[i], reason);
 	}
 	reap(pod, lost);
-	pod_end(pod, since_ns + limit_ns + 500000000);
+	pod_end(pod);
+	if (took_ns > limit_ns)
+		print_message("late: node %d was named after %.1f s\n", lost,
+			      (double)took_ns / 1e9);
+	return took_ns <= limit_ns;
 }
 
-static void test_killed(void **state)
-{
-	for (int lost = 0; lost < POD; lost += 2) {
-		struct pod pod;
-		uint64_t start_ns;
-
-		pod_up(&pod);
-		start_ns = test_now_ns();
-		kill(pod.pid[lost], SIGKILL);
-		expect_loss(&pod, lost, "link", start_ns, 2000000000);
-	}
-}
-
-static void test_stopped(void **state)
+static bool kill_node(int lost)
 {
 	struct pod pod;
 	uint64_t start_ns;
 
 	pod_up(&pod);
+	start_ns = test_now_ns();
+	kill(pod.pid[lost], SIGKILL);
+	return expect_loss(&pod, lost, "link", start_ns, 2000000000);
+}
+
+static void test_killed(void **state)
+{
+	for (int lost = 0; lost < POD; lost += 2) {
+		int tries = TRIES;
+
+		while (tries && !kill_node(lost))
+			tries--;
+		assert_int_not_equal(tries, 0);
+	}
+}
+
+static bool stop_node(void)
+{
+	struct pod pod;
+	uint64_t start_ns;
+	bool in_time;
+
+	pod_up(&pod);
 	test_sleep_ms(600); /* heartbeats have been heard */
 	start_ns = test_now_ns();
 	kill(pod.pid[1], SIGSTOP);
-	expect_loss(&pod, 1, "nothing heard from it for ", start_ns, LOSS_NS);
+	in_time = expect_loss(&pod, 1, "nothing heard from it for ", start_ns, LOSS_NS);
 	assert_true(test_now_ns() - start_ns > 2500000000ull);
+	return in_time;
+}
+
+static void test_stopped(void **state)
+{
+	int tries = TRIES;
+
+	while (tries && !stop_node())
+		tries--;
+	assert_int_not_equal(tries, 0);
 }
 
 /*
@@ -349,48 +380,77 @@ static void set_loopback(bool up)
 	close(fd);
 }
 
-static void test_cut(void **state)
+static bool cut(void)
 {
 	struct pod pod;
-	uint64_t start_ns;
+	uint64_t start_ns, took_ns;
+
+	set_loopback(true);
+	pod_up(&pod);
+	test_sleep_ms(600);
+	start_ns = test_now_ns();
+	set_loopback(false);
+	if (!pod_wait(&pod, " is gone: ", all_nodes, start_ns + HANG_NS))
+		fail_msg("not all have noticed: \n0: %s\n1: %s\n2: %s\n3: %s", pod.text[0],
+			 pod.text[1], pod.text[2], pod.text[3]);
+	took_ns = test_now_ns() - start_ns;
+	pod_end(&pod);
+	return took_ns <= LOSS_NS;
+}
+
+static void test_cut(void **state)
+{
+	int tries = TRIES;
 
 	if (unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0) {
 		print_message("cannot make a network of its own here (%s): run as root\n",
 			      strerror(errno));
 		fail();
 	}
+	while (tries && !cut())
+		tries--;
+	assert_int_not_equal(tries, 0);
+}
+
+/* Whether a pod lives on after a cut of 1 s, and one of 1.7 s. */
+static bool survive(void)
+{
+	struct pod pod;
+	bool alive = true;
+
 	set_loopback(true);
 	pod_up(&pod);
-	test_sleep_ms(600);
-	start_ns = test_now_ns();
-	set_loopback(false);
-	if (!pod_wait(&pod, " is gone: ", all_nodes, start_ns + LOSS_NS))
-		fail_msg("not all have noticed: \n0: %s\n1: %s\n2: %s\n3: %s", pod.text[0],
-			 pod.text[1], pod.text[2], pod.text[3]);
-	pod_end(&pod, start_ns + LOSS_NS + 500000000);
+	for (unsigned ms = 1000; alive && ms <= 1700; ms += 700) {
+		uint64_t start_ns, took_ns;
+
+		test_sleep_ms(700);
+		start_ns = test_now_ns();
+		set_loopback(false);
+		test_sleep_ms(ms);
+		set_loopback(true);
+		took_ns = test_now_ns() - start_ns;
+		alive = !pod_wait(&pod, " is gone: ", all_nodes, test_now_ns() + 1300000000);
+		for (int i = 0; i < POD; i++)
+			alive = alive && !strstr(pod.text[i], " is gone: ");
+		if (!alive)
+			print_message("a cut of %u ms, which took %.1f s, was not survived: "
+				      "%s%s%s%s\n",
+				      ms, (double)took_ns / 1e9, pod.text[0], pod.text[1],
+				      pod.text[2], pod.text[3]);
+	}
+	for (int i = 0; i < POD; i++)
+		reap(&pod, i);
+	return alive;
 }
 
 /* A cut that is over before the judge speaks is survived, however TCP backs off meanwhile. */
 static void test_short_cut(void **state)
 {
-	static const bool anybody[POD] = { true, true, true, true };
-	struct pod pod;
+	int tries = TRIES;
 
-	set_loopback(true);
-	pod_up(&pod);
-	for (unsigned ms = 1000; ms <= 1700; ms += 700) {
-		test_sleep_ms(700);
-		set_loopback(false);
-		test_sleep_ms(ms);
-		set_loopback(true);
-		if (pod_wait(&pod, " is gone: ", anybody, test_now_ns() + 1300000000))
-			fail_msg("a cut of %u ms was not survived: %s", ms, pod.text[0]);
-		for (int i = 0; i < POD; i++)
-			if (strstr(pod.text[i], " is gone: "))
-				fail_msg("a cut of %u ms was not survived: %s", ms, pod.text[i]);
-	}
-	for (int i = 0; i < POD; i++)
-		reap(&pod, i);
+	while (tries && !survive())
+		tries--;
+	assert_int_not_equal(tries, 0);
 }
 
 /* Far more work than processors: nobody may be taken for dead. Takes 12 s: suite `long`. */

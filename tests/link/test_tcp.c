@@ -20,11 +20,14 @@
 #include <cmocka.h>
 
 #include "link/tcp.h"
+#include "tests/link/secure.h"
 #include "tests/link/support.h"
 
 #define FRAMES	   1500
 #define PAGES_AREA 64
 #define PEER	   7
+
+static struct tls_keys *keys; /* NULL: the tests' streams are plain */
 
 /* ---- Frames made from a seed, so that the receiver knows what to expect ---- */
 
@@ -186,6 +189,39 @@ static void wait_for(int fd, short events)
 	assert_int_equal(poll(&fds, 1, 10000), 1);
 }
 
+/* What has come at `from` goes on to `to`, `size` bytes of it at most. */
+static void pass_on(int from, int to, size_t size)
+{
+	uint8_t bytes[4096];
+	ssize_t got;
+
+	wait_for(from, POLLIN);
+	got = recv(from, bytes, size < sizeof(bytes) ? size : sizeof(bytes), 0);
+	assert_true(got > 0);
+	assert_int_equal(send(to, bytes, (size_t)got, MSG_NOSIGNAL), got);
+}
+
+/* The test itself is what lies between the two. */
+static void secure_across(const int near[2], const int far[2], struct stream ret_stream[2])
+{
+	ret_stream[0] = stream_plain(near[0]);
+	ret_stream[1] = stream_plain(far[1]);
+	if (!keys)
+		return;
+	assert_int_equal(stream_secure(&ret_stream[0], keys, true), 0);
+	assert_int_equal(stream_secure(&ret_stream[1], keys, false), 0);
+	assert_int_equal(stream_shake_hands(&ret_stream[0]), -EAGAIN);
+	pass_on(near[1], far[0], SIZE_MAX);
+	wait_for(far[1], POLLIN);
+	assert_int_equal(stream_shake_hands(&ret_stream[1]), -EAGAIN);
+	pass_on(far[0], near[1], SIZE_MAX);
+	wait_for(near[0], POLLIN);
+	assert_int_equal(stream_shake_hands(&ret_stream[0]), 0);
+	pass_on(near[1], far[0], SIZE_MAX);
+	wait_for(far[1], POLLIN);
+	assert_int_equal(stream_shake_hands(&ret_stream[1]), 0);
+}
+
 /* Sends FRAMES random frames and receives them on the other side, in one thread: nothing may ever
  * block. */
 static void exchange(struct page_channel *out, struct page_channel *in, uint64_t seed)
@@ -237,11 +273,13 @@ static void exchange(struct page_channel *out, struct page_channel *in, uint64_t
 
 static void make_page_pair(int buffer, struct page_channel *channel[2])
 {
+	struct stream stream[2];
 	int fd[2];
 
 	test_tcp_pair(fd, buffer);
-	assert_int_equal(tcp_page_create(fd[0], PEER, 0, &channel[0]), 0);
-	assert_int_equal(tcp_page_create(fd[1], PEER, 0, &channel[1]), 0);
+	test_secure(keys, fd[0], fd[1], stream);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(tcp_page_create(stream[i], PEER, 0, &channel[i]), 0);
 }
 
 static void test_pages_direct(void **state)
@@ -273,15 +311,17 @@ static void test_pages_small_buffers(void **state)
 static void test_pages_in_pieces(void **state)
 {
 	struct page_channel *channel[2];
+	struct stream stream[2];
 	int first[2], second[2];
 	struct proxy proxy;
 	uint64_t seed = test_seed() + 2;
 
 	test_tcp_pair(first, 16384);
 	test_tcp_pair(second, 16384);
+	secure_across(first, second, stream);
 	proxy_start(&proxy, first[1], second[0], seed);
-	assert_int_equal(tcp_page_create(first[0], PEER, 0, &channel[0]), 0);
-	assert_int_equal(tcp_page_create(second[1], PEER, 0, &channel[1]), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(tcp_page_create(stream[i], PEER, 0, &channel[i]), 0);
 	exchange(channel[0], channel[1], seed);
 	channel[0]->ops->destroy(channel[0]);
 	proxy_stop(&proxy);
@@ -403,7 +443,7 @@ static void test_pages_queue_bound(void **state)
 	unsigned count = 0;
 
 	test_tcp_pair(fd, 4096);
-	assert_int_equal(tcp_page_create(fd[0], PEER, 1u << 20, &channel), 0);
+	assert_int_equal(tcp_page_create(stream_plain(fd[0]), PEER, 1u << 20, &channel), 0);
 	frame.message_count = frame.page_count = 1;
 	frame.message[0] = (struct coh_msg){ .type = COH_GRANT_READ, .flags = COH_MSG_DATA };
 	frame.page[0] = area;
@@ -425,7 +465,7 @@ static void expect_page_error(const void *bytes, size_t size, int want)
 	int fd[2], error;
 
 	test_tcp_pair(fd, 0);
-	assert_int_equal(tcp_page_create(fd[1], PEER, 0, &channel), 0);
+	assert_int_equal(tcp_page_create(stream_plain(fd[1]), PEER, 0, &channel), 0);
 	assert_int_equal(write(fd[0], bytes, size), size);
 	close(fd[0]);
 	do {
@@ -524,8 +564,8 @@ static void *sender_main(void *argument)
 			msg->io_request.count = (uint16_t)(1 + i % 256);
 			memset(msg->io_request.data, (int)i & 0xff, msg->io_request.count);
 		} else {
-			msg->type = CONTROL_HEARTBEAT;
-			msg->heartbeat.count = id;
+			msg->type = CONTROL_CLOCK_PING;
+			msg->clock_ping.id = id;
 		}
 		while ((error = control_send(sender->channel, msg)) == -ENOBUFS)
 			test_sleep_ms(1);
@@ -545,7 +585,7 @@ static uint64_t message_id(const struct control_message *msg)
 	case CONTROL_IO_REQUEST:
 		return msg->io_request.id;
 	default:
-		return msg->heartbeat.count;
+		return msg->clock_ping.id;
 	}
 }
 
@@ -573,15 +613,17 @@ static void test_control_many_senders(void **state)
 	struct control_message *msg = malloc(sizeof(*msg));
 	struct sender sender[SENDERS];
 	uint64_t next[SENDERS] = { 0 };
+	struct stream stream[2];
 	int first[2], second[2];
 	struct proxy proxy;
 	unsigned count = 0;
 
 	test_tcp_pair(first, 0);
 	test_tcp_pair(second, 0);
+	secure_across(first, second, stream);
 	proxy_start(&proxy, first[1], second[0], test_seed() + 3);
-	assert_int_equal(tcp_control_create(first[0], PEER, &out), 0);
-	assert_int_equal(tcp_control_create(second[1], PEER, &in), 0);
+	assert_int_equal(tcp_control_create(stream[0], PEER, &out), 0);
+	assert_int_equal(tcp_control_create(stream[1], PEER, &in), 0);
 	for (uint16_t i = 0; i < SENDERS; i++) {
 		sender[i] = (struct sender){ .channel = out, .number = i };
 		pthread_create(&sender[i].thread, NULL, sender_main, &sender[i]);
@@ -636,7 +678,7 @@ static void test_control_queue_bound(void **state)
 
 	memset(text, ' ', CONTROL_STATS_PART_MAX);
 	test_tcp_pair(fd, 4096);
-	assert_int_equal(tcp_control_create(fd[0], PEER, &channel), 0);
+	assert_int_equal(tcp_control_create(stream_plain(fd[0]), PEER, &channel), 0);
 	msg->type = CONTROL_STATS_REPLY;
 	msg->stats_reply.text = text;
 	msg->stats_reply.text_size = CONTROL_STATS_PART_MAX;
@@ -654,17 +696,72 @@ static void test_control_queue_bound(void **state)
 	free(msg);
 }
 
+static bool is_told(struct control_channel *channel)
+{
+	struct pollfd fds = { .fd = control_fd(channel), .events = POLLIN };
+
+	return poll(&fds, 1, 50) > 0;
+}
+
+/*
+ * A heartbeat alone wakes nobody who dozes; anything else does, and the rest of a frame that came in
+ * pieces, be it as short.
+ */
+static void test_control_doze(void **state)
+{
+	struct control_message *msg = calloc(1, sizeof(*msg));
+	struct control_channel *channel;
+	uint8_t bytes[128];
+	int fd[2], size;
+
+	test_tcp_pair(fd, 0);
+	assert_int_equal(tcp_control_create(stream_plain(fd[0]), PEER, &channel), 0);
+	control_doze(channel);
+	msg->type = CONTROL_HEARTBEAT;
+	size = control_message_encode(msg, 0, bytes, sizeof(bytes));
+	assert_int_equal(write(fd[1], bytes, (size_t)size), size);
+	assert_false(is_told(channel));
+	msg->type = CONTROL_EOI;
+	size = control_message_encode(msg, 1, bytes, sizeof(bytes));
+	assert_int_equal(write(fd[1], bytes, (size_t)size), size);
+	assert_true(is_told(channel));
+	assert_int_equal(control_receive(channel, msg), 0);
+	assert_int_equal(msg->type, CONTROL_HEARTBEAT);
+	assert_int_equal(control_receive(channel, msg), 0);
+	assert_int_equal(msg->type, CONTROL_EOI);
+	for (uint32_t cut = 1; cut < (uint32_t)size; cut++) {
+		size = control_message_encode(msg, 1 + cut, bytes, sizeof(bytes));
+		assert_int_equal(write(fd[1], bytes, cut), cut);
+		test_sleep_ms(1);
+		assert_int_equal(control_receive(channel, msg), -EAGAIN);
+		assert_int_equal(write(fd[1], bytes + cut, (size_t)size - cut), size - (int)cut);
+		assert_true(is_told(channel));
+		assert_int_equal(control_receive(channel, msg), 0);
+		assert_int_equal(control_receive(channel, msg), -EAGAIN);
+	}
+	msg->type = CONTROL_HEARTBEAT;
+	size = control_message_encode(msg, 1 + (uint32_t)size, bytes, sizeof(bytes));
+	assert_int_equal(write(fd[1], bytes, (size_t)size), size);
+	assert_false(is_told(channel));
+	close(fd[1]);
+	assert_true(is_told(channel));
+	channel->ops->destroy(channel);
+	free(msg);
+}
+
 /* Who only looks takes nothing; what comes behind is not forgotten; advisory words never queue. */
 static void test_control_peek(void **state)
 {
 	struct control_message *msg = calloc(1, sizeof(*msg));
 	struct control_channel *out, *in;
+	struct stream stream[2];
 	int fd[2], sent = 0;
 	bool behind;
 
 	test_tcp_pair(fd, 4096);
-	assert_int_equal(tcp_control_create(fd[0], PEER, &out), 0);
-	assert_int_equal(tcp_control_create(fd[1], PEER, &in), 0);
+	test_secure(keys, fd[0], fd[1], stream);
+	assert_int_equal(tcp_control_create(stream[0], PEER, &out), 0);
+	assert_int_equal(tcp_control_create(stream[1], PEER, &in), 0);
 	assert_int_equal(control_peek(in, &behind), 0);
 	assert_false(behind);
 	msg->type = CONTROL_EOI;
@@ -704,6 +801,56 @@ static void test_control_peek(void **state)
 	free(msg);
 }
 
+/* The same with TLS, where a heartbeat is a record, and the rest of one may be as short. */
+static void test_control_doze_secure(void **state)
+{
+	struct control_message *msg = calloc(1, sizeof(*msg));
+	struct control_channel *out, *in;
+	struct stream stream[2];
+	int near[2], far[2];
+
+	/* out -> near[0] | near[1] -> what the test passes on -> far[0] | far[1] -> in */
+	test_tcp_pair(near, 0);
+	test_tcp_pair(far, 0);
+	secure_across(near, far, stream);
+	assert_int_equal(tcp_control_create(stream[0], PEER, &out), 0);
+	assert_int_equal(tcp_control_create(stream[1], PEER, &in), 0);
+	control_doze(in);
+	msg->type = CONTROL_HEARTBEAT;
+	assert_int_equal(control_send(out, msg), 0);
+	pass_on(near[1], far[0], SIZE_MAX);
+	assert_false(is_told(in));
+	msg->type = CONTROL_EOI;
+	assert_int_equal(control_send(out, msg), 0);
+	pass_on(near[1], far[0], SIZE_MAX);
+	assert_true(is_told(in));
+	assert_int_equal(control_receive(in, msg), 0);
+	assert_int_equal(msg->type, CONTROL_HEARTBEAT);
+	assert_int_equal(control_receive(in, msg), 0);
+	assert_int_equal(msg->type, CONTROL_EOI);
+	assert_int_equal(control_receive(in, msg), -EAGAIN);
+	for (size_t cut = 1; cut < CONTROL_HEARTBEAT_BYTES + 4 + TLS_RECORD_MORE; cut++) {
+		assert_int_equal(control_send(out, msg), 0);
+		pass_on(near[1], far[0], cut);
+		test_sleep_ms(1);
+		assert_int_equal(control_receive(in, msg), -EAGAIN);
+		pass_on(near[1], far[0], SIZE_MAX);
+		assert_true(is_told(in));
+		assert_int_equal(control_receive(in, msg), 0);
+		assert_int_equal(msg->type, CONTROL_EOI);
+		assert_int_equal(control_receive(in, msg), -EAGAIN);
+	}
+	msg->type = CONTROL_HEARTBEAT;
+	assert_int_equal(control_send(out, msg), 0);
+	pass_on(near[1], far[0], SIZE_MAX);
+	assert_false(is_told(in));
+	out->ops->destroy(out);
+	in->ops->destroy(in);
+	close(near[1]);
+	close(far[0]);
+	free(msg);
+}
+
 static void expect_control_error(const uint8_t *bytes, size_t size, int want)
 {
 	struct control_message *msg = malloc(sizeof(*msg));
@@ -711,7 +858,7 @@ static void expect_control_error(const uint8_t *bytes, size_t size, int want)
 	int fd[2], error;
 
 	test_tcp_pair(fd, 0);
-	assert_int_equal(tcp_control_create(fd[1], PEER, &channel), 0);
+	assert_int_equal(tcp_control_create(stream_plain(fd[1]), PEER, &channel), 0);
 	assert_int_equal(write(fd[0], bytes, size), size);
 	close(fd[0]);
 	do {
@@ -731,7 +878,7 @@ static void test_control_malformed(void **state)
 
 	msg->type = CONTROL_HEARTBEAT;
 	size = control_message_encode(msg, 0, bytes, sizeof(bytes));
-	assert_int_equal(size, 24);
+	assert_int_equal(size, CONTROL_HEARTBEAT_BYTES);
 	expect_control_error(bytes, (size_t)size, -EPIPE);
 	expect_control_error(bytes, (size_t)size - 1, -EPIPE);
 	for (unsigned i = 0; i < CONTROL_HEADER_BYTES; i++) {
@@ -757,8 +904,21 @@ int main(void)
 		cmocka_unit_test(test_control_many_senders),
 		cmocka_unit_test(test_control_queue_bound),
 		cmocka_unit_test(test_control_peek),
+		cmocka_unit_test(test_control_doze),
 		cmocka_unit_test(test_control_malformed),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	/* The same, as far as it makes no bytes of its own, where the streams are encrypted. */
+	const struct CMUnitTest secure[] = {
+		cmocka_unit_test(test_pages_direct),	cmocka_unit_test(test_pages_small_buffers),
+		cmocka_unit_test(test_pages_in_pieces), cmocka_unit_test(test_pages_syscalls),
+		cmocka_unit_test(test_pages_give_back), cmocka_unit_test(test_control_many_senders),
+		cmocka_unit_test(test_control_peek),	cmocka_unit_test(test_control_doze_secure),
+	};
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+	keys = test_keys("no tide comes twice");
+	failed += cmocka_run_group_tests(secure, NULL, NULL);
+	tls_keys_destroy(keys);
+	return failed;
 }

@@ -112,11 +112,12 @@ static void deliver(void *ctx, const struct interrupt *interrupt)
 		vcpu_post(boot->vcpu[v], interrupt->mode, interrupt->vector, interrupt->level);
 }
 
-static void output(void *ctx, enum pc_serial port, const uint8_t *bytes, size_t count)
+static size_t output(void *ctx, enum pc_serial port, const uint8_t *bytes, size_t count)
 {
 	(void)ctx;
 	if (port == PC_CONSOLE && write(STDOUT_FILENO, bytes, count) < 0)
 		die("cannot write to standard output");
+	return count;
 }
 
 static void power_off(void *ctx)
@@ -258,6 +259,8 @@ static void load(struct boot *boot, char **argv, const char *extra, struct vcpu_
 							.extra = extra };
 	struct loader_config config = {
 		.map = boot->map,
+		.high_window = memory_map_high_window(&boot->map,
+						      cpuid_physical_bits(&boot->features.offer)),
 		.kernel = map_file(argv[1]),
 		.initrd = map_file(argv[2]),
 		.cmdline = cmdline,

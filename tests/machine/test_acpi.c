@@ -49,7 +49,10 @@ static struct numa_view numa;
 
 static void build_with(uint32_t vcpu_count, const struct numa_view *view)
 {
-	struct acpi_config config = { .vcpu_count = vcpu_count, .numa = view, .gpa = ACPI_GPA };
+	struct acpi_config config = { .vcpu_count = vcpu_count,
+				      .numa = view,
+				      .high_window = { 0x4000000000, 0x1000000000 },
+				      .gpa = ACPI_GPA };
 
 	memset(bytes, 0xcc, sizeof(bytes));
 	assert_int_equal(acpi_build(&config, bytes, sizeof(bytes), &used), 0);
@@ -246,6 +249,20 @@ static void test_numa(void **state)
 	assert_null(find("SLIT"));
 }
 
+static void test_mcfg(void **state)
+{
+	const uint8_t *mcfg;
+
+	(void)state;
+	build(1);
+	mcfg = find("MCFG");
+	assert_non_null(mcfg);
+	assert_int_equal(get(mcfg + 4, 4), 60);
+	assert_int_equal(get(mcfg + 36, 8), 0);
+	assert_int_equal(get(mcfg + 44, 8), PCI_ECAM_GPA);
+	assert_int_equal(get(mcfg + 52, 8), 0); /* segment 0, buses 0 to 0 */
+}
+
 static void test_refused(void **state)
 {
 	struct acpi_config config = { .vcpu_count = 0, .gpa = ACPI_GPA };
@@ -263,6 +280,7 @@ static void test_refused(void **state)
 	view_of(3, 4, 768ull << 20);
 	build_with(4, &numa);
 	config.numa = &numa;
+	config.high_window = (struct memory_range){ 0x4000000000, 0x1000000000 };
 	config.gpa = ACPI_GPA;
 	for (size_t size = 0; size < used; size++) {
 		size_t unused = 7;
@@ -307,31 +325,67 @@ static bool has_iasl(void)
 	return system("iasl -v >/dev/null 2>&1") == 0;
 }
 
-/* iasl disassembles the DSDT, and takes its own result back. */
+/* What iasl has to find in the DSDT. */
+static const char *const lines[] = {
+	"PNP0501",
+	"Name (_S5",
+	"PNP0A08.*PCI Express Bus",
+	"PNP0A03.*PCI Bus",
+	"PNP0C02",
+	"Method (_OSC, 4, Serialized)",
+	"ToUUID (\"33db4d5b-1ff7-401c-9657-7441c03dd766\")",
+	"WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode,",
+	"DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,",
+	"0x3EB00000, *// Length",
+	"QWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, Prefetchable, ReadWrite,",
+	"0x0000004FFFFFFFFF, *// Range Maximum",
+	"0x0000001000000000, *// Length",
+	"Memory32Fixed (ReadWrite,",
+	"0xFEB00000, *// Address Base",
+};
+
+static void write_table(const char *folder, const char *name, const uint8_t *table)
+{
+	char path[64];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/%s.aml", folder, name);
+	file = fopen(path, "w");
+	assert_non_null(file);
+	assert_int_equal(fwrite(table, 1, get(table + 4, 4), file), get(table + 4, 4));
+	fclose(file);
+}
+
+static void run_in(const char *folder, const char *what)
+{
+	char command[512];
+
+	snprintf(command, sizeof(command), "cd %s && { %s; } >log 2>&1 || { cat log; exit 1; }",
+		 folder, what);
+	assert_int_equal(system(command), 0);
+}
+
+/* iasl disassembles the tables, and takes its own result back. */
 static void test_iasl(void **state)
 {
-	char folder[] = "/tmp/eagre-acpi.XXXXXX", name[64], command[256];
-	const uint8_t *fadt, *dsdt;
-	FILE *file;
+	char folder[] = "/tmp/eagre-acpi.XXXXXX", command[384];
 
 	(void)state;
 	if (!has_iasl())
 		skip();
 	build(4);
-	fadt = find("FACP");
-	dsdt = at_gpa(get(fadt + 140, 8), 36);
 	assert_non_null(mkdtemp(folder));
-	snprintf(name, sizeof(name), "%s/dsdt.aml", folder);
-	file = fopen(name, "w");
-	assert_non_null(file);
-	assert_int_equal(fwrite(dsdt, 1, get(dsdt + 4, 4), file), get(dsdt + 4, 4));
-	fclose(file);
-	snprintf(command, sizeof(command),
-		 "cd %s && iasl -d dsdt.aml >log 2>&1 && grep -q PNP0501 dsdt.dsl && "
-		 "grep -q 'Name (_S5' dsdt.dsl && ! grep -qi error dsdt.dsl && "
-		 "iasl -we -p again dsdt.dsl >log 2>&1 || { cat log; exit 1; }",
-		 folder);
-	assert_int_equal(system(command), 0);
+	write_table(folder, "dsdt", at_gpa(get(find("FACP") + 140, 8), 36));
+	write_table(folder, "mcfg", find("MCFG"));
+	run_in(folder, "iasl -d dsdt.aml && ! grep -qi error dsdt.dsl && "
+		       "iasl -we -p again dsdt.dsl");
+	run_in(folder, "iasl -d mcfg.aml && ! grep -qi error mcfg.dsl && "
+		       "iasl -we -p again mcfg.dsl");
+	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+		snprintf(command, sizeof(command),
+			 "grep -q '%s' dsdt.dsl || { cat dsdt.dsl; false; }", lines[i]);
+		run_in(folder, command);
+	}
 	snprintf(command, sizeof(command), "rm -r %s", folder);
 	assert_int_equal(system(command), 0);
 }
@@ -341,7 +395,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fadt), cmocka_unit_test(test_madt),
 		cmocka_unit_test(test_numa), cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_aml),  cmocka_unit_test(test_iasl),
+		cmocka_unit_test(test_mcfg), cmocka_unit_test(test_aml),
+		cmocka_unit_test(test_iasl),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,6 +38,25 @@ static void test_alarm(void **state)
 	assert_false(acpi_pm_line(&pm));
 }
 
+/* Who does not listen is not told later, either. */
+static void test_power_button(void **state)
+{
+	struct acpi_pm pm;
+
+	(void)state;
+	acpi_pm_reset(&pm);
+	assert_false(acpi_pm_press_power_button(&pm));
+	acpi_pm_write(&pm, 3, 0x01);
+	assert_false(acpi_pm_line(&pm));
+	assert_true(acpi_pm_press_power_button(&pm));
+	assert_true(acpi_pm_line(&pm));
+	assert_int_equal(acpi_pm_read(&pm, 1), 0x01);
+	acpi_pm_write(&pm, 1, 0x01);
+	assert_false(acpi_pm_line(&pm));
+	assert_true(acpi_pm_press_power_button(&pm));
+	assert_true(acpi_pm_line(&pm));
+}
+
 static void test_timer(void **state)
 {
 	uint32_t before = 0;
@@ -60,6 +79,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_power_off),
 		cmocka_unit_test(test_alarm),
+		cmocka_unit_test(test_power_button),
 		cmocka_unit_test(test_timer),
 	};
 

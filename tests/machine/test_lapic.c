@@ -342,6 +342,28 @@ static void test_timer_one_shot(void **state)
 	assert_int_equal(lapic_deadline(&lapic), UINT64_MAX);
 }
 
+/* The guest's own TSC is what it has made of it by TSC_ADJUST. */
+static void test_deadline_adjusted(void **state)
+{
+	struct lapic_config adjusted = config; /* 2 ticks a ns, from 1000 ns on */
+	struct lapic_state lapic = fresh();
+	struct lapic_effect effect;
+
+	(void)state;
+	assert_int_equal(put(&lapic, LVTT, 0x400ec, 0), 0);
+	adjusted.tsc_adjust = 5000;
+	assert_int_equal(lapic_write(&adjusted, &lapic, DEADLINE, 9000, 1000, &effect), 0);
+	assert_true(effect.timer);
+	assert_int_equal(lapic_deadline(&lapic), 1000 + 2000);
+	adjusted.tsc_adjust = -5000ull;
+	assert_int_equal(lapic_write(&adjusted, &lapic, DEADLINE, 9000, 1000, &effect), 0);
+	assert_int_equal(lapic_deadline(&lapic), 1000 + 7000);
+	adjusted.tsc_adjust = 10000; /* long past */
+	assert_int_equal(lapic_write(&adjusted, &lapic, DEADLINE, 9000, 1000, &effect), 0);
+	assert_int_equal(lapic_deadline(&lapic), 1000);
+	assert_int_equal(get(&lapic, DEADLINE, 0), 9000);
+}
+
 static void test_timer_divide(void **state)
 {
 	static const struct {
@@ -702,6 +724,7 @@ int main(void)
 		cmocka_unit_test(test_ipis),
 		cmocka_unit_test(test_ipi_to_self),
 		cmocka_unit_test(test_timer_one_shot),
+		cmocka_unit_test(test_deadline_adjusted),
 		cmocka_unit_test(test_timer_divide),
 		cmocka_unit_test(test_timer_periodic),
 		cmocka_unit_test(test_external),

@@ -135,7 +135,7 @@ static void test_load(void **state)
 	assert_string_equal((const char *)guest + 0x20000, "console=ttyS0");
 	assert_int_equal(get(params + 0x70, 8), ACPI_GPA);
 	assert_memory_equal(guest + ACPI_GPA, "RSD PTR ", 8);
-	assert_int_equal(params[0x1e8], 4);
+	assert_int_equal(params[0x1e8], 5);
 	assert_int_equal(get(params + 0x2d0 + 3 * 20, 8), MIB);
 	assert_int_equal(get(params + 0x2d0 + 3 * 20 + 8, 8), GUEST_BYTES - MIB);
 	assert_int_equal(params[0x1ef], 0); /* sentinel */
@@ -319,6 +319,7 @@ static void test_cmdline(void **state)
 	assert_memory_equal(line, "console=ttyS0 ", 14);
 	assert_non_null(strstr(line, " tsc_early_khz=2400000 "));
 	assert_non_null(strstr(line, " reboot=p,panic_w "));
+	assert_non_null(strstr(line, " sysctl.vm.compaction_proactiveness=0 "));
 	assert_null(strstr(line, "quiet"));
 	assert_string_equal(line + strlen(line) - 11, " single x=y");
 	assert_null(strstr(line, "maxcpus"));
@@ -329,7 +330,7 @@ static void test_cmdline(void **state)
 	config.translated = false;
 	config.boot_cpus = 3;
 	assert_int_equal(loader_cmdline(&config, line, sizeof(line)), 0);
-	assert_non_null(strstr(line, " maxcpus=3 eagre.online=1 "));
+	assert_non_null(strstr(line, " maxcpus=3 noreplace-smp eagre.online=1 "));
 	config.boot_cpus = 0;
 	config.quiet = true;
 	config.extra = "";

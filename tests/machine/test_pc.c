@@ -17,6 +17,9 @@ struct seen {
 	struct interrupt last;
 	char text[PC_SERIALS][4096];
 	size_t length[PC_SERIALS];
+	size_t room; /* bytes that are taken; then no more */
+	size_t wrote[PC_SERIALS];
+	uint32_t drains;
 };
 
 static struct seen seen;
@@ -33,13 +36,32 @@ static void on_interrupt(void *ctx, const struct interrupt *interrupt)
 	seen.interrupts++;
 }
 
-static void on_output(void *ctx, enum pc_serial port, const uint8_t *bytes, size_t count)
+static void on_wrote(void *ctx, enum pc_serial port, uint8_t byte)
+{
+	(void)ctx;
+	(void)byte;
+	seen.wrote[port]++;
+}
+
+static size_t on_output(void *ctx, enum pc_serial port, const uint8_t *bytes, size_t count)
 {
 	(void)ctx;
 	assert_true(count > 0);
 	seen.outputs++;
+	if (count > seen.room)
+		count = seen.room;
+	seen.room -= count;
 	for (size_t i = 0; i < count; i++)
 		seen.text[port][seen.length[port]++ % 4095] = (char)bytes[i];
+	return count;
+}
+
+/* A byte at a time. */
+static void on_drain(void *ctx)
+{
+	(void)ctx;
+	seen.drains++;
+	seen.room = 1;
 }
 
 static void on_power_off(void *ctx)
@@ -55,7 +77,14 @@ static void on_reset(void *ctx, enum pc_reset why)
 	seen.why = why;
 }
 
-static const struct pc_ops ops = { on_interrupt, on_output, on_power_off, on_reset };
+static const struct pc_ops ops = {
+	.interrupt = on_interrupt,
+	.wrote = on_wrote,
+	.output = on_output,
+	.drain = on_drain,
+	.power_off = on_power_off,
+	.reset = on_reset,
+};
 
 static int set_up(void **state)
 {
@@ -63,6 +92,7 @@ static int set_up(void **state)
 
 	(void)state;
 	memset(&seen, 0, sizeof(seen));
+	seen.room = SIZE_MAX;
 	now = 0;
 	return pc_create(&config, &ops, &seen, &pc);
 }
@@ -121,8 +151,13 @@ static void test_mmio(void **state)
 	struct pc_access access = { 0xd0000000, 1, 8, false, (uint8_t *)&value };
 
 	(void)state;
+	/* where PCI may have something nobody can tell alone */
 	pc_mmio(pc, &access, 0);
 	assert_int_equal(value, UINT64_MAX);
+	assert_false(pc_mmio_local(&access));
+	access.address = 1ull << 40;
+	assert_false(pc_mmio_local(&access));
+	access.address = GPA_LIMIT;
 	assert_true(pc_mmio_local(&access));
 	access.address = IOAPIC_GPA;
 	access.size = 4;
@@ -189,6 +224,78 @@ static void test_output(void **state)
 	outp(0x605, 1, 0x34); /* nothing is lost at power-off */
 	assert_int_equal(seen.length[PC_COMMAND], 600);
 	assert_int_equal(seen.power_offs, 1);
+}
+
+/* The byte at this place of what a driver sends. */
+static uint8_t sent(size_t i)
+{
+	return (uint8_t)('a' + i % 23);
+}
+
+/* As a driver does that fills the FIFO whenever it is empty: how many bytes went. */
+static size_t drive(size_t from, size_t most)
+{
+	size_t done = 0;
+
+	while (done < most && (in(0x3fd, 1) & 0x20))
+		for (int i = 0; i < 16; i++)
+			outp(0x3f8, 1, sent(from + done++));
+	return done;
+}
+
+/* A driver waits for who reads, hears when there is room, and nothing is lost; nor at the end. */
+static void test_output_that_nobody_takes(void **state)
+{
+	size_t done;
+
+	(void)state;
+	set_pin(4, 0x24);
+	outp(0x3fc, 1, 0x08);
+	outp(0x3fa, 1, 0x01);
+	outp(0x3f9, 1, 0x02);
+	seen.room = 100;
+	done = drive(0, 4000);
+	assert_in_range(done, 200, 600);
+	assert_int_equal(seen.length[PC_CONSOLE], 100);
+	assert_int_equal(pc_deadline(pc), UINT64_MAX); /* it does not try again and again */
+	assert_int_equal(in(0x3fd, 1) & 0x60, 0);
+	assert_int_equal(in(0x3fa, 1) & 0xf, 0x01);
+
+	seen.room = 10;
+	pc_output_room(pc); /* not for all */
+	assert_int_equal(seen.length[PC_CONSOLE], 110);
+	assert_int_equal(in(0x3fd, 1) & 0x60, 0);
+	seen.interrupts = 0;
+	seen.room = SIZE_MAX;
+	pc_output_room(pc);
+	assert_int_equal(seen.interrupts, 1);
+	assert_int_equal(seen.last.vector, 0x24);
+	assert_int_equal(in(0x3fa, 1) & 0xf, 0x02);
+	assert_int_equal(in(0x3fd, 1) & 0x60, 0x60);
+	assert_int_equal(seen.length[PC_CONSOLE], done);
+
+	seen.room = 0;
+	done += drive(done, 4000);
+	outp(0x605, 1, 0x34);
+	assert_int_equal(seen.power_offs, 1);
+	assert_true(seen.drains > 200);
+	assert_int_equal(seen.length[PC_CONSOLE], done);
+	for (size_t i = 0; i < done; i++)
+		assert_int_equal(seen.text[PC_CONSOLE][i], sent(i));
+}
+
+/* Who does not look overruns it, as on a wire, and nothing else happens; what it wrote is known. */
+static void test_output_that_overruns(void **state)
+{
+	(void)state;
+	seen.room = 0;
+	for (int i = 0; i < 10000; i++)
+		outp(0x3f8, 1, i % 100 ? 'x' : '\n');
+	seen.room = SIZE_MAX;
+	pc_output_room(pc);
+	assert_in_range(seen.length[PC_CONSOLE], 200, 600);
+	assert_int_equal(seen.wrote[PC_CONSOLE], 10000);
+	assert_int_equal(seen.wrote[PC_COMMAND], 0);
 }
 
 static void test_input_interrupt(void **state)
@@ -403,6 +510,8 @@ int main(void)
 		TEST(test_mmio),
 		TEST(test_local),
 		TEST(test_output),
+		TEST(test_output_that_nobody_takes),
+		TEST(test_output_that_overruns),
 		TEST(test_input_interrupt),
 		TEST(test_output_interrupts),
 		TEST(test_pit_interrupt),

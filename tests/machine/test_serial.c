@@ -203,6 +203,31 @@ static void test_fuzz(void **state)
 	}
 }
 
+/* Who waits for the transmitter waits, and is interrupted when it is let go. */
+static void test_a_held_transmitter(void **state)
+{
+	struct serial serial;
+
+	(void)state;
+	serial_reset(&serial);
+	put(&serial, MCR, OUT2);
+	serial_hold(&serial, true);
+	put(&serial, IER, 0x02);
+	assert_int_equal(serial_read(&serial, LSR), 0x00);
+	assert_int_equal(serial_read(&serial, IIR), 0x01);
+	assert_false(serial_line(&serial));
+	assert_true(put(&serial, DATA, 'x')); /* it does not wait */
+	assert_int_equal(out, 'x');
+	assert_false(serial_line(&serial));
+	serial_input(&serial, (const uint8_t *)"a", 1);
+	assert_int_equal(serial_read(&serial, LSR), 0x01);
+	serial_hold(&serial, false);
+	assert_true(serial_line(&serial));
+	assert_int_equal(serial_read(&serial, IIR), 0x02);
+	assert_false(serial_line(&serial)); /* and it is told once */
+	assert_int_equal(serial_read(&serial, LSR), 0x61);
+}
+
 /* A BREAK comes in its place among the bytes, is told by LSR once, and interrupts by itself. */
 static void test_break(void **state)
 {
@@ -247,15 +272,11 @@ static void test_break(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_break),
-		cmocka_unit_test(test_detection),
-		cmocka_unit_test(test_transmit),
-		cmocka_unit_test(test_receive),
-		cmocka_unit_test(test_bounded_in_order),
-		cmocka_unit_test(test_fifo_reset),
-		cmocka_unit_test(test_loopback),
-		cmocka_unit_test(test_modem_status),
-		cmocka_unit_test(test_fuzz),
+		cmocka_unit_test(test_break),	     cmocka_unit_test(test_a_held_transmitter),
+		cmocka_unit_test(test_detection),    cmocka_unit_test(test_transmit),
+		cmocka_unit_test(test_receive),	     cmocka_unit_test(test_bounded_in_order),
+		cmocka_unit_test(test_fifo_reset),   cmocka_unit_test(test_loopback),
+		cmocka_unit_test(test_modem_status), cmocka_unit_test(test_fuzz),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -46,6 +46,13 @@ static void stalled(void *arg, const struct pager_stall *stall)
 	pthread_mutex_unlock(&node->stalled.lock);
 }
 
+static void window_ready(void *arg)
+{
+	struct pod_node *node = arg;
+
+	atomic_fetch_add(&node->ready, 1);
+}
+
 static void create_node(struct pod *pod, uint16_t self, const struct pod_options *options)
 {
 	struct pod_node *node = &pod->node[self];
@@ -57,6 +64,7 @@ static void create_node(struct pod *pod, uint16_t self, const struct pod_options
 		.node_count = options->node_count,
 		.vcpu_count = 4,
 		.port_count = options->port_count ? options->port_count : 2,
+		.window_count = options->window_count,
 		.capacity_bytes = options->capacity_bytes,
 		.hold_ns = options->hold_ns,
 		.hold_ns_max = options->hold_ns,
@@ -64,6 +72,7 @@ static void create_node(struct pod *pod, uint16_t self, const struct pod_options
 		.failed = failed,
 		.lost = options->watch_lost ? lost : NULL,
 		.stalled = stalled,
+		.window_ready = window_ready,
 		.arg = node,
 	};
 
@@ -80,8 +89,8 @@ static void join(struct pod *pod, uint16_t a, uint16_t b, uint32_t shard)
 	int fd[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd), 0);
-	assert_int_equal(tcp_page_create(fd[0], b, 0, &na->channel[shard][b]), 0);
-	assert_int_equal(tcp_page_create(fd[1], a, 0, &nb->channel[shard][a]), 0);
+	assert_int_equal(tcp_page_create(stream_plain(fd[0]), b, 0, &na->channel[shard][b]), 0);
+	assert_int_equal(tcp_page_create(stream_plain(fd[1]), a, 0, &nb->channel[shard][a]), 0);
 	assert_int_equal(pager_add_channel(na->pager, shard, na->channel[shard][b]), 0);
 	assert_int_equal(pager_add_channel(nb->pager, shard, nb->channel[shard][a]), 0);
 }

@@ -47,6 +47,7 @@ struct pod_node {
 	struct page_channel *channel[SHARDS_MAX][POD_NODES_MAX];
 	struct pod_lost lost;
 	struct pod_stalled stalled;
+	atomic_uint ready;	    /* how often windows were said to be */
 	struct pod_failure failure; /* written by a shard's thread; read after pager_stop() */
 };
 
@@ -63,7 +64,8 @@ struct pod_options {
 	enum pager_spin spin;
 	bool watch_lost;     /* node[].lost is kept */
 	uint32_t port_count; /* 0: two */
-	uint64_t hold_ns;    /* 0: the pager's default */
+	uint32_t window_count;
+	uint64_t hold_ns; /* 0: the pager's default */
 };
 
 /* Started. Asserts that all went well. */

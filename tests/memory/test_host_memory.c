@@ -38,8 +38,9 @@ static struct host_memory probe(void)
 static void assert_refused(uint64_t promised, uint64_t mapped, const char *says)
 {
 	struct host_memory memory = probe();
+	struct host_memory_need need = { .promised = promised, .mapped = mapped };
 	char why[256] = "";
-	assert_int_equal(host_memory_check(&memory, promised, mapped, why, sizeof(why)), -ENOMEM);
+	assert_int_equal(host_memory_check(&memory, &need, why, sizeof(why)), -ENOMEM);
 	if (!strstr(why, says))
 		fail_msg("\"%s\" does not say \"%s\"", why, says);
 }
@@ -47,8 +48,9 @@ static void assert_refused(uint64_t promised, uint64_t mapped, const char *says)
 static void assert_fine(uint64_t promised, uint64_t mapped)
 {
 	struct host_memory memory = probe();
+	struct host_memory_need need = { .promised = promised, .mapped = mapped };
 	char why[256] = "";
-	if (host_memory_check(&memory, promised, mapped, why, sizeof(why)))
+	if (host_memory_check(&memory, &need, why, sizeof(why)))
 		fail_msg("%s", why);
 }
 
@@ -67,6 +69,31 @@ static void test_ram_and_swap(void **state)
 	    "CommitLimit:    12582912 kB\nCommitted_AS:    4194304 kB\n");
 	assert_fine(20 * G, 1000 * G);
 	assert_refused(20 * G + 1, G, "20480M of memory and swap");
+}
+
+/* What links need counts, and is told apart; what may be needed is told, and no more. */
+static void test_kept(void **state)
+{
+	struct host_memory memory = probe();
+	struct host_memory_need need = { .promised = 19 * G, .kept = G, .may = 0, .mapped = G };
+	char why[256] = "?";
+	assert_int_equal(host_memory_check(&memory, &need, why, sizeof(why)), 0);
+	assert_string_equal(why, "");
+	need.may = 2 * G;
+	assert_int_equal(host_memory_check(&memory, &need, why, sizeof(why)), 0);
+	assert_string_equal(why, "memory may get short: 19456M are promised here, links need "
+				 "1024M, vCPUs and devices 2048M at most, of 20480M");
+	need.kept = 3 * G;
+	assert_int_equal(host_memory_check(&memory, &need, why, sizeof(why)), -ENOMEM);
+	assert_string_equal(why,
+			    "19456M are promised here, links need 3072M besides, and this host "
+			    "has 20480M of memory and swap: promise less");
+	memory.cgroup = 21 * G;
+	memory.total = 30 * G;
+	assert_int_equal(host_memory_check(&memory, &need, why, sizeof(why)), -ENOMEM);
+	assert_string_equal(why, "19456M are promised here, links need 3072M besides, and this "
+				 "process's cgroup may use 21504M (memory.max): promise less, or "
+				 "raise the limit");
 }
 
 static void test_overcommit(void **state)
@@ -124,9 +151,10 @@ static int remove_root(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_nothing_known),	 cmocka_unit_test(test_ram_and_swap),
-		cmocka_unit_test(test_overcommit),	 cmocka_unit_test(test_cgroup_v2),
-		cmocka_unit_test(test_cgroup_namespace), cmocka_unit_test(test_cgroup_v1),
+		cmocka_unit_test(test_nothing_known), cmocka_unit_test(test_ram_and_swap),
+		cmocka_unit_test(test_kept),	      cmocka_unit_test(test_overcommit),
+		cmocka_unit_test(test_cgroup_v2),     cmocka_unit_test(test_cgroup_namespace),
+		cmocka_unit_test(test_cgroup_v1),
 	};
 	return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -1,23 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The pager, in a pod inside one process: pages move between nodes as threads touch them, ports
- * work and end, memory stays within its capacity, a peer that dies or talks nonsense is named, and
- * the numbers add up.
+ * The pager, in a pod inside one process: pages move between nodes as threads touch them, memory
+ * stays within its capacity, a peer that dies or talks nonsense is named, and the numbers add up.
+ * vCPUs' stalls: test_pager_vcpu.c; ports: test_pager_ports.c.
  */
 #include "tests/test.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "node/deadline.h"
 #include "pager/shard.h"
 #include "tests/memory/pod.h"
 #include "wire/page_frame.h"
@@ -50,194 +46,13 @@ static void writes_are_seen_everywhere(void **state)
 	pager_stats_get(pod.node[0].pager, &stats);
 	assert_true(stats.stall_count[COH_STALL_ZERO] >= 1);
 	assert_true(stats.stall_count[COH_STALL_READ] >= 16);
-	assert_true(stats.stall_count[COH_STALL_UPGRADE] >= 16);
+	/* Node 0 writes whatever it has read: that is soon expected, and saves most of 16. */
+	assert_in_range(stats.stall_count[COH_STALL_UPGRADE], 4, 12);
 	assert_true(stats.message_count > 0 && stats.bytes_out > 0 && stats.bytes_in > 0);
 	assert_true(pager_stats_quantile_ns(&stats, COH_STALL_READ, 0.5) > 1000);
 	pager_stats_get(pod.node[1].pager, &stats);
 	assert_true(stats.stall_count[COH_STALL_READ] + stats.stall_count[COH_STALL_WRITE] >= 16);
 	assert_int_equal(pod.node[0].failure.count + pod.node[1].failure.count, 0);
-	pod_destroy(&pod);
-}
-
-/* As a vCPU's stall; waits until its end has been told. */
-static void *stall_as_vcpu(void *arg)
-{
-	struct pod *pod = arg;
-	volatile uint8_t *at = pod_at(pod, 1, 5 * PAGE_BYTES);
-
-	assert_int_equal(pager_bind_actor(pod->node[1].pager, 2, (pid_t)syscall(SYS_gettid)), 0);
-	(void)*at;
-	*at = 1;
-	*(volatile uint8_t *)pod_at(pod, 2, 5 * PAGE_BYTES) = 2;
-	*at = 3;
-	*(volatile uint8_t *)pod_at(pod, 1, 8 * MIB) = 4;
-	assert_int_equal(pager_bind_actor(pod->node[1].pager, 2, 0), 0);
-	(void)*(volatile uint8_t *)pod_at(pod, 1, 6 * PAGE_BYTES);
-	return NULL;
-}
-
-static void expect_told(const struct pod_stalled *told, enum coh_stall_kind kind, uint16_t from)
-{
-	assert_int_equal(told->count[kind], 1);
-	assert_int_equal(told->last[kind].actor, 2);
-	assert_int_equal(told->last[kind].from, from);
-	if (kind != COH_STALL_ZERO)
-		assert_int_equal(told->last[kind].gpn, 5);
-	assert_true(told->last[kind].took_ns > 0);
-}
-
-/* Where what ended a stall came from; and only vCPUs' stalls are told. */
-static void a_stalls_end_is_told(void **state)
-{
-	struct pod_options options = two;
-	struct pod pod;
-	pthread_t thread;
-
-	options.node_count = 3;
-	options.shard_count = 1;
-	pod_create(&pod, &options);
-	*(volatile uint8_t *)pod_at(&pod, 0, 5 * PAGE_BYTES) = 9;
-	*(volatile uint8_t *)pod_at(&pod, 0, 6 * PAGE_BYTES) = 9;
-	assert_int_equal(pthread_create(&thread, NULL, stall_as_vcpu, &pod), 0);
-	pthread_join(thread, NULL);
-	for (uint16_t i = 0; i < 3; i++)
-		pager_stop(pod.node[i].pager);
-	expect_told(&pod.node[1].stalled, COH_STALL_READ, 0);
-	expect_told(&pod.node[1].stalled, COH_STALL_UPGRADE, 0);
-	expect_told(&pod.node[1].stalled, COH_STALL_WRITE, 2);
-	expect_told(&pod.node[1].stalled, COH_STALL_ZERO, NODE_NONE);
-	for (int kind = 0; kind < COH_STALL_KINDS; kind++)
-		assert_int_equal(pod.node[0].stalled.count[kind] + pod.node[2].stalled.count[kind],
-				 0);
-	pod_destroy(&pod);
-}
-
-#define HINTED 8u
-
-/* As vCPU 2 of node 1: wants pages, loses them to node 0, and wants them again; half are written. */
-static void *want_again(void *arg)
-{
-	struct pod *pod = arg;
-
-	assert_int_equal(pager_bind_actor(pod->node[1].pager, 2, (pid_t)syscall(SYS_gettid)), 0);
-	for (int round = 0; round < 2; round++)
-		for (uint64_t page = 0; page < HINTED; page++) {
-			volatile uint8_t *here = pod_at(pod, 1, page * MIB);
-
-			*(volatile uint8_t *)pod_at(pod, 0, page * MIB) = (uint8_t)(page + 1);
-			if (page % 2)
-				*here = (uint8_t)(page + 2);
-			else
-				(void)*here;
-		}
-	assert_int_equal(pager_bind_actor(pod->node[1].pager, 2, 0), 0);
-	return NULL;
-}
-
-static uint64_t fetched_by_first(struct pod *pod, uint64_t count)
-{
-	struct pager_stats stats = { 0 };
-
-	for (int ms = 0; ms < 5000 && (!ms || stats.fetch_count < count); ms++) {
-		usleep(1000);
-		pager_stats_get(pod->node[0].pager, &stats);
-	}
-	return stats.fetch_count;
-}
-
-static bool all_proven(const struct page_hints *hints)
-{
-	uint32_t proven = 0;
-
-	for (uint32_t i = 0; i < hints->count; i++)
-		proven += hints->hint[i].turns > 0;
-	return proven == HINTED;
-}
-
-/* What a vCPU wanted again is where it has come to, as it wants it; but not what is no memory. */
-static void hints_bring_pages(void **state)
-{
-	struct page_hints hints;
-	struct pod pod;
-	pthread_t thread;
-	bool proven = false;
-	int tries = 0;
-
-	pod_create(&pod, &two);
-	/*
-	 * A stall's end is told a moment after it, and is not noted while somebody has the list, as we
-	 * have it here: then once more.
-	 */
-	do {
-		assert_int_equal(pthread_create(&thread, NULL, want_again, &pod), 0);
-		pthread_join(thread, NULL);
-		for (int ms = 0; ms < 1000 && !proven; ms++, usleep(1000)) {
-			pager_hints_leave(pod.node[1].pager, 2, &hints);
-			proven = all_proven(&hints);
-		}
-	} while (!proven && ++tries < 5);
-	assert_true(proven);
-	assert_int_equal(hints.count, HINTED);
-	hints.hint[hints.count++] =
-		(struct page_hint){ .gpn = GPN_LIMIT - 1, .turns = 1, .level = 1 };
-	pager_hints_arrive(pod.node[0].pager, 2, &hints, false);
-	assert_int_equal(fetched_by_first(&pod, 0), 0);
-	/* Again and again: no queue is too short for that. The written half is not here. */
-	for (int i = 0; i < 1000; i++)
-		pager_hints_arrive(pod.node[0].pager, 2, &hints, true);
-	assert_int_equal(fetched_by_first(&pod, HINTED / 2), HINTED / 2);
-	pager_hints_leave(pod.node[0].pager, 2, &hints);
-	assert_int_equal(hints.count, HINTED);
-	for (uint64_t page = 1; page < HINTED; page += 2)
-		assert_int_equal(*(volatile uint8_t *)pod_at(&pod, 0, page * MIB), page + 2);
-	for (uint16_t i = 0; i < 2; i++)
-		pager_stop(pod.node[i].pager);
-	assert_int_equal(pod.node[0].failure.count + pod.node[1].failure.count, 0);
-	pod_destroy(&pod);
-}
-
-static void *touch_second(void *arg)
-{
-	(void)*(volatile uint8_t *)pod_at(arg, 0, 15 * MIB);
-	return NULL;
-}
-
-/* A shard's thread goes on while somebody has the hints, and asks for them when he gives them back. */
-static void hints_hold_up_nobody(void **state)
-{
-	struct page_hints hints = { .count = 2 };
-	struct pod_options options = two;
-	struct pager_hints *own;
-	struct timespec until;
-	struct pod pod;
-	pthread_t thread;
-
-	options.shard_count = 1;
-	pod_create(&pod, &options);
-	for (uint64_t page = 0; page < 2; page++) {
-		*(volatile uint8_t *)pod_at(&pod, 1, page * MIB) = 1;
-		hints.hint[page] = (struct page_hint){ .gpn = page * MIB / PAGE_BYTES };
-	}
-	*(volatile uint8_t *)pod_at(&pod, 1, 15 * MIB) = 1;
-	pager_hints_arrive(pod.node[0].pager, 2, &hints, false);
-	own = &pod.node[0].pager->actors.hints[2];
-	pthread_mutex_lock(&own->lock);
-	for (uint32_t i = 0; i < own->list.count; i++)
-		own->list.hint[i].ask = true;
-	atomic_store(&pod.node[0].pager->shard[0].fetch_posted[2], true);
-	assert_int_equal(
-		pager_queue_post(&pod.node[0].pager->shard[0].queue,
-				 &(struct pager_command){ .kind = PAGER_FETCH, .actor = 2 }),
-		0);
-	assert_int_equal(pthread_create(&thread, NULL, touch_second, &pod), 0);
-	until = deadline_after_ms(10000);
-	assert_int_equal(deadline_join(thread, &until), 0);
-	assert_true(atomic_load(&own->missed));
-	assert_int_equal(fetched_by_first(&pod, 0), 0);
-	pager_hints_unlock(pod.node[0].pager, 2);
-	assert_int_equal(fetched_by_first(&pod, 2), 2);
-	for (uint16_t i = 0; i < 2; i++)
-		pager_stop(pod.node[i].pager);
 	pod_destroy(&pod);
 }
 
@@ -522,277 +337,6 @@ static void an_eviction_costs_few_shootdowns(void **state)
 	pod_destroy(&pod);
 }
 
-static void ports_reach_all_memory(void **state)
-{
-	static uint8_t data[5 * PAGE_BYTES], back[5 * PAGE_BYTES];
-	struct memory_port *a, *b, *c;
-	struct pod pod;
-
-	pod_create(&pod, &two);
-	for (size_t i = 0; i < sizeof(data); i++)
-		data[i] = (uint8_t)(i / 3);
-	assert_int_equal(pager_open_port(pod.node[0].pager, &a), 0);
-	assert_int_equal(pager_open_port(pod.node[0].pager, &c), 0);
-	assert_int_equal(pager_open_port(pod.node[0].pager, &b), -EMFILE);
-	pager_close_port(pod.node[0].pager, c);
-	assert_int_equal(pager_open_port(pod.node[1].pager, &b), 0);
-	/* Across a stripe's end, so both shards. */
-	assert_int_equal(memory_write(a, 2 * MIB - 7000, data, sizeof(data)), 0);
-	assert_int_equal(memory_read(b, 2 * MIB - 7000, back, sizeof(back)), 0);
-	assert_memory_equal(data, back, sizeof(data));
-	assert_int_equal(memory_zero(b, 2 * MIB - 7000, 10000), 0);
-	assert_int_equal(*(volatile uint8_t *)pod_at(&pod, 0, 2 * MIB), 0);
-	assert_int_equal(*(volatile uint8_t *)pod_at(&pod, 0, 2 * MIB + 3000), data[10000]);
-	pod_destroy(&pod);
-}
-
-/* Calls of node 0's hook since the last look, each of one page; none came after the page was
- * elsewhere. */
-static uint32_t lost_since(struct pod *pod, uint64_t gpa)
-{
-	struct pod_lost *lost = &pod->node[0].lost;
-	uint32_t count;
-
-	pthread_mutex_lock(&lost->lock);
-	count = lost->count;
-	assert_false(lost->late);
-	assert_int_equal(lost->pages, count);
-	if (count)
-		assert_int_equal(lost->gpa, gpa);
-	lost->count = 0;
-	lost->pages = 0;
-	pthread_mutex_unlock(&lost->lock);
-	atomic_store(&lost->told, false);
-	return count;
-}
-
-/* Whoever made something of a page's content hears that it is gone, before another can change it.
- */
-static void a_lost_page_is_told_first(void **state)
-{
-	const uint64_t gpa[] = { 5 * PAGE_BYTES, 3 * MIB }; /* one of each shard */
-	struct pod_options options = two;
-	struct pod pod;
-
-	options.watch_lost = true;
-	pod_create(&pod, &options);
-	for (int i = 0; i < 2; i++) {
-		volatile uint64_t *a = pod_at(&pod, 0, gpa[i]), *b = pod_at(&pod, 1, gpa[i]);
-		atomic_bool *told = &pod.node[0].lost.told;
-
-		/* Shared for reading: what was made of it stays true. */
-		*a = 1;
-		assert_int_equal(*b, 1);
-		assert_int_equal(lost_since(&pod, gpa[i]), 0);
-		/* Its read-only copy is dropped. */
-		*b = 2;
-		atomic_store(told, true);
-		assert_int_equal(lost_since(&pod, gpa[i]), 1);
-		/* It owns the page, and that is taken. */
-		*a = 3;
-		assert_int_equal(lost_since(&pod, gpa[i]), 0);
-		*b = 4;
-		atomic_store(told, true);
-		assert_int_equal(lost_since(&pod, gpa[i]), 1);
-		assert_int_equal(*a, 4);
-	}
-	pod_destroy(&pod);
-}
-
-/* A page that makes room for others is lost, too. */
-static void a_page_pushed_out_is_told(void **state)
-{
-	struct pod_options options = two;
-	struct pager_stats stats;
-	struct pod pod;
-
-	options.shard_count = 1;
-	options.memory_bytes = 2 * MIB;
-	options.capacity_bytes = 3 * MIB / 2;
-	options.watch_lost = true;
-	pod_create(&pod, &options);
-	for (uint64_t gpa = 0; gpa < 2 * MIB; gpa += PAGE_BYTES)
-		*(volatile uint8_t *)pod_at(&pod, 0, gpa) = 1;
-	for (uint16_t i = 0; i < 2; i++)
-		pager_stop(pod.node[i].pager);
-	pager_stats_get(pod.node[0].pager, &stats);
-	assert_true(stats.evict_push_count >= 128);
-	assert_int_equal(pod.node[0].lost.pages, stats.evict_push_count);
-	pod_destroy(&pod);
-}
-
-static void *write_late(void *arg)
-{
-	*(volatile uint8_t *)arg = 2;
-	return NULL;
-}
-
-/* What a port has, nobody takes; after its release they get it. */
-static void a_pinned_page_stays(void **state)
-{
-	struct memory_port *port;
-	struct pod pod;
-	size_t length = 8;
-	pthread_t thread;
-	void *hva;
-
-	pod_create(&pod, &two);
-	assert_int_equal(pager_open_port(pod.node[0].pager, &port), 0);
-	assert_int_equal(memory_acquire(port, 64, COH_WRITE, &hva, &length), 0);
-	assert_int_equal(pthread_create(&thread, NULL, write_late, pod_at(&pod, 1, 64)), 0);
-	for (int i = 0; i < 50; i++) {
-		*(volatile uint8_t *)hva = 1;
-		usleep(1000);
-		assert_int_equal(*(volatile uint8_t *)hva, 1);
-	}
-	memory_release(port);
-	assert_int_equal(pthread_join(thread, NULL), 0);
-	assert_int_equal(*(volatile uint8_t *)hva, 2);
-	pod_destroy(&pod);
-}
-
-/* ---- a vCPU that leaves in the middle of a stall ------------------------------------------------- */
-
-#define LONG_HOLD_NS 20000000000ull
-
-/* ThreadSanitizer keeps signals back until the next call: none gets a thread out of a stall. */
-#ifdef __SANITIZE_THREAD__
-#define SIGNALS_COME false
-#else
-#define SIGNALS_COME true
-#endif
-
-static _Thread_local sigjmp_buf out_of_stall;
-
-struct leaver {
-	struct pod *pod;
-	atomic_bool left, back;
-};
-
-static void on_leave(int number)
-{
-	siglongjmp(out_of_stall, number);
-}
-
-/* vCPU 2 of node 1: stalls on page 5, is called away, sleeps, comes back and touches it again. */
-static void *leave_stalled(void *arg)
-{
-	struct leaver *leaver = arg;
-	struct pager *pager = leaver->pod->node[1].pager;
-	volatile uint8_t *at = pod_at(leaver->pod, 1, 5 * PAGE_BYTES);
-
-	assert_int_equal(pager_bind_actor(pager, 2, (pid_t)syscall(SYS_gettid)), 0);
-	if (!sigsetjmp(out_of_stall, 1))
-		*at = 1;
-	pager_actor_idle(pager, 2, true);
-	leaver->left = true;
-	while (!leaver->back)
-		usleep(1000);
-	pager_actor_idle(pager, 2, false);
-	*at += 1;
-	assert_int_equal(pager_bind_actor(pager, 2, 0), 0);
-	return NULL;
-}
-
-static void wait_for_page(struct pod *pod)
-{
-	struct pager_stats stats = { 0 };
-
-	for (int ms = 0; ms < 10000 && !stats.pages_owned; ms++) {
-		usleep(1000);
-		pager_stats_get(pod->node[1].pager, &stats);
-	}
-	assert_int_equal(stats.pages_owned, 1);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-/*
- * Its stall is withdrawn at once, however long the page takes. The page comes all the same, and whoever
- * wants it next, as the node where the vCPU is now, does not wait for a hold of one that is gone.
- */
-static void a_stall_is_withdrawn(void **state)
-{
-	struct pod_options options = two;
-	struct sigaction leave = { .sa_handler = on_leave }, before;
-	struct leaver leaver = { 0 };
-	struct memory_port *port;
-	struct pod pod;
-	size_t length = 8;
-	pthread_t thread;
-	uint64_t since_ns;
-	void *hva;
-
-	if (!SIGNALS_COME)
-		skip();
-	options.hold_ns = LONG_HOLD_NS;
-	pod_create(&pod, &options);
-	leaver.pod = &pod;
-	assert_int_equal(sigaction(SIGUSR1, &leave, &before), 0);
-	assert_int_equal(pager_open_port(pod.node[0].pager, &port), 0);
-	assert_int_equal(memory_acquire(port, 5 * PAGE_BYTES, COH_WRITE, &hva, &length), 0);
-	assert_int_equal(pthread_create(&thread, NULL, leave_stalled, &leaver), 0);
-	while (!pager_vcpu_stalls(pod.node[1].pager, 2))
-		usleep(1000);
-	pthread_kill(thread, SIGUSR1);
-	for (int ms = 0; ms < 10000 && !leaver.left; ms++)
-		usleep(1000);
-	assert_true(leaver.left);
-	memory_release(port);
-	wait_for_page(&pod);
-	since_ns = now_ns();
-	*(volatile uint8_t *)pod_at(&pod, 0, 5 * PAGE_BYTES) = 7;
-	assert_true(now_ns() - since_ns < LONG_HOLD_NS / 2);
-	leaver.back = true;
-	pthread_join(thread, NULL);
-	assert_int_equal(*(volatile uint8_t *)pod_at(&pod, 1, 5 * PAGE_BYTES), 8);
-	sigaction(SIGUSR1, &before, NULL);
-	pod_destroy(&pod);
-}
-
-struct pinner {
-	struct memory_port *port;
-	int result;
-};
-
-static void *pin_held_page(void *arg)
-{
-	struct pinner *pinner = arg;
-	size_t length = 1;
-	void *hva;
-
-	pinner->result = memory_acquire(pinner->port, 0, COH_WRITE, &hva, &length);
-	return NULL;
-}
-
-static void stopping_ends_waiting_pins(void **state)
-{
-	struct memory_port *port;
-	struct pinner pinner;
-	struct pod pod;
-	size_t length = 8;
-	pthread_t thread;
-	void *hva;
-
-	pod_create(&pod, &two);
-	assert_int_equal(pager_open_port(pod.node[0].pager, &port), 0);
-	assert_int_equal(pager_open_port(pod.node[1].pager, &pinner.port), 0);
-	assert_int_equal(memory_acquire(port, 0, COH_WRITE, &hva, &length), 0);
-	assert_int_equal(pthread_create(&thread, NULL, pin_held_page, &pinner), 0);
-	usleep(20000);
-	pager_stop(pod.node[1].pager);
-	assert_int_equal(pthread_join(thread, NULL), 0);
-	assert_int_equal(pinner.result, -ESHUTDOWN);
-	assert_int_equal(memory_acquire(pinner.port, 0, COH_READ, &hva, &length), -ESHUTDOWN);
-	pod_destroy(&pod);
-}
-
 static void wait_for_failure(struct pod_node *node)
 {
 	struct memory_port *port;
@@ -800,7 +344,7 @@ static void wait_for_failure(struct pod_node *node)
 
 	/* A pager that failed answers no port. */
 	assert_int_equal(pager_open_port(node->pager, &port), 0);
-	for (int i = 0; i < 2000; i++) {
+	for (int i = 0; i < 20000; i++) {
 		if (memory_read(port, 0, &byte, 1) == -ESHUTDOWN)
 			break;
 		usleep(1000);
@@ -919,9 +463,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bad_configs_are_refused),
 		cmocka_unit_test(writes_are_seen_everywhere),
-		cmocka_unit_test(a_stalls_end_is_told),
-		cmocka_unit_test(hints_bring_pages),
-		cmocka_unit_test(hints_hold_up_nobody),
 		cmocka_unit_test(no_count_is_lost_sleeping),
 		cmocka_unit_test(no_count_is_lost_adapting),
 		cmocka_unit_test(many_nameless_threads),
@@ -930,12 +471,6 @@ int main(void)
 		cmocka_unit_test(memory_stays_within_capacity),
 		cmocka_unit_test(a_scan_costs_few_shootdowns),
 		cmocka_unit_test(an_eviction_costs_few_shootdowns),
-		cmocka_unit_test(ports_reach_all_memory),
-		cmocka_unit_test(a_lost_page_is_told_first),
-		cmocka_unit_test(a_page_pushed_out_is_told),
-		cmocka_unit_test(a_pinned_page_stays),
-		cmocka_unit_test(a_stall_is_withdrawn),
-		cmocka_unit_test(stopping_ends_waiting_pins),
 		cmocka_unit_test(a_dead_link_is_named),
 		cmocka_unit_test(nonsense_is_named),
 		cmocka_unit_test(frames_beyond_a_turn_are_taken),

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "node/say.h"
@@ -102,7 +104,9 @@ void half_create(struct half *half, uint16_t self)
 	node->options = options;
 	node->config = config;
 	node->self = self;
+	assert_int_equal(members_create(config, self, &node->members), 0);
 	node->features.tsc_khz = 2000000;
+	assert_int_equal(memory_map_build(config->memory, &node->map), 0);
 	pthread_mutex_init(&node->lock, NULL);
 	pthread_cond_init(&node->changed, NULL);
 	node->ended_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -120,11 +124,26 @@ void half_peer_send(struct half *half, const struct control_message *msg)
 	assert_int_equal(control_send(mesh_control(half->peer, half->node->self), msg), 0);
 }
 
+void half_little_room(struct half *half)
+{
+	int fd[2] = { control_fd(mesh_control(half->node->mesh, half->peer_number)),
+		      control_fd(mesh_control(half->peer, half->node->self)) };
+	int bytes = 16384;
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(setsockopt(fd[i], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)),
+				 0);
+		assert_int_equal(setsockopt(fd[i], SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)),
+				 0);
+	}
+}
+
 static void *beat(void *arg)
 {
 	static const struct control_message msg = { .type = CONTROL_HEARTBEAT };
 	struct half *half = arg;
 
+	/* As a node's control thread, where it may: this one must not be late either. */
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), -15);
 	while (control_send(mesh_control(half->peer, half->node->self), &msg) == 0)
 		test_sleep_ms(200);
 	return NULL;

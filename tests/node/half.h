@@ -18,8 +18,12 @@ struct half {
 void half_create(struct half *half, uint16_t self);
 /* The links end with the peer; the node's threads, if it has any, live on. */
 void half_peer_send(struct half *half, const struct control_message *msg);
+/* The host holds little of what is on its way, however much memory it has: a flood is soon one. */
+void half_little_room(struct half *half);
 /* From now on the peer sends heartbeats, however long the test takes to say anything else. */
 void half_peer_beats(struct half *half);
+/* For what comes at once, on a machine that has other things to do. */
+#define HALF_PATIENCE_MS 20000
 /* The next message of this type, others thrown away. False: none came within that time. */
 bool half_peer_hear(struct half *half, uint8_t type, struct control_message *ret_msg,
 		    unsigned int ms);

@@ -10,12 +10,14 @@
 static const char pod_text[] = "[node a]\naddress=h:1\nmemory=1G\nvcpus=2\n"
 			       "[node b]\naddress=h:2\nmemory=1G\nvcpus=1\n"
 			       "[node c]\naddress=h:3\nmemory=1G\nvcpus=1\n";
+#define NODES 3
 static struct pod_config *config;
+static struct members *members[NODES]; /* as each sees them */
 
 /* What a fresh node `to` in `phase` makes of it. */
 static const char *lie(uint16_t to, enum node_phase phase, const struct control_message *msg)
 {
-	struct control_rules rules = { .config = config, .self = to };
+	struct control_rules rules = { .config = config, .members = members[to] };
 	return control_rules_lie(&rules, phase, msg);
 }
 
@@ -72,6 +74,14 @@ static void test_phases(void **state)
 		{ CONTROL_IO_REQUEST, "nnnny", "nnnnn", 2 },
 		{ CONTROL_IO_REPLY, "nnnnn", "nnnny", 0 },
 		{ CONTROL_EOI, "nnnny", "nnnnn", 2 },
+		{ CONTROL_BUTTON, "nnnny", "nnnnn", 2 },
+		{ CONTROL_PUBLISHED, "nnnnn", "nnnyy", 0 },
+		{ CONTROL_PUBLISHED, "nnnnn", "nnnnn", 2 },
+		{ CONTROL_STOPPED, "nnnny", "nnnnn", 2 },
+		{ CONTROL_NEEDS_RESET, "nnnny", "nnnnn", 2 },
+		{ CONTROL_QUEUE, "nnnny", "nnnyy", 2 },
+		{ CONTROL_QUEUE_PLACE, "nnnny", "nnnyy", 2 },
+		{ CONTROL_DOORBELL, "nnnny", "nnnyy", 2 },
 		{ CONTROL_INTERRUPT, "nnnny", "nnnyy", 2 },
 		{ CONTROL_INTERRUPT, "nnnny", "nnnyy", 0 },
 		{ CONTROL_MOVE, "nnnny", "nnnyy", 2 },
@@ -124,7 +134,7 @@ static void test_phases(void **state)
 /* Each node says these once; another node's words do not count as its. */
 static void test_once(void **state)
 {
-	struct control_rules rules = { .config = config, .self = 0 };
+	struct control_rules rules = { .config = config, .members = members[0] };
 	struct control_message msg = { .type = CONTROL_FEATURES, .src = 1 };
 	assert_null(control_rules_lie(&rules, NODE_OFFERED, &msg));
 	assert_string_equal(control_rules_lie(&rules, NODE_OFFERED, &msg), "twice");
@@ -133,7 +143,7 @@ static void test_once(void **state)
 	msg.type = CONTROL_READY;
 	assert_null(control_rules_lie(&rules, NODE_STARTED, &msg));
 	assert_non_null(control_rules_lie(&rules, NODE_READY, &msg));
-	rules = (struct control_rules){ .config = config, .self = 1 };
+	rules = (struct control_rules){ .config = config, .members = members[1] };
 	msg = (struct control_message){ .type = CONTROL_START, .src = 0 };
 	assert_null(control_rules_lie(&rules, NODE_OFFERED, &msg));
 	assert_non_null(control_rules_lie(&rules, NODE_OFFERED, &msg));
@@ -184,6 +194,109 @@ static void test_accesses(void **state)
 	assert_non_null(lie(1, NODE_RUNNING, &msg));
 }
 
+/* ---- seats elsewhere ------------------------------------------------------------------------- */
+
+static void act(uint16_t node, const struct member_out *out)
+{
+	if (out->type == MEMBER_APPLIED) {
+		assert_int_equal(members_publish(members[node]), 0);
+		member_list_done(&members[node]->list);
+		assert_int_equal(members_publish(members[node]), 0);
+	}
+	for (uint16_t to = 0; out->type == MEMBER_SEND && to < NODES; to++)
+		if (member_set_has(&out->to, to))
+			assert_int_equal(member_list_hear(&members[to]->list, node, &out->word, 0),
+					 0);
+}
+
+/* What nodes have to say to each other is said. */
+static void settle(void)
+{
+	struct member_out out;
+	bool silent = false;
+
+	while (!silent) {
+		silent = true;
+		for (uint16_t n = 0; n < NODES; n++)
+			while (member_list_next(&members[n]->list, 0, &out)) {
+				silent = false;
+				act(n, &out);
+			}
+	}
+}
+
+static void seat(enum member_seat seat, uint16_t node)
+{
+	struct member_word wish = { .kind = KIND_SEAT, .seat = seat, .node = node };
+	uint32_t id;
+
+	if (members_seat(members[0], seat) == node)
+		return;
+	assert_int_equal(member_list_wish(&members[0]->list, &wish, &id), 0);
+	settle();
+	for (int n = 0; n < NODES; n++)
+		assert_int_equal(members_seat(members[n], seat), node);
+}
+
+/* One seat is at a node, and all others at another one. */
+static void seat_all(enum member_seat one, uint16_t node, uint16_t others)
+{
+	for (enum member_seat s = 0; s < SEAT_COUNT; s++)
+		seat(s, s == one ? node : others);
+}
+
+/* Whatever only who has a seat may say, or be told. */
+static void test_seats(void **state)
+{
+	static const struct {
+		uint8_t type;
+		enum member_seat seat;
+		bool to, from;
+	} rows[] = {
+		{ CONTROL_CLOCK_PING, SEAT_CLOCK, true, false },
+		{ CONTROL_CLOCK_PONG, SEAT_CLOCK, false, true },
+		{ CONTROL_FEATURES, SEAT_LOADER, true, false },
+		{ CONTROL_READY, SEAT_LOADER, true, false },
+		{ CONTROL_START, SEAT_LOADER, false, true },
+		{ CONTROL_RUN, SEAT_LOADER, false, true },
+		{ CONTROL_IO_REQUEST, SEAT_PC, true, false },
+		{ CONTROL_IO_REPLY, SEAT_PC, false, true },
+		{ CONTROL_EOI, SEAT_PC, true, false },
+		{ CONTROL_TAKEN, SEAT_PC, true, false },
+		{ CONTROL_BUTTON, SEAT_PC, true, false },
+		{ CONTROL_PUBLISHED, SEAT_PC, false, true },
+		{ CONTROL_STOPPED, SEAT_PC, true, false },
+		{ CONTROL_NEEDS_RESET, SEAT_PC, true, false },
+		{ CONTROL_POLICY, SEAT_WORDS, true, true },
+		{ CONTROL_PIN, SEAT_WORDS, true, true },
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		for (uint16_t at = 0; at < NODES; at++) {
+			seat_all(rows[i].seat, at, (uint16_t)((at + 1) % NODES));
+			for (uint16_t from = 0; from < NODES; from++)
+				for (uint16_t to = 0; to < NODES; to++)
+					if (from != to)
+						assert_int_equal(
+							allowed(from, to, rows[i].type),
+							(rows[i].to && to == at) ||
+								(rows[i].from && from == at));
+		}
+	seat_all(SEAT_COUNT, 0, 0);
+}
+
+/* Others may run before the loader's RUN comes; nobody before it has been said. */
+static void test_loader_runs_first(void **state)
+{
+	for (uint16_t at = 0; at < NODES; at++) {
+		seat_all(SEAT_LOADER, at, (uint16_t)((at + 1) % NODES));
+		for (uint16_t to = 0; to < NODES; to++)
+			assert_int_equal(allowed_in((uint16_t)((to + 1) % NODES), to, NODE_READY,
+						    CONTROL_DOORBELL),
+					 to != at);
+	}
+	seat_all(SEAT_COUNT, 0, 0);
+}
+
 static bool answers(struct control_pings *pings, uint64_t id, uint64_t sent_ns)
 {
 	struct control_clock_pong pong = { .id = id, .sent_ns = sent_ns };
@@ -232,14 +345,22 @@ static void test_load(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_roles),	 cmocka_unit_test(test_phases),
-		cmocka_unit_test(test_once),	 cmocka_unit_test(test_interrupts),
-		cmocka_unit_test(test_accesses), cmocka_unit_test(test_pongs),
+		cmocka_unit_test(test_roles),
+		cmocka_unit_test(test_phases),
+		cmocka_unit_test(test_once),
+		cmocka_unit_test(test_interrupts),
+		cmocka_unit_test(test_accesses),
+		cmocka_unit_test(test_pongs),
 		cmocka_unit_test(test_load),
+		cmocka_unit_test(test_seats),
+		cmocka_unit_test(test_loader_runs_first),
 	};
 	char why[256];
 
 	if (pod_config_parse(pod_text, "pod.conf", &config, why, sizeof(why)) < 0)
 		return 2;
+	for (uint16_t n = 0; n < NODES; n++)
+		if (members_create(config, n, &members[n]) < 0)
+			return 2;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

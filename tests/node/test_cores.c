@@ -58,6 +58,7 @@ struct busy {
 	uint64_t cpu_ns;
 	cpu_set_t cpus;
 	atomic_bool *ends;
+	pthread_barrier_t *begin; /* so that neither has run long before the other is there */
 };
 
 static uint64_t ns_of(clockid_t clock)
@@ -72,6 +73,7 @@ static void *busy_main(void *arg)
 	struct busy *busy = arg;
 	busy->error = cores_bind(busy->cores, busy->node);
 	sched_getaffinity(0, sizeof(busy->cpus), &busy->cpus);
+	pthread_barrier_wait(busy->begin);
 	while (!atomic_load(busy->ends))
 		;
 	busy->cpu_ns = ns_of(CLOCK_THREAD_CPUTIME_ID);
@@ -89,9 +91,11 @@ static uint64_t ran_ns(const struct busy *busy)
 static uint64_t run_two(uint32_t cores, struct busy busy[2])
 {
 	atomic_bool ends = false;
+	pthread_barrier_t both;
 	uint64_t begin = ns_of(CLOCK_MONOTONIC);
+	pthread_barrier_init(&both, NULL, 2);
 	for (int i = 0; i < 2; i++) {
-		busy[i] = (struct busy){ .cores = cores, .node = 1, .ends = &ends };
+		busy[i] = (struct busy){ .cores = cores, .node = 1, .ends = &ends, .begin = &both };
 		assert_int_equal(pthread_create(&busy[i].thread, NULL, busy_main, &busy[i]), 0);
 	}
 	for (int i = 0; i < 200 && ran_ns(&busy[0]) + ran_ns(&busy[1]) < 300000000; i++)
@@ -101,6 +105,7 @@ static uint64_t run_two(uint32_t cores, struct busy busy[2])
 		pthread_join(busy[i].thread, NULL);
 		assert_int_equal(busy[i].error, 0);
 	}
+	pthread_barrier_destroy(&both);
 	return ns_of(CLOCK_MONOTONIC) - begin;
 }
 

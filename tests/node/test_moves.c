@@ -156,13 +156,13 @@ static void end(void)
 
 static void hear(uint8_t type)
 {
-	if (!half_peer_hear(&half, type, &msg, 3000))
+	if (!half_peer_hear(&half, type, &msg, HALF_PATIENCE_MS))
 		fail_msg("no %s; the node: %s", control_type_name(type), half_end(&half, 0));
 }
 
 static bool eventually(bool (*done)(void))
 {
-	uint64_t end_ns = test_now_ns() + 3000000000;
+	uint64_t end_ns = test_now_ns() + HALF_PATIENCE_MS * 1000000ull;
 
 	while (!done() && test_now_ns() < end_ns)
 		test_sleep_ms(1);
@@ -345,8 +345,11 @@ static void test_arrives(void **state)
 {
 	struct vcpu_state coming;
 	struct asking asking = { .vcpu = 1, .to = 1 };
+	uint64_t cpu_ns, wait_ns;
 
 	begin();
+	/* A seat whose vCPU has not come yet keeps no descriptor of its thread. */
+	assert_false(vcpu_core_times(node_vcpu(half.node, 1), &cpu_ns, &wait_ns));
 	make_state(1, &coming);
 	coming.rip = 0x123456;
 	lapic_deliver(&coming.lapic, INTERRUPT_FIXED, 0x91, false);
@@ -361,6 +364,7 @@ static void test_arrives(void **state)
 	assert_true(eventually(second_was_interrupted));
 	assert_int_equal(engine_vcpu[1].loaded.rip, 0x123456);
 	expect_place(1, PLACE_HERE, 0, 1);
+	assert_true(vcpu_core_times(node_vcpu(half.node, 1), &cpu_ns, &wait_ns));
 	assert_int_equal(moves_ask(half.node, 1, 0), CONTROL_MOVE_THERE);
 	ask(&asking);
 	hear(CONTROL_MOVE);
@@ -435,10 +439,8 @@ static void test_end_while_asking(void **state)
 	begin();
 	ask(&asking);
 	hear(CONTROL_MOVE_ASK);
-	uint64_t ended_ns = test_now_ns();
 	node_end_with(half.node, CONTROL_END_USER, 0, "ended by the test");
-	assert_int_equal(answer(&asking), -ESHUTDOWN);
-	assert_true(test_now_ns() - ended_ns < 2000000000);
+	assert_int_equal(answer(&asking), -ESHUTDOWN); /* and not -ETIMEDOUT */
 	end();
 }
 
@@ -495,7 +497,7 @@ static void test_place_before_move(void **state)
 
 static void expect_lie(const char *says)
 {
-	const char *text = half_end(&half, 10000);
+	const char *text = half_end(&half, HALF_PATIENCE_MS);
 
 	if (!text || !strstr(text, says))
 		fail_msg("it ends with \"%s\", not \"%s\"", text ? text : "", says);
@@ -519,17 +521,25 @@ static void settle(void)
 	hear(CONTROL_CLOCK_PONG);
 }
 
-/* Who wants a vCPU to move says so to where it would go; a wish that cannot be is not told. */
+/*
+ * Who wants a vCPU to move says so to where it would go; a wish that cannot be is not told. The word is
+ * left out where somebody else says something just then.
+ */
 static void test_coming_said(void **state)
 {
-	begin();
-	assert_false(moves_wish(half.node, 1, 1));
-	assert_true(moves_wish(half.node, 0, 1));
-	hear(CONTROL_COMING);
+	bool heard = false;
+
+	for (int tries = 0; tries < 5 && !heard; tries++) {
+		begin();
+		assert_false(moves_wish(half.node, 1, 1));
+		assert_true(moves_wish(half.node, 0, 1));
+		heard = half_peer_hear(&half, CONTROL_COMING, &msg, HALF_PATIENCE_MS / 5);
+		assert_null(half_end(&half, 0));
+		end();
+	}
+	assert_true(heard);
 	assert_int_equal(msg.coming.vcpu, 0);
 	assert_int_equal(msg.coming.epoch, 1);
-	assert_null(half_end(&half, 0));
-	end();
 }
 
 static struct coming_stats looks(void)
@@ -540,7 +550,32 @@ static struct coming_stats looks(void)
 	return stats;
 }
 
-/* Again and again it comes behind its word; sooner or later the seat's own thread looks, and sees it. */
+/* The seat's own thread looks, if it has the time: nothing comes, and nobody else wants its core. */
+static void test_coming_looks(void **state)
+{
+	uint64_t end_ns = test_now_ns() + HALF_PATIENCE_MS * 1000000ull;
+
+	begin();
+	if (cores_of_host() == 1) {
+		end();
+		return;
+	}
+	/* Not before the other seats sleep; one that has not begun to might take the core. */
+	while (!looks().look_count && test_now_ns() < end_ns) {
+		say_coming(1, 1);
+		settle();
+		test_sleep_ms(1);
+	}
+	assert_true(looks().look_count > 0);
+	assert_int_equal(looks().came_count, 0);
+	assert_null(half_end(&half, 0));
+	end();
+}
+
+/*
+ * Again and again it comes behind its word. On an idle machine its seat's own thread looks, and sees
+ * it; on a busy one the control thread may be the first every time.
+ */
 static void test_coming(void **state)
 {
 	struct vcpu_state coming;
@@ -561,8 +596,7 @@ static void test_coming(void **state)
 		send_place(CONTROL_PLACE, 1, epoch);
 		settle();
 	}
-	if (cores_of_host() > 1)
-		assert_true(looks().look_count > 0);
+	assert_null(half_end(&half, 0));
 	end();
 }
 
@@ -747,6 +781,7 @@ int main(void)
 		cmocka_unit_test(test_end_while_asking),
 		cmocka_unit_test(test_place_before_move),
 		cmocka_unit_test(test_coming_said),
+		cmocka_unit_test(test_coming_looks),
 		cmocka_unit_test(test_coming),
 		cmocka_unit_test(test_coming_in_vain),
 		cmocka_unit_test(test_coming_old),

@@ -286,6 +286,7 @@ static struct node *make_node(const struct pod_config *config, uint16_t self)
 	n->options = options;
 	n->config = config;
 	n->self = self;
+	assert_int_equal(members_create(config, self, &n->members), 0);
 	n->start.tsc_khz = n->features.tsc_khz = 2000000;
 	pthread_mutex_init(&n->lock, NULL);
 	pthread_cond_init(&n->changed, NULL);

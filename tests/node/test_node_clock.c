@@ -260,6 +260,8 @@ static void node_step(unsigned int n, uint64_t seed)
 		node->ping_out = false;
 		node->ping.received_ns = node_clock_local_ns(at(n));
 		assert_int_equal(node_clock_pong(node->clock, &node->ping), 0);
+		if (!node_clock_ready(node->clock))
+			node->ping_ns = sim.now_ns; /* as control.c does */
 	}
 	if (node->ping_ns <= sim.now_ns)
 		send_ping(n);
@@ -403,7 +405,8 @@ static void begin(uint64_t seed)
 	assert_true(all_ready());
 	tsc.guest_khz = sim.guest_khz = choose_khz();
 	tsc.epoch_ns = sim.epoch_ns = pod_now(0);
-	run_until(sim.now_ns + 200 * MS, seed); /* the guest is loaded */
+	/* The guest is loaded. */
+	run_until(sim.now_ns + (uint64_t)random_between(20, 200) * MS, seed);
 	for (unsigned int n = 0; n < NODES; n++) {
 		/* Started one after the other. */
 		run_until(sim.now_ns + (uint64_t)random_between(0, 50 * (int64_t)MS), seed);
@@ -422,7 +425,7 @@ static void run_seed(uint64_t seed, bool scaling, struct figures *figures)
 
 	sim_make(seed, scaling);
 	begin(seed);
-	run_until(sim.now_ns + 500 * MS, seed); /* until there is more than one vCPU */
+	run_until(sim.now_ns + 150 * MS, seed); /* until there is more than one vCPU */
 	end_ns = sim.now_ns + seconds * NS;
 	while (sim.now_ns < end_ns) {
 		run_until(sim.now_ns + (uint64_t)random_between(1, 30 * (int64_t)MS), seed);
@@ -536,15 +539,37 @@ static void test_lost(void **state)
 	end_two_nodes();
 }
 
-/* A pod that began on a busy host, whose clock was known badly, and later is known well: its guest's
- * TSC goes there slowly, and is not lost. */
-static void test_known_better_later(void **state)
+/* It jumps ahead: whoever reads the time follows slowly, and by more than the guest's TSC can. */
+static void test_lost_ahead(void **state)
 {
 	struct node_clock_tsc tsc = { .engine_ops = &scaling_engine, .guest_khz = 2000000 };
-	struct node_clock_follow follow;
+	struct node_clock_follow follow = { 0 };
+	uint32_t turns = 0;
 
-	two_nodes(0, 2000000);
-	for (int i = 0; i < 3000; i++) {
+	two_nodes(100000, 2000000);
+	pings(300, 2 * MS, 0);
+	tsc.epoch_ns = pod_now(0);
+	node_clock_tsc_start(at(1), &tsc);
+	for (int i = 0; i < 100; i++) {
+		pings(1, 100 * MS, 0);
+		node_clock_tsc_follow(at(1), &follow);
+		assert_int_equal(follow.lost_ns, 0);
+	}
+	for (int i = 0; i < SLICES; i++)
+		sim.node[1].oscillator.tick[i] += 2000000ull * 100; /* 100 ms */
+	pings(1, 100 * MS, -ERANGE);
+	for (; turns < 300 && !follow.lost_ns; turns++) {
+		pings(1, 1000 * MS, 0);
+		node_clock_tsc_follow(at(1), &follow);
+	}
+	assert_in_range(turns, 0, 200);
+	end_two_nodes();
+}
+
+/* As pings(), of a host that is so busy that the way there takes 10 ms longer than the way back. */
+static void slow_pings(unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++) {
 		struct clock_sample sample = { .sent_ns = node_clock_local_ns(at(1)) };
 
 		sim.now_ns += 10 * MS;
@@ -553,10 +578,53 @@ static void test_known_better_later(void **state)
 		sample.received_ns = node_clock_local_ns(at(1));
 		assert_int_equal(node_clock_pong(at(1), &sample), 0);
 	}
+}
+
+/* A pod that began on a busy host, whose clock was known badly, and later is known well: its guest's
+ * TSC goes there slowly, and is not lost. */
+static void test_known_better_later(void **state)
+{
+	struct node_clock_tsc tsc = { .engine_ops = &scaling_engine, .guest_khz = 2000000 };
+	struct node_clock_follow follow;
+
+	two_nodes(0, 2000000);
+	slow_pings(3000);
 	assert_true(node_clock_ready(at(1)));
 	tsc.epoch_ns = pod_now(0);
 	node_clock_tsc_start(at(1), &tsc);
 	assert_in_range(node_clock_error_ns(at(1)), 4 * MS, 6 * MS);
+	for (int i = 0; i < 1500; i++) {
+		pings(1, 100 * MS, 0);
+		node_clock_tsc_follow(at(1), &follow);
+		assert_int_equal(follow.lost_ns, 0);
+	}
+	assert_in_range(node_clock_tsc_bound_ns(at(1)), 0, 100000);
+	end_two_nodes();
+}
+
+/*
+ * One whose host is busy for some minutes: meanwhile the clock is known badly, and the guest's TSC goes after it. When
+ * it is known well again, the TSC goes back slowly, and is not lost.
+ */
+static void test_known_worse_meanwhile(void **state)
+{
+	struct node_clock_tsc tsc = { .engine_ops = &scaling_engine, .guest_khz = 2000000 };
+	struct node_clock_follow follow;
+	uint64_t worst_ns = 0;
+
+	two_nodes(0, 2000000);
+	pings(200, 2 * MS, 0);
+	tsc.epoch_ns = pod_now(0);
+	node_clock_tsc_start(at(1), &tsc);
+	assert_in_range(node_clock_error_ns(at(1)), 0, 50 * US);
+	for (int i = 0; i < 3000; i++) {
+		slow_pings(10);
+		node_clock_tsc_follow(at(1), &follow);
+		assert_int_equal(follow.lost_ns, 0);
+		if (node_clock_error_ns(at(1)) > worst_ns)
+			worst_ns = node_clock_error_ns(at(1));
+	}
+	assert_in_range(worst_ns, 2 * MS, 12 * MS);
 	for (int i = 0; i < 1500; i++) {
 		pings(1, 100 * MS, 0);
 		node_clock_tsc_follow(at(1), &follow);
@@ -591,7 +659,9 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_wrong_rate),
 		cmocka_unit_test(test_lost),
+		cmocka_unit_test(test_lost_ahead),
 		cmocka_unit_test(test_known_better_later),
+		cmocka_unit_test(test_known_worse_meanwhile),
 		cmocka_unit_test(test_rate_changed),
 		cmocka_unit_test(test_scaling),
 		cmocka_unit_test(test_no_scaling),

@@ -198,16 +198,23 @@ static void test_refuses_files(void **state)
 	assert_null(c);
 }
 
-static int read_with(const char *extra, struct pod_config **ret_config, char *why, size_t size)
+static int read_as(mode_t mode, const char *extra, struct pod_config **ret_config, char *why,
+		   size_t size)
 {
 	char path[] = "/tmp/test_pod_config.XXXXXX";
 	int fd = mkstemp(path), r;
 	assert_true(fd >= 0);
+	assert_int_equal(fchmod(fd, mode), 0);
 	dprintf(fd, "[pod]\n%s\n" TWO_NODES, extra);
 	close(fd);
 	r = pod_config_read(path, ret_config, why, size);
 	unlink(path);
 	return r;
+}
+
+static int read_with(const char *extra, struct pod_config **ret_config, char *why, size_t size)
+{
+	return read_as(0600, extra, ret_config, why, size);
 }
 
 /* In the file, or in one of its own that nobody else may read. */
@@ -245,6 +252,121 @@ static void test_secret(void **state)
 	assert_null(c);
 	close(fd);
 	unlink(path);
+}
+
+/* A secret in a configuration that others may read is said to be one. */
+static void test_exposed_secret(void **state)
+{
+	static const struct {
+		mode_t mode;
+		const char *extra;
+		bool exposed;
+	} cases[] = { { 0600, "secret = 0123456789abcdef", false },
+		      { 0644, "secret = 0123456789abcdef", true },
+		      { 0640, "secret = 0123456789abcdef", true },
+		      { 0620, "secret = 0123456789abcdef", true },
+		      { 0644, "", false } };
+	struct pod_config *c = NULL;
+	char why[512];
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		assert_int_equal(read_as(cases[i].mode, cases[i].extra, &c, why, sizeof(why)), 0);
+		assert_int_equal(c->secret_exposed, cases[i].exposed);
+		free(c);
+	}
+}
+
+/* What is not encrypted and leaves the host must be asked for. */
+static void test_insecure(void **state)
+{
+	static const struct {
+		const char *lines, *host;
+		bool insecure, asked;
+	} cases[] = { { "", "127.0.0.1", false, false },
+		      { "", "192.0.2.7", true, false },
+		      { "insecure = no\n", "192.0.2.7", true, false },
+		      { "insecure = yes\n", "192.0.2.7", true, true },
+		      { "insecure = yes\n", "[::1]", false, true },
+		      { "secret = 0123456789abcdef\n", "192.0.2.7", false, false },
+		      { "secret = 0123456789abcdef\nencrypt = no\n", "192.0.2.7", true, false },
+		      { "secret = 0123456789abcdef\nencrypt = no\n", "127.1.1.1", false, false } };
+	struct pod_config *c = NULL;
+	char text[512], why[512];
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		snprintf(text, sizeof(text),
+			 "[pod]\n%s[node a]\naddress=127.0.0.1:7700\nmemory=128M\nvcpus=1\n"
+			 "[node b]\naddress=%s:7701\nmemory=128M\nvcpus=1\n",
+			 cases[i].lines, cases[i].host);
+		assert_int_equal(pod_config_parse(text, "test", &c, why, sizeof(why)), 0);
+		assert_int_equal(pod_config_is_insecure(c), cases[i].insecure);
+		assert_int_equal(c->insecure, cases[i].asked);
+		free(c);
+		c = NULL;
+	}
+	/* Nobody but this node is there. */
+	assert_int_equal(
+		pod_config_parse("[node a]\naddress=192.0.2.7:7700\nmemory=128M\nvcpus=1\n", "test",
+				 &c, why, sizeof(why)),
+		0);
+	assert_false(pod_config_is_insecure(c));
+	free(c);
+	assert_int_equal(
+		pod_config_parse("[pod]\ninsecure = perhaps\n", "test", &c, why, sizeof(why)),
+		-EINVAL);
+	assert_non_null(strstr(why, "yes or no"));
+}
+
+/* Links are encrypted where there is a secret, unless the file says otherwise. */
+static void test_encrypt(void **state)
+{
+	static const char secret[] = "secret = 0123456789abcdef\n";
+	static const struct {
+		bool secret;
+		const char *encrypt;
+		bool wanted;
+	} cases[] = { { true, "", true },
+		      { true, "encrypt = yes", true },
+		      { true, "encrypt = no", false },
+		      { false, "", false },
+		      { false, "encrypt = no", false } };
+	struct pod_config *c = NULL;
+	char text[128], why[512];
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		snprintf(text, sizeof(text), "%s%s", cases[i].secret ? secret : "",
+			 cases[i].encrypt);
+		assert_int_equal(read_with(text, &c, why, sizeof(why)), 0);
+		assert_int_equal(pod_config_encrypts(c), cases[i].wanted);
+		free(c);
+		c = NULL;
+	}
+	assert_int_equal(read_with("encrypt = yes", &c, why, sizeof(why)), -EINVAL);
+	assert_non_null(strstr(why, "needs a secret"));
+	snprintf(text, sizeof(text), "%sencrypt = maybe", secret);
+	assert_int_equal(read_with(text, &c, why, sizeof(why)), -EINVAL);
+	assert_non_null(strstr(why, "must be yes or no"));
+	assert_null(c);
+}
+
+static void test_loopback(void **state)
+{
+	static const struct {
+		const char *address;
+		bool loopback;
+	} cases[] = { { "127.0.0.1:7000", true },
+		      { "127.1.2.3:7", true },
+		      { "[::1]:7000", true },
+		      { "localhost:7000", true },
+		      { "localhost.example.org:7000", false },
+		      { "127.example.org:7000", false },
+		      { "127.0.0.1.nip.io:7000", false },
+		      { "10.0.0.1:7000", false },
+		      { "[fe80::1%eth0]:7000", false } };
+	static struct pod_config config;
+	config.node_count = 2;
+	strcpy(config.node[0].address, cases[0].address);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		strcpy(config.node[1].address, cases[i].address);
+		assert_int_equal(pod_config_is_on_loopback(&config), cases[i].loopback);
+	}
 }
 
 static void test_sizes(void **state)
@@ -287,6 +409,10 @@ int main(void)
 		cmocka_unit_test(test_refuses_and_names),
 		cmocka_unit_test(test_refuses_files),
 		cmocka_unit_test(test_secret),
+		cmocka_unit_test(test_exposed_secret),
+		cmocka_unit_test(test_insecure),
+		cmocka_unit_test(test_encrypt),
+		cmocka_unit_test(test_loopback),
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_digest),
 	};

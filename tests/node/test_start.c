@@ -95,7 +95,7 @@ static void agree(struct half *half, const char *engine)
 	if (start_agree(half->node, why, sizeof(why)))
 		fail_msg("%s", why);
 	assert_int_equal(atomic_load(&half->node->phase), NODE_STARTED);
-	assert_true(half_peer_hear(half, CONTROL_START, &msg, 2000));
+	assert_true(half_peer_hear(half, CONTROL_START, &msg, HALF_PATIENCE_MS));
 	assert_int_equal(msg.start.vcpu_count, 3);
 	assert_int_equal(msg.start.memory_bytes, half->node->config->memory);
 }
@@ -139,7 +139,7 @@ static void test_runs(void **state)
 	ready(&half, 20000);
 	assert_int_equal(start_ready(half.node, why, sizeof(why)), 0);
 	assert_int_equal(atomic_load(&half.node->phase), NODE_RUNNING);
-	assert_true(half_peer_hear(&half, CONTROL_RUN, &msg, 2000));
+	assert_true(half_peer_hear(&half, CONTROL_RUN, &msg, HALF_PATIENCE_MS));
 	assert_int_equal(msg.run.start_ns, half.node->run_ns);
 }
 
@@ -160,7 +160,7 @@ static void test_end_while_waiting(void **state)
 	first_node(&half);
 	pthread_create(&thread, NULL, end_later, half.node);
 	assert_int_equal(start_agree(half.node, why, sizeof(why)), -ESHUTDOWN);
-	assert_true(test_now_ns() - start_ns < 5000000000);
+	assert_true(test_now_ns() - start_ns < 30000000000);
 	pthread_join(thread, NULL);
 }
 

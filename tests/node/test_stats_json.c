@@ -48,6 +48,10 @@ static char *largest(void)
 							    .factor = UINT16_MAX,
 							    .why = PLACEMENT_WHY_PAID };
 	memset(&node.pager, 0x11, sizeof(node.pager));
+	memset(&node.io, 0x11, sizeof(node.io));
+	node.io.disk_count = DISKS_MAX;
+	for (uint32_t i = 0; i < DISKS_MAX; i++)
+		node.io.disk[i].name = "a-disk-whose-name-is-very-long-x";
 	for (uint32_t i = 0; i < STATS_HOT_PAGES; i++) {
 		node.hot[i] = (struct pager_hot_page){ .gpn = GPN_LIMIT - 1,
 						       .count = INT64_MAX,

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,6 +21,18 @@
 #include "tests/test.h"
 
 static char pod_name[64];
+
+static atomic_bool full; /* of descriptors, this process */
+static atomic_uint refused;
+
+int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
+{
+	if (!atomic_load(&full))
+		return (int)syscall(SYS_accept4, fd, address, size, flags);
+	atomic_fetch_add(&refused, 1);
+	errno = EMFILE;
+	return -1;
+}
 
 static char *answer(void *context, const char *request)
 {
@@ -61,24 +74,47 @@ static char *echo(void *context, const char *request)
 	return strdup(*request ? request : "nothing");
 }
 
-/* What is answered to both, of which the second comes so much later. */
-static void expect_echo_late(const char *first, unsigned int ms, const char *then,
-			     const char *wanted)
+static double seconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* What is answered to both, of which the second comes so much later. False: that was too late for an answer. */
+static bool try_echo(const char *first, unsigned int ms, const char *then, const char *wanted)
 {
 	struct sockaddr_un address = address_of("echo");
 	char reply[STATUS_REQUEST_MAX + 1] = "";
+	double begun = seconds();
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
 	assert_int_equal(write(fd, first, strlen(first)), strlen(first));
 	if (then) {
 		usleep(ms * 1000);
-		assert_int_equal(send(fd, then, strlen(then), MSG_NOSIGNAL), strlen(then));
+		ssize_t sent = send(fd, then, strlen(then), MSG_NOSIGNAL);
+		if (seconds() - begun > 0.9) {
+			close(fd);
+			return false;
+		}
+		assert_int_equal(sent, strlen(then));
 	}
 	size_t have = 0;
 	for (ssize_t n; (n = read(fd, reply + have, sizeof(reply) - 1 - have)) > 0;)
 		have += (size_t)n;
 	assert_string_equal(reply, wanted);
 	close(fd);
+	return true;
+}
+
+/* It waits a second for the whole of a request: a thread that was late itself tries again. */
+static void expect_echo_late(const char *first, unsigned int ms, const char *then,
+			     const char *wanted)
+{
+	for (int i = 0; i < 20; i++)
+		if (try_echo(first, ms, then, wanted))
+			return;
+	fail_msg("this thread was late 20 times");
 }
 
 static void expect_echo(const char *first, const char *then, const char *wanted)
@@ -104,6 +140,27 @@ static void test_requests(void **state)
 	expect_echo("\n", NULL, "nothing");
 	expect_echo("half", NULL, "half");
 	expect_echo(longest, NULL, cut);
+	status_socket_close(s);
+}
+
+/* Who cannot be let in waits, without a thread that tries all the time, and is answered then. */
+static void test_no_descriptors(void **state)
+{
+	struct sockaddr_un address = address_of("full");
+	struct status_socket *s;
+	char reply[64] = "";
+	assert_int_equal(status_socket_open(pod_name, "full", answer, "{}", &s), 0);
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	atomic_store(&full, true);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	for (int i = 0; i < 600 && !atomic_load(&refused); i++)
+		usleep(100000);
+	usleep(500000);
+	assert_in_range(atomic_load(&refused), 1, 200);
+	atomic_store(&full, false);
+	assert_int_equal(read(fd, reply, sizeof(reply) - 1), 2);
+	assert_string_equal(reply, "{}");
+	close(fd);
 	status_socket_close(s);
 }
 
@@ -136,13 +193,6 @@ static char *long_answer(void *context, const char *request)
 	return text;
 }
 
-static double seconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
 /* Who asks and reads slowly holds up neither the next who asks nor the end. */
 static void test_slow_readers(void **state)
 {
@@ -169,6 +219,39 @@ static void test_slow_readers(void **state)
 		pthread_join(thread[i], NULL);
 		close(fd[i]);
 	}
+}
+
+/* Nor do those who connect and say nothing, or begin a word, and more of them than have a place. */
+static void test_silent_askers(void **state)
+{
+	struct sockaddr_un address = address_of("echo");
+	struct status_socket *s;
+	int fd[12], more[40];
+	double begun = seconds();
+	assert_int_equal(status_socket_open(pod_name, "echo", echo, NULL, &s), 0);
+	for (int i = 0; i < 12; i++) {
+		fd[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(connect(fd[i], (struct sockaddr *)&address, sizeof(address)), 0);
+		if (i % 2)
+			assert_int_equal(write(fd[i], "mo", 2), 2);
+	}
+	expect_echo("move 1 a\n", NULL, "move 1 a");
+	/* One after the other they would take a second each: 12. */
+	assert_true(seconds() - begun < 9);
+	for (int i = 0; i < 12; i++) {
+		char reply[16] = "";
+		assert_true(read(fd[i], reply, sizeof(reply) - 1) > 0);
+		assert_string_equal(reply, i % 2 ? "mo" : "nothing");
+		close(fd[i]);
+	}
+	for (int i = 0; i < 40; i++) {
+		more[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		(void)!connect(more[i], (struct sockaddr *)&address, sizeof(address));
+	}
+	expect_echo("move 2 a\n", NULL, "move 2 a");
+	for (int i = 0; i < 40; i++)
+		close(more[i]);
+	status_socket_close(s);
 }
 
 /* Of dead and living nodes, whether these listen or not, the dead ones' files go. */
@@ -258,14 +341,11 @@ static void test_folder_of_another(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_answers),
-		cmocka_unit_test(test_requests),
-		cmocka_unit_test(test_replaces_a_dead_one),
-		cmocka_unit_test(test_slow_readers),
-		cmocka_unit_test(test_sweep),
-		cmocka_unit_test(test_names),
-		cmocka_unit_test(test_long_names),
-		cmocka_unit_test(test_folder_of_another),
+		cmocka_unit_test(test_answers),	       cmocka_unit_test(test_requests),
+		cmocka_unit_test(test_no_descriptors), cmocka_unit_test(test_replaces_a_dead_one),
+		cmocka_unit_test(test_slow_readers),   cmocka_unit_test(test_silent_askers),
+		cmocka_unit_test(test_sweep),	       cmocka_unit_test(test_names),
+		cmocka_unit_test(test_long_names),     cmocka_unit_test(test_folder_of_another),
 	};
 	snprintf(pod_name, sizeof(pod_name), "test%d", getpid());
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,15 +3,20 @@
 # A test prints "ok: ..." or "FAILED: ..." for each thing it looked at, keeps what it captured in
 # BUILD-DIR/tests/pod/logs/NAME/, and ends with `finish`. Everything it starts carries a mark in its
 # environment, by which `nothing_left` finds what was left behind; nothing is ever ended by name.
+# What should come is waited for so many seconds (wait_for, run_for, patient), and as a machine may have other work,
+# EAGRE_TEST_PATIENCE times that: ./check says 3.
 # In tests without emulated hosts, /run/eagre and TMPDIR are the test's own, so that what is in them is its own, too.
 
 failures=0
+patience=${EAGRE_TEST_PATIENCE:-1}
 ok() { echo "ok: $*"; }
 failed() {
 	echo "FAILED: $*"
 	failures=$((failures + 1))
 }
 finish() {
+	# What a pod that did not end looked like (tests/pod/patient).
+	[ ! -s "$logs/stuck" ] || sed 's/^/stuck: /' "$logs/stuck"
 	[ $failures = 0 ] || echo "$failures failed; see $logs"
 	exit $((failures > 0))
 }
@@ -29,6 +34,8 @@ begin() { # NAME BUILD-DIR
 	source_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 	eagre=$build/cmd/eagre
 	logs=$build/tests/pod/logs/$1
+	patient=$source_root/tests/pod/patient
+	export EAGRE_TEST_LOGS=$logs EAGRE_TEST_EAGRE=$eagre
 	mark=pod-test-$1-$$
 	# A shell's background jobs ignore these; what ignores them is not ended by them.
 	marked=(env --default-signal=INT,QUIT "EAGRE_TEST_MARK=$mark")
@@ -70,12 +77,13 @@ end_all() {
 	done
 }
 
-# No process, no file in TMPDIR, no socket is left of what WHAT was. Waits a second for the last to go.
+# No process, no file in TMPDIR, no socket is left of what WHAT was. Waits some seconds for the last to go: one that was
+# killed has its memory to give back first.
 nothing_left() { # WHAT
-	local i pids
-	for i in 1 2 3 4 5 6 7 8 9 10; do
+	local until=$((SECONDS + 10 * patience)) pids
+	while :; do
 		pids=$(marked_pids)
-		[ -n "$pids" ] || break
+		[ -n "$pids" ] && [ $SECONDS -lt $until ] || break
 		sleep 0.1
 	done
 	if [ -n "$pids" ]; then
@@ -103,7 +111,7 @@ TIMED_OUT=124
 run_for() {
 	local seconds=$1 name=$2
 	shift 2
-	"${marked[@]}" timeout -k 5 "$seconds" "$@" >"$logs/$name.out" 2>"$logs/$name.err" </dev/null &
+	"${marked[@]}" "$patient" -k 5 "$seconds" "$@" >"$logs/$name.out" 2>"$logs/$name.err" </dev/null &
 	wait $!
 }
 
@@ -120,7 +128,7 @@ says_one_line() { # NAME PATTERN...
 	done
 }
 
-# refuse NAME PATTERN... -- COMMAND...: fails within 10 s with that one line, and leaves nothing.
+# refuse NAME PATTERN... -- COMMAND...: fails within 10 s (for a quiet machine) with that one line, and leaves nothing.
 refuse() {
 	local name=$1 patterns=() status=0
 	shift
@@ -143,7 +151,7 @@ refuse() {
 
 # wait_for SECONDS COMMAND...: until it succeeds.
 wait_for() {
-	local until=$((SECONDS + $1))
+	local until=$((SECONDS + $1 * patience))
 	shift
 	until "$@"; do
 		[ $SECONDS -lt $until ] || return 1
@@ -151,7 +159,17 @@ wait_for() {
 	done
 }
 
-# A TCP port on the loopback interface that nobody has now.
-free_port() {
-	python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+# torture_begins MICROSECONDS: in the pod that runs; needs own_run_dir.
+torture_begins() {
+	python3 - "$1" /run/eagre/*.sock <<-'END'
+		import socket, sys
+		for path in sys.argv[2:]:
+		    with socket.socket(socket.AF_UNIX) as s:
+		        s.connect(path)
+		        s.sendall(f"torture {sys.argv[1]}\n".encode())
+		        print(path, s.recv(200).decode().strip())
+	END
 }
+
+# A TCP port on the loopback interface that nobody has now, and that no other test gets.
+free_port() { "$source_root/tests/pod/ports.py"; }

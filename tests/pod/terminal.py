@@ -14,7 +14,7 @@ import sys
 import termios
 import time
 
-PATIENCE_S = 120
+PATIENCE_S = 120 * float(os.environ.get("EAGRE_TEST_PATIENCE", "1"))
 PROMPT = b"~ # "
 
 

@@ -9,13 +9,19 @@
  *   w   resets warm
  *   T   starts vCPU 1, which makes a triple fault           h   halts for ever, interrupts off
  *   s   starts vCPU 1, and both write one page for ever     b   is busy for ever on vCPU 0
+ *   c   says "tiny: up", and waits for a character on the console: r resets cold, t and T make a triple
+ *       fault as above, i sends vCPU 0 an INIT, another powers off
+ *   B   powers off when the power button is pressed         I   wants to know of it, and does nothing
  *   m   counts in registers and memory for 2^36 ticks of the TSC, and powers off as p does; or panics
  *       where they differ or the TSC has gone back
  *
  * Entered by the 64-bit boot protocol: rsi is boot_params, memory is mapped one to one, x2APIC is on.
  */
 #define CONSOLE		0x3f8
+#define PM_STATUS	0x600
+#define PM_ENABLE	0x602
 #define PM_CONTROL	0x604
+#define POWER_BUTTON	0x100
 #define SLEEP_S5	((5 << 10) | (1 << 13))
 #define RESET_PORT	0xcf9
 #define X2APIC_ICR	0x830
@@ -81,12 +87,60 @@ entry:
 	je busy
 	cmp $'m', %cl
 	je count
+	cmp $'c', %cl
+	je character
+	cmp $'B', %cl
+	je button
+	cmp $'I', %cl
+	je ignore
 halt:
 	cli
 	hlt
 	jmp halt
 
-power_off:
+ignore:
+	mov $PM_ENABLE, %edx
+	mov $POWER_BUTTON, %eax
+	out %ax, %dx
+	jmp halt
+button:
+	mov $PM_ENABLE, %edx
+	mov $POWER_BUTTON, %eax
+	out %ax, %dx
+	mov $PM_STATUS, %edx
+1:	pause
+	in %dx, %ax
+	test $POWER_BUTTON, %eax
+	jz 1b
+	jmp power_off
+
+character:
+	call say
+	mov $LINE_STATUS, %edx
+1:	pause
+	in %dx, %al
+	test $1, %al
+	jz 1b
+	mov $CONSOLE, %edx
+	in %dx, %al
+	cmp $'r', %al
+	je reset_cold
+	cmp $'t', %al
+	je triple_fault
+	cmp $'T', %al
+	je other_triple_fault
+	cmp $'i', %al
+	je init
+	jmp off
+
+init:
+	mov $X2APIC_ICR, %ecx
+	xor %edx, %edx
+	mov $ICR_INIT, %eax
+	wrmsr
+	jmp halt
+
+say:
 	lea text(%rip), %rsi
 	mov $(text_end - text), %ecx
 	mov $CONSOLE, %edx
@@ -94,7 +148,11 @@ power_off:
 	out %al, %dx
 	dec %ecx
 	jnz 1b
-	mov $PM_CONTROL, %edx
+	ret
+
+power_off:
+	call say
+off:	mov $PM_CONTROL, %edx
 	mov $SLEEP_S5, %eax
 	out %ax, %dx
 	jmp halt

@@ -17,7 +17,8 @@ import termios
 import time
 
 ENTER, LEAVE, HOME = b"\x1b[?1049h\x1b[?25l", b"\x1b[?25h\x1b[?1049l", b"\x1b[H"
-PATIENCE_S = 30
+PATIENCE_S = 30 * float(os.environ.get("EAGRE_TEST_PATIENCE", "1"))
+MARK = b"\0"  # which top never prints
 failures = 0
 
 
@@ -50,6 +51,14 @@ class Top:
         if select.select([self.user], [], [], seconds)[0]:
             self.seen += os.read(self.user, 65536)
 
+    def drain(self):
+        """Reads all that it has written so far: bytes take their time through a terminal."""
+        os.write(self.terminal, MARK)
+        until = time.monotonic() + PATIENCE_S
+        while MARK not in self.seen and time.monotonic() < until:
+            self.read(0.2)
+        self.seen = self.seen.replace(MARK, b"")
+
     def pages(self):
         """Those that are whole, as lists of lines."""
         found = []
@@ -81,8 +90,7 @@ class Top:
         if status is None:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
-        for _ in range(5):
-            self.read(0.02)
+        self.drain()
         check(f"{self.name}: status {status}", status == wanted)
         check(f"{self.name}: the terminal is as it was", self.is_restored())
         with open(sys.argv[1], "ab") as log:
@@ -112,8 +120,7 @@ def quits():
     top.wait_page("sorted by moves", running)
     os.kill(top.pid, signal.SIGTSTP)
     os.waitpid(top.pid, os.WUNTRACED)
-    for _ in range(5):
-        top.read(0.02)
+    top.drain()
     check("q: stopped, the terminal is as it was", top.is_restored())
     os.kill(top.pid, signal.SIGCONT)
     top.wait_page("it goes on", running)

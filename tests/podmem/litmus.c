@@ -20,7 +20,7 @@
 
 #include "tests/litmus_programs.h"
 
-#define BARRIER_SECONDS 10u
+#define BARRIER_SECONDS 20u
 #define COUNTERS	8u
 #define SLOT_NS		300000u /* a run's time in the timed layout */
 #define JITTER_NS	100000u

@@ -9,6 +9,9 @@
  * there a try ago: that is what makes progress a duty of the protocol.
  *
  * A device pins one page at a time, reads or writes it at any instant until it unpins it.
+ *
+ * With plan.windows some instructions are as an io thread's: they enter the gates of all their pages
+ * and stay inside for a while. Whoever finds a gate shut leaves the others, and tries again.
  */
 #include "tests/sim/world.h"
 
@@ -42,6 +45,21 @@ void actor_make(struct world *world, uint32_t actor)
 			    ? (uint32_t)rng_below_64(&a->rng, world->page_count)
 			    : 0;
 	world_schedule_actor(world, actor, between(&a->rng, 0, plan->think_max_ns));
+}
+
+void actor_restart(struct world *world, uint32_t actor, bool anew)
+{
+	struct sim_actor *a = &world->actor[actor];
+
+	world->node[actor / world->actors_per_node].stopped--;
+	if (anew) {
+		*a = (struct sim_actor){ 0 };
+		actor_make(world, actor);
+		return;
+	}
+	a->state = ACTOR_READY;
+	a->begun = false;
+	world_schedule_actor(world, actor, between(&a->rng, 0, world->plan.think_max_ns));
 }
 
 static uint32_t hot_page(struct world *world, struct rng *rng)
@@ -116,7 +134,7 @@ static enum coh_access next_want(const struct world *world, struct sim_actor *a)
 static void make_sweep(struct sim_actor *a)
 {
 	a->page_count = 0;
-	a->increment = false;
+	a->increment = a->enters = false;
 	add_page(a, a->cursor++, rng_chance_64(&a->rng, 50) ? COH_WRITE : COH_READ);
 }
 
@@ -131,6 +149,7 @@ static void make_instruction(struct world *world, struct sim_actor *a)
 	}
 	a->page_count = 0;
 	a->increment = a->pattern == PATTERN_INCREMENT;
+	a->enters = world->plan.windows && !a->device && rng_chance_64(&a->rng, 40);
 	if (a->pattern == PATTERN_MULTI && !a->device)
 		pages = rng_range(&a->rng, 1, world->plan.multi_pages);
 	while (pages--) {
@@ -153,6 +172,7 @@ static void access_page(struct world *world, uint32_t actor, uint32_t page, enum
 		return;
 	content->version++;
 	content->writer = actor;
+	content->stamp = ++world->writes;
 	content->sum += a->increment;
 	checker_write(world->checker, a->node, page, &before, content, a->increment, world->now_ns);
 }
@@ -161,7 +181,7 @@ static void stop(struct world *world, struct sim_actor *a)
 {
 	a->state = ACTOR_STOPPED;
 	world->node[a->node].stopped++;
-	if (!a->device && a->done < world->plan.quota)
+	if (!a->device && a->done < world->plan.quota && !world->plan.changes)
 		world->below_quota--;
 }
 
@@ -187,7 +207,7 @@ static void complete(struct world *world, uint32_t actor)
 	a->done++;
 	a->useful_ns += a->think_ns;
 	world->instructions++;
-	if (a->done == world->plan.quota && !a->sweeping)
+	if (a->done == world->plan.quota && !a->sweeping && !world->plan.changes)
 		world->below_quota--;
 	world_schedule_actor(world, actor, a->think_ns);
 }
@@ -204,6 +224,62 @@ static void stall(struct world *world, uint32_t actor, uint32_t page, enum coh_a
 	edge_stall(world, a, page, want);
 }
 
+/* Leaves the first `count` of its pages' gates; who waits for them hears of it last. */
+static void leave_gates(struct world *world, struct sim_actor *a, uint32_t count)
+{
+	struct gates *gates = &world->node[a->node].gates;
+	uint32_t page[PLAN_INSTRUCTION_PAGES], told = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		if (gate_leave(gates, a->page[i], (enum coh_access)a->want[i]))
+			page[told++] = a->page[i];
+	for (uint32_t i = 0; i < told; i++)
+		edge_unpinned(world, a->node, page[i]);
+}
+
+/* The gate of a page that is here was closed in vain: the shard opens it when asked. */
+static void reopen(struct sim_node *n, uint32_t page)
+{
+	if (gate_wanted(&n->gates, page))
+		return;
+	gate_allow(&n->gates, page, (enum coh_access)n->access[page]);
+	gate_open(&n->gates, page, (enum coh_access)n->access[page]);
+}
+
+static void enter_gates(struct world *world, uint32_t actor)
+{
+	struct sim_actor *a = &world->actor[actor];
+	struct sim_node *n = &world->node[a->node];
+	uint32_t i = 0;
+
+	while (i < a->page_count && gate_enter(&n->gates, a->page[i], (enum coh_access)a->want[i]))
+		i++;
+	if (i == a->page_count) {
+		a->state = ACTOR_INSIDE;
+		world_schedule_actor(world, actor, between(&a->rng, 1, world->plan.pin_ns_max));
+		return;
+	}
+	reopen(n, a->page[i]);
+	world_schedule_actor(world, actor,
+			     between(&a->rng, world->plan.wake_min_ns, world->plan.wake_max_ns));
+	leave_gates(world, a, i);
+}
+
+/* Nobody has taken any of its pages meanwhile. */
+static void inside_go(struct world *world, uint32_t actor)
+{
+	struct sim_actor *a = &world->actor[actor];
+	uint32_t count = a->page_count;
+
+	for (uint32_t i = 0; i < count; i++)
+		if (world->node[a->node].access[a->page[i]] < a->want[i])
+			world_fail(world, RULE_PIN_BROKEN, a->node, a->page[i],
+				   "a page was taken from who is inside its gate");
+	a->state = ACTOR_READY;
+	complete(world, actor);
+	leave_gates(world, a, count);
+}
+
 static void try_instruction(struct world *world, uint32_t actor)
 {
 	struct sim_actor *a = &world->actor[actor];
@@ -214,7 +290,10 @@ static void try_instruction(struct world *world, uint32_t actor)
 		stall(world, actor, a->page[i], a->want[i]);
 		return;
 	}
-	complete(world, actor);
+	if (a->enters)
+		enter_gates(world, actor);
+	else
+		complete(world, actor);
 }
 
 static void device_go(struct world *world, uint32_t actor)
@@ -242,6 +321,21 @@ static void device_go(struct world *world, uint32_t actor)
 	edge_pin(world, a, a->page[0], a->want[0]);
 }
 
+/* Anybody may say so of any pages, whoever uses them. */
+static void free_pages(struct world *world, struct sim_actor *a)
+{
+	uint32_t page = rng_chance_64(&a->rng, 60)
+				? hot_page(world, &a->rng)
+				: (uint32_t)rng_below_64(&a->rng, world->page_count);
+	uint64_t mask = 1ull << (page % COH_FREE_PAGES);
+
+	if (rng_chance_64(&a->rng, 60))
+		mask |= rng_next(&a->rng);
+	if (rng_chance_64(&a->rng, 30))
+		mask = UINT64_MAX;
+	edge_free(world, a->node, page / COH_FREE_PAGES, mask);
+}
+
 void actor_go(struct world *world, uint32_t actor)
 {
 	struct sim_actor *a = &world->actor[actor];
@@ -250,12 +344,19 @@ void actor_go(struct world *world, uint32_t actor)
 		device_go(world, actor);
 		return;
 	}
+	if (a->state == ACTOR_INSIDE) {
+		inside_go(world, actor);
+		return;
+	}
 	a->state = ACTOR_READY;
 	if (!a->begun) {
 		if (should_stop(world, a)) {
 			stop(world, a);
 			return;
 		}
+		if (world->plan.frees && !a->sweeping &&
+		    rng_chance_64(&a->rng, (uint32_t)world->plan.frees))
+			free_pages(world, a);
 		make_instruction(world, a);
 		a->begun = true;
 		checker_begin(world->checker, actor, world->now_ns);

@@ -6,7 +6,8 @@
  * may write it. The invariant is judged at every single change of access, not at the end of an
  * input: writers <= 1, and writers == 1 means no reader elsewhere. Since content only changes by
  * writes of the one writer, a copy that equals the last write when it is installed stays equal
- * until somebody writes.
+ * until somebody writes. A page that is being freed may lose its content once: that is seen when it
+ * comes back as a zero page, while nobody has it, or at the latest when it is said to be free.
  *
  * Tested by test_checker.c (every rule is broken once by hand) and by the broken variants of the
  * core.
@@ -24,6 +25,8 @@
 struct page {
 	struct content latest;
 	uint16_t readers, writers; /* nodes with COH_READ, with COH_WRITE */
+	bool freeing;		   /* between checker_free_begin() and its end */
+	bool may_vanish;	   /* it has not yet been seen to be zero since */
 };
 
 struct actor {
@@ -72,6 +75,9 @@ const char *rule_name(enum rule rule)
 		[RULE_ERROR] = "error",
 		[RULE_ACCOUNT] = "account",
 		[RULE_PUSHES] = "pushes",
+		[RULE_FREED] = "freed",
+		[RULE_STRANGER] = "stranger",
+		[RULE_REGISTRAR] = "registrar",
 	};
 
 	return name[rule];
@@ -140,7 +146,8 @@ static uint8_t *access_of(struct checker *checker, uint32_t node, uint32_t page)
 
 static bool same_content(const struct content *a, const struct content *b)
 {
-	return a->version == b->version && a->writer == b->writer && a->sum == b->sum;
+	return a->version == b->version && a->writer == b->writer && a->sum == b->sum &&
+	       a->stamp == b->stamp;
 }
 
 static void judge_pins(struct checker *checker, uint32_t node, uint32_t page,
@@ -168,6 +175,34 @@ static void judge_resident(struct checker *checker, uint32_t node, uint32_t shar
 			     n->capacity[shard], shard);
 }
 
+static void vanish(struct page *p)
+{
+	p->latest = (struct content){ 0 };
+	p->may_vanish = false;
+}
+
+void checker_free_begin(struct checker *checker, uint32_t page)
+{
+	checker->page[page].freeing = checker->page[page].may_vanish = true;
+}
+
+void checker_free_end(struct checker *checker, uint32_t node, uint32_t page, bool freed,
+		      uint64_t now_ns)
+{
+	struct page *p = &checker->page[page];
+
+	if (freed && p->may_vanish && p->latest.version && p->readers + p->writers)
+		checker_fail(checker, RULE_FREED, node, page, now_ns,
+			     "said to be free, and %u nodes have version %u of actor %u",
+			     p->readers + p->writers, p->latest.version, p->latest.writer);
+	if (!freed && !p->may_vanish)
+		checker_fail(checker, RULE_FREED, node, page, now_ns,
+			     "said to have stayed, and its content is gone");
+	if (freed && p->may_vanish && p->latest.version)
+		vanish(p);
+	p->freeing = p->may_vanish = false;
+}
+
 void checker_access(struct checker *checker, uint32_t node, uint32_t shard, uint32_t page,
 		    enum coh_access access, const struct content *content, uint64_t now_ns)
 {
@@ -187,6 +222,9 @@ void checker_access(struct checker *checker, uint32_t node, uint32_t shard, uint
 		checker_fail(checker, RULE_SINGLE_WRITER, node, page, now_ns,
 			     "access becomes %d: now %u nodes may write it and %u others read it",
 			     access, p->writers, p->readers);
+	if (access != COH_NONE && p->may_vanish && !content->version && p->latest.version &&
+	    p->readers + p->writers == 1)
+		vanish(p);
 	if (access != COH_NONE && !same_content(content, &p->latest))
 		checker_fail(checker, RULE_STALE_READ, node, page, now_ns,
 			     "mapped with version %u of actor %u, the last is %u of actor %u",
@@ -333,6 +371,10 @@ void checker_still(struct checker *checker, uint64_t now_ns)
 	for (uint32_t i = 0; i < checker->config.page_count; i++) {
 		const struct page *p = &checker->page[i];
 
+		if (p->freeing)
+			checker_fail(
+				checker, RULE_FREED, 0, i, now_ns,
+				"nothing happens any more, and nobody said whether it is free");
 		if (p->latest.version && !p->readers && !p->writers)
 			checker_fail(checker, RULE_LOST_PAGE, 0, i, now_ns,
 				     "version %u of actor %u is nowhere", p->latest.version,

@@ -37,6 +37,9 @@ enum rule {
 	RULE_ERROR,	     /* the core refused a correct input */
 	RULE_ACCOUNT,	     /* what the core says of itself is not what is so */
 	RULE_PUSHES,	     /* more pages were pushed than came: nodes trade them back and forth */
+	RULE_FREED,	     /* a page is said to be untouched and is not, or the other way round */
+	RULE_STRANGER,	     /* a message to, of, or about who is not in the pod */
+	RULE_REGISTRAR,	     /* two answer for a chunk, or none */
 	RULE_COUNT,
 };
 
@@ -47,6 +50,7 @@ struct content {
 	uint32_t version; /* 0: never written, a zero page */
 	uint32_t writer;
 	uint32_t sum;
+	uint64_t stamp; /* no two writes have the same: versions begin anew when a page is freed */
 };
 
 struct verdict {
@@ -90,6 +94,14 @@ void checker_read(struct checker *checker, uint32_t node, uint32_t page,
 void checker_write(struct checker *checker, uint32_t node, uint32_t page,
 		   const struct content *before, const struct content *after, bool increment,
 		   uint64_t now_ns);
+
+/*
+ * The page, which has been written, is needed no more: it may become zero once, until the end. There, `freed` says
+ * whether it has. One at a time of a page.
+ */
+void checker_free_begin(struct checker *checker, uint32_t page);
+void checker_free_end(struct checker *checker, uint32_t node, uint32_t page, bool freed,
+		      uint64_t now_ns);
 
 /* Actor (numbered over the whole pod) waits for a page; it was told that the page is there. */
 void checker_stall(struct checker *checker, uint32_t actor, uint32_t node, uint32_t page,

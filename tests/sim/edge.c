@@ -38,6 +38,13 @@ static const char *message_name(uint8_t type)
 		[COH_ROOM_PUT] = "ROOM_PUT",
 		[COH_HOME_MOVE] = "HOME_MOVE",
 		[COH_HOME_SET] = "HOME_SET",
+		[COH_FREE] = "FREE",
+		[COH_DROP] = "DROP",
+		[COH_DROPPED] = "DROPPED",
+		[COH_FREED] = "FREED",
+		[COH_REG_MOVE] = "REG_MOVE",
+		[COH_REG_IS] = "REG_IS",
+		[COH_FLUSH] = "FLUSH",
 	};
 
 	return type < COH_MSG_TYPES && name[type] ? name[type] : "?";
@@ -61,6 +68,12 @@ static void set_access(struct world *world, uint32_t node, uint32_t page, enum c
 	struct sim_node *n = &world->node[node];
 
 	n->access[page] = (uint8_t)access;
+	if (n->gates.word) {
+		gate_open(&n->gates, page, access);
+		if (gate_access(&n->gates, page) > access)
+			world_fail(world, RULE_PIN_BROKEN, node, page,
+				   "a page is taken whose gate is open");
+	}
 	if (n->released && access != COH_NONE)
 		world_fail(world, RULE_RELEASE, node, page, "a node that has left gets a page");
 	checker_access(world->checker, node, world_shard(world, page), page, access,
@@ -120,6 +133,32 @@ static void do_send(struct world *world, uint32_t node, uint32_t shard,
 		world_fail(world, RULE_ACTIONS, node, page, "SEND and COH_MSG_DATA differ");
 	else
 		world_send(world, node, shard, action, with_page ? &n->content[page] : NULL);
+	world->node[node].asks += action->msg.type == COH_HOME_GET && action->msg.requester == node;
+	steps_judge_answer(world, node, &action->msg);
+}
+
+static void do_freed(struct world *world, uint32_t node, uint32_t shard,
+		     const struct coh_action *action)
+{
+	struct sim_node *n = &world->node[node];
+	uint32_t group = (uint32_t)(action->gpn / COH_FREE_PAGES);
+	uint64_t asked = n->freeing[group], freed = action->msg.age;
+
+	world_trace(world, node, "  FREED pages %" PRIu64 "+%016" PRIx64, action->gpn, freed);
+	if (action->gpn % COH_FREE_PAGES || !asked || (freed & ~asked)) {
+		world_fail(world, RULE_ACTIONS, node, (uint32_t)action->gpn,
+			   "FREED_PAGES of what was not asked");
+		return;
+	}
+	n->frees[shard]--;
+	n->freeing[group] = 0;
+	world->freeing[group] &= ~asked;
+	for (; asked; asked &= asked - 1) {
+		uint32_t bit = (uint32_t)__builtin_ctzll(asked);
+
+		checker_free_end(world->checker, node, group * COH_FREE_PAGES + bit,
+				 freed >> bit & 1, world->now_ns);
+	}
 }
 
 static void do_action(struct world *world, uint32_t node, uint32_t shard,
@@ -151,6 +190,9 @@ static void do_action(struct world *world, uint32_t node, uint32_t shard,
 	case COH_PINNED:
 		world_trace(world, node, "  PINNED page %u actor %u", page, action->actor);
 		actor_pinned(world, node, action->actor, page);
+		break;
+	case COH_FREED_PAGES:
+		do_freed(world, node, shard, action);
 		break;
 	default:
 		world_fail(world, RULE_ACTIONS, node, page, "an action of no kind");
@@ -252,12 +294,54 @@ void edge_unpin(struct world *world, const struct sim_actor *actor)
 	finish_input(world, actor->node, shard, ret, &out, NULL);
 }
 
+void edge_unpinned(struct world *world, uint32_t node, uint32_t page)
+{
+	struct coh_out out = out_begin(world);
+	uint32_t shard = world_shard(world, page);
+	int ret;
+
+	world_trace(world, node, "UNPINNED page %u", page);
+	ret = coh_unpinned(world->node[node].coh[shard], page, world->now_ns, &out);
+	finish_input(world, node, shard, ret, &out, NULL);
+}
+
+void edge_free(struct world *world, uint32_t node, uint32_t group, uint64_t mask)
+{
+	struct sim_node *n = &world->node[node];
+	struct coh_out out = out_begin(world);
+	uint32_t first = group * COH_FREE_PAGES, shard = world_shard(world, first);
+	int ret;
+
+	mask &= ~world->freeing[group];
+	/* Of a page that is zero already nobody sees when it becomes so. */
+	for (uint32_t i = 0; i < COH_FREE_PAGES; i++)
+		if (first + i >= world->page_count || !checker_written(world->checker, first + i))
+			mask &= ~(1ull << i);
+	if (!mask || n->freeing[group] || n->frees[shard] == COH_FREES || n->released)
+		return;
+	world_trace(world, node, "FREE pages %u+%016" PRIx64, first, mask);
+	for (uint32_t i = 0; i < COH_FREE_PAGES; i++)
+		if (mask >> i & 1)
+			checker_free_begin(world->checker, first + i);
+	n->frees[shard]++;
+	n->freeing[group] = mask;
+	world->freeing[group] |= mask;
+	ret = coh_free(n->coh[shard], first, mask, world->now_ns, &out);
+	finish_input(world, node, shard, ret, &out, NULL);
+}
+
 void edge_message(struct world *world, const struct event *event)
 {
 	struct coh_out out = out_begin(world);
 	int ret;
 
 	trace_message(world, event->target, "from", event->msg.src, &event->msg);
+	steps_judge(world, event);
+	/* The answer; or the question comes back to who has become registrar. */
+	if ((event->msg.type == COH_HOME_IS ||
+	     (event->msg.type == COH_HOME_GET && event->msg.requester == event->target)) &&
+	    world->node[event->target].asks)
+		world->node[event->target].asks--;
 	ret = coh_message(world->node[event->target].coh[event->shard], &event->msg, world->now_ns,
 			  &out);
 	finish_input(world, event->target, event->shard, ret, &out, event);
@@ -282,4 +366,52 @@ void edge_release(struct world *world, uint32_t node)
 
 		finish_input(world, node, shard, ret, &out, NULL);
 	}
+}
+
+void edge_release_cancel(struct world *world, uint32_t node)
+{
+	world_trace(world, node, "STAYS");
+	for (uint32_t shard = 0; shard < world->shard_count; shard++) {
+		struct coh_out out = out_begin(world);
+		int ret = coh_release_cancel(world->node[node].coh[shard], world->now_ns, &out);
+
+		finish_input(world, node, shard, ret, &out, NULL);
+	}
+}
+
+void edge_member(struct world *world, uint32_t node, uint32_t about, enum member_state state)
+{
+	world_trace(world, node, "HEARS n%u is %d", about, state);
+	for (uint32_t shard = 0; shard < world->shard_count; shard++) {
+		struct coh_out out = out_begin(world);
+		int ret = coh_member(world->node[node].coh[shard], (uint16_t)about, state,
+				     world->now_ns, &out);
+
+		finish_input(world, node, shard, ret, &out, NULL);
+	}
+}
+
+void edge_linked(struct world *world, uint32_t node, uint32_t with)
+{
+	for (uint32_t shard = 0; shard < world->shard_count; shard++) {
+		struct coh_out out = out_begin(world);
+		int ret = coh_linked(world->node[node].coh[shard], (uint16_t)with, world->now_ns,
+				     &out);
+
+		finish_input(world, node, shard, ret, &out, NULL);
+	}
+}
+
+void edge_unlinked(struct world *world, uint32_t node, uint32_t with)
+{
+	for (uint32_t shard = 0; shard < world->shard_count; shard++)
+		edge_end(world, node, shard, with);
+}
+
+void edge_end(struct world *world, uint32_t node, uint32_t shard, uint32_t from)
+{
+	struct coh_out out = out_begin(world);
+	int ret = coh_unlinked(world->node[node].coh[shard], (uint16_t)from, world->now_ns, &out);
+
+	finish_input(world, node, shard, ret, &out, NULL);
 }

@@ -27,6 +27,7 @@
 #define SENT	 32
 
 struct node {
+	enum member_state state[NODES]; /* of others, as steps say */
 	struct coh *coh;
 	uint16_t self;
 	uint64_t now_ns;
@@ -36,6 +37,7 @@ struct node {
 	uint16_t sent_to[SENT];
 	uint32_t sent_count;
 	bool pinning[ACTORS], pinned[ACTORS], releasing;
+	uint64_t freeing[2]; /* of the first group of each chunk */
 	uint64_t pin_page[ACTORS];
 	uint8_t pin_want[ACTORS];
 	struct coh_action action[COH_ACTIONS_MIN];
@@ -126,6 +128,12 @@ static void carry_out(struct node *node, const struct coh_action *action, const 
 		node->pinned[action->actor] = true;
 		require(node->access[gpn] >= node->pin_want[action->actor], "a pin of nothing");
 		return;
+	case COH_FREED_PAGES:
+		require(gpn % CHUNK_PAGES == 0 && node->freeing[gpn / CHUNK_PAGES] &&
+				!(action->msg.age & ~node->freeing[gpn / CHUNK_PAGES]),
+			"pages are free that were not said to be");
+		node->freeing[gpn / CHUNK_PAGES] = 0;
+		return;
 	default:
 		require(action->kind == COH_WAKE, "an action of no kind");
 	}
@@ -155,7 +163,7 @@ static const struct answer {
 	[COH_INVALIDATE] = { { COH_INVALIDATE_ACK, COH_DONE } },
 	[COH_GRANT_READ] = { { COH_DONE, COH_READ_REQ } },
 	[COH_GRANT_WRITE] = { { COH_DONE, COH_WRITE_REQ } },
-	[COH_GRANT_NONE] = { { COH_DONE } },
+	[COH_GRANT_NONE] = { { COH_DONE, COH_DROP } },
 	[COH_DONE] = { { COH_FWD_READ, COH_FWD_WRITE, COH_INVALIDATE, COH_NUDGE } },
 	[COH_PUSH_REQ] = { { COH_PUSH_GO, COH_PUSH_NO, COH_FWD_WRITE } },
 	[COH_PUSH_GO] = { { COH_DONE, COH_PUSH_REQ } },
@@ -163,16 +171,23 @@ static const struct answer {
 	[COH_ROOM_GET] = { { COH_ROOM_IS } },
 	[COH_ROOM_IS] = { { COH_PUSH_DATA, COH_ROOM_PUT } },
 	[COH_HOME_MOVE] = { { COH_HOME_SET } },
-	[COH_HOME_SET] = { { COH_FWD_READ } },
+	[COH_HOME_SET] = { { COH_FWD_READ, COH_DROP } },
+	[COH_FREE] = { { COH_FREED, COH_DROP } },
+	[COH_DROP] = { { COH_DROPPED } },
+	[COH_DROPPED] = { { COH_FREED, COH_DROP, COH_WRITE_REQ } },
+	[COH_FREED] = { { COH_FREE, COH_WRITE_REQ } },
 };
 
 /* What comes unasked. */
 static const uint8_t unasked[] = { COH_READ_REQ, COH_WRITE_REQ, COH_HOME_GET, COH_ROOM_GET,
-				   COH_PUSH_REQ, COH_HOME_MOVE, COH_HOME_SET, COH_FWD_READ };
+				   COH_PUSH_REQ, COH_HOME_MOVE, COH_HOME_SET, COH_FWD_READ,
+				   COH_FREE,	 COH_DROP };
 
 static const uint8_t good_flags[][4] = {
-	[COH_READ_REQ] = { 0, 0, 0, COH_MSG_AHEAD },
+	[COH_READ_REQ] = { 0, COH_MSG_KEEPER, COH_MSG_AHEAD | COH_MSG_KEEPER, COH_MSG_AHEAD },
 	[COH_WRITE_REQ] = { 0, COH_MSG_COPY, 0, COH_MSG_COPY },
+	[COH_FWD_READ] = { 0, 0, 0, COH_MSG_AHEAD },
+	[COH_FWD_WRITE] = { 0, 0, 0, COH_MSG_AHEAD },
 	[COH_GRANT_READ] = { COH_MSG_DATA, COH_MSG_DATA, COH_MSG_DATA, COH_MSG_COPY },
 	[COH_GRANT_WRITE] = { COH_MSG_DATA, COH_MSG_ZERO, COH_MSG_COPY, COH_MSG_DATA },
 	[COH_GRANT_NONE] = { 0, COH_MSG_REFUSED, 0, COH_MSG_REFUSED },
@@ -181,6 +196,8 @@ static const uint8_t good_flags[][4] = {
 	[COH_PUSH_DATA] = { COH_MSG_DATA, COH_MSG_DATA | COH_MSG_KEEPER, COH_MSG_DATA,
 			    COH_MSG_DATA },
 	[COH_HOME_MOVE] = { 0, COH_MSG_MORE, COH_MSG_MORE, COH_MSG_MORE | COH_MSG_KEEPER },
+	[COH_DROP] = { 0, COH_MSG_KEEPER, 0, COH_MSG_KEEPER },
+	[COH_FREED] = { 0, 0, 0, COH_MSG_MORE },
 	[COH_MSG_TYPES] = { 0 },
 };
 
@@ -217,7 +234,7 @@ static void make_unasked(const struct node *node, struct input *input, struct co
 	};
 	msg->requester = msg->src;
 	msg->flags = good_flags[msg->type][take(input) % 4];
-	if (msg->type == COH_HOME_GET)
+	if (msg->type == COH_HOME_GET || msg->type == COH_FREE || msg->type == COH_DROP)
 		msg->gpn -= msg->gpn % CHUNK_PAGES;
 	if (msg->type == COH_ROOM_GET)
 		msg->acks = 1 + take(input) % 4;
@@ -230,6 +247,8 @@ static void spoil(struct input *input, struct coh_msg *msg)
 {
 	uint8_t how = take(input);
 
+	if (how & 32 && how & 64)
+		msg->age = take(input);
 	if (how & 1)
 		msg->type = (uint8_t)(take(input) % (COH_MSG_TYPES + 1));
 	if (how & 2)
@@ -292,6 +311,15 @@ static void do_local(struct node *node, struct input *input)
 		ret = coh_unpin(node->coh, actor, node->now_ns, &out);
 	} else if (node->pinning[actor] || node->releasing) {
 		return;
+	} else if ((how & 0xe0) == 0xe0) {
+		uint64_t mask = 1 + take(input);
+		uint32_t chunk = how >> 4 & 1;
+
+		ret = coh_free(node->coh, chunk * CHUNK_PAGES, mask, node->now_ns, &out);
+		require((ret == -EBUSY) == !!node->freeing[chunk], "frees are miscounted");
+		if (ret == -EBUSY)
+			return;
+		node->freeing[chunk] = mask;
 	} else if (how & 0x20) {
 		gpn = take_page(input);
 		node->pinning[actor] = true;
@@ -318,11 +346,72 @@ static void do_tick(struct node *node, struct input *input)
 	local_done(node, coh_tick(node->coh, node->now_ns, &out), &out);
 }
 
-static void do_release(struct node *node, struct input *input)
+/* A step of the list, which is true: it says of another node what may come next. */
+static void do_step(struct node *node, struct input *input)
 {
 	struct coh_out out = { .action = node->action, .capacity = COH_ACTIONS_MIN };
+	uint8_t how = take(input);
+	uint16_t about = (uint16_t)((node->self + 1 + how % (NODES - 1)) % NODES);
+	static const enum member_state next[][2] = {
+		[MEMBER_FREE] = { MEMBER_JOINING, MEMBER_JOINING },
+		[MEMBER_JOINING] = { MEMBER_ACTIVE, MEMBER_GONE },
+		[MEMBER_ACTIVE] = { MEMBER_DRAINING, MEMBER_DRAINING },
+		[MEMBER_DRAINING] = { MEMBER_GONE, MEMBER_ACTIVE },
+		[MEMBER_GONE] = { MEMBER_FREE, MEMBER_FREE },
+	};
 
-	if (take(input) != 0x5a || node->releasing)
+	if (!coh_member_done(node->coh))
+		return;
+	node->state[about] = next[node->state[about]][how >> 7];
+	if (node->state[about] == MEMBER_FREE)
+		local_done(node, coh_unlinked(node->coh, about, node->now_ns, &out), &out);
+	out.count = 0;
+	local_done(node, coh_member(node->coh, about, node->state[about], node->now_ns, &out),
+		   &out);
+	out.count = 0;
+	if (node->state[about] == MEMBER_JOINING)
+		local_done(node, coh_linked(node->coh, about, node->now_ns, &out), &out);
+}
+
+/* What peers say about that, true or not. */
+static void do_member_message(struct node *node, struct input *input, struct hostile_count *count)
+{
+	struct coh_out out = { .action = node->action, .capacity = COH_ACTIONS_MIN };
+	struct coh_msg msg = {
+		.type = (uint8_t)(COH_REG_MOVE + take(input) % 3),
+		.src = (uint16_t)((node->self + 1 + take(input) % (NODES - 1)) % NODES),
+		.version = take(input) % 3,
+		.acks = take(input) % 4,
+		.age = take(input) % 2,
+	};
+	int ret;
+
+	msg.requester = msg.src;
+	msg.node = msg.type == COH_FLUSH ? take(input) % NODES : msg.src;
+	if (msg.type == COH_REG_MOVE && msg.age == 0 && take(input) % 2) {
+		msg.flags = COH_MSG_MORE;
+		msg.gpn = (uint64_t)msg.acks * CHUNK_PAGES;
+		msg.node = take(input) % NODES;
+	}
+	ret = coh_message(node->coh, &msg, node->now_ns, &out);
+	require(ret == 0 || ret == -EPROTO, "coh_message() returns neither 0 nor -EPROTO");
+	count->messages++;
+	count->accepted += !ret;
+	count->members += !ret;
+	require(!ret || !out.count, "a message is refused after it was acted on");
+	finish(node, &out, &msg);
+}
+
+static void do_release(struct node *node, struct input *input, struct hostile_count *count)
+{
+	struct coh_out out = { .action = node->action, .capacity = COH_ACTIONS_MIN };
+	uint8_t how = take(input);
+
+	if (how >> 4 == 3)
+		do_step(node, input);
+	else if (how >> 4 == 4 || how >> 4 == 6)
+		do_member_message(node, input, count);
+	if (how != 0x5a || node->releasing)
 		return;
 	for (uint32_t i = 0; i < ACTORS; i++)
 		if (node->pinning[i] || node->pinned[i])
@@ -351,6 +440,8 @@ void hostile_run(const uint8_t *data, size_t size, struct hostile_count *count)
 	if (!node)
 		return;
 	config.self = node->self = take(&input) % NODES;
+	for (uint16_t i = 0; i < NODES; i++)
+		node->state[i] = MEMBER_ACTIVE;
 	if (!coh_create(&config, &node->coh)) {
 		while (input.left) {
 			uint8_t kind = take(&input) % 16;
@@ -363,7 +454,7 @@ void hostile_run(const uint8_t *data, size_t size, struct hostile_count *count)
 			else if (kind < 15)
 				do_tick(node, &input);
 			else
-				do_release(node, &input);
+				do_release(node, &input, count);
 		}
 	}
 	coh_destroy(node->coh);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One node's core among hostile peers: bytes are read as stalls, pins, ticks and messages, and what
+ * One node's core among hostile peers: bytes are read as stalls, pins, ticks, steps of members and messages, and what
  * must hold of a node whatever its peers send is asserted. For the fuzzer
  * (tests/fuzz/fuzz_coherence.c) and for a plain random test.
  */
@@ -12,6 +12,7 @@
 
 struct hostile_count {
 	uint64_t messages, accepted; /* accepted: the core did not answer -EPROTO */
+	uint64_t members;	     /* of those, about members that come and go */
 };
 
 /* Aborts with a line on stderr when a rule is broken. */

@@ -18,6 +18,7 @@ static const char help[] =
 	"  simulator --broken                every broken variant of the core must be caught\n"
 	"  simulator --report messages       messages per stall at 4, 16, 64, 256 nodes\n"
 	"  simulator --report holds          useful work on slow links, by the length of holds\n"
+	"  simulator --report members        messages per stall after --count changes of members (1000)\n"
 	"\n"
 	"  --set NAME=VALUE  a value of the plan (--verbose shows them); may be given again\n"
 	"                    (hold_ns=default: as nodes have it)\n"
@@ -111,8 +112,10 @@ static int run_command(struct command *command)
 		failed = report_messages();
 	else if (command->report && !strcmp(command->report, "holds"))
 		failed = report_holds();
+	else if (command->report && !strcmp(command->report, "members"))
+		failed = report_members(command->count ? command->count : 1000);
 	else if (command->report)
-		return wrong("reports are: messages, holds");
+		return wrong("reports are: messages, holds, members");
 	else if (command->broken)
 		failed = broken_run(options);
 	else {

@@ -34,5 +34,6 @@ uint64_t broken_run(const struct options *options);
 /* Tables; they return how many of their bounds are not kept. */
 uint64_t report_messages(void);
 uint64_t report_holds(void);
+uint64_t report_members(uint64_t changes);
 
 #endif

@@ -138,6 +138,8 @@ static const struct field {
 	FIELD(hot_pages),     FIELD(write_percent), FIELD(multi_pages),	 FIELD(quota),
 	FIELD(keep_busy),     FIELD(pin_ns_max),    FIELD(leaves),	 FIELD(leave_percent),
 	FIELD(events_max),    FIELD(run_ns),	    FIELD(broken),	 FIELD(quick_end),
+	FIELD(windows),	      FIELD(frees),	    FIELD(changes),	 FIELD(numbers),
+	FIELD(after_ns),
 #undef FIELD
 };
 
@@ -199,9 +201,11 @@ static uint64_t message_ns(const struct plan *plan)
 
 static uint64_t page_ns(const struct plan *plan)
 {
-	uint64_t t = 6 * message_ns(plan) + plan->pin_ns_max + plan->tick_late_ns;
+	/* Where members change, who is asked sends on, and a home that has gone is asked for anew. */
+	uint64_t ways = plan->changes ? 12 : 6, nodes = plan_numbers(plan);
+	uint64_t t = ways * message_ns(plan) + plan->pin_ns_max + plan->tick_late_ns;
 
-	return 2 * message_ns(plan) * plan->nodes + 2 * (2 * plan->nodes + 1) * t;
+	return 2 * message_ns(plan) * nodes + 2 * (2 * nodes + 1) * t;
 }
 
 static uint64_t episode_ns(const struct plan *plan)
@@ -214,7 +218,7 @@ static uint64_t episode_ns(const struct plan *plan)
 
 uint64_t plan_stall_bound_ns(const struct plan *plan)
 {
-	uint64_t actors = plan->nodes * (plan->vcpus + plan->devices);
+	uint64_t actors = plan_numbers(plan) * (plan->vcpus + plan->devices);
 
 	return actors * episode_ns(plan);
 }
@@ -228,6 +232,22 @@ uint64_t plan_progress_bound_ns(const struct plan *plan)
 uint64_t plan_release_bound_ns(const struct plan *plan)
 {
 	return plan_stall_bound_ns(plan) + plan->pages * page_ns(plan);
+}
+
+uint32_t plan_numbers(const struct plan *plan)
+{
+	uint64_t least = plan->changes ? plan->nodes + 2 : plan->nodes;
+
+	if (plan->changes && plan->numbers > least)
+		least = plan->numbers;
+	return (uint32_t)(least < NODES_MAX ? least : NODES_MAX);
+}
+
+uint32_t plan_members_min(const struct plan *plan)
+{
+	uint64_t min = plan->changes ? plan->nodes / 2 : plan->nodes - plan->leaves;
+
+	return (uint32_t)(plan->changes && min < 2 ? 2 : min);
 }
 
 uint32_t plan_capacity_floor(const struct plan *plan)

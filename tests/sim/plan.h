@@ -56,6 +56,17 @@ struct plan {
 	uint64_t run_ns;    /* not 0: run for this time instead of quotas */
 	uint64_t broken;    /* enum coh_broken */
 	uint64_t quick_end; /* no sweep over all pages at the end */
+	/* Some instructions are a device's: all their pages are pinned by gates (memory/gate.h) for a
+	 * while. Only by setting, as seeds mean what they did. */
+	uint64_t windows;
+	/* In so many percent of the cases an actor, before an instruction, says that pages are free. */
+	uint64_t frees;
+	/*
+	 * So many times somebody joins, is drained, or stays after all; `nodes` are members at first,
+	 * of `numbers` numbers (two more than nodes at least).
+	 */
+	uint64_t changes, numbers;
+	uint64_t after_ns; /* they run on for so long, and that is what is counted */
 };
 
 void plan_make(struct plan *plan, uint64_t seed);
@@ -68,6 +79,11 @@ void plan_print(const struct plan *plan, FILE *file);
 uint64_t plan_stall_bound_ns(const struct plan *plan);
 uint64_t plan_progress_bound_ns(const struct plan *plan);
 uint64_t plan_release_bound_ns(const struct plan *plan);
+
+/* Members and others. */
+uint32_t plan_numbers(const struct plan *plan);
+/* So many members there are at least. */
+uint32_t plan_members_min(const struct plan *plan);
 
 /* Pages that a node must be able to hold, whatever the plan says (per shard). */
 uint32_t plan_capacity_floor(const struct plan *plan);

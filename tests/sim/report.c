@@ -112,6 +112,53 @@ uint64_t report_messages(void)
 			     PATTERN_SCATTER, 1);
 }
 
+/* A row may need so many messages more per stall than the first after all changes, in percent. */
+#define CHANGED_MAX_PERCENT 20
+
+/* Messages per thousand stalls when members have changed so often; 0: it failed. */
+static uint64_t changed_row(uint64_t nodes, uint64_t changes)
+{
+	struct plan plan = quiet_plan(nodes);
+	struct world_result result;
+	double each;
+
+	plan.changes = changes;
+	if (changes) {
+		plan.numbers = nodes < NODES_MAX ? 2 * nodes : nodes;
+		plan.pages = CHUNK_PAGES / 4 * plan.numbers;
+	}
+	plan.after_ns = 20 * MS;
+	plan.events_max = 2000000000;
+	if (world_run(&plan, false, &result) || result.verdict.rule) {
+		printf("FAILED at %" PRIu64 " nodes: %s\n", nodes, result.verdict.text);
+		return 0;
+	}
+	each = result.after_stalls ? (double)result.after_stalls : 1;
+	printf("| %" PRIu64 " | %" PRIu64 " | %" PRIu64 " | %" PRIu64 " | %.3f |\n", nodes, changes,
+	       result.after_stalls, result.after_messages, (double)result.after_messages / each);
+	return (uint64_t)(1000 * (double)result.after_messages / each);
+}
+
+uint64_t report_members(uint64_t changes)
+{
+	/* The first, to compare with, never changes: four members are always one group. */
+	static const uint64_t nodes[] = { 4, 16, 64, 256 };
+	uint64_t failed = 0, base = 0;
+
+	printf("Groups of four numbers share pages, in chunks of their own, after members have come and gone:\n\n"
+	       "| nodes | changes | stalls | messages | messages per stall |\n"
+	       "|---|---|---|---|---|\n");
+	for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]); i++) {
+		uint64_t per_mille = changed_row(nodes[i], i ? changes : 0);
+
+		base = i ? base : per_mille;
+		failed += !per_mille || per_mille > base + base * CHANGED_MAX_PERCENT / 100;
+	}
+	if (failed)
+		printf("FAILED: messages per stall grow with the number of nodes\n");
+	return failed;
+}
+
 static const struct load {
 	const char *name;
 	uint64_t nodes, pattern, hot_pages, multi_pages, write_percent;

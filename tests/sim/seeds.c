@@ -4,6 +4,7 @@
  * memory that is shared with the parent: so a core that asserts, crashes or hangs in a loop names
  * its seed like any other failure, and another worker goes on behind it.
  */
+#include "tests/sim/bound.h"
 #include "tests/sim/options.h"
 
 #include <errno.h>
@@ -67,6 +68,7 @@ static void add_result(struct worker *worker, const struct world_result *result,
 	worker->stalls += result->stalls;
 	worker->messages += result->messages;
 	worker->stats.deferred_count += result->stats.deferred_count;
+	worker->stats.freed_count += result->stats.freed_count;
 	worker->stats.evict_push_count += result->stats.evict_push_count;
 	worker->stats.evict_drop_count += result->stats.evict_drop_count;
 	worker->stats.readahead_count += result->stats.readahead_count;
@@ -90,7 +92,7 @@ static void run_one(const struct options *options, struct share *share, struct w
 	options_plan(options, worker->seed, &plan);
 	if (options->trace)
 		plan_print(&plan, stdout);
-	alarm(SEED_SECONDS);
+	bound_cpu(SEED_SECONDS);
 	ret = world_run(&plan, options->trace, &result);
 	if (ret) {
 		printf("FAILED seed %" PRIu64 ": its world cannot be made: %s\n", worker->seed,
@@ -99,7 +101,7 @@ static void run_one(const struct options *options, struct share *share, struct w
 		share->failed++;
 		return;
 	}
-	alarm(0);
+	bound_cpu(0);
 	add_result(worker, &result, now_ms() - start);
 	if (options->verbose) {
 		printf("seed %" PRIu64 ": %s, %" PRIu64 " events, %" PRIu64
@@ -160,8 +162,8 @@ static bool worker_ended(const struct options *options, struct share *share, pid
 		printf("FAILED seed %" PRIu64 ": %s\n       replay: simulator --seed %" PRIu64
 		       " --trace",
 		       worker->seed,
-		       WTERMSIG(status) == SIGALRM ? "computes for ever"
-						   : strsignal(WTERMSIG(status)),
+		       WTERMSIG(status) == BOUND_SIGNAL ? "computes for ever"
+							: strsignal(WTERMSIG(status)),
 		       worker->seed);
 		print_settings(options);
 		worker->failed++;
@@ -185,6 +187,7 @@ static void print_sum(const struct options *options, const struct share *share, 
 		sum.stalls += w->stalls;
 		sum.messages += w->messages;
 		sum.stats.deferred_count += w->stats.deferred_count;
+		sum.stats.freed_count += w->stats.freed_count;
 		sum.stats.evict_push_count += w->stats.evict_push_count;
 		sum.stats.evict_drop_count += w->stats.evict_drop_count;
 		sum.stats.readahead_count += w->stats.readahead_count;
@@ -199,10 +202,10 @@ static void print_sum(const struct options *options, const struct share *share, 
 	}
 	printf("%" PRIu64 " seeds, %" PRIu64 " failed: %" PRIu64 " instructions, %" PRIu64
 	       " stalls, %" PRIu64 " messages, %" PRIu64 " takings deferred, %" PRIu64
-	       " pages pushed, %" PRIu64 " dropped, %" PRIu64 " read ahead\n",
+	       " pages pushed, %" PRIu64 " dropped, %" PRIu64 " read ahead, %" PRIu64 " freed\n",
 	       sum.done, sum.failed, sum.instructions, sum.stalls, sum.messages,
 	       sum.stats.deferred_count, sum.stats.evict_push_count, sum.stats.evict_drop_count,
-	       sum.stats.readahead_count);
+	       sum.stats.readahead_count, sum.stats.freed_count);
 	printf("longest stall %" PRIu64 " permille of its bound, longest instruction %" PRIu64
 	       "; %" PRIu64 " events in %" PRIu64 " ms; slowest seed %" PRIu64 " (%" PRIu64
 	       " ms)\n",

@@ -26,7 +26,7 @@ static struct checker *new_checker(void)
 
 static void write_page(struct checker *checker, uint32_t node, struct content *content)
 {
-	struct content after = { content->version + 1, node, content->sum };
+	struct content after = { content->version + 1, node, content->sum, 0 };
 
 	checker_write(checker, node, 0, content, &after, false, 10);
 	*content = after;
@@ -100,7 +100,7 @@ static void test_stale(void **state)
 static void test_lost_write(void **state)
 {
 	struct checker *checker = new_checker();
-	struct content content = zero, old = zero, after = { 1, 0, 0 };
+	struct content content = zero, old = zero, after = { 1, 0, 0, 0 };
 
 	checker_access(checker, 0, 0, 0, COH_WRITE, &zero, 1);
 	write_page(checker, 0, &content);
@@ -189,6 +189,70 @@ static void test_pin(void **state)
 	expect(checker, RULE_PIN_BROKEN);
 }
 
+/* A page that was written, by node 0, and is being freed. */
+static struct checker *freeing_checker(struct content *content)
+{
+	struct checker *checker = new_checker();
+
+	*content = zero;
+	checker_access(checker, 0, 0, 0, COH_WRITE, &zero, 1);
+	write_page(checker, 0, content);
+	checker_free_begin(checker, 0);
+	return checker;
+}
+
+static void test_freed(void **state)
+{
+	struct content content, written;
+	struct checker *checker = freeing_checker(&content);
+
+	checker_access(checker, 0, 0, 0, COH_NONE, &zero, 2);
+	checker_free_end(checker, 0, 0, true, 3);
+	checker_still(checker, 4);
+	checker_access(checker, 1, 0, 0, COH_WRITE, &zero, 5);
+	expect(checker, RULE_NONE);
+
+	/* It may come back before who freed it hears of it; then it counts again. */
+	checker = freeing_checker(&content);
+	checker_access(checker, 0, 0, 0, COH_NONE, &zero, 2);
+	written = zero;
+	checker_access(checker, 1, 0, 0, COH_WRITE, &zero, 3);
+	write_page(checker, 1, &written);
+	checker_free_end(checker, 0, 0, true, 11);
+	checker_access(checker, 1, 0, 0, COH_NONE, &zero, 12);
+	checker_access(checker, 2, 0, 0, COH_WRITE, &zero, 13);
+	expect(checker, RULE_STALE_READ);
+}
+
+static void test_freed_wrongly(void **state)
+{
+	struct content content;
+	struct checker *checker = freeing_checker(&content);
+
+	checker_free_end(checker, 0, 0, true, 2); /* and node 0 has it */
+	expect(checker, RULE_FREED);
+
+	checker = freeing_checker(&content);
+	checker_access(checker, 0, 0, 0, COH_NONE, &zero, 2);
+	checker_access(checker, 1, 0, 0, COH_WRITE, &zero, 3);
+	checker_free_end(checker, 0, 0, false, 4);
+	expect(checker, RULE_FREED);
+
+	checker = freeing_checker(&content);
+	checker_free_end(checker, 0, 0, false, 2);
+	checker_access(checker, 0, 0, 0, COH_NONE, &zero, 3);
+	checker_access(checker, 1, 0, 0, COH_WRITE, &zero, 4);
+	expect(checker, RULE_STALE_READ);
+
+	checker = freeing_checker(&content);
+	checker_access(checker, 1, 0, 0, COH_READ, &zero, 2); /* beside node 0's copy */
+	expect(checker, RULE_SINGLE_WRITER);
+
+	checker = freeing_checker(&content);
+	checker_still(checker, 2);
+	expect(checker, RULE_FREED);
+}
+
 static void test_first_verdict_stays(void **state)
 {
 	struct checker *checker = new_checker();
@@ -203,11 +267,12 @@ static void test_first_verdict_stays(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_good_history), cmocka_unit_test(test_single_writer),
-		cmocka_unit_test(test_stale),	     cmocka_unit_test(test_lost_write),
-		cmocka_unit_test(test_lost_page),    cmocka_unit_test(test_capacity),
-		cmocka_unit_test(test_bounds),	     cmocka_unit_test(test_wake_forgotten),
-		cmocka_unit_test(test_pin),	     cmocka_unit_test(test_first_verdict_stays),
+		cmocka_unit_test(test_good_history),  cmocka_unit_test(test_single_writer),
+		cmocka_unit_test(test_stale),	      cmocka_unit_test(test_lost_write),
+		cmocka_unit_test(test_lost_page),     cmocka_unit_test(test_capacity),
+		cmocka_unit_test(test_bounds),	      cmocka_unit_test(test_wake_forgotten),
+		cmocka_unit_test(test_pin),	      cmocka_unit_test(test_freed),
+		cmocka_unit_test(test_freed_wrongly), cmocka_unit_test(test_first_verdict_stays),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,6 +26,7 @@ static void test_random_messages(void **state)
 	/* They must get behind the first check, and must not all be believed. */
 	assert_true(count.accepted > count.messages / 100);
 	assert_true(count.accepted < count.messages);
+	assert_true(count.members > 1000);
 }
 
 /* Inputs of the fuzzer that failed once. */

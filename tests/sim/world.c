@@ -120,6 +120,33 @@ void world_schedule_actor(struct world *world, uint32_t actor, uint64_t delay_ns
 	event->target = actor;
 }
 
+void world_schedule_control(struct world *world, uint64_t at_ns, uint32_t node,
+			    const struct control *word)
+{
+	struct event *event = queue_push(&world->queue, at_ns);
+
+	event->kind = EVENT_CONTROL;
+	event->target = node;
+	event->control = *word;
+}
+
+/* The channel ends behind all that is in it. */
+void world_send_end(struct world *world, uint32_t from, uint32_t to, uint32_t shard)
+{
+	uint64_t *last =
+		&world->link_last_ns[(shard * world->node_count + from) * world->node_count + to];
+	struct event *event;
+
+	if (*last < world->now_ns + world->plan.delay_min_ns)
+		*last = world->now_ns + world->plan.delay_min_ns;
+	event = queue_push(&world->queue, *last);
+	event->kind = EVENT_END;
+	event->target = to;
+	event->shard = (uint8_t)shard;
+	event->msg.src = (uint16_t)from;
+	event->target_life = world->node[to].life;
+}
+
 void world_send(struct world *world, uint32_t from, uint32_t shard, const struct coh_action *action,
 		const struct content *content)
 {
@@ -142,6 +169,10 @@ void world_send(struct world *world, uint32_t from, uint32_t shard, const struct
 	event->shard = (uint8_t)shard;
 	event->msg = action->msg;
 	event->msg.src = (uint16_t)from;
+	event->target_life = world->node[action->to].life;
+	event->src_life = world->node[from].life;
+	event->requester_life = world->node[action->msg.requester].life;
+	event->node_life = world->node[action->msg.node].life;
 	if (content) {
 		event->has_content = true;
 		event->content = *content;
@@ -157,7 +188,7 @@ static void schedule_ticks(struct world *world, uint32_t node)
 {
 	struct sim_node *n = &world->node[node];
 
-	for (uint32_t shard = 0; shard < world->shard_count; shard++) {
+	for (uint32_t shard = 0; n->coh[0] && shard < world->shard_count; shard++) {
 		uint64_t deadline = coh_deadline(n->coh[shard]), at;
 		struct event *event;
 
@@ -247,13 +278,48 @@ static void judge_leaves(struct world *world)
 
 /* ---- a run ---- */
 
+/* Nobody is there, or another one by that number. A joiner that failed is lost with all its links. */
+static bool nobody_there(struct world *world, const struct event *event)
+{
+	const struct sim_node *n = &world->node[event->target];
+
+	if (n->coh[0] && n->life == event->target_life)
+		return false;
+	if (event->kind == EVENT_MESSAGE && !n->failed_life[event->target_life % FAILED_LIVES])
+		world_fail(world, RULE_STRANGER, event->target, (uint32_t)event->msg.gpn,
+			   "a message to who is not in the pod");
+	return true;
+}
+
+static void handle_control(struct world *world, const struct event *event)
+{
+	steps_control(world, event->target, &event->control);
+	for (uint32_t node = 0; node < world->node_count; node++) {
+		steps_follow(world, node);
+		schedule_ticks(world, node);
+	}
+}
+
 static void handle(struct world *world, const struct event *event)
 {
 	struct sim_node *n;
 
 	switch (event->kind) {
+	case EVENT_CONTROL:
+		handle_control(world, event);
+		break;
+	case EVENT_END:
+		if (nobody_there(world, event))
+			break;
+		edge_end(world, event->target, event->shard, event->msg.src);
+		schedule_ticks(world, event->target);
+		steps_follow(world, event->target);
+		break;
 	case EVENT_MESSAGE:
+		if (nobody_there(world, event))
+			break;
 		edge_message(world, event);
+		steps_follow(world, event->target);
 		schedule_ticks(world, event->target);
 		break;
 	case EVENT_TICK:
@@ -262,10 +328,12 @@ static void handle(struct world *world, const struct event *event)
 			break; /* another one took its place */
 		n->tick_at[event->shard] = UINT64_MAX;
 		edge_tick(world, event->target, event->shard);
+		steps_follow(world, event->target);
 		schedule_ticks(world, event->target);
 		break;
 	case EVENT_ACTOR:
 		actor_go(world, event->target);
+		steps_follow(world, world->actor[event->target].node);
 		schedule_ticks(world, world->actor[event->target].node);
 		break;
 	}
@@ -284,6 +352,19 @@ static void judge_time(struct world *world)
 			   "everybody stopped, and it does not become still");
 }
 
+static void sum_stats(const struct world *world, struct coh_stats *ret_sum);
+
+static bool changes_over(struct world *world)
+{
+	if (!steps_finished(world))
+		return false;
+	if (!world->changed_ns) {
+		world->changed_ns = world->now_ns;
+		sum_stats(world, &world->before);
+	}
+	return world->now_ns >= world->changed_ns + world->plan.after_ns;
+}
+
 static void run_events(struct world *world)
 {
 	const struct plan *plan = &world->plan;
@@ -299,8 +380,9 @@ static void run_events(struct world *world)
 			begin_leaves(world);
 		if (world->leaves_begun)
 			follow_leaves(world);
-		if (!world->stopping &&
-		    (plan->run_ns ? world->now_ns >= plan->run_ns : world->below_quota == 0)) {
+		if (!world->stopping && (plan->run_ns	 ? world->now_ns >= plan->run_ns
+					 : plan->changes ? changes_over(world)
+							 : world->below_quota == 0)) {
 			world->stopping = true;
 			world->stop_ns = world->now_ns;
 		}
@@ -314,6 +396,8 @@ static void judge_accounts(struct world *world, uint32_t node, uint32_t shard)
 	struct coh_stats stats;
 	uint32_t resident = checker_resident(world->checker, node, shard);
 
+	if (!world->node[node].coh[0])
+		return;
 	coh_stats_get(world->node[node].coh[shard], &stats);
 	if (stats.pages_owned + stats.pages_shared != resident)
 		checker_fail(world->checker, RULE_ACCOUNT, node, 0, world->now_ns,
@@ -332,6 +416,7 @@ static void judge_still(struct world *world)
 	if (checker_verdict(world->checker)->rule)
 		return;
 	checker_still(world->checker, world->now_ns);
+	steps_judge_still(world);
 	for (uint32_t i = 0; i < world->actor_count; i++)
 		if (world->actor[i].state != ACTOR_STOPPED)
 			world_fail(world, RULE_PROGRESS_BOUND, world->actor[i].node,
@@ -357,7 +442,7 @@ static void judge_pushes(struct world *world)
 	uint64_t pushed = 0;
 	char text[96];
 
-	if (world->plan.leaves) /* who leaves pushes all it has */
+	if (world->plan.leaves || world->plan.changes) /* who leaves pushes all it has */
 		return;
 	for (uint32_t node = 0; node < world->node_count; node++)
 		for (uint32_t shard = 0; shard < world->shard_count; shard++) {
@@ -383,7 +468,9 @@ static void run_phases(struct world *world)
 		return;
 	world_trace(world, 0, "SWEEP");
 	world->stop_ns = world->now_ns;
-	actor_sweep(world, (uint32_t)rng_below_64(&world->rng, live) * world->actors_per_node);
+	actor_sweep(world, (world->plan.changes ? steps_any_active(world)
+						: (uint32_t)rng_below_64(&world->rng, live)) *
+				   world->actors_per_node);
 	run_events(world);
 	judge_still(world);
 	judge_pushes(world);
@@ -405,7 +492,7 @@ static uint32_t shard_pages(const struct world *world, uint32_t shard)
 static uint32_t node_capacity(struct world *world, uint32_t pages)
 {
 	const struct plan *plan = &world->plan;
-	uint64_t live = plan->nodes - plan->leaves;
+	uint64_t live = plan_members_min(plan);
 	uint64_t capacity =
 		(pages * 100ull + plan->fill_percent * live - 1) / (plan->fill_percent * live);
 
@@ -416,12 +503,25 @@ static uint32_t node_capacity(struct world *world, uint32_t pages)
 	return (uint32_t)capacity;
 }
 
-static int make_shard(struct world *world, uint32_t node, uint32_t shard, uint32_t pages)
+static bool close_gate(void *arg, uint64_t gpn, enum coh_access after, bool tell)
+{
+	return gate_close(arg, gpn, after, tell);
+}
+
+static void allow_gate(void *arg, uint64_t gpn, enum coh_access access)
+{
+	gate_allow(arg, gpn, access);
+}
+
+static int make_shard(struct world *world, uint32_t node, uint32_t shard, uint32_t pages,
+		      const struct member_set *members, bool joins)
 {
 	const struct plan *plan = &world->plan;
 	struct coh_config config = {
 		.self = (uint16_t)node,
-		.node_count = (uint16_t)plan->nodes,
+		.node_count = (uint16_t)world->node_count,
+		.members = members ? *members : (struct member_set){ { 0 } },
+		.joins = joins,
 		.actor_count = world->actors_per_node,
 		.gpn_limit = plan->pages,
 		.capacity = node_capacity(world, pages),
@@ -435,6 +535,9 @@ static int make_shard(struct world *world, uint32_t node, uint32_t shard, uint32
 		.hold_ns_max = plan->hold_ns_max,
 		.broken = (uint32_t)plan->broken,
 		.actors = world->node[node].actors,
+		.close = plan->windows ? close_gate : NULL,
+		.allow = plan->windows ? allow_gate : NULL,
+		.close_arg = &world->node[node].gates,
 	};
 
 	checker_set_capacity(world->checker, node, shard, config.capacity);
@@ -442,47 +545,87 @@ static int make_shard(struct world *world, uint32_t node, uint32_t shard, uint32
 	return coh_create(&config, &world->node[node].coh[shard]);
 }
 
+int world_make_node(struct world *world, uint32_t node, const struct member_set *members,
+		    bool joins)
+{
+	struct sim_node *n = &world->node[node];
+
+	if (world->shard_count > 1 && coh_actors_create(world->actors_per_node, world->plan.hold_ns,
+							world->plan.hold_ns_max, &n->actors))
+		return -ENOMEM;
+	for (uint32_t shard = 0; shard < world->shard_count; shard++) {
+		int ret = make_shard(world, node, shard, shard_pages(world, shard), members, joins);
+
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
 static int make_nodes(struct world *world)
 {
-	uint32_t pages[SHARDS_MAX];
+	struct member_set first = member_set_below((uint32_t)world->plan.nodes);
 
-	for (uint32_t shard = 0; shard < world->shard_count; shard++)
-		pages[shard] = shard_pages(world, shard);
 	for (uint32_t i = 0; i < world->node_count; i++) {
 		struct sim_node *n = &world->node[i];
+		int ret = 0;
 
 		n->access = calloc(world->page_count, sizeof(*n->access));
 		n->content = calloc(world->page_count, sizeof(*n->content));
-		if (!n->access || !n->content)
+		n->freeing = calloc(world->page_count / COH_FREE_PAGES + 1, sizeof(*n->freeing));
+		if (!n->access || !n->content || !n->freeing ||
+		    (world->plan.windows && gates_create(&n->gates, world->page_count)))
 			return -ENOMEM;
-		if (world->shard_count > 1 &&
-		    coh_actors_create(world->actors_per_node, world->plan.hold_ns,
-				      world->plan.hold_ns_max, &n->actors))
-			return -ENOMEM;
-		for (uint32_t shard = 0; shard < world->shard_count; shard++) {
-			int ret = make_shard(world, i, shard, pages[shard]);
-
-			if (ret)
-				return ret;
-		}
+		for (uint32_t shard = 0; shard < world->shard_count; shard++)
+			n->tick_at[shard] = UINT64_MAX;
+		if (i < world->plan.nodes)
+			ret = world_make_node(world, i, &first, false);
+		if (ret)
+			return ret;
 	}
 	return 0;
+}
+
+static void add_stats(struct coh_stats *sum, const struct coh_stats *one);
+
+void world_end_node(struct world *world, uint32_t node)
+{
+	struct sim_node *n = &world->node[node];
+
+	for (uint32_t shard = 0; shard < world->shard_count; shard++) {
+		struct coh_stats stats;
+
+		coh_stats_get(n->coh[shard], &stats);
+		add_stats(&world->ended, &stats);
+		coh_destroy(n->coh[shard]);
+		n->coh[shard] = NULL;
+		n->tick_at[shard] = UINT64_MAX;
+	}
+	coh_actors_destroy(n->actors);
+	n->actors = NULL;
 }
 
 static int make_world(struct world *world, const struct plan *plan, bool trace)
 {
 	struct checker_config config = {
-		.node_count = (uint32_t)plan->nodes,
-		.actor_count = (uint32_t)(plan->nodes * (plan->vcpus + plan->devices)),
+		.node_count = plan_numbers(plan),
+		.actor_count = (uint32_t)(plan_numbers(plan) * (plan->vcpus + plan->devices)),
 		.page_count = (uint32_t)plan->pages,
 		.stall_bound_ns = plan_stall_bound_ns(plan),
 		.progress_bound_ns = plan_progress_bound_ns(plan),
 	};
+	int ret;
 
 	world->plan = *plan;
 	world->trace = trace;
 	world->rng.state = plan->seed ^ 0x6a09e667f3bcc909u;
 	world->node_count = config.node_count;
+	if (plan->changes) {
+		world->plan.keep_busy = 1;
+		world->plan.leaves = 0;
+		/* A step is as many messages as pairs of nodes. */
+		world->plan.events_max *= (world->node_count > 64 ? 10 : 1) + plan->changes / 30;
+	}
 	world->actors_per_node = (uint32_t)(plan->vcpus + plan->devices);
 	world->actor_count = config.actor_count;
 	world->page_count = config.page_count;
@@ -495,15 +638,20 @@ static int make_world(struct world *world, const struct plan *plan, bool trace)
 	world->link_last_ns =
 		calloc((size_t)world->shard_count * world->node_count * world->node_count,
 		       sizeof(*world->link_last_ns));
+	world->freeing = calloc(world->page_count / COH_FREE_PAGES + 1, sizeof(*world->freeing));
 	world->action = calloc(COH_ACTIONS_MIN + 1, sizeof(*world->action));
 	if (!world->checker || !world->node || !world->actor || !world->hot ||
-	    !world->link_last_ns || !world->action)
+	    !world->link_last_ns || !world->action || !world->freeing)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < plan->hot_pages; i++)
 		world->hot[i] = (uint32_t)rng_below_64(&world->rng, plan->pages);
-	for (uint32_t i = 0; i < world->actor_count; i++)
+	for (uint32_t i = 0; i < plan->nodes * world->actors_per_node; i++)
 		actor_make(world, i);
-	return make_nodes(world);
+	for (uint32_t i = (uint32_t)plan->nodes * world->actors_per_node; i < world->actor_count;
+	     i++)
+		world->actor[i].state = ACTOR_STOPPED;
+	ret = make_nodes(world);
+	return ret ? ret : steps_begin(world);
 }
 
 static void take_down(struct world *world)
@@ -514,6 +662,8 @@ static void take_down(struct world *world)
 		coh_actors_destroy(world->node[i].actors);
 		free(world->node[i].access);
 		free(world->node[i].content);
+		free(world->node[i].freeing);
+		gates_destroy(&world->node[i].gates);
 	}
 	checker_destroy(world->checker);
 	free(world->node);
@@ -521,6 +671,8 @@ static void take_down(struct world *world)
 	free(world->hot);
 	free(world->link_last_ns);
 	free(world->action);
+	free(world->freeing);
+	free(world->steps.told);
 	free(world->queue.pool);
 	free(world->queue.heap);
 }
@@ -533,10 +685,24 @@ static void add_stats(struct coh_stats *sum, const struct coh_stats *one)
 	sum->page_count += one->page_count;
 	sum->readahead_count += one->readahead_count;
 	sum->deferred_count += one->deferred_count;
+	sum->freed_count += one->freed_count;
 	sum->evict_push_count += one->evict_push_count;
 	sum->evict_drop_count += one->evict_drop_count;
 	if (one->hold_ns > sum->hold_ns)
 		sum->hold_ns = one->hold_ns;
+}
+
+static void sum_stats(const struct world *world, struct coh_stats *ret_sum)
+{
+	*ret_sum = world->ended;
+	for (uint32_t node = 0; node < world->node_count; node++)
+		for (uint32_t shard = 0; shard < world->shard_count && world->node[node].coh[0];
+		     shard++) {
+			struct coh_stats stats;
+
+			coh_stats_get(world->node[node].coh[shard], &stats);
+			add_stats(ret_sum, &stats);
+		}
 }
 
 static void collect(const struct world *world, struct world_result *result)
@@ -560,13 +726,10 @@ static void collect(const struct world *world, struct world_result *result)
 		useful += world->actor[i].useful_ns;
 	if (world->now_ns)
 		result->useful_permille = 1000 * useful / world->now_ns / world->actor_count;
-	for (uint32_t node = 0; node < world->node_count; node++)
-		for (uint32_t shard = 0; shard < world->shard_count; shard++) {
-			struct coh_stats stats;
-
-			coh_stats_get(world->node[node].coh[shard], &stats);
-			add_stats(&result->stats, &stats);
-		}
+	sum_stats(world, &result->stats);
+	result->after_messages = result->stats.message_count - world->before.message_count;
+	for (int k = 0; k < COH_STALL_KINDS; k++)
+		result->after_stalls += result->stats.stall_count[k] - world->before.stall_count[k];
 }
 
 int world_run(const struct plan *plan, bool trace, struct world_result *ret_result)

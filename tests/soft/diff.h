@@ -11,7 +11,12 @@
  * go until something faults: an int3 ends each sequence. Everything follows from the seed and the
  * code, so that (seed, address, bytes) is a complete reproducer: a line of tests/soft/regressions.
  *
- *   DIFF_CODE_VA   code, readable, writable and executable; every 16th page is a hole
+ * What a sequence can write is compared when it has ended, and is as it was when the next begins,
+ * even if it was cut off, or ran on one side only, or twice. So no sequence depends on those before
+ * it. Of the code's pages it therefore sees a window, and all else there is a hole.
+ *
+ *   DIFF_CODE_VA   code, readable, writable and executable: the window, which is the page that a
+ *                  sequence begins in and the next; every 16th page is always a hole
  *   DIFF_ARENA_VA  data:  -- RW RW RO -- RW RO RW --     (-- is a hole), below 2^31
  *   DIFF_FAR_VA    data:  -- RW RW --                    beyond the reach of a displacement
  */
@@ -33,10 +38,10 @@
 #define DIFF_DATA_PAGES	     8u
 #define DIFF_IMAGES	     64u /* different contents of the data pages */
 
-#define DIFF_CODE_MAX	 1024u /* bytes of a sequence */
-#define DIFF_INSN_MAX	 96u   /* instructions of a sequence */
-#define DIFF_PADDING	 256u  /* bytes of int3 behind it */
-#define DIFF_XSAVE_BYTES 832u  /* standard format: x87, SSE, header, AVX */
+#define DIFF_CODE_MAX	 1024u		 /* bytes of a sequence */
+#define DIFF_INSN_MAX	 96u		 /* instructions of a sequence */
+#define DIFF_WINDOW	 (2 * DIFF_PAGE) /* bytes; around the sequence there is int3 */
+#define DIFF_XSAVE_BYTES 832u		 /* standard format: x87, SSE, header, AVX */
 #define DIFF_BATCH	 64u
 
 #define DIFF_CS32 0x07u /* 32-bit code, in an LDT: not every Linux has such a segment */
@@ -58,7 +63,17 @@
 #define FLAG_ID		 0x200000u
 #define FLAGS_ARITHMETIC (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
 
-enum { VECTOR_DE = 0, VECTOR_DB = 1, VECTOR_BP = 3, VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14 };
+enum {
+	VECTOR_DE = 0,
+	VECTOR_DB = 1,
+	VECTOR_BP = 3,
+	VECTOR_UD = 6,
+	VECTOR_SS = 12,
+	VECTOR_GP = 13,
+	VECTOR_PF = 14,
+	VECTOR_AC = 17,
+	VECTOR_XM = 19
+};
 
 /* Where each data page is mapped, in the order of diff_outcome.memory. */
 struct diff_page {
@@ -84,7 +99,7 @@ enum diff_judge { JUDGE_ALL, JUDGE_FRAME, JUDGE_UNDEFINED, JUDGE_ENGINE };
 struct diff_case {
 	uint64_t seed;
 	uint64_t code_va;
-	uint32_t code_bytes; /* without the int3 behind it */
+	uint32_t code_bytes; /* without the int3 around it */
 	uint32_t insn_count;
 	uint32_t image; /* contents of the data pages: diff_image() */
 	enum diff_mode mode;
@@ -106,7 +121,7 @@ struct diff_outcome {
 	char detail[96];
 	struct diff_state state;
 	uint8_t memory[DIFF_DATA_PAGES][DIFF_PAGE];
-	uint8_t code[DIFF_CODE_MAX]; /* as the sequence left it */
+	uint8_t code[DIFF_WINDOW]; /* as the sequence left it */
 };
 
 /* diff_state.c: all of it a function of the seed. */
@@ -122,10 +137,15 @@ uint64_t diff_target(struct rng *rng, const struct diff_wish *wish);
 uint64_t diff_number(struct rng *rng);
 /* Zeroed, and aligned as the structs here need it. */
 void *diff_allocate(size_t bytes);
-/* The code with its padding: the number of bytes. */
-uint32_t diff_padded(const struct diff_case *c, uint8_t ret_code[DIFF_CODE_MAX + DIFF_PADDING]);
 /* Bytes from code_va to the next hole; 0: in one. */
 uint32_t diff_code_room(uint64_t code_va);
+/* Where the code's window begins, and what it begins with: the number of bytes, a page's or two's. */
+uint64_t diff_window(const struct diff_case *c);
+uint32_t diff_window_fill(const struct diff_case *c, uint8_t ret_window[DIFF_WINDOW]);
+uint32_t diff_window_bytes(const struct diff_case *c);
+/* The sequence in its window, as far as that is not a hole. */
+uint32_t diff_window_at(const struct diff_case *c);
+uint32_t diff_code_seen(const struct diff_case *c);
 
 /* diff_forms.c: what there is to choose from. */
 enum diff_class {
@@ -194,6 +214,9 @@ void diff_generate(const struct diff_plan *plan, struct diff_case *c);
 /* diff_opcodes.c: one of all instructions that there may be, from c's seed, code_va and mode. */
 uint32_t diff_opcodes_count(void);
 void diff_opcode(uint32_t index, struct diff_case *c);
+/* XSAVE and its like ask for no part that the host may have (AVX-512, AMX) and a guest has not: natively
+ * the image would be larger. */
+void diff_opcode_settle(struct diff_case *c);
 enum diff_judge diff_judge_of(const struct diff_case *c);
 
 /* diff_flags.c */
@@ -221,10 +244,21 @@ uint64_t diff_guest_reloads(const struct diff_guest *guest);
 void diff_guest_destroy(struct diff_guest *guest);
 bool diff_guest_has_avx(const struct diff_guest *guest);
 bool diff_guest_has_fsgsbase(const struct diff_guest *guest);
-/* Code at code_va must be new to this guest, or the same: diff_guest_forget() before reuse. */
 int diff_guest_run(struct diff_guest *guest, const struct diff_case *c,
 		   struct diff_outcome *outcome);
+/* An engine of its own: as if nothing had run. */
 int diff_guest_forget(struct diff_guest *guest);
+
+/* diff_host.c: habits, a bit each, in which this CPU is not like those that the engine was made for; and
+ * whether one of them concerns that case. */
+int diff_host_probe(struct diff_native *native, uint32_t *ret_unusual);
+bool diff_host_concerns(uint32_t unusual, const struct diff_case *c);
+/* Whether an outcome may be the host's, which could not return to that stack pointer. */
+bool diff_host_refused(uint32_t unusual, const struct diff_outcome *native);
+/* Whether what it does once may be a hypervisor's mistake. */
+bool diff_host_is_unsteady(uint32_t unusual);
+/* Whether this host executes such code at all. */
+bool diff_host_runs(uint32_t unusual, enum diff_mode mode);
 
 /* diff_compare.c: false, and why in words, if they differ. */
 bool diff_equal(const struct diff_case *c, const struct diff_outcome *native,
@@ -239,13 +273,23 @@ struct diff_sides {
 	struct diff_outcome by_native, by_guest;
 	char why[4096]; /* of the last difference */
 };
-/* Runs c on both sides, as code that the engine has not seen. 1: they differ; 0; -errno. */
+/*
+ * Runs c on both sides, as code that the engine has not seen, and once more there. 1: they differ;
+ * 0; -errno.
+ */
 int diff_try(struct diff_sides *sides, const struct diff_case *c);
 /*
  * Cuts the failing case c to the shortest prefix that fails, and then replaces by nops what is not
  * needed for it. The last instruction is the one to blame, mostly. 0: it does not fail by itself.
  */
 int diff_shrink(struct diff_sides *sides, struct diff_case *c);
+/*
+ * c differs, but not by itself. Says whether it ends as it did natively, and, of the `count` before
+ * it (the last one first in `past`), which have to run for it to differ.
+ */
+int diff_explain(struct diff_sides *sides, const struct diff_case *c,
+		 const struct diff_outcome *native, const struct diff_case *const past[],
+		 uint32_t count);
 void diff_print_code(const struct diff_case *c);
 /* "seed address u|s|c bytes" (upper case: one of diff_opcodes.c): a line of tests/soft/regressions,
  * and back (-EINVAL). */

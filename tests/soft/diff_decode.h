@@ -4,6 +4,7 @@
 #define TESTS_SOFT_DIFF_DECODE_H
 
 #include <Zydis/Zydis.h>
+#include <cpuid.h>
 
 #include "tests/soft/diff.h"
 
@@ -12,11 +13,20 @@ struct diff_insn {
 	ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
 };
 
+/* Hygon's CPUs are AMD's. */
+static inline bool diff_is_amd(void)
+{
+	uint32_t eax, ebx = 0, ecx, edx;
+
+	__get_cpuid(0, &eax, &ebx, &ecx, &edx);
+	return ebx == signature_AMD_ebx || ebx == 0x6f677948;
+}
+
 /* As the CPU that it runs on: branches with 66h are AMD's or Intel's, and MPX is nobody's any more.
  */
 static inline void diff_decoder_init(ZydisDecoder *decoder, bool compat)
 {
-	bool amd = __builtin_cpu_is("amd");
+	bool amd = diff_is_amd();
 
 	if (compat)
 		ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);

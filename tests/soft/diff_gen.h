@@ -19,7 +19,8 @@ struct diff_gen {
 	uint16_t favored; /* mostly left alone: good as bases */
 	uint16_t pinned;  /* must not be written: loop counters */
 	bool segments_known;
-	bool failed; /* to be thrown away */
+	bool failed;	    /* to be thrown away */
+	bool addr32_string; /* rcx has been loaded for one with 67h */
 	uint32_t undefined, ever_undefined;
 	uint64_t value[16];
 };

@@ -5,7 +5,8 @@
  * Every vector's handler is a HLT of its own, reached over an interrupt stack (IST 1), so that a
  * fault changes nothing but that stack, CS and SS: the vCPU's saved state is the state at the
  * fault, and the frame has the rest. Sequences run at CPL 3, or at CPL 0 on the same page tables.
- * Guest-physical pages are scattered, so that what crosses a page is not contiguous anywhere.
+ * Guest-physical pages are scattered, so that what crosses a page is not contiguous anywhere. Each
+ * sequence begins with the same memory, see diff.h, and at CPL 0 with the same descriptors.
  *
  * A thread watches that sequences end, and kicks the vCPU if not. It may also kick all the time:
  * then every kick is followed by saving the state and loading it again.
@@ -28,7 +29,7 @@
 #define TSS_GPA	     0x12000u
 #define HANDLERS_GPA 0x13000u
 #define LDT_GPA	     0x14000u
-#define STACK_GPA    0x15000u
+#define SYSTEM_END   0x15000u /* of what is the same for all */
 #define STACK_TOP    0x17000u
 #define TABLES_GPA   0x20000u
 #define TABLES_END   0x60000u
@@ -43,6 +44,8 @@
 #define PTE_NX	    (1ull << 63)
 #define PTE_ADDRESS 0x000ffffffffff000ull
 
+#define CR3_PCD 0x10u
+
 #define VECTORS	     32u
 #define HANDLER_STEP 16u
 #define LDT_SELECTOR 0x50u
@@ -51,7 +54,8 @@
 #define KERNEL_SS    0x18u
 #define TICK_NS	     20000000L
 #define KICK_NS	     50000L
-#define TICKS_MAX    150u /* three seconds: the machine may be busy */
+#define CPU_NS_MAX   3000000000ull /* of its own: the machine may be busy */
+#define TICKS_MAX    3000u	   /* a minute, if it sleeps */
 #define EXITS_MAX    100000u
 
 struct diff_guest {
@@ -61,11 +65,14 @@ struct diff_guest {
 	struct engine_exit exit;
 	struct cpuid_set cpuid;
 	uint8_t *memory;
+	uint8_t system[SYSTEM_END - GDT_GPA]; /* as it was built */
 	uint32_t tables_next;
+	uint64_t window; /* what is mapped of the code: 0: nothing yet */
 	bool avx, fsgsbase, kicks;
 	struct vcpu_state base; /* what all sequences start from */
 	struct vcpu_state state;
 	uint64_t reloads;
+	clockid_t runner; /* the CPU time of who runs the vCPU */
 	/* The watch thread's: progress is the runner's, the others its own. */
 	pthread_t watch;
 	bool watching;
@@ -134,10 +141,6 @@ static void build_tables(struct diff_guest *guest)
 	for (uint32_t gpa = GDT_GPA; gpa < STACK_TOP; gpa += DIFF_PAGE)
 		map_page(guest, SYSTEM_VA + gpa, gpa, PTE_WRITE);
 	map_data(guest);
-	for (uint32_t i = 0; i < DIFF_CODE_PAGES; i++)
-		if (!DIFF_CODE_HOLE(i))
-			map_page(guest, DIFF_CODE_VA + i * DIFF_PAGE, code_gpa(i),
-				 PTE_USER | PTE_WRITE);
 }
 
 /* Selectors as Linux has them; a TSS with IST 1; a gate and a HLT for every exception. */
@@ -168,6 +171,7 @@ static void build_descriptors(struct diff_guest *guest)
 		put64(guest, IDT_GPA + v * 16 + 8, at >> 32);
 		memcpy(guest->memory + HANDLERS_GPA + v * HANDLER_STEP, "\xf4\xeb\xfd", 3);
 	}
+	memcpy(guest->system, guest->memory + GDT_GPA, sizeof(guest->system));
 }
 
 static void build_state(struct diff_guest *guest)
@@ -195,9 +199,18 @@ static void build_state(struct diff_guest *guest)
 	s->xcr0 = guest->avx ? 7 : 1;
 }
 
+static uint64_t runner_ns(const struct diff_guest *guest)
+{
+	struct timespec now = { 0 };
+
+	clock_gettime(guest->runner, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
 static void *watch(void *argument)
 {
 	struct diff_guest *guest = argument;
+	uint64_t since = 0;
 	uint32_t seen = 0, same = 0, ticks_max = guest->kicks ? TICKS_MAX * 400 : TICKS_MAX;
 	struct timespec tick = { 0, guest->kicks ? KICK_NS : TICK_NS };
 
@@ -206,9 +219,11 @@ static void *watch(void *argument)
 
 		same = now == seen && (now & 1) ? same + 1 : 0;
 		seen = now;
+		if (!same)
+			since = runner_ns(guest);
 		if (guest->kicks && (now & 1))
 			guest->ops->vcpu_kick(guest->vcpu);
-		if (same >= ticks_max) {
+		if (same >= ticks_max || (same && runner_ns(guest) - since > CPU_NS_MAX)) {
 			atomic_store(&guest->expired, true);
 			guest->ops->vcpu_kick(guest->vcpu);
 		}
@@ -264,7 +279,6 @@ static int start(struct diff_guest *guest, char *why, size_t why_size)
 	int err;
 
 	why[0] = '\0';
-	memset(guest->memory + CODE_GPA, 0xcc, DIFF_CODE_PAGES * DIFF_PAGE);
 	err = start_engine(guest, why, why_size);
 	if (err)
 		return err;
@@ -272,7 +286,9 @@ static int start(struct diff_guest *guest, char *why, size_t why_size)
 	guest->fsgsbase = leaf && (leaf->ebx & 1);
 	guest->avx = (cpuid_xcr0(&guest->cpuid) & 7) == 7;
 	build_state(guest);
-	err = -pthread_create(&guest->watch, NULL, watch, guest);
+	err = -pthread_getcpuclockid(pthread_self(), &guest->runner);
+	if (!err)
+		err = -pthread_create(&guest->watch, NULL, watch, guest);
 	guest->watching = !err;
 	return err;
 }
@@ -336,40 +352,53 @@ bool diff_guest_has_fsgsbase(const struct diff_guest *guest)
 	return guest->fsgsbase;
 }
 
-/* Between the guest's scattered pages and one buffer. */
-static void copy_code(struct diff_guest *guest, uint64_t va, uint8_t *buffer, uint32_t bytes,
-		      bool to_guest)
+/* Where that page of the code's window is: guest-physical. */
+static uint32_t window_gpa(uint64_t window, uint32_t page)
 {
-	while (bytes) {
-		uint32_t page = (uint32_t)((va - DIFF_CODE_VA) / DIFF_PAGE);
-		uint32_t in_page = (uint32_t)(va % DIFF_PAGE);
-		uint32_t now = DIFF_PAGE - in_page < bytes ? DIFF_PAGE - in_page : bytes;
-		uint8_t *at = guest->memory + code_gpa(page) + in_page;
+	return code_gpa((uint32_t)((window - DIFF_CODE_VA) / DIFF_PAGE) + page);
+}
 
-		if (to_guest && guest->ops->page_lost)
-			guest->ops->page_lost(guest->engine, code_gpa(page) + in_page, now);
-		if (to_guest)
-			memcpy(at, buffer, now);
-		else
-			memcpy(buffer, at, now);
-		va += now;
-		buffer += now;
-		bytes -= now;
-	}
+/* The pages of the code that lie elsewhere become holes. */
+static void move_window(struct diff_guest *guest, const struct diff_case *c)
+{
+	uint64_t window = diff_window(c);
+
+	if (window == guest->window)
+		return;
+	for (uint32_t at = 0; guest->window && at < DIFF_WINDOW; at += DIFF_PAGE)
+		put64(guest, entry_of(guest, guest->window + at), 0);
+	for (uint32_t at = 0; at < diff_window_bytes(c); at += DIFF_PAGE)
+		map_page(guest, window + at, window_gpa(window, at / DIFF_PAGE),
+			 PTE_USER | PTE_WRITE);
+	guest->window = window;
+}
+
+/* What is there already stays, translated as it is. */
+static void restore(struct diff_guest *guest, uint32_t gpa, const uint8_t *from, uint32_t bytes)
+{
+	if (!memcmp(guest->memory + gpa, from, bytes))
+		return;
+	if (guest->ops->page_lost)
+		guest->ops->page_lost(guest->engine, gpa, bytes);
+	memcpy(guest->memory + gpa, from, bytes);
 }
 
 static void fill(struct diff_guest *guest, const struct diff_case *c)
 {
 	const uint8_t(*image)[DIFF_PAGE] = diff_image(c->image);
-	uint32_t room = diff_code_room(c->code_va);
-	uint8_t code[DIFF_CODE_MAX + DIFF_PADDING];
-	uint32_t bytes = diff_padded(c, code);
+	uint8_t window[DIFF_WINDOW];
+	uint32_t bytes = diff_window_fill(c, window);
 
-	copy_code(guest, c->code_va, code, bytes < room ? bytes : room, true);
+	move_window(guest, c);
+	for (uint32_t at = 0; at < bytes; at += DIFF_PAGE)
+		restore(guest, window_gpa(guest->window, at / DIFF_PAGE), window + at, DIFF_PAGE);
 	for (uint32_t i = 0; i < DIFF_DATA_PAGES; i++)
 		memcpy(guest->memory + data_gpa(i), image[i], DIFF_PAGE);
+	restore(guest, GDT_GPA, guest->system, sizeof(guest->system));
 	if (c->seed & 1)
 		map_data(guest);
+	/* So that KVM, too, forgets what it knows of the page tables when the state is loaded. */
+	guest->base.cr3 ^= CR3_PCD;
 }
 
 static const struct vcpu_segment_state code_segment[MODE_COUNT] = {
@@ -433,7 +462,6 @@ static void take(struct diff_guest *guest, const struct diff_case *c, struct dif
 {
 	const struct vcpu_state *s = &guest->state;
 	struct diff_state *to = &outcome->state;
-	uint32_t room = diff_code_room(c->code_va);
 
 	outcome->error =
 		has_error_code(outcome->vector) ? (uint32_t)get64(guest, STACK_TOP - 48) : 0;
@@ -453,8 +481,9 @@ static void take(struct diff_guest *guest, const struct diff_case *c, struct dif
 		memcpy(to->xsave + 576, c->start.xsave + 576, 256);
 	for (uint32_t i = 0; i < DIFF_DATA_PAGES; i++)
 		memcpy(outcome->memory[i], guest->memory + data_gpa(i), DIFF_PAGE);
-	copy_code(guest, c->code_va, outcome->code, c->code_bytes < room ? c->code_bytes : room,
-		  false);
+	for (uint32_t at = 0; at < diff_window_bytes(c); at += DIFF_PAGE)
+		memcpy(outcome->code + at,
+		       guest->memory + window_gpa(guest->window, at / DIFF_PAGE), DIFF_PAGE);
 }
 
 static void fail(struct diff_outcome *outcome, int status, const char *what, uint64_t detail)

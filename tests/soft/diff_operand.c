@@ -156,8 +156,11 @@ static void put_prefixes(struct diff_gen *g, const struct diff_form *f, struct e
 		put(e, e->m.segment);
 	if (f->memory && e->m.addr32)
 		put(e, 0x67);
-	if (g->c->mode != MODE_COMPAT && (f->string || f->moffs) && rng_chance(&g->rng, 4))
+	if (f->string && g->addr32_string)
 		put(e, 0x67);
+	else if (g->c->mode != MODE_COMPAT && (f->string || f->moffs) && rng_chance(&g->rng, 4))
+		put(e, 0x67);
+	g->addr32_string = false;
 	if (f->lockable && rng_chance(&g->rng, 30))
 		put(e, 0xf0);
 	if (f->vex)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From a sequence that fails to the smallest one that does, and how sequences are written down.
- * Instructions are replaced by nops rather than removed: what is relative to RIP stays right.
+ * Instructions are replaced by nops rather than removed: what is relative to RIP stays right. And what
+ * differs only after others: of these the fewest, for all that they leave behind is in the engine.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -12,6 +13,24 @@
 
 #include "tests/soft/diff_decode.h"
 
+/* Runs c on an engine of its own, after the first `count` of those in past, and once more. As diff_try(). */
+static int try_after(struct diff_sides *sides, const struct diff_case *c,
+		     const struct diff_outcome *native, const struct diff_case *const past[],
+		     uint32_t count)
+{
+	int err = diff_guest_forget(sides->guest);
+	bool equal = true;
+
+	while (!err && count--)
+		err = diff_guest_run(sides->guest, past[count], &sides->by_guest);
+	for (uint32_t run = 0; run < 2 && !err && equal; run++) {
+		err = diff_guest_run(sides->guest, c, &sides->by_guest);
+		equal = err ||
+			diff_equal(c, native, &sides->by_guest, sides->why, sizeof(sides->why));
+	}
+	return err ? err : !equal;
+}
+
 int diff_try(struct diff_sides *sides, const struct diff_case *c)
 {
 	uint32_t at;
@@ -19,14 +38,7 @@ int diff_try(struct diff_sides *sides, const struct diff_case *c)
 
 	if (err)
 		return err;
-	if (sides->by_native.status)
-		return 0;
-	err = diff_guest_forget(sides->guest);
-	if (!err)
-		err = diff_guest_run(sides->guest, c, &sides->by_guest);
-	if (err)
-		return err;
-	return !diff_equal(c, &sides->by_native, &sides->by_guest, sides->why, sizeof(sides->why));
+	return sides->by_native.status ? 0 : try_after(sides, c, &sides->by_native, NULL, 0);
 }
 
 static bool fails(struct diff_sides *sides, struct diff_case *c)
@@ -109,6 +121,52 @@ int diff_shrink(struct diff_sides *sides, struct diff_case *c)
 	return diff_try(sides, c);
 }
 
+/* Does c end natively as it did before? */
+static int explain_native(struct diff_sides *sides, const struct diff_case *c,
+			  const struct diff_outcome *native)
+{
+	uint32_t at;
+	int err = diff_native_run(sides->native, c, 1, &sides->by_native, &at);
+
+	if (!err && !diff_equal(c, native, &sides->by_native, sides->why, sizeof(sides->why)))
+		printf("  natively it ended otherwise the next time, which is called engine here:\n%s",
+		       sides->why);
+	return err;
+}
+
+int diff_explain(struct diff_sides *sides, const struct diff_case *c,
+		 const struct diff_outcome *native, const struct diff_case *const past[],
+		 uint32_t count)
+{
+	uint32_t least = 0; /* so few are too few */
+	int err = explain_native(sides, c, native);
+
+	if (!err)
+		err = try_after(sides, c, native, past, count);
+	if (err != 1) {
+		printf("  nor does it after the %u before it, when they run once more\n", count);
+		return err;
+	}
+	while (err >= 0 && least + 1 < count) {
+		uint32_t middle = least + (count - least) / 2;
+
+		err = try_after(sides, c, native, past, middle);
+		if (err == 1)
+			count = middle;
+		else
+			least = middle;
+	}
+	if (err >= 0)
+		err = try_after(sides, c, native, &past[count - 1], 1);
+	if (err < 0)
+		return err;
+	printf("  it takes %s, %u before it:\n    ", err ? "this one" : "those from this one on",
+	       count);
+	diff_print_line(past[count - 1]);
+	diff_print_code(past[count - 1]);
+	return 0;
+}
+
 void diff_print_code(const struct diff_case *c)
 {
 	ZydisFormatter formatter;
@@ -185,5 +243,6 @@ int diff_read_line(const char *line, struct diff_case *c)
 		return -EINVAL;
 	diff_state_random(c);
 	diff_analyse(c);
+	diff_opcode_settle(c);
 	return 0;
 }

@@ -38,11 +38,36 @@ uint32_t diff_code_room(uint64_t code_va)
 	return edge > code_va ? (uint32_t)(edge - code_va) : 0;
 }
 
-uint32_t diff_padded(const struct diff_case *c, uint8_t ret_code[DIFF_CODE_MAX + DIFF_PADDING])
+static uint32_t lesser(uint32_t a, uint32_t b)
 {
-	memcpy(ret_code, c->code, c->code_bytes);
-	memset(ret_code + c->code_bytes, 0xcc, DIFF_PADDING);
-	return c->code_bytes + DIFF_PADDING;
+	return a < b ? a : b;
+}
+
+uint64_t diff_window(const struct diff_case *c)
+{
+	return c->code_va & ~(uint64_t)(DIFF_PAGE - 1);
+}
+
+uint32_t diff_window_bytes(const struct diff_case *c)
+{
+	return lesser(diff_code_room(diff_window(c)), DIFF_WINDOW);
+}
+
+uint32_t diff_window_at(const struct diff_case *c)
+{
+	return (uint32_t)(c->code_va - diff_window(c));
+}
+
+uint32_t diff_code_seen(const struct diff_case *c)
+{
+	return lesser(c->code_bytes, diff_code_room(c->code_va));
+}
+
+uint32_t diff_window_fill(const struct diff_case *c, uint8_t ret_window[DIFF_WINDOW])
+{
+	memset(ret_window, 0xcc, DIFF_WINDOW);
+	memcpy(ret_window + diff_window_at(c), c->code, diff_code_seen(c));
+	return diff_window_bytes(c);
 }
 
 uint64_t diff_number(struct rng *rng)

@@ -57,8 +57,13 @@ static void prepare_string(struct diff_gen *g, const struct diff_form *f)
 	bool move = f->mnemonic >= ZYDIS_MNEMONIC_MOVSB && f->mnemonic <= ZYDIS_MNEMONIC_MOVSW;
 
 	if (f->pp) {
+		uint64_t above = 0; /* not of the count, with 67h; of a count of 0 vendors differ */
+
 		count = rng_chance(&g->rng, 80) ? rng_below(&g->rng, 40) : rng_below(&g->rng, 2000);
-		diff_emit_load(g, R_RCX, count);
+		g->addr32_string = g->c->mode != MODE_COMPAT && count && rng_chance(&g->rng, 4);
+		if (g->addr32_string)
+			above = rng_next(&g->rng) << 32;
+		diff_emit_load(g, R_RCX, above | count);
 	}
 	if (!load_only)
 		prepare_address(g, R_RDI, count * f->mem_bytes, store_only || move);

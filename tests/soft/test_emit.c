@@ -96,12 +96,18 @@ static void test_vcpu(void **state)
 		wrote("mov gs:[0x123456], %s", n);
 		emit_store32(e, r, OFFSET);
 		wrote("mov gs:[0x123456], %s", n32);
+		emit_load16(e, r, OFFSET);
+		wrote("movzx %s, word ptr gs:[0x123456]", n32);
 		emit_add_gs(e, r, OFFSET);
 		wrote("add %s, gs:[0x123456]", n);
+		emit_sub_gs(e, r, OFFSET);
+		wrote("sub %s, gs:[0x123456]", n);
 		emit_cmp_gs(e, r, OFFSET);
 		wrote("cmp %s, gs:[0x123456]", n);
 		emit_or_gs(e, r, OFFSET);
 		wrote("or %s, gs:[0x123456]", n);
+		emit_and32_gs(e, r, OFFSET);
+		wrote("and %s, gs:[0x123456]", n32);
 		emit_or32_gs(e, r, OFFSET);
 		wrote("or %s, gs:[0x123456]", n32);
 		emit_or32_to_gs(e, r, OFFSET);
@@ -124,6 +130,8 @@ static void test_vcpu_constants(void **state)
 	wrote("or dword ptr gs:[0x123456], 0x40000");
 	emit_and32_gs_imm(e, OFFSET, 0x40000);
 	wrote("and dword ptr gs:[0x123456], 0x40000");
+	emit_sub32_gs_imm8(e, OFFSET, 1);
+	wrote("sub dword ptr gs:[0x123456], 0x1");
 	emit_cmp8_gs_imm(e, OFFSET, 0x42);
 	wrote("cmp byte ptr gs:[0x123456], 0x42");
 	emit_test8_gs_imm(e, OFFSET, 0x20);
@@ -192,6 +200,10 @@ static void test_one_register(void **state)
 	for (int r = 0; r < 16; r++) {
 		const char *n = names[r], *n32 = names32[r];
 
+		emit_mul(e, r);
+		wrote("mul %s", n);
+		emit_shrd_imm(e, r, RDX, 48);
+		wrote("shrd %s, rdx, 0x30", n);
 		emit_neg(e, r);
 		wrote("neg %s", n);
 		emit_cmp_imm(e, r, 0x1234);
@@ -200,6 +212,8 @@ static void test_one_register(void **state)
 		wrote("cmp %s, 0xffffffffffffff00", n);
 		emit_and32_imm(e, r, 0x3fff0);
 		wrote("and %s, 0x3fff0", n32);
+		emit_or32_imm(e, r, 0xa0fb0000);
+		wrote("or %s, 0xa0fb0000", n32);
 		emit_or32_imm8(e, r, 2);
 		wrote("or %s, 0x2", n32);
 		emit_shl_imm(e, r, 3);
@@ -224,6 +238,8 @@ static void test_one_register(void **state)
 static void test_none(void **state)
 {
 	(void)state;
+	emit_cld(e);
+	wrote("cld");
 	emit_lahf(e);
 	wrote("lahf");
 	emit_sahf(e);
@@ -358,7 +374,7 @@ static void test_jumps(void **state)
 	(void)state;
 	emit_jmp(e, buffer - FAR);
 	wrote("jmp 0x%" PRIxPTR, (uintptr_t)buffer - FAR);
-	emit_jmp_open(e); /* to behind it, for now */
+	emit_jmp_open(e); /* to behind it, until it is patched */
 	wrote("jmp 0x%" PRIxPTR, (uintptr_t)buffer + 5);
 	site = emit_jmp_open(e);
 	emit_patch32(site, buffer + FAR);

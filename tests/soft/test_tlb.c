@@ -15,6 +15,7 @@
 #define PAGES_ALL (1ull << 20)
 
 static struct engine_vcpu *vcpu;
+static struct engine machine;
 
 static int set_up(void **state)
 {
@@ -23,6 +24,8 @@ static int set_up(void **state)
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (vcpu == MAP_FAILED)
 		return -1;
+	machine = (struct engine){ .tlb_words_max = UINT32_MAX };
+	vcpu->engine = &machine;
 	soft_tlb_create(vcpu);
 	return 0;
 }
@@ -45,6 +48,60 @@ static void enter(uint64_t linear)
 static bool has(uint64_t linear)
 {
 	return soft_tlb_find(vcpu, VIEW_USER, linear, ACCESS_READ) != NULL;
+}
+
+static void put_stack(uint32_t i, uint64_t page, uint64_t host)
+{
+	for (int write = 0; write < 2; write++)
+		vcpu->stack_page[write][i] =
+			(struct soft_stack_page){ .page = page, .addend = host - page };
+}
+
+static bool has_stack(bool write, uint32_t i, uint64_t page)
+{
+	return vcpu->stack_page[write][i].page == page;
+}
+
+/* What looks off rsp ask first goes where the TLB's entry goes. */
+static void test_stack_pages(void **state)
+{
+	static const uint64_t page = 0x7ffc12345000, other = 0x7ffc12346000, host = 0x5500000000;
+
+	(void)state;
+	for (int write = 0; write < 2; write++)
+		for (uint32_t i = 0; i < STACK_PAGES; i++)
+			assert_true(has_stack(write, i, STACK_NOWHERE));
+	put_stack(0, page, host);
+	put_stack(STACK_PAGES - 1, page, host);
+	put_stack(1, other, host + 0x1000);
+	soft_tlb_flush_page(vcpu, page + 0x123);
+	for (int write = 0; write < 2; write++) {
+		assert_true(has_stack(write, 0, STACK_NOWHERE));
+		assert_true(has_stack(write, STACK_PAGES - 1, STACK_NOWHERE));
+		assert_true(has_stack(write, 1, other));
+	}
+	put_stack(0, page, host);
+	soft_tlb_forget_write(vcpu, (const uint8_t *)(uintptr_t)(host + 0x1008));
+	assert_true(has_stack(true, 0, page) && has_stack(false, 0, page));
+	assert_true(has_stack(true, 1, STACK_NOWHERE) && has_stack(false, 1, other));
+	soft_tlb_flush(vcpu, false);
+	assert_true(has_stack(true, 0, STACK_NOWHERE) && has_stack(false, 1, STACK_NOWHERE));
+}
+
+/* A piece of a large page goes with the others. */
+static void test_stack_large(void **state)
+{
+	struct soft_tlb_page large = {
+		.host = (uint8_t *)0x5500000000, .readable = true, .writable = true, .level = 1
+	};
+
+	(void)state;
+	soft_tlb_enter(vcpu, VIEW_USER, 0x7ffc12345000, ACCESS_READ, &large);
+	put_stack(2, 0x7ffc12345000, 0x5500000000);
+	put_stack(3, 0x7ffc12400000, 0x5500000000);
+	soft_tlb_flush_page(vcpu, 0x7ffc12200000);
+	assert_true(has_stack(false, 2, STACK_NOWHERE) && has_stack(true, 2, STACK_NOWHERE));
+	assert_true(has_stack(false, 3, 0x7ffc12400000));
 }
 
 static uint64_t resident(void)
@@ -107,6 +164,57 @@ static void test_gives_back_few(void **state)
 	assert_true(resident() < 16);
 	for (uint64_t page = 5; page < PAGES_ALL; page += 512)
 		assert_false(has(page << PAGE_SHIFT));
+}
+
+/* Enters a page in each 2 MiB from `first` on, in all views. */
+static void enter_sparsely(struct engine_vcpu *v, uint64_t first, uint64_t count)
+{
+	struct soft_tlb_page page = { .host = (uint8_t *)0x100000000000, .readable = true };
+
+	for (int view = 0; view < VIEW_COUNT; view++)
+		for (uint64_t i = first; i < first + count; i++) {
+			uint64_t linear = i << 21;
+
+			soft_tlb_enter(v, (enum soft_view)view, linear, ACCESS_READ, &page);
+			assert_non_null(
+				soft_tlb_find(v, (enum soft_view)view, linear, ACCESS_READ));
+		}
+}
+
+/*
+ * Tables of all vCPUs keep what all may have and each one's own; who wants more than his own then begins
+ * anew, and the others keep theirs.
+ */
+static void test_bounded(void **state)
+{
+	struct engine_vcpu *other = mmap(NULL, sizeof(*other), PROT_READ | PROT_WRITE,
+					 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint32_t most = 0;
+
+	(void)state;
+	assert_true(other != MAP_FAILED);
+	other->engine = &machine;
+	soft_tlb_create(other);
+	machine.tlb_words_max = 1000;
+	enter_sparsely(other, 0, 100);
+	assert_int_equal(atomic_load(&machine.tlb_words), 300);
+	for (uint64_t first = 0; first < 2048; first += 32) {
+		enter_sparsely(vcpu, first, 32);
+		if (atomic_load(&machine.tlb_words) > most)
+			most = atomic_load(&machine.tlb_words);
+	}
+	assert_in_range(most, 900, 1000 + TLB_WORDS_OWN);
+	assert_true(resident() <= (uint64_t)(most + 1) * 5);
+	/* What the other one has stays his, and he may have his own whatever the first one keeps. */
+	assert_non_null(soft_tlb_find(other, VIEW_KERNEL, 99ull << 21, ACCESS_READ));
+	machine.tlb_words_max = 0;
+	soft_tlb_release(other);
+	enter_sparsely(other, 0, TLB_WORDS_OWN / 3);
+	assert_non_null(soft_tlb_find(other, VIEW_USER, 0, ACCESS_READ));
+	soft_tlb_release(vcpu);
+	assert_int_equal(atomic_load(&machine.tlb_words), TLB_WORDS_OWN / 3 * 3);
+	assert_true(resident() < 16);
+	munmap(other, sizeof(*other));
 }
 
 /* ---- the table of jumps ---- */
@@ -442,9 +550,12 @@ static void test_doors_large(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_stack_pages, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_stack_large, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_finds, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_gives_back, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_gives_back_few, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_bounded, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_empty, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_sleep, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_jumps_moved, set_up, tear_down),

@@ -22,8 +22,8 @@
 #include "engine/soft/tlb/jumps.h"
 
 extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_check[],
-	soft_stub_enter_end[], soft_stub_exit[], soft_stub_lookup[], soft_stub_unknown[],
-	soft_stub_left[], soft_stubs_end[];
+	soft_stub_enter_end[], soft_stub_exit[], soft_stub_lookup[], soft_stub_left[],
+	soft_stubs_end[];
 
 #define CACHE_BYTES    (128u << 20)
 #define NOTES_BYTES    (128u << 20)
@@ -64,11 +64,6 @@ const uint8_t *soft_cache_exit(const struct engine *engine)
 const uint8_t *soft_cache_lookup(const struct engine *engine)
 {
 	return stub(engine, soft_stub_lookup);
-}
-
-const uint8_t *soft_cache_unknown(const struct engine *engine)
-{
-	return stub(engine, soft_stub_unknown);
 }
 
 const uint8_t *soft_cache_left(const struct engine *engine)
@@ -114,8 +109,11 @@ enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc)
 	    pc < (uintptr_t)stub(engine, soft_stub_enter_end))
 		return PLACE_ENTERING;
 	if (pc >= (uintptr_t)stub(engine, soft_stub_lookup) &&
-	    pc < (uintptr_t)stub(engine, soft_stub_unknown))
+	    pc < (uintptr_t)stub(engine, soft_stub_exit))
 		return PLACE_LOOKUP;
+	if (pc >= (uintptr_t)stub(engine, soft_stub_exit) &&
+	    pc < (uintptr_t)stub(engine, soft_stub_left))
+		return PLACE_LEAVING;
 	return PLACE_STUB;
 }
 
@@ -181,6 +179,12 @@ static size_t bytes_of_blocks(void)
 	if (!bytes || bytes > CACHE_BYTES - BLOCKS_OFFSET)
 		return CACHE_BYTES - BLOCKS_OFFSET;
 	return bytes < 2 * BLOCK_CODE_MAX ? 2 * BLOCK_CODE_MAX : bytes;
+}
+
+uint64_t soft_cache_kept_bytes(void)
+{
+	return (uint64_t)CACHE_BYTES + NOTES_BYTES + ORDER_BYTES + DOORS_BYTES +
+	       sizeof(struct soft_cache);
 }
 
 int soft_cache_create(struct engine *engine)
@@ -307,9 +311,15 @@ void soft_cache_publish(struct engine *engine, struct soft_block *block)
 	__atomic_store_n(bucket, block, __ATOMIC_RELEASE);
 }
 
-/* The lock is taken for a few blocks at a time: shards want it to say that a page is lost. */
-static void forget_blocks(struct engine *engine)
+static void count_work(struct engine_vcpu *vcpu)
 {
+	atomic_fetch_add_explicit(&vcpu->work_count, 1, memory_order_relaxed);
+}
+
+/* The lock is taken for a few blocks at a time: shards want it to say that a page is lost. */
+static void forget_blocks(struct engine_vcpu *vcpu)
+{
+	struct engine *engine = vcpu->engine;
 	struct soft_cache *cache = engine->cache;
 	uint32_t count = atomic_load(&cache->count);
 
@@ -318,15 +328,26 @@ static void forget_blocks(struct engine *engine)
 		for (uint32_t end = i + FORGET_BATCH; i < end && i < count; i++)
 			soft_code_forget(engine, cache->order[i]);
 		pthread_mutex_unlock(&engine->lock);
+		count_work(vcpu);
 	}
 }
 
-void soft_cache_empty(struct engine *engine)
+static void flush_jumps(struct engine_vcpu *vcpu, struct engine_vcpu *of)
 {
-	forget_blocks(engine);
+	for (int view = 0; view < VIEW_COUNT; view++) {
+		soft_jump_flush(of, (enum soft_view)view);
+		count_work(vcpu);
+	}
+}
+
+void soft_cache_empty(struct engine_vcpu *vcpu)
+{
+	struct engine *engine = vcpu->engine;
+
+	forget_blocks(vcpu);
 	for (uint32_t i = 0; i < VCPUS_MAX; i++)
-		for (int view = 0; engine->vcpu[i] && view < VIEW_COUNT; view++)
-			soft_jump_flush(engine->vcpu[i], (enum soft_view)view);
+		if (engine->vcpu[i])
+			flush_jumps(vcpu, engine->vcpu[i]);
 	/* No page knows a block any more, so nobody else looks at any. */
 	if (engine->cache->small)
 		spoil(engine->cache);

@@ -5,9 +5,10 @@
  * A block is a run of guest instructions at one virtual and physical address, translated for a
  * mode:
  *
- *   code:  what precedes a loop
- *   head:  nop (5 bytes, where an invalid block gets its jump away)
- *          host code of the instructions, and of the ways out
+ *   code:  bridges, by which near jumps reach what is cold
+ *   entry: what precedes a loop
+ *   head:  host code of the instructions, and of the ways out; the first one has 5 bytes at least,
+ *          where an invalid block gets its jump away
  *          cold: TLB misses, unlinked jumps, the way out of an invalid block
  *
  * Its records say what the guest's state is at a host address: see struct soft_record.
@@ -40,15 +41,19 @@ struct soft_record {
 	uint16_t start, clean; /* offsets into the block's code */
 	uint8_t slot : 1;      /* flags are in the slot, else in the host's register */
 	/*
-	 * Where a computed jump goes is in r14, and rip is the jump's own: if it turns out that it
-	 * cannot go there (not canonical), what it did to the stack is undone.
+	 * Where a computed jump goes is in r10, and rip is the jump's own: if it turns out that it
+	 * cannot go there (not canonical), what it did to the stack is undone. But SYSCALL and
+	 * SYSRET are through then, and the fault is that address's.
 	 */
-	uint8_t computed : 2; /* enum soft_computed */
-	int8_t lag;	      /* the guest's rsp - the host's, in 8 bytes */
-	uint8_t swapped;      /* that register's value is in r15; NOT_SWAPPED */
-	uint8_t shadow;	      /* no interrupt may come before this instruction */
+	uint8_t computed : 3; /* enum soft_computed */
+	/* rdi (and rsi) are the guest's and what is in r10 (and r11). */
+	uint8_t string : 2; /* enum soft_string */
+	int8_t lag;	    /* the guest's rsp - the host's, in 8 bytes */
+	uint8_t swapped;    /* that register's value is in r11; NOT_SWAPPED */
+	uint8_t shadow;	    /* no interrupt may come before this instruction */
 };
-enum soft_computed { NOT_COMPUTED, COMPUTED_JUMP, COMPUTED_CALL, COMPUTED_RETURN };
+enum soft_computed { NOT_COMPUTED, COMPUTED_JUMP, COMPUTED_CALL, COMPUTED_RETURN, COMPUTED_ENTRY };
+enum soft_string { NO_STRING, STRING_STORES, STRING_MOVES };
 #define NOT_SWAPPED 0xffu
 
 /* Offsets in the page. */
@@ -58,7 +63,7 @@ struct soft_part {
 #define SOFT_PARTS_MAX 3u
 struct soft_block {
 	uint64_t rip, gpa;
-	uint8_t *code, *head, *stale;
+	uint8_t *code, *entry, *head, *stale;
 	struct soft_block *hash_next, *page_next;
 	/* Its one instruction reaches into this page (then another list knows it, too); or 0. */
 	uint64_t gpa_behind;
@@ -69,18 +74,14 @@ struct soft_block {
 	uint16_t record_count;
 	uint8_t mode;
 	bool valid;
-	uint32_t splits;   /* how often in a row its accesses could not share */
-	bool narrowed;	   /* and therefore it was made anew: its bytes are the same */
-	uint64_t split_at; /* the last time, TSC */
+	bool narrowed; /* it was made anew, since its accesses could not share: its bytes are the same */
 	struct soft_record record[];
 };
 
 /* Where generated code jumps to leave, its reason being stored. */
 const uint8_t *soft_cache_exit(const struct engine *engine);
-/* Goes on at rip, which is in r14, if it is found after all; else leaves. Flags in the slot. */
+/* Goes on at rip, which is in r10, if it is found after all; else leaves. Flags in the slot. */
 const uint8_t *soft_cache_lookup(const struct engine *engine);
-/* The same, from anywhere on the way through that (PLACE_LOOKUP): it is not to go on. */
-const uint8_t *soft_cache_unknown(const struct engine *engine);
 /* Leaves guest code, everything being saved. */
 const uint8_t *soft_cache_left(const struct engine *engine);
 /* The stepper's buffer of a vCPU. */
@@ -91,9 +92,10 @@ soft_enter_fn *soft_cache_enter(const struct engine *engine);
 /* Where a pc is. */
 enum soft_place {
 	PLACE_OUTSIDE,
-	PLACE_STUB,	/* on the way in or out: registers are half saved */
+	PLACE_STUB,	/* on the way in, or all but out */
 	PLACE_ENTERING, /* all of the guest's state is in the vCPU */
 	PLACE_LOOKUP,	/* between two blocks */
+	PLACE_LEAVING,	/* on the way out: registers are half saved */
 	PLACE_EXEC,	/* in a stepper's buffer */
 	PLACE_BLOCK,
 };
@@ -102,6 +104,8 @@ uint64_t soft_cache_widen(const struct engine *engine, uint32_t low);
 enum soft_place soft_cache_place(const struct engine *engine, uint64_t pc);
 
 int soft_cache_create(struct engine *engine);
+/* Of the host's memory, at most. */
+uint64_t soft_cache_kept_bytes(void);
 void soft_cache_destroy(struct engine *engine);
 /* Counts emptyings: what was found before the last is no more. */
 uint64_t soft_cache_generation(const struct engine *engine);
@@ -109,9 +113,10 @@ uint64_t soft_cache_generation(const struct engine *engine);
 bool soft_cache_is_full(const struct engine *engine);
 /*
  * All other vCPUs paused, lock not held: forgets every block, and who jumps to them. What it takes
- * is in proportion to the blocks, not to guest memory.
+ * is in proportion to the blocks, not to guest memory. With hundreds of thousands of them it is what
+ * may be longest of all that a kick waits for: its pieces are counted in vcpu->work_count.
  */
-void soft_cache_empty(struct engine *engine);
+void soft_cache_empty(struct engine_vcpu *vcpu);
 /* A valid block, or NULL. */
 struct soft_block *soft_cache_find(const struct engine *engine, uint64_t gpa, uint64_t rip,
 				   uint8_t mode);
@@ -135,6 +140,11 @@ uint8_t soft_cache_narrow(const struct engine *engine, uint64_t gpa);
 uint32_t soft_cache_span(uint8_t narrow);
 /* Nearer than that from now on. Lock held. */
 void soft_cache_narrow_more(struct engine *engine, uint64_t gpa, uint8_t than);
+/* The leader's at this gpa in split_left and split_at of each vCPU. */
+static inline uint32_t soft_split_place(uint64_t gpa)
+{
+	return (uint32_t)(gpa * 0x9e3779b97f4a7c15ull >> 40) % SPLIT_PLACES;
+}
 /* Lock held. No vCPU enters it any more. */
 void soft_block_invalidate(struct engine *engine, struct soft_block *block);
 /* The record for a host address inside a block, or NULL; *ret_block its block. */

@@ -23,7 +23,6 @@
 #include "engine/soft/cache/cache.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <sys/mman.h>
 
 #include "engine/soft/cache/code_page.h"
@@ -54,6 +53,11 @@ int soft_code_add_memory(struct engine *engine, uint32_t range)
 		return -errno;
 	memory->pages = pages;
 	return 0;
+}
+
+uint64_t soft_code_kept_bytes(uint64_t guest_bytes)
+{
+	return guest_bytes / PAGE_BYTES * sizeof(struct soft_code_page);
 }
 
 void soft_code_remove_memory(struct engine *engine)
@@ -111,18 +115,13 @@ int soft_code_begin(struct engine_vcpu *vcpu, uint64_t gpa, uint32_t *ret_versio
 
 	if (!page)
 		return -EFAULT;
-	while (atomic_load(&page->state) != PAGE_CODE) {
-		state = PAGE_PLAIN;
-		if (atomic_compare_exchange_strong(&page->state, &state, PAGE_MARKING)) {
-			take_write_access(vcpu, page, gpa);
-			/* It was written without telling us: who noted the version before is late.
-			 */
-			atomic_fetch_add(&page->version, 1);
-			atomic_store(&page->state, PAGE_CODE);
-		} else if (state == PAGE_MARKING) {
-			soft_safe_point(vcpu);
-			sched_yield();
-		}
+	if (atomic_compare_exchange_strong(&page->state, &state, PAGE_MARKING)) {
+		take_write_access(vcpu, page, gpa);
+		/* It was written without telling us: who noted the version before is late. */
+		atomic_fetch_add(&page->version, 1);
+		atomic_store(&page->state, PAGE_CODE);
+	} else if (state == PAGE_MARKING) {
+		return -EBUSY;
 	}
 	*ret_version = atomic_load(&page->version);
 	return 0;

@@ -3,8 +3,8 @@
  * What generated code, stubs.S and C agree on: offsets of struct engine_vcpu (vcpu.h asserts them),
  * and why translated code was left. Included by the assembler too.
  *
- * While guest code runs, the host's GS base is the vCPU, rax..r13 (rsp included) hold the guest's
- * registers, r14 and r15 are scratch (the guest's are in memory), and the host's arithmetic flags
+ * While guest code runs, the host's GS base is the vCPU, rax..r15 (rsp included) hold the guest's
+ * registers, but r10 and r11 are scratch (the guest's are in memory), and the host's arithmetic flags
  * and DF are the guest's, or else its flags wait in the slot.
  */
 #ifndef ENGINE_SOFT_LAYOUT_H
@@ -54,8 +54,24 @@
 #define SOFT_REASON_DOOR       15 /* rip set; argument: the door to be opened */
 #define SOFT_REASON_DOOR_SLOT  16
 
+#define SOFT_REASON_SPLIT                                                                          \
+	17 /* rip set; argument: the jump to patch, to a block that shares nothing */
+#define SOFT_REASON_SPLIT_SLOT 18
+
 /* With a reason above: the look was for others as well. */
 #define SOFT_REASON_SHARED 32
+/* Then, too: flags in the slot; and from where to try again to the jump for SPLIT, or 0. */
+#define SOFT_REASON_IN_SLOT	    64
+#define SOFT_REASON_JUMP(distance)  ((uint32_t)(distance) << 16)
+#define SOFT_REASON_JUMP_OF(reason) ((reason) >> 16)
+#define SOFT_REASON_KIND(reason)    ((reason)&31)
+/*
+ * With READ and READ_ODD: so many bytes may be taken from anywhere, by the jump's code: where they
+ * are is in SCRATCH, less the address that they have, if ADDEND.
+ */
+#define SOFT_REASON_BYTES(bytes)     ((uint32_t)(bytes) << 8)
+#define SOFT_REASON_BYTES_OF(reason) ((reason) >> 8 & 0x7f)
+#define SOFT_REASON_ADDEND	     0x8000u
 /* How far: bytes below the access's address, and above it. */
 #define SOFT_REACH(below, above) ((below) | (above) << 10)
 #define SOFT_REACH_BELOW(reach)	 ((reach)&0x3ff)

@@ -11,9 +11,15 @@
  * itself. A vCPU that is made meanwhile begins paused (vm.c). A vCPU that waits
  * for a page, in guest code or in C, is taken out of it by the signal. models/pause.pml explores
  * it.
+ *
+ * Who waits here waits for a thread, which on a busy host may wait for a core, for as long as that
+ * likes. So it yields a few times, and sleeps then: else it would burn the very CPU time that the other wants, and
+ * its own kicks, which have to wait as well, would look lost (node/vcpu_watch.c). Whose turn it is
+ * sleeps on `pause_sleeper`, until any vCPU stands still or goes on; the rest on `pause_turn`.
  */
 #include "engine/soft/cache/cache.h"
 
+#include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -25,6 +31,36 @@
 
 #define ASK_AGAIN_NS 10000000u
 #define PAUSE_GAP_NS 10000u /* between two pauses */
+#define YIELDS_MAX   200u   /* before it sleeps: a wait is short where cores are free */
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void sleep_on(_Atomic uint32_t *word, uint32_t seen, uint64_t at_most_ns)
+{
+	struct timespec at_most = { .tv_nsec = (long)at_most_ns };
+
+	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, at_most_ns ? &at_most : NULL, NULL, 0);
+}
+
+static void wake(_Atomic uint32_t *word, int sleepers)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, sleepers, NULL, NULL, 0);
+}
+
+/* After any change of in_run, parked or queued. Who sleeps has set this before its last look. */
+static void tell_sleeper(struct engine *engine)
+{
+	if (!atomic_load(&engine->pause_sleeper))
+		return;
+	atomic_store(&engine->pause_sleeper, 0);
+	wake(&engine->pause_sleeper, 1);
+}
 
 /*
  * Who has been let go looks again before it goes: the next one to pause may have asked already, and
@@ -34,10 +70,24 @@ void soft_safe_point(struct engine_vcpu *vcpu)
 {
 	while (atomic_load(&vcpu->pause)) {
 		atomic_store(&vcpu->parked, 1);
+		tell_sleeper(vcpu->engine);
 		while (atomic_load(&vcpu->pause))
-			syscall(SYS_futex, &vcpu->pause, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+			sleep_on(&vcpu->pause, 1, 0);
 		atomic_store(&vcpu->parked, 0);
+		tell_sleeper(vcpu->engine);
 	}
+}
+
+void soft_run_begin(struct engine_vcpu *vcpu)
+{
+	atomic_store(&vcpu->in_run, 1);
+	soft_safe_point(vcpu);
+}
+
+void soft_run_end(struct engine_vcpu *vcpu)
+{
+	atomic_store(&vcpu->in_run, 0);
+	tell_sleeper(vcpu->engine);
 }
 
 void soft_stop(struct engine_vcpu *vcpu)
@@ -54,17 +104,36 @@ static void ask(struct engine_vcpu *other)
 	soft_stop(other);
 }
 
-static bool stands_still(struct engine_vcpu *other)
+static bool stands_still(const struct engine_vcpu *other)
 {
-	return !atomic_load(&other->in_run) || atomic_load(&other->parked);
+	return !atomic_load(&other->in_run) || atomic_load(&other->parked) ||
+	       atomic_load(&other->queued);
 }
 
-static uint64_t now_ns(void)
+static bool has_gone_on(const struct engine_vcpu *other)
 {
-	struct timespec now;
+	return !atomic_load(&other->parked);
+}
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+/* For whose turn it is. False: not yet, and some time has passed. */
+static bool wait_until(struct engine_vcpu *other, bool (*is_so)(const struct engine_vcpu *))
+{
+	_Atomic uint32_t *sleeper = &other->engine->pause_sleeper;
+	uint64_t since_ns = now_ns();
+
+	for (uint32_t yields = 0; !is_so(other); yields++) {
+		if (yields < YIELDS_MAX) {
+			sched_yield();
+			continue;
+		}
+		if (now_ns() - since_ns >= ASK_AGAIN_NS)
+			return false;
+		atomic_store(sleeper, 1);
+		if (!is_so(other))
+			sleep_on(sleeper, 1, ASK_AGAIN_NS);
+		atomic_store(sleeper, 0);
+	}
+	return true;
 }
 
 /*
@@ -73,15 +142,8 @@ static uint64_t now_ns(void)
  */
 static void wait_until_still(struct engine_vcpu *other)
 {
-	uint64_t asked_ns = now_ns();
-
-	while (!stands_still(other)) {
-		sched_yield();
-		if (now_ns() - asked_ns < ASK_AGAIN_NS)
-			continue;
+	while (!wait_until(other, stands_still))
 		ask(other);
-		asked_ns = now_ns();
-	}
 }
 
 /*
@@ -91,19 +153,21 @@ static void wait_until_still(struct engine_vcpu *other)
  */
 static void let_others_run(struct engine_vcpu *vcpu)
 {
-	const struct engine *engine = vcpu->engine;
+	struct engine *engine = vcpu->engine;
 	uint64_t since_ns = engine->resumed_ns;
+	bool alone = true;
 
 	for (uint32_t i = 0; i < VCPUS_MAX; i++) {
-		const struct engine_vcpu *other = engine->vcpu[i];
+		struct engine_vcpu *other = engine->vcpu[i];
 
-		if (!other || !atomic_load(&other->parked))
+		alone = alone && (!other || other == vcpu);
+		if (!other || has_gone_on(other))
 			continue;
-		while (atomic_load(&other->parked))
-			sched_yield();
+		while (!wait_until(other, has_gone_on))
+			;
 		since_ns = now_ns();
 	}
-	while (now_ns() - since_ns < PAUSE_GAP_NS)
+	while (!alone && now_ns() - since_ns < PAUSE_GAP_NS)
 		sched_yield();
 }
 
@@ -119,15 +183,40 @@ static void forget_pauses(struct engine_vcpu *vcpu)
 		atomic_store(&vcpu->stop, 1);
 }
 
+/* Standing still. When the turn has come nobody else pauses any more. */
+static void wait_for_turn(struct engine_vcpu *vcpu, uint32_t ticket)
+{
+	struct engine *engine = vcpu->engine;
+	uint32_t turn = atomic_load(&engine->pause_turn);
+
+	if (turn == ticket)
+		return;
+	atomic_store(&vcpu->queued, 1);
+	tell_sleeper(engine);
+	for (uint32_t yields = 0; turn != ticket; turn = atomic_load(&engine->pause_turn)) {
+		if (yields++ < YIELDS_MAX) {
+			sched_yield();
+			continue;
+		}
+		atomic_fetch_add(&engine->pause_queue, 1);
+		sleep_on(&engine->pause_turn, turn, 0);
+		atomic_fetch_sub(&engine->pause_queue, 1);
+	}
+	atomic_store(&vcpu->queued, 0);
+}
+
+static void end_turn(struct engine *engine)
+{
+	atomic_fetch_add(&engine->pause_turn, 1);
+	if (atomic_load(&engine->pause_queue))
+		wake(&engine->pause_turn, INT_MAX);
+}
+
 void soft_pause_others(struct engine_vcpu *vcpu, uint64_t mask)
 {
 	struct engine *engine = vcpu->engine;
-	uint32_t ticket = atomic_fetch_add(&engine->pause_tickets, 1);
 
-	while (atomic_load(&engine->pause_turn) != ticket) {
-		soft_safe_point(vcpu);
-		sched_yield();
-	}
+	wait_for_turn(vcpu, atomic_fetch_add(&engine->pause_tickets, 1));
 	let_others_run(vcpu);
 	forget_pauses(vcpu);
 	atomic_store(&engine->pauser, vcpu);
@@ -163,10 +252,10 @@ void soft_resume_others(struct engine_vcpu *vcpu)
 			continue;
 		/* Who parks later sees that nobody wants it to. */
 		if (atomic_load(&other->parked))
-			syscall(SYS_futex, &other->pause, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+			wake(&other->pause, 1);
 	}
 	atomic_store(&engine->pauser, NULL);
 	pthread_mutex_unlock(&engine->lock);
 	engine->resumed_ns = now_ns();
-	atomic_fetch_add(&engine->pause_turn, 1);
+	end_turn(engine);
 }

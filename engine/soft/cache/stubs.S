@@ -9,10 +9,10 @@
  * the pc there sends it to `left` and nothing is lost: this is what makes a stop that comes just
  * before the entry take effect.
  *
- * exit: the guest's registers are saved (r14 and r15 live in memory anyway), C's come back, and
+ * exit: the guest's registers are saved (r10 and r11 live in memory anyway), C's come back, and
  * enter() returns. The reason has been stored by who jumped here. lookup: on to rip, which is in
- * r14, if its second place in the table of jumps has it; else exit. Nothing there looks at `stop`:
- * a signal handler that finds the pc on the way sends it to `unknown`.
+ * r10, if its second place in the table of jumps has it; else exit. Nothing there looks at `stop`:
+ * a signal handler that finds the pc on the way does what is left to do in C.
  */
 #include "engine/soft/cache/layout.h"
 
@@ -21,7 +21,7 @@
 	.section .rodata
 	.balign	16
 	.globl	soft_stubs_begin, soft_stub_enter, soft_stub_enter_check, soft_stub_enter_end
-	.globl	soft_stub_exit, soft_stub_lookup, soft_stub_unknown, soft_stub_left, soft_stubs_end
+	.globl	soft_stub_exit, soft_stub_lookup, soft_stub_left, soft_stubs_end
 soft_stubs_begin:
 
 soft_stub_enter:
@@ -47,25 +47,25 @@ soft_stub_enter_check:
 	mov	GPR(7), %rdi
 	mov	GPR(8), %r8
 	mov	GPR(9), %r9
-	mov	GPR(10), %r10
-	mov	GPR(11), %r11
 	mov	GPR(12), %r12
 	mov	GPR(13), %r13
+	mov	GPR(14), %r14
+	mov	GPR(15), %r15
 	mov	GPR(4), %rsp
 	jmp	*%gs:VCPU_TARGET
 soft_stub_enter_end:
 
 	.balign	16
 soft_stub_lookup:
-	lea	(, %r14, 2), %r15d
-	and	$JUMP_INDEX_MASK, %r15d
-	xor	$JUMP_INDEX_SECOND, %r15d
-	add	%gs:VCPU_JUMPS, %r15
-	cmp	%gs:(%r15), %r14
-	jne	soft_stub_unknown
-	jmp	*%gs:8(%r15)
-soft_stub_unknown:
-	mov	%r14, %gs:VCPU_RIP
+	lea	(, %r10, 2), %r11d
+	and	$JUMP_INDEX_MASK, %r11d
+	xor	$JUMP_INDEX_SECOND, %r11d
+	add	%gs:VCPU_JUMPS, %r11
+	cmp	%gs:(%r11), %r10
+	jne	1f
+	jmp	*%gs:8(%r11)
+1:
+	mov	%r10, %gs:VCPU_RIP
 	movq	$SOFT_REASON_LOOKUP, %gs:VCPU_REASON
 soft_stub_exit:
 	mov	%rax, GPR(0)
@@ -78,10 +78,10 @@ soft_stub_exit:
 	mov	%rdi, GPR(7)
 	mov	%r8, GPR(8)
 	mov	%r9, GPR(9)
-	mov	%r10, GPR(10)
-	mov	%r11, GPR(11)
 	mov	%r12, GPR(12)
 	mov	%r13, GPR(13)
+	mov	%r14, GPR(14)
+	mov	%r15, GPR(15)
 	mov	%gs:VCPU_HOST_RSP, %rsp
 	pushfq
 	popq	%gs:VCPU_FLAGS

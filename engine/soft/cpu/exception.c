@@ -189,6 +189,20 @@ int soft_deliver(struct engine_vcpu *vcpu, uint8_t vector, enum soft_event event
 	return SOFT_OK;
 }
 
+void soft_keep_fault(struct engine_vcpu *vcpu, bool external)
+{
+	const struct soft_fault *fault = &vcpu->fault;
+	struct vcpu_state *state = &vcpu->state;
+
+	state->exception_pending = 1;
+	state->exception_vector = fault->vector;
+	state->exception_has_error_code = fault->has_error;
+	state->exception_error_code =
+		fault->error | (external && is_selectors(fault->vector) ? ERROR_EXTERNAL : 0);
+	state->exception_has_payload = fault->vector == VECTOR_PF;
+	state->exception_payload = fault->cr2;
+}
+
 static bool is_contributory(uint8_t vector)
 {
 	return vector == VECTOR_DE || is_selectors(vector);

@@ -17,5 +17,10 @@ int soft_deliver_protected(struct engine_vcpu *vcpu, uint8_t vector, enum soft_e
 			   bool has_error, uint32_t error, uint64_t return_rip);
 /* Delivers vcpu->fault, and what comes of it. SOFT_EXIT: triple fault. */
 int soft_deliver_fault(struct engine_vcpu *vcpu);
+/*
+ * vcpu->fault is delivered as one that the caller of run has asked for: broken off, it starts anew,
+ * and it is in a saved state. external: its cause is not the instruction.
+ */
+void soft_keep_fault(struct engine_vcpu *vcpu, bool external);
 
 #endif

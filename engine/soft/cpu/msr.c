@@ -17,8 +17,7 @@ uint64_t soft_tsc(const struct engine_vcpu *vcpu)
 {
 	uint64_t tsc = host_clock_tsc();
 
-	if (vcpu->tsc_ratio)
-		tsc = (uint64_t)((unsigned __int128)tsc * vcpu->tsc_ratio >> TSC_RATIO_BITS);
+	tsc = (uint64_t)((unsigned __int128)tsc * vcpu->tsc_ratio >> TSC_RATIO_BITS);
 	return tsc + vcpu->tsc_offset;
 }
 
@@ -42,6 +41,7 @@ static int ask(struct engine_vcpu *vcpu, uint32_t index, bool write, uint64_t va
 	vcpu->pending.msr.index = index;
 	vcpu->pending.msr.fault = 0;
 	vcpu->pending.msr.value = value;
+	vcpu->pending.msr.tsc_adjust = vcpu->state.msr[MSR_TSC_ADJUST];
 	return SOFT_EXIT;
 }
 

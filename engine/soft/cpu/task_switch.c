@@ -345,21 +345,6 @@ static int push_error(struct engine_vcpu *vcpu)
 	return err;
 }
 
-/* Delivered like one that the caller of run has asked for: that starts anew, too. */
-static void keep_fault(struct engine_vcpu *vcpu)
-{
-	const struct soft_fault *fault = &vcpu->fault;
-	struct vcpu_state *state = &vcpu->state;
-	bool selector = fault->vector >= VECTOR_TS && fault->vector <= VECTOR_GP;
-
-	state->exception_pending = 1;
-	state->exception_vector = fault->vector;
-	state->exception_has_error_code = fault->has_error;
-	state->exception_error_code = fault->error | (selector && vcpu->task.external);
-	state->exception_has_payload = fault->vector == VECTOR_PF;
-	state->exception_payload = fault->cr2;
-}
-
 int soft_task_settle(struct engine_vcpu *vcpu)
 {
 	int err = load_segments(vcpu);
@@ -370,7 +355,7 @@ int soft_task_settle(struct engine_vcpu *vcpu)
 		return fail_device(vcpu, vcpu->rip);
 	vcpu->task.due = false;
 	if (err) {
-		keep_fault(vcpu);
+		soft_keep_fault(vcpu, vcpu->task.external);
 	} else if (vcpu->task.trap) {
 		vcpu->debug_hits = (uint32_t)DR6_TASK;
 		vcpu->debug_pending = true;

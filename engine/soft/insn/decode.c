@@ -7,6 +7,17 @@
 
 #include <errno.h>
 
+uint32_t soft_host_length(const struct soft_offer *offer, const uint8_t *bytes)
+{
+	ZydisDecodedInstruction z;
+
+	if (ZYAN_FAILED(ZydisDecoderDecodeInstruction(&offer->decoder[CODE_64], NULL, bytes,
+						      INSN_BYTES_MAX, &z)) ||
+	    z.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE)
+		return 0;
+	return z.length;
+}
+
 int soft_register_number(ZydisRegister reg)
 {
 	if (reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15)
@@ -22,6 +33,24 @@ int soft_register_number(ZydisRegister reg)
 	if (reg >= ZYDIS_REGISTER_SPL && reg <= ZYDIS_REGISTER_R15B)
 		return (int)(reg - ZYDIS_REGISTER_SPL) + 4;
 	return -1;
+}
+
+enum vcpu_segment soft_segment_of(ZydisRegister reg)
+{
+	switch (reg) {
+	case ZYDIS_REGISTER_ES:
+		return SEG_ES;
+	case ZYDIS_REGISTER_CS:
+		return SEG_CS;
+	case ZYDIS_REGISTER_SS:
+		return SEG_SS;
+	case ZYDIS_REGISTER_FS:
+		return SEG_FS;
+	case ZYDIS_REGISTER_GS:
+		return SEG_GS;
+	default:
+		return SEG_DS;
+	}
 }
 
 static void add_register(struct soft_insn *insn, ZydisRegister reg, uint8_t actions, bool address)
@@ -53,6 +82,14 @@ static void add_memory(struct soft_insn *insn, int i)
 	insn->memory_bytes = op->size / 8;
 	insn->memory_read = (op->actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0;
 	insn->memory_write = (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
+}
+
+/* Of a string instruction: what it goes on with must be known, whatever the decoder's tables hide. */
+static void add_string(struct soft_insn *insn)
+{
+	add_register(insn, ZYDIS_REGISTER_RCX, ZYDIS_OPERAND_ACTION_WRITE, false);
+	add_register(insn, ZYDIS_REGISTER_RSI, ZYDIS_OPERAND_ACTION_WRITE, false);
+	add_register(insn, ZYDIS_REGISTER_RDI, ZYDIS_OPERAND_ACTION_WRITE, false);
 }
 
 static bool is_shift(const struct soft_insn *insn)
@@ -140,8 +177,9 @@ bool soft_insn_is_bit_string(const struct soft_insn *insn)
 	}
 }
 
-/* Vector instructions without VEX want 16-byte operands aligned, but for these. */
-static bool is_unaligned(ZydisMnemonic mnemonic)
+/* Vector instructions without VEX want 16-byte operands aligned, but for these; SHA's on AMD's CPUs
+ * only. */
+static bool is_unaligned(const struct soft_offer *offer, ZydisMnemonic mnemonic)
 {
 	switch (mnemonic) {
 	case ZYDIS_MNEMONIC_MOVUPS:
@@ -152,6 +190,7 @@ static bool is_unaligned(ZydisMnemonic mnemonic)
 	case ZYDIS_MNEMONIC_PCMPESTRM:
 	case ZYDIS_MNEMONIC_PCMPISTRI:
 	case ZYDIS_MNEMONIC_PCMPISTRM:
+		return true;
 	case ZYDIS_MNEMONIC_SHA1MSG1:
 	case ZYDIS_MNEMONIC_SHA1MSG2:
 	case ZYDIS_MNEMONIC_SHA1NEXTE:
@@ -159,13 +198,13 @@ static bool is_unaligned(ZydisMnemonic mnemonic)
 	case ZYDIS_MNEMONIC_SHA256MSG1:
 	case ZYDIS_MNEMONIC_SHA256MSG2:
 	case ZYDIS_MNEMONIC_SHA256RNDS2:
-		return true;
+		return offer->amd;
 	default:
 		return false;
 	}
 }
 
-static uint32_t alignment_of(const struct soft_insn *insn)
+static uint32_t alignment_of(const struct soft_offer *offer, const struct soft_insn *insn)
 {
 	switch (insn->z.mnemonic) {
 	case ZYDIS_MNEMONIC_CMPXCHG16B:
@@ -186,29 +225,30 @@ static uint32_t alignment_of(const struct soft_insn *insn)
 		break;
 	}
 	if (insn->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || insn->memory_bytes != 16 ||
-	    !soft_insn_is_vector(insn) || is_unaligned(insn->z.mnemonic))
+	    !soft_insn_is_vector(insn) || is_unaligned(offer, insn->z.mnemonic))
 		return 1;
 	return 16;
 }
 
-/* AMD's way to CR8 for 32-bit code: MOV to or from CR0 with LOCK, which Zydis does not know. */
+/*
+ * AMD's way to CR8 for 32-bit code: MOV to or from CR0 with LOCK, which Zydis does not know. A prefix
+ * that changes nothing stands in for each LOCK, so that a REX in front of one is void as it was.
+ */
 static ZyanStatus decode_cr8(const ZydisDecoder *decoder, const uint8_t *bytes, uint32_t size,
 			     struct soft_insn *insn)
 {
 	uint8_t plain[INSN_BYTES_MAX];
-	uint32_t at = 0, count = 0;
+	bool is_prefix = true;
 	ZyanStatus status;
 	int reg;
 
 	if (size > INSN_BYTES_MAX)
 		size = INSN_BYTES_MAX;
-	while (at < size && bytes[at] != 0xf0 && bytes[at] != 0x0f)
-		plain[count++] = bytes[at++];
-	if (at == size || bytes[at++] != 0xf0)
-		return ZYDIS_STATUS_DECODING_ERROR;
-	while (at < size)
-		plain[count++] = bytes[at++];
-	status = ZydisDecoderDecodeFull(decoder, plain, count, &insn->z, insn->op);
+	for (uint32_t i = 0; i < size; i++) {
+		is_prefix = is_prefix && bytes[i] != 0x0f;
+		plain[i] = is_prefix && bytes[i] == 0xf0 ? 0x26 : bytes[i];
+	}
+	status = ZydisDecoderDecodeFull(decoder, plain, size, &insn->z, insn->op);
 	if (ZYAN_FAILED(status))
 		return status;
 	reg = insn->op[0].reg.value == ZYDIS_REGISTER_CR0   ? 0
@@ -217,7 +257,6 @@ static ZyanStatus decode_cr8(const ZydisDecoder *decoder, const uint8_t *bytes, 
 	if (insn->z.mnemonic != ZYDIS_MNEMONIC_MOV || reg < 0)
 		return ZYDIS_STATUS_DECODING_ERROR;
 	insn->op[reg].reg.value = ZYDIS_REGISTER_CR8;
-	insn->z.length++;
 	return ZYAN_STATUS_SUCCESS;
 }
 
@@ -263,7 +302,14 @@ static bool is_narrow_branch(const ZydisDecodedInstruction *z)
 	return false;
 }
 
-/* LOOPNE with F3 is LOOPE, and LOOPE with F2 is LOOPNE: CPUs do it, no manual says it. */
+/* MOVSXD to 16 bits: AMD's CPUs read 32 for it, Intel's 16, and so does its manual. */
+static bool is_narrow_movsxd(const struct soft_insn *insn)
+{
+	return insn->z.mnemonic == ZYDIS_MNEMONIC_MOVSXD && insn->z.operand_width == 16 &&
+	       insn->op[1].type == ZYDIS_OPERAND_TYPE_MEMORY;
+}
+
+/* LOOPNE with F3 is LOOPE, and LOOPE with F2 is LOOPNE: AMD's CPUs do it, no manual says it. */
 static void turn_loop(ZydisDecodedInstruction *z)
 {
 	uint8_t last = 0;
@@ -299,7 +345,10 @@ int soft_decode(const struct soft_offer *offer, enum soft_code_size code_size, c
 		make_undefined(insn);
 	else if (offer->amd && code_size == CODE_64 && is_narrow_branch(&insn->z))
 		insn->z.operand_width = insn->op[0].size = 16;
-	turn_loop(&insn->z);
+	if (offer->amd)
+		turn_loop(&insn->z);
+	else if (is_narrow_movsxd(insn))
+		insn->op[1].size = 16;
 	insn->length = insn->z.length;
 	for (uint32_t i = 0; i < insn->length; i++)
 		insn->bytes[i] = bytes[i];
@@ -315,8 +364,10 @@ int soft_decode(const struct soft_offer *offer, enum soft_code_size code_size, c
 		else if (insn->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
 			add_memory(insn, i);
 	}
+	if (insn->z.meta.category == ZYDIS_CATEGORY_STRINGOP)
+		add_string(insn);
 	add_flags(insn);
-	insn->alignment = insn->memory >= 0 ? alignment_of(insn) : 1;
+	insn->alignment = insn->memory >= 0 ? alignment_of(offer, insn) : 1;
 	return 0;
 }
 

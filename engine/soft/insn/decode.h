@@ -13,6 +13,7 @@
 
 #include "engine/soft/x86.h"
 #include "vcpu/cpuid.h"
+#include "vcpu/vcpu_state.h"
 
 #include <Zydis/Zydis.h>
 
@@ -68,8 +69,13 @@ bool soft_is_offered(const struct soft_offer *offer, const ZydisDecodedInstructi
 int soft_decode(const struct soft_offer *offer, enum soft_code_size code_size, const uint8_t *bytes,
 		uint32_t size, struct soft_insn *ret_insn);
 
+/* Of an instruction of the host: its bytes; 0: it jumps. */
+uint32_t soft_host_length(const struct soft_offer *offer, const uint8_t *bytes);
+
 /* Number of a general register 0..15, or -1. */
 int soft_register_number(ZydisRegister reg);
+/* Of a segment register; of none: DS. */
+enum vcpu_segment soft_segment_of(ZydisRegister reg);
 
 /*
  * Can the host execute it for the guest, given its memory operand: no system instruction, no
@@ -81,6 +87,13 @@ bool soft_insn_has_pointers(const struct soft_insn *insn);
 bool soft_insn_saves_vectors(const struct soft_insn *insn); /* FXSAVE, FXRSTOR */
 /* x87, MMX, SSE, AVX: what CR0.TS and the like forbid. */
 bool soft_insn_is_vector(const struct soft_insn *insn);
+
+/* Is what it does with an operand in memory one step to everybody else? */
+static inline bool soft_insn_is_locked(const struct soft_insn *insn)
+{
+	return (insn->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) ||
+	       insn->z.mnemonic == ZYDIS_MNEMONIC_XCHG;
+}
 
 /* Does its operand's address depend on a bit number in a register (BT and the like)? */
 bool soft_insn_is_bit_string(const struct soft_insn *insn);

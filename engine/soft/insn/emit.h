@@ -28,6 +28,12 @@ static inline void emit_load32(struct emit *e, int reg, uint32_t offset)
 	emit_gs(e, BITS_32, 0x8b, reg, offset);
 }
 
+/* movzx reg32, word gs:[offset] */
+static inline void emit_load16(struct emit *e, int reg, uint32_t offset)
+{
+	emit_gs_0f(e, BITS_32, 0xb7, reg, offset);
+}
+
 /* mov gs:[offset], reg */
 static inline void emit_store(struct emit *e, int reg, uint32_t offset)
 {
@@ -197,6 +203,12 @@ static inline void emit_and32_imm(struct emit *e, int reg, uint32_t value)
 	emit32(e, value);
 }
 
+static inline void emit_or32_imm(struct emit *e, int reg, uint32_t value)
+{
+	emit_registers(e, BITS_32, 0x81, OP_OR, reg);
+	emit32(e, value);
+}
+
 /* or reg32, value, whose sign is extended */
 static inline void emit_or32_imm8(struct emit *e, int reg, uint8_t value)
 {
@@ -214,6 +226,19 @@ static inline void emit_add_al_imm(struct emit *e, uint8_t value)
 static inline void emit_neg(struct emit *e, int reg)
 {
 	emit_registers(e, BITS_64, 0xf7, 3, reg);
+}
+
+/* mul reg: rdx:rax := rax * reg */
+static inline void emit_mul(struct emit *e, int reg)
+{
+	emit_registers(e, BITS_64, 0xf7, 4, reg);
+}
+
+/* shrd to, from, count */
+static inline void emit_shrd_imm(struct emit *e, int to, int from, uint32_t count)
+{
+	emit_registers_0f(e, BITS_64, 0xac, from, to);
+	emit8(e, count);
 }
 
 static inline void emit_shift_imm(struct emit *e, enum host_width width, enum host_shift op,
@@ -256,6 +281,11 @@ static inline void emit_add_gs(struct emit *e, int reg, uint32_t offset)
 	emit_gs(e, BITS_64, OP_FROM_MEMORY(OP_ADD), reg, offset);
 }
 
+static inline void emit_sub_gs(struct emit *e, int reg, uint32_t offset)
+{
+	emit_gs(e, BITS_64, OP_FROM_MEMORY(OP_SUB), reg, offset);
+}
+
 static inline void emit_cmp_gs(struct emit *e, int reg, uint32_t offset)
 {
 	emit_gs(e, BITS_64, OP_FROM_MEMORY(OP_CMP), reg, offset);
@@ -269,6 +299,11 @@ static inline void emit_or_gs(struct emit *e, int reg, uint32_t offset)
 static inline void emit_or32_gs(struct emit *e, int reg, uint32_t offset)
 {
 	emit_gs(e, BITS_32, OP_FROM_MEMORY(OP_OR), reg, offset);
+}
+
+static inline void emit_and32_gs(struct emit *e, int reg, uint32_t offset)
+{
+	emit_gs(e, BITS_32, OP_FROM_MEMORY(OP_AND), reg, offset);
 }
 
 /* or gs:[offset], reg32 */
@@ -288,6 +323,13 @@ static inline void emit_and32_gs_imm(struct emit *e, uint32_t offset, uint32_t v
 {
 	emit_gs(e, BITS_32, 0x81, OP_AND, offset);
 	emit32(e, value);
+}
+
+/* sub dword gs:[offset], value, whose sign is extended */
+static inline void emit_sub32_gs_imm8(struct emit *e, uint32_t offset, uint8_t value)
+{
+	emit_gs(e, BITS_32, 0x83, OP_SUB, offset);
+	emit8(e, value);
 }
 
 /* cmp or test byte gs:[offset], value */
@@ -321,6 +363,11 @@ static inline void emit_sub_table(struct emit *e, int reg, int index, uint32_t t
 }
 
 /* Flags and the stack */
+
+static inline void emit_cld(struct emit *e)
+{
+	emit8(e, 0xfc);
+}
 
 static inline void emit_lahf(struct emit *e)
 {

@@ -136,6 +136,13 @@ static inline void emit_registers_0f(struct emit *e, enum host_width width, uint
 
 #define PREFIX_GS 0x65u
 
+static inline void emit_offset(struct emit *e, int reg, uint32_t offset)
+{
+	emit_modrm(e, MOD_NONE, reg, RM_SIB);
+	emit_sib(e, 0, SIB_NO_INDEX, SIB_NO_BASE);
+	emit32(e, offset);
+}
+
 /* An opcode with a register, or an extension, and gs:[offset]. */
 static inline void emit_gs(struct emit *e, enum host_width width, uint8_t opcode, int reg,
 			   uint32_t offset)
@@ -143,9 +150,18 @@ static inline void emit_gs(struct emit *e, enum host_width width, uint8_t opcode
 	emit8(e, PREFIX_GS);
 	emit_rex(e, width, reg, 0, 0);
 	emit8(e, opcode);
-	emit_modrm(e, MOD_NONE, reg, RM_SIB);
-	emit_sib(e, 0, SIB_NO_INDEX, SIB_NO_BASE);
-	emit32(e, offset);
+	emit_offset(e, reg, offset);
+}
+
+/* The same of the map 0F. */
+static inline void emit_gs_0f(struct emit *e, enum host_width width, uint8_t opcode, int reg,
+			      uint32_t offset)
+{
+	emit8(e, PREFIX_GS);
+	emit_rex(e, width, reg, 0, 0);
+	emit8(e, 0x0f);
+	emit8(e, opcode);
+	emit_offset(e, reg, offset);
 }
 
 /* The same and gs:[base + offset]; base: not rsp or r12, which need a SIB byte. */

@@ -23,10 +23,10 @@
 #define FETCH_BYTES 240u
 
 /*
- * A block whose accesses could not share this often in a row, each time within so many ticks of the
- * TSC, is translated anew for neighbours that are nearer to each other.
+ * A leader that fails so many times, at an edge of two pages, with no more ticks of the TSC from one
+ * to the next on average, is made anew for neighbours that are nearer to each other.
  */
-#define SPLITS_MAX   100u
+#define SPLITS_MAX   20u
 #define SPLITS_TICKS 10000u
 
 uint8_t soft_mode(const struct engine_vcpu *vcpu)
@@ -43,7 +43,7 @@ static void make_room(struct engine_vcpu *vcpu)
 		return;
 	soft_pause_others(vcpu, UINT64_MAX);
 	if (soft_cache_is_full(engine))
-		soft_cache_empty(engine);
+		soft_cache_empty(vcpu);
 	soft_resume_others(vcpu);
 }
 
@@ -185,24 +185,30 @@ static const struct soft_insn *keep(struct engine *engine, const struct soft_ins
 			       offsetof(struct soft_insn, op) + operands * sizeof(insn->op[0]));
 }
 
-void soft_block_split(struct engine *engine, uint64_t host, uint32_t reach)
+void soft_block_split(struct engine_vcpu *vcpu, uint64_t host, uint32_t reach, bool counted)
 {
+	struct engine *engine = vcpu->engine;
 	const struct soft_block *found;
-	uint64_t now = __builtin_ia32_rdtsc();
-	struct soft_block *block;
+	uint64_t now = __builtin_ia32_rdtsc(), before, leader;
+	uint32_t place;
 
 	if (!soft_record_find(engine, host, &found))
 		return;
+	leader = found->gpa + SOFT_REACH_OFFSET(reach);
+	place = soft_split_place(leader);
+	if (!counted)
+		vcpu->split_left[place]--;
+	if ((int32_t)vcpu->split_left[place] >= 0)
+		return;
+	before = vcpu->split_at[place];
+	vcpu->split_left[place] = SPLITS_MAX;
+	vcpu->split_at[place] = now;
+	if (now - before >= SPLITS_MAX * SPLITS_TICKS)
+		return;
 	pthread_mutex_lock(&engine->lock);
-	block = (struct soft_block *)(uintptr_t)found;
-	block->splits = now - block->split_at < SPLITS_TICKS ? block->splits + 1u : 0;
-	block->split_at = now;
-	if (block->splits == SPLITS_MAX) {
-		soft_cache_narrow_more(engine, block->gpa + SOFT_REACH_OFFSET(reach),
-				       (uint8_t)SOFT_REACH_NARROW(reach));
-		block->narrowed = true;
-		soft_block_invalidate(engine, block);
-	}
+	soft_cache_narrow_more(engine, leader, (uint8_t)SOFT_REACH_NARROW(reach));
+	((struct soft_block *)(uintptr_t)found)->narrowed = true;
+	soft_block_invalidate(engine, (struct soft_block *)(uintptr_t)found);
 	pthread_mutex_unlock(&engine->lock);
 }
 
@@ -236,10 +242,13 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *sou
 		source->crossing_next = t.crossing_next = false;
 		t.count = source->count /= 2;
 	}
+	/* Who is behind the head goes on there, so no instruction may begin in what is changed. */
+	assert(soft_host_length(engine->offer, t.head) >= 5);
 	*block = (struct soft_block){ .rip = vcpu->rip,
 				      .gpa = source->gpa,
 				      .gpa_behind = source->gpa_behind,
 				      .code = room.at,
+				      .entry = t.entry,
 				      .head = t.head,
 				      .stale = t.stale,
 				      .code_bytes = t.code_bytes,
@@ -323,7 +332,7 @@ void soft_block_link(struct engine_vcpu *vcpu, uint8_t *site, const struct soft_
 	assert(((uintptr_t)site + 1) % 8 <= 4);
 	pthread_mutex_lock(&engine->lock);
 	if (soft_cache_generation(engine) == generation)
-		emit_patch32(site + 1, block->code);
+		emit_patch32(site + 1, block->entry);
 	pthread_mutex_unlock(&engine->lock);
 }
 
@@ -341,6 +350,6 @@ void soft_block_forward(struct engine_vcpu *vcpu, uint8_t *head, const struct so
 	if (!block->gpa_behind && soft_cache_generation(engine) == generation && block->valid &&
 	    soft_record_find(engine, (uintptr_t)head, &old) && old->head == head && !old->valid &&
 	    old->narrowed && old->gpa == block->gpa && old->mode == block->mode)
-		emit_patch32(head + 1, block->code);
+		emit_patch32(head + 1, block->entry);
 	pthread_mutex_unlock(&engine->lock);
 }

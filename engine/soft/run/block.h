@@ -10,9 +10,9 @@ uint8_t soft_mode(const struct engine_vcpu *vcpu);
 
 /*
  * Accesses of the block of this host address could not share, SOFT_REACH says which; if often, it
- * is made anew.
+ * is made anew. counted: translated code has done that (tr_split()).
  */
-void soft_block_split(struct engine *engine, uint64_t host, uint32_t reach);
+void soft_block_split(struct engine_vcpu *vcpu, uint64_t host, uint32_t reach, bool counted);
 
 /*
  * The block for vcpu->rip, translated if need be; mode: MODE_SLOT, MODE_ALONE, besides what the

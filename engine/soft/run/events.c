@@ -20,10 +20,13 @@ bool soft_vcpu_can_interrupt(struct engine_vcpu *vcpu)
 {
 	const struct engine_exit *exit = vcpu->exit;
 	bool msr = vcpu->open == OPEN_MSR_READ || vcpu->open == OPEN_MSR_WRITE;
+	/* What is under way ends with a trap, which comes first; its handler then has IF clear. */
+	bool traps = vcpu->open != OPEN_NONE &&
+		     ((vcpu->system_flags & FLAG_TF) || (vcpu->state.dr7 & 0xff));
 	/* A kick may have come between the answer and what it is for. */
 	bool faults = msr && (exit ? exit->msr.fault : vcpu->pending.msr.fault);
 
-	return soft_takes_interrupts(vcpu) && !faults && !vcpu->has_stashed;
+	return soft_takes_interrupts(vcpu) && !faults && !traps && !vcpu->has_stashed;
 }
 
 int soft_vcpu_interrupt(struct engine_vcpu *vcpu, uint8_t vector)

@@ -10,6 +10,7 @@ int soft_vcpu_bind(struct engine_vcpu *vcpu);
 int soft_vcpu_run(struct engine_vcpu *vcpu, struct engine_exit *exit);
 int soft_vcpu_finish_exit(struct engine_vcpu *vcpu);
 void soft_vcpu_kick(struct engine_vcpu *vcpu);
+uint64_t soft_vcpu_work(const struct engine_vcpu *vcpu);
 
 /* state.c */
 int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state);

@@ -3,6 +3,7 @@
 #include "engine/soft/run/run.h"
 
 #include "engine/soft/cache/cache.h"
+#include "engine/soft/cpu/access.h"
 #include "engine/soft/cpu/mmu.h"
 #include "engine/soft/insn/decode.h"
 #include "engine/soft/run/block.h"
@@ -26,6 +27,30 @@ static int fill(struct engine_vcpu *vcpu, enum soft_access access, bool odd)
 	if (err == SOFT_FAULT && (odd || vcpu->fault.vector != VECTOR_PF))
 		err = SOFT_AGAIN;
 	return err == SOFT_AGAIN ? soft_step(vcpu) : err;
+}
+
+/* An operand across two pages that is only read: the instruction has a copy of it. Both are known. */
+static bool read_across(struct engine_vcpu *vcpu, uint64_t reason)
+{
+	uint32_t bytes = SOFT_REASON_BYTES_OF(reason);
+	uint32_t first = PAGE_BYTES - (uint32_t)(vcpu->argument & (PAGE_BYTES - 1));
+	enum soft_view view = (enum soft_view)vcpu->view;
+	const uint8_t *low, *high;
+
+	if (first >= bytes)
+		return false;
+	low = soft_tlb_find(vcpu, view, vcpu->argument, ACCESS_READ);
+	high = soft_tlb_find(vcpu, view, vcpu->argument + first, ACCESS_READ);
+	if (!low || !high)
+		return false;
+	vcpu->unsettled = vcpu->target;
+	soft_copy(vcpu->bounce, low, first);
+	soft_copy(vcpu->bounce + first, high, bytes - first);
+	vcpu->unsettled = 0;
+	vcpu->scratch[0] = (uintptr_t)vcpu->bounce;
+	if (reason & SOFT_REASON_ADDEND)
+		vcpu->scratch[0] -= vcpu->argument;
+	return true;
 }
 
 /* What a loop's look found missing for a later access: that one's faults are not due yet. */
@@ -55,6 +80,7 @@ static int fill_shared(struct engine_vcpu *vcpu, enum soft_access access, bool o
 	uint64_t low = vcpu->argument - SOFT_REACH_BELOW(reach);
 	uint64_t high = vcpu->argument + SOFT_REACH_ABOVE(reach) - 1;
 	int err = SOFT_OK;
+	bool crosses;
 
 	if (reach & SOFT_REACH_OTHER)
 		err = fill_other(vcpu);
@@ -66,27 +92,13 @@ static int fill_shared(struct engine_vcpu *vcpu, enum soft_access access, bool o
 	    soft_tlb_has(vcpu, low, reach & SOFT_REACH_WRITE ? ACCESS_WRITE : access))
 		return SOFT_OK;
 	soft_settle(vcpu, vcpu->target);
+	crosses = (low ^ high) >= PAGE_BYTES;
 	/* A page's first write is no reason to give up. */
-	if ((low ^ high) >= PAGE_BYTES || vcpu->split_page == low / PAGE_BYTES)
-		soft_block_split(vcpu->engine, vcpu->target, reach);
+	if (crosses || vcpu->split_page == low / PAGE_BYTES)
+		soft_block_split(vcpu, vcpu->target, reach, crosses);
 	vcpu->split_page = low / PAGE_BYTES;
 	vcpu->alone = true;
 	return SOFT_OK;
-}
-
-static int serve_miss(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t **ret_code)
-{
-	uint64_t kind = reason & ~(uint64_t)SOFT_REASON_SHARED;
-	bool odd = kind == SOFT_REASON_READ_ODD || kind == SOFT_REASON_WRITE_ODD;
-	enum soft_access access = kind == SOFT_REASON_WRITE || kind == SOFT_REASON_WRITE_ODD
-					  ? ACCESS_WRITE
-					  : ACCESS_READ;
-	int err = reason & SOFT_REASON_SHARED ? fill_shared(vcpu, access, odd)
-					      : fill(vcpu, access, odd);
-
-	if (!err && !vcpu->stepped && !vcpu->alone)
-		*ret_code = (const uint8_t *)(uintptr_t)vcpu->target;
-	return err;
 }
 
 /*
@@ -98,8 +110,10 @@ static int next_block(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t *
 	bool stale = reason == SOFT_REASON_STALE || reason == SOFT_REASON_STALE_SLOT;
 	bool link = reason == SOFT_REASON_LINK || reason == SOFT_REASON_LINK_SLOT;
 	bool door = reason == SOFT_REASON_DOOR || reason == SOFT_REASON_DOOR_SLOT;
+	bool split = reason == SOFT_REASON_SPLIT || reason == SOFT_REASON_SPLIT_SLOT;
 	bool slot = reason == SOFT_REASON_LOOKUP || reason == SOFT_REASON_LINK_SLOT ||
-		    reason == SOFT_REASON_DOOR_SLOT || reason == SOFT_REASON_STALE_SLOT;
+		    reason == SOFT_REASON_DOOR_SLOT || reason == SOFT_REASON_STALE_SLOT ||
+		    reason == SOFT_REASON_SPLIT_SLOT;
 	uint8_t *site = (uint8_t *)(uintptr_t)vcpu->argument;
 	uint32_t door_number = (uint32_t)vcpu->argument;
 	uint64_t generation = soft_cache_generation(vcpu->engine);
@@ -121,20 +135,50 @@ static int next_block(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t *
 	vcpu->slot_pending = false;
 	if (err)
 		return err == SOFT_AGAIN ? soft_step(vcpu) : err;
-	if (alone)
+	if (alone && !split)
 		; /* for this once */
-	else if (link && !block->gpa_behind)
+	else if ((link || split) && !block->gpa_behind)
 		soft_block_link(vcpu, site, block, generation);
 	else if (door && generation == soft_cache_generation(vcpu->engine))
-		soft_door_open(vcpu, door_number, block->rip, block->code);
-	else if (slot && !link && !door)
-		soft_jump_remember(vcpu, block->rip, block->code);
+		soft_door_open(vcpu, door_number, block->rip, block->entry);
+	else if (slot && !link && !door && !split)
+		soft_jump_remember(vcpu, block->rip, block->entry);
 	if (stale)
 		soft_door_shut(vcpu, block->rip);
 	if (stale)
 		soft_block_forward(vcpu, site, block, generation);
-	*ret_code = block->code;
+	*ret_code = block->entry;
 	return SOFT_OK;
+}
+
+static int serve_miss(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t **ret_code)
+{
+	uint64_t kind = SOFT_REASON_KIND(reason), jump = SOFT_REASON_JUMP_OF(reason);
+	bool odd = kind == SOFT_REASON_READ_ODD || kind == SOFT_REASON_WRITE_ODD;
+	enum soft_access access = kind == SOFT_REASON_WRITE || kind == SOFT_REASON_WRITE_ODD
+					  ? ACCESS_WRITE
+					  : ACCESS_READ;
+	int err;
+
+	if (SOFT_REASON_BYTES_OF(reason) && read_across(vcpu, reason)) {
+		*ret_code = (const uint8_t *)(uintptr_t)vcpu->target + jump;
+		return SOFT_OK;
+	}
+	err = reason & SOFT_REASON_SHARED ? fill_shared(vcpu, access, odd)
+					  : fill(vcpu, access, odd);
+	if (err || vcpu->stepped)
+		return err;
+	if (!vcpu->alone) {
+		*ret_code = (const uint8_t *)(uintptr_t)vcpu->target;
+		return SOFT_OK;
+	}
+	if (!jump)
+		return SOFT_OK;
+	/* From now on it goes there without C. */
+	vcpu->argument = vcpu->target + jump - 1;
+	return next_block(vcpu,
+			  reason & SOFT_REASON_IN_SLOT ? SOFT_REASON_SPLIT_SLOT : SOFT_REASON_SPLIT,
+			  ret_code);
 }
 
 /* The instruction at a block's end, which has been decoded if there was room to keep that. */
@@ -151,7 +195,7 @@ int soft_serve(struct engine_vcpu *vcpu, uint64_t reason, const uint8_t **ret_co
 	*ret_code = NULL;
 	if (reason & SOFT_REASON_SHARED)
 		return serve_miss(vcpu, reason, ret_code);
-	switch (reason) {
+	switch (SOFT_REASON_KIND(reason)) {
 	case SOFT_REASON_READ:
 	case SOFT_REASON_WRITE:
 	case SOFT_REASON_READ_ODD:

@@ -115,11 +115,10 @@ int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *state)
 		vcpu->cpl = state->segment[SEG_CS].selector & 3;
 	load_extended(vcpu, state);
 	/* Whoever has paused the other vCPUs may change their tables, too: not at the same time. */
-	atomic_store(&vcpu->in_run, 1);
-	soft_safe_point(vcpu);
+	soft_run_begin(vcpu);
 	soft_tlb_flush(vcpu, true);
 	soft_set_rflags(vcpu, state->rflags);
-	atomic_store(&vcpu->in_run, 0);
+	soft_run_end(vcpu);
 	return 0;
 }
 

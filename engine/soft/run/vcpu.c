@@ -15,7 +15,7 @@
  *   C's accesses       look at `stop` themselves. From that look on until the access is through,
  *                      the handler finds the pc inside and breaks it off (access.c)
  *   the rest of C      is on its way to one of these, or to the next turn, which looks. Its loops
- *                      have bounds
+ *                      have bounds; the longest one counts its pieces (soft_cache_empty())
  *
  * So no kick is lost, and some come twice. A pause request (pause.c) is `stop` and signal alone.
  *
@@ -52,12 +52,24 @@ static int obey_stop(struct engine_vcpu *vcpu)
 	return SOFT_EXIT;
 }
 
+/*
+ * A signal may break the delivery off. The instruction is not to begin anew then: it may have changed
+ * what it read (ENTER, where the frames overlap), or have had a device's answer. But what a
+ * breakpoint stops has done nothing, and is stopped again.
+ */
+static int deliver_step_fault(struct engine_vcpu *vcpu)
+{
+	vcpu->device_count = 0;
+	if (vcpu->fault.vector == VECTOR_DB)
+		return soft_deliver_fault(vcpu);
+	soft_keep_fault(vcpu, false);
+	return soft_deliver_events(vcpu);
+}
+
 static int after_step(struct engine_vcpu *vcpu, int err)
 {
-	if (err == SOFT_FAULT) {
-		vcpu->device_count = 0;
-		err = soft_deliver_fault(vcpu);
-	}
+	if (err == SOFT_FAULT)
+		err = deliver_step_fault(vcpu);
 	if (err == SOFT_OK && vcpu->kick_after) {
 		vcpu->kick_after = false;
 		vcpu->pending.kind = EXIT_KICKED;
@@ -161,8 +173,7 @@ static void begin(struct engine_vcpu *vcpu)
 	soft_signals_thread(vcpu);
 	soft_host_set_gs(vcpu);
 	vcpu->running = true;
-	atomic_store(&vcpu->in_run, 1);
-	soft_safe_point(vcpu);
+	soft_run_begin(vcpu);
 	if (!vcpu->has_doors)
 		soft_door_create(vcpu);
 }
@@ -172,7 +183,7 @@ static void end(struct engine_vcpu *vcpu)
 	soft_fpu_release(vcpu);
 	soft_fpu_reset();
 	vcpu->running = false;
-	atomic_store(&vcpu->in_run, 0);
+	soft_run_end(vcpu);
 	soft_this_vcpu = NULL;
 }
 
@@ -285,4 +296,9 @@ void soft_vcpu_kick(struct engine_vcpu *vcpu)
 {
 	atomic_store(&vcpu->kicked, 1);
 	soft_stop(vcpu);
+}
+
+uint64_t soft_vcpu_work(const struct engine_vcpu *vcpu)
+{
+	return atomic_load_explicit(&vcpu->work_count, memory_order_relaxed);
 }

@@ -26,7 +26,6 @@
 #include "engine/soft/insn/emit_jump.h"
 
 #define OPERAND_MAX 1024u
-#define LINE_BYTES  64u
 #define XSAVE_MXCSR 24u
 #define MXCSR_MM    BIT64(17)
 
@@ -94,14 +93,14 @@ int soft_execute_at(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint
 
 	if (base < 0)
 		base = host ? choose_base(insn) : 0;
-	emit_load(&e, R14, VCPU_GPR + 8 * R14);
-	emit_load(&e, R15, VCPU_GPR + 8 * R15);
+	emit_load(&e, R10, VCPU_GPR + 8 * R10);
+	emit_load(&e, R11, VCPU_GPR + 8 * R11);
 	if (host)
 		emit_load(&e, base, VCPU_EXEC_ADDRESS);
 	vcpu->exec_insn = place + (e.at - code);
 	emit_bytes(&e, bytes, soft_encode(insn, (struct host_operand){ base, -1, 0, 0 }, bytes));
-	emit_store(&e, R14, VCPU_GPR + 8 * R14);
-	emit_store(&e, R15, VCPU_GPR + 8 * R15);
+	emit_store(&e, R10, VCPU_GPR + 8 * R10);
+	emit_store(&e, R11, VCPU_GPR + 8 * R11);
 	if (host)
 		emit_load(&e, base, VCPU_GPR + 8 * (uint32_t)base);
 	emit_store_imm(&e, SOFT_REASON_EXEC, VCPU_REASON);
@@ -216,12 +215,6 @@ static void finish_image(struct engine_vcpu *vcpu, const struct soft_insn *insn,
 		soft_copy(copy + IMAGE_XMM8, high, IMAGE_HIGH_BYTES);
 }
 
-static bool is_locked(const struct soft_insn *insn)
-{
-	return (insn->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) ||
-	       insn->z.mnemonic == ZYDIS_MNEMONIC_XCHG;
-}
-
 /*
  * On a copy: across pages, or a device's. A host that forbids locked accesses across two lines is
  * not to see one here, which would be done anew for ever; what alignment the guest's must have has
@@ -230,7 +223,7 @@ static bool is_locked(const struct soft_insn *insn)
 static int execute_on_copy(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint64_t linear,
 			   int64_t distance)
 {
-	uint8_t *copy = vcpu->bounce + (is_locked(insn) ? 0 : linear & (LINE_BYTES - 1));
+	uint8_t *copy = vcpu->bounce + (soft_insn_is_locked(insn) ? 0 : linear & (LINE_BYTES - 1));
 	uint32_t bytes = insn->memory_bytes;
 	uint8_t high[IMAGE_HIGH_BYTES];
 	struct undo undo;
@@ -375,7 +368,8 @@ static bool is_split_here(const struct engine_vcpu *vcpu, const struct soft_insn
 			  uint64_t linear)
 {
 	return atomic_load_explicit(&vcpu->engine->split_locks_trap, memory_order_relaxed) &&
-	       (linear & (LINE_BYTES - 1)) + insn->memory_bytes > LINE_BYTES && is_locked(insn);
+	       (linear & (LINE_BYTES - 1)) + insn->memory_bytes > LINE_BYTES &&
+	       soft_insn_is_locked(insn);
 }
 
 /* On its operand in memory at `linear`, and `distance` bytes before what it is told. */
@@ -394,7 +388,7 @@ static int execute_on_memory(struct engine_vcpu *vcpu, const struct soft_insn *i
 	    (linear & (PAGE_BYTES - 1)) + insn->memory_bytes > PAGE_BYTES) {
 		if (insn->memory_bytes > OPERAND_MAX)
 			return soft_raise(vcpu, VECTOR_UD);
-		if (page.host && is_locked(insn))
+		if (page.host && soft_insn_is_locked(insn))
 			return execute_split_lock(vcpu, insn, linear, distance);
 		return execute_on_copy(vcpu, insn, linear, distance);
 	}
@@ -431,6 +425,14 @@ static bool is_misaligned(const struct engine_vcpu *vcpu, const struct soft_insn
 		 misalignment_is_masked(vcpu));
 }
 
+/* Of what Intel's CPUs access in 8 bytes and in vectors' ways. */
+static bool is_never_checked(const struct engine_vcpu *vcpu, const struct soft_insn *insn)
+{
+	return (insn->z.mnemonic == ZYDIS_MNEMONIC_VCVTPH2PS ||
+		insn->z.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH) &&
+	       !vcpu->engine->offer->amd;
+}
+
 int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	const struct soft_insn *insn = step->insn;
@@ -452,7 +454,7 @@ int soft_step_plain(struct engine_vcpu *vcpu, struct soft_step *step)
 	 */
 	if (!soft_insn_saves_vectors(insn) && is_misaligned(vcpu, insn, segment, offset))
 		err = soft_raise_error(vcpu, VECTOR_GP, 0);
-	else if (soft_insn_is_masked(insn))
+	else if (soft_insn_is_masked(insn) || is_never_checked(vcpu, insn))
 		err = soft_linear_aligned(vcpu, segment, offset, insn->memory_bytes, 1,
 					  insn->memory_write, &linear);
 	else
@@ -514,6 +516,16 @@ static bool indexes_are_wide(ZydisMnemonic mnemonic)
 	       mnemonic == ZYDIS_MNEMONIC_VGATHERQPS || mnemonic == ZYDIS_MNEMONIC_VGATHERQPD;
 }
 
+static void put_element(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint32_t offset,
+			uint64_t value, uint32_t bytes)
+{
+	static const uint64_t zero[2];
+
+	soft_copy(vector_byte(vcpu, insn->op[0].reg.value, offset), &value, bytes);
+	if (!vcpu->engine->offer->amd && !insn->z.raw.vex.L)
+		soft_copy(vector_byte(vcpu, insn->op[0].reg.value, 16), zero, sizeof(zero));
+}
+
 static int gather_one(struct engine_vcpu *vcpu, const struct soft_step *step, uint32_t i,
 		      uint32_t bytes, uint32_t index_bytes)
 {
@@ -529,19 +541,37 @@ static int gather_one(struct engine_vcpu *vcpu, const struct soft_step *step, ui
 		index = (uint64_t)(int64_t)(int32_t)index;
 	plain.index = ZYDIS_REGISTER_NONE;
 	if (vector_get(vcpu, op[2].reg.value, i * bytes, bytes) >> (8 * bytes - 1) & 1) {
-		err = soft_linear(
+		err = soft_linear_aligned(
 			vcpu, soft_segment_of(mem->segment),
 			(soft_effective_address(vcpu, step, &plain) + index * mem->scale) &
 				soft_mask(step->insn->z.address_width / 8u),
-			bytes, false, &linear);
+			bytes, vcpu->engine->offer->amd ? bytes : 1, false, &linear);
 		if (!err)
 			err = soft_read(vcpu, vcpu->view, linear, &value, bytes);
 		if (!err)
-			soft_copy(vector_byte(vcpu, op[0].reg.value, i * bytes), &value, bytes);
+			put_element(vcpu, step->insn, i * bytes, value, bytes);
 	}
 	if (!err)
 		soft_copy(vector_byte(vcpu, op[2].reg.value, i * bytes), &zero, bytes);
 	return err;
+}
+
+/*
+ * A fault finds both registers as they were on AMD's CPUs, but for elements that are done. On Intel's
+ * all bits of a mask's element are its sign then, used or not, and zero lies above the vector; in the
+ * destination as soon as it has an element.
+ */
+static void prepare_mask(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint32_t bytes)
+{
+	ZydisRegister mask = insn->op[2].reg.value;
+	uint32_t length = insn->z.raw.vex.L ? 32 : 16;
+	uint64_t value;
+
+	for (uint32_t offset = 0; offset < 32; offset += bytes) {
+		value = vector_get(vcpu, mask, offset, bytes) >> (8 * bytes - 1) & 1;
+		value = offset < length && value ? UINT64_MAX : 0;
+		soft_copy(vector_byte(vcpu, mask, offset), &value, bytes);
+	}
 }
 
 int soft_step_gather(struct engine_vcpu *vcpu, struct soft_step *step)
@@ -556,6 +586,8 @@ int soft_step_gather(struct engine_vcpu *vcpu, struct soft_step *step)
 	count = (step->insn->z.raw.vex.L ? 32u : 16u) / (bytes > index_bytes ? bytes : index_bytes);
 	soft_fpu_release(vcpu);
 	vcpu->xsave[512] |= 6;
+	if (!vcpu->engine->offer->amd)
+		prepare_mask(vcpu, step->insn, bytes);
 	for (uint32_t i = 0; i < count; i++) {
 		int err = gather_one(vcpu, step, i, bytes, index_bytes);
 

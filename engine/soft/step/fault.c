@@ -20,8 +20,6 @@
 
 #include "engine/soft/cpu/mmu.h"
 
-#define FAULT_PAGES 5u
-
 static uint8_t *fault_pages(struct engine_vcpu *vcpu)
 {
 	static const uint8_t absent[] = { 1, 3, 4 };
@@ -29,7 +27,7 @@ static uint8_t *fault_pages(struct engine_vcpu *vcpu)
 
 	if (vcpu->fault_pages)
 		return vcpu->fault_pages;
-	pages = mmap(NULL, (size_t)FAULT_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE,
+	pages = mmap(NULL, (size_t)SOFT_FAULT_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (pages == MAP_FAILED)
 		return NULL;
@@ -40,14 +38,14 @@ static uint8_t *fault_pages(struct engine_vcpu *vcpu)
 
 bool soft_in_fault_pages(const struct engine_vcpu *vcpu, const void *host)
 {
-	return vcpu->fault_pages &&
-	       (uintptr_t)host - (uintptr_t)vcpu->fault_pages < (uintptr_t)FAULT_PAGES * PAGE_BYTES;
+	return vcpu->fault_pages && (uintptr_t)host - (uintptr_t)vcpu->fault_pages <
+					    (uintptr_t)SOFT_FAULT_PAGES * PAGE_BYTES;
 }
 
 void soft_fault_pages_free(struct engine_vcpu *vcpu)
 {
 	if (vcpu->fault_pages)
-		munmap(vcpu->fault_pages, (size_t)FAULT_PAGES * PAGE_BYTES);
+		munmap(vcpu->fault_pages, (size_t)SOFT_FAULT_PAGES * PAGE_BYTES);
 	vcpu->fault_pages = NULL;
 }
 
@@ -102,6 +100,8 @@ static int raise_there(struct engine_vcpu *vcpu, const struct soft_insn *insn, u
 
 	if (err)
 		return err;
+	if (page.host)
+		return SOFT_AGAIN; /* another vCPU has made it present meanwhile */
 	vcpu->pending.kind = EXIT_FAILED;
 	vcpu->pending.fail.reason = "a masked access to a device, beside a page that is not there";
 	vcpu->pending.fail.detail = linear;

@@ -12,12 +12,24 @@ static bool is_segment(const ZydisDecodedOperand *op)
 	       op->reg.value <= ZYDIS_REGISTER_GS;
 }
 
+/* Of a selector in 32 bits Intel's CPUs write only the selector (SDM vol. 2, PUSH); AMD's zero, too. */
+static uint32_t written_bytes(const struct engine_vcpu *vcpu, const struct soft_step *step)
+{
+	uint32_t bytes = soft_operand_bytes(step);
+
+	if (bytes == 4 && is_segment(&step->insn->op[0]) && !vcpu->engine->offer->amd)
+		return 2;
+	return bytes;
+}
+
 int soft_step_push(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	uint64_t value;
 	int err = soft_get_operand(vcpu, step, 0, &value);
 
-	return err ? err : soft_stack_push(vcpu, soft_operand_bytes(step), value);
+	return err ? err
+		   : soft_stack_push_low(vcpu, soft_operand_bytes(step), written_bytes(vcpu, step),
+					 value);
 }
 
 int soft_step_pop(struct engine_vcpu *vcpu, struct soft_step *step)
@@ -77,7 +89,17 @@ int soft_step_popa(struct engine_vcpu *vcpu, struct soft_step *step)
 	return SOFT_OK;
 }
 
-int soft_step_enter(struct engine_vcpu *vcpu, struct soft_step *step)
+/* Will it read what it has written, and so something else if it were broken off and begun anew? */
+static bool enter_overlaps(const struct engine_vcpu *vcpu, uint64_t level, uint32_t bytes)
+{
+	uint64_t written = (level + 1) * bytes, read = level ? (level - 1) * bytes : 0;
+	uint64_t lowest = vcpu->gpr[GPR_RSP] - written;
+	uint64_t above = (vcpu->gpr[GPR_RBP] - lowest) & soft_mask(soft_stack_width(vcpu));
+
+	return read && above && above < written + read;
+}
+
+static int enter(struct engine_vcpu *vcpu, struct soft_step *step)
 {
 	uint32_t bytes = soft_operand_bytes(step);
 	uint64_t size = step->insn->op[0].imm.value.u, level = step->insn->op[1].imm.value.u & 31;
@@ -112,6 +134,17 @@ int soft_step_enter(struct engine_vcpu *vcpu, struct soft_step *step)
 	soft_set_gpr(vcpu, GPR_RBP, soft_stack_width(vcpu) < bytes ? soft_stack_width(vcpu) : bytes,
 		     frame);
 	return SOFT_OK;
+}
+
+int soft_step_enter(struct engine_vcpu *vcpu, struct soft_step *step)
+{
+	uint64_t level = step->insn->op[1].imm.value.u & 31;
+	int err;
+
+	vcpu->committing = enter_overlaps(vcpu, level, soft_operand_bytes(step));
+	err = enter(vcpu, step);
+	vcpu->committing = false;
+	return err;
 }
 
 int soft_step_leave(struct engine_vcpu *vcpu, struct soft_step *step)

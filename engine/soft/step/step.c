@@ -38,24 +38,6 @@ static uint32_t register_bytes(ZydisRegister reg)
 	return 1;
 }
 
-enum vcpu_segment soft_segment_of(ZydisRegister reg)
-{
-	switch (reg) {
-	case ZYDIS_REGISTER_ES:
-		return SEG_ES;
-	case ZYDIS_REGISTER_CS:
-		return SEG_CS;
-	case ZYDIS_REGISTER_SS:
-		return SEG_SS;
-	case ZYDIS_REGISTER_FS:
-		return SEG_FS;
-	case ZYDIS_REGISTER_GS:
-		return SEG_GS;
-	default:
-		return SEG_DS;
-	}
-}
-
 uint64_t soft_get_register(const struct engine_vcpu *vcpu, ZydisRegister reg)
 {
 	int number = soft_register_number(reg);
@@ -107,16 +89,16 @@ static int segment_fault(struct engine_vcpu *vcpu, enum vcpu_segment segment)
 }
 
 /*
- * What EFLAGS.AC asks of an operand: AMD's CPUs (Turin, measured) want halves of vectors in 16
- * bytes, images of the x87 in words of theirs. Intel's manual leaves it to the CPU.
+ * What EFLAGS.AC asks of an operand, measured, since manuals leave it to the CPU: images of the x87
+ * are aligned as their words are. AMD's CPUs (Turin) want vectors, and halves of wider ones, in 16
+ * bytes; Intel's (Sapphire Rapids) do not look at what is wider than 8.
  */
-static uint32_t natural_alignment(uint32_t bytes)
+static uint32_t natural_alignment(const struct engine_vcpu *vcpu, uint32_t bytes)
 {
 	switch (bytes) {
 	case 2:
 	case 4:
 	case 8:
-	case 16:
 		return bytes;
 	case 10: /* x87's extended precision */
 		return 8;
@@ -127,8 +109,9 @@ static uint32_t natural_alignment(uint32_t bytes)
 	case 108:
 	case 512:
 		return 4;
+	case 16:
 	case 32:
-		return 16;
+		return vcpu->engine->offer->amd ? 16 : 1;
 	default:
 		return 1;
 	}
@@ -170,8 +153,8 @@ int soft_linear_aligned(struct engine_vcpu *vcpu, enum vcpu_segment segment, uin
 int soft_linear(struct engine_vcpu *vcpu, enum vcpu_segment segment, uint64_t offset,
 		uint32_t bytes, bool write, uint64_t *ret_linear)
 {
-	return soft_linear_aligned(vcpu, segment, offset, bytes, natural_alignment(bytes), write,
-				   ret_linear);
+	return soft_linear_aligned(vcpu, segment, offset, bytes, natural_alignment(vcpu, bytes),
+				   write, ret_linear);
 }
 
 int soft_operand_linear(struct engine_vcpu *vcpu, const struct soft_step *step,
@@ -253,16 +236,21 @@ void soft_stack_move(struct engine_vcpu *vcpu, int64_t bytes)
 	soft_set_gpr(vcpu, GPR_RSP, soft_stack_width(vcpu), vcpu->gpr[GPR_RSP] + (uint64_t)bytes);
 }
 
-int soft_stack_push(struct engine_vcpu *vcpu, uint32_t bytes, uint64_t value)
+int soft_stack_push_low(struct engine_vcpu *vcpu, uint32_t bytes, uint32_t written, uint64_t value)
 {
 	uint64_t linear;
-	int err = stack_linear(vcpu, -(int64_t)bytes, bytes, true, &linear);
+	int err = stack_linear(vcpu, -(int64_t)bytes, written, true, &linear);
 
 	if (!err)
-		err = soft_write(vcpu, vcpu->view, linear, &value, bytes);
+		err = soft_write(vcpu, vcpu->view, linear, &value, written);
 	if (!err)
 		soft_stack_move(vcpu, -(int64_t)bytes);
 	return err;
+}
+
+int soft_stack_push(struct engine_vcpu *vcpu, uint32_t bytes, uint64_t value)
+{
+	return soft_stack_push_low(vcpu, bytes, bytes, value);
 }
 
 int soft_jump(struct engine_vcpu *vcpu, struct soft_step *step, uint64_t offset, uint32_t bytes)

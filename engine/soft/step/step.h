@@ -77,12 +77,13 @@ int soft_get_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int
 		     uint64_t *ret_value);
 int soft_set_operand(struct engine_vcpu *vcpu, const struct soft_step *step, int index,
 		     uint64_t value);
-enum vcpu_segment soft_segment_of(ZydisRegister reg);
 
 /* The stack, in the width of the mode. `depth`: bytes below (push) the present top. */
 uint32_t soft_stack_width(const struct engine_vcpu *vcpu);
 int soft_stack_read(struct engine_vcpu *vcpu, uint32_t offset, uint32_t bytes, uint64_t *ret_value);
 int soft_stack_push(struct engine_vcpu *vcpu, uint32_t bytes, uint64_t value);
+/* Moves by `bytes`, and writes only the lowest of them. */
+int soft_stack_push_low(struct engine_vcpu *vcpu, uint32_t bytes, uint32_t written, uint64_t value);
 void soft_stack_move(struct engine_vcpu *vcpu, int64_t bytes);
 
 /* Goes on at an offset of CS, cut to bytes. May fault. */

@@ -17,6 +17,7 @@ void soft_step_abandoned(struct engine_vcpu *vcpu);
 int soft_fault_from_host(struct engine_vcpu *vcpu);
 
 /* fault.c */
+#define SOFT_FAULT_PAGES 5u
 bool soft_in_fault_pages(const struct engine_vcpu *vcpu, const void *host);
 void soft_fault_pages_free(struct engine_vcpu *vcpu);
 

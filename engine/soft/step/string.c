@@ -53,6 +53,27 @@ static struct string describe(const struct engine_vcpu *vcpu, const struct soft_
 	return s;
 }
 
+/*
+ * In 64-bit code, REP with 32-bit addresses: Intel's CPUs clear the upper halves of rcx, and of the
+ * pointers of MOVS and STOS, even when nothing is done; AMD's as soon as an item
+ * is. Not of port strings: a port that is not allowed comes first.
+ */
+static struct string begin(struct engine_vcpu *vcpu, const struct soft_step *step)
+{
+	struct string s = describe(vcpu, step);
+	const struct soft_insn *insn = step->insn;
+	bool moves = insn->z.opcode == 0xa4 || insn->z.opcode == 0xa5;
+
+	if (!s.repeat || s.address != 4 || !soft_code64(vcpu) || vcpu->engine->offer->amd)
+		return s;
+	vcpu->gpr[GPR_RCX] &= UINT32_MAX;
+	if (moves || insn->z.opcode == 0xaa || insn->z.opcode == 0xab) /* STOS */
+		vcpu->gpr[GPR_RDI] &= UINT32_MAX;
+	if (moves)
+		vcpu->gpr[GPR_RSI] &= UINT32_MAX;
+	return s;
+}
+
 static int source_linear(struct engine_vcpu *vcpu, const struct string *s, uint64_t *ret_linear)
 {
 	return soft_linear(vcpu, s->source_segment, vcpu->gpr[GPR_RSI] & soft_mask(s->address),
@@ -82,8 +103,7 @@ static bool finish(struct engine_vcpu *vcpu, struct soft_step *step, const struc
 {
 	uint64_t mask = soft_mask(s->address), left = s->count - items;
 
-	if (!s->repeat ||
-	    !s->count) /* with a count of 0 no register changes, not even its upper half */
+	if (!s->repeat || !s->count) /* no register changes, but for begin() */
 		return true;
 	if (s->address == 2)
 		vcpu->gpr[GPR_RCX] = (vcpu->gpr[GPR_RCX] & ~mask) | left;
@@ -175,7 +195,7 @@ static bool overlap(const uint8_t *to, const uint8_t *from, uint64_t bytes)
 
 static int move_chunk(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	struct string s = describe(vcpu, step);
+	struct string s = begin(vcpu, step);
 	uint64_t items = chunk_of(vcpu, &s), from, to;
 	struct soft_page source, target;
 	int err;
@@ -232,7 +252,7 @@ static void store_items(const struct string *s, uint8_t *to, uint64_t value, uin
 
 static int store_chunk(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	struct string s = describe(vcpu, step);
+	struct string s = begin(vcpu, step);
 	uint64_t items = chunk_of(vcpu, &s), to, value = vcpu->gpr[GPR_RAX];
 	struct soft_page target;
 	int err;
@@ -275,7 +295,7 @@ static int step_stos(struct engine_vcpu *vcpu, struct soft_step *step)
 
 static int step_lods(struct engine_vcpu *vcpu, struct soft_step *step)
 {
-	struct string s = describe(vcpu, step);
+	struct string s = begin(vcpu, step);
 	uint64_t from, value = 0;
 	int err;
 
@@ -310,11 +330,14 @@ static void compare(struct engine_vcpu *vcpu, uint32_t bytes, uint64_t left, uin
 	vcpu->flags = (vcpu->flags & ~FLAGS_ARITHMETIC) | (flags & FLAGS_ARITHMETIC);
 }
 
-/* CMPS and SCAS: item by item, a bounded number at a time. */
+/*
+ * CMPS and SCAS: item by item, a bounded number at a time. Who looks in between (a fault, a trap, an
+ * interrupt) sees flags of the last item on AMD's CPUs, on Intel's those of before the instruction.
+ */
 static int compare_items(struct engine_vcpu *vcpu, struct soft_step *step, bool scan)
 {
-	struct string s = describe(vcpu, step);
-	uint64_t done = 0, from, to, left, right;
+	struct string s = begin(vcpu, step);
+	uint64_t done = 0, from, to, left, right, before = vcpu->flags;
 	bool device = false; /* as in_chunks() */
 	int err = SOFT_OK;
 
@@ -347,6 +370,8 @@ static int compare_items(struct engine_vcpu *vcpu, struct soft_step *step, bool 
 	}
 	if (done == 0 && !err)
 		finish(vcpu, step, &s, 0);
+	if (!vcpu->engine->offer->amd)
+		vcpu->flags = before;
 	return err;
 }
 

@@ -48,10 +48,43 @@ static void clear_entry(struct engine_vcpu *vcpu, int view, uint64_t index)
 	tlb->tag_read[index] = tlb->tag_write[index] = tlb->tag_fetch[index] = no_tag(index);
 }
 
-static void note_used(struct soft_tlb_used *used, uint64_t index)
-{
-	uint64_t group = index / TLB_GROUP;
+static const struct soft_stack_page nowhere = { .page = STACK_NOWHERE, .addend = -STACK_NOWHERE };
 
+static void forget_stack(struct engine_vcpu *vcpu)
+{
+	for (int write = 0; write < 2; write++)
+		for (uint32_t i = 0; i < STACK_PAGES; i++)
+			vcpu->stack_page[write][i] = nowhere;
+}
+
+static void forget_stack_some(struct engine_vcpu *vcpu, uint64_t first, uint64_t bytes)
+{
+	for (int write = 0; write < 2; write++)
+		for (uint32_t i = 0; i < STACK_PAGES; i++)
+			if (vcpu->stack_page[write][i].page - first < bytes)
+				vcpu->stack_page[write][i] = nowhere;
+}
+
+static void forget_stack_write(struct engine_vcpu *vcpu, uint64_t host)
+{
+	for (uint32_t i = 0; i < STACK_PAGES; i++)
+		if (vcpu->stack_page[1][i].page + vcpu->stack_page[1][i].addend == host)
+			vcpu->stack_page[1][i] = nowhere;
+}
+
+static void make_room(struct engine_vcpu *vcpu);
+
+static void note_used(struct engine_vcpu *vcpu, enum soft_view view, uint64_t index)
+{
+	struct soft_tlb_used *used = &vcpu->tlb_used[view];
+	uint64_t group = index / TLB_GROUP, w = group / 64;
+
+	if (!(used->resident[w / 64] >> w % 64 & 1)) {
+		make_room(vcpu);
+		used->resident[w / 64] |= BIT64(w % 64);
+		used->resident_count++;
+		atomic_fetch_add_explicit(&vcpu->engine->tlb_words, 1, memory_order_relaxed);
+	}
 	used->word[group / 64] |= BIT64(group % 64);
 	used->summary[group / 64 / 64] |= BIT64(group / 64 % 64);
 }
@@ -156,7 +189,7 @@ void soft_tlb_enter(struct engine_vcpu *vcpu, enum soft_view view, uint64_t line
 	uint64_t tag = page_of(linear), index = index_of(linear);
 
 	vcpu->fill_count++;
-	note_used(&vcpu->tlb_used[view], index);
+	note_used(vcpu, view, index);
 	if (access == ACCESS_FETCH)
 		vcpu->fetched[fetched_hash(linear) / 64] |= BIT64(fetched_hash(linear) % 64);
 	note_large(vcpu, linear, page->level);
@@ -209,28 +242,71 @@ static uint64_t used_groups(const struct soft_tlb_used *used)
  * host's memory: it goes back to the host, and what comes instead was never written. So it does
  * where the guest took one page here and there: a word of groups is a page of each table.
  */
-static bool give_back(struct engine_vcpu *vcpu, enum soft_view view)
+static bool is_large(const struct soft_tlb_used *used)
 {
-	const struct soft_tlb_used *used = &vcpu->tlb_used[view];
-
-	if ((used_words(used) < WORDS_KEPT && used_groups(used) < GROUPS_KEPT) ||
-	    madvise(&vcpu->tlb[view], sizeof(vcpu->tlb[view]), MADV_DONTNEED))
-		return false;
-	clear_entry(vcpu, view, 0);
-	return true;
+	return used_words(used) >= WORDS_KEPT || used_groups(used) >= GROUPS_KEPT;
 }
 
-static void clear_view(struct engine_vcpu *vcpu, enum soft_view view)
+/* False: the host keeps it, and the entries are what they were. */
+static bool give_back(struct engine_vcpu *vcpu, enum soft_view view)
 {
 	struct soft_tlb_used *used = &vcpu->tlb_used[view];
 
-	if (!give_back(vcpu, view))
+	if (madvise(&vcpu->tlb[view], sizeof(vcpu->tlb[view]), MADV_DONTNEED))
+		return false;
+	clear_entry(vcpu, view, 0);
+	atomic_fetch_sub_explicit(&vcpu->engine->tlb_words, used->resident_count,
+				  memory_order_relaxed);
+	memset(used->resident, 0, sizeof(used->resident));
+	used->resident_count = 0;
+	return true;
+}
+
+static void empty_view(struct engine_vcpu *vcpu, enum soft_view view, bool all)
+{
+	struct soft_tlb_used *used = &vcpu->tlb_used[view];
+
+	if (view == VIEW_USER)
+		forget_stack(vcpu);
+	if (!all || !give_back(vcpu, view))
 		for_used(vcpu, view, clear_one, 0);
 	for (uint64_t s = 0; s < TLB_USED_WORDS / 64; s++) {
 		for (uint64_t words = used->summary[s]; words; words &= words - 1)
 			used->word[s * 64 + (uint64_t)__builtin_ctzll(words)] = 0;
 		used->summary[s] = 0;
 	}
+}
+
+static void clear_view(struct engine_vcpu *vcpu, enum soft_view view)
+{
+	empty_view(vcpu, view, is_large(&vcpu->tlb_used[view]));
+}
+
+/*
+ * Of this vCPU's own: entries may go at any time, as they do when two pages want the same place. What is
+ * known of pages that were fetched from stays, for the jumps that lead there.
+ */
+static void make_room(struct engine_vcpu *vcpu)
+{
+	const struct engine *engine = vcpu->engine;
+	uint32_t own = 0, largest = VIEW_USER;
+
+	if (atomic_load_explicit(&engine->tlb_words, memory_order_relaxed) < engine->tlb_words_max)
+		return;
+	for (uint32_t view = 0; view < VIEW_COUNT; view++) {
+		own += vcpu->tlb_used[view].resident_count;
+		if (vcpu->tlb_used[view].resident_count > vcpu->tlb_used[largest].resident_count)
+			largest = view;
+	}
+	if (own >= TLB_WORDS_OWN)
+		empty_view(vcpu, (enum soft_view)largest, true);
+}
+
+void soft_tlb_release(struct engine_vcpu *vcpu)
+{
+	soft_tlb_flush(vcpu, true);
+	for (int view = 0; view < VIEW_COUNT; view++)
+		empty_view(vcpu, (enum soft_view)view, true);
 }
 
 void soft_tlb_create(struct engine_vcpu *vcpu)
@@ -289,6 +365,7 @@ void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear)
 		bytes = 1ull << LARGE_SHIFT;
 		flush_large_page(vcpu, linear);
 	}
+	forget_stack_some(vcpu, first, bytes);
 	for (int view = 0; view < VIEW_COUNT; view++) {
 		const struct soft_tlb *tlb = &vcpu->tlb[view];
 		uint64_t index = index_of(linear);
@@ -309,6 +386,7 @@ static void forget_write(struct engine_vcpu *vcpu, int view, uint64_t index, uin
 
 void soft_tlb_forget_write(struct engine_vcpu *vcpu, const uint8_t *host)
 {
+	forget_stack_write(vcpu, page_of((uintptr_t)host));
 	for (int view = 0; view < VIEW_COUNT; view++)
 		for_used(vcpu, view, forget_write, page_of((uintptr_t)host));
 }

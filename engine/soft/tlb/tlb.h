@@ -8,6 +8,15 @@
 
 #include "engine/soft/vcpu.h"
 
+/*
+ * What TLBs may keep of the host's memory: each vCPU's TLB_WORDS_OWN words, and all together so much
+ * besides, by the guest's memory. A vCPU that wants more begins anew with an empty view. So a few busy
+ * ones may have tables for all that they work with, and many idle ones do not add up.
+ */
+#define TLB_WORDS_OWN 204u /* 4 MiB */
+#define TLB_BYTES_ALL (64ull << 20)
+#define TLB_BYTES_OF  32u /* and a 32nd of guest memory */
+
 /* NULL: the address is not memory's. */
 uint8_t *soft_memory_host(const struct engine *engine, uint64_t gpa);
 /* Of a host address inside guest memory; UINT64_MAX otherwise. */
@@ -30,6 +39,8 @@ bool soft_tlb_has(struct engine_vcpu *vcpu, uint64_t linear, enum soft_access ac
 void soft_tlb_enter(struct engine_vcpu *vcpu, enum soft_view view, uint64_t linear,
 		    enum soft_access access, const struct soft_tlb_page *page);
 void soft_tlb_flush(struct engine_vcpu *vcpu, bool global_too);
+/* Likewise, and what the tables had of the host's memory goes back. */
+void soft_tlb_release(struct engine_vcpu *vcpu);
 void soft_tlb_flush_page(struct engine_vcpu *vcpu, uint64_t linear);
 /* This vCPU does not write that page any more without asking. */
 void soft_tlb_forget_write(struct engine_vcpu *vcpu, const uint8_t *host);

@@ -5,6 +5,8 @@
  */
 #include "engine/soft/translate/translate.h"
 
+#include "core/tsc_line.h"
+#include "engine/host_clock.h"
 #include "engine/soft/cache/cache.h"
 
 static bool is_nothing(const struct soft_insn *insn)
@@ -53,8 +55,8 @@ static enum tr_kind plain_kind(const struct soft_insn *insn, uint8_t mode)
 	if (soft_insn_is_bit_string(insn) && insn->z.address_width != 64)
 		return KIND_STEP;
 	/* Its operand's address takes one of the two. */
-	if (insn->memory >= 0 && tr_names(insn->operand_registers, R14) &&
-	    tr_names(insn->operand_registers, R15))
+	if (insn->memory >= 0 && tr_names(insn->operand_registers, R10) &&
+	    tr_names(insn->operand_registers, R11))
 		return KIND_STEP;
 	return KIND_PLAIN;
 }
@@ -74,12 +76,22 @@ static enum tr_kind ac_kind(const struct soft_insn *insn, uint8_t mode)
 	return (mode & MODE_VIEW) == VIEW_KERNEL_USER && !set ? KIND_AC : KIND_STEP;
 }
 
+void tr_step_if(struct tr *tr, enum host_condition condition)
+{
+	tr_cold(tr, emit_jcc_open(&tr->e, condition),
+		tr->flags == FLAGS_IN_SLOT ? SOFT_REASON_STEP_SLOT : SOFT_REASON_STEP);
+}
+
 enum tr_kind tr_kind(const struct soft_insn *insn, uint8_t mode)
 {
 	if (tr_is_jump(insn))
 		return KIND_JUMP;
 	if (is_nothing(insn))
 		return KIND_NOTHING;
+	if (tr_is_segment(insn))
+		return KIND_SEGMENT;
+	if (tr_is_string(insn))
+		return KIND_STRING;
 	switch (insn->z.mnemonic) {
 	case ZYDIS_MNEMONIC_PAUSE: /* with REX.B it is XCHG with r8 */
 		return insn->z.raw.rex.B ? plain_kind(insn, mode) : KIND_STEP;
@@ -99,6 +111,12 @@ enum tr_kind tr_kind(const struct soft_insn *insn, uint8_t mode)
 		return ac_kind(insn, mode);
 	case ZYDIS_MNEMONIC_PUSHFQ:
 		return KIND_PUSHF;
+	case ZYDIS_MNEMONIC_RDTSC:
+	case ZYDIS_MNEMONIC_RDTSCP:
+		return host_clock_tsc_is_real() ? KIND_TSC : KIND_STEP;
+	case ZYDIS_MNEMONIC_SYSCALL:
+	case ZYDIS_MNEMONIC_SYSRET:
+		return tr_syscall_kind(insn, mode);
 	case ZYDIS_MNEMONIC_SWAPGS:
 		return (mode & MODE_VIEW) != VIEW_USER ? KIND_SWAPGS : KIND_STEP;
 	case ZYDIS_MNEMONIC_LEAVE:
@@ -145,24 +163,24 @@ static bool overwrites(const struct soft_insn *insn, int reg)
 	       soft_register_number(from->reg.value) != reg;
 }
 
-/* Those of the guest's r14 and r15 that are named come into the host's, and are there from then on. */
+/* Those of the guest's r10 and r11 that are named come into the host's, and are there from then on. */
 static void load_high(struct tr *tr, const struct soft_insn *insn, uint16_t registers)
 {
-	for (int reg = R14; reg <= R15; reg++) {
+	for (int reg = R10; reg <= R11; reg++) {
 		if (!tr_names(registers, reg))
 			continue;
-		if (tr->held[reg - R14] != GROUP_OWN && !overwrites(insn, reg))
+		if (tr->held[reg - R10] != GROUP_OWN && !overwrites(insn, reg))
 			emit_load(&tr->e, reg, VCPU_GPR + 8 * (uint32_t)reg);
-		tr->held[reg - R14] = GROUP_OWN;
+		tr->held[reg - R10] = GROUP_OWN;
 	}
 }
 
 static void store_high(struct tr *tr, uint16_t registers)
 {
-	if (tr_names(registers, R14))
-		emit_store(&tr->e, R14, VCPU_GPR + 8 * R14);
-	if (tr_names(registers, R15))
-		emit_store(&tr->e, R15, VCPU_GPR + 8 * R15);
+	if (tr_names(registers, R10))
+		emit_store(&tr->e, R10, VCPU_GPR + 8 * R10);
+	if (tr_names(registers, R11))
+		emit_store(&tr->e, R11, VCPU_GPR + 8 * R11);
 }
 
 static void translate_registers(struct tr *tr, const struct soft_insn *insn)
@@ -177,7 +195,7 @@ static void translate_registers(struct tr *tr, const struct soft_insn *insn)
 		tr->flags = FLAGS_IN_HOST;
 }
 
-/* The operand's address in a register without REX prefix; that register's value waits in r15. */
+/* The operand's address in a register without REX prefix; that register's value waits in r11. */
 static int swap_in(struct tr *tr, const struct soft_insn *insn)
 {
 	static const uint8_t candidates[] = { RSI, RDI, RBX, RCX, RDX, RAX };
@@ -189,9 +207,9 @@ static int swap_in(struct tr *tr, const struct soft_insn *insn)
 			break;
 		}
 	}
-	emit_mov(&tr->e, R15, base);
+	emit_mov(&tr->e, R11, base);
 	tr_clean(tr);
-	emit_mov(&tr->e, base, R14);
+	emit_mov(&tr->e, base, R10);
 	tr_record(tr, tr->rip)->swapped = (uint8_t)base;
 	return base;
 }
@@ -209,7 +227,7 @@ static void emit_host_form(struct tr *tr, const struct soft_insn *insn, struct h
 static void translate_memory(struct tr *tr, const struct soft_insn *insn)
 {
 	struct host_operand at;
-	int base = R14;
+	int base = R10;
 
 	if (tr_shared_operand(tr, insn, &at)) {
 		load_high(tr, insn, insn->operand_registers);
@@ -220,16 +238,16 @@ static void translate_memory(struct tr *tr, const struct soft_insn *insn)
 	tr_operand(tr, insn, insn->memory_write);
 	if (insn->high_byte) {
 		base = swap_in(tr, insn);
-	} else if (tr_names(insn->operand_registers, R14)) {
-		emit_mov(&tr->e, R15, R14);
-		emit_load(&tr->e, R14, VCPU_GPR + 8 * R14);
-		base = R15;
-	} else if (tr_names(insn->operand_registers, R15)) {
-		emit_load(&tr->e, R15, VCPU_GPR + 8 * R15);
+	} else if (tr_names(insn->operand_registers, R10)) {
+		emit_mov(&tr->e, R11, R10);
+		emit_load(&tr->e, R10, VCPU_GPR + 8 * R10);
+		base = R11;
+	} else if (tr_names(insn->operand_registers, R11)) {
+		emit_load(&tr->e, R11, VCPU_GPR + 8 * R11);
 	}
 	emit_host_form(tr, insn, (struct host_operand){ base, -1, 0, 0 });
 	if (insn->high_byte)
-		emit_mov(&tr->e, base, R15);
+		emit_mov(&tr->e, base, R11);
 	else
 		store_high(tr, insn->registers_write);
 }
@@ -240,37 +258,37 @@ static void translate_lea(struct tr *tr, const struct soft_insn *insn)
 	int to = soft_register_number(insn->op[0].reg.value);
 	bool constant = soft_register_number(mem->base) < 0 && soft_register_number(mem->index) < 0;
 
-	if (to >= R14 && constant)
+	if (tr_is_high(to) && constant)
 		tr_forget(tr, to);
 	tr_record(tr, tr->rip);
 	if (constant && insn->z.operand_width == 64) {
 		tr_effective(tr, insn, to);
 	} else if (constant) {
-		tr_forget(tr, R14);
-		tr_effective(tr, insn, R14);
+		tr_forget(tr, R10);
+		tr_effective(tr, insn, R10);
 		tr_clean(tr);
-		emit_mov32(&tr->e, to, R14);
+		emit_mov32(&tr->e, to, R10);
 	} else {
 		load_high(tr, insn, insn->registers);
 		tr_clean(tr);
 		emit_bytes(&tr->e, insn->bytes, insn->length);
 	}
-	if (to >= R14)
+	if (tr_is_high(to))
 		emit_store(&tr->e, to, VCPU_GPR + 8 * (uint32_t)to);
 }
 
-static const struct host_operand at_r14 = { R14, -1, 0, 0 };
+static const struct host_operand at_r10 = { R10, -1, 0, 0 };
 
 /* The operand to be pushed: its address is looked up as any, and its value waits in memory. */
 static void push_memory(struct tr *tr, const struct soft_insn *insn)
 {
 	tr_operand(tr, insn, false);
-	tr_load_at(tr, R15, at_r14);
-	emit_store(&tr->e, R15, VCPU_SCRATCH);
+	tr_load_at(tr, R11, at_r10);
+	emit_store(&tr->e, R11, VCPU_SCRATCH);
 	tr_stack(tr, RSP, -8, true);
-	emit_load(&tr->e, R15, VCPU_SCRATCH);
+	emit_load(&tr->e, R11, VCPU_SCRATCH);
 	tr_clean(tr);
-	tr_store_at(tr, R15, at_r14);
+	tr_store_at(tr, R11, at_r10);
 	emit_lea(&tr->e, RSP, RSP, -8);
 }
 
@@ -302,7 +320,7 @@ static void translate_push(struct tr *tr, const struct soft_insn *insn)
 		return;
 	}
 	reg = soft_register_number(op->reg.value);
-	if (reg >= R14) {
+	if (tr_is_high(reg)) {
 		uint32_t from = VCPU_GPR + 8 * (uint32_t)reg;
 
 		reg = tr_scratch_besides(tr, at);
@@ -318,7 +336,7 @@ static void translate_pop(struct tr *tr, const struct soft_insn *insn)
 	int reg = soft_register_number(insn->op[0].reg.value);
 	struct host_operand at = tr_stack(tr, RSP, 0, false);
 
-	if (reg >= R14) {
+	if (tr_is_high(reg)) {
 		int value = tr_scratch_besides(tr, at);
 
 		tr_forget(tr, reg); /* the guest's, if that was there */
@@ -335,11 +353,11 @@ static void translate_leave(struct tr *tr)
 {
 	struct host_operand at = tr_stack(tr, RBP, 0, false);
 
-	tr_load_at(tr, R14, at);
-	tr_forget(tr, R14);
+	tr_load_at(tr, R10, at);
+	tr_forget(tr, R10);
 	tr_clean(tr);
 	emit_lea(&tr->e, RSP, RBP, 8);
-	emit_mov(&tr->e, RBP, R14);
+	emit_mov(&tr->e, RBP, R10);
 }
 
 static void translate_cli(struct tr *tr)
@@ -355,46 +373,54 @@ static void translate_sti(struct tr *tr)
 		tr_save_flags(tr);
 	tr_record(tr, tr->rip);
 	emit_cmp8_gs_imm(&tr->e, offsetof(struct engine_vcpu, window_wanted), 0);
-	tr_cold(tr, emit_jcc_open(&tr->e, CC_NE),
-		tr->flags == FLAGS_IN_SLOT ? SOFT_REASON_STEP_SLOT : SOFT_REASON_STEP);
+	tr_step_if(tr, CC_NE);
 	tr_clean(tr);
 	emit_store32_imm(&tr->e, (uint32_t)FLAG_IF, offsetof(struct engine_vcpu, interrupts_on));
 	tr->shadow_rip = tr->next;
 	tr_record(tr, tr->next);
 }
 
-/*
- * All flags are read, so they go to the slot before the check, which may then be left at any time.
- * DF is in the host's flags alone, and comes by way of a stack of the vCPU's own; meanwhile rsp is
- * not the guest's, so a kick has to wait for the store.
- */
-static void translate_pushf(struct tr *tr)
+/* It is in the host's flags alone, and comes by way of a stack of the vCPU's own. */
+void tr_direction(struct tr *tr)
 {
 	struct emit *e = &tr->e;
 
-	tr->live_before = FLAGS_ARITHMETIC;
-	tr_stack(tr, RSP, -8, true);
 	emit_store(e, RSP, VCPU_SCRATCH);
 	emit_load(e, RSP, offsetof(struct engine_vcpu, small_stack_top));
 	emit_pushfq(e);
-	emit_pop(e, R15);
+	emit_pop(e, R11);
 	emit_load(e, RSP, VCPU_SCRATCH);
-	emit_and32_imm(e, R15, (uint32_t)FLAG_DF);
-	emit_or32_imm8(e, R15, 2); /* the bit that is always set */
-	emit_or32_gs(e, R15, offsetof(struct engine_vcpu, system_flags));
-	emit_or32_gs(e, R15, offsetof(struct engine_vcpu, interrupts_on));
-	emit_store(e, R15, VCPU_SCRATCH + 8);
+}
+
+void tr_rflags(struct tr *tr)
+{
+	struct emit *e = &tr->e;
+
+	tr_direction(tr);
+	emit_and32_imm(e, R11, (uint32_t)FLAG_DF);
+	emit_or32_imm8(e, R11, 2); /* the bit that is always set */
+	emit_or32_gs(e, R11, offsetof(struct engine_vcpu, system_flags));
+	emit_or32_gs(e, R11, offsetof(struct engine_vcpu, interrupts_on));
+	emit_store(e, R11, VCPU_SCRATCH + 8);
 	/* The slot has OF in al and the others in ah. */
-	emit_load32(e, R15, VCPU_SLOT);
-	emit_and32_imm(e, R15, 1);
-	emit_shl32_imm(e, R15, 11);
-	emit_or32_to_gs(e, R15, VCPU_SCRATCH + 8);
-	emit_load32(e, R15, VCPU_SLOT);
-	emit_shr32_imm(e, R15, 8);
-	emit_and32_imm(e, R15, FLAGS_ARITHMETIC & 0xff);
-	emit_or_gs(e, R15, VCPU_SCRATCH + 8);
+	emit_load32(e, R11, VCPU_SLOT);
+	emit_and32_imm(e, R11, 1);
+	emit_shl32_imm(e, R11, 11);
+	emit_or32_to_gs(e, R11, VCPU_SCRATCH + 8);
+	emit_load32(e, R11, VCPU_SLOT);
+	emit_shr32_imm(e, R11, 8);
+	emit_and32_imm(e, R11, FLAGS_ARITHMETIC & 0xff);
+	emit_or_gs(e, R11, VCPU_SCRATCH + 8);
+}
+
+/* All flags are read, so they go to the slot before the check, which may then be left at any time. */
+static void translate_pushf(struct tr *tr)
+{
+	tr->live_before = FLAGS_ARITHMETIC;
+	tr_stack(tr, RSP, -8, true);
+	tr_rflags(tr);
 	tr_record(tr, tr->rip);
-	tr_store_at(tr, R15, at_r14);
+	tr_store_at(tr, R11, at_r10);
 	emit_lea(&tr->e, RSP, RSP, -8);
 }
 
@@ -403,15 +429,54 @@ static void translate_swapgs(struct tr *tr)
 	uint32_t gs = offsetof(struct engine_vcpu, state.segment[SEG_GS].base);
 	uint32_t kernel = offsetof(struct engine_vcpu, state.msr[MSR_KERNEL_GS_BASE]);
 
-	tr_forget(tr, R14);
-	tr_forget(tr, R15);
+	tr_forget(tr, R10);
+	tr_forget(tr, R11);
 	tr_record(tr, tr->rip);
-	emit_load(&tr->e, R14, kernel);
-	emit_load(&tr->e, R15, gs);
+	emit_load(&tr->e, R10, kernel);
+	emit_load(&tr->e, R11, gs);
 	tr_clean(tr);
-	emit_store(&tr->e, R14, gs);
-	emit_store(&tr->e, R14, offsetof(struct engine_vcpu, gs_base));
-	emit_store(&tr->e, R15, kernel);
+	emit_store(&tr->e, R10, gs);
+	emit_store(&tr->e, R10, offsetof(struct engine_vcpu, gs_base));
+	emit_store(&tr->e, R11, kernel);
+}
+
+/*
+ * The pod clock's line by the host's own instruction, which waits for what this one waits for. Only the
+ * vCPU's thread changes the line, outside of here; and who is kicked in the middle goes on to the end,
+ * so both parts are of one line and one host.
+ */
+static void translate_tsc(struct tr *tr, const struct soft_insn *insn)
+{
+	static const uint8_t rdtsc[] = { 0x0f, 0x31 }, rdtscp[] = { 0x0f, 0x01, 0xf9 };
+	const uint32_t aux = offsetof(struct engine_vcpu, state.msr[MSR_TSC_AUX]);
+	bool with_aux = insn->z.mnemonic == ZYDIS_MNEMONIC_RDTSCP;
+	struct emit *e = &tr->e;
+
+	if (tr->flags == FLAGS_IN_HOST && tr->live_before)
+		tr_save_flags(tr);
+	tr_forget(tr, R10);
+	tr_record(tr, tr->rip);
+	if ((tr->t->mode & MODE_VIEW) == VIEW_USER) {
+		emit_test8_gs_imm(e, offsetof(struct engine_vcpu, state.cr4), CR4_TSD);
+		tr_step_if(tr, CC_NE);
+	}
+	emit_load(e, R10, offsetof(struct engine_vcpu, tsc_ratio));
+	tr_clean(tr);
+	if (with_aux)
+		emit_bytes(e, rdtscp, sizeof(rdtscp));
+	else
+		emit_bytes(e, rdtsc, sizeof(rdtsc));
+	emit_shl_imm(e, RDX, 32);
+	emit_add(e, RAX, RDX);
+	emit_mul(e, R10);
+	emit_shrd_imm(e, RAX, RDX, TSC_RATIO_BITS);
+	emit_add_gs(e, RAX, offsetof(struct engine_vcpu, tsc_offset));
+	emit_mov(e, RDX, RAX);
+	emit_shr_imm(e, RDX, 32);
+	emit_mov32(e, RAX, RAX);
+	if (with_aux)
+		emit_load32(e, RCX, aux);
+	tr_record(tr, tr->next);
 }
 
 void tr_insn(struct tr *tr, const struct soft_insn *insn, enum tr_kind kind)
@@ -425,6 +490,15 @@ void tr_insn(struct tr *tr, const struct soft_insn *insn, enum tr_kind kind)
 		break;
 	case KIND_SWAPGS:
 		translate_swapgs(tr);
+		break;
+	case KIND_SEGMENT:
+		tr_segment(tr, insn);
+		break;
+	case KIND_STRING:
+		tr_string(tr, insn);
+		break;
+	case KIND_TSC:
+		translate_tsc(tr, insn);
 		break;
 	case KIND_PUSHF:
 		translate_pushf(tr);

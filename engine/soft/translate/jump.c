@@ -5,10 +5,10 @@
  * Within the page: a jump that is linked to the target's block once that is known; it takes the
  * flags along where they are. To another page, whose translation may change: the same by a place of
  * its own in each vCPU, its door (tlb/doors.h). To a computed address: the vCPU's jump table, rip in
- * r14, flags in the slot:
+ * r10, flags in the slot:
  *
- *      lea r15d, [r14 + r14] ; and ; cmp r14, gs:[r15 + rip] ; jne lookup
- *      jmp gs:[r15 + code]
+ *      lea r11d, [r10 + r10] ; and ; cmp r10, gs:[r11 + rip] ; jne lookup
+ *      jmp gs:[r11 + code]
  */
 #include "engine/soft/translate/translate.h"
 
@@ -78,7 +78,7 @@ static void save_flags_for_exit(struct tr *tr, uint64_t rip)
 	tr->rip = here;
 }
 
-static uint32_t jump_table(uint32_t view)
+uint32_t tr_jump_table(uint32_t view)
 {
 	return (uint32_t)(offsetof(struct engine_vcpu, jump) +
 			  view * JUMP_ENTRIES * sizeof(struct soft_jump_entry));
@@ -90,30 +90,30 @@ static uint8_t *emit_unknown(struct tr *tr)
 	return emit_jcc(&tr->e, CC_NE, soft_cache_lookup(tr->t->vcpu->engine));
 }
 
-void tr_exit_computed(struct tr *tr)
+void tr_exit_computed(struct tr *tr, uint32_t view)
 {
-	uint32_t table = jump_table(tr->t->mode & MODE_VIEW);
+	uint32_t table = tr_jump_table(view);
 	struct emit *e = &tr->e;
 
 	_Static_assert(JUMP_INDEX_MASK == (JUMP_ENTRIES - 1) * sizeof(struct soft_jump_entry), "");
-	emit_lea32_twice(e, R15, R14);
-	emit_and32_imm(e, R15, JUMP_INDEX_MASK);
-	emit_cmp_gs_base(e, R14, R15, table + OFFSET_RIP);
+	emit_lea32_twice(e, R11, R10);
+	emit_and32_imm(e, R11, JUMP_INDEX_MASK);
+	emit_cmp_gs_base(e, R10, R11, table + OFFSET_RIP);
 	tr_cold(tr, emit_unknown(tr), SOFT_REASON_LOOKUP)->computed =
 		tr->t->record[tr->t->record_count - 1].computed;
 	tr_clean(tr);
-	emit_jmp_gs_base(e, R15, table + OFFSET_CODE);
+	emit_jmp_gs_base(e, R11, table + OFFSET_CODE);
 }
 
 /* To another view, or to where an instruction may lie across pages: its place in the table is known. */
 static void exit_constant(struct tr *tr, uint32_t view, uint64_t rip)
 {
-	uint32_t entry =
-		jump_table(view) + soft_jump_index(rip) * (uint32_t)sizeof(struct soft_jump_entry);
+	uint32_t entry = tr_jump_table(view) +
+			 soft_jump_index(rip) * (uint32_t)sizeof(struct soft_jump_entry);
 	struct emit *e = &tr->e;
 
-	emit_mov_imm(e, R14, rip);
-	emit_cmp_gs(e, R14, entry + OFFSET_RIP);
+	emit_mov_imm(e, R10, rip);
+	emit_cmp_gs(e, R10, entry + OFFSET_RIP);
 	emit_unknown(tr);
 	tr_clean(tr);
 	emit_jmp_gs(e, entry + OFFSET_CODE);
@@ -141,7 +141,7 @@ void tr_switch_view(struct tr *tr, bool ac)
 	else
 		emit_and32_gs_imm(e, flags, ~(uint32_t)FLAG_AC);
 	emit_store8_imm(e, (uint8_t)view, offsetof(struct engine_vcpu, view));
-	emit_store_imm(e, jump_table(view), VCPU_JUMPS);
+	emit_store_imm(e, tr_jump_table(view), VCPU_JUMPS);
 	tr_record(tr, tr->next);
 	exit_constant(tr, view, tr->next);
 }
@@ -211,10 +211,10 @@ void tr_exit_step(struct tr *tr, uint64_t rip)
 	/* A kick may break off the step: then no interrupt may come before it. */
 	if (rip == tr->shadow_rip)
 		emit_store8_imm(e, SHADOW_STI, offsetof(struct engine_vcpu, shadow));
-	emit_mov_imm(e, R14, rip);
-	emit_store(e, R14, VCPU_RIP);
-	emit_mov_imm(e, R14, tr->known_offered ? (uintptr_t)tr->t->known : 0);
-	emit_store(e, R14, VCPU_ARGUMENT);
+	emit_mov_imm(e, R10, rip);
+	emit_store(e, R10, VCPU_RIP);
+	emit_mov_imm(e, R10, tr->known_offered ? (uintptr_t)tr->t->known : 0);
+	emit_store(e, R10, VCPU_ARGUMENT);
 	emit_store_imm(e, tr->flags == FLAGS_IN_SLOT ? SOFT_REASON_STEP_SLOT : SOFT_REASON_STEP,
 		       VCPU_REASON);
 	tr_clean(tr);
@@ -316,30 +316,34 @@ static void emit_push_return(struct tr *tr)
 	tr->lag = 0;
 }
 
-/* r14 := the target; only r14, r15 and flags are used, the record is open. */
+/* r10 := the target; only r10, r11 and flags are used, the record is open. */
 static void load_target(struct tr *tr, const struct soft_insn *insn)
 {
 	const ZydisDecodedOperand *op = &insn->op[0];
 	int reg;
 
 	if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
-		tr_operand(tr, insn, false);
-		tr_load_at(tr, R14, (struct host_operand){ R14, -1, 0, 0 });
+		struct host_operand at = { R10, -1, 0, 0 };
+
+		if (!tr_shared_operand(tr, insn, &at))
+			tr_operand(tr, insn, false);
+		tr_load_at(tr, R10, at);
+		tr_forget(tr, R10);
 		return;
 	}
 	tr_record(tr, tr->rip);
-	tr_forget(tr, R14);
+	tr_forget(tr, R10);
 	reg = soft_register_number(op->reg.value);
-	if (reg >= R14)
-		emit_load(&tr->e, R14, VCPU_GPR + 8 * (uint32_t)reg);
+	if (tr_is_high(reg))
+		emit_load(&tr->e, R10, VCPU_GPR + 8 * (uint32_t)reg);
 	else
-		emit_mov(&tr->e, R14, reg);
+		emit_mov(&tr->e, R10, reg);
 }
 
 static void end_computed(struct tr *tr, enum soft_computed computed)
 {
 	tr_record(tr, tr->rip)->computed = (uint8_t)computed;
-	tr_exit_computed(tr);
+	tr_exit_computed(tr, tr->t->mode & MODE_VIEW);
 }
 
 static void translate_call(struct tr *tr, const struct soft_insn *insn)
@@ -350,12 +354,17 @@ static void translate_call(struct tr *tr, const struct soft_insn *insn)
 			tr_exit(tr, tr->next + insn->op[0].imm.value.u);
 		return;
 	}
+	/* What the push does by itself is by an rsp that is right. */
+	if (tr->access[tr->index + 1].group == GROUP_NONE)
+		tr_settle_stack(tr, tr->rip);
 	save_flags_for_exit(tr, tr->rip);
 	load_target(tr, insn);
-	emit_store(&tr->e, R14, VCPU_SCRATCH);
+	emit_store(&tr->e, R10, VCPU_SCRATCH);
 	tr_clean(tr);
+	tr->index++; /* for its other access */
 	emit_push_return(tr);
-	emit_load(&tr->e, R14, VCPU_SCRATCH);
+	tr->index--;
+	emit_load(&tr->e, R10, VCPU_SCRATCH);
 	end_computed(tr, COMPUTED_CALL);
 }
 
@@ -366,6 +375,7 @@ static void translate_jmp(struct tr *tr, const struct soft_insn *insn)
 			tr_exit(tr, tr->next + insn->op[0].imm.value.u);
 		return;
 	}
+	tr_settle_stack(tr, tr->rip);
 	save_flags_for_exit(tr, tr->rip);
 	load_target(tr, insn);
 	end_computed(tr, COMPUTED_JUMP);
@@ -374,7 +384,7 @@ static void translate_jmp(struct tr *tr, const struct soft_insn *insn)
 static void translate_ret(struct tr *tr)
 {
 	save_flags_for_exit(tr, tr->rip);
-	tr_load_at(tr, R14, tr_stack(tr, RSP, 0, false));
+	tr_load_at(tr, R10, tr_stack(tr, RSP, 0, false));
 	tr_clean(tr);
 	emit_lea(&tr->e, RSP, RSP, tr->lag + 8);
 	tr->lag = 0;

@@ -39,6 +39,19 @@ static bool is_stack(enum tr_kind kind, const struct soft_insn *insn)
 	}
 }
 
+/* JMP and CALL to what is in memory. */
+static bool loads_target(enum tr_kind kind, const struct soft_insn *insn)
+{
+	return kind == KIND_JUMP && insn->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+	       insn->z.meta.category != ZYDIS_CATEGORY_RET;
+}
+
+static bool is_computed_call(enum tr_kind kind, const struct soft_insn *insn)
+{
+	return kind == KIND_JUMP && insn->z.meta.category == ZYDIS_CATEGORY_CALL &&
+	       insn->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE;
+}
+
 static bool pushes(enum tr_kind kind, const struct soft_insn *insn)
 {
 	return kind == KIND_PUSH ||
@@ -54,8 +67,9 @@ static bool index_access(const ZydisDecodedOperandMem *mem, uint16_t written,
 	access->base = (int8_t)base;
 	access->index = (int8_t)index;
 	access->scale = (uint8_t)__builtin_ctz(mem->scale);
-	return base >= 0 && base < R14 && base != RSP && !tr_names(written, base) && index >= 0 &&
-	       index < R14 && index != base && access->disp >= INT32_MIN + SOFT_SPAN_MAX;
+	return base >= 0 && !tr_is_high(base) && base != RSP && !tr_names(written, base) &&
+	       index >= 0 && !tr_is_high(index) && index != base &&
+	       access->disp >= INT32_MIN + SOFT_SPAN_MAX;
 }
 
 /*
@@ -97,7 +111,7 @@ static bool stack_access(const struct soft_insn *insn, enum tr_kind kind, struct
 {
 	bool push = pushes(kind, insn);
 
-	if (!is_stack(kind, insn))
+	if (!is_stack(kind, insn) && !is_computed_call(kind, insn))
 		return false;
 	*access = (struct tr_access){ .base = kind == KIND_LEAVE ? RBP : RSP,
 				      .index = -1,
@@ -282,10 +296,10 @@ static void find_shifts(struct tr *tr)
 	}
 }
 
-/* A group with an index that does not loop is none; nor is one of one off r14 or r15. */
+/* A group with an index that does not loop is none; nor is one of one off r10 or r11. */
 static void dissolve(struct tr *tr, uint32_t g)
 {
-	for (uint32_t i = 0; i < tr->t->count; i++)
+	for (uint32_t i = 0; i <= tr->t->count; i++)
 		if (tr->access[i].group == g)
 			tr->access[i] = (struct tr_access){ .index = -1, .group = GROUP_NONE };
 }
@@ -327,6 +341,26 @@ static bool find_written(const struct soft_translation *t, uint16_t *ret_written
 	return false;
 }
 
+/* The instruction's access, or what a computed call pushes (then i is one more). */
+static void plan_access(struct tr *tr, uint32_t i, const struct soft_insn *insn, uint64_t next,
+			uint16_t written, uint32_t offset, const struct origin *origin)
+{
+	enum tr_kind kind = tr_kind(insn, tr->t->mode);
+	struct tr_access *access = &tr->access[i];
+	bool operand = i < tr->t->count && (kind == KIND_PLAIN || loads_target(kind, insn));
+
+	if (tr->t->mode & MODE_ALONE)
+		return;
+	/* It has to look for the edge of a line. */
+	if (tr->t->vcpu->engine->split_locks_looked_for && soft_insn_is_locked(insn))
+		return;
+	if (operand ? operand_access(insn, next, written, access)
+		    : stack_access(insn, kind, access)) {
+		access->group = GROUP_NONE;
+		add_access(tr, access, (uint8_t)i, offset, origin);
+	}
+}
+
 void tr_share_plan(struct tr *tr)
 {
 	const struct soft_translation *t = tr->t;
@@ -337,21 +371,17 @@ void tr_share_plan(struct tr *tr)
 
 	tr->held[0] = tr->held[1] = GROUP_NONE;
 	tr->pinned[0] = tr->pinned[1] = GROUP_NONE;
+	for (uint32_t i = 0; i <= t->count; i++)
+		tr->access[i] = (struct tr_access){ .index = -1, .group = GROUP_NONE };
 	for (uint32_t i = 0; i < t->count; i++) {
 		const struct soft_insn *insn = &t->insn[i];
-		struct tr_access *access = &tr->access[i];
 		enum tr_kind kind = tr_kind(insn, t->mode);
-
 		uint64_t next = t->rip + (uint64_t)t->offset[i] + insn->length;
 
-		*access = (struct tr_access){ .index = -1, .group = GROUP_NONE };
-		if (t->mode & MODE_ALONE)
-			continue;
-		if (kind == KIND_PLAIN ? operand_access(insn, next, written, access)
-				       : stack_access(insn, kind, access)) {
-			access->group = GROUP_NONE;
-			add_access(tr, access, (uint8_t)i, offset, origin);
-		}
+		if (!is_computed_call(kind, insn) || loads_target(kind, insn))
+			plan_access(tr, i, insn, next, written, offset, origin);
+		if (is_computed_call(kind, insn))
+			plan_access(tr, t->count, insn, next, written, offset, origin);
 		follow(origin, insn, kind);
 		tr->side_exits += kind == KIND_JUMP && !tr_is_followed(t, i);
 		offset += insn->length;

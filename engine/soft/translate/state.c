@@ -41,7 +41,7 @@ bool soft_undo_jump(struct engine_vcpu *vcpu, uint64_t host)
 	if (soft_is_canonical(vcpu->rip))
 		return false;
 	record = soft_record_find(vcpu->engine, host, &block);
-	if (!record || !record->computed)
+	if (!record || !record->computed || record->computed == COMPUTED_ENTRY)
 		return false;
 	undo_jump(vcpu, record);
 	return true;
@@ -60,30 +60,69 @@ void soft_settle(struct engine_vcpu *vcpu, uint64_t host)
 		soft_flags_from_slot(vcpu);
 }
 
+/* As soft_stub_exit has it, r10 and r11 being in memory. */
+static void take_all(struct engine_vcpu *vcpu, const greg_t *regs)
+{
+	static const uint8_t order[GPR_COUNT] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX,
+						  REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+						  REG_R8,  REG_R9,  REG_R10, REG_R11,
+						  REG_R12, REG_R13, REG_R14, REG_R15 };
+
+	for (int i = 0; i < GPR_COUNT; i++)
+		if (order[i] != REG_R10 && order[i] != REG_R11)
+			vcpu->gpr[i] = (uint64_t)regs[order[i]];
+	vcpu->flags = (uint64_t)regs[REG_EFL] & FLAGS_HOST;
+}
+
 static void take_registers(struct engine_vcpu *vcpu, const greg_t *regs,
 			   const struct soft_record *record)
 {
-	static const uint8_t order[14] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP,
-					   REG_RBP, REG_RSI, REG_RDI, REG_R8,  REG_R9,
-					   REG_R10, REG_R11, REG_R12, REG_R13 };
-
-	for (int i = 0; i < 14; i++)
-		vcpu->gpr[i] = (uint64_t)regs[order[i]];
+	take_all(vcpu, regs);
 	vcpu->gpr[GPR_RSP] += (uint64_t)(int64_t)record->lag * 8;
 	if (record->swapped != NOT_SWAPPED)
-		vcpu->gpr[record->swapped] = (uint64_t)regs[REG_R15];
+		vcpu->gpr[record->swapped] = (uint64_t)regs[REG_R11];
+	if (record->string)
+		vcpu->gpr[GPR_RDI] -= (uint64_t)regs[REG_R10];
+	if (record->string == STRING_MOVES)
+		vcpu->gpr[GPR_RSI] -= (uint64_t)regs[REG_R11];
 	vcpu->shadow = record->shadow;
-	vcpu->rip = record->computed ? (uint64_t)regs[REG_R14] : record->rip;
-	vcpu->flags = (uint64_t)regs[REG_EFL] & FLAGS_HOST;
+	vcpu->rip = record->computed ? (uint64_t)regs[REG_R10] : record->rip;
 	if (record->slot)
 		soft_flags_from_slot(vcpu);
-	if (record->computed && !soft_is_canonical(vcpu->rip))
+	if (record->computed && record->computed != COMPUTED_ENTRY && !soft_is_canonical(vcpu->rip))
 		undo_jump(vcpu, record);
 }
 
-/* True: the state has been taken, and the thread will leave guest code. */
-static bool take_out(struct engine_vcpu *vcpu, greg_t *regs, uint64_t reason, uint64_t argument)
+void soft_leave(struct engine_vcpu *vcpu, void *context)
 {
+	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+
+	regs[REG_RIP] = (greg_t)(uintptr_t)soft_cache_left(vcpu->engine);
+	/* The guest's may be one that the host cannot return to. */
+	regs[REG_RSP] = (greg_t)vcpu->host_rsp;
+	regs[REG_EFL] &= ~(greg_t)(FLAG_DF | FLAG_TF);
+}
+
+void soft_leave_lookup(struct engine_vcpu *vcpu, void *context)
+{
+	const greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+
+	take_all(vcpu, regs);
+	vcpu->rip = (uint64_t)regs[REG_R10];
+	vcpu->reason = SOFT_REASON_LOOKUP;
+	soft_leave(vcpu, context);
+}
+
+void soft_leave_half(struct engine_vcpu *vcpu, void *context)
+{
+	take_all(vcpu, ((ucontext_t *)context)->uc_mcontext.gregs);
+	soft_leave(vcpu, context);
+}
+
+/* True: the state has been taken, and the thread will leave guest code. */
+static bool take_out(struct engine_vcpu *vcpu, void *context, uint64_t reason, uint64_t argument)
+{
+	const greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
 	uint64_t pc = (uint64_t)regs[REG_RIP];
 	const struct soft_block *block;
 	const struct soft_record *record = soft_record_find(vcpu->engine, pc, &block);
@@ -93,8 +132,7 @@ static bool take_out(struct engine_vcpu *vcpu, greg_t *regs, uint64_t reason, ui
 	take_registers(vcpu, regs, record);
 	vcpu->reason = reason;
 	vcpu->argument = argument;
-	regs[REG_RIP] = (greg_t)(uintptr_t)soft_cache_left(vcpu->engine);
-	regs[REG_EFL] &= ~(greg_t)(FLAG_DF | FLAG_TF);
+	soft_leave(vcpu, context);
 	return true;
 }
 
@@ -104,7 +142,7 @@ void soft_translated_stop(struct engine_vcpu *vcpu, void *context)
 
 	vcpu->tracing = false;
 	regs[REG_EFL] &= ~(greg_t)FLAG_TF;
-	if (!atomic_load(&vcpu->stop) || take_out(vcpu, regs, SOFT_REASON_LEFT, 0))
+	if (!atomic_load(&vcpu->stop) || take_out(vcpu, context, SOFT_REASON_LEFT, 0))
 		return;
 	/* In the middle of an instruction: one host instruction further. */
 	vcpu->tracing = true;
@@ -113,17 +151,14 @@ void soft_translated_stop(struct engine_vcpu *vcpu, void *context)
 
 void soft_translated_fault(struct engine_vcpu *vcpu, void *context, uint8_t vector)
 {
-	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
-
-	if (take_out(vcpu, regs, SOFT_REASON_FAULT, vector))
+	if (take_out(vcpu, context, SOFT_REASON_FAULT, vector))
 		return;
 	vcpu->reason = SOFT_REASON_FAULT;
 	vcpu->argument = FAULT_OF_ENGINE;
-	regs[REG_RIP] = (greg_t)(uintptr_t)soft_cache_left(vcpu->engine);
-	regs[REG_EFL] &= ~(greg_t)(FLAG_DF | FLAG_TF);
+	soft_leave(vcpu, context);
 }
 
-void soft_translated_step(struct engine_vcpu *vcpu, void *context)
+bool soft_translated_step(struct engine_vcpu *vcpu, void *context)
 {
-	(void)take_out(vcpu, ((ucontext_t *)context)->uc_mcontext.gregs, SOFT_REASON_STEP, 0);
+	return take_out(vcpu, context, SOFT_REASON_STEP, 0);
 }

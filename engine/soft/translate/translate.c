@@ -4,7 +4,7 @@
  *
  * Most instructions are copied as they are: guest and host are the same architecture, and guest
  * registers are in the host registers of the same name (layout.h). Memory operands get a look into
- * the TLB in front and are replaced by [r14]; jumps go to other blocks; system instructions and
+ * the TLB in front and are replaced by [r10]; jumps go to other blocks; system instructions and
  * what else is rare leave to C (the stepper).
  *
  * Flags. Looking into the TLB destroys the arithmetic flags, so it is done with them saved, unless
@@ -26,18 +26,25 @@
  */
 #include "engine/soft/translate/translate.h"
 
+#include <assert.h>
+
 #include "engine/soft/cache/cache.h"
 #include "engine/soft/tlb/doors.h"
 #include "engine/soft/translate/translator.h"
 
-#define ENTRY_BYTES 5 /* one NOP that a jump can replace */
+#define HEAD_BYTES 5 /* of the first instruction, at least: a jump can replace it */
 
 struct soft_record *tr_record(struct tr *tr, uint64_t rip)
 {
 	struct soft_translation *t = tr->t;
 	struct soft_record *record = &t->record[t->record_count];
-	uint16_t offset = (uint16_t)(tr->e.at - tr->start);
+	const uint8_t *at = tr->e.at;
+	uint16_t offset;
 
+	/* The first instruction begins with its prefixes. */
+	if (t->head && tr->head_prefixes && at == t->head + tr->head_prefixes)
+		at = t->head;
+	offset = (uint16_t)(at - tr->start);
 	if (t->record_count == t->record_max - 1) {
 		tr->failed = true;
 		return record;
@@ -81,9 +88,11 @@ struct cold *tr_cold(struct tr *tr, uint8_t *site, uint8_t reason)
 		tr->failed = true;
 	else
 		tr->cold_count++;
-	*cold = (struct cold){
-		.site = site, .reason = reason, .rip = tr->rip, .slot = tr->flags == FLAGS_IN_SLOT
-	};
+	*cold = (struct cold){ .site = site,
+			       .reason = reason,
+			       .rip = tr->rip,
+			       .slot = tr->flags == FLAGS_IN_SLOT,
+			       .shadow = tr->rip == tr->shadow_rip };
 	return cold;
 }
 
@@ -183,6 +192,8 @@ static void translate_one(struct tr *tr, const struct soft_insn *insn, bool last
 		tr_exit_step(tr, tr->rip);
 	} else if (kind == KIND_AC) {
 		tr_switch_view(tr, insn->z.mnemonic == ZYDIS_MNEMONIC_STAC);
+	} else if (kind == KIND_SYSCALL) {
+		tr_syscall(tr, insn);
 	} else if (kind == KIND_JUMP) {
 		tr_jump(tr, insn);
 	} else {
@@ -194,15 +205,32 @@ static void translate_one(struct tr *tr, const struct soft_insn *insn, bool last
 	}
 }
 
+/*
+ * Where the first misses jump to, as near jumps: bridges to the ways out. The guest's state is not
+ * taken there; the host's CPU goes on to what comes then.
+ */
+static void emit_front(struct tr *tr)
+{
+	if (!tr->front)
+		return;
+	emit_nops(&tr->e, BRIDGES_OFFSET); /* at which the record above is clean */
+	for (uint32_t i = 0; i < tr->front; i++)
+		emit_jmp_open(&tr->e);
+	emit_nops(&tr->e, -(uint32_t)(uintptr_t)tr->e.at % 8);
+}
+
 /* Writes the block, with `tr` as it is after the plan. */
 static void emit_block(struct tr *tr, const uint32_t *live)
 {
 	struct soft_translation *t = tr->t;
 
 	tr->e = (struct emit){ .at = t->at, .end = t->end };
+	t->head = NULL;
 	tr->next = t->rip;
 	tr->flags = t->mode & MODE_SLOT ? FLAGS_IN_SLOT : FLAGS_IN_HOST;
 	tr->cold_count = 0;
+	tr->near_failed = false;
+	tr->misses = 0;
 	tr->held[0] = tr->held[1] = GROUP_NONE;
 	tr->shadow_rip = 0;
 	tr->known_offered = false;
@@ -211,12 +239,18 @@ static void emit_block(struct tr *tr, const uint32_t *live)
 	t->record_count = 0;
 	t->door_count = 0;
 	tr_record(tr, t->rip);
+	emit_front(tr);
+	t->entry = tr->e.at;
+	tr_record(tr, t->rip);
 	if (tr->loops)
 		tr_share_begin(tr);
 	/* A short loop then is in one line of the host's cache of decoded code. */
 	emit_nops(&tr->e, -(uint32_t)(uintptr_t)tr->e.at % (tr->loops ? 64 : 8));
 	t->head = tr->e.at;
-	emit_nops(&tr->e, ENTRY_BYTES);
+	if (tr->head_nop)
+		emit_nops(&tr->e, HEAD_BYTES);
+	for (uint32_t i = 0; i < tr->head_prefixes; i++)
+		emit_prefix(&tr->e);
 	tr_clean(tr);
 	for (uint32_t i = 0; i < t->count; i++) {
 		const struct soft_insn *insn = &t->insn[i];
@@ -233,19 +267,62 @@ static void emit_block(struct tr *tr, const uint32_t *live)
 	tr_emit_cold(tr);
 }
 
+/*
+ * When the block becomes invalid its first instruction becomes a jump, while others may execute it:
+ * that takes one of five bytes, or more. A shorter one gets prefixes that mean nothing to it; what
+ * is a jump itself, and may be linked anew at any time, a NOP in front. True: the block has to be
+ * written anew for that.
+ */
+static bool needs_longer_head(struct tr *tr)
+{
+	uint32_t length =
+		tr->e.full ? HEAD_BYTES : soft_host_length(tr->t->vcpu->engine->offer, tr->t->head);
+
+	if (length >= HEAD_BYTES)
+		return false;
+	tr->head_nop = !length || tr->head_prefixes;
+	tr->head_prefixes = tr->head_nop ? 0 : HEAD_BYTES - length;
+	return true;
+}
+
+/* Nor does anybody come back, who was in C meanwhile, to the middle of what the jump replaces. */
+static void check_retries(const struct tr *tr)
+{
+	for (uint32_t i = 0; i < tr->cold_count; i++) {
+		const uint8_t *retry = tr->cold[i].retry;
+
+		assert(!retry || retry <= tr->t->head || retry >= tr->t->head + HEAD_BYTES);
+	}
+}
+
 bool soft_translate_block(struct soft_translation *t)
 {
 	uint32_t live[BLOCK_INSNS_MAX];
-	struct tr tr = { .t = t, .start = t->at, .slots_wanted = UINT32_MAX };
+	struct tr tr = {
+		.t = t, .start = t->at, .slots_wanted = UINT32_MAX, .near_from = COLD_MAX
+	};
 
 	find_live(t, live);
 	tr_share_plan(&tr);
 	emit_block(&tr, live);
-	/* What nobody loads need not be stored; that is known now, and changes nothing else. */
-	if (tr.slots_stored & ~tr.slots_loaded) {
+	/*
+	 * What nobody loads need not be stored, and misses may be near enough for a jump of two
+	 * bytes; that is known now, and changes nothing else.
+	 */
+	if (needs_longer_head(&tr) || tr.slots_stored & ~tr.slots_loaded || tr.front_next ||
+	    tr.near_next < tr.cold_count) {
 		tr.slots_wanted = tr.slots_loaded;
+		tr.near_from = tr.near_next;
+		tr.front = tr.front_next;
 		emit_block(&tr, live);
 	}
+	if (tr.near_failed)
+		emit_block(&tr, live);
+	while (needs_longer_head(&tr))
+		emit_block(&tr, live);
 	t->code_bytes = (uint32_t)(tr.e.at - tr.start);
-	return !tr.failed && !tr.e.full && t->code_bytes < UINT16_MAX;
+	if (tr.failed || tr.e.full || t->code_bytes >= UINT16_MAX)
+		return false;
+	check_retries(&tr);
+	return true;
 }

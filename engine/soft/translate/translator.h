@@ -24,7 +24,7 @@ struct soft_translation {
 	uint32_t code_bytes, record_count;
 	uint32_t door_count; /* from first_door, and where their ways out are */
 	uint8_t *door_way_out[SOFT_BLOCK_DOORS_MAX];
-	uint8_t *head, *stale;
+	uint8_t *entry, *head, *stale;
 };
 /* Lock held. Writes code and records at `at`; false: too large for the room there. */
 bool soft_translate_block(struct soft_translation *translation);
@@ -48,8 +48,14 @@ bool soft_insn_may_be_passed(const struct soft_insn *insn, uint64_t rip, int32_t
 /* A signal's context, with the pc in a block: the vCPU leaves it; the host's CPU raised vector. */
 void soft_translated_stop(struct engine_vcpu *vcpu, void *context);
 void soft_translated_fault(struct engine_vcpu *vcpu, void *context, uint8_t vector);
-/* The instruction there is for the stepper, this once; if the pc is not behind it already. */
-void soft_translated_step(struct engine_vcpu *vcpu, void *context);
+/* The instruction there is for the stepper, this once. False: the pc is behind what it does already. */
+bool soft_translated_step(struct engine_vcpu *vcpu, void *context);
+/* With the pc elsewhere in the cache: leaves guest code, everything being saved; */
+void soft_leave(struct engine_vcpu *vcpu, void *context);
+/* between two blocks (PLACE_LOOKUP), as if the next one had not been found; */
+void soft_leave_lookup(struct engine_vcpu *vcpu, void *context);
+/* on the way out (PLACE_LEAVING), the reason being stored. */
+void soft_leave_half(struct engine_vcpu *vcpu, void *context);
 /* Takes rip and flags from a host address where code was to be tried again. */
 void soft_settle(struct engine_vcpu *vcpu, uint64_t host);
 /* Back to before a jump to vcpu->rip, if that is not canonical; host: a place in the jump's code.

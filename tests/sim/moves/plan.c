@@ -36,14 +36,6 @@ static uint64_t *value_of(struct plan *plan, const struct field *field)
 	return (uint64_t *)((char *)plan + field->offset);
 }
 
-static uint64_t one_of(struct rng *rng, const uint64_t *values, uint64_t count)
-{
-	return values[rng_below_64(rng, count)];
-}
-#define ONE_OF(rng, ...)                                                                           \
-	one_of(rng, (const uint64_t[]){ __VA_ARGS__ },                                             \
-	       sizeof((const uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t))
-
 void plan_make(struct plan *plan, uint64_t seed)
 {
 	struct rng rng = { seed };
@@ -55,24 +47,24 @@ void plan_make(struct plan *plan, uint64_t seed)
 		      : dice < 998 ? rng_range(&rng, 13, 64)
 				   : rng_range(&rng, 65, NODES_MAX);
 	plan->vcpus = plan->nodes > 64 ? 4 : rng_range(&rng, 1, 6);
-	plan->moves = plan->nodes > 64 ? 20 : ONE_OF(&rng, 5, 20, 60);
-	plan->interrupts = ONE_OF(&rng, 20, 60, 150);
+	plan->moves = plan->nodes > 64 ? 20 : RNG_ONE_OF(&rng, 5, 20, 60);
+	plan->interrupts = RNG_ONE_OF(&rng, 20, 60, 150);
 	plan->devices = rng_range(&rng, 1, plan->nodes < 4 ? plan->nodes : 4);
 	plan->delay_ns = rng_range(&rng, 2, 100) * US;
-	plan->jitter_ns = ONE_OF(&rng, 0, 10 * US, 100 * US, 1 * MS);
-	plan->slow_percent = ONE_OF(&rng, 0, 0, 20);
-	plan->step_ns = ONE_OF(&rng, 1 * US, 10 * US, 50 * US);
-	plan->pause_percent = ONE_OF(&rng, 0, 1, 10);
-	plan->pause_ns = ONE_OF(&rng, 100 * US, 1 * MS, 5 * MS);
-	plan->dwell_ns = ONE_OF(&rng, 0, 100 * US, 1 * MS, 100 * MS);
-	plan->stay_ns = ONE_OF(&rng, 10 * US, 200 * US, 2 * MS);
-	plan->think_ns = ONE_OF(&rng, 20 * US, 300 * US, 5 * MS);
-	plan->refuse_percent = ONE_OF(&rng, 0, 10, 50);
-	plan->unsaved_percent = ONE_OF(&rng, 0, 5, 50);
-	plan->startup_percent = ONE_OF(&rng, 0, 5, 50);
-	plan->many_percent = ONE_OF(&rng, 0, 20);
-	plan->full_percent = ONE_OF(&rng, 0, 0, 10);
-	plan->full_ns = ONE_OF(&rng, 50 * US, 1 * MS);
+	plan->jitter_ns = RNG_ONE_OF(&rng, 0, 10 * US, 100 * US, 1 * MS);
+	plan->slow_percent = RNG_ONE_OF(&rng, 0, 0, 20);
+	plan->step_ns = RNG_ONE_OF(&rng, 1 * US, 10 * US, 50 * US);
+	plan->pause_percent = RNG_ONE_OF(&rng, 0, 1, 10);
+	plan->pause_ns = RNG_ONE_OF(&rng, 100 * US, 1 * MS, 5 * MS);
+	plan->dwell_ns = RNG_ONE_OF(&rng, 0, 100 * US, 1 * MS, 100 * MS);
+	plan->stay_ns = RNG_ONE_OF(&rng, 10 * US, 200 * US, 2 * MS);
+	plan->think_ns = RNG_ONE_OF(&rng, 20 * US, 300 * US, 5 * MS);
+	plan->refuse_percent = RNG_ONE_OF(&rng, 0, 10, 50);
+	plan->unsaved_percent = RNG_ONE_OF(&rng, 0, 5, 50);
+	plan->startup_percent = RNG_ONE_OF(&rng, 0, 5, 50);
+	plan->many_percent = RNG_ONE_OF(&rng, 0, 20);
+	plan->full_percent = RNG_ONE_OF(&rng, 0, 0, 10);
+	plan->full_ns = RNG_ONE_OF(&rng, 50 * US, 1 * MS);
 }
 
 int plan_set(struct plan *plan, const char *setting)

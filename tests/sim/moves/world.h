@@ -19,6 +19,7 @@
 #include "core/vcpu_startup.h"
 #include "machine/lapic.h"
 #include "tests/rng.h"
+#include "tests/sim/command.h"
 #include "tests/sim/moves/judge.h"
 #include "tests/sim/moves/plan.h"
 
@@ -163,15 +164,6 @@ struct message *message_new(enum message_type type, uint16_t src, uint16_t dst, 
 void message_send(struct world *world, struct message *message);
 void bag_add(struct bag *bag, const struct parcel *parcel);
 void bag_free(struct bag *bag);
-#define TRACE(world, ...)                                                                          \
-	do {                                                                                       \
-		if ((world)->trace) {                                                              \
-			printf("%12llu ", (unsigned long long)(world)->now_ns);                    \
-			printf(__VA_ARGS__);                                                       \
-			putchar('\n');                                                             \
-		}                                                                                  \
-	} while (0)
-
 /* inbox.c */
 void inbox_note(struct world *world, uint16_t node, const struct parcel *parcel);
 void inbox_drain(struct world *world, uint16_t node, uint32_t vcpu);
