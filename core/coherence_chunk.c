@@ -295,7 +295,31 @@ static void move_send_end(struct coh *coh, struct coh_out *out)
 	coh->move.phase = MOVE_WAIT;
 }
 
-static void move_end(struct coh *coh)
+/* The last part came, and who had it before is not this node itself any more: this node is home. */
+static void move_take_over(struct coh *coh, uint64_t chunk, struct coh_out *out)
+{
+	struct coh_chunk *c = &coh->chunk[chunk];
+	struct coh_msg set = {
+		.type = COH_HOME_SET,
+		.flags = coh_slot_moved(coh, chunk) ? COH_MSG_MORE : 0,
+		.requester = c->incoming_from,
+		.node = coh->config.self,
+		.version = c->incoming_version,
+		.gpn = chunk * CHUNK_PAGES,
+	};
+
+	c->dir = c->incoming;
+	c->incoming = NULL;
+	c->home = coh->config.self;
+	c->version = c->incoming_version;
+	c->incoming_version = 0;
+	chunk_homed(coh, chunk);
+	coh_send(coh, out, coh_registrar_of(coh, chunk), &set);
+	/* Requests that wait for HOME_IS can go now; the answer will be older than what we know. */
+	coh_requests_of_chunk(coh, chunk, out);
+}
+
+static void move_end(struct coh *coh, struct coh_out *out)
 {
 	struct coh_chunk *c = &coh->chunk[coh->move.chunk];
 
@@ -303,6 +327,8 @@ static void move_end(struct coh *coh)
 	coh->stats.chunks_homed--;
 	free(c->dir);
 	c->dir = NULL;
+	if (c->incoming_version)
+		move_take_over(coh, coh->move.chunk, out);
 }
 
 /* One step of the move under way, if it can go on. */
@@ -332,7 +358,7 @@ static bool move_step(struct coh *coh, struct coh_out *out)
 		return true;
 	case MOVE_TURN:
 		if (move->cursor == CHUNK_PAGES)
-			move_end(coh);
+			move_end(coh, out);
 		else if (!coh_home_turn_away(coh, gpn, out))
 			move->cursor++;
 		return move->phase != MOVE_NONE;
@@ -441,28 +467,16 @@ static bool move_end_valid(const struct coh *coh, const struct coh_msg *msg)
 	       incoming_valid(coh, chunk);
 }
 
-/* The last part came: this node is home. */
-static void move_take_over(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
+/*
+ * The chunk may come back to this node before the registrar's word that it has left: who took it leaves
+ * the pod as well and did not know that this node does. It is home again when that is done with.
+ */
+static bool move_comes_back(const struct coh *coh, const struct coh_msg *msg)
 {
 	uint64_t chunk = msg->gpn / CHUNK_PAGES;
-	struct coh_chunk *c = &coh->chunk[chunk];
-	struct coh_msg set = {
-		.type = COH_HOME_SET,
-		.flags = coh_slot_moved(coh, chunk) ? COH_MSG_MORE : 0,
-		.requester = msg->src,
-		.node = coh->config.self,
-		.version = msg->version,
-		.gpn = msg->gpn,
-	};
 
-	c->dir = c->incoming;
-	c->incoming = NULL;
-	c->home = coh->config.self;
-	c->version = msg->version;
-	chunk_homed(coh, chunk);
-	coh_send(coh, out, coh_registrar_of(coh, chunk), &set);
-	/* Requests that wait for HOME_IS can go now; the answer will be older than what we know. */
-	coh_requests_of_chunk(coh, chunk, out);
+	return coh->move.chunk == chunk && msg->version > coh->chunk[chunk].version + 1 &&
+	       (coh->move.phase == MOVE_WAIT || coh->move.phase == MOVE_TURN);
 }
 
 int coh_chunk_home_move(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
@@ -470,9 +484,9 @@ int coh_chunk_home_move(struct coh *coh, const struct coh_msg *msg, struct coh_o
 	struct coh_chunk *c = coh_chunk_of(coh, msg->gpn);
 	bool more = msg->flags & COH_MSG_MORE;
 
-	if (c->dir || msg->requester != msg->src || msg->src == coh->config.self ||
-	    msg->version < 2 || msg->version <= c->version ||
-	    (c->version == msg->version - 1 && c->home != msg->src) ||
+	if ((c->dir && !move_comes_back(coh, msg)) || c->incoming_version ||
+	    msg->requester != msg->src || msg->src == coh->config.self || msg->version < 2 ||
+	    msg->version <= c->version || (c->version == msg->version - 1 && c->home != msg->src) ||
 	    (c->incoming && c->incoming_from != msg->src) || !move_registrable(coh, msg) ||
 	    (more ? !move_part_valid(coh, msg) : !move_end_valid(coh, msg)))
 		return -EPROTO;
@@ -483,10 +497,13 @@ int coh_chunk_home_move(struct coh *coh, const struct coh_msg *msg, struct coh_o
 		c->incoming_from = msg->src;
 		c->incoming_count = 0;
 	}
-	if (more)
+	if (more) {
 		move_part_take(coh, c, msg);
-	else
-		move_take_over(coh, msg, out);
+		return 0;
+	}
+	c->incoming_version = msg->version;
+	if (!c->dir)
+		move_take_over(coh, msg->gpn / CHUNK_PAGES, out);
 	return 0;
 }
 

@@ -239,8 +239,8 @@ static bool entry_fits(const struct coh *coh, uint64_t chunk)
 	if (reg->version == c->version)
 		return reg->node == coh->config.self;
 	if (reg->version > c->version)
-		return coh->move.phase && coh->move.chunk == chunk && reg->node == coh->move.to &&
-		       reg->version == c->version + 1;
+		return coh->move.phase && coh->move.chunk == chunk &&
+		       (reg->version > c->version + 1 || reg->node == coh->move.to);
 	return reg->version;
 }
 

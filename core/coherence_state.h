@@ -218,6 +218,7 @@ struct coh_chunk {
 	struct coh_directory *dir;	/* this node is home */
 	struct coh_directory *incoming; /* HOME_MOVE under way to this node */
 	uint32_t incoming_count;
+	uint32_t incoming_version; /* it is whole, and waits for what this node itself hands on */
 	uint16_t incoming_from;
 	bool stale; /* tests only: COH_BROKEN_STALE_HOME_SERVES */
 };

@@ -84,6 +84,38 @@ static void test_release_together(void **state)
 }
 
 /*
+ * Both at once, each the other's heir and not knowing that it leaves, too: the chunk is back at its
+ * first home before the registrar has said that it was gone.
+ */
+static void test_release_to_each_other(void **state)
+{
+	struct coh_config config = pod_config();
+	struct pod *pod = pod_new(4, &config);
+	uint32_t sent = 0;
+
+	for (uint64_t gpn = 0; gpn < 8; gpn++)
+		pod_write(pod, gpn < 3 ? 1 : 2, 0, gpn, gpn + 1);
+	pod->now_ns += 10000000;
+	pod_release(pod, 1);
+	pod_release(pod, 2);
+	while (pod_peek(pod, 1, 2))
+		pod_deliver(pod, 1, 2);
+	while (pod_peek(pod, 2, 1)) {
+		sent += pod_peek(pod, 2, 1) == COH_HOME_MOVE;
+		pod_deliver(pod, 2, 1);
+	}
+	assert_int_not_equal(sent, 0);
+	assert_int_equal(pod_peek(pod, 2, 0), COH_HOME_SET);
+	pod_run(pod, 1000000000);
+	assert_true(coh_released(pod->node[1].coh));
+	assert_true(coh_released(pod->node[2].coh));
+	for (uint64_t gpn = 0; gpn < 8; gpn++)
+		assert_int_equal(pod_read(pod, 3, 0, gpn), gpn + 1);
+	pod_check(pod);
+	pod_free(pod);
+}
+
+/*
  * A transaction is put off by a holder that is itself queued in the frozen chunk: the move makes it
  * yield, or nobody ever got on.
  */
@@ -204,6 +236,7 @@ int main(void)
 		cmocka_unit_test(test_release),
 		cmocka_unit_test(test_release_twice),
 		cmocka_unit_test(test_release_together),
+		cmocka_unit_test(test_release_to_each_other),
 		cmocka_unit_test(test_move_with_queue),
 		cmocka_unit_test(test_request_before_home_is),
 		cmocka_unit_test(test_holes),
