@@ -3,7 +3,7 @@
 took longest.
 
 A skipped test has not shown anything, so it has failed, and so has a test that has left a part of itself out. What
-may be left out, since not every machine has what it needs, is named on stderr.
+may be left out, since not every machine has what it needs, or as a whole ./check had no time for it, is named on stderr.
 """
 import json
 import re
@@ -52,6 +52,8 @@ try:
                 failed.append(f"{name} (left out {', '.join(p for p, why in parts.items() if not why)})")
             elif test["result"] in ("OK", "EXPECTEDFAIL"):
                 passed += 1
+            elif test["result"] == "SKIP" and "in_time: not begun" in (test.get("stdout") or ""):
+                print(f"  LEFT OUT {name}", file=sys.stderr)
             elif test["result"] == "SKIP" and skipped:
                 print(f"  SKIPPED {name}: {skipped[0]}", file=sys.stderr)
             else:
