@@ -118,7 +118,7 @@ static int run(char **argv, int by_client, uint32_t window, FILE *in, FILE *out,
 					.in = in ? fileno(in) : -1,
 					.out = fileno(out),
 					.err = fileno(err),
-					.greeting_timeout_ms = 5000 };
+					.greeting_timeout_ms = 20000 };
 	int status = client_run(&config);
 
 	assert_int_equal(server_end(&pair), 0);
@@ -286,7 +286,7 @@ static int told(int tells)
 	struct pollfd ready = { .fd = tells, .events = POLLIN };
 	int word;
 
-	assert_int_equal(poll(&ready, 1, 5000), 1);
+	assert_int_equal(poll(&ready, 1, 20000), 1);
 	assert_int_equal(read(tells, &word, sizeof(word)), sizeof(word));
 	return word;
 }
@@ -310,7 +310,7 @@ static void hear(int line, struct heard *heard, size_t output, uint32_t window, 
 		struct pollfd ready = { .fd = line, .events = POLLIN };
 		ssize_t size;
 
-		assert_int_equal(poll(&ready, 1, 5000), 1);
+		assert_int_equal(poll(&ready, 1, 20000), 1);
 		size = read(line, data, sizeof(data));
 		assert_true(size > 0);
 		for (ssize_t at = 0, n; at < size; at += n) {
@@ -425,7 +425,7 @@ static void await_text(int line, const char *text)
 		struct pollfd ready = { .fd = line, .events = POLLIN };
 		ssize_t n;
 
-		assert_int_equal(poll(&ready, 1, 5000), 1);
+		assert_int_equal(poll(&ready, 1, 20000), 1);
 		n = read(line, seen + size, sizeof(seen) - size);
 		assert_true(n > 0);
 		size += (size_t)n;
@@ -460,7 +460,7 @@ static int cpus_of_command(int on_all_cpus)
 	struct session_config server = { .argv = argv,
 					 .window = 1000,
 					 .command_on_all_cpus = on_all_cpus };
-	struct client_config config = { .in = -1, .err = 2, .greeting_timeout_ms = 5000 };
+	struct client_config config = { .in = -1, .err = 2, .greeting_timeout_ms = 20000 };
 	FILE *out = file_with("", 0);
 	int lines[2], status, cpus = 0;
 	pid_t pid;
@@ -505,7 +505,7 @@ static void what_an_ended_session_said_is_read(void **state)
 {
 	char *argv[] = { "sh", "-c", "echo told; exit 7", NULL };
 	struct session_config server = { .argv = argv, .window = 1000 };
-	struct client_config config = { .in = -1, .err = 2, .greeting_timeout_ms = 5000 };
+	struct client_config config = { .in = -1, .err = 2, .greeting_timeout_ms = 20000 };
 	FILE *out = file_with("", 0);
 	int lines[2], status;
 	pid_t pid;
@@ -608,7 +608,7 @@ static void a_full_terminal_gets_its_end_of_input(void **state)
 					.terminal = 1,
 					.rows = 24,
 					.columns = 80,
-					.greeting_timeout_ms = 5000 };
+					.greeting_timeout_ms = 20000 };
 	struct pair pair;
 
 	(void)state;

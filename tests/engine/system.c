@@ -15,9 +15,9 @@
  * Kicks are the test's, and no progress. At last the clock says whether the test itself hangs.
  */
 #define EXITS_MAX     100000
-#define EXIT_NS	      20000000000ull
-#define WATCH_SECONDS 20
-#define CASE_SECONDS  120
+#define EXIT_NS	      60000000000ull
+#define WATCH_SECONDS 60
+#define CASE_SECONDS  240
 /* Of a case, one after the other. Shaken, sti_loop loses it in one run of seven, and in most if soft has
  * the vCPU by turns: what is loaded behind an STI has no shadow on QEMU. */
 #define LOST_SHADOW_MAX 200

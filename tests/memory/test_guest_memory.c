@@ -143,7 +143,7 @@ static struct guest_fault next_fault(struct guest_memory *memory, uint32_t shard
 	struct pollfd ready = { .fd = guest_memory_fd(memory, shard), .events = POLLIN };
 	struct guest_fault fault[4];
 
-	assert_int_equal(poll(&ready, 1, 5000), 1);
+	assert_int_equal(poll(&ready, 1, 20000), 1);
 	assert_int_equal(guest_memory_faults(memory, shard, fault, 4), 1);
 	return fault[0];
 }
