@@ -70,6 +70,8 @@ static bool config_valid(const struct pager_config *config)
 	    config->port_count > PAGER_ACTORS_MAX - config->vcpu_count ||
 	    (config->window_count > 0 && asker_count(config) == 0))
 		return false;
+	if (!pager_members_valid(config))
+		return false;
 	pages = config->capacity_bytes / PAGE_BYTES / guest_memory_shard_count(config->memory);
 	return pages >= PAGER_SHARD_PAGES_MIN && pages <= UINT32_MAX;
 }
@@ -323,6 +325,7 @@ int pager_create(const struct pager_config *config, struct pager **ret_pager)
 		return -ENOMEM;
 	pager->config = *config;
 	fill_in(&pager->config);
+	pager_members_init(pager);
 	pthread_mutex_init(&pager->mutex, NULL);
 	atomic_flag_clear(&pager->failure_reported);
 	pager->shard_count = guest_memory_shard_count(config->memory);
@@ -349,7 +352,7 @@ int pager_create(const struct pager_config *config, struct pager **ret_pager)
 int pager_add_channel(struct pager *pager, uint32_t shard, struct page_channel *channel)
 {
 	if (shard >= pager->shard_count || channel->peer >= pager->config.node_count ||
-	    channel->peer == pager->config.self || pager->shard[shard].started)
+	    !pager_members_needs(pager, channel->peer) || pager->shard[shard].started)
 		return -EINVAL;
 	return shard_add_channel(&pager->shard[shard], channel);
 }
@@ -357,8 +360,9 @@ int pager_add_channel(struct pager *pager, uint32_t shard, struct page_channel *
 static bool channels_complete(const struct pager *pager)
 {
 	for (uint32_t i = 0; i < pager->shard_count; i++)
-		for (uint32_t node = 0; node < pager->config.node_count; node++)
-			if (node != pager->config.self && !pager->shard[i].plan.peer[node].channel)
+		for (uint16_t node = 0; node < pager->config.node_count; node++)
+			if (pager_members_needs(pager, node) &&
+			    !pager->shard[i].plan.peer[node].channel)
 				return false;
 	return true;
 }

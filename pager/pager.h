@@ -10,6 +10,8 @@
  * pager_stop
  *        -> pager_destroy
  *
+ * Peers may come and go meanwhile: pager/members.h.
+ *
  * Threads that run guest code bind themselves to an actor before their first touch of guest memory
  * (any other thread's touch is served too, as a nameless actor). They stay blocked on a stall when
  * the pager stops: kick them with a signal first (KVM_RUN then gives -EINTR), or end the process.
@@ -23,6 +25,7 @@
 
 #include "core/coherence.h"
 #include "core/limits.h"
+#include "core/member_set.h"
 #include "core/page_hints.h"
 #include "link/channel.h"
 #include "memory/access.h"
@@ -50,11 +53,18 @@ struct pager_stall {
 
 struct pager_config {
 	struct guest_memory *memory; /* borrowed; outlives the pager */
-	uint16_t self, node_count;   /* node_count <= NODES_MAX */
-	uint32_t vcpu_count;	     /* actors 0..vcpu_count-1, bound by pager_bind_actor() */
-	uint32_t port_count;	     /* ports that may be open at once */
-	uint32_t window_count;	     /* of the io thread (pager/window.h) */
-	uint64_t capacity_bytes;     /* what this node promises; divided among the shards */
+	uint16_t self, node_count;   /* numbers are below node_count <= NODES_MAX */
+	struct member_set members;   /* whose numbers they are, with this node's; none: all are */
+	/*
+	 * This node comes while they run: `members` are all whose numbers are not FREE, and of these
+	 * some are on their way out (core/member_list.h). Without it all are ACTIVE.
+	 */
+	bool joins;
+	struct member_set draining, gone;
+	uint32_t vcpu_count;	 /* actors 0..vcpu_count-1, bound by pager_bind_actor() */
+	uint32_t port_count;	 /* ports that may be open at once */
+	uint32_t window_count;	 /* of the io thread (pager/window.h) */
+	uint64_t capacity_bytes; /* what this node promises; divided among the shards */
 
 	/* 0: the default of pager.c (readahead, zero_batch: UINT32_MAX turns them off). */
 	uint32_t window, readahead, zero_batch;
@@ -83,6 +93,14 @@ struct pager_config {
 	/* pager_window_ready() has something to say. From a shard's thread, so it must not wait. May be
 	 * NULL. */
 	void (*window_ready)(void *arg);
+	/* What pager/members.h is asked for may be true now. From a shard's thread, so it must not wait.
+	 * May be NULL. */
+	void (*members_changed)(void *arg);
+	/*
+	 * The channel to `node`, which joins, or is GONE, has ended, with this error and one line. That
+	 * is no failure; once a shard and life. From a shard's thread, so it must not wait. May be NULL.
+	 */
+	void (*link_ended)(void *arg, uint16_t node, int error, const char *cause);
 	void *arg;
 };
 
@@ -93,11 +111,11 @@ int pager_create(const struct pager_config *config, struct pager **ret_pager);
 /* Stops if need be; ports still open become invalid. */
 void pager_destroy(struct pager *pager);
 
-/* The channel to its peer for `shard`, borrowed (the mesh's) until pager_destroy(). Before
- * pager_start(). 0; -EINVAL; -EEXIST. */
+/* The channel to its peer for `shard`, borrowed (the mesh's) until pager_destroy(), or until
+ * pager_linked() is false. Before pager_start(). 0; -EINVAL; -EEXIST. */
 int pager_add_channel(struct pager *pager, uint32_t shard, struct page_channel *channel);
 
-/* Starts the shards' threads. -ENOTCONN: a channel is missing. */
+/* Starts the shards' threads. -ENOTCONN: a channel to a member is missing (who is GONE needs none). */
 int pager_start(struct pager *pager);
 
 /* Ends the threads; waiting and later port calls get -ESHUTDOWN. Not from a shard's thread.

@@ -130,13 +130,21 @@ int plan_settle(struct plan *plan)
 static int send_frame(struct plan *plan, uint16_t to)
 {
 	struct plan_peer *peer = &plan->peer[to];
-	int error = peer->channel->ops->send(peer->channel, &peer->frame);
+	int error = 0;
 
-	if (!peer->sent) {
+	if (peer->error == 0) {
+		error = peer->channel->ops->send(peer->channel, &peer->frame);
+		plan->pages_sent += peer->frame.page_count;
+	}
+	if (peer->error == 0 && !peer->sent) {
 		peer->sent = true;
 		plan->sent[plan->sent_count++] = to;
 	}
-	plan->pages_sent += peer->frame.page_count;
+	if (error < 0 && peer->loose) {
+		peer->error = error;
+		plan->ended = true;
+		error = 0;
+	}
 	peer->frame.message_count = 0;
 	peer->frame.page_count = 0;
 	peer->eager = false;
@@ -154,6 +162,31 @@ uint16_t plan_sent(struct plan *plan)
 	to = plan->sent[--plan->sent_count];
 	plan->peer[to].sent = false;
 	return to;
+}
+
+static void leave_out(uint16_t *list, uint32_t *count, uint16_t node)
+{
+	uint32_t left = 0;
+
+	for (uint32_t i = 0; i < *count; i++)
+		if (list[i] != node)
+			list[left++] = list[i];
+	*count = left;
+}
+
+int plan_unlink(struct plan *plan, uint16_t node)
+{
+	struct plan_peer *peer = &plan->peer[node];
+	/* Pages that are taken are filled in in a frame. */
+	int error = plan_settle(plan);
+
+	leave_out(plan->dirty, &plan->dirty_count, node);
+	leave_out(plan->sent, &plan->sent_count, node);
+	peer->frame.message_count = peer->frame.page_count = 0;
+	peer->channel = NULL;
+	peer->eager = peer->sent = peer->loose = false;
+	peer->error = 0;
+	return error;
 }
 
 bool plan_has_lazy(const struct plan *plan)
@@ -256,7 +289,11 @@ int plan_send(struct plan *plan, uint16_t to, const struct coh_msg *msg)
 {
 	struct page_frame *frame;
 
-	assert(to < plan->peer_count && plan->peer[to].channel);
+	assert(to < plan->peer_count);
+	if (!plan->peer[to].channel) {
+		plan->failed_node = to;
+		return -ENOTCONN;
+	}
 	frame = &plan->peer[to].frame;
 	if (frame->message_count == FRAME_MESSAGES_MAX) {
 		int error = plan_flush(plan, true);

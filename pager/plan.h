@@ -39,10 +39,12 @@ enum plan_op {
 };
 
 struct plan_peer {
-	struct page_channel *channel; /* NULL: self */
+	struct page_channel *channel; /* NULL: self, and who is not linked */
 	struct page_frame frame;      /* to be sent */
 	bool eager;		      /* somebody waits for a message in it */
 	bool sent;		      /* is in the plan's list */
+	bool loose;		      /* its loss is no failure: what cannot be sent is dropped */
+	int error;		      /* not 0: its channel has ended */
 };
 
 /* Where the content of a page that goes to a peer is to be filled in. */
@@ -85,6 +87,7 @@ struct plan {
 	uint16_t sent[NODES_MAX];
 	uint32_t sent_count;
 	uint64_t pages_sent;
+	bool ended; /* the channel of a loose peer, since somebody looked */
 
 	uint16_t failed_node; /* whom the last error is about, NODE_NONE: memory */
 
@@ -96,7 +99,7 @@ struct plan {
 int plan_init(struct plan *plan, struct guest_memory *memory, uint32_t shard, uint16_t node_count);
 void plan_fini(struct plan *plan);
 
-/* All return 0 or a negative errno with failed_node set. */
+/* All return 0 or a negative errno with failed_node set. -ENOTCONN: that one is not linked. */
 int plan_send(struct plan *plan, uint16_t to, const struct coh_msg *msg);
 int plan_send_page(struct plan *plan, uint16_t to, const struct coh_msg *msg);
 /* Sends the page's last content and gives it up, in one. */
@@ -112,6 +115,8 @@ int plan_settle(struct plan *plan);
 int plan_flush(struct plan *plan, bool idle);
 /* The next peer who was sent a frame since it was last named; NODE_NONE: no other. */
 uint16_t plan_sent(struct plan *plan);
+/* Nothing goes to the peer any more: its channel is nobody's, and what was left for it is dropped. */
+int plan_unlink(struct plan *plan, uint16_t node);
 /* Whether a frame that nobody waits for is left. */
 bool plan_has_lazy(const struct plan *plan);
 

@@ -10,11 +10,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-int pager_queue_init(struct pager_queue *queue, uint32_t port_count, uint32_t vcpu_count,
-		     uint32_t asker_count)
+int pager_queue_init(struct pager_queue *queue, uint32_t size)
 {
-	*queue = (struct pager_queue){ .event_fd = -1,
-				       .size = 2 * (port_count + asker_count) + vcpu_count + 5 };
+	*queue = (struct pager_queue){ .event_fd = -1, .size = size };
 	queue->command = calloc(queue->size, sizeof(*queue->command));
 	if (!queue->command)
 		return -ENOMEM;

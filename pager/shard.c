@@ -47,12 +47,23 @@ void shard_plan_failed(struct shard *shard, int error)
 		snprintf(cause, sizeof(cause),
 			 "page channel, shard %u: the peer takes nothing and the queue is full",
 			 shard->index);
+	else if (error == -ENOTCONN)
+		snprintf(
+			cause, sizeof(cause),
+			"page channel, shard %u: a message that is answered to node %u, which is not "
+			"linked",
+			shard->index, node);
 	else if (node != NODE_NONE)
 		snprintf(cause, sizeof(cause), "page channel, shard %u: %s", shard->index,
 			 strerror(-error));
 	else
 		snprintf(cause, sizeof(cause), "guest memory, shard %u: %s", shard->index,
 			 strerror(-error));
+	/* Only a lie has the protocol send to who is no member. */
+	if (error == -ENOTCONN) {
+		node = shard->from;
+		error = -EPROTO;
+	}
 	shard_fail(shard, node, error, cause);
 }
 
@@ -104,7 +115,7 @@ static int act(struct shard *shard, const struct coh_action *action, uint32_t co
 	return -EINVAL;
 }
 
-static int carry_out(struct shard *shard, const struct coh_out *out, const void *received)
+int shard_carry_out(struct shard *shard, const struct coh_out *out, const void *received)
 {
 	for (uint32_t i = 0, taken; i < out->count; i += taken) {
 		const struct coh_action *action = &out->action[i];
@@ -124,7 +135,7 @@ static int carry_out(struct shard *shard, const struct coh_out *out, const void 
 	return 0;
 }
 
-static struct coh_out out_of(struct shard *shard)
+struct coh_out shard_out(struct shard *shard)
 {
 	return (struct coh_out){ .action = shard->action, .capacity = COH_ACTIONS_MIN };
 }
@@ -197,7 +208,7 @@ static void queue_fault(struct shard *shard, const struct guest_fault *fault)
 static void stall(struct shard *shard, uint32_t actor, const struct guest_fault *fault,
 		  enum coh_access want)
 {
-	struct coh_out out = out_of(shard);
+	struct coh_out out = shard_out(shard);
 	int error;
 
 	shard_wait_begin(shard, actor, fault, want);
@@ -205,7 +216,7 @@ static void stall(struct shard *shard, uint32_t actor, const struct guest_fault 
 	if (error < 0)
 		shard_core_failed(shard, error, "a stall was refused");
 	else
-		carry_out(shard, &out, NULL);
+		shard_carry_out(shard, &out, NULL);
 }
 
 void shard_stall(struct shard *shard, uint32_t actor, uint64_t gpn, enum coh_access want)
@@ -264,35 +275,35 @@ static void take_queued(struct shard *shard)
 
 void shard_fetch(struct shard *shard, uint64_t gpn, enum coh_access want)
 {
-	struct coh_out out = out_of(shard);
+	struct coh_out out = shard_out(shard);
 	int error = coh_fetch(shard->coh, gpn, want, pod_now_ns(shard), &out);
 
 	if (error < 0)
 		shard_core_failed(shard, error, "a fetch was refused");
 	else
-		carry_out(shard, &out, NULL);
+		shard_carry_out(shard, &out, NULL);
 }
 
 void shard_unpinned(struct shard *shard, uint64_t gpn)
 {
-	struct coh_out out = out_of(shard);
+	struct coh_out out = shard_out(shard);
 	int error = coh_unpinned(shard->coh, gpn, pod_now_ns(shard), &out);
 
 	if (error < 0)
 		shard_core_failed(shard, error, "an unpin was refused");
 	else
-		carry_out(shard, &out, NULL);
+		shard_carry_out(shard, &out, NULL);
 }
 
 /* Ranges that overlap name a group twice: once is enough. */
 void shard_free(struct shard *shard, uint64_t first, uint64_t mask)
 {
-	struct coh_out out = out_of(shard);
+	struct coh_out out = shard_out(shard);
 	int error = coh_free(shard->coh, first, mask, pod_now_ns(shard), &out);
 
 	if (error < 0 && error != -EBUSY)
 		shard_core_failed(shard, error, "pages cannot be freed");
-	else if (carry_out(shard, &out, NULL) == 0 && error == -EBUSY)
+	else if (shard_carry_out(shard, &out, NULL) == 0 && error == -EBUSY)
 		shard_free_over(shard);
 }
 
@@ -333,65 +344,93 @@ static void fetch_hinted(struct shard *shard, uint32_t vcpu)
 		shard_post_fetch(shard, vcpu);
 }
 
+static void take_pin(struct shard *shard, const struct pager_command *c)
+{
+	struct coh_out out = shard_out(shard);
+	uint64_t now_ns = pod_now_ns(shard);
+	int error;
+
+	if (c->kind == PAGER_PIN)
+		error = coh_pin(shard->coh, c->actor, c->gpn, c->want, now_ns, &out);
+	else if (c->kind == PAGER_PIN_HERE)
+		error = coh_pin_here(shard->coh, c->actor, c->gpn, c->want, now_ns, &out);
+	else
+		error = coh_unpin(shard->coh, c->actor, now_ns, &out);
+	if (error < 0 && (error != -EAGAIN || c->kind != PAGER_PIN_HERE)) {
+		shard_core_failed(shard, error, "a pin was refused");
+		return;
+	}
+	/* Also when the pin was refused: what was left over from before is there. */
+	if (shard_carry_out(shard, &out, NULL) == 0 && error == -EAGAIN)
+		pager_port_complete(shard->pager, c->actor, error);
+}
+
+static void take_command(struct shard *shard, const struct pager_command *c)
+{
+	switch (c->kind) {
+	case PAGER_PIN:
+	case PAGER_PIN_HERE:
+	case PAGER_UNPIN:
+		take_pin(shard, c);
+		break;
+	case PAGER_FETCH:
+		fetch_hinted(shard, c->actor);
+		break;
+	case PAGER_FREE:
+		shard_free_begin(shard);
+		break;
+	case PAGER_FREE_ON:
+		shard_free_on(shard);
+		break;
+	case PAGER_MEMBER:
+	case PAGER_LINK:
+	case PAGER_UNLINK:
+	case PAGER_RELEASE:
+	case PAGER_CANCEL:
+		shard_member_command(shard, c);
+		break;
+	case PAGER_ASK:
+	case PAGER_ASK_AHEAD:
+	case PAGER_UNPINNED:
+		shard_window_command(shard, c);
+		break;
+	}
+}
+
 static void take_commands(struct shard *shard)
 {
 	struct pager_command command[SHARD_COMMANDS];
 	uint32_t count = pager_queue_take(&shard->queue, command, SHARD_COMMANDS);
 
-	for (uint32_t i = 0; i < count && !shard->failed; i++) {
-		const struct pager_command *c = &command[i];
-		struct coh_out out = out_of(shard);
-		uint64_t now_ns = pod_now_ns(shard);
-		int error;
-
-		if (c->kind == PAGER_FETCH) {
-			fetch_hinted(shard, c->actor);
-			continue;
-		}
-		if (c->kind == PAGER_FREE) {
-			shard_free_begin(shard);
-			continue;
-		}
-		if (c->kind == PAGER_FREE_ON) {
-			shard_free_on(shard);
-			continue;
-		}
-		if (c->kind > PAGER_FREE_ON) {
-			shard_window_command(shard, c);
-			continue;
-		}
-		if (c->kind == PAGER_PIN)
-			error = coh_pin(shard->coh, c->actor, c->gpn, c->want, now_ns, &out);
-		else if (c->kind == PAGER_PIN_HERE)
-			error = coh_pin_here(shard->coh, c->actor, c->gpn, c->want, now_ns, &out);
-		else
-			error = coh_unpin(shard->coh, c->actor, now_ns, &out);
-		if (error < 0 && (error != -EAGAIN || c->kind != PAGER_PIN_HERE)) {
-			shard_core_failed(shard, error, "a pin was refused");
-			return;
-		}
-		/* Also when the pin was refused: what was left over from before is there. */
-		if (carry_out(shard, &out, NULL) == 0 && error == -EAGAIN)
-			pager_port_complete(shard->pager, c->actor, error);
-	}
+	for (uint32_t i = 0; i < count && !shard->failed; i++)
+		take_command(shard, &command[i]);
 }
 
-static void peer_failed(struct shard *shard, uint16_t node, int error, const char *what)
+void shard_peer_failed(struct shard *shard, uint16_t node, int error, const char *what)
 {
 	char cause[160];
 
 	snprintf(cause, sizeof(cause), "page channel, shard %u: %s: %s", shard->index, what,
 		 strerror(-error));
-	shard_fail(shard, node, error, cause);
+	if (!shard_link_ended(shard, node, error, cause))
+		shard_fail(shard, node, error, cause);
 }
 
 /* Another shard's page, or none at all: the core would be asked about memory it has not. */
 static bool is_ours(const struct shard *shard, const struct coh_msg *msg)
 {
-	if (msg->type == COH_ROOM_GET || msg->type == COH_ROOM_IS || msg->type == COH_ROOM_PUT)
+	if (msg->type == COH_ROOM_GET || msg->type == COH_ROOM_IS || msg->type == COH_ROOM_PUT ||
+	    msg->type == COH_REG_IS || msg->type == COH_FLUSH ||
+	    (msg->type == COH_REG_MOVE && !(msg->flags & COH_MSG_MORE)))
 		return msg->gpn == 0; /* about no page */
 	return guest_memory_is_ram(shard->plan.memory, msg->gpn << PAGE_SHIFT, PAGE_BYTES) &&
 	       guest_memory_shard(shard->plan.memory, msg->gpn) == shard->index;
+}
+
+/* Its channel has not ended. */
+static bool may_go_on(const struct shard *shard, uint16_t node)
+{
+	return !shard->failed && shard->plan.peer[node].error == 0;
 }
 
 static void take_frame(struct shard *shard, uint16_t node)
@@ -400,10 +439,10 @@ static void take_frame(struct shard *shard, uint16_t node)
 	uint64_t now_ns = pod_now_ns(shard);
 	uint32_t page = 0;
 
-	for (uint32_t i = 0; i < frame->message_count && !shard->failed; i++) {
+	for (uint32_t i = 0; i < frame->message_count && may_go_on(shard, node); i++) {
 		struct coh_msg msg = frame->message[i];
 		const void *data = NULL;
-		struct coh_out out = out_of(shard);
+		struct coh_out out = shard_out(shard);
 		int error = 0;
 
 		msg.src = node;
@@ -419,11 +458,12 @@ static void take_frame(struct shard *shard, uint16_t node)
 			error = coh_message(shard->coh, &msg, now_ns, &out);
 		shard->from = node;
 		if (error == -EPROTO)
-			peer_failed(shard, node, error, "a message that no correct node sends");
+			shard_peer_failed(shard, node, error,
+					  "a message that no correct node sends");
 		else if (error < 0)
 			shard_core_failed(shard, error, "a message was refused");
 		else
-			carry_out(shard, &out, data);
+			shard_carry_out(shard, &out, data);
 		shard->from = NODE_NONE;
 	}
 	if (!shard->failed) {
@@ -442,6 +482,11 @@ static void set_unread(struct shard *shard, uint16_t node, bool unread)
 	shard->unread[node] = unread;
 }
 
+void shard_look_again(struct shard *shard, uint16_t node)
+{
+	set_unread(shard, node, true);
+}
+
 /*
  * Whether there were any. Frames beyond a peer's turn may have been received already, so that epoll
  * knows nothing of them: they are remembered.
@@ -451,19 +496,19 @@ bool shard_take_frames(struct shard *shard, uint16_t node)
 	struct page_channel *channel = shard->plan.peer[node].channel;
 
 	set_unread(shard, node, false);
-	for (uint32_t i = 0; i < FRAMES_PER_EVENT && !shard->failed; i++) {
+	for (uint32_t i = 0; i < FRAMES_PER_EVENT && may_go_on(shard, node); i++) {
 		int error = channel->ops->receive(channel, &shard->frame);
 
 		if (error == -EAGAIN)
 			return i > 0;
 		if (error < 0) {
-			peer_failed(shard, node, error, "receiving");
+			shard_peer_failed(shard, node, error, "receiving");
 			return true;
 		}
 		shard->hot_node = node;
 		take_frame(shard, node);
 	}
-	set_unread(shard, node, true);
+	set_unread(shard, node, may_go_on(shard, node));
 	return true;
 }
 
@@ -480,13 +525,13 @@ static void take_time(struct shard *shard)
 
 	/* The bound is the protocol's: each call does work that did not fit before. */
 	while (!shard->failed && coh_deadline(shard->coh) <= now_ns) {
-		struct coh_out out = out_of(shard);
+		struct coh_out out = shard_out(shard);
 		int error = coh_tick(shard->coh, now_ns, &out);
 
 		if (error < 0)
 			shard_core_failed(shard, error, "a tick was refused");
 		else
-			carry_out(shard, &out, NULL);
+			shard_carry_out(shard, &out, NULL);
 		if (out.count == 0)
 			break;
 	}
@@ -504,8 +549,20 @@ static void watch_writable(struct shard *shard, uint16_t node, bool want)
 	if (shard->want_writable[node] == want)
 		return;
 	shard->want_writable[node] = want;
+	shard->blocked_count += want ? 1 : UINT32_MAX;
 	if (epoll_ctl(shard->epoll_fd, EPOLL_CTL_MOD, channel->ops->fd(channel), &event) < 0)
-		peer_failed(shard, node, -errno, "epoll");
+		shard_peer_failed(shard, node, -errno, "epoll");
+}
+
+void shard_watch_end(struct shard *shard, uint16_t node)
+{
+	struct page_channel *channel = shard->plan.peer[node].channel;
+
+	watch_writable(shard, node, false);
+	set_unread(shard, node, false);
+	if (shard->hot_node == node)
+		shard->hot_node = NODE_NONE;
+	(void)epoll_ctl(shard->epoll_fd, EPOLL_CTL_DEL, channel->ops->fd(channel), NULL);
 }
 
 static void go_on_sending(struct shard *shard, uint16_t node)
@@ -514,13 +571,12 @@ static void go_on_sending(struct shard *shard, uint16_t node)
 	int error = channel->ops->flush(channel);
 
 	if (error < 0 && error != -EAGAIN)
-		peer_failed(shard, node, error, "sending");
+		shard_peer_failed(shard, node, error, "sending");
 	else
 		watch_writable(shard, node, error == -EAGAIN);
 }
 
-/* Frames to the peers; those that nobody waits for only when `idle`. */
-void shard_send_all(struct shard *shard, bool idle)
+static void send_frames(struct shard *shard, bool idle)
 {
 	int error = plan_flush(&shard->plan, idle);
 	uint16_t node;
@@ -532,7 +588,18 @@ void shard_send_all(struct shard *shard, bool idle)
 	shard_count_woken(shard);
 	/* Those whose frames left in the middle of the pass, too: a full socket has to be watched. */
 	while (!shard->failed && (node = plan_sent(&shard->plan)) != NODE_NONE)
-		go_on_sending(shard, node);
+		if (may_go_on(shard, node))
+			go_on_sending(shard, node);
+}
+
+/* Frames to the peers; those that nobody waits for only when `idle`. */
+void shard_send_all(struct shard *shard, bool idle)
+{
+	do {
+		send_frames(shard, idle);
+	} while (!shard->failed && shard_members_step(shard));
+	if (!shard->failed)
+		shard_members_say(shard);
 }
 
 static void dispatch(struct shard *shard, const struct epoll_event *event)
@@ -544,9 +611,12 @@ static void dispatch(struct shard *shard, const struct epoll_event *event)
 	} else if (event->data.u32 != EVENT_SEEN) {
 		uint16_t node = (uint16_t)event->data.u32;
 
+		/* What came before in this pass may have ended it. */
+		if (!shard->plan.peer[node].channel || !may_go_on(shard, node))
+			return;
 		if (event->events & EPOLLOUT)
 			go_on_sending(shard, node);
-		if (!shard->failed && (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+		if (may_go_on(shard, node) && (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 			shard_take_frames(shard, node);
 	}
 }

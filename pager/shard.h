@@ -13,6 +13,7 @@
 #include "core/coherence.h"
 #include "core/page_hints.h"
 #include "pager/free_state.h"
+#include "pager/members_state.h"
 #include "pager/pager.h"
 #include "pager/plan.h"
 #include "pager/queue.h"
@@ -97,6 +98,7 @@ struct shard {
 	bool *want_writable; /* by node: EPOLLOUT is on */
 	bool *unread;	     /* by node: its turn ended before its frames did */
 	uint32_t unread_count;
+	uint32_t blocked_count;		       /* peers whose queue is not empty: want_writable */
 	struct shard_wait *wait;	       /* by actor */
 	struct shard_woken woken[SHARD_WOKEN]; /* stalls that ended and are to be counted */
 	uint32_t woken_count;
@@ -119,6 +121,7 @@ struct shard {
 	bool asks_due;		      /* any of these */
 	bool ended;		      /* a stall has, or a free, since somebody looked */
 	struct shard_free free;
+	struct shard_members members; /* a part is shared */
 
 	/* Shared: locked or atomic inside. */
 	struct pager_queue queue;
@@ -135,6 +138,7 @@ struct pager {
 	struct pager_port *port;
 	struct pager_windows windows;
 	struct pager_frees frees;
+	struct pager_members members;
 	pthread_mutex_t mutex;	      /* guards port[].open */
 	atomic_bool stopping;	      /* set by pager_stop(), read by shards */
 	atomic_flag failure_reported; /* the first shard that fails reports */

@@ -40,8 +40,17 @@ void shard_wait_end(struct shard *shard, const struct coh_action *wake,
 /* Those that have ended are counted and told. */
 void shard_count_woken(struct shard *shard);
 
-/* shard.c: the protocol refused something that is not a peer's fault. */
+/* shard.c: where a call of the protocol puts its actions, and what it does with them: 0, or the shard
+ * has failed. */
+struct coh_out shard_out(struct shard *shard);
+int shard_carry_out(struct shard *shard, const struct coh_out *out, const void *received);
+/* The protocol refused something that is not a peer's fault. */
 void shard_core_failed(struct shard *shard, int error, const char *what);
+/* A peer's channel is of no more use; whether that is a failure: members.c. */
+void shard_peer_failed(struct shard *shard, uint16_t node, int error, const char *what);
+/* Its channel is looked at once more, whatever epoll says; or never again. */
+void shard_look_again(struct shard *shard, uint16_t node);
+void shard_watch_end(struct shard *shard, uint16_t node);
 /* Whether there were any. */
 bool shard_take_faults(struct shard *shard);
 bool shard_take_frames(struct shard *shard, uint16_t node);

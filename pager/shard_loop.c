@@ -24,7 +24,9 @@ static void publish(struct shard *shard, uint64_t now_ns)
 	struct shard_stats *stats = &shard->stats;
 	struct coh_stats core;
 	struct guest_memory_counts memory;
-	uint64_t messages = 0, out = 0, in = 0, calls = shard->calls;
+	const struct page_channel_stats *past = &shard->members.past;
+	uint64_t messages = past->messages_out, out = past->bytes_out, in = past->bytes_in;
+	uint64_t calls = past->calls + shard->calls;
 
 	shard->published_ns = now_ns;
 	coh_stats_get(shard->coh, &core);
@@ -199,6 +201,7 @@ void *shard_run(void *arg)
 	/* Deadlines are tens of microseconds; the default slack is fifty. */
 	prctl(PR_SET_TIMERSLACK, 1000ul);
 
+	shard_members_begin(shard);
 	while (!atomic_load_explicit(&shard->pager->stopping, memory_order_acquire)) {
 		int count = wait_ready(shard, event);
 

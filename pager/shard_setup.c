@@ -66,6 +66,8 @@ static int create_core(struct shard *shard, uint32_t actor_count)
 	struct coh_config core = {
 		.self = config->self,
 		.node_count = config->node_count,
+		.members = config->members,
+		.joins = config->joins,
 		.actor_count = actor_count,
 		.gpn_limit = guest_memory_top(config->memory) >> PAGE_SHIFT,
 		.capacity = capacity_left(shard, capacity_of(shard)),
@@ -122,14 +124,18 @@ int shard_init(struct shard *shard, struct pager *pager, uint32_t index)
 	shard->plan.lost = pager->config.lost;
 	shard->plan.lost_arg = pager->config.arg;
 	if (error == 0)
-		error = pager_queue_init(&shard->queue, pager->actors.port_count,
-					 pager->actors.vcpu_count, pager->actors.asker_count);
+		error = pager_queue_init(
+			&shard->queue, 2 * (pager->actors.port_count + pager->actors.asker_count) +
+					       pager->actors.vcpu_count + 5 +
+					       PAGER_MEMBER_COMMANDS(pager->config.node_count));
 	if (error == 0)
 		error = watch(shard, shard->queue.event_fd, EVENT_COMMAND);
 	if (error == 0)
 		error = watch(shard, guest_memory_fd(pager->config.memory, index), EVENT_FAULT);
 	if (error == 0)
 		error = create_core(shard, actors);
+	if (error == 0)
+		error = shard_members_init(shard);
 	return error;
 }
 
@@ -141,8 +147,10 @@ int shard_add_channel(struct shard *shard, struct page_channel *channel)
 	if (peer->channel)
 		return -EEXIST;
 	error = watch(shard, channel->ops->fd(channel), channel->peer);
-	if (error == 0)
+	if (error == 0) {
 		peer->channel = channel;
+		atomic_store(&shard->members.linked[channel->peer], true);
+	}
 	return error;
 }
 
@@ -157,6 +165,7 @@ void shard_fini(struct shard *shard)
 	free(shard->cached_tid);
 	free(shard->cached_actor);
 	free(shard->fetch_posted);
+	shard_members_fini(shard);
 	if (shard->epoll_fd >= 0)
 		close(shard->epoll_fd);
 }
