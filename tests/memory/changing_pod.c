@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #include "link/tcp.h"
+#include "tests/link/mesh_pod.h"
+#include "tests/link/support.h"
 
 #define WAIT_MS 20000
 
@@ -112,6 +114,12 @@ static void add_channels(struct host *host, uint16_t peer)
 
 static void close_channels(struct host *host, uint16_t peer)
 {
+	if (host->pod->mesh) {
+		mesh_forget(host->pod->mesh[host->self].mesh, peer);
+		host->pod->mesh[host->self].linked[peer] = 0;
+		memset(host->channel[peer], 0, sizeof(host->channel[peer]));
+		return;
+	}
 	for (uint32_t shard = 0; shard < host->pod->shard_count; shard++) {
 		struct page_channel *channel = host->channel[peer][shard];
 
@@ -143,10 +151,93 @@ void host_end(struct host *host)
 		forget_words(&host->pod->host[i], host->self);
 	pager_stop(host->pager);
 	pager_destroy(host->pager);
-	for (uint16_t peer = 0; peer < HOSTS; peer++)
+	if (host->pod->mesh)
+		node_end(&host->pod->mesh[host->self]);
+	for (uint16_t peer = 0; peer < HOSTS && !host->pod->mesh; peer++)
 		close_channels(host, peer);
 	guest_memory_destroy(host->memory);
 	host->there = false;
+}
+
+/* Meshes of those that are there from the start. */
+static void bring_up_meshes(struct changing_pod *pod, uint16_t member_count)
+{
+	static const char secret[] = "the pier stays";
+
+	pod->mesh = pod_make(HOSTS);
+	for (uint16_t i = 0; i < HOSTS; i++) {
+		struct node *node = &pod->mesh[i];
+
+		for (uint16_t k = 0; k < HOSTS; k++)
+			if (k != i && k >= member_count)
+				node->peers[k].name = NULL;
+		node->config.shard_count = (uint16_t)pod->shard_count;
+		node->config.handshake_ms = 10000;
+		node->config.encrypt = pod->encrypt;
+		node->config.secret = secret;
+		node->config.secret_size = pod->encrypt ? sizeof(secret) : 0;
+		if (i < member_count)
+			node_start(node);
+	}
+	for (uint16_t i = 0; i < member_count; i++)
+		assert_int_equal(node_finish(&pod->mesh[i]), 0);
+}
+
+static void take_channels(struct host *host, uint16_t peer)
+{
+	for (uint32_t shard = 0; shard < host->pod->shard_count; shard++)
+		host->channel[peer][shard] =
+			mesh_pages(host->pod->mesh[host->self].mesh, peer, (uint16_t)shard);
+}
+
+static void expect_joiner(struct host *host, const struct member_word *step)
+{
+	struct node *mesh = &host->pod->mesh[host->self];
+	const struct mesh_node node = { node_names[step->node], mesh->peers[step->node].address };
+	char why[MESH_WHY_MAX] = "";
+
+	assert_int_equal(mesh_expect(mesh->mesh, step->node, &node, step->number, why, sizeof(why)),
+			 0);
+}
+
+/* It has been given the list, and dials all members. */
+static void begin_joiner_mesh(struct changing_pod *pod, uint16_t number, uint64_t join)
+{
+	struct node *node = &pod->mesh[number];
+
+	for (uint16_t i = 0; i < HOSTS; i++)
+		node->peers[i].name =
+			i == number || member_list_counts(&pod->host[pod->sponsor].list, i)
+				? node_names[i]
+				: NULL;
+	node->config.join = join;
+	node_start(node);
+}
+
+/* This node's turn with its mesh: who has linked is the pager's from now on. */
+static void follow_mesh(struct host *host)
+{
+	struct node *mesh = &host->pod->mesh[host->self];
+
+	mesh_poll(mesh->mesh);
+	for (uint16_t node = 0; node < HOSTS; node++) {
+		if (!mesh->linked[node] || host->channel[node][0])
+			continue;
+		take_channels(host, node);
+		assert_int_equal(pager_link(host->pager, host->channel[node]), 0);
+	}
+}
+
+static void beat(struct changing_pod *pod)
+{
+	static const struct control_message word = { .type = CONTROL_HEARTBEAT };
+
+	if (test_now_ns() < pod->beat_ns)
+		return;
+	pod->beat_ns = test_now_ns() + 500000000;
+	for (uint16_t i = 0; i < HOSTS; i++)
+		if (pod->host[i].there)
+			mesh_tell(pod->mesh[i].mesh, &word, NODE_NONE);
 }
 
 /* It has been given the list, and links with all that are members; these hear of it one by one. */
@@ -173,9 +264,13 @@ static void begin_joiner(struct changing_pod *pod, uint16_t number, uint16_t spo
 		if (!member_list_counts(&host->list, node) || node == number)
 			continue;
 		assert_int_equal(pager_start(host->pager), -ENOTCONN);
-		make_channels(host, peer);
+		if (pod->mesh)
+			take_channels(host, node);
+		else
+			make_channels(host, peer);
 		add_channels(host, node);
-		assert_int_equal(pager_link(peer->pager, peer->channel[number]), 0);
+		if (!pod->mesh)
+			assert_int_equal(pager_link(peer->pager, peer->channel[number]), 0);
 	}
 	assert_int_equal(pager_start(host->pager), 0);
 }
@@ -211,6 +306,8 @@ static void apply(struct host *host, const struct member_word *step)
 		member_list_done(&host->list);
 		return;
 	}
+	if (step->kind == KIND_JOIN && host->pod->mesh)
+		expect_joiner(host, step);
 	assert_int_equal(pager_member(host->pager, step->node, states[step->kind]), 0);
 	if (step->kind == KIND_ACTIVE && self) {
 		assert_int_equal(pager_release_cancel(host->pager), 0);
@@ -222,8 +319,12 @@ static void apply(struct host *host, const struct member_word *step)
 
 static void over(struct host *host, const struct member_word *step)
 {
-	if (step->kind == KIND_JOIN && step->by == host->self)
-		begin_joiner(host->pod, step->node, host->self);
+	if (step->kind == KIND_JOIN && step->by == host->self) {
+		host->pod->joiner = step->node;
+		host->pod->sponsor = host->self;
+		if (host->pod->mesh)
+			begin_joiner_mesh(host->pod, step->node, step->number);
+	}
 	if (step->node != host->self)
 		return;
 	if (step->kind == KIND_DRAIN)
@@ -325,6 +426,8 @@ static bool turn(struct host *host)
 {
 	struct letter *letter = &host->letter[host->first];
 
+	if (host->pod->mesh)
+		follow_mesh(host);
 	if (host->gone_over && !host->stays && pager_flushed(host->pager)) {
 		host_end(host);
 		return true;
@@ -339,11 +442,28 @@ static bool turn(struct host *host)
 	return true;
 }
 
+/* Who joins has its links, and begins. */
+static bool follow_joiner(struct changing_pod *pod)
+{
+	uint16_t number = pod->joiner;
+
+	if (number == NODE_NONE ||
+	    (pod->mesh && pthread_tryjoin_np(pod->mesh[number].thread, NULL) == EBUSY))
+		return false;
+	if (pod->mesh && pod->mesh[number].result)
+		fail_msg("node %u does not link: %s", number, pod->mesh[number].why);
+	pod->joiner = NODE_NONE;
+	begin_joiner(pod, number, pod->sponsor);
+	return true;
+}
+
 bool pod_turn(struct changing_pod *pod)
 {
 	uint32_t first = rng_below(&pod->rng, HOSTS);
-	bool done = false;
+	bool done = follow_joiner(pod);
 
+	if (pod->mesh)
+		beat(pod);
 	for (uint32_t i = 0; i < HOSTS; i++) {
 		struct host *host = &pod->host[(first + i) % HOSTS];
 
@@ -361,6 +481,10 @@ void pod_wait(struct changing_pod *pod)
 	struct pollfd poll_fd = { .fd = pod->event_fd, .events = POLLIN };
 	uint64_t rings;
 
+	if (pod->mesh) { /* they are to be polled, too */
+		usleep(1000);
+		return;
+	}
 	if (poll(&poll_fd, 1, (int)(WAIT_MS * (patience ? atof(patience) : 1))) != 1) {
 		pod_assert_well(pod);
 		fail_msg("nothing comes any more, at step %u",
@@ -432,6 +556,9 @@ void changing_pod_create(struct changing_pod *pod, uint16_t member_count)
 		about[i] = about_of((const char[]){ (char)('a' + i), '\0' });
 	pod->event_fd = eventfd(0, EFD_CLOEXEC);
 	assert_true(pod->event_fd >= 0);
+	pod->joiner = NODE_NONE;
+	if (pod->meshed)
+		bring_up_meshes(pod, member_count);
 	for (uint16_t i = 0; i < HOSTS; i++)
 		pod->host[i] = (struct host){ .pod = pod, .self = i };
 	for (uint16_t i = 0; i < member_count; i++) {
@@ -440,7 +567,12 @@ void changing_pod_create(struct changing_pod *pod, uint16_t member_count)
 	}
 	for (uint16_t a = 0; a < member_count; a++) {
 		for (uint16_t b = (uint16_t)(a + 1); b < member_count; b++) {
-			make_channels(&pod->host[a], &pod->host[b]);
+			if (pod->mesh) {
+				take_channels(&pod->host[a], b);
+				take_channels(&pod->host[b], a);
+			} else {
+				make_channels(&pod->host[a], &pod->host[b]);
+			}
 			add_channels(&pod->host[a], b);
 			add_channels(&pod->host[b], a);
 		}
@@ -457,5 +589,7 @@ void changing_pod_destroy(struct changing_pod *pod)
 			pager_stop(pod->host[i].pager);
 	for (uint16_t i = 0; i < HOSTS; i++)
 		host_end(&pod->host[i]);
+	if (pod->mesh)
+		pod_end(pod->mesh, HOSTS);
 	close(pod->event_fd);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A pod inside one process whose members come and go: hosts with guest memory, a pager, and a list of
- * members each, joined by channels over socket pairs. The lists' words go by queues in the order of each
+ * members each, joined by channels over socket pairs, or by meshes over TCP. The lists' words go by queues in the order of each
  * pair, and hosts take turns at random, so that words and pages come in any order to each other.
  *
  * What a host's turn does is what core/member_list.h and pager/members.h ask of a node's control thread,
@@ -60,8 +60,13 @@ struct changing_pod {
 	uint32_t shard_count;
 	uint64_t memory_bytes, capacity_bytes;
 	enum pager_spin spin;
+	bool meshed, encrypt;
 	int event_fd; /* a pager has something to say */
 	struct rng rng;
+	struct node *mesh; /* of each number (tests/link/mesh_pod.h), or NULL */
+	uint16_t joiner;   /* brings up its mesh, in a thread; or NODE_NONE */
+	uint16_t sponsor;
+	uint64_t beat_ns;
 	bool ended;    /* some list says that the pod ends */
 	bool no_ready; /* who joins does not say that it is READY */
 };

@@ -23,7 +23,7 @@
 #define PAGES	     (MEMORY / PAGE_BYTES)
 #define COUNTER_EACH 256u /* so many pages a counter, which all count */
 #define COUNTERS     (PAGES / COUNTER_EACH)
-#define WORK	     200u /* steps of each worker between two changes */
+#define WORK	     100u /* steps of each worker between two changes */
 
 /* --- work --- */
 
@@ -173,17 +173,30 @@ static void join(struct changing_pod *pod, uint16_t node, const char *name)
 
 /* --- the pod --- */
 
-static struct changing_pod *new_pod(uint32_t shards, uint16_t members)
+enum links {
+	LINKS_PAIRS,
+	LINKS_MESH,
+	LINKS_ENCRYPTED,
+};
+
+static struct changing_pod *new_linked_pod(uint32_t shards, uint16_t members, enum links links)
 {
 	struct changing_pod *pod = calloc(1, sizeof(*pod));
 
 	assert_non_null(pod);
+	pod->meshed = links != LINKS_PAIRS;
+	pod->encrypt = links == LINKS_ENCRYPTED;
 	pod->shard_count = shards;
 	pod->memory_bytes = MEMORY;
 	pod->capacity_bytes = 12 * MIB; /* the smallest pod has to push pages about */
 	pod->rng.state = shards;
 	changing_pod_create(pod, members);
 	return pod;
+}
+
+static struct changing_pod *new_pod(uint32_t shards, uint16_t members)
+{
+	return new_linked_pod(shards, members, LINKS_PAIRS);
 }
 
 static void end_pod(struct changing_pod *pod)
@@ -203,9 +216,9 @@ static uint64_t messages(const struct changing_pod *pod, uint16_t node)
 }
 
 /* A third host comes and goes under load, and so does another by its number. */
-static void come_and_go(uint32_t shards)
+static void come_and_go(uint32_t shards, enum links links)
 {
-	struct changing_pod *pod = new_pod(shards, 2);
+	struct changing_pod *pod = new_linked_pod(shards, 2, links);
 	struct worker *worker[HOSTS] = { worker_of(pod, 0), worker_of(pod, 1), worker_of(pod, 2) };
 	uint64_t sent;
 
@@ -236,8 +249,14 @@ static void come_and_go(uint32_t shards)
 
 static void a_member_comes_and_goes(void **state)
 {
-	come_and_go(1);
-	come_and_go(2);
+	come_and_go(1, LINKS_PAIRS);
+	come_and_go(2, LINKS_PAIRS);
+}
+
+static void a_member_comes_and_goes_by_a_mesh(void **state)
+{
+	come_and_go(2, LINKS_MESH);
+	come_and_go(2, LINKS_ENCRYPTED);
 }
 
 /* The registrars' slots go round: all leave but the one with the seats, and their numbers come again. */
@@ -641,6 +660,7 @@ int main(void)
 		cmocka_unit_test(what_does_not_follow_is_refused),
 		cmocka_unit_test(links_come_between_the_steps),
 		cmocka_unit_test(a_member_comes_and_goes),
+		cmocka_unit_test(a_member_comes_and_goes_by_a_mesh),
 		cmocka_unit_test(all_change),
 		cmocka_unit_test(who_drains_may_stay),
 		cmocka_unit_test(a_joiner_takes_nobody_along),
