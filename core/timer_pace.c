@@ -3,22 +3,28 @@
  */
 #include "core/timer_pace.h"
 
-void timer_pace_restart(struct timer_pace *pace, uint64_t now_ns, uint64_t stalled_ns)
+void timer_pace_restart(struct timer_pace *pace, const struct timer_pace_times *times)
 {
-	pace->fired_ns = now_ns;
-	pace->fired_stalled_ns = stalled_ns;
+	pace->fired = *times;
 }
 
-uint64_t timer_pace_wait(const struct timer_pace *pace, uint64_t deadline_ns, uint64_t now_ns,
-			 uint64_t stalled_ns)
+static uint64_t since(uint64_t then_ns, uint64_t now_ns)
 {
-	uint64_t passed = now_ns > pace->fired_ns ? now_ns - pace->fired_ns : 0;
-	uint64_t need =
-		stalled_ns > pace->fired_stalled_ns ? stalled_ns - pace->fired_stalled_ns : 0;
-	uint64_t ran = passed > need ? passed - need : 0;
-	uint64_t late = now_ns > deadline_ns ? now_ns - deadline_ns : 0;
+	return now_ns > then_ns ? now_ns - then_ns : 0;
+}
+
+uint64_t timer_pace_wait(const struct timer_pace *pace, uint64_t deadline_ns,
+			 const struct timer_pace_times *times)
+{
+	uint64_t passed = since(pace->fired.now_ns, times->now_ns);
+	uint64_t need = since(pace->fired.stalled_ns, times->stalled_ns);
+	uint64_t ran = since(need, passed);
+	uint64_t core = since(pace->fired.core_ns, times->core_ns);
+	uint64_t late = since(deadline_ns, times->now_ns);
 	uint64_t wait;
 
+	if (core < ran)
+		ran = core;
 	if (need > TIMER_PACE_RUN_NS)
 		need = TIMER_PACE_RUN_NS;
 	if (ran >= need || late >= TIMER_PACE_LATE_NS)

@@ -10,11 +10,13 @@
  * difference, and to one that does it looks like a hypervisor that gave its CPU to others: guests
  * know that. A vCPU in HLT gets its timer in time.
  *
- * Stalls are what the pager says they are (pager/stall_time.h). A thread that waits for a core
- * counts as running here: on a busy host the wait would not give it the core.
+ * Stalls are what the pager says they are (pager/stall_time.h). To run is to have a core: on a busy
+ * host a thread waits for one behind every stall, and if that counted, too, each tick would bring
+ * the next one there. A vCPU that has next to no core and no stalls gets its timer in time all the
+ * same: to wait would not give it the core.
  *
- *      |--ran--|====stalled====|-ran-|==stalled==|--ran--| interrupt
- *      ^ the last one                ^ the timer expires ^ ran >= min(stalled, 40 ms)
+ *      |--ran--|====stalled====|  |-ran-|==stalled==|  |  |--ran--| interrupt
+ *      ^ the last one           ^ no core  ^ the timer expires    ^ ran >= min(stalled, 40 ms)
  *
  * One thread per struct. Tested in tests/core/test_timer_pace.c.
  */
@@ -26,19 +28,25 @@
 #define TIMER_PACE_RUN_NS  40000000u
 #define TIMER_PACE_LATE_NS 500000000u
 
-struct timer_pace {
-	uint64_t fired_ns; /* when the last one came */
-	uint64_t fired_stalled_ns;
+/* Of a vCPU, until now. */
+struct timer_pace_times {
+	uint64_t now_ns;
+	uint64_t stalled_ns; /* in all */
+	uint64_t core_ns;    /* likewise, that its thread had a core */
 };
 
-/* It comes now, or the vCPU has slept: a new beginning. stalled_ns: of the vCPU so far. */
-void timer_pace_restart(struct timer_pace *pace, uint64_t now_ns, uint64_t stalled_ns);
+struct timer_pace {
+	struct timer_pace_times fired; /* when the last one came */
+};
+
+/* It comes now, or the vCPU has slept: a new beginning. */
+void timer_pace_restart(struct timer_pace *pace, const struct timer_pace_times *times);
 
 /*
  * The timer has expired at deadline_ns <= now_ns. 0: let it come. Otherwise ask again so many ns
  * from now.
  */
-uint64_t timer_pace_wait(const struct timer_pace *pace, uint64_t deadline_ns, uint64_t now_ns,
-			 uint64_t stalled_ns);
+uint64_t timer_pace_wait(const struct timer_pace *pace, uint64_t deadline_ns,
+			 const struct timer_pace_times *times);
 
 #endif

@@ -70,7 +70,7 @@ static const int allowed[] = {
 	SCMP_SYS(clock_nanosleep),
 	SCMP_SYS(nanosleep),
 	SCMP_SYS(restart_syscall),
-	/* time, where the vDSO has no clock */
+	/* time, where the vDSO has no clock, and how long the thread had a core */
 	SCMP_SYS(clock_gettime),
 	SCMP_SYS(getcpu),
 	/* its own timer and signals */

@@ -148,12 +148,12 @@ static void tick(struct vcpu *vcpu, uint64_t now_ns)
 	if (vcpu->state.run_state == VCPU_RUNNABLE && vcpu->config.ops->ticks)
 		vcpu->config.ops->ticks(vcpu->config.ctx, vcpu->config.number);
 	if (vcpu->state.run_state == VCPU_RUNNABLE)
-		wait_ns = timer_pace_wait(&vcpu->pace, deadline_ns, now_ns, stalled_of(vcpu));
+		wait_ns = vcpu_pace_wait(vcpu, deadline_ns, now_ns);
 	if (wait_ns) {
 		vcpu->timer_late_ns = now_ns + wait_ns;
 		return;
 	}
-	timer_pace_restart(&vcpu->pace, now_ns, stalled_of(vcpu));
+	vcpu_pace_restart(vcpu, now_ns);
 	lapic_tick(&vcpu->config.lapic, lapic, now_ns);
 }
 

@@ -112,7 +112,7 @@ static bool take_in(struct vcpu *vcpu, struct vcpu_end *ret_end)
 	atomic_store(&vcpu->leave_to, NODE_NONE);
 	vcpu->away = false;
 	stall_time_begin(&vcpu->here, now_of(vcpu));
-	timer_pace_restart(&vcpu->pace, now_of(vcpu), stalled_of(vcpu));
+	vcpu_pace_restart(vcpu, now_of(vcpu));
 	vcpu_note_program(vcpu, vcpu->state.cr3, vcpu->state.rip, now_of(vcpu));
 	if (config->ops->idle)
 		config->ops->idle(config->ctx, config->number, false);

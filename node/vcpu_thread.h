@@ -151,6 +151,9 @@ void vcpu_timer_destroy(struct vcpu *vcpu);
 /* Makes sure that a kick comes at the APIC timer's deadline or before. */
 int vcpu_timer_arm(struct vcpu *vcpu, uint64_t now_ns);
 void vcpu_timer_disarm(struct vcpu *vcpu);
+/* By the vCPU's own thread: core/timer_pace.h. */
+void vcpu_pace_restart(struct vcpu *vcpu, uint64_t now_ns);
+uint64_t vcpu_pace_wait(const struct vcpu *vcpu, uint64_t deadline_ns, uint64_t now_ns);
 
 /* ---- vcpu_move.c ----------------------------------------------------------------------------- */
 

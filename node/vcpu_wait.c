@@ -49,6 +49,30 @@ bool vcpu_announce(struct vcpu *vcpu, enum vcpu_activity activity)
 	return false;
 }
 
+static struct timer_pace_times pace_times(const struct vcpu *vcpu, uint64_t now_ns)
+{
+	struct timer_pace_times times = { .now_ns = now_ns, .stalled_ns = stalled_of(vcpu) };
+	struct timespec ts;
+
+	if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts) == 0)
+		times.core_ns = (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+	return times;
+}
+
+void vcpu_pace_restart(struct vcpu *vcpu, uint64_t now_ns)
+{
+	struct timer_pace_times times = pace_times(vcpu, now_ns);
+
+	timer_pace_restart(&vcpu->pace, &times);
+}
+
+uint64_t vcpu_pace_wait(const struct vcpu *vcpu, uint64_t deadline_ns, uint64_t now_ns)
+{
+	struct timer_pace_times times = pace_times(vcpu, now_ns);
+
+	return timer_pace_wait(&vcpu->pace, deadline_ns, &times);
+}
+
 void vcpu_timer_disarm(struct vcpu *vcpu)
 {
 	static const struct itimerspec never;
@@ -83,7 +107,7 @@ void vcpu_sleep_until(struct vcpu *vcpu, uint64_t deadline_ns)
 	woken_ns = now_of(vcpu);
 	vcpu->slept_long = woken_ns - now_ns >= LONG_SLEEP_NS;
 	stall_time_end(&vcpu->asleep, now_ns, woken_ns);
-	timer_pace_restart(&vcpu->pace, woken_ns, stalled_of(vcpu));
+	vcpu_pace_restart(vcpu, woken_ns);
 	if (vcpu->config.ops->idle)
 		vcpu->config.ops->idle(vcpu->config.ctx, vcpu->config.number, false);
 }

@@ -156,6 +156,35 @@ static void test_short_timers(void **state)
 }
 
 /*
+ * A vCPU that was stalled for as long as it is to run has its timer late if it has no core, as on a
+ * busy host behind every stall. One that was not has it in time.
+ */
+static void test_no_core_for_the_timer(void **state)
+{
+	static const struct step program[] = { { .kind = HALT },
+					       { WRITE_MSR, X2(0x3e), 0xb },
+					       { WRITE_MSR, X2(0x32), 0x61 },
+					       { WRITE_MSR, X2(0x38), 100000000 },
+					       { .kind = SPIN },
+					       { .kind = SPIN } };
+	const struct step *programs[] = { program };
+	struct engine_vcpu *v = &fixture.engine_vcpu[0];
+
+	(void)state;
+	for (int stalled = 0; stalled < 2; stalled++) {
+		start(1, 1, programs);
+		EVENTUALLY(is_in(0, VCPU_SLEEPING));
+		fixture.idle_spin = true;
+		fixture.stalled_ns = stalled ? 40000000 : 0;
+		vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x62, false);
+		EVENTUALLY(v->interrupts == 2);
+		assert_int_equal(v->last_vector, 0x61);
+		assert_true(v->interrupted_ns - v->wrote_ns >= (stalled ? 300000000u : 100000000u));
+		finish();
+	}
+}
+
+/*
  * A guest that puts its timer off and halts, as Linux does with its tick: from the second time on it
  * sleeps through until then, and is not woken by the timer that it had before.
  */
@@ -452,6 +481,7 @@ int main(void)
 		cmocka_unit_test(test_post_into_guest),
 		cmocka_unit_test(test_timer),
 		cmocka_unit_test(test_short_timers),
+		cmocka_unit_test(test_no_core_for_the_timer),
 		cmocka_unit_test(test_put_off),
 		cmocka_unit_test(test_other_clock),
 		cmocka_unit_test(test_lost_kick),

@@ -369,6 +369,12 @@ static void on_ended(void *ctx, uint32_t vcpu, const struct vcpu_end *end)
 	sem_post(&fixture.ended);
 }
 
+static uint64_t on_stalled_ns(void *ctx, uint32_t vcpu)
+{
+	(void)ctx;
+	return fixture.engine_vcpu[vcpu].interrupts ? fixture.stalled_ns : 0;
+}
+
 static bool on_wants_program(void *ctx)
 {
 	(void)ctx;
@@ -377,6 +383,7 @@ static bool on_wants_program(void *ctx)
 
 const struct vcpu_ops guest_ops = { .now_ns = on_now,
 				    .wants_program = on_wants_program,
+				    .stalled_ns = on_stalled_ns,
 				    .tsc = on_tsc,
 				    .io = on_io,
 				    .mmio = on_io,

@@ -66,10 +66,11 @@ struct fixture {
 	struct vcpu_end end[VCPUS];
 	sem_t ended;
 	_Atomic uint32_t io_count, eoi_count;
-	_Atomic int lose_kicks; /* so many */
-	_Atomic bool idle_spin; /* SPIN sleeps, as a vCPU does that waits for a page */
-	_Atomic bool work_spin; /* SPIN is long work of the engine's own */
-	_Atomic int post_in;	/* calls of ops or engine until vCPU 0 gets an interrupt there */
+	_Atomic int lose_kicks;	     /* so many */
+	_Atomic bool idle_spin;	     /* SPIN sleeps, as a vCPU does that waits for a page */
+	_Atomic bool work_spin;	     /* SPIN is long work of the engine's own */
+	_Atomic uint64_t stalled_ns; /* what a vCPU has been stalled, once it was interrupted */
+	_Atomic int post_in; /* calls of ops or engine until vCPU 0 gets an interrupt there */
 };
 
 /* What the world saw of moves. */
