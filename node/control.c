@@ -252,6 +252,15 @@ static const char *handle_message(struct node *node, const struct control_messag
 	case CONTROL_POLICY:
 	case CONTROL_PIN:
 		return policy_message(node, msg);
+	case CONTROL_STEP:
+	case CONTROL_STEP_DONE:
+	case CONTROL_STEP_OVER:
+	case CONTROL_WISH:
+	case CONTROL_WISH_REFUSED:
+	case CONTROL_JOIN_READY:
+	case CONTROL_JOIN_FAILED:
+	case CONTROL_DRAINED:
+		return steps_message(node, msg);
 	case CONTROL_END:
 		take_end(node, &msg->end);
 		break;
@@ -615,6 +624,7 @@ static void *control_main(void *arg)
 		c->read_ns = begin;
 		if (atomic_load(&c->node->phase) >= NODE_READY)
 			moves_settle(c->node);
+		steps_settle(c->node);
 	}
 	return NULL;
 }
@@ -657,7 +667,7 @@ int control_start(struct node *node)
 	struct heartbeat_config config = { .self = node->self,
 					   .node_count = node->members->number_count,
 					   .first_ns = HEARTBEAT_TIMEOUT_NS };
-	int r = c->wake_fd < 0 || c->epoll_fd < 0 ? -EMFILE : 0;
+	int r = c->wake_fd < 0 || c->epoll_fd < 0 ? -EMFILE : steps_create(node);
 	if (!r)
 		r = heartbeat_init(&c->heartbeat, &config, local_ns(node));
 	if (!r)

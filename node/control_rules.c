@@ -6,6 +6,7 @@
 #define NOT_ITS_PART "which is not its part"
 #define OUT_OF_TURN  "out of turn"
 #define TWICE	     "twice"
+#define NOT_YET	     "for what no node does yet"
 
 static bool exists(const struct control_rules *rules, uint32_t vcpu)
 {
@@ -96,6 +97,27 @@ static const char *policy_lie(const struct control_rules *rules, enum node_phase
 	return msg->type != CONTROL_PIN || exists(rules, msg->pin.vcpu) ? NULL : NOT_THERE;
 }
 
+/* Nobody comes or goes yet, and of the seats only the steward's can move. The list judges on. */
+static const char *step_lie(const struct control_rules *rules, enum node_phase phase,
+			    const struct control_message *msg)
+{
+	const struct member_word *word = &msg->member;
+
+	if (!guest_runs(rules, phase))
+		return OUT_OF_TURN;
+	switch (msg->type) {
+	case CONTROL_STEP:
+	case CONTROL_WISH:
+		return word->kind == KIND_SEAT && word->seat == SEAT_STEWARD ? NULL : NOT_YET;
+	case CONTROL_STEP_DONE:
+	case CONTROL_STEP_OVER:
+	case CONTROL_WISH_REFUSED:
+		return NULL;
+	default:
+		return NOT_YET;
+	}
+}
+
 const char *control_rules_lie(struct control_rules *rules, enum node_phase phase,
 			      const struct control_message *msg)
 {
@@ -152,6 +174,15 @@ const char *control_rules_lie(struct control_rules *rules, enum node_phase phase
 	case CONTROL_START:
 	case CONTROL_RUN:
 		return from_loader_lie(rules, phase, msg);
+	case CONTROL_STEP:
+	case CONTROL_STEP_DONE:
+	case CONTROL_STEP_OVER:
+	case CONTROL_WISH:
+	case CONTROL_WISH_REFUSED:
+	case CONTROL_JOIN_READY:
+	case CONTROL_JOIN_FAILED:
+	case CONTROL_DRAINED:
+		return step_lie(rules, phase, msg);
 	default:
 		return NULL; /* HEARTBEAT, STATS_*, END: any node, any time */
 	}

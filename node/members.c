@@ -74,6 +74,7 @@ int members_publish(struct members *members)
 	}
 	for (int seat = 0; seat < SEAT_COUNT; seat++)
 		atomic_store(&members->seat[seat], now->seat[seat]);
+	atomic_store(&members->step, now->step);
 	return r;
 }
 

@@ -18,8 +18,8 @@
  * known to all before he begins anything, and who goes is served until nothing names him, so a step
  * is not "done" while a thread may still act on the list before it.
  *
- * Nothing changes the list yet (docs/membership.md): its members are the configuration's nodes, and
- * the first has all seats (FIRST_NODE).
+ * Who is a member does not change yet (docs/membership.md): they are the configuration's nodes, and
+ * the first has all seats (FIRST_NODE) until the steward's moves (steps.c).
  *
  * Tested in tests/node/test_members.c.
  */
@@ -43,6 +43,7 @@ struct members {
 	_Atomic uint64_t named[NODES_MAX / 64]; /* member_list_may_be_named() */
 	_Atomic uint8_t state[NODES_MAX];	/* enum member_state */
 	_Atomic uint16_t seat[SEAT_COUNT];
+	_Atomic uint64_t step;				     /* the last one */
 	const struct member_about *_Atomic about[NODES_MAX]; /* NULL: there has been none yet */
 
 	/* All that about[] ever pointed to, as a thread may still be reading it. */
@@ -99,6 +100,12 @@ uint16_t members_pick(const struct members *members, uint32_t random);
 
 /* The member with this name that has not gone, or NODE_NONE. */
 uint16_t members_find(const struct members *members, const char *name);
+
+/* How many steps the list has taken. */
+static inline uint64_t members_step(const struct members *members)
+{
+	return atomic_load(&members->step);
+}
 
 /* Who has it; and whether that is this node. */
 uint16_t members_seat(const struct members *members, enum member_seat seat);

@@ -376,7 +376,7 @@ static char *on_request(void *ctx, const char *request)
 	struct node *node = ctx;
 	static const char move[] = "move ", torture[] = "torture ", policy[] = "policy ",
 			  pin[] = "pin ", unpin[] = "unpin ", hints[] = "hints ",
-			  shadow[] = "shadow ";
+			  shadow[] = "shadow ", steward[] = "steward ";
 	if (strncmp(request, move, strlen(move)) == 0)
 		return moves_request(node, request + strlen(move));
 	if (strncmp(request, torture, strlen(torture)) == 0)
@@ -393,6 +393,8 @@ static char *on_request(void *ctx, const char *request)
 		return policy_pin_request(node, request + strlen(pin), true);
 	if (strncmp(request, unpin, strlen(unpin)) == 0)
 		return policy_pin_request(node, request + strlen(unpin), false);
+	if (strncmp(request, steward, strlen(steward)) == 0)
+		return steps_request(node, request + strlen(steward));
 	return stats_pod(node);
 }
 

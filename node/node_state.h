@@ -38,6 +38,7 @@ struct queues;
 struct queues_counts;
 struct say;
 struct status_socket;
+struct steps;
 struct virtio_queue_state;
 
 struct node {
@@ -77,6 +78,7 @@ struct node {
 		word_ns[NODES_MAX]; /* policy.c: how often each node changes policy and pins */
 	struct policy_state *policy_state; /* NULL: what is learned is not kept */
 	struct control_thread *control;
+	struct steps *steps; /* steps.c */
 	struct guest_io *io;
 	struct confine *confine; /* of the vCPUs' threads; NULL: none */
 	struct queues *queues;	 /* queues.c */
@@ -213,7 +215,7 @@ void start_message(struct node *node, const struct control_message *msg);
 int control_start(struct node *node);
 /* A seat's thread that waits for a vCPU: if `peer` has sent MOVE, it is taken now. Never waits. */
 void control_look(struct node *node, uint16_t peer);
-/* Any thread: moves_settle() is called soon, if there is a control thread. */
+/* Any thread: moves_settle() and steps_settle() are called soon, if there is a control thread. */
 void control_wake(struct node *node);
 /* A page or io channel to `peer` failed. Judged after a short while: its own last words may be on
  * their way. Any thread. */
@@ -286,6 +288,14 @@ void guest_io_wake(struct node *node, uint32_t vcpu);
 /* A question of a vCPU's thread to the PC, and its answer. 0, or -ESHUTDOWN: the pod ends. */
 int guest_io_ask(struct node *node, uint32_t vcpu, enum control_io_kind kind,
 		 const struct pc_access *access);
+
+/* steps.c: the list of members changes. */
+int steps_create(struct node *node);
+/* The control thread: STEP to DRAINED; what is wrong with one, or NULL. And what users have wished. */
+const char *steps_message(struct node *node, const struct control_message *msg);
+void steps_settle(struct node *node);
+/* The steward's seat is to go to the node of that name; the answer as moves_request(). */
+char *steps_request(struct node *node, const char *words);
 
 /* startup.c: INIT and SIPI. From a vCPU that is here, or a device of the PC; may wait for that. */
 void startup_interrupt(struct node *node, uint32_t source, uint32_t vcpu, uint8_t mode,

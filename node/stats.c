@@ -95,6 +95,8 @@ static char *stats_own(struct node *node)
 		.tsc_error_ns = node_clock_tsc_error_ns(node->clock),
 		.tsc_bound_ns = node_clock_tsc_bound_ns(node->clock),
 		.time_ns = node_now_ns(node),
+		.step = members_step(node->members),
+		.steward = members_name(node->members, members_seat(node->members, SEAT_STEWARD)),
 		.vcpu_count = here,
 		.seat_count = count,
 		.seat = seats,

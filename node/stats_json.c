@@ -308,6 +308,8 @@ char *stats_json(const struct stats_node *node)
 	set(o, "vcpus", node->vcpu_count);
 	set(o, "promised_bytes", node->promised_bytes);
 	set(o, "time_ns", node->time_ns);
+	set(o, "step", node->step);
+	json_object_set_new(o, "steward", json_string(node->steward));
 	set_pager(o, &node->pager);
 	set(o, "clock_error_ns", node->clock_error_ns);
 	json_object_set_new(o, "tsc_error_ns", json_integer(node->tsc_error_ns));

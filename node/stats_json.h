@@ -41,6 +41,8 @@ struct stats_node {
 	const char *name, *address, *engine;
 	uint64_t promised_bytes;
 	uint64_t time_ns; /* pod clock: when this was counted */
+	uint64_t step;	  /* of the list of members, as the node knows it */
+	const char *steward;
 	struct pager_stats pager;
 	uint64_t clock_error_ns;
 	int64_t tsc_error_ns;

@@ -8,7 +8,7 @@
  * the size they promise, and only then touches the tail. Nothing here allocates or keeps anything.
  *
  * What has a part in the guest's machine is in control_machine.c, what is about where its vCPUs are
- * in control_moves.c, all else here.
+ * in control_moves.c, what changes the list of members in control_members.c, all else here.
  *
  * Tested by tests/link/test_control_message.c, fuzzed by tests/fuzz/fuzz_control_message.c.
  */
@@ -60,6 +60,14 @@ const char *control_type_name(uint8_t type)
 		[CONTROL_QUEUE] = "QUEUE",
 		[CONTROL_QUEUE_PLACE] = "QUEUE_PLACE",
 		[CONTROL_DOORBELL] = "DOORBELL",
+		[CONTROL_STEP] = "STEP",
+		[CONTROL_STEP_DONE] = "STEP_DONE",
+		[CONTROL_STEP_OVER] = "STEP_OVER",
+		[CONTROL_WISH] = "WISH",
+		[CONTROL_WISH_REFUSED] = "WISH_REFUSED",
+		[CONTROL_JOIN_READY] = "JOIN_READY",
+		[CONTROL_JOIN_FAILED] = "JOIN_FAILED",
+		[CONTROL_DRAINED] = "DRAINED",
 	};
 
 	return type < CONTROL_TYPE_LIMIT && names[type] ? names[type] : "?";
@@ -161,6 +169,9 @@ static size_t payload_bytes_max(const struct control_message *msg)
 	case CONTROL_OUTCOMES:
 		return sizeof(struct wire_outcomes) +
 		       PLACEMENT_OUTCOMES * sizeof(struct wire_outcome);
+	case CONTROL_STEP:
+	case CONTROL_WISH:
+		return sizeof(struct wire_step) + sizeof(struct wire_about);
 	default:
 		return sizeof(struct wire_numbers);
 	}
@@ -241,6 +252,15 @@ static int encode_payload(const struct control_message *msg, uint8_t *out)
 		return control_encode_policy(&msg->policy, out);
 	case CONTROL_PIN:
 		return control_encode_pin(&msg->pin, out);
+	case CONTROL_STEP:
+	case CONTROL_STEP_DONE:
+	case CONTROL_STEP_OVER:
+	case CONTROL_WISH:
+	case CONTROL_WISH_REFUSED:
+	case CONTROL_JOIN_READY:
+	case CONTROL_JOIN_FAILED:
+	case CONTROL_DRAINED:
+		return control_encode_member(msg->type, &msg->member, out);
 	default:
 		return -EINVAL;
 	}
@@ -457,6 +477,15 @@ int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 		return control_decode_policy(payload, size, &ret_msg->policy);
 	case CONTROL_PIN:
 		return control_decode_pin(payload, size, &ret_msg->pin);
+	case CONTROL_STEP:
+	case CONTROL_STEP_DONE:
+	case CONTROL_STEP_OVER:
+	case CONTROL_WISH:
+	case CONTROL_WISH_REFUSED:
+	case CONTROL_JOIN_READY:
+	case CONTROL_JOIN_FAILED:
+	case CONTROL_DRAINED:
+		return control_decode_member((uint8_t)type, payload, size, &ret_msg->member);
 	default:
 		return -EPROTO;
 	}

@@ -39,6 +39,11 @@
  *      DOORBELL                queue's node            a vCPU has rung one
  *      BUTTON                  node 0                  somebody wants the guest to power off
  *      END                     all                     the pod ends: why, with what status
+ *      STEP                    all         STEP_DONE   the list of members changes (core/member_list.h)
+ *      STEP_OVER               all                     ... and all have done what that asks
+ *      WISH                    steward     STEP        I want it changed
+ *                                          or WISH_REFUSED  ... which cannot be
+ *      JOIN_READY, JOIN_FAILED, DRAINED    steward     about who comes or goes
  *
  * A START that cannot be met is answered with END. The order of a pod's life is FEATURES, START,
  * READY, RUN, END; only HEARTBEAT, CLOCK_*, STATS_* and END come at any time. INTERRUPT, MOVE_ASK and
@@ -52,6 +57,7 @@
 #include <stdint.h>
 
 #include "core/limits.h"
+#include "core/member_list.h"
 #include "core/page_hints.h"
 #include "core/placement.h"
 #include "vcpu/cpuid.h"
@@ -106,6 +112,14 @@ enum control_type {
 	CONTROL_NEEDS_RESET = 30,
 	CONTROL_QUEUE = 31,
 	CONTROL_QUEUE_PLACE = 32,
+	CONTROL_STEP = 33,
+	CONTROL_STEP_DONE = 34,
+	CONTROL_STEP_OVER = 35,
+	CONTROL_WISH = 36,
+	CONTROL_WISH_REFUSED = 37,
+	CONTROL_JOIN_READY = 38,
+	CONTROL_JOIN_FAILED = 39,
+	CONTROL_DRAINED = 40,
 	CONTROL_TYPE_LIMIT,
 };
 
@@ -345,6 +359,18 @@ struct control_pin {
 	uint8_t pinned; /* 0 or 1 */
 };
 
+/*
+ * Of STEP to DRAINED: struct member_word, of which each says what enum member_word_type names, and
+ * the rest is 0; a wish to JOIN names no node. member.type is the message's. Nodes are below
+ * NODES_MAX; a wisher's id is not 0. A step that nobody has wished is ACTIVE, GONE or FREE, has
+ * NODE_NONE as `by` and no id; GONE and FREE were never wished. `why` is 0, or as low as
+ * -CONTROL_MEMBER_WHY_MAX: of WISH_REFUSED and JOIN_FAILED never 0, of GONE perhaps, else always.
+ * Who joins has a name that is not empty; both texts are valid (wire/text.h).
+ */
+#define CONTROL_MEMBER_WHY_MAX 4095 /* as Linux has it of its own */
+/* The message that says the word. */
+uint8_t control_member_type(enum member_word_type type);
+
 /* Fields that say nothing are NODE_NONE (node, vcpu) or 0. */
 struct control_end {
 	uint8_t kind;	/* enum control_end_kind */
@@ -390,6 +416,7 @@ struct control_message {
 		struct control_outcomes outcomes;
 		struct control_policy policy;
 		struct control_pin pin;
+		struct member_word member; /* of STEP to DRAINED */
 	};
 };
 

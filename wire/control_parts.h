@@ -216,6 +216,34 @@ struct wire_pair {
 };
 static_assert(sizeof(struct wire_pair) == 8);
 
+/* STEP, WISH: without a number, which is 0. */
+struct wire_step {
+	uint64_t number;
+	uint32_t id;
+	uint16_t node, by, why;
+	uint8_t kind, seat;
+	uint8_t zero[4];
+	/* struct wire_about, if kind is JOIN */
+};
+static_assert(sizeof(struct wire_step) == 24);
+
+struct wire_about {
+	uint64_t promise_bytes;
+	uint16_t cores;
+	uint8_t zero[6];
+	char name[NODE_NAME_MAX];
+	char address[MEMBER_ADDRESS_MAX];
+};
+static_assert(sizeof(struct wire_about) == 208);
+
+/* JOIN_READY, JOIN_FAILED, DRAINED: node, by, why. WISH_REFUSED: id, why. */
+struct wire_report {
+	uint32_t id;
+	uint16_t node, by, why;
+	uint8_t zero[6];
+};
+static_assert(sizeof(struct wire_report) == 16);
+
 static_assert(sizeof(struct wire_stats_reply) + CONTROL_STATS_PART_MAX <= CONTROL_PAYLOAD_MAX);
 static_assert(sizeof(struct wire_features) + CPUID_LEAVES_MAX * sizeof(struct wire_leaf) +
 		      VIRTIO_DEVICES_MAX * DEVICE_INFO_BYTES <=
@@ -266,5 +294,9 @@ int control_decode_stopped(const uint8_t *in, size_t size, struct control_stoppe
 int control_decode_queue(const uint8_t *in, size_t size, struct control_queue *m);
 int control_decode_queue_place(const uint8_t *in, size_t size, struct control_queue_place *m);
 int control_decode_doorbell(const uint8_t *in, size_t size, struct control_doorbell *m);
+
+/* control_members.c: of STEP to DRAINED, by `type` */
+int control_encode_member(uint8_t type, const struct member_word *m, uint8_t *out);
+int control_decode_member(uint8_t type, const uint8_t *in, size_t size, struct member_word *m);
 
 #endif

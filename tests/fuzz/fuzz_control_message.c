@@ -26,7 +26,6 @@ static void repair(uint8_t *frame, size_t size)
 	memcpy(frame + 8, &payload_size, sizeof(payload_size));
 }
 
-/* What a decoder lets through is used without further looks. */
 /* Whatever they are: what is believed is written as the same bytes. */
 static void check_hints(const struct control_move *move)
 {
@@ -39,6 +38,21 @@ static void check_hints(const struct control_move *move)
 		abort();
 }
 
+/* As much of a word as member_list_hear() takes for granted, and as is printed. */
+static void check_member(const struct control_message *msg)
+{
+	const struct member_word *word = &msg->member;
+
+	if (control_member_type(word->type) != msg->type || word->node >= NODES_MAX ||
+	    word->kind >= KIND_COUNT || word->seat >= SEAT_COUNT || word->why > 0 ||
+	    word->why < -CONTROL_MEMBER_WHY_MAX || (word->by >= NODES_MAX && word->by != NODE_NONE))
+		abort();
+	if (!wire_text_valid(word->about.name, sizeof(word->about.name)) ||
+	    !wire_text_valid(word->about.address, sizeof(word->about.address)))
+		abort();
+}
+
+/* What a decoder lets through is used without further looks. */
 static void check_ranges(const struct control_message *msg)
 {
 	if (msg->type == CONTROL_INTERRUPT &&
@@ -69,6 +83,8 @@ static void check_ranges(const struct control_message *msg)
 	    (msg->policy.shadow > 1 ||
 	     msg->policy.policy >= PLACEMENT_POLICIES + msg->policy.shadow))
 		abort();
+	if (msg->type >= CONTROL_STEP && msg->type <= CONTROL_DRAINED)
+		check_member(msg);
 	if (msg->type == CONTROL_END && !wire_text_valid(msg->end.text, CONTROL_TEXT_MAX))
 		abort();
 }

@@ -177,6 +177,73 @@ static void make_published(int variant)
 	memset(m->config, 0x5a, sizeof(m->config));
 }
 
+static void fill_about(struct member_about *about)
+{
+	memset(about->name, 'n', NODE_NAME_MAX - 1);
+	memset(about->address, 'a', MEMBER_ADDRESS_MAX - 1);
+	about->promise_bytes = 1ull << 40;
+	about->cores = UINT16_MAX;
+}
+
+/* A step of the steward's own, and one that was wished for. */
+static void make_step(int variant)
+{
+	in.member = (struct member_word){ .type = MEMBER_STEP,
+					  .number = variant ? UINT64_MAX : 1,
+					  .kind = variant ? KIND_JOIN : KIND_GONE,
+					  .node = variant ? NODES_MAX - 1 : 0,
+					  .by = variant ? NODES_MAX - 2 : NODE_NONE,
+					  .id = variant ? UINT32_MAX : 0,
+					  .why = variant ? 0 : -CONTROL_MEMBER_WHY_MAX };
+	if (variant)
+		fill_about(&in.member.about);
+}
+
+static void make_wish(int variant)
+{
+	in.member = (struct member_word){ .type = MEMBER_WISH,
+					  .kind = variant ? KIND_JOIN : KIND_SEAT,
+					  .seat = variant ? SEAT_STEWARD : SEAT_LOADER,
+					  .node = variant ? 0 : 7,
+					  .by = 5,
+					  .id = 1 };
+	if (variant)
+		fill_about(&in.member.about);
+}
+
+/* One about a member that is not `by`, where that has to be so. */
+static void make_member(uint8_t type, int variant)
+{
+	uint16_t node = variant ? NODES_MAX - 1 : 0;
+
+	in.member = (struct member_word){ 0 };
+	while (control_member_type(in.member.type) != type)
+		in.member.type++;
+	switch (type) {
+	case CONTROL_STEP:
+		make_step(variant);
+		break;
+	case CONTROL_WISH:
+		make_wish(variant);
+		break;
+	case CONTROL_STEP_DONE:
+	case CONTROL_STEP_OVER:
+		in.member.number = variant ? UINT64_MAX : 1;
+		break;
+	case CONTROL_WISH_REFUSED:
+		in.member.id = variant ? UINT32_MAX : 1;
+		in.member.why = variant ? -CONTROL_MEMBER_WHY_MAX : -1;
+		break;
+	case CONTROL_JOIN_FAILED:
+		in.member.why = -1;
+		in.member.node = node;
+		in.member.by = 1;
+		break;
+	default:
+		in.member.node = in.member.by = node;
+	}
+}
+
 /* A valid message of each type; `variant` 0 is small, 1 is as large as can be. */
 static void make(uint8_t type, int variant)
 {
@@ -281,6 +348,16 @@ static void make(uint8_t type, int variant)
 					       .rip = 0xffffffff81000000 };
 		memset(in.end.text, 'e', variant ? CONTROL_TEXT_MAX - 1 : 0);
 		break;
+	case CONTROL_STEP:
+	case CONTROL_STEP_DONE:
+	case CONTROL_STEP_OVER:
+	case CONTROL_WISH:
+	case CONTROL_WISH_REFUSED:
+	case CONTROL_JOIN_READY:
+	case CONTROL_JOIN_FAILED:
+	case CONTROL_DRAINED:
+		make_member(type, variant);
+		break;
 	default:
 		in.clock_pong = (struct control_clock_pong){ 1, 2, 3, 4 };
 		break;
@@ -353,6 +430,13 @@ static void test_fields(void **state)
 	size = control_message_encode(&in, 0, frame, sizeof(frame));
 	assert_int_equal(decode((size_t)size), 0);
 	assert_memory_equal(&out.end, &in.end, sizeof(in.end));
+	for (uint8_t type = CONTROL_STEP; type <= CONTROL_DRAINED; type++)
+		for (int variant = 0; variant < 2; variant++) {
+			make(type, variant);
+			size = control_message_encode(&in, 0, frame, sizeof(frame));
+			assert_int_equal(decode((size_t)size), 0);
+			assert_memory_equal(&out.member, &in.member, sizeof(in.member));
+		}
 }
 
 /* The layout is a promise to other builds: these bytes never change without a new WIRE_VERSION. */
@@ -372,6 +456,36 @@ static void test_layout(void **state)
 	in.interrupt.vcpu[1] = 0x101;
 	assert_int_equal(control_message_encode(&in, 0x102, frame, sizeof(frame)), sizeof(want));
 	assert_memory_equal(frame, want, sizeof(want));
+}
+
+static void test_layout_of_steps(void **state)
+{
+	static const uint8_t step[] = {
+		3, 1, 0, 0, 0, 0, 0, 0,	      /* number */
+		4, 2, 0, 0, 1, 0, 2, 0, 0, 0, /* id, node, by, why */
+		5, 2, 0, 0, 0, 0,	      /* kind, seat */
+	};
+	static const uint8_t failed[] = { 0, 0, 0, 0, 1, 0, 2, 0, 110, 0, 0, 0, 0, 0, 0, 0 };
+
+	memset(&in, 0, sizeof(in));
+	in.type = CONTROL_STEP;
+	in.member = (struct member_word){ .type = MEMBER_STEP,
+					  .number = 0x103,
+					  .id = 0x204,
+					  .node = 1,
+					  .by = 2,
+					  .kind = KIND_SEAT,
+					  .seat = SEAT_PC };
+	assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)),
+			 CONTROL_HEADER_BYTES + sizeof(step));
+	assert_memory_equal(frame + CONTROL_HEADER_BYTES, step, sizeof(step));
+	in.type = CONTROL_JOIN_FAILED;
+	in.member = (struct member_word){
+		.type = MEMBER_FAILED, .node = 1, .by = 2, .why = -ETIMEDOUT
+	};
+	assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)),
+			 CONTROL_HEADER_BYTES + sizeof(failed));
+	assert_memory_equal(frame + CONTROL_HEADER_BYTES, failed, sizeof(failed));
 }
 
 /* One byte less, one more, and every shorter beginning. */
@@ -546,6 +660,93 @@ static void test_rules_of_policy(void **state)
 	expect_refused(CONTROL_PIN, 0, 7, 1);
 }
 
+/* Whom a step may be by, and with what. */
+static bool step_encodes(enum member_kind kind, uint16_t by, uint32_t id, int why)
+{
+	make(CONTROL_STEP, 1);
+	in.member.kind = kind;
+	in.member.by = by;
+	in.member.id = id;
+	in.member.why = why;
+	return control_message_encode(&in, 0, frame, sizeof(frame)) > 0;
+}
+
+static void test_rules_of_steps(void **state)
+{
+	for (int kind = 0; kind <= KIND_COUNT; kind++) {
+		enum member_kind k = (enum member_kind)kind;
+		bool own = k == KIND_ACTIVE || k == KIND_GONE || k == KIND_FREE;
+		bool wished = k != KIND_GONE && k != KIND_FREE && k != KIND_COUNT;
+
+		assert_int_equal(step_encodes(k, NODE_NONE, 0, 0), own);
+		assert_int_equal(step_encodes(k, 3, 1, 0), wished);
+		assert_false(step_encodes(k, NODE_NONE, 1, 0));
+		assert_false(step_encodes(k, 3, 0, 0));
+		assert_false(step_encodes(k, NODES_MAX, 1, 0));
+		assert_int_equal(step_encodes(k, NODE_NONE, 0, -1), k == KIND_GONE);
+		assert_false(step_encodes(k, NODE_NONE, 0, 1));
+		assert_false(step_encodes(k, NODE_NONE, 0, -CONTROL_MEMBER_WHY_MAX - 1));
+		make(CONTROL_WISH, 1);
+		in.member.kind = k;
+		assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)) > 0, wished);
+	}
+	expect_refused(CONTROL_STEP, 0, 0, 0);	/* step 0 */
+	expect_refused(CONTROL_STEP, 0, 8, 1);	/* nobody's id */
+	expect_refused(CONTROL_STEP, 1, 13, 1); /* node 511 */
+	expect_refused(CONTROL_STEP, 1, 15, 1); /* by 510 */
+	expect_refused(CONTROL_STEP, 0, 15, 0); /* GONE was wished for */
+	expect_refused(CONTROL_STEP, 0, 17, 0x10);
+	expect_refused(CONTROL_STEP, 1, 16, 1); /* JOIN with a reason */
+	expect_refused(CONTROL_STEP, 0, 18, KIND_COUNT);
+	expect_refused(CONTROL_STEP, 0, 18, KIND_JOIN); /* of whom? */
+	expect_refused(CONTROL_STEP, 1, 18, KIND_DRAIN);
+	expect_refused(CONTROL_STEP, 0, 19, 1); /* a seat */
+	expect_refused(CONTROL_STEP, 0, 20, 1); /* reserved */
+	expect_refused(CONTROL_STEP, 0, 23, 1);
+	expect_refused(CONTROL_STEP, 1, 24 + 10, 1);
+	expect_refused(CONTROL_STEP, 1, 24 + 16, 0);	      /* no name, or behind its end */
+	expect_refused(CONTROL_STEP, 1, 24 + 20, '\n');	      /* within it */
+	expect_refused(CONTROL_STEP, 1, 24 + 79, 'n');	      /* without an end */
+	expect_refused(CONTROL_STEP, 1, 24 + 80 + 5, '\x1b'); /* in the address */
+	expect_refused(CONTROL_STEP, 1, 24 + 80 + 127, 'a');
+	expect_refused(CONTROL_STEP_DONE, 0, 0, 0);
+	expect_refused(CONTROL_STEP_OVER, 0, 0, 0);
+}
+
+static void test_rules_of_wishes(void **state)
+{
+	expect_refused(CONTROL_WISH, 0, 0, 1);	/* a number */
+	expect_refused(CONTROL_WISH, 0, 8, 0);	/* no id */
+	expect_refused(CONTROL_WISH, 1, 12, 1); /* who joins, is given his number */
+	expect_refused(CONTROL_WISH, 0, 13, 1);
+	expect_refused(CONTROL_WISH, 0, 15, 1);
+	expect_refused(CONTROL_WISH, 0, 16, 1); /* a reason */
+	expect_refused(CONTROL_WISH, 0, 18, KIND_GONE);
+	expect_refused(CONTROL_WISH, 0, 18, KIND_FREE);
+	expect_refused(CONTROL_WISH, 0, 18, KIND_COUNT);
+	expect_refused(CONTROL_WISH, 0, 19, SEAT_COUNT);
+	expect_refused(CONTROL_WISH, 0, 20, 1);
+	expect_refused(CONTROL_WISH_REFUSED, 0, 0, 0); /* no id */
+	expect_refused(CONTROL_WISH_REFUSED, 0, 4, 1); /* a node */
+	expect_refused(CONTROL_WISH_REFUSED, 0, 6, 1);
+	expect_refused(CONTROL_WISH_REFUSED, 0, 8, 0); /* for no reason */
+	expect_refused(CONTROL_WISH_REFUSED, 0, 9, 0x10);
+	expect_refused(CONTROL_WISH_REFUSED, 0, 10, 1);
+	for (uint8_t type = CONTROL_JOIN_READY; type <= CONTROL_DRAINED; type++) {
+		expect_refused(type, 0, 0, 1); /* an id */
+		expect_refused(type, 1, 4, 1); /* of another, or of himself */
+		expect_refused(type, 0, 5, 1);
+		expect_refused(type, 0, 7, 1);
+		expect_refused(type, 0, 8, type != CONTROL_JOIN_FAILED);
+		expect_refused(type, 0, 9, 0x10);
+		expect_refused(type, 0, 15, 1);
+	}
+	/* A word of another type in the message. */
+	make(CONTROL_STEP_DONE, 0);
+	in.member.type = MEMBER_OVER;
+	assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)), -EINVAL);
+}
+
 static void test_encode_refuses(void **state)
 {
 	make(CONTROL_INTERRUPT, 0);
@@ -625,17 +826,13 @@ static void test_end_is_cleaned(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip),
-		cmocka_unit_test(test_fields),
-		cmocka_unit_test(test_layout),
-		cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_rules),
-		cmocka_unit_test(test_rules_of_moves),
-		cmocka_unit_test(test_rules_of_startups),
-		cmocka_unit_test(test_rules_of_policy),
-		cmocka_unit_test(test_encode_refuses),
-		cmocka_unit_test(test_devices_refused),
-		cmocka_unit_test(test_end_is_cleaned),
+		cmocka_unit_test(test_round_trip),	cmocka_unit_test(test_fields),
+		cmocka_unit_test(test_layout),		cmocka_unit_test(test_layout_of_steps),
+		cmocka_unit_test(test_sizes),		cmocka_unit_test(test_rules),
+		cmocka_unit_test(test_rules_of_moves),	cmocka_unit_test(test_rules_of_startups),
+		cmocka_unit_test(test_rules_of_policy), cmocka_unit_test(test_rules_of_steps),
+		cmocka_unit_test(test_rules_of_wishes), cmocka_unit_test(test_encode_refuses),
+		cmocka_unit_test(test_devices_refused), cmocka_unit_test(test_end_is_cleaned),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,6 +96,11 @@ static void test_phases(void **state)
 		{ CONTROL_POLICY, "nnnny", "nnnnn", 2 },
 		{ CONTROL_PIN, "nnnny", "nnnyy", 0 },
 		{ CONTROL_PIN, "nnnny", "nnnnn", 2 },
+		{ CONTROL_STEP, "nnnny", "nnnyy", 0 },
+		{ CONTROL_WISH, "nnnny", "nnnyy", 2 },
+		{ CONTROL_STEP_DONE, "nnnny", "nnnyy", 2 },
+		{ CONTROL_STEP_OVER, "nnnny", "nnnyy", 0 },
+		{ CONTROL_WISH_REFUSED, "nnnny", "nnnyy", 0 },
 	};
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
 		for (int phase = NODE_LINKED; phase <= NODE_RUNNING; phase++) {
@@ -111,6 +116,10 @@ static void test_phases(void **state)
 			case CONTROL_IO_REPLY:
 				to_first.io_reply.vcpu = 0;
 				to_other.io_reply.vcpu = 2;
+				break;
+			case CONTROL_STEP:
+			case CONTROL_WISH:
+				to_first.member.kind = to_other.member.kind = KIND_SEAT;
 				break;
 			case CONTROL_EOI:
 				to_first.eoi.vcpu = 2;
@@ -129,6 +138,31 @@ static void test_phases(void **state)
 			assert_int_equal(!lie(1, (enum node_phase)phase, &to_other),
 					 rows[i].other[phase] == 'y');
 		}
+}
+
+/* Words for who comes and goes are there, and no node has a use for them: only the steward's seat moves. */
+static void test_steps(void **state)
+{
+	static const uint8_t changes[] = { CONTROL_STEP, CONTROL_WISH };
+	static const uint8_t answers[] = { CONTROL_STEP_DONE, CONTROL_STEP_OVER,
+					   CONTROL_WISH_REFUSED };
+	static const uint8_t reports[] = { CONTROL_JOIN_READY, CONTROL_JOIN_FAILED,
+					   CONTROL_DRAINED };
+
+	for (uint8_t i = 0; i < sizeof(changes); i++)
+		for (int kind = 0; kind < KIND_COUNT; kind++)
+			for (enum member_seat s = 0; s < SEAT_COUNT; s++) {
+				struct control_message msg = { .type = changes[i], .src = 1 };
+
+				msg.member.kind = (enum member_kind)kind;
+				msg.member.seat = s;
+				assert_int_equal(!lie(0, NODE_RUNNING, &msg),
+						 kind == KIND_SEAT && s == SEAT_STEWARD);
+			}
+	for (uint8_t i = 0; i < sizeof(answers); i++)
+		assert_true(allowed(1, 0, answers[i]) && allowed(0, 1, answers[i]));
+	for (uint8_t i = 0; i < sizeof(reports); i++)
+		assert_false(allowed(1, 0, reports[i]) || allowed(0, 1, reports[i]));
 }
 
 /* Each node says these once; another node's words do not count as its. */
@@ -345,15 +379,11 @@ static void test_load(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_roles),
-		cmocka_unit_test(test_phases),
-		cmocka_unit_test(test_once),
-		cmocka_unit_test(test_interrupts),
-		cmocka_unit_test(test_accesses),
-		cmocka_unit_test(test_pongs),
-		cmocka_unit_test(test_load),
-		cmocka_unit_test(test_seats),
-		cmocka_unit_test(test_loader_runs_first),
+		cmocka_unit_test(test_roles),	   cmocka_unit_test(test_phases),
+		cmocka_unit_test(test_steps),	   cmocka_unit_test(test_once),
+		cmocka_unit_test(test_interrupts), cmocka_unit_test(test_accesses),
+		cmocka_unit_test(test_pongs),	   cmocka_unit_test(test_load),
+		cmocka_unit_test(test_seats),	   cmocka_unit_test(test_loader_runs_first),
 	};
 	char why[256];
 

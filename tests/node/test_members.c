@@ -194,6 +194,7 @@ static void test_seats(void **state)
 
 	step(members, (struct member_word){ .kind = KIND_SEAT, .seat = SEAT_CLOCK, .node = SELF });
 	step(members, (struct member_word){ .kind = KIND_SEAT, .seat = SEAT_PC, .node = 2 });
+	assert_int_equal(members_step(members), 2);
 	assert_true(members_seat_is_here(members, SEAT_CLOCK));
 	assert_false(members_seat_is_here(members, SEAT_PC));
 	assert_int_equal(members_seat(members, SEAT_PC), 2);

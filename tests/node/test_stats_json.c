@@ -20,6 +20,8 @@ static char *largest(void)
 					  .name = LONG_NAME,
 					  .address = "host.example:65535",
 					  .engine = "soft",
+					  .step = INT64_MAX,
+					  .steward = LONG_NAME,
 					  .promised_bytes = GPA_LIMIT,
 					  .clock_error_ns = INT64_MAX,
 					  .tsc_error_ns = INT64_MIN,
