@@ -159,6 +159,20 @@ wait_for() {
 	done
 }
 
+# status_json [OPTION...]: what `eagre status --json` says, once all nodes have answered. A node that does not within a second
+# is shown with an error and without its numbers, and a busy machine makes late: five tries. The last counts.
+status_json() {
+	local try text status
+	for ((try = 1; try <= 5 * patience; try++)); do
+		status=0
+		text=$("$eagre" status --json "$@") || status=$?
+		[ $status != 0 ] || grep -q '"error":' <<<"$text" || break
+		[ $status = 0 ] || sleep 0.2
+	done
+	printf '%s\n' "$text"
+	return $status
+}
+
 # torture_begins MICROSECONDS: in the pod that runs; needs own_run_dir.
 torture_begins() {
 	python3 - "$1" /run/eagre/*.sock <<-'END'
