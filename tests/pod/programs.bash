@@ -36,7 +36,7 @@ make_programs() { # PART...
 # in_guest_programs in the initramfs's files, with this machine's kernel and CPU.
 natively() {
 	# shellcheck disable=SC2016
-	"${marked[@]}" timeout 300 unshare --mount --pid --fork --net --propagation private sh -c '
+	"${marked[@]}" timeout $((300 * patience)) unshare --mount --pid --fork --net --propagation private sh -c '
 		root=$1; shift
 		mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount -t tmpfs tmpfs "$root/tmp" || exit 99
 		exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root chroot "$root" sh /test/in_guest_programs "$@"' \
