@@ -29,9 +29,10 @@ def main():
     requests = max(cost.pop('requests'), 1)
     print(f'{requests} in all;',
           ', '.join(f'{count / requests:.2f} {name}' for name, count in cost.items()), 'each')
-    # Each is asked and answered, by two nodes; a flush follows a write now and then.
+    # Each is asked and answered, by two nodes; a flush follows a write now and then. Either word takes a call to send it, and
+    # one or two to receive it (a page comes in pieces on a busy machine), behind which one may find nothing more.
     ok = requests >= 1000 and cost['served'] == requests and cost['stalls'] <= 0.1 * requests
-    return 0 if ok and cost['messages'] <= 2.1 * requests and cost['calls'] <= 5 * requests else 1
+    return 0 if ok and cost['messages'] <= 2.1 * requests and cost['calls'] <= 8 * requests else 1
 
 
 sys.exit(main())
