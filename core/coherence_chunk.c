@@ -475,8 +475,11 @@ static bool move_comes_back(const struct coh *coh, const struct coh_msg *msg)
 {
 	uint64_t chunk = msg->gpn / CHUNK_PAGES;
 
-	return coh->move.chunk == chunk && msg->version > coh->chunk[chunk].version + 1 &&
-	       (coh->move.phase == MOVE_WAIT || coh->move.phase == MOVE_TURN);
+	/* What is handed on is this node's version, and the next one's once the registrar has spoken. */
+	if (coh->move.chunk != chunk)
+		return false;
+	return (coh->move.phase == MOVE_WAIT && msg->version > coh->chunk[chunk].version + 1) ||
+	       (coh->move.phase == MOVE_TURN && msg->version > coh->chunk[chunk].version);
 }
 
 int coh_chunk_home_move(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)

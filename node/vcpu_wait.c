@@ -51,7 +51,10 @@ bool vcpu_announce(struct vcpu *vcpu, enum vcpu_activity activity)
 
 static struct timer_pace_times pace_times(const struct vcpu *vcpu, uint64_t now_ns)
 {
-	struct timer_pace_times times = { .now_ns = now_ns, .stalled_ns = stalled_of(vcpu) };
+	/* Not known: it had a core all the time. */
+	struct timer_pace_times times = { .now_ns = now_ns,
+					  .stalled_ns = stalled_of(vcpu),
+					  .core_ns = now_ns };
 	struct timespec ts;
 
 	if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts) == 0)

@@ -170,18 +170,25 @@ static void test_no_core_for_the_timer(void **state)
 	const struct step *programs[] = { program };
 	struct engine_vcpu *v = &fixture.engine_vcpu[0];
 
+	uint64_t took_ns = 0;
+
 	(void)state;
-	for (int stalled = 0; stalled < 2; stalled++) {
+	/* The first time stalled; then not, and a busy machine may make that one late, too, but not always. */
+	for (int try = 0; try <= 10; try++) {
 		start(1, 1, programs);
 		EVENTUALLY(is_in(0, VCPU_SLEEPING));
 		fixture.idle_spin = true;
-		fixture.stalled_ns = stalled ? 40000000 : 0;
+		fixture.stalled_ns = try == 0 ? 40000000 : 0;
 		vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x62, false);
 		EVENTUALLY(v->interrupts == 2);
 		assert_int_equal(v->last_vector, 0x61);
-		assert_true(v->interrupted_ns - v->wrote_ns >= (stalled ? 300000000u : 100000000u));
+		took_ns = v->interrupted_ns - v->wrote_ns;
 		finish();
+		assert_true(took_ns >= (try == 0 ? 200000000u : 100000000u));
+		if (try > 0 && took_ns < 200000000u)
+			return;
 	}
+	fail_msg("late by %lu ms each time", (unsigned long)(took_ns / 1000000));
 }
 
 /*
