@@ -152,11 +152,24 @@ static uint64_t host_wait(struct world *w, struct vcpu *v, uint64_t chance)
 							      : 0;
 }
 
+/* Has it done anything since it came? */
+static void count_hasty(struct world *w, struct vcpu *v)
+{
+	bool hasty = v->ran_ns < WORLD_HASTY_NS;
+
+	w->result->hasty_count += hasty;
+	v->hasty_row = hasty ? v->hasty_row + 1 : 0;
+	if (v->hasty_row > w->result->hasty_row)
+		w->result->hasty_row = v->hasty_row;
+	v->ran_ns = 0;
+}
+
 static void begin_move(struct world *w, struct vcpu *v, uint16_t to)
 {
 	if (placement_left(w->placement[v->node], v->index, to, v->at_ns, v->carry) != 0)
 		abort();
 	trace_decisions(w, v->node);
+	count_hasty(w, v);
 	v->state = MOVES;
 	v->target = to;
 	v->stopped_ns = v->at_ns;
@@ -261,6 +274,7 @@ static void run(struct world *w, struct vcpu *v)
 		ran_ns += touch.work_ns;
 		v->at_ns = begin_ns + ran_ns * scale / 1024;
 		w->result->work_ns += touch.waits ? 0 : touch.work_ns;
+		v->ran_ns += touch.waits ? 0 : touch.work_ns;
 		w->result->phase_work_ns[w->phase] += touch.waits ? 0 : touch.work_ns;
 		w->result->touch_count++;
 		if (world_stalls(w, v, &touch)) {

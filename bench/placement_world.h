@@ -20,6 +20,7 @@
 #define WORLD_NODES_MAX 64u
 #define WORLD_VCPUS_MAX 128u
 #define WORLD_PHASES	8u
+#define WORLD_HASTY_NS	50000u /* of work in a stay */
 
 struct world_costs {
 	uint64_t stall_ns;   /* read or write stall, 2 hops, threads that sleep */
@@ -89,6 +90,9 @@ struct world_result {
 	uint64_t stall_count, move_count, touch_count, stir_count;
 	uint64_t message_count; /* that go from one node to another */
 	uint64_t event_count;
+	uint64_t
+		hasty_count; /* moves of a vCPU that had worked for less than WORLD_HASTY_NS there */
+	uint32_t hasty_row;  /* the most in a row, of one vCPU */
 	uint32_t vcpu_count; /* that have work */
 	uint64_t phase_work_ns[WORLD_PHASES];
 	struct placement_stats stats; /* sums over the nodes */

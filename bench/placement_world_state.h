@@ -58,6 +58,8 @@ struct vcpu {
 	uint32_t own_first, own_left; /* pages of its own; how many it still touches after a move */
 	struct placement_stall stall;
 	uint64_t stopped_ns;
+	uint64_t ran_ns;    /* what it worked in this stay */
+	uint32_t hasty_row; /* stays in a row that were next to no work */
 	uint8_t carry[PLACEMENT_CARRY_BYTES];
 	struct page_hints hints; /* the pods' own code: what it takes along */
 	uint64_t halted_since_ns, halted_ns, waited_ns;

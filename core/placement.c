@@ -196,8 +196,9 @@ int placement_time(struct placement *p, uint32_t vcpu, const struct placement_ti
 	if (time->now_ns)
 		placement_age(p, v, time->now_ns);
 	v->halted_ns += time->halted_ns < LATELY_NS ? time->halted_ns : LATELY_NS;
-	/* Without a core nobody runs. (Who sleeps says so at his next stall.) */
-	v->ran_ns -= time->waited_ns < v->ran_ns ? time->waited_ns : v->ran_ns;
+	/* Without a core nobody runs: the next stall has it. (And who sleeps says so there.) */
+	if (p->config.broken != PLACEMENT_BROKEN_WAITED)
+		v->waited_ns += time->waited_ns < LATELY_NS ? time->waited_ns : LATELY_NS;
 	placement_lost(v, time->waited_ns < STALL_NS_MAX ? time->waited_ns : STALL_NS_MAX);
 	return 0;
 }
@@ -267,7 +268,7 @@ static void begin_stay(struct placement *p, struct placement_vcpu *v, uint64_t n
 	v->here = true;
 	v->node = p->config.self;
 	v->arrived_ns = v->aged_ns = v->faded_ns = v->heard_ns = now_ns;
-	v->useful_ns = v->ran_ns = v->burst_ns = v->debt_ns = v->debt_begin_ns = 0;
+	v->useful_ns = v->ran_ns = v->waited_ns = v->burst_ns = v->debt_ns = v->debt_begin_ns = 0;
 	v->burst = false;
 	v->now_ns = v->lately_ns = 0;
 	v->near = v->left = v->writes = v->shared = 0;
@@ -334,7 +335,7 @@ static void judge_stay(struct placement *p, struct placement_vcpu *v, uint16_t t
 	if (v->left_node == NODE_NONE)
 		return;
 	if (v->share[p->config.self].credit >= PLACEMENT_WHOLE / 8 * 7)
-		v->useful_ns += placement_since(v->heard_ns, now_ns);
+		v->useful_ns += placement_since(v->heard_ns + v->waited_ns, now_ns);
 	if (v->useful_ns < p->wire_ns[to] / 2) {
 		p->stats.wasted_count++;
 		v->wasted += v->wasted < WASTED_MAX;

@@ -339,6 +339,7 @@ enum placement_broken {
 	PLACEMENT_BROKEN_LEAVES,  /* what a vCPU was seen to leave behind does not count */
 	PLACEMENT_BROKEN_NEAR,	  /* the learner is eager for pages far from each other, too */
 	PLACEMENT_BROKEN_LONG,	  /* credit fades in stalls that are too long to count, too */
+	PLACEMENT_BROKEN_WAITED,  /* who waits for a core is thought to run */
 	/* No defect: the base rule as docs/placement.md proves it, and nothing of what is added. */
 	PLACEMENT_RULE_ALONE,
 };

@@ -276,19 +276,27 @@ static void judge_alone(struct placement *p, const struct placement_stall *stall
 }
 
 /*
- * Of the time between two stalls, that in which the vCPU ran: not asleep, and without what passes until
+ * Of the time between two stalls, that in which the vCPU ran: not asleep, with a core, and without what passes until
  * it goes on after a grant, which is no more than the shortest of such times. A stall after the other would
  * look like work else, and on hosts with slow wake-ups that is half of the time.
  */
-static uint64_t ran(struct placement *p, uint64_t gap_ns, uint64_t slept_ns)
+static uint64_t ran(struct placement *p, struct placement_vcpu *v, uint64_t gap_ns,
+		    uint64_t slept_ns)
 {
 	uint64_t bounded_ns = gap_ns < LAG_NS_MAX ? gap_ns : LAG_NS_MAX;
+	uint64_t waited_ns;
 
 	if (bounded_ns < p->lag_ns)
 		p->lag_ns -= (p->lag_ns - bounded_ns) / 8;
 	else
 		p->lag_ns += (bounded_ns - p->lag_ns) / 64;
-	return placement_since(p->lag_ns + slept_ns, gap_ns);
+	gap_ns = placement_since(p->lag_ns + slept_ns, gap_ns);
+	waited_ns = v->waited_ns < gap_ns ? v->waited_ns : gap_ns;
+	v->waited_ns -= waited_ns;
+	/* What is told of a tick may be of before this stall; more was part of a sleep. */
+	if (v->waited_ns > PLACEMENT_TICK_NS)
+		v->waited_ns = PLACEMENT_TICK_NS;
+	return gap_ns - waited_ns;
 }
 
 /*
@@ -327,7 +335,7 @@ int placement_stall(struct placement *p, const struct placement_stall *stall,
 	p->stats.stall_count++;
 	placement_age(p, v, stall->end_ns);
 	fade_credit(p, stall);
-	gap_ns = ran(p, placement_since(v->heard_ns, stall->begin_ns), stall->slept_ns);
+	gap_ns = ran(p, v, placement_since(v->heard_ns, stall->begin_ns), stall->slept_ns);
 	ns += p->lag_ns < ns ? p->lag_ns : ns;
 	v->ran_ns += gap_ns;
 	if (v->share[p->config.self].credit >= PLACEMENT_WHOLE / 8 * 7)

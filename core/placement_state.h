@@ -82,6 +82,7 @@ struct placement_vcpu {
 	uint64_t burst_ns;  /* stalls on what it left, of this stay */
 	bool burst;	    /* they go on */
 	uint64_t ran_ns;    /* in this stay */
+	uint64_t waited_ns; /* without a core, not yet taken from what it is thought to have run */
 	uint32_t stays; /* log2 of a stay's length in moves, in 64ths of 8, averaged; 16 times */
 	uint32_t now_ns, lately_ns;	     /* sums over the nodes */
 	uint16_t near, left, writes, shared; /* averages, of 1024 */

@@ -472,6 +472,27 @@ static bool long_stalls_add_up(uint32_t broken)
 	return last.to == 0 && count >= 4 && count <= 6;
 }
 
+/* It waited for a core all the time that it was here: that stay was not worth its move. */
+static bool waits_are_no_work(uint32_t broken)
+{
+	struct placement *p = make(0, 3, PLACEMENT_BASE, broken);
+	struct placement_time time = { .waited_ns = PLACEMENT_TICK_NS };
+	uint8_t carry[PLACEMENT_CARRY_BYTES];
+	struct placement_stats stats;
+	uint64_t now_ns = 10 * MS;
+
+	arrive(p, 1, now_ns, 0, 0);
+	for (int i = 0; i < 5; i++) {
+		now_ns += PLACEMENT_TICK_NS;
+		placement_time(p, 0, &time);
+	}
+	stall(p, 0, 2, &now_ns, 10000);
+	assert_int_equal(placement_left(p, 0, 2, now_ns, carry), 0);
+	placement_stats_get(p, &stats);
+	placement_destroy(p);
+	return stats.wasted_count == 1;
+}
+
 static const struct {
 	const char *name;
 	bool (*works)(uint32_t broken);
@@ -488,6 +509,7 @@ static const struct {
 	{ "control", loser_goes, PLACEMENT_BROKEN_CONTROL },
 	{ "near", far_is_not_eager, PLACEMENT_BROKEN_NEAR },
 	{ "long", long_stalls_add_up, PLACEMENT_BROKEN_LONG },
+	{ "waited", waits_are_no_work, PLACEMENT_BROKEN_WAITED },
 };
 
 static void guards(void **state)

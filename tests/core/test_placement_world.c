@@ -171,6 +171,45 @@ static void pairs_part(void **state)
 	assert_true((double)stalls * 1e6 < QUARTET_STALLS * (double)work_ns);
 }
 
+static uint64_t moves_of_busy(uint32_t broken, uint64_t *ret_hasty)
+{
+	uint64_t moves = 0;
+
+	*ret_hasty = 0;
+	for (uint32_t seed = 1; seed <= 30; seed++) {
+		struct world_config config = config_of(LOAD_QUARTET, PLACEMENT_LEARNED);
+
+		config.node_count = 2;
+		config.core_count = 4;
+		config.busy = 100;
+		config.duration_ns = 2000000000;
+		config.seed = seed;
+		config.broken = broken;
+		assert_int_equal(world_run(&config, &result[0]), 0);
+		moves += result[0].move_count;
+		*ret_hasty += result[0].hasty_count;
+		/* Whoever wants to run gets on, wherever he is. */
+		assert_in_range(result[0].hasty_row, 0, 24);
+	}
+	return moves;
+}
+
+/*
+ * Where others take the hosts' cores vCPUs do not go from node to node without having worked: a stay
+ * in which they waited for a core is none that was worth it.
+ */
+static void busy_hosts_settle(void **state)
+{
+	uint64_t hasty, hasty_without;
+	uint64_t moves = moves_of_busy(0, &hasty);
+	uint64_t without = moves_of_busy(PLACEMENT_BROKEN_WAITED, &hasty_without);
+
+	print_message("quartet, busy: %u moves, %u of them hasty; without what waits cost %u, %u\n",
+		      (unsigned)moves, (unsigned)hasty, (unsigned)without, (unsigned)hasty_without);
+	assert_true(moves * 5 < without * 4);
+	assert_true(hasty * 4 < hasty_without * 3);
+}
+
 /* A move that takes along what will be touched costs less. */
 static void hints_help(void **state)
 {
@@ -331,11 +370,17 @@ static void goes_on(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(worth_it),	 cmocka_unit_test(guards_help),
-		cmocka_unit_test(stay_together), cmocka_unit_test(pairs_part),
-		cmocka_unit_test(hints_help),	 cmocka_unit_test(same_again),
-		cmocka_unit_test(replayed),	 cmocka_unit_test(decisions_recorded),
-		cmocka_unit_test(messages),	 cmocka_unit_test(goes_on),
+		cmocka_unit_test(worth_it),
+		cmocka_unit_test(guards_help),
+		cmocka_unit_test(stay_together),
+		cmocka_unit_test(pairs_part),
+		cmocka_unit_test(busy_hosts_settle),
+		cmocka_unit_test(hints_help),
+		cmocka_unit_test(same_again),
+		cmocka_unit_test(replayed),
+		cmocka_unit_test(decisions_recorded),
+		cmocka_unit_test(messages),
+		cmocka_unit_test(goes_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
