@@ -177,7 +177,7 @@ static bool fake_can_interrupt(struct engine_vcpu *vcpu)
 	       (vcpu->halted || vcpu->program[vcpu->at].kind == SPIN);
 }
 
-static int fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
+static int run_until_exit(struct engine_vcpu *vcpu, struct engine_exit *exit)
 {
 	if (exit->kind == EXIT_MSR_READ && vcpu->runs) {
 		vcpu->msr_read = exit->msr.value;
@@ -186,10 +186,12 @@ static int fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
 	vcpu->runs++;
 	vcpu->halted = false;
 	for (;;) {
+		atomic_store(&vcpu->inside, false);
 		if (take_kick(vcpu)) {
 			exit->kind = EXIT_KICKED;
 			return 0;
 		}
+		atomic_store(&vcpu->inside, true);
 		/* The handler of an interrupt is one EOI; it may end a SPIN. */
 		if (vcpu->injected >= 0) {
 			vcpu->last_vector = vcpu->injected;
@@ -210,10 +212,18 @@ static int fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
 		if (fixture.work_spin)
 			atomic_store(&vcpu->work, ns_of(CLOCK_THREAD_CPUTIME_ID));
 		else if (vcpu->program[vcpu->at].kind == SPIN && fixture.idle_spin)
-			usleep(1000);
+			usleep(2000);
 		else if (vcpu->program[vcpu->at].kind == SPIN)
 			sched_yield();
 	}
+}
+
+static int fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
+{
+	int r = run_until_exit(vcpu, exit);
+
+	atomic_store(&vcpu->inside, false);
+	return r;
 }
 
 static int fake_interrupt(struct engine_vcpu *vcpu, uint8_t vector)
@@ -449,7 +459,9 @@ bool is_in(uint32_t vcpu, enum vcpu_activity activity)
 
 bool is_in_engine(uint32_t v)
 {
-	return is_in(v, VCPU_IN_GUEST) && fixture.engine_vcpu[v].runs > 0;
+	struct engine_vcpu *vcpu = &fixture.engine_vcpu[v];
+
+	return is_in(v, VCPU_IN_GUEST) && atomic_load(&vcpu->inside) && !atomic_load(&vcpu->kick);
 }
 
 struct vcpu_stats stats_of(uint32_t vcpu)

@@ -40,6 +40,7 @@ struct step {
 struct engine_vcpu {
 	uint32_t number;
 	_Atomic bool kick, window;
+	_Atomic bool inside; /* it has looked for a kick, and there was none */
 	const struct step *program;
 	_Atomic uint32_t at;
 	bool interrupts_on, halted;
