@@ -276,9 +276,10 @@ static void judge_alone(struct placement *p, const struct placement_stall *stall
 }
 
 /*
- * Of the time between two stalls, that in which the vCPU ran: not asleep, with a core, and without what passes until
- * it goes on after a grant, which is no more than the shortest of such times. A stall after the other would
- * look like work else, and on hosts with slow wake-ups that is half of the time.
+ * Of the time between two stalls, that in which the vCPU ran: not asleep, with a core, and without
+ * what passes until it goes on after a grant, which is no more than the shortest of such times. A
+ * stall after the other would look like work else, and on hosts with slow wake-ups that is half of
+ * the time.
  */
 static uint64_t ran(struct placement *p, struct placement_vcpu *v, uint64_t gap_ns,
 		    uint64_t slept_ns)
