@@ -597,7 +597,8 @@ uint64_t coh_work_deadline(const struct coh *coh, uint64_t deadline)
 	/* Steps that only the size of the action array puts off, and a scan in parts. */
 	if (coh->releasing && !coh->move.phase && coh->release_cursor < coh->chunk_count)
 		deadline = 0;
-	if (coh->move.phase == MOVE_SEND || coh->move.phase == MOVE_TURN)
+	if (coh->move.phase == MOVE_SEND || coh->move.phase == MOVE_TURN ||
+	    (coh->move.phase == MOVE_YIELD && coh->move.cursor < CHUNK_PAGES))
 		deadline = 0;
 	return deadline;
 }
