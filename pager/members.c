@@ -11,6 +11,11 @@
  * step. Their channels are loose (plan.h): what cannot be sent is dropped. All that a leaver sent has
  * been taken when its channel ends, and only then the protocol hears that it has (coh_unlinked()).
  *
+ * Of a joiner nothing is received until its ACTIVE is taken here: what it said before that it would
+ * have begun without being a member, and if it then dies, room, homes and pages stay in its name for
+ * ever. Only its end is watched for. A true joiner may have heard of its ACTIVE before this node has,
+ * so what it says waits in its channel, a message's way long.
+ *
  * A queue has room for these commands: of a node's LINK and UNLINK there are two at most, since its
  * next life begins with a step that comes behind them; a step is posted when the last one is done,
  * and with it there may be a RELEASE and a CANCEL (PAGER_MEMBER_COMMANDS).
@@ -282,12 +287,6 @@ void shard_members_begin(struct shard *shard)
 			say_linked(shard, node);
 }
 
-/* It has not been ACTIVE. */
-static bool is_joiner(const struct shard_members *m, uint16_t node)
-{
-	return !m->was_active[node];
-}
-
 static void end_link(struct shard *shard, uint16_t node, int error, const char *cause)
 {
 	const struct pager_config *config = &shard->pager->config;
@@ -302,8 +301,7 @@ static void end_link(struct shard *shard, uint16_t node, int error, const char *
 
 bool shard_link_ended(struct shard *shard, uint16_t node, int error, const char *cause)
 {
-	if (!shard->plan.peer[node].loose ||
-	    (error == -EPROTO && !is_joiner(&shard->members, node)))
+	if (!shard->plan.peer[node].loose || (error == -EPROTO && shard_hears(shard, node)))
 		return false;
 	if (!shard->members.ended[node])
 		end_link(shard, node, error, cause);
@@ -385,10 +383,26 @@ void shard_members_say(struct shard *shard)
 		config->members_changed(config->arg);
 }
 
-static void take_step(struct shard *shard, uint16_t node, enum member_state state)
+/* Who is lost when it becomes a member is lost as one. */
+static void begin_member(struct shard *shard, uint16_t node)
 {
 	struct shard_members *m = &shard->members;
 	struct plan_peer *peer = &shard->plan.peer[node];
+	bool joined = !m->was_active[node];
+
+	m->was_active[node] = true;
+	peer->loose = false;
+	if (shard->failed || !peer->channel)
+		return;
+	if (m->ended[node])
+		shard_peer_failed(shard, node, peer->error, "a member is lost");
+	else if (joined)
+		shard_hear(shard, node);
+}
+
+static void take_step(struct shard *shard, uint16_t node, enum member_state state)
+{
+	struct shard_members *m = &shard->members;
 	struct coh_out out = shard_out(shard);
 	int error = coh_member(shard->coh, node, state, pod_now_ns(shard), &out);
 
@@ -396,14 +410,9 @@ static void take_step(struct shard *shard, uint16_t node, enum member_state stat
 	m->going = state == MEMBER_GONE && node != shard->pager->config.self ? node : NODE_NONE;
 	if (state == MEMBER_JOINING)
 		m->was_active[node] = false;
-	if (state == MEMBER_ACTIVE) {
-		m->was_active[node] = true;
-		peer->loose = false;
-	}
 	told(shard, error, &out, "a step was refused");
-	/* Who is lost when it becomes a member is lost as one. */
-	if (state == MEMBER_ACTIVE && m->ended[node] && !shard->failed)
-		shard_peer_failed(shard, node, peer->error, "a member is lost");
+	if (state == MEMBER_ACTIVE)
+		begin_member(shard, node);
 }
 
 static void take_link(struct shard *shard, struct page_channel *channel)
@@ -416,7 +425,6 @@ static void take_link(struct shard *shard, struct page_channel *channel)
 		return;
 	}
 	shard->plan.peer[node].loose = true;
-	shard_look_again(shard, node);
 	say_linked(shard, node);
 }
 
@@ -425,7 +433,7 @@ static void take_unlink(struct shard *shard, uint16_t node)
 	struct shard_members *m = &shard->members;
 
 	m->unlinking[node] = m->due = true;
-	if (is_joiner(m, node) && !m->ended[node])
+	if (!shard_hears(shard, node) && !m->ended[node])
 		end_link(shard, node, -ECANCELED, NULL);
 }
 

@@ -482,11 +482,6 @@ static void set_unread(struct shard *shard, uint16_t node, bool unread)
 	shard->unread[node] = unread;
 }
 
-void shard_look_again(struct shard *shard, uint16_t node)
-{
-	set_unread(shard, node, true);
-}
-
 /*
  * Whether there were any. Frames beyond a peer's turn may have been received already, so that epoll
  * knows nothing of them: they are remembered.
@@ -539,19 +534,30 @@ static void take_time(struct shard *shard)
 
 /* --- the pass --- */
 
+/* Tells epoll anew what a peer is watched for. */
+static void watch_again(struct shard *shard, uint16_t node)
+{
+	struct page_channel *channel = shard->plan.peer[node].channel;
+	struct epoll_event event = { .events = shard_watches(shard, node), .data.u32 = node };
+
+	if (epoll_ctl(shard->epoll_fd, EPOLL_CTL_MOD, channel->ops->fd(channel), &event) < 0)
+		shard_peer_failed(shard, node, -errno, "epoll");
+}
+
 /* Asks epoll to tell when a peer whose queue is not empty takes more, or no longer to. */
 static void watch_writable(struct shard *shard, uint16_t node, bool want)
 {
-	struct page_channel *channel = shard->plan.peer[node].channel;
-	struct epoll_event event = { .events = EPOLLIN | (want ? (uint32_t)EPOLLOUT : 0),
-				     .data.u32 = node };
-
 	if (shard->want_writable[node] == want)
 		return;
 	shard->want_writable[node] = want;
 	shard->blocked_count += want ? 1 : UINT32_MAX;
-	if (epoll_ctl(shard->epoll_fd, EPOLL_CTL_MOD, channel->ops->fd(channel), &event) < 0)
-		shard_peer_failed(shard, node, -errno, "epoll");
+	watch_again(shard, node);
+}
+
+void shard_hear(struct shard *shard, uint16_t node)
+{
+	watch_again(shard, node);
+	set_unread(shard, node, may_go_on(shard, node));
 }
 
 void shard_watch_end(struct shard *shard, uint16_t node)
@@ -602,6 +608,15 @@ void shard_send_all(struct shard *shard, bool idle)
 		shard_members_say(shard);
 }
 
+/* Of who is not heard there is an end and nothing else. */
+static void take_ready(struct shard *shard, uint16_t node)
+{
+	if (shard_hears(shard, node))
+		shard_take_frames(shard, node);
+	else
+		shard_peer_failed(shard, node, -EPIPE, "it joins, and has ended");
+}
+
 static void dispatch(struct shard *shard, const struct epoll_event *event)
 {
 	if (event->data.u32 == EVENT_FAULT) {
@@ -616,8 +631,8 @@ static void dispatch(struct shard *shard, const struct epoll_event *event)
 			return;
 		if (event->events & EPOLLOUT)
 			go_on_sending(shard, node);
-		if (may_go_on(shard, node) && (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
-			shard_take_frames(shard, node);
+		if (may_go_on(shard, node) && (event->events & ~(uint32_t)EPOLLOUT))
+			take_ready(shard, node);
 	}
 }
 

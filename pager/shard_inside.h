@@ -24,6 +24,19 @@ static inline uint64_t pod_now_ns(const struct shard *shard)
 	return shard->pager->config.now_ns(shard->pager->config.arg);
 }
 
+/* Frames of who has not been ACTIVE stay where they are: members.c. */
+static inline bool shard_hears(const struct shard *shard, uint16_t node)
+{
+	return shard->members.was_active[node];
+}
+
+/* What epoll is to tell of a peer's channel. */
+static inline uint32_t shard_watches(const struct shard *shard, uint16_t node)
+{
+	return (uint32_t)(shard_hears(shard, node) ? EPOLLIN : EPOLLRDHUP) |
+	       (shard->want_writable[node] ? (uint32_t)EPOLLOUT : 0);
+}
+
 static inline uint64_t local_now_ns(void)
 {
 	struct timespec ts;
@@ -48,8 +61,8 @@ int shard_carry_out(struct shard *shard, const struct coh_out *out, const void *
 void shard_core_failed(struct shard *shard, int error, const char *what);
 /* A peer's channel is of no more use; whether that is a failure: members.c. */
 void shard_peer_failed(struct shard *shard, uint16_t node, int error, const char *what);
-/* Its channel is looked at once more, whatever epoll says; or never again. */
-void shard_look_again(struct shard *shard, uint16_t node);
+/* Its channel is heard from now on (members.c); or is never looked at again. */
+void shard_hear(struct shard *shard, uint16_t node);
 void shard_watch_end(struct shard *shard, uint16_t node);
 /* Whether there were any. */
 bool shard_take_faults(struct shard *shard);

@@ -12,9 +12,9 @@
 
 #define TAKEN_PART 32u /* of the capacity is for pages that were moved out */
 
-static int watch(struct shard *shard, int fd, uint32_t data)
+static int watch(struct shard *shard, int fd, uint32_t events, uint32_t data)
 {
-	struct epoll_event event = { .events = EPOLLIN, .data.u32 = data };
+	struct epoll_event event = { .events = events, .data.u32 = data };
 
 	return epoll_ctl(shard->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
@@ -129,9 +129,10 @@ int shard_init(struct shard *shard, struct pager *pager, uint32_t index)
 					       pager->actors.vcpu_count + 5 +
 					       PAGER_MEMBER_COMMANDS(pager->config.node_count));
 	if (error == 0)
-		error = watch(shard, shard->queue.event_fd, EVENT_COMMAND);
+		error = watch(shard, shard->queue.event_fd, EPOLLIN, EVENT_COMMAND);
 	if (error == 0)
-		error = watch(shard, guest_memory_fd(pager->config.memory, index), EVENT_FAULT);
+		error = watch(shard, guest_memory_fd(pager->config.memory, index), EPOLLIN,
+			      EVENT_FAULT);
 	if (error == 0)
 		error = create_core(shard, actors);
 	if (error == 0)
@@ -146,7 +147,8 @@ int shard_add_channel(struct shard *shard, struct page_channel *channel)
 
 	if (peer->channel)
 		return -EEXIST;
-	error = watch(shard, channel->ops->fd(channel), channel->peer);
+	error = watch(shard, channel->ops->fd(channel), shard_watches(shard, channel->peer),
+		      channel->peer);
 	if (error == 0) {
 		peer->channel = channel;
 		atomic_store(&shard->members.linked[channel->peer], true);

@@ -338,23 +338,23 @@ static void run_until_linked(struct changing_pod *pod, uint16_t node)
 	}
 }
 
-/* A joiner that dies, falls silent, or lies, before it is a member. */
+/* A joiner that dies, or falls silent, before it is a member. */
 enum fails {
 	FAILS_DIES,
 	FAILS_ONE_LINK,
-	FAILS_LIES,
 	FAILS_SILENT,
 	FAILS_COUNT,
 };
+
+static uint32_t links_ended(const struct changing_pod *pod)
+{
+	return atomic_load(&pod->host[0].ended) + atomic_load(&pod->host[1].ended);
+}
 
 static void fail_joiner(struct changing_pod *pod, enum fails how)
 {
 	struct host *joiner = &pod->host[2];
 	struct page_channel *channel = joiner->channel[1][1];
-	static struct page_frame frame = {
-		.message_count = 1,
-		.message = { { .type = COH_REG_IS, .requester = 2, .node = 1, .acks = 3 } },
-	};
 
 	switch (how) {
 	case FAILS_DIES:
@@ -363,19 +363,10 @@ static void fail_joiner(struct changing_pod *pod, enum fails how)
 	case FAILS_ONE_LINK:
 		shutdown(channel->ops->fd(channel), SHUT_RDWR);
 		break;
-	case FAILS_LIES:
-		pager_stop(joiner->pager);
-		assert_int_equal(channel->ops->send(channel, &frame), 0);
-		break;
 	default:
 		member_list_fail_joiner(&pod->host[0].list, -ETIMEDOUT);
 		break;
 	}
-}
-
-static uint32_t links_ended(const struct changing_pod *pod)
-{
-	return atomic_load(&pod->host[0].ended) + atomic_load(&pod->host[1].ended);
 }
 
 static void a_joiner_takes_nobody_along(void **state)
@@ -411,6 +402,98 @@ static void a_joiner_takes_nobody_along(void **state)
 		check(&pod->host[i], worker);
 	end_pod(pod);
 	free_workers(worker);
+}
+
+/*
+ * What it may not say yet. Each would leave something in its name: room, a home, a page; and a lie its
+ * link's end.
+ */
+#define HOMED_CHUNK 1 /* by node 1, which is its registrar */
+#define FREE_CHUNK  3 /* likewise, but nobody has touched it */
+static const struct coh_msg early_words[] = {
+	{ .type = COH_ROOM_GET, .requester = 2, .acks = 1, .age = 1 },
+	{ .type = COH_HOME_GET, .requester = 2, .gpn = FREE_CHUNK * CHUNK_PAGES },
+	{ .type = COH_WRITE_REQ,
+	  .requester = 2,
+	  .version = 1,
+	  .seq = 1,
+	  .gpn = HOMED_CHUNK * CHUNK_PAGES },
+	{ .type = COH_REG_IS, .requester = 2, .node = 1, .acks = 3 },
+};
+#define EARLY_WORDS (sizeof(early_words) / sizeof(early_words[0]))
+#define EARLY_US    20000 /* that they might be heard in */
+
+static volatile uint64_t *chunk_at(const struct host *host, uint64_t chunk)
+{
+	return host_at(host, chunk * CHUNK_PAGES * PAGE_BYTES);
+}
+
+/* What comes to it of this type, or nothing for so long. */
+static bool hears(struct page_channel *channel, uint8_t type, uint32_t turns)
+{
+	static struct page_frame frame;
+
+	for (uint32_t turn = 0; turn < turns; turn++) {
+		int error = channel->ops->receive(channel, &frame);
+
+		assert_true(error == 0 || error == -EAGAIN);
+		for (uint32_t i = 0; error == 0 && i < frame.message_count; i++)
+			if (frame.message[i].type == type)
+				return true;
+		if (error)
+			usleep(1000);
+	}
+	return false;
+}
+
+static void say(struct page_channel *channel, const struct coh_msg *msg)
+{
+	static struct page_frame frame = { .message_count = 1 };
+
+	frame.message[0] = *msg;
+	assert_int_equal(channel->ops->send(channel, &frame), 0);
+}
+
+static void who_is_no_member_yet_is_not_heard(void **state)
+{
+	struct changing_pod *pod = new_pod(1, 2);
+	struct host *b = &pod->host[1], *joiner = &pod->host[2];
+
+	*chunk_at(b, HOMED_CHUNK) = 17;
+	for (uint32_t i = 0; i < EARLY_WORDS; i++) {
+		uint32_t ended = links_ended(pod);
+
+		run_until_linked(pod, 2);
+		pager_stop(joiner->pager);
+		say(joiner->channel[1][0], &early_words[i]);
+		usleep(EARLY_US);
+		assert_int_equal(links_ended(pod), ended);
+		host_end(joiner);
+		pod_run_until(pod, 2, MEMBER_FREE);
+		assert_int_equal(*chunk_at(&pod->host[0], HOMED_CHUNK), 17);
+		*chunk_at(b, HOMED_CHUNK) = 17;
+	}
+	*chunk_at(&pod->host[0], FREE_CHUNK) = 18;
+	assert_int_equal(*chunk_at(b, FREE_CHUNK), 18);
+	end_pod(pod);
+}
+
+/* It has heard that it is a member before another has: what it says then waits. */
+static void who_is_a_member_early_is_heard_later(void **state)
+{
+	struct changing_pod *pod = new_pod(1, 2);
+	struct host *b = &pod->host[1], *joiner = &pod->host[2];
+	struct page_channel *channel;
+
+	run_until_linked(pod, 2);
+	channel = joiner->channel[1][0];
+	pager_stop(joiner->pager);
+	say(channel, &early_words[0]);
+	assert_false(hears(channel, COH_ROOM_IS, 20));
+	assert_int_equal(pager_member(b->pager, 2, MEMBER_ACTIVE), 0);
+	while (!hears(channel, COH_ROOM_IS, 20))
+		pod_assert_well(pod);
+	end_pod(pod);
 }
 
 /* A member's loss is one, also while it drains, and that of who is GONE and is needed. */
@@ -664,6 +747,8 @@ int main(void)
 		cmocka_unit_test(all_change),
 		cmocka_unit_test(who_drains_may_stay),
 		cmocka_unit_test(a_joiner_takes_nobody_along),
+		cmocka_unit_test(who_is_no_member_yet_is_not_heard),
+		cmocka_unit_test(who_is_a_member_early_is_heard_later),
 		cmocka_unit_test(a_member_takes_all_along),
 		cmocka_unit_test(who_is_gone_ends_behind_its_words),
 		cmocka_unit_test(a_leaver_is_heard_to_its_end),
