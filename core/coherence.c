@@ -74,6 +74,12 @@ static bool is_member(const struct coh *coh, uint16_t node)
 	return node < coh->config.node_count && member_set_has(&coh->members, node);
 }
 
+/* Of who joins nothing is taken before it is a member. */
+static bool is_heard(const struct coh *coh, uint16_t node)
+{
+	return node < coh->config.node_count && member_set_has(&coh->heard, node);
+}
+
 /* Where a message names no node the field is zero, whoever that is. */
 static bool names_member(const struct coh *coh, const struct coh_msg *msg)
 {
@@ -85,7 +91,7 @@ static bool form_valid(const struct coh *coh, const struct coh_msg *msg)
 	const struct coh_config *c = &coh->config;
 
 	return msg->type < COH_MSG_TYPES && message_kind[msg->type].handle &&
-	       !(msg->flags & ~message_kind[msg->type].flags) && is_member(coh, msg->src) &&
+	       !(msg->flags & ~message_kind[msg->type].flags) && is_heard(coh, msg->src) &&
 	       is_member(coh, msg->requester) && names_member(coh, msg) &&
 	       msg->gpn < c->gpn_limit &&
 	       !(msg->type == COH_PUSH_DATA && !(msg->flags & COH_MSG_DATA));

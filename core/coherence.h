@@ -314,11 +314,12 @@ int coh_release_cancel(struct coh *coh, uint64_t now_ns, struct coh_out *out);
  * coh_member_done() may DONE be said, and the next step be told here. What it waits for comes by
  * messages and ticks. -EINVAL: the last step is not done, or this one does not fit.
  *
- * The caller's part: coh_linked(x) comes before ACTIVE x. Who leaves calls coh_release_all() when
- * DRAINING is over, says DRAINED when coh_released(), and ends its channels when GONE is over and
- * coh_flushed(). Who stays calls coh_release_cancel() at ACTIVE. A newcomer's coh is made with
- * config.joins, config.members all that may be named, and then told of those that are not ACTIVE by
- * steps; it is READY when coh_member_ready(), and stalls only from ACTIVE on.
+ * The caller's part: coh_linked(x) comes before ACTIVE x, and messages of x, which may have heard of
+ * that earlier, are kept until ACTIVE x was told here; before, they are -EPROTO. Who leaves calls
+ * coh_release_all() when DRAINING is over, says DRAINED when coh_released(), and ends its channels when
+ * GONE is over and coh_flushed(). Who stays calls coh_release_cancel() at ACTIVE. A newcomer's coh is
+ * made with config.joins, config.members all that may be named, and then told of those that are not
+ * ACTIVE by steps; it is READY when coh_member_ready(), and stalls only from ACTIVE on.
  */
 int coh_member(struct coh *coh, uint16_t node, enum member_state state, uint64_t now_ns,
 	       struct coh_out *out);

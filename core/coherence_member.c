@@ -7,7 +7,7 @@
  * another channel, and there is no order between the two. So a step here asks for little at once, and
  * then waits until it sees that what it is about is over (coh_member_done()):
  *
- *   JOINING x   x may be named
+ *   JOINING x   x may be named; it says nothing, and what it has said by then is for after ACTIVE
  *   ACTIVE x    it may be begun at
  *   DRAINING x  nothing is begun at x; over when what was begun there is answered: room that was asked
  *               for or given, pushes, a home or a slot that is handed to it
@@ -72,7 +72,7 @@ void coh_members_init(struct coh *coh)
 	uint32_t count;
 
 	coh->members = member_set_or_all(&coh->config.members, coh->config.node_count);
-	coh->stay = coh->share = coh->linked = coh->members;
+	coh->stay = coh->share = coh->linked = coh->heard = coh->members;
 	member_set_remove(&coh->linked, coh->config.self);
 	coh->channels = coh->linked;
 	coh->step_node = coh->tell_node = coh->flush_node = NODE_NONE;
@@ -437,6 +437,7 @@ static void free_pump(struct coh *coh)
 		return;
 	member_set_remove(&coh->members, node);
 	member_set_remove(&coh->channels, node);
+	member_set_remove(&coh->heard, node);
 	member_set_remove(&coh->leavers, node);
 	coh->flushed = (struct member_set){ 0 };
 	coh->flush_node = NODE_NONE;
@@ -514,6 +515,7 @@ int coh_member(struct coh *coh, uint16_t node, enum member_state state, uint64_t
 		break;
 	case MEMBER_ACTIVE:
 		member_set_add(&coh->stay, node);
+		member_set_add(&coh->heard, node);
 		break;
 	case MEMBER_DRAINING:
 		member_set_remove(&coh->stay, node);

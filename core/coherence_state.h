@@ -305,6 +305,7 @@ struct coh {
 	struct member_set members;  /* who may be named: all but FREE numbers */
 	struct member_set stay;	    /* at whom something may be begun: ACTIVE */
 	struct member_set share;    /* whose bits of sharers count: all but FREE and GONE */
+	struct member_set heard;    /* whose messages count: who is or was ACTIVE */
 	struct member_set leavers;  /* who is or was DRAINING */
 	struct member_set channels; /* from whom words may come */
 	struct member_set linked;   /* to whom words may be sent */

@@ -226,12 +226,63 @@ static void test_lies(void **state)
 	pod_free(pod);
 }
 
+/* Who joins asks for nothing and says nothing before it is a member here, and if it failed it never does. */
+static void test_joiner_is_not_heard(void **state)
+{
+	struct pod *pod = pod_of(4, 3);
+	struct coh *coh = pod->node[0].coh;
+	const struct coh_msg room = {
+		.type = COH_ROOM_GET, .src = 3, .requester = 3, .acks = 1, .age = 1
+	};
+	const struct coh_msg home = { .type = COH_HOME_GET, .src = 3, .requester = 3 };
+	const struct coh_msg write = { .type = COH_WRITE_REQ,
+				       .src = 3,
+				       .requester = 3,
+				       .version = 1,
+				       .gpn = 3 * CHUNK_PAGES,
+				       .seq = 1 };
+	const struct coh_msg flush = { .type = COH_FLUSH, .src = 3, .requester = 3, .node = 1 };
+
+	pod_write(pod, 0, 0, write.gpn, 1);
+	for (int life = 0; life < 2; life++) {
+		pod_member(pod, 0, 3, MEMBER_JOINING);
+		pod_linked(pod, 0, 3);
+		assert_int_equal(say(coh, room), -EPROTO);
+		assert_int_equal(say(coh, home), -EPROTO);
+		assert_int_equal(say(coh, write), -EPROTO);
+		assert_int_equal(say(coh, flush), -EPROTO);
+		if (life)
+			break;
+		pod_member(pod, 0, 3, MEMBER_GONE);
+		assert_true(coh_member_done(coh));
+		assert_int_equal(say(coh, room), -EPROTO);
+		pod_unlinked(pod, 0, 3);
+		pod_member(pod, 0, 3, MEMBER_FREE);
+		for (uint16_t i = 1; i < 3; i++) {
+			const struct coh_msg free = {
+				.type = COH_FLUSH, .src = i, .requester = i, .node = 3
+			};
+
+			assert_int_equal(say(coh, free), 0);
+		}
+		pod_tick(pod, 0);
+		assert_true(coh_member_done(coh));
+	}
+	pod_member(pod, 0, 3, MEMBER_ACTIVE);
+	assert_int_equal(say(coh, room), 0);
+	assert_int_equal(say(coh, home), 0);
+	assert_int_equal(say(coh, write), 0);
+	pod_member(pod, 0, 3, MEMBER_DRAINING);
+	assert_int_equal(say(coh, room), 0);
+	pod_free(pod);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_all_change), cmocka_unit_test(test_stays),
 		cmocka_unit_test(test_gone_waits), cmocka_unit_test(test_heir),
-		cmocka_unit_test(test_lies),
+		cmocka_unit_test(test_lies),	   cmocka_unit_test(test_joiner_is_not_heard),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -259,6 +259,38 @@ static void start_actors(struct world *world, uint32_t node, bool anew)
 	}
 }
 
+/*
+ * Who has become ACTIVE may hear of it first: what it says then is kept until the others have. Before,
+ * it says nothing.
+ */
+bool steps_early(struct world *world, const struct event *event)
+{
+	struct sim_node *n = &world->node[event->target];
+
+	if (!changing(world) || n->view[event->msg.src] != MEMBER_JOINING)
+		return false;
+	if (world->steps.state[event->msg.src] == MEMBER_JOINING)
+		world_fail(world, RULE_STRANGER, event->target, (uint32_t)event->msg.gpn,
+			   "a message of who is no member yet");
+	if (n->early_count == n->early_size) {
+		n->early_size = n->early_size ? 2 * n->early_size : 16;
+		n->early = realloc(n->early, n->early_size * sizeof(*n->early));
+		if (!n->early)
+			abort();
+	}
+	n->early[n->early_count++] = *event;
+	return true;
+}
+
+static void take_early(struct world *world, uint32_t node)
+{
+	struct sim_node *n = &world->node[node];
+
+	for (uint32_t i = 0; i < n->early_count; i++)
+		edge_message(world, &n->early[i]);
+	n->early_count = 0;
+}
+
 static void hear(struct world *world, uint32_t node, const struct control *word)
 {
 	struct steps *s = &world->steps;
@@ -273,6 +305,8 @@ static void hear(struct world *world, uint32_t node, const struct control *word)
 	n->step_number = word->number;
 	n->step_about = word->state == MEMBER_FREE ? word->node : NODE_NONE;
 	edge_member(world, node, word->node, word->state);
+	if (word->state == MEMBER_ACTIVE)
+		take_early(world, node);
 	if (about_me && word->state == MEMBER_DRAINING)
 		n->leaving = true;
 	if (about_me && word->state == MEMBER_ACTIVE) {

@@ -318,6 +318,8 @@ static void handle(struct world *world, const struct event *event)
 	case EVENT_MESSAGE:
 		if (nobody_there(world, event))
 			break;
+		if (steps_early(world, event))
+			break;
 		edge_message(world, event);
 		steps_follow(world, event->target);
 		schedule_ticks(world, event->target);
@@ -663,6 +665,7 @@ static void take_down(struct world *world)
 		free(world->node[i].access);
 		free(world->node[i].content);
 		free(world->node[i].freeing);
+		free(world->node[i].early);
 		gates_destroy(&world->node[i].gates);
 	}
 	checker_destroy(world->checker);

@@ -113,6 +113,8 @@ struct sim_node {
 	uint32_t step_number, step_about; /* whose number is to be FREE then, or NODE_NONE */
 	uint8_t view[NODES_MAX];	  /* enum member_state, as it has heard */
 	bool has_link[NODES_MAX];
+	struct event *early; /* messages of who is not ACTIVE here yet, as they came */
+	uint32_t early_count, early_size;
 	uint32_t frees[SHARDS_MAX]; /* groups that it has under way */
 	uint64_t *freeing;	    /* by group: the pages */
 };
@@ -200,6 +202,8 @@ void world_end_node(struct world *world, uint32_t node);
 int steps_begin(struct world *world);
 void steps_control(struct world *world, uint32_t node, const struct control *word);
 void steps_follow(struct world *world, uint32_t node);
+/* Whether a message is too early for its receiver: then it is kept. */
+bool steps_early(struct world *world, const struct event *event);
 void steps_judge(struct world *world, const struct event *event);
 void steps_judge_answer(struct world *world, uint32_t node, const struct coh_msg *msg);
 void steps_judge_still(struct world *world);
