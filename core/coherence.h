@@ -147,6 +147,9 @@ enum coh_msg_type {
 	COH_MSG_TYPES,
 };
 
+/* The registrar of a chunk has the slot of its number modulo this. REG_IS of it: these were all. */
+#define COH_SLOTS 256u
+
 /* Flags of a message. */
 #define COH_MSG_DATA  0x01u /* one page of content goes with it */
 #define COH_MSG_ZERO  0x02u /* GRANT_WRITE: the page is zero, nobody had it */

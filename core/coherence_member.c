@@ -39,7 +39,9 @@
  *
  * A newcomer knows no slot's place. Each member tells it what it has when the channel stands
  * (coh_linked()), and from then on it is among all: whoever has a slot then says so, and whoever gets
- * one later does.
+ * one later does. The last word is that these were all, from who has none, too; the newcomer waits for
+ * that from all (coh_member_ready()), so nobody hears of its ACTIVE, or of what it does then, who has
+ * not linked with it.
  *
  * Tested in tests/core/test_coherence_member.c, and by the simulator with --set changes=N.
  */
@@ -77,8 +79,11 @@ void coh_members_init(struct coh *coh)
 	coh->channels = coh->linked;
 	coh->step_node = coh->tell_node = coh->flush_node = NODE_NONE;
 	coh->changed = coh->config.joins;
-	if (coh->config.joins)
+	if (coh->config.joins) {
+		coh->awaited = coh->linked;
 		coh->linked = coh->channels = (struct member_set){ 0 };
+		member_set_remove(&coh->heard, coh->config.self);
+	}
 	count = member_set_count(&coh->members);
 	for (uint32_t i = 0; i < COH_SLOTS; i++) {
 		struct coh_slot *slot = &coh->slot[i];
@@ -98,7 +103,7 @@ static void reg_is_send(struct coh *coh, uint32_t slot, uint16_t to, struct coh_
 		.requester = coh->config.self,
 		.node = coh->config.self,
 		.acks = slot,
-		.version = coh->slot[slot].epoch,
+		.version = slot < COH_SLOTS ? coh->slot[slot].epoch : 0,
 	};
 
 	coh_send(coh, out, to, &msg);
@@ -296,15 +301,26 @@ int coh_reg_move(struct coh *coh, const struct coh_msg *msg, struct coh_out *out
 	return 0;
 }
 
+/* This node joins, and knows now that `src` has its link, and which slots. */
+static int all_told(struct coh *coh, const struct coh_msg *msg)
+{
+	if (msg->version || !member_set_has(&coh->awaited, msg->src))
+		return -EPROTO;
+	member_set_remove(&coh->awaited, msg->src);
+	return 0;
+}
+
 int coh_reg_is(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 {
 	struct coh_slot_move *move = &coh->slot_move;
 	struct coh_slot *slot;
 
 	(void)out;
-	if (!coh->changed || msg->acks >= COH_SLOTS || msg->node != msg->src ||
+	if (!coh->changed || msg->acks > COH_SLOTS || msg->node != msg->src ||
 	    msg->requester != msg->src)
 		return -EPROTO;
+	if (msg->acks == COH_SLOTS)
+		return all_told(coh, msg);
 	slot = &coh->slot[msg->acks];
 	if (slot->node != NODE_NONE && msg->version < slot->epoch)
 		return 0;
@@ -321,10 +337,12 @@ int coh_reg_is(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)
 static void tell_pump(struct coh *coh, struct coh_out *out)
 {
 	for (; coh->tell_node != NODE_NONE && coh_room(coh, out); coh->tell_cursor++) {
-		if (coh->tell_cursor == COH_SLOTS)
-			coh->tell_node = NODE_NONE;
-		else if (coh->slot[coh->tell_cursor].node == coh->config.self)
+		bool all = coh->tell_cursor == COH_SLOTS;
+
+		if (all || coh->slot[coh->tell_cursor].node == coh->config.self)
 			reg_is_send(coh, coh->tell_cursor, coh->tell_node, out);
+		if (all)
+			coh->tell_node = NODE_NONE;
 	}
 }
 
@@ -524,6 +542,7 @@ int coh_member(struct coh *coh, uint16_t node, enum member_state state, uint64_t
 		break;
 	case MEMBER_GONE:
 		member_set_remove(&coh->stay, node);
+		member_set_remove(&coh->awaited, node);
 		if (node == coh->config.self)
 			break;
 		if (!coh_broken(coh, COH_BROKEN_SHARERS_UNMASKED))
@@ -551,8 +570,11 @@ int coh_linked(struct coh *coh, uint16_t node, uint64_t now_ns, struct coh_out *
 	coh->changed = true;
 	member_set_add(&coh->linked, node);
 	member_set_add(&coh->channels, node);
-	coh->tell_node = node;
-	coh->tell_cursor = 0;
+	/* Who joins has no slots, and says nothing. */
+	if (member_set_has(&coh->heard, coh->config.self)) {
+		coh->tell_node = node;
+		coh->tell_cursor = 0;
+	}
 	return coh_tick(coh, now_ns, out);
 }
 
@@ -569,7 +591,7 @@ int coh_unlinked(struct coh *coh, uint16_t node, uint64_t now_ns, struct coh_out
 
 bool coh_member_ready(const struct coh *coh)
 {
-	return !has_slot(coh, NODE_NONE);
+	return !has_slot(coh, NODE_NONE) && !member_set_count(&coh->awaited);
 }
 
 int coh_flush(struct coh *coh, const struct coh_msg *msg, struct coh_out *out)

@@ -274,9 +274,6 @@ struct coh_free {
 	uint8_t phase;
 };
 
-/* A chunk's registrar is that of its slot: chunk number modulo this. */
-#define COH_SLOTS 256u
-
 struct coh_slot {
 	uint32_t epoch;	 /* how often it was handed over */
 	uint32_t coming; /* entries that have come from who has it */
@@ -319,6 +316,7 @@ struct coh {
 	uint32_t running[2];	   /* transactions at this home, by the life in which they began */
 	uint16_t flush_node;	   /* whom the FLUSHes were about */
 	struct member_set flushed; /* from whom they came */
+	struct member_set awaited; /* this node joins: who has not said all its slots */
 	uint16_t tell_node;	   /* who learns which slots are here */
 	uint32_t tell_cursor;
 	uint64_t now_ns;

@@ -89,6 +89,46 @@ static struct member_set present(const struct pod *pod)
 	return members;
 }
 
+static int say(struct coh *coh, struct coh_msg msg)
+{
+	struct coh_action action[COH_ACTIONS_MIN];
+	struct coh_out out = { .action = action, .capacity = COH_ACTIONS_MIN };
+
+	return coh_message(coh, &msg, 0, &out);
+}
+
+/* A member that has no slot is waited for, too: it must have its link before it hears of ACTIVE. */
+static void test_ready_waits_for_all(void **state)
+{
+	struct pod *pod = pod_of(4, 2);
+	struct member_set members;
+
+	join(pod, 2, present(pod));
+	step(pod, 3, MEMBER_JOINING);
+	members = present(pod);
+	member_set_add(&members, 3);
+	pod_join(pod, 3, &members);
+	for (uint16_t i = 0; i < 3; i++)
+		pod_linked(pod, 3, i);
+	for (uint16_t i = 0; i < 3; i++) {
+		pod_run(pod, 1000000);
+		assert_false(coh_member_ready(pod->node[3].coh));
+		pod_linked(pod, i, 3);
+	}
+	pod_run(pod, 1000000);
+	assert_true(coh_member_ready(pod->node[3].coh));
+	/* Who joins has said nothing, and nobody says it twice. */
+	for (uint16_t i = 0; i < 3; i++) {
+		const struct coh_msg all = {
+			.type = COH_REG_IS, .src = i, .requester = i, .node = i, .acks = COH_SLOTS
+		};
+
+		assert_int_equal(pod_peek(pod, 3, i), 0);
+		assert_int_equal(say(pod->node[3].coh, all), -EPROTO);
+	}
+	pod_free(pod);
+}
+
 /* Everybody who was there at first leaves, and two come by numbers that were others'. */
 static void test_all_change(void **state)
 {
@@ -170,14 +210,6 @@ static void test_heir(void **state)
 	coh_stats_get(pod->node[3].coh, &stats);
 	assert_int_equal(stats.chunks_homed, 1);
 	pod_free(pod);
-}
-
-static int say(struct coh *coh, struct coh_msg msg)
-{
-	struct coh_action action[COH_ACTIONS_MIN];
-	struct coh_out out = { .action = action, .capacity = COH_ACTIONS_MIN };
-
-	return coh_message(coh, &msg, 0, &out);
 }
 
 /* Where nobody comes or goes nothing of it is believed, and later only what fits. */
@@ -280,9 +312,13 @@ static void test_joiner_is_not_heard(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_all_change), cmocka_unit_test(test_stays),
-		cmocka_unit_test(test_gone_waits), cmocka_unit_test(test_heir),
-		cmocka_unit_test(test_lies),	   cmocka_unit_test(test_joiner_is_not_heard),
+		cmocka_unit_test(test_all_change),
+		cmocka_unit_test(test_ready_waits_for_all),
+		cmocka_unit_test(test_stays),
+		cmocka_unit_test(test_gone_waits),
+		cmocka_unit_test(test_heir),
+		cmocka_unit_test(test_lies),
+		cmocka_unit_test(test_joiner_is_not_heard),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -221,7 +221,7 @@ static void follow_mesh(struct host *host)
 
 	mesh_poll(mesh->mesh);
 	for (uint16_t node = 0; node < HOSTS; node++) {
-		if (!mesh->linked[node] || host->channel[node][0])
+		if (!mesh->linked[node] || host->channel[node][0] || host->late)
 			continue;
 		take_channels(host, node);
 		assert_int_equal(pager_link(host->pager, host->channel[node]), 0);

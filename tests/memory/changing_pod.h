@@ -43,6 +43,7 @@ struct host {
 	bool owes_done; /* of the last step */
 	bool said_ready, said_drained, drain_over, gone_over;
 	bool held;	   /* it does not begin to release */
+	bool late;	   /* its pager is not given the links that its mesh has made */
 	bool stays;	   /* when it is GONE, and nobody needs it */
 	uint32_t unlinked; /* how often a node's channels became free */
 

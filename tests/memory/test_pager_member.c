@@ -496,6 +496,36 @@ static void who_is_a_member_early_is_heard_later(void **state)
 	end_pod(pod);
 }
 
+#define LATE_TURNS 300
+
+/*
+ * The newcomer's links stand when it has sent its proof, and another member's do when that has come
+ * there: also one that is no registrar is waited for, or it would hear of ACTIVE first.
+ */
+static void who_has_no_slot_is_waited_for(void **state)
+{
+	struct changing_pod *pod = new_linked_pod(2, 2, LINKS_MESH);
+	struct host *joiner = &pod->host[3];
+
+	join(pod, 2, "c");
+	pod->host[2].late = true;
+	pod_wish_join(pod, 0, "d");
+	while (!joiner->there)
+		if (!pod_turn(pod))
+			pod_wait(pod);
+	for (int turn = 0; turn < LATE_TURNS; turn++) {
+		while (pod_turn(pod))
+			;
+		pod_wait(pod);
+		assert_false(pager_member_ready(joiner->pager));
+	}
+	pod->host[2].late = false;
+	pod_run_until(pod, 3, MEMBER_ACTIVE);
+	*chunk_at(joiner, 1) = 19;
+	assert_int_equal(*chunk_at(&pod->host[2], 1), 19);
+	end_pod(pod);
+}
+
 /* A member's loss is one, also while it drains, and that of who is GONE and is needed. */
 static void a_member_takes_all_along(void **state)
 {
@@ -749,6 +779,7 @@ int main(void)
 		cmocka_unit_test(a_joiner_takes_nobody_along),
 		cmocka_unit_test(who_is_no_member_yet_is_not_heard),
 		cmocka_unit_test(who_is_a_member_early_is_heard_later),
+		cmocka_unit_test(who_has_no_slot_is_waited_for),
 		cmocka_unit_test(a_member_takes_all_along),
 		cmocka_unit_test(who_is_gone_ends_behind_its_words),
 		cmocka_unit_test(a_leaver_is_heard_to_its_end),

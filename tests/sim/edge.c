@@ -134,6 +134,7 @@ static void do_send(struct world *world, uint32_t node, uint32_t shard,
 	else
 		world_send(world, node, shard, action, with_page ? &n->content[page] : NULL);
 	world->node[node].asks += action->msg.type == COH_HOME_GET && action->msg.requester == node;
+	steps_judge_send(world, node, action->to, &action->msg);
 	steps_judge_answer(world, node, &action->msg);
 }
 

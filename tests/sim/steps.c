@@ -27,10 +27,16 @@ static bool changing(const struct world *world)
 	return world->plan.changes;
 }
 
+/* Links come up in no order with words. */
+static uint64_t any_time(struct world *world)
+{
+	return world->now_ns + 1 + rng_below_64(&world->steps.rng, world->steps.delay_ns + 1);
+}
+
 static uint64_t later(struct world *world, uint32_t node)
 {
 	struct steps *s = &world->steps;
-	uint64_t at = world->now_ns + 1 + rng_below_64(&s->rng, s->delay_ns + 1);
+	uint64_t at = any_time(world);
 
 	if (at <= s->last_ns[node])
 		at = s->last_ns[node] + 1;
@@ -123,9 +129,6 @@ static bool joiner_ready(const struct world *world, uint32_t node)
 
 	if (!n->coh[0] || world->plan.broken == COH_BROKEN_ACTIVE_EARLY)
 		return n->coh[0];
-	for (uint32_t i = 0; i < world->node_count; i++)
-		if (takes_part(world, i) && !n->has_link[i])
-			return false;
 	for (uint32_t shard = 0; shard < world->shard_count; shard++)
 		if (!coh_member_ready(n->coh[shard]))
 			return false;
@@ -244,7 +247,7 @@ static void begin_joiner(struct world *world)
 		if (s->state[i] == MEMBER_DRAINING || s->state[i] == MEMBER_GONE)
 			edge_member(world, s->joiner, i, s->state[i]);
 		if (takes_part(world, i) && world->node[i].view[s->joiner] == MEMBER_JOINING)
-			schedule(world, later(world, i), i, CONTROL_LINK);
+			schedule(world, any_time(world), i, CONTROL_LINK);
 	}
 	s->fails = rng_chance_64(&s->rng, FAILS_PERCENT);
 }
@@ -305,6 +308,8 @@ static void hear(struct world *world, uint32_t node, const struct control *word)
 	n->step_number = word->number;
 	n->step_about = word->state == MEMBER_FREE ? word->node : NODE_NONE;
 	edge_member(world, node, word->node, word->state);
+	if (word->state == MEMBER_ACTIVE && !about_me && !n->has_link[word->node])
+		world_fail(world, RULE_STRANGER, node, 0, "ACTIVE comes before the link");
 	if (word->state == MEMBER_ACTIVE)
 		take_early(world, node);
 	if (about_me && word->state == MEMBER_DRAINING)
@@ -318,7 +323,7 @@ static void hear(struct world *world, uint32_t node, const struct control *word)
 		start_actors(world, node, anew);
 	}
 	if (word->state == MEMBER_JOINING && s->joiner != NODE_NONE)
-		schedule(world, later(world, node), node, CONTROL_LINK);
+		schedule(world, any_time(world), node, CONTROL_LINK);
 	if (word->state == MEMBER_GONE && world->node[word->node].failed)
 		edge_unlinked(world, node, word->node);
 }
@@ -442,6 +447,16 @@ void steps_judge(struct world *world, const struct event *event)
 		 (msg->node && world->node[msg->node].life != event->node_life))
 		world_fail(world, RULE_STRANGER, event->target, (uint32_t)msg->gpn,
 			   "a message that names a number's owner before");
+}
+
+/* Is one sent to who is linked? A joiner that was lost is not, and who has not heard of that may send. */
+void steps_judge_send(struct world *world, uint32_t node, uint32_t to, const struct coh_msg *msg)
+{
+	const struct sim_node *peer = &world->node[to];
+
+	if (changing(world) && !world->node[node].has_link[to] && peer->coh[0] && !peer->failed)
+		world_fail(world, RULE_STRANGER, node, (uint32_t)msg->gpn,
+			   "a message to who is not linked");
 }
 
 /* What registrars say of a chunk can only go forward, and they are never of two minds. */

@@ -205,6 +205,7 @@ void steps_follow(struct world *world, uint32_t node);
 /* Whether a message is too early for its receiver: then it is kept. */
 bool steps_early(struct world *world, const struct event *event);
 void steps_judge(struct world *world, const struct event *event);
+void steps_judge_send(struct world *world, uint32_t node, uint32_t to, const struct coh_msg *msg);
 void steps_judge_answer(struct world *world, uint32_t node, const struct coh_msg *msg);
 void steps_judge_still(struct world *world);
 bool steps_finished(const struct world *world);
