@@ -58,6 +58,11 @@ struct page_channel_ops {
 	/* For epoll: readable when receive() may have something. */
 	int (*fd)(const struct page_channel *channel);
 	void (*stats)(const struct page_channel *channel, struct page_channel_stats *ret_stats);
+	/*
+	 * Ends the link, from this side: receive() gives what has come already, and then that it is
+	 * down, whatever the peer does or does not.
+	 */
+	void (*cut)(struct page_channel *channel);
 	void (*destroy)(struct page_channel *channel);
 };
 

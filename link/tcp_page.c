@@ -30,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 #define HEAD_ROOM	(4u * PAGE_BYTES)
 #define IN_BYTES	(HEAD_ROOM + (FRAME_MESSAGES_MAX + 1u) * PAGE_BYTES)
@@ -224,6 +225,12 @@ static void page_stats(const struct page_channel *channel, struct page_channel_s
 	ret_stats->calls += tcp->queue.calls;
 }
 
+static void page_cut(struct page_channel *channel)
+{
+	/* It may be down already. */
+	(void)shutdown(from_channel(channel)->stream.fd, SHUT_RDWR);
+}
+
 static void page_destroy(struct page_channel *channel)
 {
 	struct tcp_page *tcp = from_channel(channel);
@@ -243,6 +250,7 @@ static const struct page_channel_ops tcp_page_ops = {
 	.receive = page_receive,
 	.fd = page_fd,
 	.stats = page_stats,
+	.cut = page_cut,
 	.destroy = page_destroy,
 };
 

@@ -11,6 +11,9 @@
  * step. Their channels are loose (plan.h): what cannot be sent is dropped. All that a leaver sent has
  * been taken when its channel ends, and only then the protocol hears that it has (coh_unlinked()).
  *
+ * A host that loses its power ends no channel, so UNLINK of a leaver waits for that for some seconds
+ * and then ends it itself. All that has come is taken then, too.
+ *
  * Of a joiner nothing is received until its ACTIVE is taken here: what it said before that it would
  * have begun without being a member, and if it then dies, room, homes and pages stay in its name for
  * ever. Only its end is watched for. A true joiner may have heard of its ACTIVE before this node has,
@@ -240,6 +243,7 @@ int shard_members_init(struct shard *shard)
 	int error = 0;
 
 	m->going = NODE_NONE;
+	m->cut_ns = UINT64_MAX;
 	m->changing = pager->config.joins;
 	m->linked = calloc(pager->config.node_count, sizeof(*m->linked));
 	if (!m->linked)
@@ -308,8 +312,30 @@ bool shard_link_ended(struct shard *shard, uint16_t node, int error, const char 
 	return true;
 }
 
+/* The channels that have not ended in time. */
+static void cut_links(struct shard *shard)
+{
+	struct shard_members *m = &shard->members;
+	uint64_t now_ns = local_now_ns(), next_ns = UINT64_MAX;
+
+	for (uint16_t node = 0; node < shard->plan.peer_count; node++) {
+		struct page_channel *channel = shard->plan.peer[node].channel;
+
+		if (!m->unlinking[node] || m->ended[node] || m->cut_at_ns[node] == UINT64_MAX)
+			continue;
+		if (m->cut_at_ns[node] > now_ns) {
+			next_ns = m->cut_at_ns[node] < next_ns ? m->cut_at_ns[node] : next_ns;
+			continue;
+		}
+		channel->ops->cut(channel);
+		m->cut_at_ns[node] = UINT64_MAX;
+	}
+	m->cut_ns = next_ns;
+}
+
 static void unlink_node(struct shard *shard, uint16_t node)
 {
+	const struct pager_config *config = &shard->pager->config;
 	struct shard_members *m = &shard->members;
 	struct page_channel *channel = shard->plan.peer[node].channel;
 	struct coh_out out = shard_out(shard);
@@ -331,6 +357,8 @@ static void unlink_node(struct shard *shard, uint16_t node)
 	error = coh_unlinked(shard->coh, node, pod_now_ns(shard), &out);
 	told(shard, error, &out, "a link's end was refused");
 	atomic_store(&m->linked[node], false);
+	if (config->members_changed)
+		config->members_changed(config->arg);
 }
 
 /* What the plan found ended, and what is to be unlinked when it has. */
@@ -343,6 +371,8 @@ bool shard_members_step(struct shard *shard)
 		shard->plan.peer[m->going].loose = true;
 		m->going = NODE_NONE;
 	}
+	if (m->cut_ns != UINT64_MAX && local_now_ns() >= m->cut_ns)
+		cut_links(shard);
 	if (!m->due && !shard->plan.ended)
 		return false;
 	m->due = shard->plan.ended = false;
@@ -433,8 +463,15 @@ static void take_unlink(struct shard *shard, uint16_t node)
 	struct shard_members *m = &shard->members;
 
 	m->unlinking[node] = m->due = true;
-	if (!shard_hears(shard, node) && !m->ended[node])
+	if (m->ended[node])
+		return;
+	if (!shard_hears(shard, node)) {
 		end_link(shard, node, -ECANCELED, NULL);
+		return;
+	}
+	m->cut_at_ns[node] = local_now_ns() + shard->pager->config.unlink_ns;
+	if (m->cut_at_ns[node] < m->cut_ns)
+		m->cut_ns = m->cut_at_ns[node];
 }
 
 static void take_release(struct shard *shard, bool release)

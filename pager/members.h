@@ -6,7 +6,8 @@
  * waits, and pager_config.members_changed tells it to ask again.
  *
  *   it hears of a step      pager_member(); DONE is said when pager_member_done()
- *   JOINING x               pager_link() when all links with x stand, which is before ACTIVE x
+ *   JOINING x               pager_link() when all links with x stand, which is before ACTIVE x, as x
+ *                           is not READY before; what x says is heard from ACTIVE x on
  *   GONE x                  pager_unlink(), for a joiner that failed at once, for a leaver when its
  *                           links end; the channels are nobody's when pager_linked() is false, and
  *                           FREE x is done only then
@@ -47,8 +48,9 @@ bool pager_member_done(const struct pager *pager);
 int pager_link(struct pager *pager, struct page_channel *const *channel);
 /*
  * A joiner, or one that is GONE, has no links any more: of who has been ACTIVE all is taken that
- * comes before its channels end, of who has not nothing is. 0, also for who is not linked; -EINVAL:
- * it is a member; -ESHUTDOWN: only pager_stop() makes the channels free.
+ * comes before its channels end, which is pager_config.unlink_ns later at most; of who has not nothing
+ * is. 0, also for who is not linked; -EINVAL: it is a member; -ESHUTDOWN: only pager_stop() makes the
+ * channels free.
  */
 int pager_unlink(struct pager *pager, uint16_t node);
 /* Some shard uses its channel. */

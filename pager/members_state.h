@@ -39,6 +39,8 @@ struct shard_members {
 	bool was_active[NODES_MAX];	/* in its present life */
 	bool ended[NODES_MAX];		/* its channel, and that was told */
 	bool unlinking[NODES_MAX];	/* when it ends, or now */
+	uint64_t cut_at_ns[NODES_MAX];	/* of whose end is awaited: when it is made; monotonic */
+	uint64_t cut_ns;		/* the first of these; UINT64_MAX: there is none */
 	struct page_channel_stats past; /* of channels that were unlinked */
 
 	/* Shared. */

@@ -20,6 +20,7 @@
 #define ZERO_BATCH_DEFAULT  128u
 #define HOLD_NS_MAX_DEFAULT 20000000u
 #define SPIN_NS_DEFAULT	    50000u
+#define UNLINK_NS_DEFAULT   5000000000u /* as long as a silent node is waited for */
 
 _Static_assert(PAGER_ACTORS_MAX + NAMELESS_ACTORS <= WINDOW_DEFAULT, "each may have a request out");
 
@@ -49,6 +50,8 @@ static void fill_in(struct pager_config *config)
 		config->hold_ns_max = HOLD_NS_MAX_DEFAULT;
 	if (config->spin_ns_max == 0)
 		config->spin_ns_max = SPIN_NS_DEFAULT;
+	if (config->unlink_ns == 0)
+		config->unlink_ns = UNLINK_NS_DEFAULT;
 	if (!config->now_ns)
 		config->now_ns = monotonic_ns;
 }

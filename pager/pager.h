@@ -71,6 +71,7 @@ struct pager_config {
 	uint32_t refetch; /* lost pages fetched back together, 0: off (struct coh_config) */
 	uint64_t hold_ns, hold_ns_max;
 	uint32_t spin_ns_max;
+	uint64_t unlink_ns; /* from pager_unlink() on, for who is GONE to end its channels */
 	enum pager_spin spin;
 	uint32_t broken; /* tests only: enum coh_broken */
 

@@ -155,6 +155,15 @@ static int linger(struct shard *shard, struct epoll_event *event, uint64_t start
 	return count;
 }
 
+/* A channel that does not end is cut then: members.c. */
+static uint64_t until_cut_ns(const struct shard *shard, uint64_t now_ns, uint64_t wait_ns)
+{
+	uint64_t cut_ns = shard->members.cut_ns;
+	uint64_t until_ns = cut_ns > now_ns ? cut_ns - now_ns : 0;
+
+	return until_ns < wait_ns ? until_ns : wait_ns;
+}
+
 /* What is ready, after waiting for it: a count, 0 when it is time for a tick. */
 static int wait_ready(struct shard *shard, struct epoll_event *event)
 {
@@ -167,6 +176,8 @@ static int wait_ready(struct shard *shard, struct epoll_event *event)
 	bool slept = false;
 	int count;
 
+	if (shard->members.cut_ns != UINT64_MAX && !shard->failed)
+		wait_ns = until_cut_ns(shard, start_ns, wait_ns);
 	if (wait_ns == 0 || (shard->unread_count > 0 && !shard->failed))
 		return poll_ready(shard, event);
 	if (!shard->failed && plan_has_lazy(&shard->plan)) {

@@ -535,6 +535,33 @@ struct sender {
 };
 
 /* Each message says who sent it and its place in that thread's order, whatever its type. */
+/* Who cuts a link is given what has come, and waits for no end of the peer's. */
+static void test_pages_cut(void **state)
+{
+	static const uint8_t page[PAGE_BYTES] __attribute__((aligned(PAGE_BYTES)));
+	static struct page_frame frame;
+	struct page_channel *channel[2];
+
+	(void)state;
+	make_page_pair(0, channel);
+	frame.message_count = frame.page_count = 1;
+	frame.message[0] = (struct coh_msg){ .type = COH_GRANT_READ, .flags = COH_MSG_DATA };
+	frame.page[0] = page;
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(channel[0]->ops->send(channel[0], &frame), 0);
+	wait_for(channel[1]->ops->fd(channel[1]), POLLIN);
+	channel[1]->ops->cut(channel[1]);
+	channel[1]->ops->cut(channel[1]);
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(channel[1]->ops->receive(channel[1], &frame), 0);
+	while (channel[1]->ops->receive(channel[1], &frame) == -EAGAIN)
+		;
+	assert_int_equal(channel[1]->ops->receive(channel[1], &frame), -EPIPE);
+	assert_true(channel[1]->ops->send(channel[1], &frame) < 0);
+	for (uint32_t i = 0; i < 2; i++)
+		channel[i]->ops->destroy(channel[i]);
+}
+
 static void *sender_main(void *argument)
 {
 	struct sender *sender = argument;
@@ -901,6 +928,7 @@ int main(void)
 		cmocka_unit_test(test_pages_queue_bound),
 		cmocka_unit_test(test_pages_malformed),
 		cmocka_unit_test(test_pages_link_down),
+		cmocka_unit_test(test_pages_cut),
 		cmocka_unit_test(test_control_many_senders),
 		cmocka_unit_test(test_control_queue_bound),
 		cmocka_unit_test(test_control_peek),
@@ -910,10 +938,15 @@ int main(void)
 
 	/* The same, as far as it makes no bytes of its own, where the streams are encrypted. */
 	const struct CMUnitTest secure[] = {
-		cmocka_unit_test(test_pages_direct),	cmocka_unit_test(test_pages_small_buffers),
-		cmocka_unit_test(test_pages_in_pieces), cmocka_unit_test(test_pages_syscalls),
-		cmocka_unit_test(test_pages_give_back), cmocka_unit_test(test_control_many_senders),
-		cmocka_unit_test(test_control_peek),	cmocka_unit_test(test_control_doze_secure),
+		cmocka_unit_test(test_pages_direct),
+		cmocka_unit_test(test_pages_small_buffers),
+		cmocka_unit_test(test_pages_in_pieces),
+		cmocka_unit_test(test_pages_syscalls),
+		cmocka_unit_test(test_pages_give_back),
+		cmocka_unit_test(test_control_many_senders),
+		cmocka_unit_test(test_pages_cut),
+		cmocka_unit_test(test_control_peek),
+		cmocka_unit_test(test_control_doze_secure),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 

@@ -78,6 +78,7 @@ static void create_host(struct host *host, const struct pager_config *who)
 	config.port_count = 1;
 	config.capacity_bytes = pod->capacity_bytes;
 	config.spin = pod->spin;
+	config.unlink_ns = pod->unlink_ns;
 	config.failed = failed;
 	config.members_changed = members_changed;
 	config.link_ended = link_ended;

@@ -60,6 +60,7 @@ struct changing_pod {
 	struct host host[HOSTS];
 	uint32_t shard_count;
 	uint64_t memory_bytes, capacity_bytes;
+	uint64_t unlink_ns; /* struct pager_config */
 	enum pager_spin spin;
 	bool meshed, encrypt;
 	int event_fd; /* a pager has something to say */

@@ -179,7 +179,7 @@ enum links {
 	LINKS_ENCRYPTED,
 };
 
-static struct changing_pod *new_linked_pod(uint32_t shards, uint16_t members, enum links links)
+static struct changing_pod *make_pod(uint32_t shards, enum links links)
 {
 	struct changing_pod *pod = calloc(1, sizeof(*pod));
 
@@ -190,6 +190,13 @@ static struct changing_pod *new_linked_pod(uint32_t shards, uint16_t members, en
 	pod->memory_bytes = MEMORY;
 	pod->capacity_bytes = 12 * MIB; /* the smallest pod has to push pages about */
 	pod->rng.state = shards;
+	return pod;
+}
+
+static struct changing_pod *new_linked_pod(uint32_t shards, uint16_t members, enum links links)
+{
+	struct changing_pod *pod = make_pod(shards, links);
+
 	changing_pod_create(pod, members);
 	return pod;
 }
@@ -559,11 +566,16 @@ static bool all_taken(const struct pager *pager)
 	return true;
 }
 
-/* 2 is GONE, that is over, and nobody needs it; but it stays. */
-static struct changing_pod *pod_that_was_left(void)
+#define FOR_EVER_NS (1ull << 60)
+
+/* 2 is GONE, that is over, and nobody needs it; but it stays, and its links are cut after so long. */
+static struct changing_pod *pod_that_was_left(uint64_t unlink_ns)
 {
-	struct changing_pod *pod = new_pod(1, 3);
+	struct changing_pod *pod = make_pod(1, LINKS_PAIRS);
 	struct host *leaver = &pod->host[2];
+
+	pod->unlink_ns = unlink_ns;
+	changing_pod_create(pod, 3);
 
 	leaver->stays = true;
 	pod_wish(pod, 0, KIND_DRAIN, 2);
@@ -579,7 +591,7 @@ static struct changing_pod *pod_that_was_left(void)
 static void who_is_gone_ends_behind_its_words(void **state)
 {
 	static struct page_frame frame = { .message_count = FRAME_MESSAGES_MAX };
-	struct changing_pod *pod = pod_that_was_left();
+	struct changing_pod *pod = pod_that_was_left(FOR_EVER_NS);
 	struct page_channel *from = pod->host[0].channel[2][0], *to = pod->host[1].channel[2][0];
 	struct pager *leaver = pod->host[2].pager;
 	uint64_t sent_on = 0;
@@ -615,7 +627,7 @@ static void a_leaver_is_heard_to_its_end(void **state)
 		.message_count = 1,
 		.message = { { .type = COH_REG_IS, .requester = 2, .node = 1, .acks = 3 } },
 	};
-	struct changing_pod *pod = pod_that_was_left();
+	struct changing_pod *pod = pod_that_was_left(FOR_EVER_NS);
 	struct host *a = &pod->host[0], *leaver = &pod->host[2];
 	struct page_channel *channel = leaver->channel[0][0];
 
@@ -632,6 +644,25 @@ static void a_leaver_is_heard_to_its_end(void **state)
 	assert_int_equal(a->failed_error, -EPROTO);
 	changing_pod_destroy(pod);
 	free(pod);
+}
+
+/* Its host has lost power: it ends no link, and says nothing. */
+static void a_leaver_that_does_not_end_is_cut(void **state)
+{
+	struct changing_pod *pod = pod_that_was_left(100000000);
+	struct host *leaver = &pod->host[2];
+
+	pager_stop(leaver->pager);
+	for (uint32_t i = 0; i < 2; i++)
+		assert_int_equal(pager_unlink(pod->host[i].pager, 2), 0);
+	for (uint32_t i = 0; i < 2; i++)
+		while (pager_linked(pod->host[i].pager, 2))
+			pod_wait(pod);
+	host_end(leaver);
+	pod_run_until(pod, 2, MEMBER_FREE);
+	*chunk_at(&pod->host[0], 1) = 20;
+	assert_int_equal(*chunk_at(&pod->host[1], 1), 20);
+	end_pod(pod);
 }
 
 /*
@@ -783,6 +814,7 @@ int main(void)
 		cmocka_unit_test(a_member_takes_all_along),
 		cmocka_unit_test(who_is_gone_ends_behind_its_words),
 		cmocka_unit_test(a_leaver_is_heard_to_its_end),
+		cmocka_unit_test(a_leaver_that_does_not_end_is_cut),
 		cmocka_unit_test(nobody_answers_who_is_not_linked),
 	};
 
