@@ -78,6 +78,12 @@ bool pager_members_needs(const struct pager *pager, uint16_t node)
 	return node != pager->config.self && (state == MEMBER_ACTIVE || state == MEMBER_DRAINING);
 }
 
+/* It has failed, stops, or was interrupted: what was asked before may never be done. */
+static bool shut_down(struct pager *pager)
+{
+	return pager_queue_closed(&pager->shard[0].queue);
+}
+
 /* To all shards; `channel` NULL, or theirs. */
 static int post(struct pager *pager, struct pager_command command,
 		struct page_channel *const *channel)
@@ -130,6 +136,8 @@ int pager_member(struct pager *pager, uint16_t node, enum member_state state)
 	struct pager_members *m = &pager->members;
 	struct pager_command command = { .kind = PAGER_MEMBER, .actor = node, .gpn = state };
 
+	if (shut_down(pager))
+		return -ESHUTDOWN;
 	if (node >= pager->config.node_count || !pager_member_done(pager) ||
 	    !step_follows(pager, node, state))
 		return -EINVAL;
@@ -150,6 +158,8 @@ int pager_link(struct pager *pager, struct page_channel *const *channel)
 	struct pager_members *m = &pager->members;
 	uint16_t node = channel[0] ? channel[0]->peer : NODE_NONE;
 
+	if (shut_down(pager))
+		return -ESHUTDOWN;
 	if (node >= pager->config.node_count || node == pager->config.self ||
 	    m->state[node] != MEMBER_JOINING || m->was_linked[node] || !pager->shard[0].started)
 		return -EINVAL;
@@ -166,6 +176,8 @@ int pager_unlink(struct pager *pager, uint16_t node)
 {
 	struct pager_members *m = &pager->members;
 
+	if (shut_down(pager))
+		return -ESHUTDOWN;
 	if (node >= pager->config.node_count || node == pager->config.self ||
 	    m->state[node] == MEMBER_ACTIVE || m->state[node] == MEMBER_DRAINING)
 		return -EINVAL;
@@ -192,6 +204,8 @@ int pager_release(struct pager *pager)
 {
 	struct pager_members *m = &pager->members;
 
+	if (shut_down(pager))
+		return -ESHUTDOWN;
 	if (m->state[pager->config.self] != MEMBER_DRAINING || m->releasing)
 		return -EINVAL;
 	m->releasing = true;
@@ -208,6 +222,8 @@ int pager_release_cancel(struct pager *pager)
 {
 	struct pager_members *m = &pager->members;
 
+	if (shut_down(pager))
+		return -ESHUTDOWN;
 	if (m->state[pager->config.self] != MEMBER_ACTIVE)
 		return -EINVAL;
 	if (!m->releasing)

@@ -64,6 +64,16 @@ int pager_queue_post(struct pager_queue *queue, const struct pager_command *comm
 	return 0;
 }
 
+bool pager_queue_closed(struct pager_queue *queue)
+{
+	bool closed;
+
+	pthread_mutex_lock(&queue->mutex);
+	closed = queue->closed;
+	pthread_mutex_unlock(&queue->mutex);
+	return closed;
+}
+
 void pager_queue_close(struct pager_queue *queue)
 {
 	pthread_mutex_lock(&queue->mutex);

@@ -62,6 +62,9 @@ void pager_queue_destroy(struct pager_queue *queue); /* fine on a zeroed one wit
 /* Any thread. 0; -ESHUTDOWN: closed. */
 int pager_queue_post(struct pager_queue *queue, const struct pager_command *command);
 
+/* Whether posts fail. Any thread. */
+bool pager_queue_closed(struct pager_queue *queue);
+
 /* Later posts fail; the reader is woken. Any thread. */
 void pager_queue_close(struct pager_queue *queue);
 

@@ -533,6 +533,19 @@ static void who_has_no_slot_is_waited_for(void **state)
 	end_pod(pod);
 }
 
+/* Whoever tells it something before he has heard of the failure hears of it then, and of no fault of his. */
+static void assert_shut_down(struct host *host)
+{
+	struct pager *pager = host->pager;
+
+	assert_int_equal(pager_member(pager, 2, MEMBER_DRAINING), -ESHUTDOWN);
+	assert_int_equal(pager_member(pager, 3, MEMBER_JOINING), -ESHUTDOWN);
+	assert_int_equal(pager_link(pager, host->channel[2]), -ESHUTDOWN);
+	assert_int_equal(pager_unlink(pager, 3), -ESHUTDOWN);
+	assert_int_equal(pager_release(pager), -ESHUTDOWN);
+	assert_int_equal(pager_release_cancel(pager), -ESHUTDOWN);
+}
+
 /* A member's loss is one, also while it drains, and that of who is GONE and is needed. */
 static void a_member_takes_all_along(void **state)
 {
@@ -550,7 +563,12 @@ static void a_member_takes_all_along(void **state)
 				pod_wait(pod);
 			assert_int_equal(pod->host[i].failed_node, 2);
 			assert_int_equal(atomic_load(&pod->host[i].ended), 0);
+			/* It is told of before the queues are closed. */
+			while (pager_member(pod->host[i].pager, HOSTS, MEMBER_GONE) != -ESHUTDOWN)
+				usleep(1000);
+			assert_shut_down(&pod->host[i]);
 			pager_stop(pod->host[i].pager);
+			assert_shut_down(&pod->host[i]);
 		}
 		changing_pod_destroy(pod);
 		free(pod);
