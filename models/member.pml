@@ -6,6 +6,8 @@
  * is ready, takes part, is drained (which may be cancelled), leaves, and another host joins by the same number. Each pair
  * has a control and a page channel, in order each, with no order between the two.
  *
+ * A link with a newcomer comes up at any time after JOIN, and its member's first word by it says so.
+ *
  * What all have is one thing (a vCPU, a home): it is handed on (MOVE, TAKEN), told of (HINT), asked for (ASK, sent on by
  * what each knows; REPLY). An epoch counts its moves.
  *
@@ -39,7 +41,7 @@
 
 mtype = { FREE, JOINING, ACTIVE, DRAINING, GONE };
 mtype = { STEP, OVER, DONE, READY, FAILED, DRAINED, END };
-mtype = { MOVE, TAKEN, HINT, ASK, REPLY, FLUSH };
+mtype = { MOVE, TAKEN, HINT, ASK, REPLY, FLUSH, LINKED };
 
 chan ctl[9] = [LINK_BOUND] of { mtype, mtype }; /* STEP: the state that 2 gets */
 chan page[9] = [LINK_BOUND] of { mtype, byte, byte, byte };
@@ -62,6 +64,7 @@ byte hosts = HOSTS, cancels = CANCELS, moves = MOVES, hints = HINTS, asks = ASKS
 bool alive;
 byte life[3]; /* of 2; the others are what they are */
 bool said_ready, said_drained;
+byte told_of; /* who has said that its link with it stands */
 
 /* The thing. */
 bool has[3], asking[3];
@@ -146,8 +149,7 @@ inline end_step()
 		step[2] = step[0];
 		done[2] = true;
 		over[2] = true;
-		linked[0] = true;
-		linked[1] = true;
+		told_of = 0;
 		has[2] = false;
 		epoch[2] = epoch[0];
 		hint[2] = (has[0] -> 0 : hint[0]);
@@ -220,6 +222,17 @@ end:
 #define MAY_LEAVE (over[2] && flushed[0 * 3 + 2] == step[2] && flushed[1 * 3 + 2] == step[2])
 #endif
 
+#ifdef BROKEN_LINK /* it is READY before all have their links with it */
+#define ALL_LINKED (told_of != 0)
+#else
+#define ALL_LINKED (told_of == 3)
+#endif
+#ifdef BROKEN_HEAR /* what it says is heard before it is a member here */
+#define HEARS(n, src) true
+#else
+#define HEARS(n, src) ((src) < 2 || state[n] != JOINING)
+#endif
+
 #define TAKES_PART(n) ((n) < 2 || (alive && (state[2] == ACTIVE || (state[2] == DRAINING && !said_drained))))
 
 inline named(m_n, m_who, m_life)
@@ -283,7 +296,7 @@ inline hear_page(g_n, g_src, g_what, g_a, g_b, g_c)
 	if
 	:: g_what == MOVE ->
 		assert(g_n < 2 || (alive && state[2] != GONE));
-		assert(g_src < 2 || state[g_n] == JOINING || state[g_n] == ACTIVE || state[g_n] == DRAINING);
+		assert(g_src < 2 || state[g_n] == ACTIVE || state[g_n] == DRAINING);
 		has[g_n] = true;
 		epoch[g_n] = g_a;
 		tell(g_n, g_src, TAKEN, 0, 0, 0)
@@ -301,6 +314,7 @@ inline hear_page(g_n, g_src, g_what, g_a, g_b, g_c)
 	:: g_what == REPLY ->
 		asking[g_n] = false;
 		believe(g_n, g_a, g_b, g_c)
+	:: g_what == LINKED -> told_of = told_of | (1 << g_src)
 	:: g_what == FLUSH -> flushed[g_src * 3 + g_n] = g_a
 	:: g_what == END -> linked[g_n] = false
 	fi
@@ -325,10 +339,10 @@ end:
 		src = (n + 1) % 3; CTL(src, n)?what, how; hear_control(n, src, what, how); what = 0; how = 0; src = 0 }
 	:: atomic { nempty(CTL((n + 2) % 3, n)) ->
 		src = (n + 2) % 3; CTL(src, n)?what, how; hear_control(n, src, what, how); what = 0; how = 0; src = 0 }
-	:: atomic { nempty(PAGE((n + 1) % 3, n)) ->
+	:: atomic { nempty(PAGE((n + 1) % 3, n)) && HEARS(n, (n + 1) % 3) ->
 		src = (n + 1) % 3; PAGE(src, n)?what, a, b, c; hear_page(n, src, what, a, b, c);
 		what = 0; a = 0; b = 0; c = 0; src = 0 }
-	:: atomic { nempty(PAGE((n + 2) % 3, n)) ->
+	:: atomic { nempty(PAGE((n + 2) % 3, n)) && HEARS(n, (n + 2) % 3) ->
 		src = (n + 2) % 3; PAGE(src, n)?what, a, b, c; hear_page(n, src, what, a, b, c);
 		what = 0; a = 0; b = 0; c = 0; src = 0 }
 
@@ -367,8 +381,15 @@ end:
 	   }
 
 	/* A host comes and goes. */
-	:: atomic { n == 2 && alive && state[2] == JOINING && !said_ready -> said_ready = true; say(2, 0, READY, 0) }
+	:: atomic { n < 2 && alive && state[n] == JOINING && !linked[n] -> linked[n] = true; tell(n, 2, LINKED, 0, 0, 0) }
+	:: atomic { n == 2 && alive && state[2] == JOINING && !said_ready && ALL_LINKED ->
+		said_ready = true; say(2, 0, READY, 0) }
 	:: atomic { n == 2 && alive && state[2] == JOINING && !said_ready -> /* it dies */
+		do
+		:: nempty(PAGE(0, 2)) -> PAGE(0, 2)?_, _, _, _
+		:: nempty(PAGE(1, 2)) -> PAGE(1, 2)?_, _, _, _
+		:: empty(PAGE(0, 2)) && empty(PAGE(1, 2)) -> break
+		od;
 		alive = false;
 		state[2] = FREE;
 		say(2, 0, END, 0);
