@@ -461,9 +461,9 @@ static void say(struct page_channel *channel, const struct coh_msg *msg)
 	assert_int_equal(channel->ops->send(channel, &frame), 0);
 }
 
-static void who_is_no_member_yet_is_not_heard(void **state)
+static void ask_and_die(enum links links)
 {
-	struct changing_pod *pod = new_pod(1, 2);
+	struct changing_pod *pod = new_linked_pod(1, 2, links);
 	struct host *b = &pod->host[1], *joiner = &pod->host[2];
 
 	*chunk_at(b, HOMED_CHUNK) = 17;
@@ -485,10 +485,16 @@ static void who_is_no_member_yet_is_not_heard(void **state)
 	end_pod(pod);
 }
 
-/* It has heard that it is a member before another has: what it says then waits. */
-static void who_is_a_member_early_is_heard_later(void **state)
+static void who_is_no_member_yet_is_not_heard(void **state)
 {
-	struct changing_pod *pod = new_pod(1, 2);
+	ask_and_die(LINKS_PAIRS);
+	ask_and_die(LINKS_MESH);
+	ask_and_die(LINKS_ENCRYPTED);
+}
+
+static void be_early(enum links links)
+{
+	struct changing_pod *pod = new_linked_pod(1, 2, links);
 	struct host *b = &pod->host[1], *joiner = &pod->host[2];
 	struct page_channel *channel;
 
@@ -498,9 +504,19 @@ static void who_is_a_member_early_is_heard_later(void **state)
 	say(channel, &early_words[0]);
 	assert_false(hears(channel, COH_ROOM_IS, 20));
 	assert_int_equal(pager_member(b->pager, 2, MEMBER_ACTIVE), 0);
-	while (!hears(channel, COH_ROOM_IS, 20))
+	while (!hears(channel, COH_ROOM_IS, 20)) {
 		pod_assert_well(pod);
+		pod_turn(pod);
+	}
 	end_pod(pod);
+}
+
+/* It has heard that it is a member before another has: what it says then waits. */
+static void who_is_a_member_early_is_heard_later(void **state)
+{
+	be_early(LINKS_PAIRS);
+	be_early(LINKS_MESH);
+	be_early(LINKS_ENCRYPTED);
 }
 
 #define LATE_TURNS 300
