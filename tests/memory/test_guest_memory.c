@@ -8,17 +8,44 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "memory/guest_memory.h"
+#include "memory/uffd_move.h"
 #include "memory/uffd_probe.h"
 
 #define GIB (1ull << 30)
 #define MIB (1ull << 20)
+
+/* The kernel moves pages and says that it has not. */
+static bool moves_lie;
+
+int __real_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, ...);
+
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+	va_list args;
+	void *arg;
+	int r;
+
+	va_start(args, request);
+	arg = va_arg(args, void *);
+	va_end(args);
+	r = __real_ioctl(fd, request, arg);
+	if (request == UFFDIO_MOVE && moves_lie) {
+		((struct uffdio_move *)arg)->move = -EAGAIN;
+		errno = EAGAIN;
+		return -1;
+	}
+	return r;
+}
 
 static struct guest_memory *create(uint32_t shards, uint64_t low, uint64_t high)
 {
@@ -262,6 +289,30 @@ static void pages_of_every_kind_can_be_taken(void **state)
 	guest_memory_destroy(memory);
 }
 
+/* What was moved although the kernel says no is there all the same. */
+static void moves_that_are_denied(void **state)
+{
+	struct guest_memory *memory = create(1, 4 * MIB, 0);
+	uint8_t page[4 * PAGE_BYTES];
+	struct uffd_probe probe;
+	const void *taken;
+	char why[128];
+
+	assert_int_equal(uffd_probe(&probe, why, sizeof(why)), 0);
+	for (int i = 0; i < 4; i++)
+		memset(page + i * PAGE_BYTES, i + 1, PAGE_BYTES);
+	assert_int_equal(guest_memory_install(memory, 16, 4, page, COH_WRITE, false), 0);
+	moves_lie = true;
+	assert_int_equal(guest_memory_take(memory, 16, 1, &taken), 0);
+	assert_memory_equal(taken, page, PAGE_BYTES);
+	assert_int_equal(guest_memory_take(memory, 17, 3, &taken), 0);
+	assert_memory_equal(taken, page + PAGE_BYTES, 3 * PAGE_BYTES);
+	if (probe.move_in_batches) /* one that was never there: no wait for it */
+		assert_int_equal(guest_memory_take(memory, 17, 1, &taken), -EFAULT);
+	moves_lie = false;
+	guest_memory_destroy(memory);
+}
+
 /* Where a pod has promised little, what was moved out must take less, too. */
 static void what_is_out_has_a_limit(void **state)
 {
@@ -410,6 +461,7 @@ int main(void)
 		cmocka_unit_test(nobody_wakes_unasked),
 		cmocka_unit_test(many_pages_in_one_call),
 		cmocka_unit_test(pages_of_every_kind_can_be_taken),
+		cmocka_unit_test(moves_that_are_denied),
 		cmocka_unit_test(what_is_out_has_a_limit),
 		cmocka_unit_test(shootdowns_are_counted_and_few),
 		cmocka_unit_test(a_taken_page_has_every_write),
