@@ -512,7 +512,7 @@ uint32_t guest_memory_takeable(const struct guest_memory *memory, uint32_t shard
 	return memory->shard[shard].out_max - memory->shard[shard].out;
 }
 
-/* Whether the page is in the page table. */
+/* Whether the page is in memory; one that the host has swapped out is not. */
 static bool is_there(const uint8_t *page)
 {
 	unsigned char there = 0;
@@ -523,7 +523,7 @@ static bool is_there(const uint8_t *page)
 /*
  * All or nothing of it may be moved; the number of pages that were. Linux (6.18 was seen to) may move
  * a page and say that it has not: then it is there, and no longer here. To copy it would be to wait
- * for a page that only this thread brings.
+ * for a page that only this thread brings. (A page that is not here alone may be swapped out.)
  */
 static uint32_t move_out(struct memory_shard *shard, const uint8_t *from, uint32_t pages)
 {
@@ -566,13 +566,12 @@ int guest_memory_take(struct guest_memory *memory, uint64_t gpn, uint32_t pages,
 	struct memory_shard *shard = shard_of(memory, gpn);
 	uint8_t *copied = (uint8_t *)shard->copied + (size_t)shard->out * PAGE_BYTES;
 	uint32_t moved = 0;
-	bool tried = shard->moved && (shard->moves_in_batches || pages <= MOVE_SINGLY);
 	int error = 0;
 
 	if (pages > shard->out_max - shard->out)
 		return -ENOSPC;
 	/* A page that is shared with a forked child, pinned or the zero page cannot be moved. */
-	if (tried)
+	if (shard->moved && (shard->moves_in_batches || pages <= MOVE_SINGLY))
 		moved = move_out(shard, memory->base + (gpn << PAGE_SHIFT), pages);
 	if (moved == pages) {
 		*ret_data = (uint8_t *)shard->moved + (size_t)shard->out * PAGE_BYTES;
@@ -580,10 +579,6 @@ int guest_memory_take(struct guest_memory *memory, uint64_t gpn, uint32_t pages,
 		if (moved > 0)
 			memcpy(copied, (uint8_t *)shard->moved + (size_t)shard->out * PAGE_BYTES,
 			       (size_t)moved * PAGE_BYTES);
-		/* Where moving failed: a page that is in neither place would be waited for for ever. */
-		for (uint32_t i = moved; tried && i < pages; i++)
-			if (!is_there(memory->base + ((gpn + i) << PAGE_SHIFT)))
-				return -EFAULT;
 		error = copy_out(memory, gpn + moved, pages - moved,
 				 copied + (size_t)moved * PAGE_BYTES);
 		*ret_data = copied;
