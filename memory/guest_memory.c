@@ -50,7 +50,8 @@ struct memory_shard {
 	bool moves_in_batches; /* one shootdown for all pages of an UFFDIO_MOVE */
 
 	/* Written by the shard's thread, read by any. */
-	_Atomic uint64_t calls, shootdowns, shootdown_pages;
+	_Atomic uint64_t calls, shootdowns, shootdown_pages, moves_denied;
+	_Atomic int move_error;
 };
 
 struct guest_memory {
@@ -533,15 +534,23 @@ static uint32_t move_out(struct memory_shard *shard, const uint8_t *from, uint32
 		.len = (uint64_t)pages * PAGE_BYTES,
 		.mode = UFFDIO_MOVE_MODE_DONTWAKE,
 	};
-	uint32_t done = pages;
+	uint32_t done = pages, said;
+	int error = 0;
 
 	count_up(&shard->calls, 1);
-	if (ioctl(shard->fd, UFFDIO_MOVE, &move) < 0)
+	if (ioctl(shard->fd, UFFDIO_MOVE, &move) < 0) {
+		error = errno;
 		done = move.move > 0 ? (uint32_t)((uint64_t)move.move / PAGE_BYTES) : 0;
+	}
+	said = done;
 	while (done < pages &&
 	       is_there((uint8_t *)(uintptr_t)move.dst + (size_t)done * PAGE_BYTES) &&
 	       !is_there(from + (size_t)done * PAGE_BYTES))
 		done++;
+	if (done > said) {
+		atomic_store_explicit(&shard->move_error, error, memory_order_relaxed);
+		count_up(&shard->moves_denied, 1);
+	}
 	if (done > 0) {
 		shard->moved_end = shard->out + done;
 		count_shootdown(shard, done, shard->moves_in_batches ? 1 : done);
@@ -622,6 +631,8 @@ void guest_memory_counts(const struct guest_memory *memory, uint32_t shard_index
 	ret_counts->shootdowns = atomic_load_explicit(&shard->shootdowns, memory_order_relaxed);
 	ret_counts->shootdown_pages =
 		atomic_load_explicit(&shard->shootdown_pages, memory_order_relaxed);
+	ret_counts->moves_denied = atomic_load_explicit(&shard->moves_denied, memory_order_relaxed);
+	ret_counts->move_error = atomic_load_explicit(&shard->move_error, memory_order_relaxed);
 }
 
 /* Counted chunk by chunk, so that the vector stays small. */

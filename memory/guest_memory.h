@@ -124,6 +124,10 @@ struct guest_memory_counts {
 	uint64_t calls;		  /* of the kernel, reads of faults included */
 	uint64_t shootdowns;	  /* of those */
 	uint64_t shootdown_pages; /* that they changed */
+	/* Times that the kernel has moved pages and said that it has not, and the errno with which
+	 * it last said so; 0: none, it named fewer pages than it had moved. */
+	uint64_t moves_denied;
+	int move_error;
 };
 void guest_memory_counts(const struct guest_memory *memory, uint32_t shard,
 			 struct guest_memory_counts *ret_counts);

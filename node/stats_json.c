@@ -248,6 +248,11 @@ static void set_pager(json_t *o, const struct pager_stats *stats)
 	set(o, "pager_calls", stats->call_count);
 	set(o, "shootdowns", stats->shootdown_count);
 	set(o, "shootdown_pages", stats->shootdown_page_count);
+	/* Only where it happens: a kernel that moves pages and denies it. */
+	if (stats->moves_denied_count) {
+		set(o, "moves_denied", stats->moves_denied_count);
+		set(o, "moves_denied_errno", (uint64_t)stats->move_error);
+	}
 	set(o, "chunks_homed", stats->chunks_homed);
 }
 

@@ -170,6 +170,8 @@ struct pager_stats {
 	uint64_t
 		call_count; /* of the kernel by the shards, to look, to wait and to wake included */
 	uint64_t shootdown_count, shootdown_page_count; /* memory/guest_memory.h */
+	uint64_t moves_denied_count;
+	int move_error; /* the last of some shard's */
 };
 
 /* Sum over the shards, as of at most some milliseconds ago. Any thread, no locks. */

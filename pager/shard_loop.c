@@ -46,6 +46,8 @@ static void publish(struct shard *shard, uint64_t now_ns)
 	stat_set(&stats->call_count, calls + memory.calls);
 	stat_set(&stats->shootdown_count, memory.shootdowns);
 	stat_set(&stats->shootdown_page_count, memory.shootdown_pages);
+	stat_set(&stats->moves_denied_count, memory.moves_denied);
+	stat_set(&stats->move_error, (uint64_t)memory.move_error);
 	stat_set(&stats->message_count, messages);
 	stat_set(&stats->bytes_out, out);
 	stat_set(&stats->bytes_in, in);

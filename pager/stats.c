@@ -119,6 +119,9 @@ void shard_stats_sum(const struct shard_stats *stats, struct pager_stats *sum)
 	sum->call_count += stat_get(&stats->call_count);
 	sum->shootdown_count += stat_get(&stats->shootdown_count);
 	sum->shootdown_page_count += stat_get(&stats->shootdown_page_count);
+	sum->moves_denied_count += stat_get(&stats->moves_denied_count);
+	if (stat_get(&stats->move_error))
+		sum->move_error = (int)stat_get(&stats->move_error);
 }
 
 static uint64_t in_bucket(const struct pager_stats *stats, enum coh_stall_kind kind,

@@ -38,7 +38,8 @@ struct shard_stats {
 	_Atomic uint64_t pages_owned, pages_shared, pages_reserved, capacity_pages;
 	_Atomic uint64_t chunks_homed, hold_ns;
 	_Atomic uint64_t sleep_count, spin_hit_count, spin_miss_count;
-	_Atomic uint64_t call_count, shootdown_count, shootdown_page_count;
+	_Atomic uint64_t call_count, shootdown_count, shootdown_page_count, moves_denied_count;
+	_Atomic uint64_t move_error;
 	struct hot_page hot[HOT_PAGES];
 };
 

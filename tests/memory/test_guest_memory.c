@@ -295,6 +295,9 @@ static void moves_that_are_denied(void **state)
 	struct guest_memory *memory = create(1, 4 * MIB, 0);
 	uint8_t page[4 * PAGE_BYTES];
 	const void *taken;
+	struct guest_memory_counts counts;
+	struct uffd_probe probe;
+	char why[256];
 
 	for (int i = 0; i < 4; i++)
 		memset(page + i * PAGE_BYTES, i + 1, PAGE_BYTES);
@@ -305,6 +308,11 @@ static void moves_that_are_denied(void **state)
 	assert_int_equal(guest_memory_take(memory, 17, 3, &taken), 0);
 	assert_memory_equal(taken, page + PAGE_BYTES, 3 * PAGE_BYTES);
 	moves_lie = false;
+	if (uffd_probe(&probe, why, sizeof(why)) == 0 && probe.move_in_batches) {
+		guest_memory_counts(memory, 0, &counts);
+		assert_int_equal(counts.moves_denied, 2);
+		assert_int_equal(counts.move_error, EAGAIN);
+	}
 	guest_memory_destroy(memory);
 }
 
