@@ -282,6 +282,7 @@ struct engine_vcpu {
 	uint64_t large_seen[LARGE_HASH / 64]; /* or of a 2 MiB page, by its address's hash */
 	uint64_t step_count, fill_count, walk_count, translate_count;
 	_Atomic uint64_t work_count; /* soft_vcpu_work() */
+	uint64_t code_writes_seen;   /* of the engine's, when it last entered translated code */
 
 	/*
 	 * While the stepper is at an instruction: what to go back to if a signal breaks it off. And
@@ -348,7 +349,8 @@ struct engine {
 	pthread_mutex_t lock;		     /* vcpu[], and what cache.c and code_page.c say */
 	struct engine_vcpu *vcpu[VCPUS_MAX]; /* once there, they stay: see `seated` */
 	struct soft_cache *cache;
-	_Atomic uint32_t tlb_words; /* of all vCPUs' TLBs, that have memory: tlb/tlb.h */
+	_Atomic uint64_t code_writes; /* soft_cache_written() */
+	_Atomic uint32_t tlb_words;   /* of all vCPUs' TLBs, that have memory: tlb/tlb.h */
 	uint32_t tlb_words_max;
 	uint64_t *door_way_out; /* by number, what a door leads to that is shut */
 	uint32_t door_count;	/* with number 0, which is nobody's */

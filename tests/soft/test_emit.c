@@ -377,7 +377,7 @@ static void test_jumps(void **state)
 	emit_jmp_open(e); /* to behind it, until it is patched */
 	wrote("jmp 0x%" PRIxPTR, (uintptr_t)buffer + 5);
 	site = emit_jmp_open(e);
-	emit_patch32(site, buffer + FAR);
+	emit_patch32(site, 0, buffer + FAR);
 	wrote("jmp 0x%" PRIxPTR, (uintptr_t)buffer + FAR);
 	for (int c = 0; c < 16; c++) {
 		site = emit_jcc(e, (enum host_condition)c, buffer - FAR);
@@ -386,7 +386,7 @@ static void test_jumps(void **state)
 		emit_jcc_open(e, (enum host_condition)c);
 		wrote("j%s 0x%" PRIxPTR, conditions[c], (uintptr_t)buffer + 6);
 		site = emit_jcc_open(e, (enum host_condition)c);
-		emit_patch32(site, buffer + FAR);
+		emit_patch32(site, 0, buffer + FAR);
 		wrote("j%s 0x%" PRIxPTR, conditions[c], (uintptr_t)buffer + FAR);
 	}
 }

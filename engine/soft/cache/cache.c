@@ -17,8 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "engine/soft/cache/code_page.h"
+#include "engine/soft/cache/huge.h"
+#include "engine/soft/insn/emit_jump.h"
 #include "engine/soft/tlb/jumps.h"
 
 extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_check[],
@@ -29,7 +32,6 @@ extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_chec
 #define NOTES_BYTES    (128u << 20)
 #define ORDER_BYTES    (16u << 20)
 #define DOORS_BYTES    (DOORS_MAX * sizeof(uint64_t))
-#define HUGE_BYTES     (2u << 20)
 #define GRANULE	       1024u /* of code; where one begins, it is known which block that is in */
 #define STUBS_BYTES    1024u
 #define BLOCKS_OFFSET  (STUBS_BYTES + VCPUS_MAX * SOFT_EXEC_PLACES * SOFT_EXEC_BYTES)
@@ -39,8 +41,16 @@ extern const uint8_t soft_stubs_begin[], soft_stub_enter[], soft_stub_enter_chec
 
 #define NARROW_SLOTS 65536u
 
+/* Newer than the C library's headers. */
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8u
+#endif
+
 struct soft_cache {
-	uint8_t *base, *next, *end;		 /* blocks: next is where the next one goes */
+	uint8_t *base, *next, *end; /* blocks: next is where the next one goes */
+	uint8_t *written;	    /* base, where it is written */
+	uint8_t *huge_end; /* pieces before it are wanted in huge pages: one more than are in use */
+	struct soft_huge *huge;
 	uint8_t *notes, *notes_next, *notes_end; /* decoded instructions grow down from the end */
 	struct soft_block **order;		 /* every block, by address */
 	_Atomic uint32_t count;
@@ -122,7 +132,7 @@ static void spoil(struct soft_cache *cache)
 {
 	uint8_t *notes_end = cache->notes + NOTES_BYTES;
 
-	memset(cache->base + BLOCKS_OFFSET, 0xcc,
+	memset(cache->written + BLOCKS_OFFSET, 0xcc,
 	       (size_t)(cache->next - cache->base) - BLOCKS_OFFSET);
 	memset(cache->notes, 0xcc, (size_t)(cache->notes_next - cache->notes));
 	memset(cache->notes_end, 0xcc, (size_t)(notes_end - cache->notes_end));
@@ -142,24 +152,60 @@ static void reset(struct engine *engine)
 	engine->door_count = 1;
 }
 
-/*
- * In huge pages where the host has some: what is hot is all over the cache, more 4 KiB pages of it
- * than the CPU's TLB for code has entries.
- */
-static void *map_code(size_t bytes)
+/* Where a huge page may lie. */
+static uint8_t *map_file(int fd, int protection)
 {
-	uint8_t *all = mmap(NULL, bytes + HUGE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	size_t before;
+	uint8_t *all = mmap(NULL, CACHE_BYTES + HUGE_BYTES, PROT_NONE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (all == MAP_FAILED)
 		return NULL;
 	before = HUGE_BYTES - (uintptr_t)all % HUGE_BYTES;
 	munmap(all, before);
 	if (before < HUGE_BYTES)
-		munmap(all + before + bytes, HUGE_BYTES - before);
-	(void)madvise(all + before, bytes, MADV_HUGEPAGE); /* without them it is slower */
+		munmap(all + before + CACHE_BYTES, HUGE_BYTES - before);
+	if (mmap(all + before, CACHE_BYTES, protection, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd,
+		 0) == MAP_FAILED) {
+		munmap(all + before, CACHE_BYTES);
+		return NULL;
+	}
+	(void)madvise(all + before, CACHE_BYTES, MADV_HUGEPAGE); /* without them it is slower */
 	return all + before;
+}
+
+/* Twice: to be executed, and to be written. */
+static int map_code(struct soft_cache *cache)
+{
+	int fd = memfd_create("eagre-code", MFD_CLOEXEC | MFD_NOEXEC_SEAL), error = 0;
+
+	if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+		fd = memfd_create("eagre-code", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, CACHE_BYTES) < 0)
+		error = -errno;
+	if (!error && !(cache->base = map_file(fd, PROT_READ | PROT_EXEC)))
+		error = -errno;
+	if (!error && !(cache->written = map_file(fd, PROT_READ | PROT_WRITE)))
+		error = -errno;
+	if (!error) /* a core has it once */
+		(void)madvise(cache->written, CACHE_BYTES, MADV_DONTDUMP);
+	close(fd);
+	return error;
+}
+
+ptrdiff_t soft_cache_alias(const struct engine *engine)
+{
+	const struct soft_cache *cache = engine->cache;
+
+	return (ptrdiff_t)((uintptr_t)cache->written - (uintptr_t)cache->base);
+}
+
+void soft_cache_patch(struct engine *engine, uint8_t *at, const uint8_t *target)
+{
+	emit_patch32(at, soft_cache_alias(engine), target);
+	soft_cache_written(engine);
 }
 
 static void *map(size_t bytes, int protection)
@@ -190,17 +236,23 @@ uint64_t soft_cache_kept_bytes(void)
 int soft_cache_create(struct engine *engine)
 {
 	struct soft_cache *cache = calloc(1, sizeof(*cache));
+	int error;
 
 	if (!cache)
 		return -ENOMEM;
 	engine->cache = cache;
-	cache->base = map_code(CACHE_BYTES);
+	error = map_code(cache);
+	if (error)
+		return error;
 	cache->notes = map(NOTES_BYTES, PROT_READ | PROT_WRITE);
 	cache->order = map(ORDER_BYTES, PROT_READ | PROT_WRITE);
 	engine->door_way_out = map(DOORS_BYTES, PROT_READ | PROT_WRITE);
-	if (!cache->base || !cache->notes || !cache->order || !engine->door_way_out)
+	if (!cache->notes || !cache->order || !engine->door_way_out)
 		return -ENOMEM;
-	memcpy(cache->base, soft_stubs_begin, (size_t)(soft_stubs_end - soft_stubs_begin));
+	cache->huge = soft_huge_create(cache->base, CACHE_BYTES, soft_cache_alias(engine));
+	cache->huge_end = cache->base + HUGE_BYTES;
+	soft_huge_want(cache->huge, cache->huge_end);
+	memcpy(cache->written, soft_stubs_begin, (size_t)(soft_stubs_end - soft_stubs_begin));
 	cache->end = cache->base + BLOCKS_OFFSET + bytes_of_blocks();
 	cache->small = cache->end != cache->base + CACHE_BYTES;
 	reset(engine);
@@ -213,8 +265,11 @@ void soft_cache_destroy(struct engine *engine)
 
 	if (!cache)
 		return;
+	soft_huge_destroy(cache->huge);
 	if (cache->base)
 		munmap(cache->base, CACHE_BYTES);
+	if (cache->written)
+		munmap(cache->written, CACHE_BYTES);
 	if (cache->notes)
 		munmap(cache->notes, NOTES_BYTES);
 	if (cache->order)
@@ -308,7 +363,12 @@ void soft_cache_publish(struct engine *engine, struct soft_block *block)
 	cache->order[count] = block;
 	atomic_store(&cache->count, count + 1);
 	block->hash_next = *bucket;
+	soft_cache_written(engine);
 	__atomic_store_n(bucket, block, __ATOMIC_RELEASE);
+	if (cache->next > cache->huge_end - HUGE_BYTES) {
+		cache->huge_end += HUGE_BYTES;
+		soft_huge_want(cache->huge, cache->huge_end);
+	}
 }
 
 static void count_work(struct engine_vcpu *vcpu)
@@ -415,5 +475,7 @@ void soft_block_invalidate(struct engine *engine, struct soft_block *block)
 		__atomic_store_n(link, block->hash_next, __ATOMIC_RELEASE);
 	memcpy(&first, block->head, sizeof(first));
 	first = (first & ~0xffffffffffull) | 0xe9 | (uint64_t)(uint32_t)distance << 8;
-	__atomic_store_n((uint64_t *)(void *)block->head, first, __ATOMIC_SEQ_CST);
+	__atomic_store_n((uint64_t *)(void *)(block->head + soft_cache_alias(engine)), first,
+			 __ATOMIC_SEQ_CST);
+	soft_cache_written(engine);
 }

@@ -89,6 +89,22 @@ uint8_t *soft_cache_exec(const struct engine *engine, uint32_t slot);
 typedef uint64_t soft_enter_fn(const void *code);
 soft_enter_fn *soft_cache_enter(const struct engine *engine);
 
+/*
+ * How far from where code is executed it is written: no memory is writable and executable by one
+ * address. What is said about code, here and elsewhere, is where it is executed.
+ */
+ptrdiff_t soft_cache_alias(const struct engine *engine);
+/* A jump's distance, which others may execute meanwhile. */
+void soft_cache_patch(struct engine *engine, uint8_t *at, const uint8_t *target);
+/*
+ * A CPU may have read code ahead that has been written since by another address than it executes (SDM
+ * volume 3, 9.1.3): whoever enters translated code next serializes first (soft_enter()).
+ */
+static inline void soft_cache_written(struct engine *engine)
+{
+	atomic_fetch_add_explicit(&engine->code_writes, 1, memory_order_release);
+}
+
 /* Where a pc is. */
 enum soft_place {
 	PLACE_OUTSIDE,

@@ -239,8 +239,38 @@ void soft_fpu_reset(void)
 	__asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(mxcsr));
 }
 
+/*
+ * By IRET to what follows (SDM volume 3, 9.3, instructions that serialize): CPUID may be an exit of a
+ * virtual machine.
+ */
+static void serialize(void)
+{
+	uint64_t value, stack;
+
+	__asm__ volatile("mov %%rsp, %1\n\t"
+			 "mov %%ss, %k0\n\t"
+			 "push %0\n\t"
+			 "push %1\n\t"
+			 "pushfq\n\t"
+			 "mov %%cs, %k0\n\t"
+			 "push %0\n\t"
+			 "lea 1f(%%rip), %0\n\t"
+			 "push %0\n\t"
+			 "iretq\n"
+			 "1:"
+			 : "=&r"(value), "=&r"(stack)
+			 :
+			 : "cc", "memory");
+}
+
 uint64_t soft_enter(struct engine_vcpu *vcpu, const void *code)
 {
+	uint64_t writes = atomic_load_explicit(&vcpu->engine->code_writes, memory_order_acquire);
+
+	if (writes != vcpu->code_writes_seen) {
+		vcpu->code_writes_seen = writes;
+		serialize();
+	}
 	fpu_acquire(vcpu);
 	soft_cache_enter(vcpu->engine)(code);
 	if (SOFT_C_USES_VECTORS)

@@ -44,8 +44,13 @@ enum host_arithmetic { OP_ADD = 0, OP_OR = 1, OP_AND = 4, OP_SUB = 5, OP_CMP = 7
 /* Shifts by a constant: the extension of C1 (group 2). */
 enum host_shift { OP_SHL = 4, OP_SHR = 5, OP_SAR = 7 };
 
+/*
+ * Code that is executed is never written where it is: `alias` is how far from there it is written, by
+ * another mapping of the same memory (cache/cache.c). 0: it is not executed there.
+ */
 struct emit {
-	uint8_t *at, *end;
+	uint8_t *at, *end; /* where it will be executed */
+	ptrdiff_t alias;
 	bool full;
 };
 
@@ -55,7 +60,8 @@ static inline void emit8(struct emit *e, uint32_t byte)
 		e->full = true;
 		return;
 	}
-	*e->at++ = (uint8_t)byte;
+	e->at[e->alias] = (uint8_t)byte;
+	e->at++;
 }
 
 static inline void emit32(struct emit *e, uint32_t value)

@@ -41,11 +41,11 @@ static inline uint8_t *emit_jcc_open(struct emit *e, enum host_condition conditi
 	return e->at - 4;
 }
 
-static inline void emit_patch32(uint8_t *at, const uint8_t *target)
+static inline void emit_patch32(uint8_t *at, ptrdiff_t alias, const uint8_t *target)
 {
 	int32_t distance = (int32_t)(target - (at + 4));
 
-	__atomic_store_n((int32_t *)(void *)at, distance, __ATOMIC_RELEASE);
+	__atomic_store_n((int32_t *)(void *)(at + alias), distance, __ATOMIC_RELEASE);
 }
 
 /* jmp gs:[offset] */
@@ -89,7 +89,7 @@ static inline uint8_t *emit_loop_short(struct emit *e, enum host_loop loop)
 static inline void emit_land(struct emit *e, uint8_t *behind)
 {
 	if (!e->full)
-		behind[-1] = (uint8_t)(e->at - behind);
+		behind[e->alias - 1] = (uint8_t)(e->at - behind);
 }
 
 /* So many bytes that do nothing, in as few instructions as it goes. */

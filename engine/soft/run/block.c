@@ -230,6 +230,7 @@ static struct soft_block *translate(struct engine_vcpu *vcpu, struct source *sou
 				      .crossing_next = source->crossing_next,
 				      .at = room.at,
 				      .end = room.end,
+				      .alias = soft_cache_alias(engine),
 				      .record = block->record,
 				      .record_max = room.record_max };
 
@@ -332,7 +333,7 @@ void soft_block_link(struct engine_vcpu *vcpu, uint8_t *site, const struct soft_
 	assert(((uintptr_t)site + 1) % 8 <= 4);
 	pthread_mutex_lock(&engine->lock);
 	if (soft_cache_generation(engine) == generation)
-		emit_patch32(site + 1, block->entry);
+		soft_cache_patch(engine, site + 1, block->entry);
 	pthread_mutex_unlock(&engine->lock);
 }
 
@@ -350,6 +351,6 @@ void soft_block_forward(struct engine_vcpu *vcpu, uint8_t *head, const struct so
 	if (!block->gpa_behind && soft_cache_generation(engine) == generation && block->valid &&
 	    soft_record_find(engine, (uintptr_t)head, &old) && old->head == head && !old->valid &&
 	    old->narrowed && old->gpa == block->gpa && old->mode == block->mode)
-		emit_patch32(head + 1, block->entry);
+		soft_cache_patch(engine, head + 1, block->entry);
 	pthread_mutex_unlock(&engine->lock);
 }

@@ -74,15 +74,22 @@ static uint8_t *exec_place(const struct engine_vcpu *vcpu, const struct soft_ins
 }
 
 /* Whole words of it. Not by the C library, which would use vector registers. */
-static void put_code(uint8_t *place, const uint64_t *code)
+static void put_code(struct engine_vcpu *vcpu, const uint8_t *place, const uint64_t *code)
 {
+	uint8_t *written = (uint8_t *)(uintptr_t)place + soft_cache_alias(vcpu->engine);
+	bool changed = false;
+
 	for (uint32_t i = 0; i < SOFT_EXEC_BYTES / 8; i++) {
 		uint64_t there;
 
 		memcpy(&there, place + 8 * i, 8);
-		if (there != code[i])
-			memcpy(place + 8 * i, &code[i], 8);
+		if (there == code[i])
+			continue;
+		memcpy(written + 8 * i, &code[i], 8);
+		changed = true;
 	}
+	if (changed) /* nobody else executes it */
+		vcpu->code_writes_seen = UINT64_MAX;
 }
 
 int soft_execute_at(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint8_t *host, int base)
@@ -106,7 +113,7 @@ int soft_execute_at(struct engine_vcpu *vcpu, const struct soft_insn *insn, uint
 	emit_store_imm(&e, SOFT_REASON_EXEC, VCPU_REASON);
 	/* As far from here as it will be from its place. */
 	emit_jmp(&e, code + (soft_cache_exit(vcpu->engine) - place));
-	put_code(place, words);
+	put_code(vcpu, place, words);
 	vcpu->exec_address = (uintptr_t)host;
 	if (insn->z.meta.category == ZYDIS_CATEGORY_X87_ALU) {
 		vcpu->x87.stepped_rip = vcpu->rip;

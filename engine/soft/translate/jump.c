@@ -292,13 +292,13 @@ static void translate_conditional(struct tr *tr, const struct soft_insn *insn)
 	site = tr_is_jcc(insn) ? emit_condition(tr, insn) : emit_loop(tr, insn, target);
 	flags = tr->flags;
 	if (again) {
-		emit_patch32(site, tr->t->head);
+		emit_patch32(site, tr->e.alias, tr->t->head);
 	} else if (tr_is_jcc(insn) && in_same_page(tr, target)) {
 		link_to(tr, site, target);
 	} else {
 		tr_exit(tr, tr->next);
 		tr->flags = flags;
-		emit_patch32(site, tr->e.at);
+		emit_patch32(site, tr->e.alias, tr->e.at);
 		tr_exit(tr, target);
 		return;
 	}

@@ -122,7 +122,7 @@ static uint8_t *miss_in_front(struct tr *tr, enum host_condition condition)
 	if (behind - bridge > -INT8_MIN)
 		tr->near_failed = true;
 	else if (!tr->e.full)
-		behind[-1] = (uint8_t)(bridge - behind);
+		behind[tr->e.alias - 1] = (uint8_t)(bridge - behind);
 	return bridge + 1;
 }
 
@@ -449,7 +449,7 @@ void tr_emit_cold(struct tr *tr)
 		if (cold->behind)
 			behind = emit_behind(tr, cold);
 		if (cold->site)
-			emit_patch32(cold->site, tr->e.at);
+			emit_patch32(cold->site, tr->e.alias, tr->e.at);
 		if (cold->site && cold->door)
 			emit_jmp_gs(&tr->e, soft_door_offset(cold->door));
 		if (cold->door)

@@ -236,7 +236,7 @@ struct soft_record *tr_stack_look(struct tr *tr, struct cold *cold)
 	emit_store(&tr->e, R10, at);
 	emit_store(&tr->e, R11, at + STACK_ADDEND);
 	emit_jmp(&tr->e, cold->resume);
-	emit_patch32(site, tr->e.at);
+	emit_patch32(site, tr->e.alias, tr->e.at);
 	return tr_record(tr, cold->rip);
 }
 
@@ -411,7 +411,7 @@ static void miss_other(struct tr *tr, const struct cold *cold, uint32_t g, uint8
 	struct emit *e = &tr->e;
 	uint32_t shared;
 
-	emit_patch32(site, e->at);
+	emit_patch32(site, e->alias, e->at);
 	shared = tr_split(tr, cold, group, retry);
 	group_address(tr, group);
 	emit_store(e, R10, VCPU_ARGUMENT);
@@ -450,7 +450,8 @@ void tr_share_look(struct tr *tr, struct cold *cold)
 	for (uint32_t g = set + 1; g < tr->group_count; g++)
 		if (tr->group[g].loops && tr->group[g].set == set)
 			miss_other(tr, cold, g, site[g], retry[g]);
-	emit_patch32(site[set], tr->e.at); /* the first one's miss is emitted behind this */
+	emit_patch32(site[set], tr->e.alias,
+		     tr->e.at); /* the first one's miss is emitted behind this */
 }
 
 /* Of a constant page: r10 := its host address. */

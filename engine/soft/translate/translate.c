@@ -224,7 +224,7 @@ static void emit_block(struct tr *tr, const uint32_t *live)
 {
 	struct soft_translation *t = tr->t;
 
-	tr->e = (struct emit){ .at = t->at, .end = t->end };
+	tr->e = (struct emit){ .at = t->at, .end = t->end, .alias = t->alias };
 	t->head = NULL;
 	tr->next = t->rip;
 	tr->flags = t->mode & MODE_SLOT ? FLAGS_IN_SLOT : FLAGS_IN_HOST;

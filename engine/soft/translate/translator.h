@@ -15,6 +15,7 @@ struct soft_translation {
 	uint64_t rip, gpa;
 	uint8_t mode;
 	uint8_t *at, *end;
+	ptrdiff_t alias; /* as in struct emit */
 	struct soft_record *record;
 	uint32_t record_max;
 	uint32_t first_door;	       /* those from here on are nobody's yet */
