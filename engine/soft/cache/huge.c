@@ -44,11 +44,11 @@ static void wait_a_moment(struct soft_huge *huge)
 {
 	struct timespec until;
 
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += AGAIN_MS * 1000000;
 	until.tv_sec += until.tv_nsec / 1000000000;
 	until.tv_nsec %= 1000000000;
-	pthread_cond_timedwait(&huge->wanted, &huge->lock, &until);
+	pthread_cond_clockwait(&huge->wanted, &huge->lock, CLOCK_MONOTONIC, &until);
 }
 
 static void *make_huge(void *arg)
