@@ -394,11 +394,14 @@ static void test_resets(void **state)
 	outp(0xcf9, 1, 0x06);
 	assert_int_equal(seen.resets, 2);
 	assert_int_equal(seen.why, PC_RESET_WARM);
-	outp(0x64, 1, 0xfe);
+	outp(0xcf9, 1, 0x04); /* without the bit for the whole machine: it is the CPUs' reset */
 	assert_int_equal(seen.resets, 3);
+	assert_int_equal(seen.why, PC_RESET_WARM);
+	outp(0x64, 1, 0xfe);
+	assert_int_equal(seen.resets, 4);
 	assert_int_equal(seen.why, PC_RESET_COLD);
 	outp(0x64, 1, 0xaa);
-	assert_int_equal(seen.resets, 3);
+	assert_int_equal(seen.resets, 4);
 	outp(0x604, 2, 0x2000 | 5 << 10);
 	assert_int_equal(seen.power_offs, 1);
 	outp(0x604, 2, 0x2000 | 1 << 10);
