@@ -67,11 +67,6 @@ int pod_clock_init(struct pod_clock *clock, const struct clock_config *config)
 	return 0;
 }
 
-bool pod_clock_known(const struct pod_clock *clock)
-{
-	return clock->config.reference || clock->known;
-}
-
 void pod_clock_start(struct pod_clock *clock)
 {
 	clock->started = true;
@@ -287,26 +282,6 @@ int64_t clock_map_left_ns(const struct clock_map *map, uint64_t local_ns)
 	if (span_ns >= map->slew_span_ns)
 		return 0;
 	return scale_down((int64_t)(map->slew_span_ns - span_ns), map->slew_ppb, PPB);
-}
-
-uint64_t clock_map_local_ns(const struct clock_map *map, uint64_t pod_ns)
-{
-	int64_t speed = PPB + map->rate_ppb, slewing = speed + map->slew_ppb;
-	uint64_t gained_ns, left_ns, local_ns;
-
-	if (pod_ns <= map->pod_ns)
-		return map->local_ns;
-	left_ns = pod_ns - map->pod_ns;
-	gained_ns = (uint64_t)scale_down((int64_t)map->slew_span_ns, slewing, PPB);
-	if (left_ns <= gained_ns)
-		local_ns = map->local_ns + (uint64_t)scale_up((int64_t)left_ns, PPB, slewing);
-	else
-		local_ns = map->local_ns + map->slew_span_ns +
-			   (uint64_t)scale_up((int64_t)(left_ns - gained_ns), PPB, speed);
-	/* Rounding is off by a few ns at most. */
-	for (unsigned i = 0; i < 8 && clock_map_pod_ns(map, local_ns) < pod_ns; i++)
-		local_ns++;
-	return local_ns;
 }
 
 static void slew(const struct pod_clock *clock, struct clock_map *map, int64_t behind_ns)

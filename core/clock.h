@@ -116,14 +116,9 @@ void pod_clock_start(struct pod_clock *clock);
  */
 void pod_clock_update(struct pod_clock *clock, uint64_t local_ns, struct clock_map *ret_map);
 
-/* Has a map that says something. */
-bool pod_clock_known(const struct pod_clock *clock);
-
-/* Pod clock at local_ns >= map->local_ns; the bound of its error; and the local time at which the
- * pod clock is pod_ns. */
+/* Pod clock at local_ns >= map->local_ns, and the bound of its error. */
 uint64_t clock_map_pod_ns(const struct clock_map *map, uint64_t local_ns);
 uint64_t clock_map_error_ns(const struct clock_map *map, uint64_t local_ns);
-uint64_t clock_map_local_ns(const struct clock_map *map, uint64_t pod_ns);
 
 /* What is left to slew at local_ns: the estimate is so far ahead of the map. */
 int64_t clock_map_left_ns(const struct clock_map *map, uint64_t local_ns);

@@ -47,12 +47,10 @@
 #define CHANNEL_PAYLOAD_MAX (CHANNEL_FRAME_MAX - CHANNEL_HEADER_SIZE)
 #define CHANNEL_GREETING    "eagre channel 2"
 
-/* The guest's second serial port; the host side speaks to the 16550 at these addresses. */
+/* The guest's second serial port. */
 #define CHANNEL_GUEST_TTY "/dev/ttyS1"
 /* The virtio port's name, by which the guest finds it. */
 #define CHANNEL_GUEST_PORT "eagre.streams"
-#define CHANNEL_UART_PORT  0x2f8
-#define CHANNEL_UART_IRQ   3
 
 enum channel_kind {
 	CHANNEL_HELLO = 0x41,

@@ -15,7 +15,6 @@
 #define ACPI_PM_EVENT	   0x600u /* status, 2 bytes; enable, 2 bytes */
 #define ACPI_PM_CONTROL	   0x604u /* 2 bytes */
 #define ACPI_PM_TIMER	   0x608u /* 4 bytes */
-#define ACPI_PM_PORTS	   12u
 #define ACPI_PM_TIMER_HZ   3579545u
 #define ACPI_SCI_PIN	   9u
 #define ACPI_S5_SLEEP_TYPE 5u

@@ -33,8 +33,6 @@
 #define MSR_INDEX_X2APIC_FIRST 0x800u
 #define MSR_INDEX_X2APIC_LAST  0x8ffu
 
-#define LAPIC_TIMER_HZ 1000000000u
-
 /*
  * Guest TSC = (pod clock - tsc_epoch_ns) * tsc_khz / 10^6 + tsc_adjust. The last is the vCPU's own,
  * and has to be right when the TSC deadline is written; one that changes while the timer is armed

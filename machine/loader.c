@@ -44,7 +44,6 @@
 #define HDR_CMDLINE	  0x228u
 #define HDR_INITRD_MAX	  0x22cu
 #define HDR_ALIGNMENT	  0x230u
-#define HDR_RELOCATABLE	  0x234u
 #define HDR_XLOADFLAGS	  0x236u
 #define HDR_CMDLINE_BYTES 0x238u
 #define HDR_PREFERRED	  0x258u

@@ -14,7 +14,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SERIAL_PORTS 8u
 #define SERIAL_FIFO  16u
 #define SERIAL_QUEUE 4096u
 #define SERIAL_BREAK 0x100u /* in the FIFO and the queue: a BREAK, not a byte */

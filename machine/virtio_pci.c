@@ -210,7 +210,7 @@ static void common_image(struct virtio_pci *virtio, uint8_t image[COMMON_BYTES])
 	put(image, COMMON_CONFIG_VECTOR, virtio->state.config_vector, 2);
 	put(image, COMMON_NUM_QUEUES, virtio->offer.queue_count, 2);
 	image[COMMON_STATUS] = virtio->status;
-	image[COMMON_GENERATION] = virtio->config_generation;
+	image[COMMON_GENERATION] = 0; /* the device's own configuration never changes */
 	put(image, COMMON_QUEUE_SELECT, virtio->queue_select, 2);
 	if (!queue) {
 		/* Size 0: no such queue (4.1.4.3.1). */
@@ -565,19 +565,6 @@ int virtio_pci_add(struct virtio_pci *virtio, struct pci *pci, uint8_t device,
 }
 
 /* ---- from the other side --------------------------------------------------------------------- */
-
-void virtio_pci_config_changed(struct virtio_pci *virtio, uint32_t offset, const void *bytes,
-			       uint32_t count)
-{
-	if (offset > virtio->offer.config_bytes || count > virtio->offer.config_bytes - offset)
-		return;
-	memcpy(virtio->state.config + offset, bytes, count);
-	virtio->config_generation++;
-	virtio->dirty = true;
-	if (virtio->status & VIRTIO_STATUS_DRIVER_OK)
-		tell_driver(virtio);
-	publish(virtio);
-}
 
 void virtio_pci_needs_reset(struct virtio_pci *virtio, uint64_t generation)
 {

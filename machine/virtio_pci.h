@@ -50,7 +50,7 @@ struct virtio_pci {
 	struct msix msix;
 	uint8_t window; /* place of the capability that reaches the BAR by configuration space */
 
-	uint8_t status, isr, config_generation;
+	uint8_t status, isr;
 	bool started;  /* in this generation it has been published */
 	bool stopping; /* a reset waits for virtio_pci_stopped() */
 	bool dirty;    /* something has changed since the last publication */
@@ -64,9 +64,6 @@ struct virtio_pci {
 int virtio_pci_add(struct virtio_pci *virtio, struct pci *pci, uint8_t device,
 		   const struct virtio_offer *offer, const struct virtio_pci_ops *ops, void *ctx);
 
-/* The device's own configuration changes: the driver is told. Bounds are the offer's. */
-void virtio_pci_config_changed(struct virtio_pci *virtio, uint32_t offset, const void *bytes,
-			       uint32_t count);
 /* It met something that makes no sense, and does nothing until it is reset; the driver is told. */
 void virtio_pci_needs_reset(struct virtio_pci *virtio, uint64_t generation);
 /* The driver's memory is let go of, for the reset that began this generation. */

@@ -51,7 +51,7 @@ void memory_release(struct memory_port *port)
 	port->gpn = MEMORY_PORT_IDLE;
 }
 
-enum transfer_kind { TRANSFER_READ, TRANSFER_WRITE, TRANSFER_ZERO };
+enum transfer_kind { TRANSFER_READ, TRANSFER_WRITE };
 
 struct transfer {
 	enum transfer_kind kind;
@@ -69,9 +69,6 @@ static void transfer_part(struct transfer *transfer, void *hva, size_t length)
 	case TRANSFER_WRITE:
 		memcpy(hva, transfer->from, length);
 		transfer->from += length;
-		break;
-	case TRANSFER_ZERO:
-		memset(hva, 0, length);
 		break;
 	}
 }
@@ -106,13 +103,6 @@ int memory_read(struct memory_port *port, uint64_t gpa, void *ret_data, size_t l
 int memory_write(struct memory_port *port, uint64_t gpa, const void *data, size_t length)
 {
 	struct transfer transfer = { .kind = TRANSFER_WRITE, .from = data };
-
-	return transfer_all(port, gpa, length, &transfer);
-}
-
-int memory_zero(struct memory_port *port, uint64_t gpa, uint64_t length)
-{
-	struct transfer transfer = { .kind = TRANSFER_ZERO };
 
 	return transfer_all(port, gpa, length, &transfer);
 }

@@ -59,6 +59,5 @@ void memory_release(struct memory_port *port);
 /* Any length, page by page, one pinned at a time: not atomic beyond a page. */
 int memory_read(struct memory_port *port, uint64_t gpa, void *ret_data, size_t length);
 int memory_write(struct memory_port *port, uint64_t gpa, const void *data, size_t length);
-int memory_zero(struct memory_port *port, uint64_t gpa, uint64_t length);
 
 #endif

@@ -66,7 +66,6 @@
 
 /* What nodes must have in common; anything else about a host goes by FEATURES. */
 #define HANDSHAKE_CAP_NATIVE_TEST (1u << 0) /* a pod memory test, not a guest */
-#define HANDSHAKE_CAP_MASK	  0x00000001u
 
 enum handshake_verdict {
 	HANDSHAKE_OK = 0,

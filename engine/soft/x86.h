@@ -15,7 +15,6 @@
 #define CR0_EM BIT64(2)
 #define CR0_TS BIT64(3)
 #define CR0_ET BIT64(4)
-#define CR0_NE BIT64(5)
 #define CR0_WP BIT64(16)
 #define CR0_AM BIT64(18)
 #define CR0_NW BIT64(29)
@@ -62,8 +61,6 @@
 #define FLAG_RF		 BIT64(16)
 #define FLAG_VM		 BIT64(17)
 #define FLAG_AC		 BIT64(18)
-#define FLAG_VIF	 BIT64(19)
-#define FLAG_VIP	 BIT64(20)
 #define FLAG_ID		 BIT64(21)
 #define FLAGS_ARITHMETIC (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
 /* Those that live in the host's register while guest code runs. */

@@ -20,7 +20,6 @@
 #define TYPE_LDT	    2u
 #define TYPE_TSS_16	    1u /* not in long mode */
 #define TYPE_TSS	    9u
-#define TYPE_TSS_BUSY	    11u
 #define ATTRIBUTES_8086	    0xf3u /* data for all levels, present */
 #define DESCRIPTOR_ACCESSED BIT64(40)
 #define DESCRIPTOR_BUSY	    BIT64(41)
