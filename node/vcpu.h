@@ -3,7 +3,8 @@
  * A vCPU's thread: runs the guest through the engine, carries its local APIC and its timer, sleeps
  * in HLT. It knows nothing of nodes: what it cannot do itself goes through struct vcpu_ops.
  *
- *   vcpu_post() (any thread)                     +--> ops->io, mmio (may wait for another node)
+ *   lapic_inbox_post(), then                     +--> ops->io, mmio (may wait for another node)
+ *   vcpu_wake() (any thread)                     |
  *       |                                        |
  *     inbox --> drain --> timer --> inject --> run --> exit --> APIC register
  *                 ^                              |                   |
@@ -76,8 +77,8 @@ struct vcpu_ops {
 	 * running. */
 	int (*io)(void *ctx, uint32_t vcpu, const struct pc_access *access);
 	int (*mmio)(void *ctx, uint32_t vcpu, const struct pc_access *access);
-	/* An IPI: route it (interrupt_route()); the sender may be among those it reaches:
-	 * vcpu_post() it too. */
+	/* An IPI: route it (interrupt_route()); the sender may be among those it reaches, and gets
+	 * it in its inbox, too. */
 	void (*send_interrupt)(void *ctx, const struct interrupt *interrupt);
 	/* A level-triggered interrupt has ended: pc_eoi() where the PC is. */
 	void (*eoi)(void *ctx, uint32_t vcpu, uint8_t vector);
@@ -153,9 +154,11 @@ int vcpu_create(const struct vcpu_config *config, const struct vcpu_state *state
 void vcpu_set_state(struct vcpu *vcpu, const struct vcpu_state *state);
 /* Starts the thread. Once. */
 int vcpu_start(struct vcpu *vcpu);
-/* Any thread, any time between create and destroy: an interrupt for this vCPU. */
-void vcpu_post(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool level);
-/* The same in two steps: the inbox may be posted to by who knows that the vCPU is here only then. */
+/*
+ * Any thread, any time between create and destroy. An interrupt for this vCPU goes into its inbox
+ * first; vcpu_wake() then, if lapic_inbox_post() says that it is the first there. In between who
+ * posts looks where the vCPU is (core/vcpu_place.h): post() in node/guest_io.c.
+ */
 struct lapic_inbox *vcpu_inbox(struct vcpu *vcpu);
 void vcpu_wake(struct vcpu *vcpu);
 /*
@@ -206,7 +209,6 @@ uint32_t vcpu_program(const struct vcpu *vcpu);
 /* Any thread: what the kernel counts of the vCPU's thread, in ns on a core, and ready to be. False: it
  * cannot be read. */
 bool vcpu_core_times(struct vcpu *vcpu, uint64_t *ret_cpu_ns, uint64_t *ret_wait_ns);
-uint32_t vcpu_number(const struct vcpu *vcpu);
 /* The thread's Linux id once it runs, 0 before: UFFD_FEATURE_THREAD_ID names faults by it. */
 int vcpu_thread_id(const struct vcpu *vcpu);
 

@@ -33,12 +33,6 @@ static void unpark(struct vcpu *vcpu)
 		syscall(SYS_futex, &vcpu->activity, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-void vcpu_post(struct vcpu *vcpu, uint8_t mode, uint8_t vector, bool level)
-{
-	if (lapic_inbox_post(&vcpu->inbox, mode, vector, level))
-		vcpu_wake(vcpu);
-}
-
 void vcpu_sample(struct vcpu *vcpu)
 {
 	vcpu->config.engine_ops->vcpu_kick(vcpu->engine_vcpu);
@@ -102,11 +96,6 @@ bool vcpu_is_busy(const struct vcpu *vcpu)
 	uint32_t activity = atomic_load(&vcpu->activity);
 
 	return activity == VCPU_IN_GUEST || activity == VCPU_OUTSIDE;
-}
-
-uint32_t vcpu_number(const struct vcpu *vcpu)
-{
-	return vcpu->config.number;
 }
 
 int vcpu_thread_id(const struct vcpu *vcpu)

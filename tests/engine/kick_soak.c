@@ -30,6 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/vcpu_place.h"
 #include "node/vcpu.h"
 #include "tests/engine/rig.h"
 
@@ -50,6 +51,7 @@
 static struct {
 	struct rig rig;
 	struct vcpu *vcpu[VCPUS];
+	struct vcpu_places places;	/* all are here */
 	_Atomic bool stop, ended, lost; /* no more posts; the vCPUs are out; it has failed */
 	_Atomic uint64_t posts, answers, worst_ns, sum_ns;
 	uint64_t posts_max;
@@ -138,6 +140,16 @@ static bool ends(void)
 	return atomic_load(&soak.stop) || atomic_load(&soak.lost);
 }
 
+/* As a node does: post() in node/guest_io.c. */
+static void post_to(uint32_t vcpu, uint8_t vector)
+{
+	bool first = lapic_inbox_post(vcpu_inbox(soak.vcpu[vcpu]), INTERRUPT_FIXED, vector, false);
+	uint16_t to;
+
+	if (vcpu_place_route(&soak.places, vcpu, &to) == PLACE_WAKE && first)
+		vcpu_wake(soak.vcpu[vcpu]);
+}
+
 static void *ask(void *arg)
 {
 	uint32_t v = (uint32_t)(uintptr_t)arg, before = 0;
@@ -146,7 +158,7 @@ static void *ask(void *arg)
 	while (!ends()) {
 		uint64_t start = rig_now_ns();
 
-		vcpu_post(soak.vcpu[v], INTERRUPT_FIXED, ASK_VECTOR, false);
+		post_to(v, ASK_VECTOR);
 		atomic_fetch_add(&soak.posts, 1);
 		while (handled(v, ASK_VECTOR) == before && !atomic_load(&soak.lost)) {
 			sched_yield();
@@ -171,8 +183,7 @@ static void *post(void *arg)
 
 	prctl(PR_SET_TIMERSLACK, 1);
 	while (!ends()) {
-		vcpu_post(soak.vcpu[(uint32_t)rand_r(&seed) % VCPUS], INTERRUPT_FIXED,
-			  (uint8_t)(POST_VECTOR + number), false);
+		post_to((uint32_t)rand_r(&seed) % VCPUS, (uint8_t)(POST_VECTOR + number));
 		atomic_fetch_add(&soak.posts, 1);
 		pause_ns((uint64_t)rand_r(&seed) % 60000);
 	}
@@ -254,6 +265,7 @@ static int set_up(const struct guest *guest)
 	struct guest handlers = GUEST(soak_handlers);
 
 	memset(&soak.rig, 0, sizeof(soak.rig));
+	vcpu_places_init(&soak.places, 0, 1, VCPUS, (const uint16_t[VCPUS]){ 0 });
 	CHECK(rig_open(&soak.rig, NULL) == 0, "open");
 	load(&handlers, HANDLERS);
 	for (uint32_t i = 0; i < 16; i++)

@@ -32,6 +32,7 @@
 #include "machine/loader.h"
 #include "machine/pc.h"
 #include "node/vcpu.h"
+#include "tests/node/post.h"
 
 #define VCPUS_HERE_MAX 64u
 
@@ -109,7 +110,7 @@ static void deliver(void *ctx, const struct interrupt *interrupt)
 	if (interrupt_route(interrupt, boot->vcpu_count, &set))
 		return;
 	for (uint32_t v = vcpu_set_next(&set, 0); v < VCPUS_MAX; v = vcpu_set_next(&set, v + 1))
-		vcpu_post(boot->vcpu[v], interrupt->mode, interrupt->vector, interrupt->level);
+		post_to(boot->vcpu[v], interrupt->mode, interrupt->vector, interrupt->level);
 }
 
 static size_t output(void *ctx, enum pc_serial port, const uint8_t *bytes, size_t count)

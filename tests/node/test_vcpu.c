@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "tests/node/post.h"
 #include "tests/node/vcpu_guest.h"
 
 static void test_halt_and_post(void **state)
@@ -24,11 +25,11 @@ static void test_halt_and_post(void **state)
 	EVENTUALLY(stats_of(0).sleep_ns > 2000000);
 	assert_true(stats_of(0).here_ns >= stats_of(0).sleep_ns);
 	assert_int_equal(v->interrupts, 0);
-	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
+	post_to(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
 	EVENTUALLY(v->interrupts == 1);
 	assert_int_equal(v->last_vector, 0x41);
 	EVENTUALLY(is_in(0, VCPU_IN_GUEST));
-	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x50, true); /* a kick, and a level's EOI */
+	post_to(fixture.vcpu[0], INTERRUPT_FIXED, 0x50, true); /* a kick, and a level's EOI */
 	EVENTUALLY(v->interrupts == 2 && fixture.eoi_count == 1);
 	assert_true(vcpu_thread_id(fixture.vcpu[0]) > 0);
 	finish();
@@ -73,7 +74,7 @@ static void test_ring(void **state)
 	const struct step *programs[] = { halting, mixed, spinning, halting };
 	(void)state;
 	start(4, 4, programs);
-	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x40, false);
+	post_to(fixture.vcpu[0], INTERRUPT_FIXED, 0x40, false);
 	progress_to(0, ROUNDS);
 	finish();
 }
@@ -179,7 +180,7 @@ static void test_no_core_for_the_timer(void **state)
 		EVENTUALLY(is_in(0, VCPU_SLEEPING));
 		fixture.idle_spin = true;
 		fixture.stalled_ns = try == 0 ? 40000000 : 0;
-		vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x62, false);
+		post_to(fixture.vcpu[0], INTERRUPT_FIXED, 0x62, false);
 		EVENTUALLY(v->interrupts == 2);
 		assert_int_equal(v->last_vector, 0x61);
 		took_ns = v->interrupted_ns - v->wrote_ns;
@@ -244,7 +245,7 @@ static void test_lost_kick(void **state)
 	watch_for(0, 300000000); /* nothing to take */
 	assert_int_equal(rekicks(0), 0);
 	fixture.lose_kicks = 1;
-	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
+	post_to(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
 	assert_int_equal(fixture.lose_kicks, 0);
 	watch_for(0, REKICK_PATIENCE_NS);
 	assert_int_equal(rekicks(0), 1);
@@ -263,7 +264,7 @@ static void test_not_lost(void **state)
 	EVENTUALLY(is_in_engine(0));
 	fixture.idle_spin = true;
 	fixture.lose_kicks = 1;
-	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
+	post_to(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
 	watch_for(0, 500000000);
 	assert_int_equal(rekicks(0), 0);
 	assert_int_equal(fixture.engine_vcpu[0].interrupts, 0);
@@ -285,7 +286,7 @@ static void test_long_work(void **state)
 	fixture.work_spin = true;
 	EVENTUALLY(fixture.engine_vcpu[0].work > 0);
 	fixture.lose_kicks = 1;
-	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
+	post_to(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
 	until_ns = fixture.engine_vcpu[0].work + 200000000;
 	while (fixture.engine_vcpu[0].work < until_ns)
 		watch_for(0, VCPU_WATCH_NS);
@@ -306,34 +307,34 @@ static void test_start_up(void **state)
 	(void)state;
 	start(2, 1, programs);
 	EVENTUALLY(is_in(1, VCPU_SLEEPING));
-	vcpu_post(fixture.vcpu[1], INTERRUPT_FIXED, 0x40, false); /* not yet */
+	post_to(fixture.vcpu[1], INTERRUPT_FIXED, 0x40, false); /* not yet */
 	usleep(20000);
 	assert_int_equal(v->runs, 0);
-	vcpu_post(fixture.vcpu[1], INTERRUPT_INIT, 0, false);
+	post_to(fixture.vcpu[1], INTERRUPT_INIT, 0, false);
 	EVENTUALLY(v->loads == 2);
-	vcpu_post(fixture.vcpu[1], INTERRUPT_SIPI, 0x9a, false);
+	post_to(fixture.vcpu[1], INTERRUPT_SIPI, 0x9a, false);
 	EVENTUALLY(v->runs > 0);
 	assert_int_equal(v->loads, 3);
 	assert_int_equal(v->tsc_sets, 3);
 	assert_int_equal(v->loaded.segment[SEG_CS].base, 0x9a000);
 	EVENTUALLY(is_in(1, VCPU_IN_GUEST));
-	assert_int_equal(v->interrupts, 0);			 /* the INIT took it away */
-	vcpu_post(fixture.vcpu[1], INTERRUPT_SIPI, 0x11, false); /* it runs: ignored */
-	vcpu_post(fixture.vcpu[1], INTERRUPT_NMI, 0, false);
+	assert_int_equal(v->interrupts, 0);		       /* the INIT took it away */
+	post_to(fixture.vcpu[1], INTERRUPT_SIPI, 0x11, false); /* it runs: ignored */
+	post_to(fixture.vcpu[1], INTERRUPT_NMI, 0, false);
 	EVENTUALLY(v->nmis == 1);
 	assert_int_equal(v->loads, 3);
 	/* INIT stops it; INIT and SIPI in one go start it anew */
-	vcpu_post(fixture.vcpu[1], INTERRUPT_INIT, 0, false);
+	post_to(fixture.vcpu[1], INTERRUPT_INIT, 0, false);
 	EVENTUALLY(is_in(1, VCPU_SLEEPING));
 	vcpu_stats(fixture.vcpu[1], &stats);
 	assert_int_equal(stats.run_state, VCPU_WAIT_FOR_SIPI);
-	vcpu_post(fixture.vcpu[1], INTERRUPT_INIT, 0, false);
-	vcpu_post(fixture.vcpu[1], INTERRUPT_SIPI, 0x22, false);
+	post_to(fixture.vcpu[1], INTERRUPT_INIT, 0, false);
+	post_to(fixture.vcpu[1], INTERRUPT_SIPI, 0x22, false);
 	EVENTUALLY(is_in(1, VCPU_IN_GUEST));
 	assert_int_equal(v->loaded.segment[SEG_CS].base, 0x22000);
 	/* in the middle of an instruction whose end brings no exit: soon all the same */
 	v->save_again = 1;
-	vcpu_post(fixture.vcpu[1], INTERRUPT_INIT, 0, false);
+	post_to(fixture.vcpu[1], INTERRUPT_INIT, 0, false);
 	EVENTUALLY(is_in(1, VCPU_SLEEPING));
 	assert_int_equal(v->save_again, 0);
 	finish();
@@ -346,7 +347,7 @@ static void test_bsp_init(void **state)
 
 	(void)state;
 	start(1, 1, programs);
-	vcpu_post(fixture.vcpu[0], INTERRUPT_INIT, 0, false);
+	post_to(fixture.vcpu[0], INTERRUPT_INIT, 0, false);
 	sem_wait(&fixture.ended);
 	assert_int_equal(fixture.end[0].kind, VCPU_END_INIT);
 	finish();
@@ -363,10 +364,10 @@ static void test_halt_without_interrupts(void **state)
 	(void)state;
 	start(1, 1, programs);
 	EVENTUALLY(is_in(0, VCPU_SLEEPING));
-	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
+	post_to(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
 	usleep(20000);
 	EVENTUALLY(is_in(0, VCPU_SLEEPING)); /* it was woken, and may be about to sleep again */
-	vcpu_post(fixture.vcpu[0], INTERRUPT_NMI, 0, false);
+	post_to(fixture.vcpu[0], INTERRUPT_NMI, 0, false);
 	EVENTUALLY(v->nmis == 1);
 	assert_int_equal(v->interrupts, 0);
 	assert_true(v->window);
@@ -458,7 +459,7 @@ static void test_ends(void **state)
 	assert_int_equal(fixture.end[1].detail, 42);
 	assert_int_equal(fixture.end[1].rip, 0x1001);
 	assert_int_equal(fixture.end[2].kind, VCPU_END_STOPPED);
-	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x40, false); /* to the dead: no harm */
+	post_to(fixture.vcpu[0], INTERRUPT_FIXED, 0x40, false); /* to the dead: no harm */
 	finish();
 }
 
@@ -473,7 +474,6 @@ static void test_never_started(void **state)
 	fixture.engine_vcpu[0].program = program;
 	vcpu_state_reset(&vcpu_state, 0);
 	assert_int_equal(vcpu_create(&config, &vcpu_state, &fixture.vcpu[0]), 0);
-	assert_int_equal(vcpu_number(fixture.vcpu[0]), 0);
 	assert_int_equal(vcpu_thread_id(fixture.vcpu[0]), 0);
 	vcpu_destroy(fixture.vcpu[0]);
 	vcpu_destroy(NULL);

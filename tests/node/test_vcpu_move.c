@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/placement.h"
+#include "tests/node/post.h"
 #include "tests/node/vcpu_guest.h"
 
 static const struct step spin[] = { { .kind = SPIN }, { .kind = REPEAT } };
@@ -44,7 +45,7 @@ static void test_leave_and_arrive(void **state)
 	runs = v->runs;
 	here_ns = stats_of(0).here_ns;
 	assert_true(here_ns > 0);
-	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x71, false);
+	post_to(fixture.vcpu[0], INTERRUPT_FIXED, 0x71, false);
 	vcpu_resync_tsc(fixture.vcpu[0]);
 	vcpu_leave(fixture.vcpu[0], 7); /* too late, and forgotten */
 	assert_int_equal(vcpu_watch(fixture.vcpu[0]), VCPU_WATCHED_WELL);
@@ -142,7 +143,7 @@ static void test_leave_in_vain(void **state)
 	moved.keep = true;
 	vcpu_leave(fixture.vcpu[0], 7);
 	EVENTUALLY(moved.wishes == 1 && is_in(0, VCPU_IN_GUEST));
-	vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
+	post_to(fixture.vcpu[0], INTERRUPT_FIXED, 0x41, false);
 	EVENTUALLY(v->interrupts == 1);
 	moved.keep = false;
 	leave_and_wait(1);
@@ -203,7 +204,7 @@ static void test_move_and_post(void **state)
 	start_to_move(program);
 	for (uint32_t round = 1; round <= 300; round++) {
 		vcpu_leave(fixture.vcpu[0], 7);
-		vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, (uint8_t)(0x40 + round % 64), false);
+		post_to(fixture.vcpu[0], INTERRUPT_FIXED, (uint8_t)(0x40 + round % 64), false);
 		posted++;
 		EVENTUALLY(moved.left == round);
 		vcpu_arrive(fixture.vcpu[0], &moved.moment);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "tests/node/post.h"
 #include "tests/test.h"
 
 struct fixture fixture;
@@ -35,7 +36,7 @@ uint64_t clock_ns(void)
 static void maybe_post(void)
 {
 	if (fixture.post_in && --fixture.post_in == 0)
-		vcpu_post(fixture.vcpu[0], INTERRUPT_FIXED, 0x40, false);
+		post_to(fixture.vcpu[0], INTERRUPT_FIXED, 0x40, false);
 }
 
 static int fake_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu)
@@ -319,7 +320,7 @@ static void on_interrupt(void *ctx, const struct interrupt *interrupt)
 	(void)ctx;
 	assert(interrupt_route(interrupt, fixture.vcpu_count, &set) == 0);
 	for (uint32_t v = vcpu_set_next(&set, 0); v < VCPUS_MAX; v = vcpu_set_next(&set, v + 1))
-		vcpu_post(fixture.vcpu[v], interrupt->mode, interrupt->vector, interrupt->level);
+		post_to(fixture.vcpu[v], interrupt->mode, interrupt->vector, interrupt->level);
 }
 
 static void on_eoi(void *ctx, uint32_t vcpu, uint8_t vector)
