@@ -235,6 +235,19 @@ static void test_one_register(void **state)
 	}
 }
 
+static void test_strings(void **state)
+{
+	static const char *const suffix[] = { "b", "w", "d", "q" };
+
+	(void)state;
+	for (uint32_t scale = 0; scale < 4; scale++) {
+		emit_rep_movs(e, scale);
+		wrote("rep movs%s", suffix[scale]);
+		emit_rep_stos(e, scale);
+		wrote("rep stos%s", suffix[scale]);
+	}
+}
+
 static void test_none(void **state)
 {
 	(void)state;
@@ -246,6 +259,10 @@ static void test_none(void **state)
 	wrote("sahf");
 	emit_pushfq(e);
 	wrote("pushfq");
+	emit_rdtsc(e);
+	wrote("rdtsc");
+	emit_rdtscp(e);
+	wrote("rdtscp");
 	emit_add_al_imm(e, 127);
 	wrote("add al, 0x7f");
 	for (int r = RAX; r <= RBX; r++) {
@@ -514,6 +531,7 @@ int main(void)
 		cmocka_unit_test_setup(test_vcpu_tables, begin_test),
 		cmocka_unit_test_setup(test_two_registers, begin_test),
 		cmocka_unit_test_setup(test_one_register, begin_test),
+		cmocka_unit_test_setup(test_strings, begin_test),
 		cmocka_unit_test_setup(test_none, begin_test),
 		cmocka_unit_test_setup(test_constants, begin_test),
 		cmocka_unit_test_setup(test_lea, begin_test),

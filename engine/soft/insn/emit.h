@@ -390,4 +390,39 @@ static inline void emit_pop(struct emit *e, int reg)
 	emit8(e, 0x58u | ((uint32_t)reg & 7));
 }
 
+/* Time, and the strings that `rep` goes through: rcx items of 2^scale bytes at rdi, from rsi or rax */
+
+static inline void emit_rdtsc(struct emit *e)
+{
+	emit8(e, 0x0f);
+	emit8(e, 0x31);
+}
+
+static inline void emit_rdtscp(struct emit *e)
+{
+	emit8(e, 0x0f);
+	emit8(e, 0x01);
+	emit8(e, 0xf9);
+}
+
+/* `opcode` is that of bytes; the next is for all that is wider. */
+static inline void emit_rep(struct emit *e, uint8_t opcode, uint32_t scale)
+{
+	if (scale == 1)
+		emit8(e, 0x66);
+	emit8(e, 0xf3);
+	emit_rex(e, scale == 3 ? BITS_64 : BITS_32, 0, 0, 0);
+	emit8(e, opcode + (scale ? 1u : 0));
+}
+
+static inline void emit_rep_movs(struct emit *e, uint32_t scale)
+{
+	emit_rep(e, 0xa4, scale);
+}
+
+static inline void emit_rep_stos(struct emit *e, uint32_t scale)
+{
+	emit_rep(e, 0xaa, scale);
+}
+
 #endif

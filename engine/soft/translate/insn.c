@@ -447,7 +447,6 @@ static void translate_swapgs(struct tr *tr)
  */
 static void translate_tsc(struct tr *tr, const struct soft_insn *insn)
 {
-	static const uint8_t rdtsc[] = { 0x0f, 0x31 }, rdtscp[] = { 0x0f, 0x01, 0xf9 };
 	const uint32_t aux = offsetof(struct engine_vcpu, state.msr[MSR_TSC_AUX]);
 	bool with_aux = insn->z.mnemonic == ZYDIS_MNEMONIC_RDTSCP;
 	struct emit *e = &tr->e;
@@ -463,9 +462,9 @@ static void translate_tsc(struct tr *tr, const struct soft_insn *insn)
 	emit_load(e, R10, offsetof(struct engine_vcpu, tsc_ratio));
 	tr_clean(tr);
 	if (with_aux)
-		emit_bytes(e, rdtscp, sizeof(rdtscp));
+		emit_rdtscp(e);
 	else
-		emit_bytes(e, rdtsc, sizeof(rdtsc));
+		emit_rdtsc(e);
 	emit_shl_imm(e, RDX, 32);
 	emit_add(e, RAX, RDX);
 	emit_mul(e, R10);

@@ -65,16 +65,6 @@ static void look(struct tr *tr, int pointer, bool write, uint32_t scale)
 	tr_addend(tr);
 }
 
-static void emit_string(struct emit *e, const struct soft_insn *insn, uint32_t scale)
-{
-	if (scale == 1)
-		emit8(e, 0x66);
-	emit8(e, 0xf3);
-	if (scale == 3)
-		emit8(e, 0x48);
-	emit8(e, insn->z.opcode);
-}
-
 void tr_string(struct tr *tr, const struct soft_insn *insn)
 {
 	uint32_t scale = scale_of(insn);
@@ -103,9 +93,12 @@ void tr_string(struct tr *tr, const struct soft_insn *insn)
 	if (both)
 		emit_add(e, RSI, R11);
 	tr_record(tr, tr->rip)->string = both ? STRING_MOVES : STRING_STORES;
-	emit_string(e, insn, scale);
-	if (both)
+	if (both) {
+		emit_rep_movs(e, scale);
 		emit_sub(e, RSI, R11);
+	} else {
+		emit_rep_stos(e, scale);
+	}
 	emit_sub(e, RDI, R10);
 	tr_record(tr, tr->next);
 }
