@@ -2,12 +2,15 @@
 /*
  * stalls: how long a stall takes, against what this machine can do at best.
  *
- *   stalls [--rounds N] [--json FILE] [--only spinning|sleeping] [--realtime]
+ *   stalls [--rounds N] [--json FILE] [--only spinning|sleeping] [--realtime] [--judge]
  *
  * Every round measures the floors and the real stack one after the other, so that what disturbs the
  * machine disturbs both; a figure is the median of the rounds' figures, a ratio the median of the
  * rounds' ratios. Spinning needs a core for every thread that spins: what this machine has too few
  * cores for is measured sleeping only.
+ *
+ * --judge: exit status 1 unless scan and eviction reach half of what they must be, each in one of
+ * three tries. So much is not lost to a busy machine alone.
  */
 #include "bench/bench.h"
 #include "bench/cores.h"
@@ -30,6 +33,8 @@
 #define SHARERS		4u
 #define EVICT_CAPACITY	(64ull << 20)
 #define EVICT_PAGES	32768u
+#define TRIES		3u /* --judge */
+#define GOALS_MAX	32u
 
 enum mode { SPINNING, SLEEPING, MODES };
 
@@ -100,7 +105,8 @@ struct value {
 struct bench {
 	uint32_t rounds, round, cores;
 	bool only[MODES];
-	bool realtime; /* on a machine that others use too: they wait meanwhile */
+	bool realtime;			/* on a machine that others use too: they wait meanwhile */
+	bool judge, reached[GOALS_MAX]; /* by goal, in a try */
 	struct value value[MODES][FIGURES][ROUNDS_MAX];
 	struct bench_samples samples;
 	double count[COUNTS]; /* of the last counted run */
@@ -507,6 +513,7 @@ static const struct goal goals[] = {
 };
 
 #define GOALS (sizeof(goals) / sizeof(goals[0]))
+_Static_assert(GOALS <= GOALS_MAX, "bench.reached");
 
 static const char *verdict(const struct goal *goal, double ratio)
 {
@@ -527,6 +534,28 @@ static void print_goals(const struct bench *bench)
 			       g->at_least ? ">=" : "<=", g->must,
 			       g->at_least ? ">=" : "<=", g->aim, verdict(g, ratio));
 	}
+}
+
+/*
+ * Half of what the bandwidths must be, in this try or in one before. Other figures say less on a
+ * machine that others use.
+ */
+static bool is_half_as_good(struct bench *bench)
+{
+	bool good = true;
+
+	for (uint32_t i = 0; i < GOALS; i++) {
+		const struct goal *g = &goals[i];
+		double ratio;
+
+		if (g->under != TCP_BANDWIDTH || !median(bench, g->mode, g->over, g, false, &ratio))
+			continue;
+		bench->reached[i] = bench->reached[i] || ratio >= g->must / 2;
+		if (!bench->reached[i])
+			printf("%s: not even half of %.2f\n", g->name, g->must);
+		good = good && bench->reached[i];
+	}
+	return good;
 }
 
 static void write_json(const struct bench *bench, FILE *to)
@@ -572,11 +601,10 @@ static void write_json(const struct bench *bench, FILE *to)
 
 static bool parse(int argc, char **argv, struct bench *bench, const char **ret_json)
 {
-	static const struct option known[] = { { "rounds", 1, NULL, 'r' },
-					       { "json", 1, NULL, 'j' },
-					       { "only", 1, NULL, 'o' },
-					       { "realtime", 0, NULL, 'R' },
-					       { NULL, 0, NULL, 0 } };
+	static const struct option known[] = {
+		{ "rounds", 1, NULL, 'r' },   { "json", 1, NULL, 'j' },	 { "only", 1, NULL, 'o' },
+		{ "realtime", 0, NULL, 'R' }, { "judge", 0, NULL, 'J' }, { NULL, 0, NULL, 0 }
+	};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
@@ -586,6 +614,8 @@ static bool parse(int argc, char **argv, struct bench *bench, const char **ret_j
 				return false;
 		} else if (option == 'R') {
 			bench->realtime = true;
+		} else if (option == 'J') {
+			bench->judge = true;
 		} else if (option == 'j') {
 			*ret_json = optarg;
 		} else if (option == 'o' && strcmp(optarg, "spinning") == 0) {
@@ -599,36 +629,45 @@ static bool parse(int argc, char **argv, struct bench *bench, const char **ret_j
 	return optind == argc;
 }
 
+static void measure_and_print(struct bench *bench)
+{
+	for (bench->round = 0; bench->round < bench->rounds; bench->round++) {
+		if (!bench->only[SLEEPING])
+			measure(bench, SPINNING);
+		if (!bench->only[SPINNING])
+			measure(bench, SLEEPING);
+	}
+	progress_clear();
+	printf("%u cores, median of %u rounds; nodes are processes joined by TCP on loopback\n",
+	       bench->cores, bench->rounds);
+	if (bench->cores < 10)
+		printf("3-hop reads, ping-pong and writes with sharers: sleeping only where cores are too few; with\n"
+		       "8 sharers 9 nodes share %u cores, so invalidations are not answered in parallel\n",
+		       bench->cores);
+	print_figures(bench);
+	print_counts(bench);
+	print_goals(bench);
+}
+
 int main(int argc, char **argv)
 {
 	static struct bench bench = { .rounds = 5 };
 	const char *json = NULL;
+	uint32_t tries = 1;
+	bool good = true;
 
 	if (!parse(argc, argv, &bench, &json)) {
 		fprintf(stderr,
-			"usage: stalls [--rounds 1..%u] [--json FILE] [--only spinning|sleeping] [--realtime]\n",
+			"usage: stalls [--rounds 1..%u] [--json FILE] [--only spinning|sleeping] [--realtime] [--judge]\n",
 			ROUNDS_MAX);
 		return 2;
 	}
 	bench.cores = count_cores();
 	if (bench.realtime)
 		bench_realtime();
-	for (bench.round = 0; bench.round < bench.rounds; bench.round++) {
-		if (!bench.only[SLEEPING])
-			measure(&bench, SPINNING);
-		if (!bench.only[SPINNING])
-			measure(&bench, SLEEPING);
-	}
-	progress_clear();
-	printf("%u cores, median of %u rounds; nodes are processes joined by TCP on loopback\n",
-	       bench.cores, bench.rounds);
-	if (bench.cores < 10)
-		printf("3-hop reads, ping-pong and writes with sharers: sleeping only where cores are too few; with\n"
-		       "8 sharers 9 nodes share %u cores, so invalidations are not answered in parallel\n",
-		       bench.cores);
-	print_figures(&bench);
-	print_counts(&bench);
-	print_goals(&bench);
+	measure_and_print(&bench);
+	while (bench.judge && !(good = is_half_as_good(&bench)) && tries++ < TRIES)
+		measure_and_print(&bench);
 	if (json) {
 		FILE *to = fopen(json, "w");
 
@@ -638,5 +677,5 @@ int main(int argc, char **argv)
 		if (fclose(to) != 0)
 			bench_die(json);
 	}
-	return 0;
+	return !good;
 }
