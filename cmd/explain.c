@@ -7,16 +7,17 @@
 #include "cmd/cmd.h"
 #include "cmd/pod_socket.h"
 
-#define DECISIONS_MAX 16u
+#define DECISIONS_MAX 16u /* of each kind */
 
 static void usage(FILE *to)
 {
 	fputs("usage: eagre explain VCPU [--shadow] [--pod NAME] [--node NAME] [--socket PATH]\n"
 	      "\n"
-	      "Says which moves of a vCPU the policy has wanted of late, and why, the oldest first. Times are\n"
-	      "the pod's.\n"
+	      "Says what was decided about a vCPU of late, the oldest first: which moves the policy wanted, and\n"
+	      "why; and which thresholds it chose for going where the vCPU stalls, what the learner expected of\n"
+	      "each, by which features, and what came of it. Times are the pod's.\n"
 	      "\n"
-	      "  --shadow       which moves the policy that rides along would have wanted (eagre policy --shadow)\n"
+	      "  --shadow       what the policy that rides along would have wanted (eagre policy --shadow)\n"
 	      "  --pod NAME     which pod, when nodes of several run here\n"
 	      "  --node NAME    ask this node of the pod (any will do)\n"
 	      "  --socket PATH  ask the node behind this socket\n",
@@ -52,23 +53,37 @@ static void take(struct decisions *d, const json_t *decision)
 	d->last[at] = decision;
 }
 
-static int print_decisions(const json_t *answer, json_int_t vcpu, bool shadow)
+/* Those about the vCPU, in the lists of this name of all nodes. */
+static void take_all(struct decisions *d, const json_t *answer, json_int_t vcpu, bool shadow,
+		     const char *list)
 {
-	struct decisions d = { .count = 0 };
 	const json_t *node, *decision;
 	size_t n, i;
 	json_array_foreach(json_object_get(answer, "nodes"), n, node)
 	{
 		const json_t *of = shadow ? json_object_get(node, "shadow") : node;
-		json_array_foreach(json_object_get(of, "decisions"), i, decision)
+		json_array_foreach(json_object_get(of, list), i, decision)
 		{
 			if (json_integer_value(json_object_get(decision, "vcpu")) == vcpu)
-				take(&d, decision);
+				take(d, decision);
 		}
 	}
-	for (i = 0; i < d.count; i++)
-		fputs(json_string_value(json_object_get(d.last[i], "text")) ?: "", stdout);
-	if (!d.count)
+}
+
+static int print_decisions(const json_t *answer, json_int_t vcpu, bool shadow)
+{
+	struct decisions move = { .count = 0 }, choice = { .count = 0 };
+	size_t m = 0, c = 0;
+	take_all(&move, answer, vcpu, shadow, "decisions");
+	take_all(&choice, answer, vcpu, shadow, "choices");
+	while (m < move.count || c < choice.count) {
+		/* A choice comes before the move that it leads to. */
+		bool moves = m < move.count &&
+			     (c == choice.count || time_of(move.last[m]) < time_of(choice.last[c]));
+		const json_t *next = moves ? move.last[m++] : choice.last[c++];
+		fputs(json_string_value(json_object_get(next, "text")) ?: "", stdout);
+	}
+	if (!move.count)
 		printf("%s has not wanted vCPU %lld to move of late\n",
 		       shadow ? "a policy that rides along" : "the policy", vcpu);
 	return STATUS_OK;

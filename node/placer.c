@@ -792,6 +792,29 @@ uint32_t placer_records(struct placer *p, bool shadow, struct placement_record *
 	return count;
 }
 
+uint32_t placer_choices(struct placer *p, bool shadow, struct placement_record *ret_record,
+			uint32_t max)
+{
+	uint8_t of_vcpu[VCPUS_MAX] = { 0 };
+	const struct placement *of;
+	uint32_t count = 0;
+	if (!p)
+		return 0;
+	pthread_mutex_lock(&p->lock);
+	of = shadow ? p->shadow : p->placement;
+	for (uint64_t n = of ? placement_record_newest(of) : 0; n && count < max; n--) {
+		struct placement_record *record = &ret_record[count];
+		if (placement_record_get(of, n, record) < 0)
+			break;
+		if (record->move || of_vcpu[record->vcpu] == PLACER_CHOICES)
+			continue;
+		of_vcpu[record->vcpu]++;
+		count++;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return count;
+}
+
 int placer_save(struct placer *p, char *text, size_t size)
 {
 	struct placement_learner learner;

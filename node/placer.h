@@ -134,6 +134,10 @@ int placer_load_state(struct placer *placer, const char *text, size_t length,
 /* The newest decisions about moves, newest first; the shadow's or the policy's. Returns how many. */
 uint32_t placer_records(struct placer *placer, bool shadow, struct placement_record *ret_record,
 			uint32_t max);
+/* Likewise of the choices of thresholds: no more than PLACER_CHOICES of each vCPU. */
+#define PLACER_CHOICES 4u
+uint32_t placer_choices(struct placer *placer, bool shadow, struct placement_record *ret_record,
+			uint32_t max);
 
 /*
  * A trace of what happens here and is decided (core/placement_trace.h): stalls, vCPUs that come, this

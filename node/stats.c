@@ -106,7 +106,10 @@ static char *stats_own(struct node *node)
 	placer_stats(node->placer, &now.placer);
 	queues_counts(node, &now.queues);
 	now.record_count = placer_records(node->placer, false, now.record, STATS_RECORDS);
+	now.choice_count = placer_choices(node->placer, false, now.choice, STATS_CHOICES);
 	now.shadow_count = placer_records(node->placer, true, now.shadow, STATS_RECORDS);
+	now.shadow_choice_count =
+		placer_choices(node->placer, true, now.shadow_choice, STATS_CHOICES);
 	pager_stats_get(node->pager, &now.pager);
 	io_stats_get(node, &now.io);
 	now.hot_count = pager_hot_pages(node->pager, now.hot, STATS_HOT_PAGES);

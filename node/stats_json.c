@@ -208,6 +208,8 @@ static void set_shadow(json_t *o, const struct stats_node *node)
 	set(shadow, "agreed", stats->shadow_agreed);
 	json_object_set_new(shadow, "why", why_json(&stats->shadow_placement));
 	json_object_set_new(shadow, "decisions", decisions_json(node->shadow, node->shadow_count));
+	json_object_set_new(shadow, "choices",
+			    decisions_json(node->shadow_choice, node->shadow_choice_count));
 	json_object_set_new(o, "shadow", shadow);
 }
 
@@ -326,6 +328,7 @@ char *stats_json(const struct stats_node *node)
 	json_object_set_new(o, "policy", json_string(placement_policy_name(node->placer.policy)));
 	json_object_set_new(o, "placement", placement_json(&node->placer));
 	json_object_set_new(o, "decisions", decisions_json(node->record, node->record_count));
+	json_object_set_new(o, "choices", decisions_json(node->choice, node->choice_count));
 	set_shadow(o, node);
 	set_io(o, &node->io);
 	json_object_set_new(o, "queues", queues_json(&node->queues));

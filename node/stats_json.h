@@ -15,6 +15,7 @@
 
 #define STATS_HOT_PAGES 32
 #define STATS_RECORDS	64 /* moves that the policy wanted of late */
+#define STATS_CHOICES	32 /* thresholds that it chose */
 
 /* A seat, and the vCPU if it is there. */
 struct stats_vcpu {
@@ -55,8 +56,11 @@ struct stats_node {
 	struct queues_counts queues;
 	uint32_t record_count;
 	struct placement_record record[STATS_RECORDS]; /* newest first */
-	uint32_t shadow_count;
+	uint32_t choice_count;
+	struct placement_record choice[STATS_CHOICES]; /* likewise */
+	uint32_t shadow_count, shadow_choice_count;
 	struct placement_record shadow[STATS_RECORDS]; /* likewise, of a policy that rides along */
+	struct placement_record shadow_choice[STATS_CHOICES];
 	struct io_thread_stats io;
 	uint32_t vcpu_count, seat_count;
 	const struct stats_vcpu *seat; /* seat_count of them, vcpu_count with a vCPU */

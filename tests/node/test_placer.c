@@ -583,6 +583,40 @@ static void test_a_move(void **state)
 	placer_destroy(there.placer);
 }
 
+/* What was chosen is told, with what came of it: the latest of each vCPU, so that one that chooses all the
+ * time leaves the others theirs. */
+static void test_choices(void **state)
+{
+	struct placement_record record[64];
+	struct played played;
+	uint32_t count, of_vcpu[VCPUS] = { 0 };
+	play(&played, 0, PLACEMENT_BASE);
+	assert_int_equal(placer_choices(played.placer, false, record, 64), 0);
+	played.now_ns += 2 * MS;
+	placer_pin(played.placer, 0, true); /* it stays, and its thresholds are told all the same */
+	placer_pin(played.placer, 1, true);
+	stall(&played, 1, 1);
+	for (int i = 0; i < 20; i++) {
+		played.now_ns += 20 * MS;
+		stall(&played, 0, 1);
+	}
+	count = placer_choices(played.placer, false, record, 64);
+	for (uint32_t i = 0; i < count; i++) {
+		assert_false(record[i].move);
+		assert_int_equal(record[i].target, 1);
+		assert_true(i == 0 || record[i].at_ns <= record[i - 1].at_ns);
+		of_vcpu[record[i].vcpu]++;
+	}
+	assert_int_equal(of_vcpu[0], PLACER_CHOICES);
+	assert_in_range(of_vcpu[1], 1, PLACER_CHOICES);
+	assert_true(record[1].lost_ns > 0);
+	assert_int_equal(placer_choices(played.placer, false, record, 3), 3);
+	assert_int_equal(placer_records(played.placer, false, record, 64), 0);
+	assert_int_equal(placer_choices(played.placer, true, record, 64),
+			 0); /* nobody rides along */
+	placer_destroy(played.placer);
+}
+
 /* How long a vCPU has slept between stalls is told with them: what it left behind is no less for it. */
 static void test_sleep_is_told(void **state)
 {
@@ -822,6 +856,7 @@ static void test_none(void **state)
 	assert_int_equal(placer_set_shadow(NULL, PLACEMENT_BASE), 0);
 	assert_int_equal(placer_trace(NULL, NULL), -ENOENT);
 	assert_int_equal(placer_records(NULL, false, &record, 1), 0);
+	assert_int_equal(placer_choices(NULL, false, &record, 1), 0);
 	placer_destroy(NULL);
 }
 
@@ -842,6 +877,7 @@ int main(void)
 		cmocka_unit_test(test_who_is_idle_gathers),
 		cmocka_unit_test(test_the_thread),
 		cmocka_unit_test(test_a_move),
+		cmocka_unit_test(test_choices),
 		cmocka_unit_test(test_sleep_is_told),
 		cmocka_unit_test(test_a_shadow),
 		cmocka_unit_test(test_a_trace),

@@ -27,6 +27,9 @@ static char *largest(void)
 					  .tsc_error_ns = INT64_MIN,
 					  .hot_count = STATS_HOT_PAGES,
 					  .record_count = STATS_RECORDS,
+					  .choice_count = STATS_CHOICES,
+					  .shadow_count = STATS_RECORDS,
+					  .shadow_choice_count = STATS_CHOICES,
 					  .vcpu_count = VCPUS_MAX,
 					  .seat_count = VCPUS_MAX,
 					  .seat = vcpu };
@@ -49,6 +52,22 @@ static char *largest(void)
 							    .move_ns = INT64_MAX,
 							    .factor = UINT16_MAX,
 							    .why = PLACEMENT_WHY_PAID };
+	memcpy(node.shadow, node.record, sizeof(node.shadow));
+	for (uint32_t i = 0; i < STATS_CHOICES; i++) {
+		struct placement_record *choice = &node.choice[i];
+		*choice = (struct placement_record){ .at_ns = INT64_MAX,
+						     .vcpu = VCPUS_MAX - 1,
+						     .here = NODES_MAX - 1,
+						     .target = NODES_MAX - 2,
+						     .arm = PLACEMENT_ARM_EAGER,
+						     .drawn = true,
+						     .predicted = true,
+						     .arm_ns = { INT64_MAX, INT64_MIN },
+						     .lost_ns = INT64_MAX };
+		for (int f = 0; f < PLACEMENT_FEATURES; f++)
+			choice->part_ns[f] = INT32_MIN;
+	}
+	memcpy(node.shadow_choice, node.choice, sizeof(node.shadow_choice));
 	memset(&node.pager, 0x11, sizeof(node.pager));
 	memset(&node.io, 0x11, sizeof(node.io));
 	node.io.disk_count = DISKS_MAX;
@@ -109,6 +128,15 @@ static void test_largest(void **state)
 	assert_non_null(
 		strstr(json_string_value(json_object_get(json_array_get(decisions, 0), "text")),
 		       "goes from node 255 to node 254"));
+	json_t *choices = json_object_get(o, "choices");
+	assert_int_equal(json_array_size(choices), STATS_CHOICES);
+	const char *choice = json_string_value(
+		json_object_get(json_array_get(choices, STATS_CHOICES - 1), "text"));
+	assert_non_null(strstr(choice, "at node 255, stalls on node 254: threshold eager"));
+	assert_non_null(strstr(choice, "\n  lost "));
+	json_t *shadow = json_object_get(o, "shadow");
+	assert_int_equal(json_array_size(json_object_get(shadow, "decisions")), STATS_RECORDS);
+	assert_int_equal(json_array_size(json_object_get(shadow, "choices")), STATS_CHOICES);
 	assert_int_equal(json_array_size(json_object_get(o, "seats")), VCPUS_MAX);
 	json_decref(o);
 	stats_text_free(&whole);
