@@ -514,6 +514,19 @@ char *node_answer(bool done, const char *line)
 	return text;
 }
 
+/* NULL: it is a member, and stays. */
+static char *no_member(const struct members *members, uint16_t to)
+{
+	enum member_state state = members_state(members, to);
+	char line[256];
+	if (state == MEMBER_ACTIVE)
+		return NULL;
+	snprintf(line, sizeof(line), "node %s is %s the pod: no vCPU goes there %s",
+		 members_name(members, to), state == MEMBER_JOINING ? "joining" : "leaving",
+		 state == MEMBER_JOINING ? "yet" : "any more");
+	return node_answer(false, line);
+}
+
 static char *answer_result(struct node *node, uint32_t vcpu, uint16_t to, int result)
 {
 	const char *name = members_name(node->members, to);
@@ -600,5 +613,6 @@ char *moves_request(struct node *node, const char *words)
 	}
 	if (!atomic_load(&node->run_ns))
 		return node_answer(false, "the guest does not run yet");
-	return answer_result(node, vcpu, to, moves_ask(node, vcpu, to));
+	no = no_member(members, to);
+	return no ? no : answer_result(node, vcpu, to, moves_ask(node, vcpu, to));
 }

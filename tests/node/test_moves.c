@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -29,6 +30,7 @@ struct engine_vcpu {
 
 static struct engine_vcpu engine_vcpu[3];
 static _Atomic int load_fails;
+static atomic_bool held; /* kicks do not come through */
 
 int fake_create(struct engine *engine, uint32_t number, struct engine_vcpu **ret_vcpu)
 {
@@ -65,7 +67,7 @@ void fake_kick(struct engine_vcpu *vcpu)
 int fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
 {
 	vcpu->runs++;
-	while (!atomic_exchange(&vcpu->kick, false))
+	while (atomic_load(&held) || !atomic_exchange(&vcpu->kick, false))
 		usleep(100);
 	exit->kind = EXIT_KICKED;
 	return 0;
@@ -113,6 +115,7 @@ static void begin(void)
 
 	memset(engine_vcpu, 0, sizeof(engine_vcpu));
 	load_fails = 0;
+	atomic_store(&held, false);
 	half_create(&half, 0);
 	node = half.node;
 	node->start.tsc_khz = 2000000;
@@ -428,6 +431,67 @@ static void test_asked_elsewhere(void **state)
 	hear(CONTROL_MOVE_TOLD);
 	assert_int_equal(msg.move_told.id, 99);
 	assert_int_equal(msg.move_told.result, CONTROL_MOVE_DONE);
+	end();
+}
+
+/* What `eagre move` would print. */
+static void expect_line(const char *words, const char *line)
+{
+	char *text = moves_request(half.node, words);
+
+	assert_string_equal(text, line);
+	free(text);
+}
+
+/* Who asks while it is on its way, or while somebody else's wish is out, is told so: it will not go where
+ * he wants. */
+static void test_busy(void **state)
+{
+	struct asking asking = { .vcpu = 0, .to = 1 };
+
+	half_create(&half, 0);
+	assert_int_equal(guest_io_create(half.node), 0);
+	atomic_store(&half.node->run_ns, 1);
+	assert_int_equal(moves_leave(half.node, 0, 1, 0), 0);
+	expect_place(0, PLACE_LEAVING, 1, 0);
+	expect_line("0 1", "{\"error\":\"vCPU 0 is moving already: try again\"}");
+	begin();
+	atomic_store(&held, true);
+	ask(&asking);
+	hear(CONTROL_COMING); /* the wish is out */
+	msg = (struct control_message){ .type = CONTROL_MOVE_ASK };
+	msg.move_ask = (struct control_move_ask){ .id = 98, .vcpu = 0, .to = 1, .asker = 1 };
+	half_peer_send(&half, &msg);
+	hear(CONTROL_MOVE_TOLD);
+	assert_int_equal(msg.move_told.id, 98);
+	assert_int_equal(msg.move_told.result, CONTROL_MOVE_BUSY);
+	atomic_store(&held, false);
+	hear(CONTROL_MOVE);
+	send_place(CONTROL_PLACE, 0, 1);
+	assert_int_equal(answer(&asking), CONTROL_MOVE_DONE); /* the first is not forgotten */
+	end();
+}
+
+/* Nothing goes to who leaves the pod, or is not a member yet, and the line says why: trying again is of
+ * no use. */
+static void test_to_no_member(void **state)
+{
+	struct member_set others = member_set_below(1);
+
+	begin();
+	atomic_store(&half.node->run_ns, 1);
+	vcpu_places_members(&half.node->places, &others);
+	assert_int_equal(moves_ask(half.node, 0, 1), CONTROL_MOVE_NO);
+	expect_line("0 1", "{\"error\":\"vCPU 0 cannot leave where it is now: try again\"}");
+	atomic_store(&half.node->members->state[1], MEMBER_DRAINING);
+	expect_line("0 1",
+		    "{\"error\":\"node b is leaving the pod: no vCPU goes there any more\"}");
+	atomic_store(&half.node->members->state[1], MEMBER_GONE);
+	expect_line("0 1",
+		    "{\"error\":\"node b is leaving the pod: no vCPU goes there any more\"}");
+	atomic_store(&half.node->members->state[1], MEMBER_JOINING);
+	expect_line("0 1", "{\"error\":\"node b is joining the pod: no vCPU goes there yet\"}");
+	expect_place(0, PLACE_HERE, 0, 0);
 	end();
 }
 
@@ -778,6 +842,8 @@ int main(void)
 		cmocka_unit_test(test_posted_meanwhile),
 		cmocka_unit_test(test_lies),
 		cmocka_unit_test(test_asked_elsewhere),
+		cmocka_unit_test(test_busy),
+		cmocka_unit_test(test_to_no_member),
 		cmocka_unit_test(test_end_while_asking),
 		cmocka_unit_test(test_place_before_move),
 		cmocka_unit_test(test_coming_said),
