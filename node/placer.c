@@ -57,6 +57,7 @@ struct placer {
 	pthread_cond_t changed;
 	struct placement *placement;
 	bool stop, stirred;
+	bool learner_off;		   /* as last said */
 	struct placement_load load;	   /* as last told to the placement */
 	uint64_t told_slept_ns[VCPUS_MAX]; /* of slept_ns, with a stall */
 	uint64_t outcomes_ns[NODES_MAX];   /* when a node's outcomes were learned; 0: never */
@@ -228,6 +229,20 @@ static void say_outcomes(struct placer *p, uint64_t now_ns)
 	p->config.ops->say_outcomes(p->config.ctx, outcome, count);
 }
 
+/* Whoever thinks that it learns should hear of it when it does not. */
+static void say_learner(struct placer *p)
+{
+	struct placement_stats stats;
+	bool news;
+	pthread_mutex_lock(&p->lock);
+	placement_stats_get(p->placement, &stats);
+	news = stats.learner_off != p->learner_off;
+	p->learner_off = stats.learner_off;
+	pthread_mutex_unlock(&p->lock);
+	if (news)
+		p->config.ops->say_learner(p->config.ctx, &stats);
+}
+
 /* The shadow wants a vCPU to go; nobody does anything about it, as if that node had refused. */
 static void shadow_wants(struct placer *p, const struct placement_advice *advice, uint16_t also,
 			 uint64_t now_ns)
@@ -357,6 +372,7 @@ static void turn(struct placer *p)
 		p->config.ops->go(p->config.ctx, advice[i].vcpu, advice[i].to);
 	say_load(p, &load, now_ns);
 	say_outcomes(p, now_ns);
+	say_learner(p);
 }
 
 /* Nobody here is awake, all that was to be said is said, and who sleeps is where it would go. */
@@ -494,11 +510,13 @@ void placer_set_policy(struct placer *p, enum placement_policy policy)
 {
 	if (!p)
 		return;
+	say_learner(p); /* if it is off, that comes before its return */
 	pthread_mutex_lock(&p->lock);
 	placement_set_policy(p->placement, policy, now_of(p));
 	atomic_store(&p->policy, (uint32_t)policy);
 	pthread_cond_signal(&p->changed);
 	pthread_mutex_unlock(&p->lock);
+	say_learner(p);
 }
 
 enum placement_policy placer_shadow(const struct placer *p)

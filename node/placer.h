@@ -47,6 +47,9 @@ struct placer_ops {
 	void (*say_load)(void *ctx, const struct placement_load *load);
 	/* What came of choices here, for all others: 1..PLACEMENT_OUTCOMES. From the placer's thread. */
 	void (*say_outcomes)(void *ctx, const struct placement_outcome *outcome, uint32_t count);
+	/* The learner has been switched off here, or is let try again. From the placer's thread, or who
+	 * has changed the policy. */
+	void (*say_learner)(void *ctx, const struct placement_stats *stats);
 };
 
 struct placer_config {

@@ -87,7 +87,21 @@ static void say_outcomes(void *ctx, const struct placement_outcome *outcome, uin
 	node_broadcast(ctx, &msg);
 }
 
-static const struct placer_ops ops = { now_ns, look, program, go, say_load, say_outcomes };
+static void say_learner(void *ctx, const struct placement_stats *stats)
+{
+	if (!stats->learner_off)
+		node_say(ctx,
+			 "what was learned about where vCPUs should be may be tried again here");
+	else
+		node_say(ctx,
+			 "what was learned about where vCPUs should be is not used here any more: "
+			 "it lost %.1f %% of the time, the base rule %.1f %%; eagre policy learned "
+			 "lets it try again",
+			 (double)stats->learner_loss / 10000, (double)stats->control_loss / 10000);
+}
+
+static const struct placer_ops ops = { now_ns,	 look,	       program,	   go,
+				       say_load, say_outcomes, say_learner };
 
 /*
  * Where all nodes are on one host there is no core elsewhere that is not here: whoever is sent away

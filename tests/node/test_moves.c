@@ -732,6 +732,10 @@ static void policy_say(void *ctx, const struct placement_load *load)
 {
 }
 
+static void policy_say_learner(void *ctx, const struct placement_stats *stats)
+{
+}
+
 /* Whether stalls on the peer's pages make the policy wish that vCPU 0 goes there. */
 static bool is_wished(void)
 {
@@ -752,7 +756,8 @@ static void test_no_image(void **state)
 						  .look = policy_look,
 						  .program = policy_program,
 						  .go = policy_go,
-						  .say_load = policy_say };
+						  .say_load = policy_say,
+						  .say_learner = policy_say_learner };
 	static const uint16_t first[3] = { 0, 1, 1 };
 	struct placer_config config = { .placement = { .self = 0,
 						       .node_count = 2,

@@ -35,6 +35,7 @@ struct played {
 	atomic_uint said; /* the last: cores * 16 + awake */
 	_Atomic uint64_t waited_ns[VCPUS];
 	atomic_uint told_count, told_program, told_lost_us; /* of outcomes; the last one */
+	char learner[16]; /* what was said of it: '-' off, '+' again */
 };
 
 static const uint16_t first[VCPUS] = { 0, 0, 1, 1 };
@@ -94,8 +95,17 @@ static void played_say(void *ctx, const struct placement_load *load)
 	atomic_fetch_add(&played->said_count, 1);
 }
 
-static const struct placer_ops ops = { played_now, played_look, played_program,
-				       played_go,  played_say,	played_say_outcomes };
+static void played_say_learner(void *ctx, const struct placement_stats *stats)
+{
+	struct played *played = ctx;
+	size_t used = strlen(played->learner);
+	assert_true(used + 1 < sizeof(played->learner));
+	played->learner[used] = stats->learner_off ? '-' : '+';
+}
+
+static const struct placer_ops ops = { played_now,	  played_look, played_program,
+				       played_go,	  played_say,  played_say_outcomes,
+				       played_say_learner };
 
 static void play(struct played *played, uint16_t self, enum placement_policy policy)
 {
@@ -617,6 +627,54 @@ static void test_choices(void **state)
 	placer_destroy(played.placer);
 }
 
+/* Stalls after which those choices lose most that are the learner's own, until it is off. */
+static void make_it_lose(struct played *played)
+{
+	struct placement_record record;
+	struct placer_stats stats = { 0 };
+	for (uint32_t i = 0; i < 40000 && !stats.placement.learner_off; i++) {
+		struct pager_stall stall = { .kind = COH_STALL_WRITE,
+					     .from = 1,
+					     .sharers = 2,
+					     .gpn = 1000 + i % 100,
+					     .took_ns = 30000 };
+		played->now_ns += stall.took_ns;
+		placer_stalled(played->placer, 0, &stall);
+		if (placer_choices(played->placer, false, &record, 1) && record.lost_ns < 0 &&
+		    (!record.drawn || record.arm != PLACEMENT_ARM_BASE)) {
+			stall.took_ns = 400000;
+			played->now_ns += stall.took_ns;
+			placer_stalled(played->placer, 0, &stall);
+		}
+		pass(played, 700000);
+		placer_stats(played->placer, &stats);
+	}
+	assert_true(stats.placement.learner_off);
+}
+
+/* One line when the learner is switched off, and one when it is let try again. */
+static void test_learner_is_told_of(void **state)
+{
+	struct played played;
+	play(&played, 0, PLACEMENT_LEARNED);
+	placer_pin(played.placer, 0, true);
+	pass(&played, 20 * MS);
+	assert_string_equal(played.learner, "");
+	make_it_lose(&played);
+	pass(&played, 20 * MS);
+	assert_string_equal(played.learner, "-");
+	placer_set_policy(played.placer, PLACEMENT_LEARNED);
+	assert_string_equal(played.learner, "-+");
+	placer_set_policy(played.placer, PLACEMENT_LEARNED);
+	pass(&played, 20 * MS);
+	assert_string_equal(played.learner, "-+");
+	make_it_lose(&played);
+	/* Said even if there was no turn between the two. */
+	placer_set_policy(played.placer, PLACEMENT_BASE);
+	assert_string_equal(played.learner, "-+-+");
+	placer_destroy(played.placer);
+}
+
 /* How long a vCPU has slept between stalls is told with them: what it left behind is no less for it. */
 static void test_sleep_is_told(void **state)
 {
@@ -878,6 +936,7 @@ int main(void)
 		cmocka_unit_test(test_the_thread),
 		cmocka_unit_test(test_a_move),
 		cmocka_unit_test(test_choices),
+		cmocka_unit_test(test_learner_is_told_of),
 		cmocka_unit_test(test_sleep_is_told),
 		cmocka_unit_test(test_a_shadow),
 		cmocka_unit_test(test_a_trace),
