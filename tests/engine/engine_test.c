@@ -6,12 +6,13 @@
  * --vendor lets the guest's CPUID name another vendor, whose behaviour soft then has;
  * --host says whose emulated CPU kvm has below it, so that its known faults are left out;
  * --with moves the shaken guests between two engines at every exit: two of a kind, or one of each;
+ * --apart has the second of the two in another process, with the guest's memory in common;
  * --lose has each move lose an item of the state, so that something must fail; --items lists them;
  * --shutdowns tells the exits FIRST to LAST, kicks not counted, as shutdowns of the guest;
  * --late kicks as on a host on which a moved vCPU's guest goes on after so many microseconds only;
  * --rounds makes those of the two-vCPU tests longer that can be (cases_smp.c).
  *
- *   engine-test [--engine kvm|soft] [--with kvm|soft] [--require-all] [--without NAME]
+ *   engine-test [--engine kvm|soft] [--with kvm|soft] [--apart] [--require-all] [--without NAME]
  *               [--lose ITEM] [--late US] [--host qemu|bochs] [--case CASE] [--marked]
  *               [--rounds N] [--vendor amd|intel] [--shutdowns FIRST-LAST] [NAME...]
  *
@@ -22,8 +23,10 @@
 #include <cpuid.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include "tests/engine/apart.h"
 #include "tests/engine/cases.h"
 #include "tests/engine/shake.h"
 
@@ -102,7 +105,7 @@ static bool cpu_virtualizes(void)
 
 struct options {
 	const struct engine_ops *engine;
-	bool require_all;
+	bool require_all, apart;
 	const char *without; /* or NULL */
 	const char *vendor;  /* "amd", "intel", or NULL: the host's */
 	char **names;
@@ -143,6 +146,8 @@ static struct options parse_options(int argc, char **argv)
 			options.without = argv[++i];
 		} else if (!strcmp(argv[i], "--with") && i + 1 < argc) {
 			rig_with = find_engine(argv[++i]);
+		} else if (!strcmp(argv[i], "--apart")) {
+			options.apart = true;
 		} else if (!strcmp(argv[i], "--items")) {
 			for (size_t n = 0; shake_items[n]; n++)
 				puts(shake_items[n]);
@@ -169,8 +174,8 @@ static struct options parse_options(int argc, char **argv)
 		} else if (!strcmp(argv[i], "--engine") && i + 1 < argc) {
 			options.engine = find_engine(argv[++i]);
 		} else {
-			printf("usage: engine-test [--engine kvm|soft] [--with kvm|soft] [--require-all] "
-			       "[--without NAME] [--lose ITEM] [--late US] [--host qemu|bochs] "
+			printf("usage: engine-test [--engine kvm|soft] [--with kvm|soft] [--apart] "
+			       "[--require-all] [--without NAME] [--lose ITEM] [--late US] [--host qemu|bochs] "
 			       "[--case CASE] [--marked] [--rounds N] [--vendor amd|intel] "
 			       "[--shutdowns FIRST-LAST] [NAME...]\n");
 			exit(2);
@@ -233,6 +238,29 @@ static void run_table(const struct test_case *table, const struct options *optio
 	}
 }
 
+/* The second engine is in a process that knows nothing of what this one does from now on. */
+static void begin_apart(const struct options *options)
+{
+	rig_memory = mmap(NULL, RIG_MEMORY_BYTES, PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (rig_memory == MAP_FAILED) {
+		printf("FAILED: no memory\n");
+		exit(1);
+	}
+	rig_with = apart_begin(rig_with ? rig_with : options->engine, rig_memory, RIG_MEMORY_BYTES);
+}
+
+/* Nothing failed, and it was what it should be. */
+static bool was_apart(void)
+{
+	uint64_t images, runs;
+
+	apart_counts(&images, &runs);
+	printf("%lu images to the other process and back, %lu runs there\n", (unsigned long)images,
+	       (unsigned long)runs);
+	return images && runs;
+}
+
 int main(int argc, char **argv)
 {
 	struct options options = parse_options(argc, argv);
@@ -241,6 +269,8 @@ int main(int argc, char **argv)
 	int err;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (options.apart)
+		begin_apart(&options);
 	catch_alarm();
 	running = "probe";
 	rig_ops = options.engine;
@@ -263,6 +293,8 @@ int main(int argc, char **argv)
 	rig_emulated = rig_ops == &engine_kvm && !cpu_virtualizes();
 	for (size_t i = 0; i < TABLE_COUNT; i++)
 		run_table(tables[i], &options, &totals);
+	if (options.apart && !was_apart())
+		totals.failed++;
 	printf("%d passed, %d failed, %d skipped\n", totals.passed, totals.failed, totals.skipped);
 	return totals.failed || totals.passed == 0;
 }

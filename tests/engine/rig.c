@@ -22,6 +22,7 @@ uint64_t rig_rounds;
 uint32_t rig_shutdown_first, rig_shutdown_last;
 enum rig_host rig_host;
 struct engine_pages rig_pages;
+uint8_t *rig_memory;
 
 /* A thread, not a timer's signal: signals are the engine's business. */
 static struct {
@@ -128,9 +129,11 @@ int rig_create(struct rig *rig, const struct engine_ops *ops, struct engine **re
 int rig_open(struct rig *rig, uint8_t *memory)
 {
 	memset(rig, 0, sizeof(*rig));
-	rig->memory = memory;
-	rig->memory_shared = memory != NULL;
-	if (!memory)
+	rig->memory = memory ? memory : rig_memory;
+	rig->memory_shared = rig->memory != NULL;
+	if (!memory && rig_memory)
+		memset(rig_memory, 0, RIG_MEMORY_BYTES);
+	else if (!memory)
 		rig->memory = mmap(NULL, RIG_MEMORY_BYTES, PROT_READ | PROT_WRITE,
 				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(rig->memory != MAP_FAILED, "mmap");

@@ -65,6 +65,8 @@ extern bool rig_marked;			    /* run those too that this host is known to fail *
 extern struct engine_features rig_features; /* of this host; filled by main() */
 extern bool rig_emulated;		    /* /dev/kvm only emulates */
 extern struct engine_pages rig_pages;	    /* of the engines that are opened */
+/* NULL, or the memory of rigs that have none of another's, one at a time. */
+extern uint8_t *rig_memory;
 
 #define CHECK(condition, ...)                                                                      \
 	do {                                                                                       \
