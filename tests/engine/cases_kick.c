@@ -279,6 +279,9 @@ static int check_kicked(const struct touch *touch, const struct vcpu_state *stat
 	CHECK(state->interrupt_shadow == touch->shadow, "shadow %u", state->interrupt_shadow);
 	CHECK(!touch->kept || (state->exception_pending && state->exception_vector == 14),
 	      "the fault is lost");
+	/* INT n is begun anew, and is no event: it would come a second time. */
+	CHECK(!state->interrupt_injected && !state->exception_injected && !state->nmi_injected,
+	      "an event is in delivery");
 	if (rig_ops == &engine_soft)
 		CHECK(state->cr2 == 0 && state->dr6 == 0xffff0ff0 && state->dr7 == touch->dr7,
 		      "cr2 %lx, dr6 %lx, dr7 %lx", (unsigned long)state->cr2,
@@ -316,6 +319,7 @@ static int touch_page(struct rig *rig, const struct touch *touch)
 	CHECK(rig_start(rig, 0, touch->guest, RIG_LONG) == 0, "start");
 	rig_set_handler(rig, 1, RIG_LOAD + HANDLER);
 	rig_set_handler(rig, 14, RIG_LOAD + HANDLER);
+	rig_set_handler(rig, 0x40, RIG_LOAD + HANDLER);
 	CHECK(madvise(rig->memory + 0x200000, 4096, MADV_DONTNEED) == 0, "madvise");
 	fd = watch_page(rig);
 	CHECK(fd >= 0, "userfaultfd: %s", strerrordesc_np(errno));
@@ -359,7 +363,7 @@ static int test_kick_in_fault(struct rig *rig)
 		guest_touch_strings_at[], guest_touch_shadow_at[], guest_touch_x87_at[],
 		guest_touch_table_at[], guest_touch_table_locked_at[], guest_touch_descriptor_at[],
 		guest_touch_ltr_at[], guest_touch_fault_at[], guest_touch_debug_at[],
-		guest_touch_enter_at[];
+		guest_touch_enter_at[], guest_touch_int_at[];
 	const struct touch touches[] = {
 		TOUCH(read, 0xdeadbeef, 0xdeadbeef),
 		TOUCH(locked, 0x201, 0x100),
@@ -374,6 +378,7 @@ static int test_kick_in_fault(struct rig *rig)
 		TOUCH(table_locked, 12, 0x83),
 		TOUCH(descriptor, 16, 0, 0x00af9b000000ffff, 0x00cf93000000ffff),
 		TOUCH(ltr, 0x8b10, 0),
+		TOUCH(int, 0x20101, 0),
 		TOUCH_BY_FAULT(fault, 0x40000000, 0x400),
 		TOUCH_BY_FAULT(enter, 0x2222, 0x400),
 		TOUCH_BY_FAULT(debug, 0xffff2ff0, 0x2400),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* State in and out of an engine: round trips, refusals, and vCPUs that move between two VMs. */
+#include <cpuid.h>
 #include <errno.h>
 #include <string.h>
 
@@ -95,6 +96,17 @@ static void fill_state(struct rig *rig, struct vcpu_state *state)
 	}
 }
 
+#define HYGON_EBX 0x6f677948u /* AMD's CPUs under another name */
+
+/* The host's own, whatever the guest is told. */
+static bool host_is_amd(void)
+{
+	uint32_t eax, ebx, ecx, edx;
+
+	return __get_cpuid(0, &eax, &ebx, &ecx, &edx) &&
+	       (ebx == signature_AMD_ebx || ebx == HYGON_EBX);
+}
+
 static int load_and_save(struct rig *rig, const struct vcpu_state *state)
 {
 	struct vcpu_state saved;
@@ -106,7 +118,8 @@ static int load_and_save(struct rig *rig, const struct vcpu_state *state)
 	CHECK(rig_ops->vcpu_load(rig->vcpu[2], state) == 0, "load");
 	CHECK(rig_ops->vcpu_save(rig->vcpu[2], &saved) == 0, "save");
 	/* AMD's CPUs have one bit for both kinds. */
-	if (rig_ops == &engine_kvm && state->interrupt_shadow && saved.interrupt_shadow)
+	if (rig_ops == &engine_kvm && host_is_amd() && state->interrupt_shadow &&
+	    saved.interrupt_shadow)
 		saved.interrupt_shadow = state->interrupt_shadow;
 	return same_state(state, &saved);
 }
@@ -306,10 +319,18 @@ static int test_shadow_loaded(struct rig *rig)
 	return 0;
 }
 
+/* AMD's way to have SSBD on CPUs that need a call for it (CPUID 8000_0008h). */
+static bool has_virt_spec_ctrl(const struct cpuid_set *cpuid)
+{
+	const struct cpuid_leaf *leaf = cpuid_find(cpuid, 0x80000008, 0);
+
+	return leaf && leaf->ebx >> 25 & 1;
+}
+
 /* Of each register that a move carries, a value that it can have. */
 static int test_msr_round_trip(struct rig *rig)
 {
-	static const struct {
+	const struct {
 		enum vcpu_msr msr;
 		uint32_t count;
 		uint64_t value;
@@ -329,6 +350,10 @@ static int test_msr_round_trip(struct rig *rig)
 		{ MSR_TSC_ADJUST, 1, 0x10000000000 },
 		{ MSR_MTRR_FIXED, 11, 0x0606060604040404 },
 		{ MSR_MTRR_VARIABLE, 16, 0xfff000000 }, /* base or mask */
+		{ MSR_SPEC_CTRL, 1, cpuid_spec_ctrl(&rig->cpuid) },
+		{ MSR_VIRT_SPEC_CTRL, 1, has_virt_spec_ctrl(&rig->cpuid) ? 4 : 0 },
+		{ MSR_XSS, 1, 0 }, /* nothing else is offered to anybody */
+		{ MSR_MISC_FEATURES, 1, 0 },
 	};
 	struct vcpu_state state;
 

@@ -621,8 +621,26 @@ guest_touch_\name\()_at:
 	hlt
 	END	touch_fault
 
+/* The page is the stack of INT n: that is done once, and comes back behind it. */
+	GUEST	touch_int
+	mov	$0x200800, %esp
+	xor	%ebx, %ebx
+	NEEDS	int
+	int	$0x40
+	lea	0x100(%rbx), %eax
+	out	%eax, $OUT
+	hlt
+	.org	guest_touch_int + 0x100
+	lea	guest_touch_int_at(%rip), %rcx
+	mov	(%rsp), %eax
+	sub	%ecx, %eax
+	shl	$16, %eax
+	lea	1(%rbx, %rax), %ebx
+	iretq
+	END	touch_int
+
 /*
- * Likewise, and the instruction has changed its own source before it faults: 16-bit ENTER, at 1 GiB where the page is,
+ * Like touch_fault, and the instruction has changed its own source before it faults: 16-bit ENTER, at 1 GiB where the page is,
  * too, copies 2222h and then writes 1111h over it; and below its frame nothing is there.
  */
 	GUEST	touch_enter

@@ -21,19 +21,21 @@
 #define KICKS_ALIKE   2000u
 #define DOUBLINGS_MAX 8u
 
+#define XSAVE_POINTERS	8
 #define XSAVE_MXCSR	24
 #define XSAVE_REGISTERS 32
 #define XSAVE_XMM	160
+#define XSAVE_YMM	576 /* their upper halves */
 #define RFLAGS_DF	0x400u
 #define CR4_TSD		4u
 
 const char *const shake_items[] = {
-	"gpr",		 "rflags",	"cr2",	       "cr4",	     "cr8",	  "xcr0",
-	"dr3",		 "dr6",		"dr7",	       "fs",	     "ldtr",	  "tr",
-	"gdt",		 "idt",		"star",	       "lstar",	     "sfmask",	  "kernel_gs",
-	"sysenter",	 "pat",		"tsc_aux",     "tsc_adjust", "mtrr_type", "mtrr_fixed",
-	"mtrr_variable", "x87",		"x87_control", "mxcsr",	     "xmm",	  "trap",
-	"nmi_masked",	 "nmi_pending", NULL,
+	"gpr",		 "rflags",	"cr2",	       "cr4",	     "cr8",	     "xcr0",
+	"dr3",		 "dr6",		"dr7",	       "fs",	     "ldtr",	     "tr",
+	"gdt",		 "idt",		"star",	       "lstar",	     "sfmask",	     "kernel_gs",
+	"sysenter",	 "pat",		"tsc_aux",     "tsc_adjust", "mtrr_type",    "mtrr_fixed",
+	"mtrr_variable", "x87",		"x87_control", "mxcsr",	     "xmm",	     "trap",
+	"nmi_masked",	 "nmi_pending", "avx",	       "x87_cs",     "x87_pointers", NULL,
 };
 
 static const char *lost; /* of them, or NULL */
@@ -127,6 +129,12 @@ static void lose_extended(struct vcpu_state *state)
 		memcpy(state->xsave + XSAVE_MXCSR, mxcsr, sizeof(mxcsr));
 	else if (is_lost("xmm"))
 		memset(state->xsave + XSAVE_XMM + 240, 0, 16);
+	else if (is_lost("avx"))
+		memset(state->xsave + XSAVE_YMM + 240, 0, 16);
+	else if (is_lost("x87_cs"))
+		state->x87_cs = 0;
+	else if (is_lost("x87_pointers"))
+		memset(state->xsave + XSAVE_POINTERS, 0, XSAVE_MXCSR - XSAVE_POINTERS);
 }
 
 static void lose_events(struct vcpu_state *state)

@@ -316,6 +316,27 @@ gate_target:
 	WANT	0
 	DONE
 
+/* The upper halves, which FXSAVE does not know. */
+	CASE	avx, NEED_AVX
+	mov	$0x0102030405060708, %rax
+	.irp	n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+	imul	$31, %rax
+	vmovq	%rax, %xmm\n
+	vinsertf128 $1, %xmm\n, %ymm\n, %ymm\n
+	vextractf128 $1, %ymm\n, SYS_DATA + 0x200 + 16 * \n
+	.endr
+	LEAVE
+	.irp	n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+	vextractf128 $1, %ymm\n, SYS_DATA + 0x400 + 16 * \n
+	.endr
+	mov	$SYS_DATA + 0x200, %esi
+	mov	$SYS_DATA + 0x400, %edi
+	mov	$256, %ecx
+	repe cmpsb
+	REPORT	%rcx
+	WANT	0
+	DONE
+
 	CASE	xcr0, NEED_XSAVE | NOT_QEMU
 	xor	%ecx, %ecx
 	mov	$3, %eax
