@@ -217,12 +217,55 @@ static int compare(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
-/* How long a stall's decision takes, the clock's reading included, when stalls come from all nodes:
- * worse than any load above. */
+#define DECISION_NS_MAX 1000u /* p99, on a machine that does nothing else */
+#define DECISION_TRIES	3u
+
+/* How long each of DECISIONS stalls' decisions takes, the clock's reading included, when stalls come from
+ * all nodes: worse than any load above. Sorted. */
+static int time_decisions(const struct placement_config *config, uint32_t took[DECISIONS])
+{
+	struct rng rng = { 1 };
+	struct placement *p;
+	uint64_t now_ns = 1000000;
+
+	if (placement_create(config, &p) != 0)
+		return -1;
+	for (uint32_t i = 0; i < VCPUS_MAX; i++)
+		placement_placed(p, i, 0, 0);
+	for (uint32_t i = 0; i < DECISIONS; i++) {
+		struct placement_stall stall = {
+			.vcpu = rng_below(&rng, 32),
+			.kind = COH_STALL_READ,
+			.owner = (uint16_t)(1 + rng_below(&rng, config->node_count - 1u)),
+			.gpn = rng_below(&rng, 1u << 20),
+			.begin_ns = now_ns,
+			.end_ns = now_ns + world_costs_default.stall_ns,
+			.program = rng_below(&rng, 9),
+		};
+		struct placement_advice advice;
+		struct timespec before, after;
+
+		now_ns += rng_below(&rng, 30000);
+		clock_gettime(CLOCK_MONOTONIC, &before);
+		placement_stall(p, &stall, &advice);
+		clock_gettime(CLOCK_MONOTONIC, &after);
+		took[i] = (uint32_t)((after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec -
+				     before.tv_nsec);
+	}
+	qsort(took, DECISIONS, sizeof(took[0]), compare);
+	placement_destroy(p);
+	return 0;
+}
+
+/* 1: some take too long, in each of so many tries; a busy machine is given EAGRE_TEST_PATIENCE times as
+ * much. */
 static int print_decisions(void)
 {
 	static uint32_t took[DECISIONS];
 	static const uint16_t nodes[] = { 3, 16, 64, NODES_MAX };
+	const char *patience = getenv("EAGRE_TEST_PATIENCE");
+	uint32_t most_ns = DECISION_NS_MAX * (patience && atoi(patience) > 0 ? atoi(patience) : 1);
+	int status = 0;
 
 	printf("| nodes | policy | p50, ns | p99, ns |\n|---|---|---|---|\n");
 	for (size_t k = 0; k < 2 * sizeof(nodes) / sizeof(nodes[0]); k++) {
@@ -231,41 +274,24 @@ static int print_decisions(void)
 						   .policy = k % 2 ? PLACEMENT_LEARNED
 								   : PLACEMENT_BASE,
 						   .move_ns = world_costs_default.move_ns };
-		struct rng rng = { 1 };
-		struct placement *p;
-		uint64_t now_ns = 1000000;
+		uint32_t p50 = 0, p99 = UINT32_MAX;
 
-		if (placement_create(&config, &p) != 0)
-			return 1;
-		for (uint32_t i = 0; i < VCPUS_MAX; i++)
-			placement_placed(p, i, 0, 0);
-		for (uint32_t i = 0; i < DECISIONS; i++) {
-			struct placement_stall stall = {
-				.vcpu = rng_below(&rng, 32),
-				.kind = COH_STALL_READ,
-				.owner = (uint16_t)(1 + rng_below(&rng, config.node_count - 1u)),
-				.gpn = rng_below(&rng, 1u << 20),
-				.begin_ns = now_ns,
-				.end_ns = now_ns + world_costs_default.stall_ns,
-				.program = rng_below(&rng, 9),
-			};
-			struct placement_advice advice;
-			struct timespec before, after;
-
-			now_ns += rng_below(&rng, 30000);
-			clock_gettime(CLOCK_MONOTONIC, &before);
-			placement_stall(p, &stall, &advice);
-			clock_gettime(CLOCK_MONOTONIC, &after);
-			took[i] = (uint32_t)((after.tv_sec - before.tv_sec) * 1000000000 +
-					     after.tv_nsec - before.tv_nsec);
+		for (uint32_t i = 0; i < DECISION_TRIES && p99 > most_ns; i++) {
+			if (time_decisions(&config, took) != 0)
+				return 1;
+			if (took[DECISIONS / 100 * 99] < p99) {
+				p50 = took[DECISIONS / 2];
+				p99 = took[DECISIONS / 100 * 99];
+			}
 		}
-		qsort(took, DECISIONS, sizeof(took[0]), compare);
 		printf("| %u | %s | %u | %u |\n", config.node_count,
-		       placement_policy_name(config.policy), took[DECISIONS / 2],
-		       took[DECISIONS / 100 * 99]);
-		placement_destroy(p);
+		       placement_policy_name(config.policy), p50, p99);
+		if (p99 > most_ns)
+			status = 1;
 	}
-	return 0;
+	if (status)
+		fprintf(stderr, "placement_sim: a decision may take %u ns at p99\n", most_ns);
+	return status;
 }
 
 static int write_trace(const struct options *options)
