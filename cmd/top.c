@@ -96,7 +96,7 @@ static void usage(FILE *to)
 	      "(waiting for a page), halt (idle), other (waiting for a device, or moving); where it was: a\n"
 	      "character a node, # all of the time, 1 to 9 tenths, + less, . none. How many of its touches\n"
 	      "were of pages that were there nobody sees, since those cost nothing; what the others cost is\n"
-	      "stalls and stall%.\n"
+	      "stalls and stall%; and local% is run% of run% and stall%: 100 never waits for a page.\n"
 	      "Pages: those with most stalls, first touches left out; at least so many a second; by which\n"
 	      "nodes, in tenths; and at which offsets, or symbols with --map.\n",
 	      to);

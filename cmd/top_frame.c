@@ -337,11 +337,19 @@ enum {
 	V_STALL,
 	V_HALT,
 	V_OTHER,
+	V_LOCAL,
 	V_STALLS,
 	V_MOVES,
 	V_WHERE,
 	V_COLUMNS
 };
+
+/* Of the time in which it could have worked: on a core, and not waiting for a page. */
+static double local_percent(const struct vcpu_row *row)
+{
+	double worked = row->count[CORE], stalled = row->count[STALLED];
+	return worked < 0 || stalled < 0 ? TOP_UNKNOWN : top_percent(worked, worked + stalled);
+}
 
 static void put_vcpu(const void *ctx, unsigned int i, top_row cell)
 {
@@ -357,6 +365,7 @@ static void put_vcpu(const void *ctx, unsigned int i, top_row cell)
 	}
 	double other = page->ns > known ? page->ns - known : 0;
 	cell_percent(cell[V_OTHER], known < 0 ? TOP_UNKNOWN : top_percent(other, page->ns));
+	cell_percent(cell[V_LOCAL], local_percent(row));
 	cell_count(cell[V_STALLS], per_second(row->count[STALLS], page->ns));
 	cell_count(cell[V_MOVES], per_second(row->moves, page->ns));
 	memset(cell[V_WHERE], ' ', 6);
@@ -374,6 +383,7 @@ static void put_vcpus(struct page *page, unsigned int room)
 		[V_STALL] = { "stall%", 6, 1, false },
 		[V_HALT] = { "halt%", 5, 1, false },
 		[V_OTHER] = { "other%", 6, 5, false },
+		[V_LOCAL] = { "local%", 6, 2, false },
 		[V_STALLS] = { "stalls", 6, 2, false },
 		[V_MOVES] = { "moves", 5, 2, false },
 		[V_WHERE] = { "", 6 + map_width(page), 4, true },

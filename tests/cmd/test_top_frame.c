@@ -172,7 +172,8 @@ static void test_numbers(void **state)
 		strstr(text, "40 % on a core, 4 % waiting for one, 20 % stalled, 10 % halted"));
 	assert_non_null(strstr(text, "a second: 60 moves, 4.6k stalls"));
 	assert_non_null(strstr(
-		text, "nodeb    halted    40     4     20    10     26   1.2k    20       .83"));
+		text,
+		"nodeb    halted    40     4     20    10     26     67   1.2k    20       .83"));
 	/* 600 stalls a second: 100, 200 and 300. */
 	assert_non_null(strstr(text, "0x1a01000        600    235 +0x40, +0x80"));
 	free(text);
@@ -255,9 +256,11 @@ static void test_under_way(void **state)
 	json_array_append_new(vcpus, twice);
 	char *text = frame_of(before, now, &view);
 	assert_non_null(strstr(
-		text, "\n   0 nodeb    running   40     4     20    10     26   1.2k    11 "));
+		text,
+		"\n   0 nodeb    running   40     4     20    10     26     67   1.2k    11 "));
 	assert_non_null(strstr(
-		text, "\n   1 -        moving    40     4     20    10     26   1.2k     - "));
+		text,
+		"\n   1 -        moving    40     4     20    10     26     67   1.2k     - "));
 	free(text);
 }
 
