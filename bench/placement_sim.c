@@ -217,7 +217,8 @@ static int compare(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
-#define DECISION_NS_MAX 1000u /* p99, on a machine that does nothing else */
+#define DECISION_NS_MAX 1000u  /* p99, on a machine that does nothing else */
+#define DECISION_NS_ODD 10000u /* on any: more is a fault */
 #define DECISION_TRIES	3u
 
 /* How long each of DECISIONS stalls' decisions takes, the clock's reading included, when stalls come from
@@ -257,15 +258,12 @@ static int time_decisions(const struct placement_config *config, uint32_t took[D
 	return 0;
 }
 
-/* 1: some take too long, in each of so many tries; a busy machine is given EAGRE_TEST_PATIENCE times as
- * much. */
+/* 1: some take so long, in each of so many tries, that no machine explains it. */
 static int print_decisions(void)
 {
 	static uint32_t took[DECISIONS];
 	static const uint16_t nodes[] = { 3, 16, 64, NODES_MAX };
-	const char *patience = getenv("EAGRE_TEST_PATIENCE");
-	uint32_t most_ns = DECISION_NS_MAX * (patience && atoi(patience) > 0 ? atoi(patience) : 1);
-	int status = 0;
+	bool missed = false, odd = false;
 
 	printf("| nodes | policy | p50, ns | p99, ns |\n|---|---|---|---|\n");
 	for (size_t k = 0; k < 2 * sizeof(nodes) / sizeof(nodes[0]); k++) {
@@ -276,7 +274,7 @@ static int print_decisions(void)
 						   .move_ns = world_costs_default.move_ns };
 		uint32_t p50 = 0, p99 = UINT32_MAX;
 
-		for (uint32_t i = 0; i < DECISION_TRIES && p99 > most_ns; i++) {
+		for (uint32_t i = 0; i < DECISION_TRIES && p99 > DECISION_NS_MAX; i++) {
 			if (time_decisions(&config, took) != 0)
 				return 1;
 			if (took[DECISIONS / 100 * 99] < p99) {
@@ -286,12 +284,12 @@ static int print_decisions(void)
 		}
 		printf("| %u | %s | %u | %u |\n", config.node_count,
 		       placement_policy_name(config.policy), p50, p99);
-		if (p99 > most_ns)
-			status = 1;
+		missed |= p99 > DECISION_NS_MAX;
+		odd |= p99 > DECISION_NS_ODD;
 	}
-	if (status)
-		fprintf(stderr, "placement_sim: a decision may take %u ns at p99\n", most_ns);
-	return status;
+	if (missed)
+		printf("a decision may take %u ns at p99: MISSED\n", DECISION_NS_MAX);
+	return odd;
 }
 
 static int write_trace(const struct options *options)
