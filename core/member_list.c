@@ -117,6 +117,11 @@ void member_list_init(struct member_list *list, uint16_t self, uint16_t number_c
 	list->leading = self == 0;
 }
 
+void member_list_needs(struct member_list *list, uint64_t bytes)
+{
+	list->needs_bytes = bytes;
+}
+
 static bool about_is_sound(const struct member_about *about)
 {
 	return about->name[0] && memchr(about->name, 0, sizeof(about->name)) &&
@@ -376,6 +381,37 @@ static bool name_is_taken(const struct member_list *list, const char *name)
 	return false;
 }
 
+/* Two members may have been shown one at the same time. */
+static bool token_is_taken(const struct member_list *list, const struct member_about *about)
+{
+	for (uint16_t node = 0; about->token_expiry_s && node < list->now.number_count; node++) {
+		const struct member_about *other = &list->now.member[node].about;
+
+		if (state_of(list, node) != MEMBER_FREE && other->token_id == about->token_id &&
+		    other->token_expiry_s == about->token_expiry_s)
+			return true;
+	}
+	return false;
+}
+
+static bool fits_without(const struct member_list *list, uint16_t node)
+{
+	uint64_t bytes = 0;
+	uint32_t cores = 0;
+
+	for (uint16_t other = 0; other < list->now.number_count; other++) {
+		const struct member *member = &list->now.member[other];
+
+		if (other == node || member->state != MEMBER_ACTIVE)
+			continue;
+		if (member->about.promise_bytes > UINT64_MAX - bytes)
+			return true;
+		bytes += member->about.promise_bytes;
+		cores += member->about.cores;
+	}
+	return !list->needs_bytes || (bytes >= list->needs_bytes && cores > 0);
+}
+
 /* 0: it may be ordered. Its turn has come: the list is what it will be. */
 static int judge_wish(const struct member_list *list, const struct member_word *wish)
 {
@@ -386,16 +422,18 @@ static int judge_wish(const struct member_list *list, const struct member_word *
 	case KIND_JOIN:
 		if (name_is_taken(list, wish->about.name))
 			return -EEXIST;
+		if (token_is_taken(list, &wish->about))
+			return -EKEYREJECTED;
 		return find_number(list, MEMBER_FREE) == NODE_NONE ? -ENOSPC : 0;
 	case KIND_ACTIVE:
 		return state == MEMBER_DRAINING ? 0 : -ENOENT;
 	case KIND_DRAIN:
 		if (state != MEMBER_ACTIVE)
 			return state == MEMBER_DRAINING ? -EALREADY : -ENOENT;
-		return member_list_has_seat(list, wish->node) &&
-				       list->broken != MEMBER_BROKEN_SEAT_LEAVES
-			       ? -EBUSY
-			       : 0;
+		if (member_list_has_seat(list, wish->node) &&
+		    list->broken != MEMBER_BROKEN_SEAT_LEAVES)
+			return -EBUSY;
+		return fits_without(list, wish->node) ? 0 : -ENOSPC;
 	default:
 		if (state != MEMBER_ACTIVE)
 			return -ENOENT;

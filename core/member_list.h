@@ -85,6 +85,8 @@ struct member_about {
 	char name[NODE_NAME_MAX];
 	char address[MEMBER_ADDRESS_MAX];
 	uint64_t promise_bytes;
+	uint64_t token_id,
+		token_expiry_s; /* by which it has joined (wire/token.h); 0: it has not */
 	uint16_t cores;
 };
 
@@ -174,6 +176,7 @@ struct member_list {
 	uint16_t self;
 	uint8_t broken; /* enum member_broken */
 	bool ended;
+	uint64_t needs_bytes;
 
 	/* The last step. */
 	struct member_word last;
@@ -206,6 +209,9 @@ void member_list_init(struct member_list *list, uint16_t self, uint16_t number_c
 /* A joiner's. -EINVAL: a snapshot that no correct member gives to `self`. */
 int member_list_init_joiner(struct member_list *list, uint16_t self,
 			    const struct member_snapshot *snapshot);
+
+/* A drain that would leave less promised, or no core, is refused: -ENOSPC. 0: none is, for that. */
+void member_list_needs(struct member_list *list, uint64_t bytes);
 
 /*
  * A word came from `src`. 0; -EPROTO: no correct node says that, end the link. The word is judged

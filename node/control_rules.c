@@ -183,6 +183,9 @@ const char *control_rules_lie(struct control_rules *rules, enum node_phase phase
 	case CONTROL_JOIN_FAILED:
 	case CONTROL_DRAINED:
 		return step_lie(rules, phase, msg);
+	case CONTROL_JOIN_ASK:
+	case CONTROL_JOIN_TOLD:
+		return NOT_ITS_PART; /* on a joiner's own channel alone: sponsor.c */
 	default:
 		return NULL; /* HEARTBEAT, STATS_*, END: any node, any time */
 	}

@@ -45,7 +45,7 @@ static enum member_word_type word_type(uint8_t type)
 
 /* ---- Rules: the same for encoding (our own bug) and decoding (a peer's). ---- */
 
-static bool about_valid(const struct member_about *about)
+bool control_about_valid(const struct member_about *about)
 {
 	return about->name[0] && wire_text_valid(about->name, sizeof(about->name)) &&
 	       wire_text_valid(about->address, sizeof(about->address));
@@ -63,7 +63,7 @@ static bool change_valid(const struct member_word *m)
 		return false;
 	if (m->kind == KIND_SEAT && m->seat >= SEAT_COUNT)
 		return false;
-	return m->kind != KIND_JOIN || about_valid(&m->about);
+	return m->kind != KIND_JOIN || control_about_valid(&m->about);
 }
 
 static bool step_valid(const struct member_word *m)
@@ -102,9 +102,11 @@ static bool report_valid(uint8_t type, const struct member_word *m)
 
 /* ---- Encoding. Each returns the payload's size, or -EINVAL. ---- */
 
-static void put_about(const struct member_about *about, uint8_t *out)
+void control_put_about(const struct member_about *about, uint8_t *out)
 {
 	struct wire_about w = { .promise_bytes = htole64(about->promise_bytes),
+				.token_id = htole64(about->token_id),
+				.token_expiry_s = htole64(about->token_expiry_s),
 				.cores = htole16(about->cores) };
 
 	memcpy(w.name, about->name, sizeof(w.name));
@@ -129,7 +131,7 @@ static int encode_change(const struct member_word *m, bool step, uint8_t *out)
 	memcpy(out, &w, sizeof(w));
 	if (m->kind != KIND_JOIN)
 		return sizeof(w);
-	put_about(&m->about, out + sizeof(w));
+	control_put_about(&m->about, out + sizeof(w));
 	return sizeof(w) + sizeof(struct wire_about);
 }
 
@@ -175,12 +177,14 @@ int control_encode_member(uint8_t type, const struct member_word *m, uint8_t *ou
 
 /* ---- Decoding ---- */
 
-static bool get_about(const uint8_t *in, struct member_about *about)
+bool control_get_about(const uint8_t *in, struct member_about *about)
 {
 	struct wire_about w;
 
 	memcpy(&w, in, sizeof(w));
 	about->promise_bytes = le64toh(w.promise_bytes);
+	about->token_id = le64toh(w.token_id);
+	about->token_expiry_s = le64toh(w.token_expiry_s);
 	about->cores = le16toh(w.cores);
 	memcpy(about->name, w.name, sizeof(about->name));
 	memcpy(about->address, w.address, sizeof(about->address));
@@ -206,7 +210,7 @@ static int decode_change(const uint8_t *in, size_t size, bool step, struct membe
 		return -EPROTO;
 	if (size != sizeof(w) + (m->kind == KIND_JOIN ? sizeof(struct wire_about) : 0))
 		return -EPROTO;
-	if (m->kind == KIND_JOIN && !get_about(in + sizeof(w), &m->about))
+	if (m->kind == KIND_JOIN && !control_get_about(in + sizeof(w), &m->about))
 		return -EPROTO;
 	return (step ? step_valid(m) : wish_valid(m)) ? 0 : -EPROTO;
 }

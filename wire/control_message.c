@@ -8,7 +8,8 @@
  * the size they promise, and only then touches the tail. Nothing here allocates or keeps anything.
  *
  * What has a part in the guest's machine is in control_machine.c, what is about where its vCPUs are
- * in control_moves.c, what changes the list of members in control_members.c, all else here.
+ * in control_moves.c, what changes the list of members in control_members.c,
+ * what is said with who asks to join in control_join.c, all else here.
  *
  * Tested by tests/link/test_control_message.c, fuzzed by tests/fuzz/fuzz_control_message.c.
  */
@@ -68,6 +69,8 @@ const char *control_type_name(uint8_t type)
 		[CONTROL_JOIN_READY] = "JOIN_READY",
 		[CONTROL_JOIN_FAILED] = "JOIN_FAILED",
 		[CONTROL_DRAINED] = "DRAINED",
+		[CONTROL_JOIN_ASK] = "JOIN_ASK",
+		[CONTROL_JOIN_TOLD] = "JOIN_TOLD",
 	};
 
 	return type < CONTROL_TYPE_LIMIT && names[type] ? names[type] : "?";
@@ -142,6 +145,15 @@ static int encode_end(const struct control_end *m, uint8_t *out)
 	return (int)(sizeof(w) + text_size);
 }
 
+/* What is more than a payload can have is refused by the encoder. */
+static size_t join_told_bytes_max(const struct control_join_told *m)
+{
+	uint64_t bytes = sizeof(struct wire_join_told) + CONTROL_TEXT_MAX + m->secret_size +
+			 (uint64_t)m->config_size + m->list_size;
+
+	return bytes < CONTROL_PAYLOAD_MAX ? bytes : CONTROL_PAYLOAD_MAX;
+}
+
 /* Bounds how much the encoders above write, before they do. */
 static size_t payload_bytes_max(const struct control_message *msg)
 {
@@ -172,6 +184,12 @@ static size_t payload_bytes_max(const struct control_message *msg)
 	case CONTROL_STEP:
 	case CONTROL_WISH:
 		return sizeof(struct wire_step) + sizeof(struct wire_about);
+	case CONTROL_JOIN_ASK:
+		return sizeof(struct wire_about) + sizeof(struct wire_features) +
+		       CPUID_LEAVES_MAX * sizeof(struct wire_leaf) +
+		       VIRTIO_DEVICES_MAX * DEVICE_INFO_BYTES;
+	case CONTROL_JOIN_TOLD:
+		return join_told_bytes_max(&msg->join_told);
 	default:
 		return sizeof(struct wire_numbers);
 	}
@@ -261,6 +279,10 @@ static int encode_payload(const struct control_message *msg, uint8_t *out)
 	case CONTROL_JOIN_FAILED:
 	case CONTROL_DRAINED:
 		return control_encode_member(msg->type, &msg->member, out);
+	case CONTROL_JOIN_ASK:
+		return control_encode_join_ask(&msg->join_ask, out);
+	case CONTROL_JOIN_TOLD:
+		return control_encode_join_told(&msg->join_told, out);
 	default:
 		return -EINVAL;
 	}
@@ -486,6 +508,10 @@ int control_message_decode(uint16_t type, const uint8_t *payload, size_t size,
 	case CONTROL_JOIN_FAILED:
 	case CONTROL_DRAINED:
 		return control_decode_member((uint8_t)type, payload, size, &ret_msg->member);
+	case CONTROL_JOIN_ASK:
+		return control_decode_join_ask(payload, size, &ret_msg->join_ask);
+	case CONTROL_JOIN_TOLD:
+		return control_decode_join_told(payload, size, &ret_msg->join_told);
 	default:
 		return -EPROTO;
 	}

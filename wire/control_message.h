@@ -44,6 +44,8 @@
  *      WISH                    steward     STEP        I want it changed
  *                                          or WISH_REFUSED  ... which cannot be
  *      JOIN_READY, JOIN_FAILED, DRAINED    steward     about who comes or goes
+ *      JOIN_ASK                sponsor     JOIN_TOLD   a stranger with a token asks to join; START and
+ *                                                      RUN come before a JOIN_TOLD that lets it in
  *
  * A START that cannot be met is answered with END. The order of a pod's life is FEATURES, START,
  * READY, RUN, END; only HEARTBEAT, CLOCK_*, STATS_* and END come at any time. INTERRUPT, MOVE_ASK and
@@ -120,6 +122,8 @@ enum control_type {
 	CONTROL_JOIN_READY = 38,
 	CONTROL_JOIN_FAILED = 39,
 	CONTROL_DRAINED = 40,
+	CONTROL_JOIN_ASK = 41,
+	CONTROL_JOIN_TOLD = 42,
 	CONTROL_TYPE_LIMIT,
 };
 
@@ -371,6 +375,36 @@ struct control_pin {
 /* The message that says the word. */
 uint8_t control_member_type(enum member_word_type type);
 
+/* What a host offers that has shown a join token. The token's own fields of `about` are not its to say: 0. */
+struct control_join_ask {
+	struct member_about about;
+	struct control_features features; /* as FEATURES; no vCPUs, no devices */
+};
+
+#define CONTROL_SECRET_MAX	128u
+#define CONTROL_JOIN_CONFIG_MAX 49152u
+
+/*
+ * Refused: `why` is not empty, and the rest is nothing. Or let in: the number that it joins as, the
+ * pod's secret, its configuration as text (lines), and the list of members, in which it is JOINING by
+ * the last step. Decoding leaves the three pointing into the input.
+ */
+struct control_join_told {
+	char why[CONTROL_TEXT_MAX];
+	uint16_t number;
+	uint16_t secret_size; /* 1..CONTROL_SECRET_MAX */
+	const uint8_t *secret;
+	uint32_t config_size; /* 1..CONTROL_JOIN_CONFIG_MAX */
+	const char *config;   /* not NUL-terminated */
+	uint32_t list_size;
+	const uint8_t *list; /* control_list_encode() */
+};
+
+/* Never fails but for room: -EMSGSIZE. The bytes that it takes. */
+int control_list_encode(const struct member_snapshot *list, uint8_t *out, size_t size);
+/* 0 or -EPROTO. Of ret_list, which may be NULL, all is set. What it means is member_list_init_joiner()'s. */
+int control_list_decode(const uint8_t *in, size_t size, struct member_snapshot *ret_list);
+
 /* Fields that say nothing are NODE_NONE (node, vcpu) or 0. */
 struct control_end {
 	uint8_t kind;	/* enum control_end_kind */
@@ -417,6 +451,8 @@ struct control_message {
 		struct control_policy policy;
 		struct control_pin pin;
 		struct member_word member; /* of STEP to DRAINED */
+		struct control_join_ask join_ask;
+		struct control_join_told join_told;
 	};
 };
 

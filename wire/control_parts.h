@@ -7,6 +7,7 @@
 #define WIRE_CONTROL_PARTS_H
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "wire/control_message.h"
@@ -233,8 +234,37 @@ struct wire_about {
 	uint8_t zero[6];
 	char name[NODE_NAME_MAX];
 	char address[MEMBER_ADDRESS_MAX];
+	uint64_t token_id, token_expiry_s;
 };
-static_assert(sizeof(struct wire_about) == 208);
+static_assert(sizeof(struct wire_about) == 224);
+
+/* JOIN_ASK: who asks, then FEATURES. */
+
+/* JOIN_TOLD: refused with why; else the rest. */
+struct wire_join_told {
+	uint16_t number, why_size, secret_size, zero;
+	uint32_t config_size, list_size;
+	/* char why[]; uint8_t secret[]; char config[]; uint8_t list[] */
+};
+static_assert(sizeof(struct wire_join_told) == 16);
+
+/* A list of members: then number_count states are known, of which those that are not FREE follow. */
+struct wire_list {
+	uint64_t step;
+	uint16_t number_count, member_count;
+	uint16_t seat[SEAT_COUNT];
+	uint8_t zero[2];
+	/* struct wire_member member[member_count], each with its texts, in the order of numbers */
+};
+static_assert(sizeof(struct wire_list) == 24);
+
+struct wire_member {
+	uint64_t since, promise_bytes, token_id, token_expiry_s;
+	uint16_t node, cores;
+	uint8_t state, name_size, address_size, zero;
+	/* char name[], address[], without NUL */
+};
+static_assert(sizeof(struct wire_member) == 40);
 
 /* JOIN_READY, JOIN_FAILED, DRAINED: node, by, why. WISH_REFUSED: id, why. */
 struct wire_report {
@@ -298,5 +328,14 @@ int control_decode_doorbell(const uint8_t *in, size_t size, struct control_doorb
 /* control_members.c: of STEP to DRAINED, by `type` */
 int control_encode_member(uint8_t type, const struct member_word *m, uint8_t *out);
 int control_decode_member(uint8_t type, const uint8_t *in, size_t size, struct member_word *m);
+bool control_about_valid(const struct member_about *about);
+void control_put_about(const struct member_about *about, uint8_t *out);
+bool control_get_about(const uint8_t *in, struct member_about *about);
+
+/* control_join.c */
+int control_encode_join_ask(const struct control_join_ask *m, uint8_t *out);
+int control_encode_join_told(const struct control_join_told *m, uint8_t *out);
+int control_decode_join_ask(const uint8_t *in, size_t size, struct control_join_ask *m);
+int control_decode_join_told(const uint8_t *in, size_t size, struct control_join_told *m);
 
 #endif

@@ -11,7 +11,7 @@
 #ifndef WIRE_VERSION_H
 #define WIRE_VERSION_H
 
-#define WIRE_VERSION 14
+#define WIRE_VERSION 15
 
 #define WIRE_MAGIC_HELLO   0x48474145u /* "EAGH" wire/handshake.h */
 #define WIRE_MAGIC_CONTROL 0x43474145u /* "EAGC" wire/control_message.h */

@@ -491,6 +491,34 @@ static void a_joiner_loses_one(void **state)
 	assert_false(pod->ended[2]);
 }
 
+/* Who stays has to have room for the guest, and a core. A wish is judged when its turn comes. */
+static void who_has_no_room_keeps_all(void **state)
+{
+	struct pod *pod = *state;
+
+	for (uint16_t n = 0; n < NODES; n++) {
+		member_list_needs(&pod->list[n], 2);
+		for (uint16_t m = 0; m < NODES; m++) {
+			pod->list[n].now.member[m].about.promise_bytes = 1;
+			pod->list[n].now.member[m].about.cores = m == 2;
+		}
+	}
+	wish(pod, 1, KIND_DRAIN, 2); /* all cores are his */
+	run(pod);
+	assert_int_equal(pod->unwanted[1], -ENOSPC);
+	for (uint16_t n = 0; n < NODES; n++)
+		member_list_needs(&pod->list[n], NODES - 1);
+	/* Room for one of them: two wish it at once. */
+	wish(pod, 1, KIND_DRAIN, 3);
+	wish(pod, 2, KIND_DRAIN, 1);
+	pod->unwanted[1] = pod->unwanted[2] = 0;
+	run(pod);
+	assert_int_equal(pod->unwanted[1] + pod->unwanted[2], -ENOSPC);
+	assert_int_equal((pod->list[0].now.member[1].state == MEMBER_DRAINING) +
+				 (pod->list[0].now.member[3].state == MEMBER_DRAINING),
+			 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -510,6 +538,7 @@ int main(void)
 		POD_TEST(loss_of_one_that_is_gone),
 		POD_TEST(loss_of_a_joiner_that_has_become_a_member),
 		POD_TEST(a_joiner_loses_one),
+		POD_TEST(who_has_no_room_keeps_all),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

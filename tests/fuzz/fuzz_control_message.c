@@ -55,6 +55,8 @@ static void check_member(const struct control_message *msg)
 /* What a decoder lets through is used without further looks. */
 static void check_ranges(const struct control_message *msg)
 {
+	static struct member_snapshot list;
+
 	if (msg->type == CONTROL_INTERRUPT &&
 	    (msg->interrupt.vcpu_count > CONTROL_VCPUS_MAX || msg->interrupt.vcpu[0] >= VCPUS_MAX))
 		abort();
@@ -85,6 +87,11 @@ static void check_ranges(const struct control_message *msg)
 		abort();
 	if (msg->type >= CONTROL_STEP && msg->type <= CONTROL_DRAINED)
 		check_member(msg);
+	if (msg->type == CONTROL_JOIN_TOLD && !msg->join_told.why[0] &&
+	    (msg->join_told.number >= NODES_MAX ||
+	     msg->join_told.secret_size > CONTROL_SECRET_MAX ||
+	     control_list_decode(msg->join_told.list, msg->join_told.list_size, &list) < 0))
+		abort();
 	if (msg->type == CONTROL_END && !wire_text_valid(msg->end.text, CONTROL_TEXT_MAX))
 		abort();
 }

@@ -182,6 +182,8 @@ static void fill_about(struct member_about *about)
 	memset(about->name, 'n', NODE_NAME_MAX - 1);
 	memset(about->address, 'a', MEMBER_ADDRESS_MAX - 1);
 	about->promise_bytes = 1ull << 40;
+	about->token_id = UINT64_MAX;
+	about->token_expiry_s = UINT64_MAX - 1;
 	about->cores = UINT16_MAX;
 }
 
@@ -209,6 +211,66 @@ static void make_wish(int variant)
 					  .id = 1 };
 	if (variant)
 		fill_about(&in.member.about);
+}
+
+static uint8_t list_bytes[CONTROL_PAYLOAD_MAX];
+static struct member_snapshot list;
+
+/* Two members, or as many as there can be, with the longest names that fit beside all else. */
+static void make_list(int variant)
+{
+	memset(&list, 0, sizeof(list));
+	list.step = variant ? UINT64_MAX : 1;
+	list.number_count = variant ? NODES_MAX : 3;
+	for (uint16_t node = 0; node < list.number_count; node += variant ? 1 : 2) {
+		struct member *m = &list.member[node];
+
+		m->state = node % 4 ? MEMBER_ACTIVE : MEMBER_JOINING;
+		m->since = variant ? list.step - node : 0;
+		if (!variant)
+			fill_about(&m->about);
+		memset(m->about.name, 0, sizeof(m->about.name));
+		snprintf(m->about.name, sizeof(m->about.name), "n%u", node);
+	}
+	for (int seat = 0; seat < SEAT_COUNT; seat++)
+		list.seat[seat] = (uint16_t)(list.number_count - 1);
+}
+
+static void make_join_ask(int variant)
+{
+	struct control_join_ask *m = &in.join_ask;
+
+	memset(m, 0, sizeof(*m));
+	fill_about(&m->about);
+	m->about.token_id = m->about.token_expiry_s = 0;
+	m->about.promise_bytes = variant ? 1ull << 40 : 0;
+	m->features.capacity_pages = m->about.promise_bytes / PAGE_BYTES;
+	memset(m->features.engine, 'e', variant ? CONTROL_ENGINE_MAX - 1 : 1);
+	m->features.tsc_khz = 1;
+	m->features.offer.count = variant ? CPUID_LEAVES_MAX : 1;
+	for (uint32_t i = 0; i < m->features.offer.count; i++)
+		m->features.offer.leaf[i] = (struct cpuid_leaf){ .function = i, .eax = ~i };
+}
+
+/* Refused, and let in. */
+static void make_join_told(int variant)
+{
+	static const char config[] = "[pod]\nname = x\n";
+	struct control_join_told *m = &in.join_told;
+
+	memset(m, 0, sizeof(*m));
+	if (!variant) {
+		memset(m->why, 'w', CONTROL_TEXT_MAX - 1);
+		return;
+	}
+	make_list(1);
+	m->number = NODES_MAX - 1;
+	m->secret = (const uint8_t *)"s";
+	m->secret_size = 1;
+	m->config = config;
+	m->config_size = sizeof(config) - 1;
+	m->list = list_bytes;
+	m->list_size = (uint32_t)control_list_encode(&list, list_bytes, sizeof(list_bytes));
 }
 
 /* One about a member that is not `by`, where that has to be so. */
@@ -357,6 +419,12 @@ static void make(uint8_t type, int variant)
 	case CONTROL_JOIN_FAILED:
 	case CONTROL_DRAINED:
 		make_member(type, variant);
+		break;
+	case CONTROL_JOIN_ASK:
+		make_join_ask(variant);
+		break;
+	case CONTROL_JOIN_TOLD:
+		make_join_told(variant);
 		break;
 	default:
 		in.clock_pong = (struct control_clock_pong){ 1, 2, 3, 4 };
@@ -747,6 +815,72 @@ static void test_rules_of_wishes(void **state)
 	assert_int_equal(control_message_encode(&in, 0, frame, sizeof(frame)), -EINVAL);
 }
 
+static void test_join(void **state)
+{
+	static struct member_snapshot got;
+	int size;
+
+	for (int variant = 0; variant < 2; variant++) {
+		make(CONTROL_JOIN_ASK, variant);
+		size = control_message_encode(&in, 0, frame, sizeof(frame));
+		assert_true(size > 0);
+		assert_int_equal(decode((size_t)size), 0);
+		assert_memory_equal(&out.join_ask.about, &in.join_ask.about,
+				    sizeof(in.join_ask.about));
+		assert_memory_equal(&out.join_ask.features.offer, &in.join_ask.features.offer,
+				    sizeof(in.join_ask.features.offer));
+		make_list(variant);
+		size = control_list_encode(&list, list_bytes, sizeof(list_bytes));
+		assert_true(size > 0);
+		assert_int_equal(control_list_decode(list_bytes, (size_t)size, &got), 0);
+		assert_memory_equal(&got, &list, sizeof(got));
+		for (int less = 1; less < 100; less++)
+			assert_int_equal(
+				control_list_decode(list_bytes, (size_t)(size - less), &got),
+				-EPROTO);
+		assert_int_equal(control_list_encode(&list, list_bytes, (size_t)(size - 1)),
+				 -EMSGSIZE);
+	}
+	make(CONTROL_JOIN_TOLD, 1);
+	size = control_message_encode(&in, 0, frame, sizeof(frame));
+	assert_int_equal(decode((size_t)size), 0);
+	assert_int_equal(out.join_told.number, in.join_told.number);
+	assert_int_equal(out.join_told.list_size, in.join_told.list_size);
+	assert_memory_equal(out.join_told.list, in.join_told.list, in.join_told.list_size);
+	assert_memory_equal(out.join_told.config, in.join_told.config, in.join_told.config_size);
+
+	expect_refused(CONTROL_JOIN_ASK, 0, 0, 1);   /* a promise that FEATURES has not */
+	expect_refused(CONTROL_JOIN_ASK, 0, 16, 0);  /* no name */
+	expect_refused(CONTROL_JOIN_ASK, 0, 80, 0);  /* no address */
+	expect_refused(CONTROL_JOIN_ASK, 0, 208, 1); /* a token of its own */
+	expect_refused(CONTROL_JOIN_ASK, 0, 216, 1);
+	expect_refused(CONTROL_JOIN_ASK, 0, 224 + 28, 1); /* a vCPU */
+	expect_refused(CONTROL_JOIN_ASK, 0, 224 + 35, 1); /* a device */
+	expect_refused(CONTROL_JOIN_TOLD, 0, 0, 1);	  /* refused, with a number */
+	expect_refused(CONTROL_JOIN_TOLD, 0, 6, 1);
+	expect_refused(CONTROL_JOIN_TOLD, 0, 16, '\n');
+	expect_refused(CONTROL_JOIN_TOLD, 0, 16, 0);
+	expect_refused(CONTROL_JOIN_TOLD, 1, 1, 1); /* number 511 */
+	expect_refused(CONTROL_JOIN_TOLD, 1, 4, 0); /* no secret */
+	expect_refused(CONTROL_JOIN_TOLD, 1, 8, 0); /* no configuration */
+	expect_refused(CONTROL_JOIN_TOLD, 1, 11, 1);
+	expect_refused(CONTROL_JOIN_TOLD, 1, 12, 0);	  /* no list */
+	expect_refused(CONTROL_JOIN_TOLD, 1, 17, '\x1b'); /* in the configuration */
+	/* The list, behind 16 of its lengths, a secret of 1, a configuration of 15. */
+	expect_refused(CONTROL_JOIN_TOLD, 1, 32 + 9, 2);       /* 512 numbers */
+	expect_refused(CONTROL_JOIN_TOLD, 1, 32 + 10, 1);      /* one more or less */
+	expect_refused(CONTROL_JOIN_TOLD, 1, 32 + 13, 1);      /* a seat of 511's */
+	expect_refused(CONTROL_JOIN_TOLD, 1, 32 + 22, 1);      /* reserved */
+	expect_refused(CONTROL_JOIN_TOLD, 1, 32 + 24 + 32, 1); /* 1 comes twice */
+	expect_refused(CONTROL_JOIN_TOLD, 1, 32 + 24 + 36, 0); /* FREE */
+	expect_refused(CONTROL_JOIN_TOLD, 1, 32 + 24 + 36, 9);
+	expect_refused(CONTROL_JOIN_TOLD, 1, 32 + 24 + 37, 0); /* no name */
+	expect_refused(CONTROL_JOIN_TOLD, 1, 32 + 24 + 37, 255);
+	expect_refused(CONTROL_JOIN_TOLD, 1, 32 + 24 + 38, 255);
+	expect_refused(CONTROL_JOIN_TOLD, 1, 32 + 24 + 39, 1);
+	expect_refused(CONTROL_JOIN_TOLD, 1, 32 + 24 + 40, 0); /* a NUL in a name */
+}
+
 static void test_encode_refuses(void **state)
 {
 	make(CONTROL_INTERRUPT, 0);
@@ -831,8 +965,9 @@ int main(void)
 		cmocka_unit_test(test_sizes),		cmocka_unit_test(test_rules),
 		cmocka_unit_test(test_rules_of_moves),	cmocka_unit_test(test_rules_of_startups),
 		cmocka_unit_test(test_rules_of_policy), cmocka_unit_test(test_rules_of_steps),
-		cmocka_unit_test(test_rules_of_wishes), cmocka_unit_test(test_encode_refuses),
-		cmocka_unit_test(test_devices_refused), cmocka_unit_test(test_end_is_cleaned),
+		cmocka_unit_test(test_rules_of_wishes), cmocka_unit_test(test_join),
+		cmocka_unit_test(test_encode_refuses),	cmocka_unit_test(test_devices_refused),
+		cmocka_unit_test(test_end_is_cleaned),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

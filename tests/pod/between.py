@@ -35,7 +35,7 @@ TYPES = ["?", "HEARTBEAT", "CLOCK_PING", "CLOCK_PONG", "INTERRUPT", "EOI", "IO_R
          "MOVE", "PLACE", "REFUSED", "MOVE_ASK", "MOVE_TOLD", "TAKEN",
          "LOAD", "POLICY", "PIN", "OUTCOMES", "COMING",
          "BUTTON", "PUBLISHED", "DOORBELL", "STOPPED", "NEEDS_RESET", "QUEUE", "QUEUE_PLACE",
-         "STEP", "STEP_DONE", "STEP_OVER", "WISH", "WISH_REFUSED", "JOIN_READY", "JOIN_FAILED", "DRAINED"]
+         "STEP", "STEP_DONE", "STEP_OVER", "WISH", "WISH_REFUSED", "JOIN_READY", "JOIN_FAILED", "DRAINED", "JOIN_ASK", "JOIN_TOLD"]
 CONTROL = {name: number for number, name in enumerate(TYPES)}
 IO_TYPES = ["?", "DISK_REQUEST", "DISK_REPLY", "NET_OUT", "NET_IN", "NET_ROOM", "NET_DRIVER"]
 IO = {name: number for number, name in enumerate(IO_TYPES)}
