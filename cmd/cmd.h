@@ -7,6 +7,7 @@
 
 /* argv[0] is the subcommand's name. Returns the exit status of the program. */
 int cmd_explain(int argc, char **argv);
+int cmd_join(int argc, char **argv);
 int cmd_move(int argc, char **argv);
 int cmd_node(int argc, char **argv);
 int cmd_pin(int argc, char **argv);
@@ -17,6 +18,7 @@ int cmd_trace(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_secret(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_token(int argc, char **argv);
 int cmd_top(int argc, char **argv);
 
 /* Exit statuses: the guest's command's own in `run -- COMMAND`, else these. */

@@ -24,6 +24,8 @@ static const struct subcommand {
 } subcommands[] = {
 	{ "run", cmd_run, "start a pod of several nodes on this machine and give its console" },
 	{ "node", cmd_node, "run this host's node of a pod" },
+	{ "token", cmd_token, "make a token by which another host may join a running pod" },
+	{ "join", cmd_join, "run this host as a further node of a running pod" },
 	{ "status", cmd_status, "show what a running pod does" },
 	{ "top", cmd_top, "show what a running pod does, again and again" },
 	{ "move", cmd_move, "move a vCPU of a running guest to another node" },

@@ -37,13 +37,6 @@ void queue_places_init(struct queue_places *places, uint16_t self, uint16_t node
 		begin(places, queue);
 }
 
-void queue_places_members(struct queue_places *places, const struct member_set *members)
-{
-	places->members = *members;
-	for (uint32_t w = 0; w < NODES_MAX / 64; w++)
-		places->stopped.word[w] &= members->word[w];
-}
-
 static bool is_member(const struct queue_places *places, uint16_t node)
 {
 	return node < places->node_count && member_set_has(&places->members, node);
@@ -52,6 +45,16 @@ static bool is_member(const struct queue_places *places, uint16_t node)
 static bool all_stopped(const struct queue_places *places)
 {
 	return member_set_covers(&places->stopped, &places->members);
+}
+
+bool queue_places_members(struct queue_places *places, const struct member_set *members)
+{
+	bool had = all_stopped(places);
+
+	places->members = *members;
+	for (uint32_t w = 0; w < NODES_MAX / 64; w++)
+		places->stopped.word[w] &= members->word[w];
+	return !had && all_stopped(places);
 }
 
 struct queue_place queue_place_read(const struct queue_places *places, uint16_t queue)

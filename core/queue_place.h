@@ -109,9 +109,10 @@ void queue_places_init(struct queue_places *places, uint16_t self, uint16_t node
 
 /*
  * Who is a member, from now on; all numbers before the first time. The lock. A newcomer has to say
- * STOPPED, too: so no queue leaves node 0 before it knows the generation. Who has gone need not.
+ * STOPPED, too: so no queue leaves node 0 before it knows the generation. Who has gone need not. Returns
+ * whether all have said STOPPED by that, as QUEUE_NEWS of queue_places_on_stopped().
  */
-void queue_places_members(struct queue_places *places, const struct member_set *members);
+bool queue_places_members(struct queue_places *places, const struct member_set *members);
 
 /* ---- any thread, no lock; queue < queue_count --------------------------------------------------- */
 

@@ -21,8 +21,8 @@ static void write_word(struct vcpu_places *places, uint32_t vcpu, enum place_sta
 	atomic_store(&places->word[vcpu], pack(state, node, epoch));
 }
 
-void vcpu_places_init(struct vcpu_places *places, uint16_t self, uint16_t node_count,
-		      uint32_t vcpu_count, const uint16_t *first)
+static void begin(struct vcpu_places *places, uint16_t self, uint16_t node_count,
+		  uint32_t vcpu_count)
 {
 	const struct member_set all = member_set_below(node_count);
 
@@ -32,11 +32,25 @@ void vcpu_places_init(struct vcpu_places *places, uint16_t self, uint16_t node_c
 	places->self = self;
 	places->broken = PLACE_BROKEN_NONE;
 	vcpu_places_members(places, &all);
+}
+
+void vcpu_places_init(struct vcpu_places *places, uint16_t self, uint16_t node_count,
+		      uint32_t vcpu_count, const uint16_t *first)
+{
+	begin(places, self, node_count, vcpu_count);
 	for (uint32_t vcpu = 0; vcpu < vcpu_count; vcpu++) {
 		assert(first[vcpu] < node_count);
 		atomic_init(&places->word[vcpu],
 			    pack(first[vcpu] == self ? PLACE_HERE : PLACE_AWAY, first[vcpu], 0));
 	}
+}
+
+void vcpu_places_init_joiner(struct vcpu_places *places, uint16_t self, uint16_t node_count,
+			     uint32_t vcpu_count)
+{
+	begin(places, self, node_count, vcpu_count);
+	for (uint32_t vcpu = 0; vcpu < vcpu_count; vcpu++)
+		atomic_init(&places->word[vcpu], pack(PLACE_UNKNOWN, NODE_NONE, 0));
 }
 
 void vcpu_places_members(struct vcpu_places *places, const struct member_set *members)
@@ -61,6 +75,31 @@ struct vcpu_place vcpu_place_read(const struct vcpu_places *places, uint32_t vcp
 	};
 }
 
+enum place_naming vcpu_places_name(const struct vcpu_places *places, uint16_t node)
+{
+	enum place_naming found = PLACES_NAME_NONE;
+
+	for (uint32_t vcpu = 0; vcpu < places->vcpu_count; vcpu++) {
+		struct vcpu_place place = vcpu_place_read(places, vcpu);
+
+		if (place.node != node)
+			continue;
+		if (place.state == PLACE_LEAVING || place.state == PLACE_SENT)
+			return PLACES_GO_THERE;
+		found = PLACES_NAME;
+	}
+	return found;
+}
+
+uint32_t vcpu_places_unknown(const struct vcpu_places *places)
+{
+	uint32_t count = 0;
+
+	for (uint32_t vcpu = 0; vcpu < places->vcpu_count; vcpu++)
+		count += vcpu_place_read(places, vcpu).state == PLACE_UNKNOWN;
+	return count;
+}
+
 enum place_route vcpu_place_route(const struct vcpu_places *places, uint32_t vcpu,
 				  uint16_t *ret_node)
 {
@@ -77,6 +116,8 @@ enum place_route vcpu_place_route(const struct vcpu_places *places, uint32_t vcp
 		if (places->broken != PLACE_BROKEN_ARRIVING_AWAY || place.node == places->self)
 			return PLACE_LEAVE_IT;
 		break;
+	case PLACE_UNKNOWN:
+		return PLACE_LEAVE_IT; /* until PLACE comes, and the inbox is forwarded */
 	default:
 		break;
 	}
@@ -97,7 +138,10 @@ int vcpu_place_leave(struct vcpu_places *places, uint32_t vcpu, uint16_t to)
 	if (place.epoch > PLACE_EPOCH_MAX - 2)
 		return -EOVERFLOW;
 	write_word(places, vcpu, PLACE_LEAVING, to, place.epoch);
-	return 0;
+	if (is_member(places, to))
+		return 0;
+	write_word(places, vcpu, PLACE_HERE, places->self, place.epoch);
+	return -EINVAL;
 }
 
 void vcpu_place_stay(struct vcpu_places *places, uint32_t vcpu)
@@ -165,6 +209,10 @@ enum place_verdict vcpu_place_on_place(struct vcpu_places *places, uint32_t vcpu
 	if (!in_range(places, vcpu, src, epoch))
 		return PLACE_LIE;
 	place = vcpu_place_read(places, vcpu);
+	if (place.state == PLACE_UNKNOWN) {
+		write_word(places, vcpu, PLACE_AWAY, src, epoch);
+		return PLACE_NEWS;
+	}
 	was_sent = place.state == PLACE_SENT;
 	if (epoch > place.epoch && epoch - place.epoch > PLACE_STEP_MAX)
 		return PLACE_LIE;

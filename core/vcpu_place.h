@@ -64,6 +64,15 @@
  *                me. It comes back at that epoch: ARRIVING from myself, with the state that the seat
  *                has kept. That cannot be refused.
  *
+ * Who joins a pod that runs knows of no vCPU: UNKNOWN, to which PLACE of any epoch is news; nothing
+ * moves to it, and an interrupt would wait. Whoever has v (HERE, LEAVING) when the newcomer can hear
+ * says PLACE v to it, under the lock, and from then on it is among "all". Each way of v ends with a
+ * PLACE to all, or with a REFUSED that brings it back to such a node: so the newcomer hears of each v.
+ *
+ * A member that leaves is no member of vcpu_places_members() any more, and nothing is sent to it when
+ * vcpu_places_name() says that no word goes there: a seat's thread writes LEAVING and then looks again
+ * whether `to` is a member, so of it and of who has changed the members one sees the other.
+ *
  * Tested in tests/core/test_vcpu_place.c, in the simulator (tests/sim/moves), and by models/move.pml.
  */
 #ifndef CORE_VCPU_PLACE_H
@@ -87,6 +96,7 @@ enum place_state {
 	PLACE_ARRIVING, /* from `node`, here itself: a move of ours was refused. The seat loads it */
 	PLACE_HERE,
 	PLACE_LEAVING, /* for `node`, MOVE is not in the channel. It does not run */
+	PLACE_UNKNOWN, /* this node joins, and nobody has said: `node` is NODE_NONE */
 };
 
 struct vcpu_place {
@@ -117,11 +127,25 @@ struct vcpu_places {
 void vcpu_places_init(struct vcpu_places *places, uint16_t self, uint16_t node_count,
 		      uint32_t vcpu_count, const uint16_t *first);
 
+/* The same at a node that joins: all are UNKNOWN. */
+void vcpu_places_init_joiner(struct vcpu_places *places, uint16_t self, uint16_t node_count,
+			     uint32_t vcpu_count);
+
 /*
  * Who is a member, from now on; all numbers before the first time. Any one thread; others read it. A
  * vCPU that is on its way to who is none any more goes on, or has been refused.
  */
 void vcpu_places_members(struct vcpu_places *places, const struct member_set *members);
+
+/* Words of places: those that name `node`, and of these which are on their way there. Any thread. */
+enum place_naming {
+	PLACES_NAME_NONE,
+	PLACES_NAME,	/* some vCPU is there, as far as this node knows, or comes from there */
+	PLACES_GO_THERE /* LEAVING or SENT: this node has begun it, and has no answer */
+};
+enum place_naming vcpu_places_name(const struct vcpu_places *places, uint16_t node);
+/* How many are UNKNOWN. */
+uint32_t vcpu_places_unknown(const struct vcpu_places *places);
 
 /* ---- any thread, no lock; vcpu < vcpu_count -------------------------------------------------- */
 
@@ -142,7 +166,10 @@ enum place_route vcpu_place_route(const struct vcpu_places *places, uint32_t vcp
 
 /* ---- the seat's thread ----------------------------------------------------------------------- */
 
-/* HERE -> LEAVING. 0; -EINVAL: `to` is this node, or no member; -EOVERFLOW: it has moved too often. */
+/*
+ * HERE -> LEAVING. 0; -EINVAL: `to` is this node, or no member; -EOVERFLOW: it has moved too often. It may
+ * have been LEAVING for a moment if not 0: look into the inbox.
+ */
 int vcpu_place_leave(struct vcpu_places *places, uint32_t vcpu, uint16_t to);
 /* LEAVING -> HERE: its state cannot be saved now. Then look into the inbox. */
 void vcpu_place_stay(struct vcpu_places *places, uint32_t vcpu);

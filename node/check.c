@@ -26,12 +26,13 @@ static int check_memory(const struct node_options *options, bool once, char *why
 	const struct pod_config *config = options->config;
 	struct host_memory_need need = { 0 };
 	struct host_memory memory;
-	for (uint32_t n = 0; n < config->node_count; n++) {
-		if (n != options->self && !options->all_here)
+	for (uint32_t n = 0; n < pod_config_numbers(config); n++) {
+		if (n != options->self && (!options->all_here || n >= config->node_count))
 			continue;
-		need.promised += config->node[n].memory;
+		need.promised +=
+			options->joins ? options->joins->own.memory : config->node[n].memory;
 		need.kept +=
-			mesh_kept_bytes(config->node_count, config->shard_count,
+			mesh_kept_bytes(pod_config_numbers(config), config->shard_count,
 					pod_config_has_io(config), pod_config_encrypts(config));
 		need.may += may_bytes(options, n);
 		need.mapped += config->memory;

@@ -55,9 +55,13 @@ int coming_create(struct node *node)
 void coming_say(struct node *node, uint32_t vcpu, uint16_t to, uint64_t epoch)
 {
 	struct control_message msg; /* large, and little of it is sent */
+	uint32_t held = members_hold(node->members);
+	struct control_channel *channel = node_channel(node, to);
 	msg.type = CONTROL_COMING;
 	msg.coming = (struct control_coming){ .vcpu = (uint16_t)vcpu, .epoch = epoch };
-	control_try_send(mesh_control(node->mesh, to), &msg);
+	if (channel)
+		control_try_send(channel, &msg);
+	members_let_go(node->members, held);
 }
 
 /* Whether it would run at once if it came. */

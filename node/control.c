@@ -8,6 +8,8 @@
  * the host's other programs do.
  * So a node whose control thread is silent is a node that does not run.
  *
+ * Channels come and go with members (steps_do.c): control_linked(), control_forget().
+ *
  * What a peer says is judged twice, by its form (wire/) and by who says it (control_rules.h); a lie
  * ends the link. A peer that never stops talking gets its turn like all others.
  *
@@ -41,6 +43,7 @@
 #include "node/control_rules.h"
 #include "node/io.h"
 #include "node/node_state.h"
+#include "pager/members.h"
 
 #define LAST_WORDS_NS	 400000000ull
 #define PING_START_NS	 2000000ull   /* until the clock is settled, */
@@ -180,9 +183,15 @@ static void handle_pong(struct node *node, const struct control_clock_pong *pong
 	pthread_mutex_unlock(&node->lock);
 }
 
-/* What resets the guest on another node is the loader's to judge. */
-static void take_end(struct node *node, const struct control_end *end)
+/* What resets the guest on another node is the loader's to judge. Who joins ends alone. */
+static void take_end(struct node *node, uint16_t src, const struct control_end *end)
 {
+	char cause[sizeof(end->text) + 32];
+	if (members_state(node->members, src) == MEMBER_JOINING) {
+		snprintf(cause, sizeof(cause), "it ended: %s", end->text);
+		mesh_down(node->mesh, src, -EPIPE, cause);
+		return;
+	}
 	if (members_seat_is_here(node->members, SEAT_LOADER) &&
 	    (end->kind == CONTROL_END_RESET || end->kind == CONTROL_END_TRIPLE_FAULT))
 		node_guest_reset(node, end);
@@ -262,7 +271,7 @@ static const char *handle_message(struct node *node, const struct control_messag
 	case CONTROL_DRAINED:
 		return steps_message(node, msg);
 	case CONTROL_END:
-		take_end(node, &msg->end);
+		take_end(node, msg->src, &msg->end);
 		break;
 	}
 	return NULL;
@@ -292,8 +301,10 @@ static bool take_message(struct control_thread *c, const struct control_message 
 static void read_channel(struct control_thread *c, uint16_t peer)
 {
 	struct control_channel *channel = mesh_control(c->node->mesh, peer);
-	int sent = control_flush(channel), r = 0;
 	c->unread[peer] = false;
+	if (!channel) /* it joins, or has been closed since */
+		return;
+	int sent = control_flush(channel), r = 0;
 	if (sent == 0 && atomic_load(&c->node->phase) >= NODE_READY) {
 		guest_io_flush(c->node, peer);
 		queues_flush(c->node, peer);
@@ -341,10 +352,14 @@ void control_wake(struct node *node)
 void control_look(struct node *node, uint16_t peer)
 {
 	struct control_thread *c = node->control;
-	struct control_channel *channel = mesh_control(node->mesh, peer);
 	bool behind;
 	if (pthread_mutex_trylock(&c->turn) != 0)
 		return;
+	struct control_channel *channel = mesh_control(node->mesh, peer);
+	if (!channel) {
+		pthread_mutex_unlock(&c->turn);
+		return;
+	}
 	uint16_t type = control_peek(channel, &behind);
 	bool taken = type == CONTROL_MOVE && control_receive(channel, &c->msg) == 0 &&
 		     take_message(c, &c->msg);
@@ -578,6 +593,7 @@ static int wait_ms(struct control_thread *c)
 	}
 	next = least(least(next, heartbeat_deadline(&c->heartbeat)), wakes_ns(&c->resync));
 	next = least(least(next, wakes_ns(&c->ping)), wakes_ns(&c->watch));
+	next = least(next, steps_deadline(node));
 	members_for_each_other(node->members, n)
 		if (c->unread[n])
 			return 0;
@@ -635,23 +651,66 @@ static int watch(struct control_thread *c, int fd, uint32_t events, uint32_t wha
 	return epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
+/* Who is GONE has no link with a node that joins. */
+static int watch_channel(struct control_thread *c, uint16_t peer)
+{
+	struct control_channel *channel = mesh_control(c->node->mesh, peer);
+	if (!channel)
+		return 0;
+	control_doze(channel);
+	return watch(c, control_fd(channel), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, peer);
+}
+
 static int watch_all(struct control_thread *c)
 {
 	struct node *node = c->node;
 	int r = watch(c, c->wake_fd, EPOLLIN, NODES_MAX + 1);
 	if (!r)
 		r = watch(c, mesh_fd(node->mesh), EPOLLIN, NODES_MAX);
-	members_for_each_other(node->members, n) {
-		struct control_channel *channel = mesh_control(node->mesh, n);
-		control_doze(channel);
+	members_for_each_other(node->members, n)
 		if (!r)
-			r = watch(c, control_fd(channel), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-				  n);
-	}
+			r = watch_channel(c, n);
 	return r;
 }
 
-/* The thread lives until the process ends: the channels it reads are never closed before. */
+/* It is heard from now on, and told what it must know before anything else that is said to all. */
+void control_linked(struct node *node, uint16_t peer)
+{
+	struct page_channel *pages[SHARDS_MAX];
+	if (members_state(node->members, peer) != MEMBER_JOINING)
+		return;
+	for (uint16_t shard = 0; shard < node->config->shard_count; shard++)
+		pages[shard] = mesh_pages(node->mesh, peer, shard);
+	int r = node->pager ? pager_link(node->pager, pages) : 0;
+	if (!r)
+		r = watch_channel(node->control, peer);
+	if (r < 0) {
+		mesh_down(node->mesh, peer, r, NULL);
+		return;
+	}
+	atomic_store(&node->members->ears[peer], EARS_ALL);
+	moves_introduce(node, peer);
+	policy_introduce(node, peer);
+	queues_introduce(node, peer);
+}
+
+void control_watch(struct node *node, uint16_t peer)
+{
+	heartbeat_watch(&node->control->heartbeat, peer, local_ns(node));
+}
+
+void control_forget(struct node *node, uint16_t peer)
+{
+	struct control_thread *c = node->control;
+	heartbeat_forget(&c->heartbeat, peer);
+	c->unread[peer] = false;
+	c->rules.said[peer] = 0;
+	pthread_mutex_lock(&c->lock);
+	c->failed_ns[peer] = 0;
+	pthread_mutex_unlock(&c->lock);
+}
+
+/* The thread lives until the process ends, and it alone closes channels before. */
 int control_start(struct node *node)
 {
 	struct control_thread *c = calloc(1, sizeof(*c));
@@ -667,6 +726,9 @@ int control_start(struct node *node)
 	struct heartbeat_config config = { .self = node->self,
 					   .node_count = node->members->number_count,
 					   .first_ns = HEARTBEAT_TIMEOUT_NS };
+	members_for_each(node->members, n)
+		if (members_state(node->members, n) != MEMBER_GONE)
+			member_set_add(&config.members, n);
 	int r = c->wake_fd < 0 || c->epoll_fd < 0 ? -EMFILE : steps_create(node);
 	if (!r)
 		r = heartbeat_init(&c->heartbeat, &config, local_ns(node));

@@ -7,6 +7,7 @@
 #define OUT_OF_TURN  "out of turn"
 #define TWICE	     "twice"
 #define NOT_YET	     "for what no node does yet"
+#define NO_MEMBER    "before it is a member"
 
 static bool exists(const struct control_rules *rules, uint32_t vcpu)
 {
@@ -97,7 +98,12 @@ static const char *policy_lie(const struct control_rules *rules, enum node_phase
 	return msg->type != CONTROL_PIN || exists(rules, msg->pin.vcpu) ? NULL : NOT_THERE;
 }
 
-/* Nobody comes or goes yet, and of the seats only the steward's can move. The list judges on. */
+bool control_rules_may_change(const struct pod_config *config)
+{
+	return !pod_config_has_io(config) && config->vcpu_count <= NODE_VCPUS_MAX;
+}
+
+/* Of the seats only the steward's can move. The list judges on. */
 static const char *step_lie(const struct control_rules *rules, enum node_phase phase,
 			    const struct control_message *msg)
 {
@@ -105,22 +111,36 @@ static const char *step_lie(const struct control_rules *rules, enum node_phase p
 
 	if (!guest_runs(rules, phase))
 		return OUT_OF_TURN;
-	switch (msg->type) {
-	case CONTROL_STEP:
-	case CONTROL_WISH:
-		return word->kind == KIND_SEAT && word->seat == SEAT_STEWARD ? NULL : NOT_YET;
-	case CONTROL_STEP_DONE:
-	case CONTROL_STEP_OVER:
-	case CONTROL_WISH_REFUSED:
+	if (msg->type != CONTROL_STEP && msg->type != CONTROL_WISH)
 		return NULL;
-	default:
+	if (word->kind == KIND_SEAT ? word->seat != SEAT_STEWARD
+				    : !control_rules_may_change(rules->config))
 		return NOT_YET;
+	return NULL;
+}
+
+/* A node that joins, and may know a moment earlier than this one that it is a member. */
+static bool joiner_may_say(const struct control_message *msg)
+{
+	switch (msg->type) {
+	case CONTROL_HEARTBEAT:
+	case CONTROL_CLOCK_PING:
+	case CONTROL_STATS_REQUEST:
+	case CONTROL_STATS_REPLY:
+	case CONTROL_STOPPED:
+	case CONTROL_JOIN_READY:
+	case CONTROL_END:
+		return true;
+	default:
+		return false;
 	}
 }
 
 const char *control_rules_lie(struct control_rules *rules, enum node_phase phase,
 			      const struct control_message *msg)
 {
+	if (members_state(rules->members, msg->src) == MEMBER_JOINING && !joiner_may_say(msg))
+		return NO_MEMBER;
 	switch (msg->type) {
 	case CONTROL_INTERRUPT:
 		return interrupt_lie(rules, phase, &msg->interrupt);

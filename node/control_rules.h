@@ -13,6 +13,9 @@
  * A node enters a phase before it sends what lets others go on, so no correct node's word comes too
  * early: what does is a lie, and the link ends.
  *
+ * Who joins says nothing that changes anything until it is a member (joiner_lie()), and it is one for
+ * all before it begins anything.
+ *
  * Pure. Tested in tests/node/test_control_rules.c.
  */
 #ifndef NODE_CONTROL_RULES_H
@@ -45,6 +48,9 @@ struct control_rules {
  */
 const char *control_rules_lie(struct control_rules *rules, enum node_phase phase,
 			      const struct control_message *msg);
+
+/* Nodes may come and go: no io channels, and vCPUs that move. */
+bool control_rules_may_change(const struct pod_config *config);
 
 /*
  * Clock pings that are out. A pong counts only if it answers one of the last, with the time that

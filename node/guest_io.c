@@ -291,8 +291,7 @@ static bool is_startup(uint8_t mode)
 
 static bool is_behind(struct node *node, uint16_t to)
 {
-	return atomic_load(&node->io->node_waits[to]) ||
-	       control_backlog(mesh_control(node->mesh, to)) > BACKLOG_BYTES;
+	return atomic_load(&node->io->node_waits[to]) || node_backlog(node, to) > BACKLOG_BYTES;
 }
 
 /*
@@ -318,7 +317,7 @@ static void post(struct node *node, uint32_t vcpu, uint8_t mode, uint8_t vector,
 	case PLACE_FORWARD:
 		if (is_behind(node, to)) {
 			atomic_store(&node->io->node_waits[to], true);
-			if (control_backlog(mesh_control(node->mesh, to)) == 0)
+			if (node_backlog(node, to) == 0)
 				guest_io_flush(node, to);
 		} else {
 			moves_lock(node, vcpu);
@@ -376,16 +375,23 @@ void guest_io_interrupt(struct node *node, const struct interrupt *interrupt)
 						? NODE_NONE
 						: (uint16_t)interrupt->source;
 	batch.msg.interrupt.vcpu_count = 0;
-	for (uint32_t v = vcpu_set_next(&set, 0); v < VCPUS_MAX; v = vcpu_set_next(&set, v + 1)) {
-		if (is_startup(interrupt->mode))
+	if (is_startup(interrupt->mode)) {
+		for (uint32_t v = vcpu_set_next(&set, 0); v < VCPUS_MAX;
+		     v = vcpu_set_next(&set, v + 1))
 			startup_interrupt(node, interrupt->source, v, interrupt->mode,
 					  interrupt->vector);
-		else if (goes_at_once(node, v, &to))
+		return;
+	}
+	/* Where a vCPU is must not become old before the message has left. */
+	uint32_t held = members_hold(node->members);
+	for (uint32_t v = vcpu_set_next(&set, 0); v < VCPUS_MAX; v = vcpu_set_next(&set, v + 1)) {
+		if (goes_at_once(node, v, &to))
 			batch_add(&batch, v, to);
 		else
 			post(node, v, interrupt->mode, interrupt->vector, interrupt->level);
 	}
 	batch_send(&batch);
+	members_let_go(node->members, held);
 }
 
 void guest_io_deliver(struct node *node, const struct control_message *msg)

@@ -23,7 +23,8 @@ struct member_known {
 static bool is_same(const struct member_about *a, const struct member_about *b)
 {
 	return !strcmp(a->name, b->name) && !strcmp(a->address, b->address) &&
-	       a->promise_bytes == b->promise_bytes && a->cores == b->cores;
+	       a->promise_bytes == b->promise_bytes && a->cores == b->cores &&
+	       a->token_id == b->token_id && a->token_expiry_s == b->token_expiry_s;
 }
 
 /* What may be pointed to for ever, or NULL: no memory. */
@@ -96,9 +97,9 @@ int members_create(const struct pod_config *config, uint16_t self, struct member
 	if (!r) {
 		for (uint16_t node = 0; node < count; node++)
 			about_of(&config->node[node], &about[node]);
-		member_list_init(&members->list, self, count, count, about);
+		member_list_init(&members->list, self, pod_config_numbers(config), count, about);
 		members->self = self;
-		members->number_count = count;
+		members->number_count = pod_config_numbers(config);
 		r = members_publish(members);
 	}
 	free(about);
@@ -107,6 +108,78 @@ int members_create(const struct pod_config *config, uint16_t self, struct member
 	else
 		*ret_members = members;
 	return r;
+}
+
+int members_create_joiner(const struct member_snapshot *snapshot, uint16_t self,
+			  struct members **ret_members)
+{
+	struct members *members = calloc(1, sizeof(*members));
+	int r = members ? member_list_init_joiner(&members->list, self, snapshot) : -ENOMEM;
+
+	if (!r) {
+		members->self = self;
+		members->number_count = snapshot->number_count;
+		atomic_store(&members->joins, true);
+		r = members_publish(members);
+	}
+	if (r)
+		members_destroy(members);
+	else
+		*ret_members = members;
+	return r;
+}
+
+/* ---- who holds the list ---------------------------------------------------------------------- */
+
+/*
+ * Who begins says so and then looks whether that is still the age; whoever ends an age says so and then
+ * looks who has begun in it. So of the two one sees the other.
+ */
+uint32_t members_hold(struct members *members)
+{
+	for (;;) {
+		uint64_t age = atomic_load(&members->age);
+
+		atomic_fetch_add(&members->holders[age % 2], 1);
+		if (atomic_load(&members->age) == age)
+			return age % 2;
+		atomic_fetch_sub(&members->holders[age % 2], 1);
+	}
+}
+
+void members_let_go(struct members *members, uint32_t held)
+{
+	atomic_fetch_sub(&members->holders[held], 1);
+}
+
+/* The age before has ended when nobody is left of it; only then the next begins. */
+static void go_on(struct members *members)
+{
+	uint64_t age = atomic_load(&members->age);
+
+	for (;;) {
+		if (members->quiet_age < age && atomic_load(&members->holders[(age - 1) % 2]) == 0)
+			members->quiet_age = age;
+		if (members->quiet_age < age || members->wanted_age <= age)
+			return;
+		atomic_store(&members->age, ++age);
+	}
+}
+
+/* An age that has begun already may be too early. */
+uint64_t members_quiet_begin(struct members *members)
+{
+	uint64_t quiet = atomic_load(&members->age) + 1;
+
+	members->wanted_age = quiet;
+	go_on(members);
+	return quiet;
+}
+
+bool members_is_quiet(struct members *members, uint64_t quiet)
+{
+	go_on(members);
+	return members->quiet_age >= quiet;
 }
 
 void members_destroy(struct members *members)
@@ -170,6 +243,14 @@ bool members_may_begin(const struct members *members, uint32_t number)
 
 	return (own == MEMBER_ACTIVE || own == MEMBER_DRAINING) && number != members->self &&
 	       members_state(members, number) == MEMBER_ACTIVE;
+}
+
+void members_active(const struct members *members, struct member_set *ret_set)
+{
+	*ret_set = (struct member_set){ 0 };
+	members_for_each(members, node)
+		if (members_state(members, node) == MEMBER_ACTIVE)
+			member_set_add(ret_set, node);
 }
 
 uint16_t members_pick(const struct members *members, uint32_t random)

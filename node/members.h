@@ -18,8 +18,11 @@
  * known to all before he begins anything, and who goes is served until nothing names him, so a step
  * is not "done" while a thread may still act on the list before it.
  *
- * Who is a member does not change yet (docs/membership.md): they are the configuration's nodes, and
- * the first has all seats (FIRST_NODE) until the steward's moves (steps.c).
+ * A pod begins with its configuration's nodes, and the first has all seats (FIRST_NODE).
+ *
+ * Who sends by what he has read holds the list meanwhile (members_hold()), never while he waits for
+ * anything. So the list's thread can wait until nobody acts on what was published before
+ * (members_quiet_begin()), and then close a link, or say that nothing here names somebody.
  *
  * Tested in tests/node/test_members.c.
  */
@@ -33,6 +36,13 @@
 struct member_known;
 struct pod_config;
 
+/* What of this node's words goes to a number that is linked. */
+enum member_ears {
+	EARS_ALL,   /* all */
+	EARS_NAMED, /* what is said to it alone: it joins, and cannot make anything of the rest yet */
+	EARS_NONE, /* nothing any more: its link is about to be closed */
+};
+
 struct members {
 	struct member_list list; /* its thread's alone */
 
@@ -43,8 +53,17 @@ struct members {
 	_Atomic uint64_t named[NODES_MAX / 64]; /* member_list_may_be_named() */
 	_Atomic uint8_t state[NODES_MAX];	/* enum member_state */
 	_Atomic uint16_t seat[SEAT_COUNT];
-	_Atomic uint64_t step;				     /* the last one */
+	_Atomic uint64_t step;		 /* the last one */
+	_Atomic uint8_t ears[NODES_MAX]; /* enum member_ears; its thread writes */
+	atomic_bool
+		joins; /* this node, and not all know yet that it is a member: it begins nothing */
 	const struct member_about *_Atomic about[NODES_MAX]; /* NULL: there has been none yet */
+
+	/* Who holds the list, by the parity of the age in which he began; the rest is its thread's. */
+	_Atomic uint64_t age;
+	_Atomic uint32_t holders[2];
+	uint64_t quiet_age;  /* nobody holds a list of an age before this one */
+	uint64_t wanted_age; /* to be begun */
 
 	/* All that about[] ever pointed to, as a thread may still be reading it. */
 	struct member_known *known;
@@ -55,10 +74,28 @@ struct members {
  * when no other thread reads them.
  */
 int members_create(const struct pod_config *config, uint16_t self, struct members **ret_members);
+/* Those of a pod that runs, as who joins it was told (JOIN_TOLD). -EINVAL: no correct node tells that. */
+int members_create_joiner(const struct member_snapshot *snapshot, uint16_t self,
+			  struct members **ret_members);
 void members_destroy(struct members *members);
 
 /* All others see the list as it is now. Its thread. 0; -ENOMEM: somebody's name is not known. */
 int members_publish(struct members *members);
+
+/* Any thread, which may hold it more than once. What it returns is for members_let_go(). */
+uint32_t members_hold(struct members *members);
+void members_let_go(struct members *members, uint32_t held);
+/*
+ * The list's thread. members_is_quiet(), asked again and again with what begin returned, is true when all
+ * have let go who held the list at that moment.
+ */
+uint64_t members_quiet_begin(struct members *members);
+bool members_is_quiet(struct members *members, uint64_t quiet);
+
+static inline enum member_ears members_ears(const struct members *members, uint16_t number)
+{
+	return (enum member_ears)atomic_load(&members->ears[number]);
+}
 
 /*
  * Each who may be named, which is all but those whose number is free, in the order of numbers; and
@@ -95,6 +132,8 @@ static inline const char *members_name(const struct members *members, uint32_t n
 	return members_about(members, number)->name;
 }
 
+/* Those who are ACTIVE. */
+void members_active(const struct members *members, struct member_set *ret_set);
 /* One at whom this node may begin something, by a random number; NODE_NONE: there is none. */
 uint16_t members_pick(const struct members *members, uint32_t random);
 

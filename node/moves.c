@@ -59,6 +59,7 @@ struct moves {
 	_Atomic uint32_t owed_count;
 	struct came came[VCPUS_MAX]; /* from MOVE to moves_arrived() */
 	struct vcpu_state state;     /* of a MOVE; whoever reads channels has it */
+	uint32_t sendings;	     /* turns of moves_send_away() */
 
 	pthread_mutex_t ask_lock; /* one question of this node's own at a time */
 	pthread_mutex_t told_lock;
@@ -72,6 +73,7 @@ int moves_create(struct node *node)
 {
 	const struct pod_config *config = node->config;
 	struct moves *m = calloc(1, sizeof(*m));
+	struct member_set set;
 	if (!m)
 		return -ENOMEM;
 	m->node = node;
@@ -80,8 +82,14 @@ int moves_create(struct node *node)
 	pthread_mutex_init(&m->ask_lock, NULL);
 	pthread_mutex_init(&m->told_lock, NULL);
 	pthread_cond_init(&m->told, NULL);
-	vcpu_places_init(&node->places, node->self, node->members->number_count, config->vcpu_count,
-			 config->vcpu_node);
+	if (atomic_load(&node->members->joins))
+		vcpu_places_init_joiner(&node->places, node->self, node->members->number_count,
+					config->vcpu_count);
+	else
+		vcpu_places_init(&node->places, node->self, node->members->number_count,
+				 config->vcpu_count, config->vcpu_node);
+	members_active(node->members, &set);
+	vcpu_places_members(&node->places, &set);
 	node->moves = m;
 	return coming_create(node);
 }
@@ -157,14 +165,18 @@ static int stay(struct node *node, uint32_t vcpu, uint16_t to, int error)
 	return error;
 }
 
-/* Whose wish this is: the policy's, which came before the pin was heard of, or a user's. */
+/*
+ * Whose wish this is: the policy's, which came before the pin was heard of, or a user's. Nobody is held
+ * at a node that is to leave.
+ */
 static bool is_held(struct node *node, uint32_t vcpu, uint16_t to)
 {
 	const struct asked *asked = &node->moves->asked[vcpu];
 	moves_lock(node, vcpu);
 	bool wanted = asked->open && asked->to == to;
 	moves_unlock(node, vcpu);
-	return placer_pinned(node->placer, vcpu) && !wanted;
+	return placer_pinned(node->placer, vcpu) && !wanted &&
+	       members_state(node->members, node->self) != MEMBER_DRAINING;
 }
 
 int moves_leave(void *ctx, uint32_t vcpu, uint16_t to, int error)
@@ -212,6 +224,23 @@ void moves_settle(struct node *node)
 		/* If it leaves already, an INIT may be in the inbox that its next node has to take. */
 		if (vcpu_place_read(&node->places, v).state == PLACE_HERE)
 			startup_settle(node, v);
+		moves_unlock(node, v);
+	}
+}
+
+/* Those that are on their way here or there are told of where they arrive. */
+void moves_introduce(struct node *node, uint16_t to)
+{
+	struct control_message msg; /* large, and little of it is sent */
+	for (uint32_t v = 0; v < node->config->vcpu_count; v++) {
+		moves_lock(node, v);
+		struct vcpu_place place = vcpu_place_read(&node->places, v);
+		if (place.state == PLACE_HERE || place.state == PLACE_LEAVING) {
+			msg.type = CONTROL_PLACE;
+			msg.place =
+				(struct control_place){ .vcpu = (uint16_t)v, .epoch = place.epoch };
+			node_send(node, to, &msg);
+		}
 		moves_unlock(node, v);
 	}
 }
@@ -401,6 +430,20 @@ static bool wish(struct node *node, uint32_t vcpu, uint16_t to)
 	if (members_may_begin(node->members, to))
 		coming_say(node, vcpu, to, place.epoch + 1);
 	return true;
+}
+
+bool moves_send_away(struct node *node, const struct member_set *to)
+{
+	uint32_t count = member_set_count(to), away = 0;
+	for (uint32_t v = 0; v < node->config->vcpu_count; v++) {
+		struct vcpu_place place = vcpu_place_read(&node->places, v);
+		if (place.state == PLACE_AWAY)
+			away++;
+		else if (place.state == PLACE_HERE && count)
+			wish(node, v, member_set_nth(to, (v + node->moves->sendings) % count));
+	}
+	node->moves->sendings++; /* who was refused is sent elsewhere */
+	return away < node->config->vcpu_count;
 }
 
 /* Any thread. Goes the way that interrupts go. */
@@ -604,6 +647,11 @@ char *moves_request(struct node *node, const char *words)
 	if (!node_moves(node)) {
 		snprintf(line, sizeof(line), "vCPUs of a pod that has more than %u do not move",
 			 NODE_VCPUS_MAX);
+		return node_answer(false, line);
+	}
+	if (members_state(members, to) != MEMBER_ACTIVE) {
+		snprintf(line, sizeof(line), "node %s takes no vCPUs: it joins or leaves",
+			 members_name(members, to));
 		return node_answer(false, line);
 	}
 	if (!members_about(members, to)->cores) {

@@ -26,10 +26,14 @@
 #include "node/placer.h"
 #include "node/privileges.h"
 #include "node/say.h"
+#include "node/sponsor.h"
 #include "node/status_socket.h"
 
 #define LINK_SECONDS 60
 #define LOADER_PORTS 1
+/* As long as the others have patience with who joins, and a little more: their word comes first. */
+#define JOIN_SECONDS 35
+#define JOIN_TURN_MS 50
 
 _Static_assert(NODE_VCPUS_MAX + LOADER_PORTS + PAGE_PAIR_PORTS <= PAGER_ACTORS_MAX,
 	       "the pager serves all of them");
@@ -70,6 +74,14 @@ void node_end(struct node *node, const struct control_end *end, bool ours)
 	pthread_mutex_unlock(&node->lock);
 }
 
+void node_leave(struct node *node, const struct control_end *end)
+{
+	pthread_mutex_lock(&node->lock);
+	node->leaves = node->leaves || !node->ended;
+	pthread_mutex_unlock(&node->lock);
+	node_end(node, end, false);
+}
+
 void node_end_with(struct node *node, enum control_end_kind kind, uint8_t status,
 		   const char *format, ...)
 {
@@ -86,8 +98,31 @@ void node_end_with(struct node *node, enum control_end_kind kind, uint8_t status
 /* A link that is down is for its reader to report, after the peer's last words (link/control.h). */
 void node_send(struct node *node, uint16_t to, const struct control_message *msg)
 {
-	if (control_send(mesh_control(node->mesh, to), msg) == -ENOBUFS)
+	uint32_t held = members_hold(node->members);
+	struct control_channel *channel = node_channel(node, to);
+	if (channel && control_send(channel, msg) == -ENOBUFS)
 		mesh_down(node->mesh, to, -ENOBUFS, NULL);
+	members_let_go(node->members, held);
+}
+
+size_t node_backlog(struct node *node, uint16_t to)
+{
+	uint32_t held = members_hold(node->members);
+	struct control_channel *channel = node_channel(node, to);
+	size_t bytes = channel ? control_backlog(channel) : 0;
+	members_let_go(node->members, held);
+	return bytes;
+}
+
+bool node_has_changed(const struct node *node)
+{
+	for (uint32_t n = 0; n < node->members->number_count; n++) {
+		enum member_state state = members_state(node->members, n);
+		if ((n < node->config->node_count) != (state == MEMBER_ACTIVE) ||
+		    members_about(node->members, n)->token_expiry_s)
+			return true;
+	}
+	return false;
 }
 
 /* A guest that falls so soon after its start would do so again, for ever. */
@@ -105,6 +140,14 @@ void node_guest_reset(struct node *node, const struct control_end *end)
 	if (node_has_ended(node))
 		return;
 	/* A peer may say so of a guest that does not run. */
+	if (node->options->guest->restarts && node_has_changed(node)) {
+		snprintf(
+			again.text, sizeof(again.text),
+			"the guest reboots, which a pod that hosts have joined or left cannot yet: %.300s",
+			end->text);
+		node_end(node, &again, true);
+		return;
+	}
 	if (!node->options->guest->restarts || !atomic_load(&node->run_ns) ||
 	    (end->kind == CONTROL_END_TRIPLE_FAULT &&
 	     node_now_ns(node) < node->run_ns + RESTART_LIFE_NS)) {
@@ -131,7 +174,8 @@ void node_told_end(struct node *node, const struct control_end *end)
 void node_broadcast(struct node *node, const struct control_message *msg)
 {
 	members_for_each_other(node->members, n)
-		node_send(node, n, msg);
+		if (members_ears(node->members, n) == EARS_ALL)
+			node_send(node, n, msg);
 }
 
 static void on_progress(void *ctx, enum mesh_event event, uint16_t peer, const char *text)
@@ -141,11 +185,12 @@ static void on_progress(void *ctx, enum mesh_event event, uint16_t peer, const c
 
 static void on_link_down(void *ctx, uint16_t peer, const char *cause)
 {
-	struct control_end end = {
-		.kind = CONTROL_END_NODE_LOST, .status = 1, .node = peer, .vcpu = NODE_NONE
-	};
-	snprintf(end.text, sizeof(end.text), "%s", cause);
-	node_end(ctx, &end, true);
+	steps_link_down(ctx, peer, cause);
+}
+
+static void on_linked(void *ctx, uint16_t peer)
+{
+	control_linked(ctx, peer);
 }
 
 static void on_pager_failed(void *ctx, uint16_t peer, int error, const char *cause)
@@ -182,7 +227,13 @@ static void on_peer_ended(void *ctx, const struct control_end *end)
 	node_told_end(ctx, end);
 }
 
-static int link_up(struct node *node, char *why, size_t why_size)
+static void on_asked(void *ctx, const struct token_name *token, struct control_channel *channel)
+{
+	sponsor_asked(ctx, token, channel);
+}
+
+/* Links with all. */
+static int mesh_up(struct node *node, char *why, size_t why_size)
 {
 	const struct pod_config *config = node->config;
 	uint16_t count = node->members->number_count;
@@ -191,6 +242,8 @@ static int link_up(struct node *node, char *why, size_t why_size)
 		return -ENOMEM;
 	members_for_each(node->members, n) {
 		const struct member_about *about = members_about(node->members, n);
+		if (members_state(node->members, n) == MEMBER_GONE)
+			continue;
 		nodes[n] = (struct mesh_node){ .name = about->name, .address = about->address };
 	}
 	struct mesh_config mesh = {
@@ -208,7 +261,11 @@ static int link_up(struct node *node, char *why, size_t why_size)
 		.timeout_ms = LINK_SECONDS * 1000,
 		.progress = on_progress,
 		.down = on_link_down,
+		.linked = on_linked,
 		.ended = on_peer_ended,
+		.asked = node->sponsor ? on_asked : NULL,
+		.date_s = sponsor_date_s,
+		.join = node->options->joins ? node->options->joins->list.step : 0,
 		.ctx = node,
 	};
 	const char *asked = pod_config_is_insecure(config) ? "insecure, as asked for: " : "";
@@ -227,9 +284,17 @@ static int link_up(struct node *node, char *why, size_t why_size)
 	free(nodes);
 	if (!r)
 		r = mesh_bring_up(node->mesh, node->ended_fd, why, why_size);
-	if (!r)
-		r = control_start(node);
 	return r;
+}
+
+static int link_up(struct node *node, char *why, size_t why_size)
+{
+	int r = pod_config_grows(node->config) && pod_config_encrypts(node->config)
+			? sponsor_create(node)
+			: 0;
+	if (!r)
+		r = mesh_up(node, why, why_size);
+	return r ? r : control_start(node);
 }
 
 /* Early, since it may take a privilege. */
@@ -274,6 +339,7 @@ static int start_pager(struct node *node)
 		.window_ready = io_memory_ready,
 		.arg = node,
 	};
+	steps_configure_pager(node, &pager);
 	r = pager_create(&pager, &node->pager);
 	/* From now on the end also ends waits for pages: the loader's. */
 	pthread_mutex_lock(&node->lock);
@@ -281,8 +347,10 @@ static int start_pager(struct node *node)
 	if (!r && node->ended)
 		r = -ESHUTDOWN;
 	pthread_mutex_unlock(&node->lock);
+	/* Who is GONE when this node joins has no links with it. */
 	members_for_each_other(node->members, n)
-		for (uint32_t s = 0; !r && s < config->shard_count; s++)
+		for (uint32_t s = 0; !r && mesh_control(node->mesh, n) && s < config->shard_count;
+		     s++)
 			r = pager_add_channel(node->pager, s,
 					      mesh_pages(node->mesh, n, (uint16_t)s));
 	if (!r)
@@ -355,7 +423,7 @@ static int create_vcpus(struct node *node, char *why, size_t why_size)
 static void set_first_vcpu(struct node *node)
 {
 	static struct vcpu_state state;
-	if (pod_config_vcpu_node(node->config, 0) != node->self)
+	if (node->options->joins || pod_config_vcpu_node(node->config, 0) != node->self)
 		return;
 	loader_first(node->entry, cpuid_xcr0(&node->start.cpuid), &state);
 	vcpu_set_state(node_vcpu(node, 0), &state);
@@ -376,7 +444,8 @@ static char *on_request(void *ctx, const char *request)
 	struct node *node = ctx;
 	static const char move[] = "move ", torture[] = "torture ", policy[] = "policy ",
 			  pin[] = "pin ", unpin[] = "unpin ", hints[] = "hints ",
-			  shadow[] = "shadow ", steward[] = "steward ";
+			  shadow[] = "shadow ", steward[] = "steward ", drain[] = "drain ",
+			  keep[] = "keep ", token[] = "token ";
 	if (strncmp(request, move, strlen(move)) == 0)
 		return moves_request(node, request + strlen(move));
 	if (strncmp(request, torture, strlen(torture)) == 0)
@@ -394,7 +463,13 @@ static char *on_request(void *ctx, const char *request)
 	if (strncmp(request, unpin, strlen(unpin)) == 0)
 		return policy_pin_request(node, request + strlen(unpin), false);
 	if (strncmp(request, steward, strlen(steward)) == 0)
-		return steps_request(node, request + strlen(steward));
+		return steps_steward_request(node, request + strlen(steward));
+	if (strncmp(request, drain, strlen(drain)) == 0)
+		return steps_drain_request(node, request + strlen(drain), true);
+	if (strncmp(request, keep, strlen(keep)) == 0)
+		return steps_drain_request(node, request + strlen(keep), false);
+	if (strncmp(request, token, strlen(token)) == 0)
+		return sponsor_token_request(node, request + strlen(token));
 	return stats_pod(node);
 }
 
@@ -471,7 +546,7 @@ static int make_guest(struct node *node, char *why, size_t why_size)
 		r = first_create_devices(node);
 	if (!r && members_seat_is_here(node->members, SEAT_LOADER))
 		r = first_load_guest(node, why, why_size);
-	if (!r)
+	if (!r && !node->options->joins)
 		atomic_store(&node->vcpus_exist, true);
 	return r;
 }
@@ -493,6 +568,60 @@ static int open_status(struct node *node, char *why, size_t why_size)
 	else if (r < 0)
 		snprintf(why, why_size, "the status socket cannot be made: %s", strerror(-r));
 	return r;
+}
+
+/* Until all know this node as a member. */
+static int wait_until_member(struct node *node, char *why, size_t why_size)
+{
+	for (uint32_t ms = 0; ms < JOIN_SECONDS * 1000; ms += JOIN_TURN_MS) {
+		if (members_state(node->members, node->self) == MEMBER_ACTIVE)
+			return 0;
+		if (node_has_ended(node))
+			return -ESHUTDOWN;
+		usleep(JOIN_TURN_MS * 1000);
+	}
+	snprintf(why, why_size, "the pod has not taken this node in within %d s", JOIN_SECONDS);
+	return -ETIMEDOUT;
+}
+
+/*
+ * The same where the guest runs already, and what it is made of has been told (join.c): so all that a
+ * member may say to this node is known how to be taken when the first word is read.
+ */
+static int bring_up_joiner(struct node *node, char *why, size_t why_size)
+{
+	const struct node_joins *joins = node->options->joins;
+	why[0] = '\0';
+	int r = open_own(node, why, why_size);
+	if (r < 0)
+		return r;
+	say_what_it_has(node);
+	node->start = joins->start;
+	node->entry = joins->run.entry;
+	r = io_take(node, &node->start.devices, why, why_size);
+	if (!r)
+		r = mesh_up(node, why, why_size);
+	if (!r)
+		r = make_guest(node, why, why_size);
+	if (!r)
+		r = open_status(node, why, why_size);
+	if (r < 0)
+		return r;
+	atomic_store(&node->run_ns, joins->run.start_ns);
+	atomic_store(&node->phase, NODE_RUNNING);
+	r = control_start(node);
+	if (!r)
+		r = start_clock(node, why, why_size);
+	if (!r)
+		r = start_vcpus(node);
+	atomic_store(&node->vcpus_exist, true);
+	if (!r)
+		r = policy_start(node);
+	if (r < 0)
+		return r;
+	atomic_store(&node->joined, true);
+	control_wake(node);
+	return wait_until_member(node, why, why_size);
 }
 
 /* Everything up to running vCPUs. */
@@ -546,7 +675,7 @@ static void wait_for_reason(struct node *node)
 static void tell_end(struct node *node)
 {
 	struct control_message msg = { .type = CONTROL_END, .end = node->end };
-	if (!node->mesh)
+	if (!node->mesh || node->leaves)
 		return;
 	/* Who it is about comes last: the others shall not see its end before the reason. */
 	mesh_tell(node->mesh, &msg, node->end.node == node->self ? NODE_NONE : node->end.node);
@@ -558,6 +687,10 @@ static void judge_end(struct node *node, struct node_result *result)
 	const struct control_end *end = &node->end;
 	result->status = end->status;
 	result->restart = end->kind == CONTROL_END_RESTART;
+	if (node->leaves) {
+		snprintf(result->line, sizeof(result->line), "%s", end->text);
+		return;
+	}
 	if (end->kind != CONTROL_END_POWER_OFF) {
 		snprintf(result->line, sizeof(result->line), "the pod ended: %s", end->text);
 		if (!result->status)
@@ -606,7 +739,10 @@ int node_run(const struct node_options *options, struct node_result *ret_result)
 	node->options = options;
 	node->config = options->config;
 	node->self = options->self;
-	if (members_create(node->config, node->self, &node->members) < 0) {
+	int created = options->joins ? members_create_joiner(&options->joins->list, node->self,
+							     &node->members)
+				     : members_create(node->config, node->self, &node->members);
+	if (created < 0) {
 		free(node);
 		return -ENOMEM;
 	}
@@ -622,8 +758,13 @@ int node_run(const struct node_options *options, struct node_result *ret_result)
 	if (!r)
 		r = say_create(options->say, options->context, &node->say);
 	if (!r)
-		r = bring_up(node, why, sizeof(why));
-	if (r == 0) {
+		r = options->joins ? bring_up_joiner(node, why, sizeof(why))
+				   : bring_up(node, why, sizeof(why));
+	if (r == 0 && options->joins) {
+		node_say(node, "this node is a member of the pod now, which has %u",
+			 members_count(node->members));
+		wait_for_end(node);
+	} else if (r == 0) {
 		node_say(node, "the guest runs: %u vCPUs and %lluM on %u nodes",
 			 node->config->vcpu_count, (unsigned long long)(node->config->memory >> 20),
 			 members_count(node->members));

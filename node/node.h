@@ -18,6 +18,7 @@
 #include "engine/engine.h"
 #include "node/console.h"
 #include "node/pod_config.h"
+#include "wire/control_message.h"
 
 /* What the loader runs. Files are mapped by the caller and outlive the node. */
 struct node_file {
@@ -37,9 +38,18 @@ struct node_guest {
 	const char *log; /* its name, or NULL */
 };
 
+/* What a node that joins a pod has been told (JOIN_TOLD), and what it is. */
+struct node_joins {
+	struct node_config own;
+	struct member_snapshot list;
+	struct control_start start;
+	struct control_run run;
+};
+
 struct node_options {
 	const struct pod_config *config;
 	uint16_t self;
+	const struct node_joins *joins; /* NULL: it is a node of the configuration */
 	bool all_here; /* all nodes of the pod run on this host, and share its memory */
 	const struct engine_ops *engine;
 	const char *engine_note; /* why this engine: said when the host has been checked; or "" */

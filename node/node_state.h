@@ -37,6 +37,7 @@ struct placer;
 struct queues;
 struct queues_counts;
 struct say;
+struct sponsor;
 struct status_socket;
 struct steps;
 struct virtio_queue_state;
@@ -78,7 +79,9 @@ struct node {
 		word_ns[NODES_MAX]; /* policy.c: how often each node changes policy and pins */
 	struct policy_state *policy_state; /* NULL: what is learned is not kept */
 	struct control_thread *control;
-	struct steps *steps; /* steps.c */
+	struct steps *steps;	 /* steps.c */
+	struct sponsor *sponsor; /* sponsor.c; NULL: nobody may join by this node */
+	atomic_bool joined;	 /* this node joins, and its main thread has done all that takes */
 	struct guest_io *io;
 	struct confine *confine; /* of the vCPUs' threads; NULL: none */
 	struct queues *queues;	 /* queues.c */
@@ -103,6 +106,7 @@ struct node {
 	struct control_features *peer_features[NODES_MAX];
 	bool started, running; /* other nodes: START, RUN came */
 	bool ended, end_is_ours;
+	bool leaves;	 /* that end is this node's alone: it holds nothing, and the pod goes on */
 	bool pages_wait; /* pager is there, and may keep the main thread from seeing the end */
 	bool warned;	 /* why this one does not start has been said */
 	struct control_end end;
@@ -111,7 +115,7 @@ struct node {
 /* What the user has given this node to do: its own part of the configuration. */
 static inline const struct node_config *node_own(const struct node *node)
 {
-	return &node->config->node[node->self];
+	return node->options->joins ? &node->options->joins->own : &node->config->node[node->self];
 }
 
 /* Do this pod's vCPUs move? Then a node has a seat for every one. */
@@ -151,7 +155,7 @@ static inline struct vcpu *node_vcpu(const struct node *node, uint32_t number)
 static inline bool node_has_vcpu(const struct node *node, uint32_t number)
 {
 	enum place_state state = vcpu_place_read(&node->places, number).state;
-	return state != PLACE_AWAY && state != PLACE_SENT;
+	return state != PLACE_AWAY && state != PLACE_SENT && state != PLACE_UNKNOWN;
 }
 
 static inline uint64_t node_now_ns(const struct node *node)
@@ -165,6 +169,8 @@ void node_end(struct node *node, const struct control_end *end, bool ours);
 __attribute__((format(printf, 4, 5))) void node_end_with(struct node *node,
 							 enum control_end_kind kind, uint8_t status,
 							 const char *format, ...);
+/* This node alone ends, with status 0 and that line: it holds nothing, and nobody needs it. */
+void node_leave(struct node *node, const struct control_end *end);
 /*
  * The guest was reset, and `end` says by what. The loader, which alone knows what is wanted then,
  * begins anew or ends the pod; others tell it. Any thread.
@@ -178,7 +184,15 @@ void node_told_end(struct node *node, const struct control_end *end);
 bool node_has_ended(struct node *node);
 __attribute__((format(printf, 2, 3))) void node_say(struct node *node, const char *format, ...);
 
-/* Sends to one node; a failure takes the link down. Any thread. */
+/* The control channel to that node; NULL: none, or nothing is said to it any more. Holding the list. */
+static inline struct control_channel *node_channel(const struct node *node, uint16_t to)
+{
+	return members_ears(node->members, to) == EARS_NONE ? NULL : mesh_control(node->mesh, to);
+}
+
+/* Bytes that wait for the socket. Any thread. */
+size_t node_backlog(struct node *node, uint16_t to);
+/* Sends to one node; a failure takes the link down, and who has no link hears nothing. Any thread. */
 void node_send(struct node *node, uint16_t to, const struct control_message *msg);
 void node_broadcast(struct node *node, const struct control_message *msg);
 /* To who has that seat, which is another node. */
@@ -206,6 +220,8 @@ int first_load_guest(struct node *node, char *why, size_t why_size);
 /* start.c: agreeing on what the guest will see, from the main thread. */
 int start_agree(struct node *node, char *why, size_t why_size);
 int start_ready(struct node *node, char *why, size_t why_size);
+/* ... of who joins, which has been told all else: until the pod's clock is known. */
+int start_clock(struct node *node, char *why, size_t why_size);
 /* ... and the messages that belong to it, from the control thread. */
 void start_message(struct node *node, const struct control_message *msg);
 
@@ -215,6 +231,12 @@ void start_message(struct node *node, const struct control_message *msg);
 int control_start(struct node *node);
 /* A seat's thread that waits for a vCPU: if `peer` has sent MOVE, it is taken now. Never waits. */
 void control_look(struct node *node, uint16_t peer);
+/* All links with a node that joins stand. The control thread. */
+void control_linked(struct node *node, uint16_t peer);
+/* ... it is a member, so it is missed when it falls silent. */
+void control_watch(struct node *node, uint16_t peer);
+/* ... and nothing is known of it any more: its links are to be closed. */
+void control_forget(struct node *node, uint16_t peer);
 /* Any thread: moves_settle() and steps_settle() are called soon, if there is a control thread. */
 void control_wake(struct node *node);
 /* A page or io channel to `peer` failed. Judged after a short while: its own last words may be on
@@ -253,6 +275,10 @@ void queues_publish(struct node *node, const struct virtio_published *published)
 bool queues_ring(struct node *node, const struct pc_access *access);
 /* A doorbell, in any way; any thread. device < VIRTIO_DEVICES_MAX, queue < VIRTIO_QUEUES_MAX. */
 void queues_doorbell(struct node *node, uint8_t device, uint16_t queue);
+/* Who has to say what has stopped, from now on. The control thread. */
+void queues_members(struct node *node);
+/* ... a node that joins has to, too: it is told what the registers say. */
+void queues_introduce(struct node *node, uint16_t to);
 /* The io thread has one that was left for it. True: the queue had gone, and it has been sent on. */
 bool queues_send_on(struct node *node, uint8_t device, uint16_t queue);
 /* The control thread: what is wrong with a message about devices, or NULL. */
@@ -289,13 +315,56 @@ void guest_io_wake(struct node *node, uint32_t vcpu);
 int guest_io_ask(struct node *node, uint32_t vcpu, enum control_io_kind kind,
 		 const struct pc_access *access);
 
-/* steps.c: the list of members changes. */
+/*
+ * steps.c: the list of members changes.
+ *
+ *	who joins (main thread)               its control thread
+ *	links with all stand, pager, seats;
+ *	control_start() in NODE_RUNNING   --> what members have said meanwhile is taken in order
+ *	clock known, vCPUs' threads run:
+ *	node->joined, control_wake()      --> steps_settle(): with that, the pager being ready and all
+ *	                                      places known, READY is said, and ACTIVE comes
+ */
 int steps_create(struct node *node);
-/* The control thread: STEP to DRAINED; what is wrong with one, or NULL. And what users have wished. */
+/* The control thread: STEP to DRAINED; what is wrong with one, or NULL. */
 const char *steps_message(struct node *node, const struct control_message *msg);
+/* The control thread, at each turn: what users have wished, and what can be done by now. */
 void steps_settle(struct node *node);
+/* When it wants a turn at the latest, by the local clock. */
+uint64_t steps_deadline(const struct node *node);
+/* Links with `peer` have ended. Any thread. */
+void steps_link_down(struct node *node, uint16_t peer, const char *cause);
+/* What the pager has to know of members. */
+void steps_configure_pager(struct node *node, struct pager_config *pager);
+/*
+ * Any thread that may wait: the wish goes to the steward. 0: its step is over; why not, as the list says it;
+ * -ETIMEDOUT: nothing is known yet; -ESHUTDOWN: the pod ends.
+ */
+int steps_wish(struct node *node, const struct member_word *wish);
 /* The steward's seat is to go to the node of that name; the answer as moves_request(). */
-char *steps_request(struct node *node, const char *words);
+char *steps_steward_request(struct node *node, const char *words);
+/* The node of that name is to leave, or to stay after all. */
+char *steps_drain_request(struct node *node, const char *words, bool leaves);
+
+/*
+ * Who joins a pod that runs (join.c, sponsor.c):
+ *
+ *	joiner                             sponsor, which has a thread for it
+ *	link/ask.h, by the token           sponsor_asked(), the control thread: its channel
+ *	JOIN_ASK  ------------------->     judged: version, CPU, TSC, name, memory
+ *	                                   steps_wish(JOIN): all members expect its links
+ *	          <-------------------     START, RUN, JOIN_TOLD (list, configuration, secret)
+ *	node_run(): links with all, pager, vCPUs' seats, all away; then its control thread begins, in
+ *	phase NODE_RUNNING, as the guest does: so whatever members say meanwhile is taken in order
+ *	clock known, vCPUs' threads run: node->joined, and control_wake()
+ *	steps_settle(): with node->joined, pager_member_ready() and all places known, once:
+ *	member_list_ready()
+ *	ACTIVE is its own: it is a member
+ */
+/* The control thread: a JOIN that this node has wished is over; the list is as it was then. */
+void sponsor_joined(struct node *node, const struct member_word *word);
+/* Other hosts have joined, or nodes of the configuration have left: what begins anew is not the same. */
+bool node_has_changed(const struct node *node);
 
 /* startup.c: INIT and SIPI. From a vCPU that is here, or a device of the PC; may wait for that. */
 void startup_interrupt(struct node *node, uint32_t source, uint32_t vcpu, uint8_t mode,
@@ -322,6 +391,13 @@ void moves_arrived(void *ctx, uint32_t vcpu);
 void moves_refused(void *ctx, uint32_t vcpu);
 /* The control thread: what arrived vCPUs owe others is said. */
 void moves_settle(struct node *node);
+/* The control thread: `to`, who joins, is told of all vCPUs that are here. */
+void moves_introduce(struct node *node, uint16_t to);
+/*
+ * The control thread of a node that drains: whoever is here is wished away, to one of those; again and
+ * again, as a wish may come to nothing. False: nobody is here any more, nor on its way in or out.
+ */
+bool moves_send_away(struct node *node, const struct member_set *to);
 /* MOVE, PLACE, REFUSED, COMING, MOVE_ASK, MOVE_TOLD, from the control thread; MOVE also from who
  * looks in its stead. What is wrong with it, to
  * follow "it sent X ", or NULL. */
@@ -356,6 +432,10 @@ void coming_stats(const struct node *node, struct coming_stats *ret_stats);
 /* policy.c: who decides about moves (placer.h), and what is said about that. */
 int policy_create(struct node *node, char *why, size_t why_size);
 int policy_start(struct node *node);
+/* To whom vCPUs may go from now on. */
+void policy_members(struct node *node, const struct member_set *members);
+/* A node that joins is told policy and pins. */
+void policy_introduce(struct node *node, uint16_t to);
 /* What was learned is kept. */
 void policy_end(struct node *node);
 /* LOAD, OUTCOMES, POLICY, PIN, from the control thread. What is wrong with it, or NULL. */

@@ -75,6 +75,7 @@ struct placer {
 	bool started;
 	struct seen seen[VCPUS_MAX];
 	uint64_t turn_ns, said_ns; /* when it was, and when the load was said; 0: not yet */
+	atomic_bool says_again;	   /* the load, also if it is known: not to all */
 	uint64_t told_ns;	   /* when outcomes were said */
 	struct placement_load said;
 	uint32_t quiet_turns;
@@ -202,7 +203,8 @@ static void say_load(struct placer *p, const struct placement_load *load, uint64
 	uint64_t moved_ns = atomic_load(&p->moved_ns);
 	bool known = load->awake == p->said.awake && load->cores == p->said.cores &&
 		     (!moved_ns || p->said_ns >= moved_ns + LOAD_NS);
-	if (p->said_ns && (known || now_ns - p->said_ns < LOAD_NS))
+	if (!atomic_exchange(&p->says_again, false) && p->said_ns &&
+	    (known || now_ns - p->said_ns < LOAD_NS))
 		return;
 	p->said = *load;
 	p->said_ns = now_ns;
@@ -685,6 +687,20 @@ void placer_load(struct placer *p, uint16_t node, const struct placement_load *l
 		return;
 	pthread_mutex_lock(&p->lock);
 	TELL(p, placement_load(placement, node, load));
+	pthread_mutex_unlock(&p->lock);
+}
+
+void placer_members(struct placer *p, const struct member_set *members, uint16_t gather_node)
+{
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	TELL(p, placement_members(placement, members, gather_node));
+	p->config.placement.members = *members;
+	p->config.placement.gather_node = gather_node;
+	atomic_store(&p->says_again, true);
+	stir(p);
+	pthread_cond_signal(&p->changed);
 	pthread_mutex_unlock(&p->lock);
 }
 

@@ -29,7 +29,7 @@
 #include "node/pod_devices.h"
 
 #define CONFIG_BYTES_MAX (1u << 20)
-#define KEYS_MAX	 11
+#define KEYS_MAX	 12
 
 struct parse {
 	struct pod_config *config;
@@ -190,6 +190,14 @@ static int set_pod_shards(struct parse *p, const char *value)
 	return 1;
 }
 
+static int set_pod_nodes_max(struct parse *p, const char *value)
+{
+	struct pod_config *c = p->config;
+	if (number_parse(value, NODES_MAX, &c->number_count) || !c->number_count)
+		return refuse(p, "[pod] nodes_max = %s: must be 1 to %d", value, NODES_MAX);
+	return 1;
+}
+
 static int set_pod_spin(struct parse *p, const char *value)
 {
 	if (strcmp(value, "auto") != 0 && strcmp(value, "off") != 0)
@@ -334,7 +342,7 @@ static const struct key pod_keys[KEYS_MAX] = {
 	{ "secret", set_pod_secret },	  { "secret_file", set_pod_secret_file },
 	{ "policy", set_pod_policy },	  { "policy_state", set_pod_policy_state },
 	{ "numa", set_pod_numa },	  { "encrypt", set_pod_encrypt },
-	{ "insecure", set_pod_insecure },
+	{ "insecure", set_pod_insecure }, { "nodes_max", set_pod_nodes_max },
 };
 
 static const struct key node_keys[KEYS_MAX] = {
@@ -469,7 +477,7 @@ static int set_device_key(struct parse *p, const char *name, const char *value)
 
 static int set_key(struct parse *p, const char *name, const char *value)
 {
-	char known[128], section[NODE_NAME_MAX + 8];
+	char known[192], section[NODE_NAME_MAX + 8];
 	size_t i = 0;
 	if (p->disk || p->net)
 		return set_device_key(p, name, value);
@@ -597,6 +605,13 @@ static int check_pod(struct parse *p)
 		return refuse(p, "no nodes; write a section [node NAME] for each");
 	if (!check_nodes(p))
 		return 0;
+	if (!c->number_count)
+		c->number_count = c->node_count;
+	if (c->number_count < c->node_count)
+		return refuse(p,
+			      "[pod] nodes_max = %u, but there are %u nodes: it is how many there "
+			      "may be with those that join",
+			      c->number_count, c->node_count);
 	if (!c->vcpu_count)
 		return refuse(p, "0 vCPUs; give at least one node vcpus = 1");
 	if (c->vcpu_count > VCPUS_MAX)
@@ -779,7 +794,7 @@ bool pod_config_is_on_loopback(const struct pod_config *config)
 uint64_t pod_config_digest(const struct pod_config *config)
 {
 	uint64_t numbers[] = { config->memory, config->shard_count, config->node_count,
-			       config->policy, config->numa };
+			       config->policy, config->numa,	    config->number_count };
 	uint64_t digest = digest_add(DIGEST_BEGIN, config->name, strlen(config->name) + 1);
 	digest = digest_add(digest, numbers, sizeof(numbers));
 	for (uint32_t i = 0; i < config->node_count; i++) {
@@ -790,6 +805,30 @@ uint64_t pod_config_digest(const struct pod_config *config)
 		digest = digest_add(digest, own, sizeof(own));
 	}
 	return pod_devices_digest(config, digest);
+}
+
+char *pod_config_print(const struct pod_config *config)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *file = open_memstream(&text, &size);
+	if (!file)
+		return NULL;
+	fprintf(file,
+		"[pod]\nname = %s\nmemory = %llu\nshards = %u\nspin = %s\nnuma = %s\npolicy = %s\n"
+		"nodes_max = %u\n",
+		config->name, (unsigned long long)config->memory, config->shard_count,
+		config->spin ? "auto" : "off", config->numa ? "yes" : "no",
+		placement_policy_name(config->policy), config->number_count);
+	for (uint32_t i = 0; i < config->node_count; i++) {
+		const struct node_config *node = &config->node[i];
+		fprintf(file, "[node %s]\naddress = %s\nmemory = %llu\nvcpus = %u\n", node->name,
+			node->address, (unsigned long long)node->memory, node->vcpu_count);
+	}
+	if (fclose(file) == 0)
+		return text;
+	free(text);
+	return NULL;
 }
 
 uint16_t pod_config_find(const struct pod_config *config, const char *name)

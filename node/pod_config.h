@@ -15,6 +15,7 @@
  *	policy_state = PATH  ; a file on each host that keeps what was learned for the next start
  *	secret = WORDS       ; without it whoever reaches a node's port may take part
  *	secret_file = PATH   ; ... or a file on each host that holds it, for its owner's eyes only
+ *	nodes_max = N        ; so many nodes there may be when others join; without it nobody joins
  *	encrypt = yes        ; links, where there is a secret; no: nodes only prove that they know it
  *
  *	[node alpha]         ; nodes in the order of the file; the first loads the guest
@@ -77,6 +78,7 @@ struct pod_config {
 	bool secret_exposed; /* it stands in a file that is not for its owner's eyes only */
 	char secret_file[ADDRESS_MAX]; /* pod_config_read() has read it into secret */
 	uint32_t node_count, vcpu_count;
+	uint32_t number_count;	       /* nodes_max, or node_count: nodes' numbers are below it */
 	uint16_t vcpu_node[VCPUS_MAX]; /* derived; NODE_NONE beyond vcpu_count */
 	struct node_config node[NODES_MAX];
 	uint32_t disk_count, net_count;
@@ -102,6 +104,11 @@ int pod_config_add_net(struct pod_config *config, const struct net_config *net, 
 		       size_t why_size);
 /* Digest of everything that nodes must agree on. */
 uint64_t pod_config_digest(const struct pod_config *config);
+/*
+ * All that the digest is of, as a text that pod_config_parse() takes: who joins reads it. malloc'd; NULL:
+ * no memory. The secret is not in it.
+ */
+char *pod_config_print(const struct pod_config *config);
 /* Number of the node with this name, or NODE_NONE. */
 uint16_t pod_config_find(const struct pod_config *config, const char *name);
 /* The node on which vCPU `number` starts. */
@@ -110,6 +117,16 @@ uint16_t pod_config_vcpu_node(const struct pod_config *config, uint32_t number);
 static inline bool pod_config_has_io(const struct pod_config *config)
 {
 	return config->disk_count + config->net_count > 0;
+}
+/* Whether hosts may join while the guest runs. */
+static inline bool pod_config_grows(const struct pod_config *config)
+{
+	return config->number_count > config->node_count;
+}
+/* The number space. */
+static inline uint16_t pod_config_numbers(const struct pod_config *config)
+{
+	return (uint16_t)(pod_config_grows(config) ? config->number_count : config->node_count);
 }
 /* Whether nodes encrypt their links. */
 static inline bool pod_config_encrypts(const struct pod_config *config)

@@ -37,6 +37,9 @@
 #define WORDS	   256u
 #define WORDS_HELD 1024u
 
+/* WORDS says one at a time, so that all hear them in one order. Held to send, never to wait. */
+static pthread_mutex_t word_lock = PTHREAD_MUTEX_INITIALIZER;
+
 static uint64_t now_ns(void *ctx)
 {
 	return node_now_ns(ctx);
@@ -70,9 +73,13 @@ static void go(void *ctx, uint32_t vcpu, uint16_t to)
 	moves_wish(ctx, vcpu, to);
 }
 
+/* Who joins has nothing to say until all know that it is a member: then it says it again. */
 static void say_load(void *ctx, const struct placement_load *load)
 {
 	struct control_message msg; /* large, and little of it is sent */
+	struct node *node = ctx;
+	if (atomic_load(&node->members->joins))
+		return;
 	msg.type = CONTROL_LOAD;
 	msg.load = (struct control_load){ .cores = load->cores, .awake = load->awake };
 	node_broadcast(ctx, &msg);
@@ -81,6 +88,9 @@ static void say_load(void *ctx, const struct placement_load *load)
 static void say_outcomes(void *ctx, const struct placement_outcome *outcome, uint32_t count)
 {
 	struct control_message msg; /* large, and little of it is sent */
+	struct node *node = ctx;
+	if (atomic_load(&node->members->joins))
+		return;
 	msg.type = CONTROL_OUTCOMES;
 	msg.outcomes.count = (uint16_t)count;
 	memcpy(msg.outcomes.outcome, outcome, count * sizeof(*outcome));
@@ -140,13 +150,29 @@ static int open_state(struct node *node, char *why, size_t why_size)
 	return policy_state_open(&config, &node->policy_state, why, why_size);
 }
 
+/* Who begins where the idle gather may have left: then it is who has a core and the lowest number. */
+static uint16_t gather_node(const struct node *node, const struct member_set *members)
+{
+	uint16_t first = pod_config_vcpu_node(node->config, 0);
+	if (member_set_has(members, first))
+		return first;
+	for (uint16_t n = 0; n < node->members->number_count; n++)
+		if (member_set_has(members, n) && members_about(node->members, n)->cores)
+			return n;
+	return node->self;
+}
+
 int policy_create(struct node *node, char *why, size_t why_size)
 {
 	const struct pod_config *config = node->config;
+	struct member_set members;
+	members_active(node->members, &members);
+	member_set_add(&members, node->self);
 	struct placer_config placer = {
 		.placement = { .self = node->self,
 			       .node_count = node->members->number_count,
-			       .gather_node = pod_config_vcpu_node(config, 0),
+			       .members = members,
+			       .gather_node = gather_node(node, &members),
 			       .vcpu_count = config->vcpu_count,
 			       .policy = config->policy,
 			       .move_ns = MOVE_NS,
@@ -161,6 +187,34 @@ int policy_create(struct node *node, char *why, size_t why_size)
 		return 0;
 	int r = placer_create(&placer, config->vcpu_node, &node->placer);
 	return r || !config->policy_state[0] ? r : open_state(node, why, why_size);
+}
+
+void policy_members(struct node *node, const struct member_set *members)
+{
+	placer_members(node->placer, members, gather_node(node, members));
+}
+
+void policy_introduce(struct node *node, uint16_t to)
+{
+	struct control_message msg; /* large, and little of it is sent */
+	if (!node->placer || !members_seat_is_here(node->members, SEAT_WORDS))
+		return;
+	pthread_mutex_lock(&word_lock);
+	msg.type = CONTROL_POLICY;
+	for (int shadow = 0; shadow < 2; shadow++) {
+		enum placement_policy policy =
+			shadow ? placer_shadow(node->placer) : placer_policy(node->placer);
+		msg.policy = (struct control_policy){ .policy = (uint8_t)policy, .shadow = shadow };
+		node_send(node, to, &msg);
+	}
+	msg.type = CONTROL_PIN;
+	for (uint32_t v = 0; v < node->config->vcpu_count; v++) {
+		if (!placer_pinned(node->placer, v))
+			continue;
+		msg.pin = (struct control_pin){ .vcpu = (uint16_t)v, .pinned = true };
+		node_send(node, to, &msg);
+	}
+	pthread_mutex_unlock(&word_lock);
 }
 
 void policy_end(struct node *node)
@@ -190,9 +244,6 @@ static void obey(struct node *node, const struct control_message *msg)
 	else
 		placer_set_policy(node->placer, (enum placement_policy)msg->policy.policy);
 }
-
-/* WORDS says one at a time, so that all hear them in one order. Held to send, never to wait. */
-static pthread_mutex_t word_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void say_word(struct node *node, const struct control_message *msg)
 {
@@ -224,6 +275,9 @@ static bool word_is_early(struct node *node, uint16_t from, uint64_t each_ns, ui
 const char *policy_message(struct node *node, const struct control_message *msg)
 {
 	struct placement_load load = { msg->load.cores, msg->load.awake };
+	/* Where no vCPU may go there is no core, whatever it says. */
+	if (msg->type == CONTROL_LOAD && members_state(node->members, msg->src) != MEMBER_ACTIVE)
+		return NULL;
 	if (msg->type == CONTROL_LOAD)
 		placer_load(node->placer, msg->src, &load);
 	else if (msg->type == CONTROL_OUTCOMES)

@@ -63,6 +63,26 @@ struct queues {
 	struct device_queues device[VIRTIO_DEVICES_MAX];
 };
 
+/* Those who hear what is said to all: who joins does from when it is told. */
+void queues_members(struct node *node)
+{
+	struct queues *queues = node->queues;
+	struct member_set set = { 0 };
+	members_for_each(node->members, n)
+		if (members_state(node->members, n) != MEMBER_GONE &&
+		    members_ears(node->members, n) == EARS_ALL)
+			member_set_add(&set, n);
+	for (uint8_t i = 0; queues && i < VIRTIO_DEVICES_MAX; i++) {
+		struct device_queues *device = &queues->device[i];
+		pthread_mutex_lock(&device->lock);
+		bool all = queue_places_members(&device->places, &set) && device->heard;
+		uint64_t generation = device->places.generation;
+		pthread_mutex_unlock(&device->lock);
+		if (all && node->devices)
+			devices_stopped(node->devices, i, generation);
+	}
+}
+
 int queues_create(struct node *node)
 {
 	struct queues *queues = calloc(1, sizeof(*queues));
@@ -75,6 +95,7 @@ int queues_create(struct node *node)
 				  node->members->number_count, VIRTIO_QUEUES_MAX);
 	}
 	node->queues = queues;
+	queues_members(node);
 	return 0;
 }
 
@@ -93,7 +114,7 @@ void queues_counts(const struct node *node, struct queues_counts *ret_counts)
 
 static bool is_behind(struct node *node, uint16_t to)
 {
-	return control_backlog(mesh_control(node->mesh, to)) > BACKLOG_BYTES;
+	return node_backlog(node, to) > BACKLOG_BYTES;
 }
 
 /* ---- what the registers say -------------------------------------------------------------------- */
@@ -149,8 +170,23 @@ void queues_publish(struct node *node, const struct virtio_published *published)
 	pthread_mutex_unlock(&device->lock);
 	/* A channel that was emptied before somebody was found to be behind says nothing again. */
 	members_for_each_other(node->members, n)
-		if (control_backlog(mesh_control(node->mesh, n)) == 0)
+		if (node_backlog(node, n) == 0)
 			queues_flush(node, n);
+}
+
+void queues_introduce(struct node *node, uint16_t to)
+{
+	struct queues *queues = node->queues;
+	queues_members(node);
+	if (!queues || !members_seat_is_here(node->members, SEAT_PC))
+		return;
+	for (uint8_t i = 0; i < VIRTIO_DEVICES_MAX; i++) {
+		struct device_queues *device = &queues->device[i];
+		pthread_mutex_lock(&device->lock);
+		if (device->heard)
+			tell(node, device, to);
+		pthread_mutex_unlock(&device->lock);
+	}
 }
 
 static const char *on_published(struct node *node, struct device_queues *device,
@@ -224,7 +260,7 @@ static void leave_doorbell(struct node *node, uint16_t to, uint8_t device, uint1
 	atomic_fetch_or(&queues->waiting[queue / 64], 1ull << (queue % 64));
 	atomic_fetch_or(&node->queues->waits, bit_of(node->queues, queues));
 	/* It may have been emptied before that, and says nothing again. */
-	if (control_backlog(mesh_control(node->mesh, to)) == 0)
+	if (node_backlog(node, to) == 0)
 		queues_flush(node, to);
 }
 
@@ -407,6 +443,9 @@ const char *queues_message(struct node *node, const struct control_message *msg)
 	case CONTROL_PUBLISHED:
 		return on_published(node, &queues->device[msg->published.device], &msg->published);
 	case CONTROL_STOPPED:
+		/* Not waited for any more, though it may not know yet. */
+		if (members_state(node->members, msg->src) == MEMBER_GONE)
+			return NULL;
 		return stopped(node, msg->src, msg->stopped.device, msg->stopped.generation) ==
 				       QUEUE_LIE
 			       ? NOT_TRUE

@@ -285,6 +285,13 @@ static int check_clocks(const struct node *node, char *why, size_t why_size)
 	return 0;
 }
 
+int start_clock(struct node *node, char *why, size_t why_size)
+{
+	return wait_until(
+		node, &(struct waiting){ "measuring the distance to the pod's clock", have_clock },
+		why, why_size);
+}
+
 int start_ready(struct node *node, char *why, size_t why_size)
 {
 	struct control_message msg = { .type = CONTROL_READY };

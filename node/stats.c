@@ -199,15 +199,26 @@ void stats_reply(struct node *node, const struct control_message *msg)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* Who joins, or has gone, is shown without numbers of its own. */
+static bool answers(const struct node *node, uint16_t n)
+{
+	enum member_state state = members_state(node->members, n);
+	return state == MEMBER_ACTIVE || state == MEMBER_DRAINING;
+}
+
 static void ask_all(struct node_stats *s, uint64_t what)
 {
 	struct node *node = s->node;
 	struct control_message msg = { .type = CONTROL_STATS_REQUEST };
 	pthread_mutex_lock(&s->lock);
 	msg.stats_request = (struct control_stats_request){ .id = ++s->id, .what = what };
-	s->missing = members_count(node->members) - 1;
+	s->missing = 0;
+	members_for_each_other(node->members, n)
+		s->missing += answers(node, n);
 	pthread_mutex_unlock(&s->lock);
-	node_broadcast(node, &msg);
+	members_for_each_other(node->members, n)
+		if (answers(node, n))
+			node_send(node, n, &msg);
 
 	struct timespec until = deadline_after_ms(ANSWER_SECONDS * 1000);
 	pthread_mutex_lock(&s->lock);
@@ -289,6 +300,20 @@ static json_t *moving_vcpu(const struct node *node, uint32_t number)
 	return v;
 }
 
+static const char *state_text(const struct node *node, uint16_t n)
+{
+	switch (members_state(node->members, n)) {
+	case MEMBER_JOINING:
+		return "joins";
+	case MEMBER_DRAINING:
+		return "leaves";
+	case MEMBER_GONE:
+		return "has left";
+	default:
+		return "member";
+	}
+}
+
 char *stats_pod(struct node *node)
 {
 	struct node_stats *s = node->stats;
@@ -303,6 +328,7 @@ char *stats_pod(struct node *node)
 		whole = whole && !json_object_get(o, "error");
 		take_vcpus(list, vcpu, node->config->vcpu_count);
 		json_object_del(o, "vcpu_list");
+		json_object_set_new(o, "state", json_string(state_text(node, n)));
 		json_array_append_new(nodes, o);
 	}
 	for (uint32_t v = 0; v < node->config->vcpu_count; v++)

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Steps of the pod's list of members (core/member_list.h), between the wire, the list and this node's
- * users.
+ * users. What a step asks of a node is in steps_do.c.
  *
  *	socket's thread                   control thread, in its turn
- *	steps_request(): a wish waits --> steps_settle(): member_list_wish()
+ *	steps_wish(): a wish waits    --> steps_settle(): member_list_wish()
  *	                                  steps_message(): member_list_hear()
  *	                                      what the list has to be done then: words are sent, and
- *	                                      what a step asks is done, published, and said to be done
+ *	                                      what a step asks is begun and published, until it is done
  *	waits for its answer          <-- ... its step is over, or it was refused
  *
  * The list is the control thread's alone. Everybody else sees what members_publish() says.
  *
- * What is wished for today is one step, which asks nothing of a node: the steward's seat moves. Any
- * other is a lie until nodes know what to do about it (control_rules.c).
+ * Who is to leave may have no seat (the list refuses that) nor disks, and a pod with disks or cards keeps
+ * its nodes: queues and their io channels stay where they are. Nor do vCPUs of a large pod move.
  *
- * Tested in tests/node/test_steps.c and tests/pod/steps.
+ * Tested in tests/node/test_steps.c, tests/pod/steps and tests/pod/drain.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -23,24 +23,13 @@
 #include <string.h>
 
 #include "node/deadline.h"
-#include "node/node_state.h"
+#include "node/steps_state.h"
 
 #define ASK_SECONDS 5
 #define ASK_TURN_MS 100
 #define NO_FIT	    "which does not fit the pod's list of members"
-
-struct steps {
-	uint32_t id; /* of the wish that is out; the control thread's */
-
-	pthread_mutex_t asking; /* one wish of this node's users at a time */
-	pthread_mutex_t lock;	/* guards what follows */
-	pthread_cond_t told;
-	struct member_word wish;
-	bool answered;
-	int result;
-	atomic_bool
-		waits; /* `wish` has not been taken; written under the lock, and read first without */
-};
+/* While something is to be done that nobody says the end of. */
+#define TURN_NS 5000000ull
 
 int steps_create(struct node *node)
 {
@@ -52,6 +41,9 @@ int steps_create(struct node *node)
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->told, NULL);
 	s->answered = true;
+	s->under_way = atomic_load(&node->members->joins);
+	s->step.node = NODE_NONE;
+	member_list_needs(&node->members->list, node->config->memory);
 	node->steps = s;
 	return 0;
 }
@@ -95,12 +87,14 @@ static void act(struct node *node, const struct member_out *out)
 	case MEMBER_SEND:
 		send_word(node, out);
 		break;
-	case MEMBER_APPLIED: /* SEAT: nothing more is to be done about the steward's */
+	case MEMBER_APPLIED:
 		publish(node);
-		member_list_done(&node->members->list);
-		publish(node);
+		steps_begin(node, word);
 		break;
 	case MEMBER_IS_OVER:
+		steps_are_over(node, word);
+		if (word->by == node->self && word->kind == KIND_JOIN)
+			sponsor_joined(node, word);
 		if (word->by == node->self && word->id == node->steps->id)
 			answer(node->steps, 0);
 		break;
@@ -115,12 +109,43 @@ static void act(struct node *node, const struct member_out *out)
 	}
 }
 
+static bool say_done(struct node *node)
+{
+	struct steps *s = node->steps;
+
+	if (!s->owes_done || !steps_is_done(node))
+		return false;
+	s->owes_done = false;
+	member_list_done(&node->members->list);
+	publish(node);
+	return true;
+}
+
+/* Somebody comes or goes, or the last step is not over. */
+static bool is_under_way(const struct member_list *list)
+{
+	if (!list->over || !list->done)
+		return true;
+	for (uint16_t n = 0; n < list->now.number_count; n++)
+		if (list->now.member[n].state != MEMBER_FREE &&
+		    list->now.member[n].state != MEMBER_ACTIVE)
+			return true;
+	return false;
+}
+
+/* Until nothing more can be done by now. */
 static void act_all(struct node *node)
 {
+	struct member_list *list = &node->members->list;
 	struct member_out out;
+	bool more = true;
 
-	while (member_list_next(&node->members->list, node_clock_local_ns(node->clock), &out))
-		act(node, &out);
+	while (more) {
+		while (member_list_next(list, node_clock_local_ns(node->clock), &out))
+			act(node, &out);
+		more = !list->ended && (say_done(node) || steps_look(node));
+	}
+	node->steps->under_way = is_under_way(list);
 }
 
 const char *steps_message(struct node *node, const struct control_message *msg)
@@ -138,6 +163,8 @@ void steps_settle(struct node *node)
 	struct member_word wish;
 	int r;
 
+	if (s->under_way)
+		act_all(node);
 	if (!atomic_load(&s->waits))
 		return;
 	pthread_mutex_lock(&s->lock);
@@ -150,6 +177,14 @@ void steps_settle(struct node *node)
 	if (r < 0)
 		answer(s, r);
 	act_all(node);
+}
+
+uint64_t steps_deadline(const struct node *node)
+{
+	uint64_t due_ns = member_list_deadline(&node->members->list);
+	uint64_t turn_ns = node_clock_local_ns(node->clock) + TURN_NS;
+
+	return node->steps->under_way && turn_ns < due_ns ? turn_ns : due_ns;
 }
 
 /* ---- who wishes ------------------------------------------------------------------------------ */
@@ -179,7 +214,7 @@ static int wait_for_answer(struct node *node)
 	return result;
 }
 
-static int ask(struct node *node, const struct member_word *wish)
+int steps_wish(struct node *node, const struct member_word *wish)
 {
 	struct steps *s = node->steps;
 	int result;
@@ -196,38 +231,94 @@ static int ask(struct node *node, const struct member_word *wish)
 	return result;
 }
 
-char *steps_request(struct node *node, const char *words)
+/* What is said for all wishes. */
+static char *answer_wish(int result, const char *done, const char *already)
 {
-	struct member_word wish = { .kind = KIND_SEAT, .seat = SEAT_STEWARD };
 	char line[256];
-	int result;
 
-	wish.node = members_find(node->members, words);
-	if (wish.node == NODE_NONE)
-		return node_answer(false, "no such node in this pod: see eagre status");
-	if (!atomic_load(&node->run_ns))
-		return node_answer(false, "the guest does not run yet");
-	result = ask(node, &wish);
 	switch (result) {
 	case 0:
-		snprintf(line, sizeof(line), "node %s is the pod's steward now", words);
-		break;
+		return node_answer(true, done);
 	case -EALREADY:
-		snprintf(line, sizeof(line), "node %s is the pod's steward already", words);
-		break;
+		return node_answer(true, already);
 	case -EBUSY:
-		snprintf(line, sizeof(line), "another wish is not answered yet: try again");
-		break;
+		return node_answer(false, "another wish is not answered yet: try again");
 	case -ESHUTDOWN:
-		snprintf(line, sizeof(line), "the pod has ended");
-		break;
+		return node_answer(false, "the pod has ended");
 	case -ETIMEDOUT:
 		snprintf(line, sizeof(line),
 			 "not all nodes have answered within %d s: perhaps it is done later",
 			 ASK_SECONDS);
-		break;
+		return node_answer(false, line);
 	default:
 		snprintf(line, sizeof(line), "it cannot be: %s", strerror(-result));
+		return node_answer(false, line);
 	}
-	return node_answer(result == 0 || result == -EALREADY, line);
+}
+
+/* The member that it is about, or NODE_NONE and an answer. */
+static uint16_t find(struct node *node, const char *words, char **ret_answer)
+{
+	uint16_t found = members_find(node->members, words);
+
+	if (found == NODE_NONE)
+		*ret_answer = node_answer(false, "no such node in this pod: see eagre status");
+	else if (!atomic_load(&node->run_ns))
+		*ret_answer = node_answer(false, "the guest does not run yet");
+	return found;
+}
+
+char *steps_steward_request(struct node *node, const char *words)
+{
+	struct member_word wish = { .kind = KIND_SEAT, .seat = SEAT_STEWARD };
+	char done[128], already[128], *no = NULL;
+
+	wish.node = find(node, words, &no);
+	if (no)
+		return no;
+	snprintf(done, sizeof(done), "node %s is the pod's steward now", words);
+	snprintf(already, sizeof(already), "node %s is the pod's steward already", words);
+	return answer_wish(steps_wish(node, &wish), done, already);
+}
+
+/* NULL: the list judges on. */
+static const char *cannot_drain(struct node *node, uint16_t number)
+{
+	if (!control_rules_may_change(node->config))
+		return pod_config_has_io(node->config)
+			       ? "a pod with disks or network cards keeps its nodes"
+			       : "the vCPUs of so large a pod do not move, so its nodes stay";
+	for (int seat = 0; seat < SEAT_COUNT; seat++)
+		if (members_seat(node->members, (enum member_seat)seat) == number)
+			return "the pod needs this node for more than memory and cores: it is the "
+			       "first, or the steward";
+	return NULL;
+}
+
+char *steps_drain_request(struct node *node, const char *words, bool leaves)
+{
+	struct member_word wish = { .kind = leaves ? KIND_DRAIN : KIND_ACTIVE };
+	char done[192], already[192], *no = NULL;
+	const char *cannot;
+	int result;
+
+	wish.node = find(node, words, &no);
+	if (no)
+		return no;
+	cannot = leaves ? cannot_drain(node, wish.node) : NULL;
+	if (cannot)
+		return node_answer(false, cannot);
+	snprintf(done, sizeof(done),
+		 leaves ? "node %s gives away what it has, and ends when it holds nothing"
+			: "node %s stays",
+		 words);
+	snprintf(already, sizeof(already), "node %s does so already", words);
+	result = steps_wish(node, &wish);
+	if (result == -ENOSPC)
+		return node_answer(false, "the others have no room for the guest without it, or no "
+					  "core: let another node join first");
+	if (result == -ENOENT)
+		return node_answer(false, leaves ? "it is no member: it joins, or has left"
+						 : "it does not leave");
+	return answer_wish(result, done, already);
 }

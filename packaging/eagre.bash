@@ -64,7 +64,7 @@ _eagre() {
 	*--policy) mapfile -t COMPREPLY < <(compgen -W "$(_eagre_policies "$eagre")" -- "$word") ;;
 	policy--shadow) mapfile -t COMPREPLY < <(compgen -W "$(_eagre_policies "$eagre") none" -- "$word") ;;
 	*--config | *--kernel | *--initrd | *--log | *--disk | *--map | *--policy-state | *--socket) return 1 ;;
-	*--nodes | *--vcpus | *--memory | *--append | *--power-off-time | *--net | *--interval | *--count | *--seconds | *--explain) ;;
+	*--nodes | *--vcpus | *--memory | *--append | *--power-off-time | *--net | *--interval | *--count | *--cores | *--address | *--for | *--seconds | *--explain) ;;
 	*)
 		if [[ $word = -* ]]; then
 			mapfile -t COMPREPLY < <(compgen -W "$(_eagre_options "$eagre" "$subcommand")" -- "$word")

@@ -279,6 +279,18 @@ static void wishes_are_judged_in_their_turn(void **state)
 	run(pod);
 	assert_int_equal(pod->unwanted[1], -EEXIST);
 	expect(pod, 0, 1, MEMBER_ACTIVE);
+	/* By a token that another has come by. */
+	for (int n = 0; n < NUMBERS; n++) {
+		pod->list[n].now.member[3].about.token_id = 7;
+		pod->list[n].now.member[3].about.token_expiry_s = 9;
+	}
+	word = (struct member_word){
+		.kind = KIND_JOIN,
+		.about = { .name = "t", .address = "a", .token_id = 7, .token_expiry_s = 9 }
+	};
+	assert_int_equal(member_list_wish(&pod->list[1], &word, &id), 0);
+	run(pod);
+	assert_int_equal(pod->unwanted[1], -EKEYREJECTED);
 	/* Two want the same. */
 	wish(pod, 1, KIND_DRAIN, 3);
 	wish(pod, 2, KIND_DRAIN, 3);

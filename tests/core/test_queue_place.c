@@ -235,8 +235,12 @@ static void members_come_and_go(void **state)
 	queue_places_members(&places, &members);
 	assert_int_equal(queue_place_leave(&places, 1, 1, 2), -EINVAL);
 	member_set_add(&members, 2); /* the number again: another one, who has said nothing */
-	queue_places_members(&places, &members);
+	assert_false(queue_places_members(&places, &members));
 	assert_int_equal(queue_place_leave(&places, 1, 1, 2), -EAGAIN);
+	/* It goes again without a word: by that all have said it. */
+	member_set_remove(&members, 2);
+	assert_true(queue_places_members(&places, &members));
+	assert_false(queue_places_members(&places, &members));
 }
 
 int main(void)

@@ -3,6 +3,8 @@
 #include "tests/test.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/vcpu_place.h"
@@ -67,6 +69,8 @@ static void bring(struct vcpu_places *places, uint32_t vcpu, enum place_state st
 			assert_int_equal(vcpu_place_on_place(places, vcpu, place.node, place.epoch),
 					 PLACE_TAKEN);
 			break;
+		case PLACE_UNKNOWN:
+			fail_msg("vCPU %u is nowhere", vcpu);
 		}
 	}
 }
@@ -408,6 +412,100 @@ static void test_leaves_to_members(void **state)
 	assert_int_equal(vcpu_place_leave(&pod->node[0], 1, 1), 0);
 }
 
+/* Who joins: any epoch is news, once; nothing moves to it, and nothing is sent on, while it does not know. */
+static void test_joiner_knows_nothing(void **state)
+{
+	struct vcpu_places places = { 0 };
+	uint16_t to = 99;
+
+	vcpu_places_init_joiner(&places, 2, NODES, VCPUS);
+	assert_int_equal(vcpu_places_unknown(&places), VCPUS);
+	for (uint32_t v = 0; v < VCPUS; v++) {
+		assert_place(&places, v, PLACE_UNKNOWN, NODE_NONE, 0);
+		assert_int_equal(vcpu_place_route(&places, v, &to), PLACE_LEAVE_IT);
+		assert_int_equal(vcpu_place_on_move(&places, v, 0, 1), PLACE_LIE);
+		assert_int_equal(vcpu_place_on_refused(&places, v, 0, 1), PLACE_LIE);
+		assert_int_equal(vcpu_place_on_place(&places, v, 2, 1), PLACE_LIE);
+		assert_int_equal(vcpu_place_on_place(&places, v, NODES, 1), PLACE_LIE);
+	}
+	assert_int_equal(to, 99);
+	/* Beyond PLACE_STEP_MAX of a node that has been there. */
+	assert_int_equal(vcpu_place_on_place(&places, 0, 1, 5 * PLACE_STEP_MAX), PLACE_NEWS);
+	assert_place(&places, 0, PLACE_AWAY, 1, 5 * PLACE_STEP_MAX);
+	assert_int_equal(vcpu_place_on_place(&places, 1, 0, 0), PLACE_NEWS);
+	assert_place(&places, 1, PLACE_AWAY, 0, 0);
+	assert_int_equal(vcpu_places_unknown(&places), VCPUS - 2);
+	/* What its second node says, and the first one's word behind that. */
+	assert_int_equal(vcpu_place_on_place(&places, 2, 1, 8), PLACE_NEWS);
+	assert_int_equal(vcpu_place_on_place(&places, 2, 0, 7), PLACE_OLD);
+	assert_int_equal(vcpu_place_on_move(&places, 1, 0, 1), PLACE_NEWS);
+}
+
+static void test_who_is_named(void **state)
+{
+	struct vcpu_places *places = &((struct pod *)*state)->node[0];
+
+	assert_int_equal(vcpu_places_name(places, 2), PLACES_NAME);
+	assert_int_equal(vcpu_place_leave(places, 0, 2), 0);
+	assert_int_equal(vcpu_places_name(places, 2), PLACES_GO_THERE);
+	vcpu_place_sent(places, 0);
+	assert_int_equal(vcpu_places_name(places, 2), PLACES_GO_THERE);
+	assert_int_equal(vcpu_place_on_place(places, 0, 1, 2), PLACE_TAKEN);
+	assert_int_equal(vcpu_places_name(places, 2), PLACES_NAME);
+	for (uint32_t v = 4; v < VCPUS; v++)
+		assert_int_equal(vcpu_place_on_place(places, v, 1, 1), PLACE_NEWS);
+	assert_int_equal(vcpu_places_name(places, 2), PLACES_NAME_NONE);
+}
+
+/*
+ * A seat's thread that leaves while the control thread takes the member out: of the two one sees the other.
+ * Whoever has left is seen on its way.
+ */
+struct race {
+	struct vcpu_places places;
+	pthread_barrier_t begin;
+	int result;
+};
+
+static void *leave_at_once(void *arg)
+{
+	struct race *race = arg;
+
+	pthread_barrier_wait(&race->begin);
+	race->result = vcpu_place_leave(&race->places, 0, 1);
+	return NULL;
+}
+
+#define RACES 3000
+static void test_leaves_or_is_seen(void **state)
+{
+	static struct race race;
+	struct member_set without = member_set_below(NODES);
+	uint32_t left = 0;
+
+	member_set_remove(&without, 1);
+	pthread_barrier_init(&race.begin, NULL, 2);
+	for (int i = 0; i < RACES; i++) {
+		enum place_naming seen;
+		pthread_t thread;
+
+		vcpu_places_init(&race.places, 0, NODES, 1, first);
+		assert_int_equal(pthread_create(&thread, NULL, leave_at_once, &race), 0);
+		pthread_barrier_wait(&race.begin);
+		for (volatile int spin = i % 64; spin > 0; spin--)
+			;
+		vcpu_places_members(&race.places, &without);
+		seen = vcpu_places_name(&race.places, 1);
+		pthread_join(thread, NULL);
+		left += race.result == 0;
+		assert_true(race.result != 0 || seen == PLACES_GO_THERE);
+		assert_place(&race.places, 0, race.result ? PLACE_HERE : PLACE_LEAVING,
+			     race.result ? 0 : 1, 0);
+	}
+	printf("%u of %d left\n", left, RACES);
+	pthread_barrier_destroy(&race.begin);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -423,6 +521,9 @@ int main(void)
 		cmocka_unit_test_setup(test_step_of_epochs, set_up),
 		cmocka_unit_test_setup(test_end_of_epochs, set_up),
 		cmocka_unit_test_setup(test_leaves_to_members, set_up),
+		cmocka_unit_test(test_joiner_knows_nothing),
+		cmocka_unit_test_setup(test_who_is_named, set_up),
+		cmocka_unit_test(test_leaves_or_is_seen),
 		cmocka_unit_test_setup(test_peers_that_say_anything, set_up),
 	};
 

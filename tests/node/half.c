@@ -25,11 +25,12 @@ static void say(void *context, const char *line)
 
 static void on_down(void *ctx, uint16_t peer, const char *cause)
 {
-	struct control_end end = {
-		.kind = CONTROL_END_NODE_LOST, .status = 1, .node = peer, .vcpu = NODE_NONE
-	};
-	snprintf(end.text, sizeof(end.text), "%s", cause);
-	node_end(ctx, &end, true);
+	steps_link_down(ctx, peer, cause);
+}
+
+static void on_linked(void *ctx, uint16_t peer)
+{
+	control_linked(ctx, peer);
 }
 
 static void peer_down(void *ctx, uint16_t peer, const char *cause)
@@ -62,6 +63,7 @@ static struct mesh *make_mesh(const struct pod_config *config, uint16_t self, st
 					   .node = nodes,
 					   .shard_count = 1,
 					   .down = node ? on_down : peer_down,
+					   .linked = node ? on_linked : NULL,
 					   .ctx = node };
 	if (mesh_create(&mesh_config, &mesh, why, sizeof(why)) < 0)
 		fail_msg("%s", why);
@@ -91,7 +93,7 @@ void half_create(struct half *half, uint16_t self)
 	char text[512], why[512];
 
 	snprintf(text, sizeof(text),
-		 "[pod]\npolicy=pages\n[node a]\naddress=%s\nmemory=128M\nvcpus=1\n"
+		 "[pod]\npolicy=pages\nmemory=128M\n[node a]\naddress=%s\nmemory=128M\nvcpus=1\n"
 		 "[node b]\naddress=%s\nmemory=128M\nvcpus=2\n",
 		 test_address(0, 100 + pods), test_address(1, 100 + pods));
 	pods++;

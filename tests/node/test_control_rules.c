@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who may say what to whom, and which pongs count. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -140,29 +141,69 @@ static void test_phases(void **state)
 		}
 }
 
-/* Words for who comes and goes are there, and no node has a use for them: only the steward's seat moves. */
+/* Of the seats only the steward's moves; a pod with disks keeps its nodes. */
 static void test_steps(void **state)
 {
+	static const char with_disk[] = "[disk d]\nfile=/x\nnode=a\n";
 	static const uint8_t changes[] = { CONTROL_STEP, CONTROL_WISH };
-	static const uint8_t answers[] = { CONTROL_STEP_DONE, CONTROL_STEP_OVER,
-					   CONTROL_WISH_REFUSED };
-	static const uint8_t reports[] = { CONTROL_JOIN_READY, CONTROL_JOIN_FAILED,
-					   CONTROL_DRAINED };
+	static const uint8_t answers[] = { CONTROL_STEP_DONE,	 CONTROL_STEP_OVER,
+					   CONTROL_WISH_REFUSED, CONTROL_JOIN_READY,
+					   CONTROL_JOIN_FAILED,	 CONTROL_DRAINED };
+	char text[512], why[256];
+	struct pod_config *stays;
 
+	snprintf(text, sizeof(text), "%s%s", pod_text, with_disk);
+	if (pod_config_parse(text, "stays", &stays, why, sizeof(why)) < 0)
+		fail_msg("%s", why);
+	assert_true(control_rules_may_change(config));
+	assert_false(control_rules_may_change(stays));
 	for (uint8_t i = 0; i < sizeof(changes); i++)
 		for (int kind = 0; kind < KIND_COUNT; kind++)
 			for (enum member_seat s = 0; s < SEAT_COUNT; s++) {
+				struct control_rules kept = { .config = stays,
+							      .members = members[0] };
 				struct control_message msg = { .type = changes[i], .src = 1 };
+				bool seat = kind == KIND_SEAT;
 
 				msg.member.kind = (enum member_kind)kind;
 				msg.member.seat = s;
 				assert_int_equal(!lie(0, NODE_RUNNING, &msg),
-						 kind == KIND_SEAT && s == SEAT_STEWARD);
+						 !seat || s == SEAT_STEWARD);
+				assert_int_equal(!control_rules_lie(&kept, NODE_RUNNING, &msg),
+						 seat && s == SEAT_STEWARD);
 			}
 	for (uint8_t i = 0; i < sizeof(answers); i++)
 		assert_true(allowed(1, 0, answers[i]) && allowed(0, 1, answers[i]));
-	for (uint8_t i = 0; i < sizeof(reports); i++)
-		assert_false(allowed(1, 0, reports[i]) || allowed(0, 1, reports[i]));
+	free(stays);
+}
+
+/* Who joins says nothing that another one acts on. */
+static void test_joiner(void **state)
+{
+	static const uint8_t may[] = {
+		CONTROL_HEARTBEAT,   CONTROL_CLOCK_PING, CONTROL_STATS_REQUEST,
+		CONTROL_STATS_REPLY, CONTROL_STOPPED,	 CONTROL_JOIN_READY,
+		CONTROL_END
+	};
+	static const uint8_t may_not[] = {
+		CONTROL_INTERRUPT, CONTROL_EOI,	       CONTROL_TAKEN,	    CONTROL_IO_REQUEST,
+		CONTROL_IO_REPLY,  CONTROL_MOVE,       CONTROL_PLACE,	    CONTROL_REFUSED,
+		CONTROL_COMING,	   CONTROL_LOAD,       CONTROL_MOVE_ASK,    CONTROL_MOVE_TOLD,
+		CONTROL_POLICY,	   CONTROL_PIN,	       CONTROL_OUTCOMES,    CONTROL_BUTTON,
+		CONTROL_PUBLISHED, CONTROL_QUEUE,      CONTROL_QUEUE_PLACE, CONTROL_DOORBELL,
+		CONTROL_STEP,	   CONTROL_WISH,       CONTROL_STEP_DONE,   CONTROL_STEP_OVER,
+		CONTROL_DRAINED,   CONTROL_START,      CONTROL_RUN,	    CONTROL_FEATURES,
+		CONTROL_READY,	   CONTROL_CLOCK_PONG,
+	};
+
+	atomic_store(&members[0]->state[2], MEMBER_JOINING);
+	for (size_t i = 0; i < sizeof(may); i++)
+		assert_true(allowed(2, 0, may[i]));
+	for (size_t i = 0; i < sizeof(may_not); i++)
+		assert_false(allowed(2, 0, may_not[i]));
+	assert_true(allowed(1, 0, CONTROL_LOAD));
+	atomic_store(&members[0]->state[2], MEMBER_ACTIVE);
+	assert_true(allowed(2, 0, CONTROL_LOAD));
 }
 
 /* Each node says these once; another node's words do not count as its. */
@@ -379,11 +420,17 @@ static void test_load(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_roles),	   cmocka_unit_test(test_phases),
-		cmocka_unit_test(test_steps),	   cmocka_unit_test(test_once),
-		cmocka_unit_test(test_interrupts), cmocka_unit_test(test_accesses),
-		cmocka_unit_test(test_pongs),	   cmocka_unit_test(test_load),
-		cmocka_unit_test(test_seats),	   cmocka_unit_test(test_loader_runs_first),
+		cmocka_unit_test(test_roles),
+		cmocka_unit_test(test_phases),
+		cmocka_unit_test(test_steps),
+		cmocka_unit_test(test_once),
+		cmocka_unit_test(test_joiner),
+		cmocka_unit_test(test_interrupts),
+		cmocka_unit_test(test_accesses),
+		cmocka_unit_test(test_pongs),
+		cmocka_unit_test(test_load),
+		cmocka_unit_test(test_seats),
+		cmocka_unit_test(test_loader_runs_first),
 	};
 	char why[256];
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a node's threads see of the pod's members, also while steps change it. */
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -286,13 +287,106 @@ static void test_readers(void **state)
 	members_destroy(readers.members);
 }
 
+/* ---- who holds the list ---------------------------------------------------------------------- */
+
+static void test_quiet(void **state)
+{
+	struct members *members = make(3, SELF);
+	uint32_t first, second, third;
+	uint64_t quiet;
+
+	quiet = members_quiet_begin(members);
+	assert_true(members_is_quiet(members, quiet));
+	first = members_hold(members);
+	quiet = members_quiet_begin(members);
+	assert_false(members_is_quiet(members, quiet));
+	/* Who comes later is not waited for, however many they are. */
+	second = members_hold(members);
+	members_let_go(members, first);
+	assert_true(members_is_quiet(members, quiet));
+	/* One that begins while another is under way. */
+	quiet = members_quiet_begin(members);
+	third = members_hold(members);
+	uint64_t later = members_quiet_begin(members);
+	assert_false(members_is_quiet(members, quiet) || members_is_quiet(members, later));
+	members_let_go(members, second);
+	assert_true(members_is_quiet(members, quiet));
+	assert_false(members_is_quiet(members, later));
+	members_let_go(members, third);
+	assert_true(members_is_quiet(members, later));
+	members_destroy(members);
+}
+
+/* Threads use what the list's thread takes away when it is quiet. */
+struct user {
+	struct members *members;
+	_Atomic(uint32_t *) *thing;
+	atomic_bool *stop;
+	uint64_t uses;
+	pthread_t thread;
+};
+
+static void *use(void *arg)
+{
+	struct user *user = arg;
+
+	while (!atomic_load(user->stop)) {
+		uint32_t held = members_hold(user->members);
+		uint32_t *thing = atomic_load(user->thing);
+
+		for (int i = 0; i < 8 && *(volatile uint32_t *)thing != 17; i++)
+			fail_msg("it was taken away");
+		user->uses++;
+		members_let_go(user->members, held);
+	}
+	return NULL;
+}
+
+#define TAKEN 20000
+static void test_nothing_is_taken_from_who_holds_it(void **state)
+{
+	struct members *members = make(3, SELF);
+	_Atomic(uint32_t *) thing;
+	uint32_t things[2] = { 17, 0 };
+	atomic_bool stop = false;
+	struct user users[READERS];
+
+	atomic_init(&thing, &things[0]);
+	for (int i = 0; i < READERS; i++) {
+		users[i] = (struct user){ .members = members, .thing = &thing, .stop = &stop };
+		assert_int_equal(pthread_create(&users[i].thread, NULL, use, &users[i]), 0);
+	}
+	for (int turn = 0; turn < TAKEN; turn++) {
+		uint32_t *old = &things[turn % 2];
+		uint64_t quiet;
+
+		*(volatile uint32_t *)&things[(turn + 1) % 2] = 17;
+		atomic_store(&thing, &things[(turn + 1) % 2]);
+		quiet = members_quiet_begin(members);
+		while (!members_is_quiet(members, quiet))
+			sched_yield();
+		*(volatile uint32_t *)old = 0;
+	}
+	atomic_store(&stop, true);
+	for (int i = 0; i < READERS; i++) {
+		pthread_join(users[i].thread, NULL);
+		assert_true(users[i].uses > 0);
+	}
+	members_destroy(members);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_start),	cmocka_unit_test(test_nobody),
-		cmocka_unit_test(test_life),	cmocka_unit_test(test_freed_last),
-		cmocka_unit_test(test_seats),	cmocka_unit_test(test_pick),
+		cmocka_unit_test(test_start),
+		cmocka_unit_test(test_nobody),
+		cmocka_unit_test(test_life),
+		cmocka_unit_test(test_freed_last),
+		cmocka_unit_test(test_seats),
+		cmocka_unit_test(test_pick),
 		cmocka_unit_test(test_readers),
+		cmocka_unit_test(test_quiet),
+		cmocka_unit_test(test_nothing_is_taken_from_who_holds_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

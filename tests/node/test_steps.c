@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Steps of the list of members, between a node, its peer and its users: the steward's seat moves. */
+/* Steps of the list of members, between a node, its peer and its users. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -84,7 +84,7 @@ static void *asker_main(void *arg)
 {
 	struct asker *asker = arg;
 
-	asker->answer = steps_request(asker->half->node, asker->words);
+	asker->answer = steps_steward_request(asker->half->node, asker->words);
 	return NULL;
 }
 
@@ -212,6 +212,213 @@ static void test_no_answer(void **state)
 	assert_answer(&asker, "the pod has ended");
 }
 
+/* ---- who leaves ------------------------------------------------------------------------------ */
+
+/* No vCPU is at the node that leaves: this test has no threads for them. */
+static void all_vcpus_at(struct half *half, uint16_t node)
+{
+	const uint16_t first[] = { node, node, node };
+
+	vcpu_places_init(&half->node->places, half->node->self, 2, 3, first);
+}
+
+static struct member_word change(enum member_word_type type, enum member_kind kind, uint16_t node,
+				 uint16_t by, uint64_t number)
+{
+	return (struct member_word){ .type = type,
+				     .kind = kind,
+				     .node = node,
+				     .by = by,
+				     .id = by == NODE_NONE ? 0 : 1,
+				     .number = number };
+}
+
+static void assert_state(struct half *half, uint16_t node, enum member_state state)
+{
+	for (int i = 0; i < HALF_PATIENCE_MS && members_state(half->node->members, node) != state;
+	     i++)
+		test_sleep_ms(1);
+	assert_int_equal(members_state(half->node->members, node), state);
+}
+
+static bool hears_within(struct half *half, enum member_word_type type, unsigned int ms)
+{
+	static struct control_message msg;
+
+	return half_peer_hear(half, control_member_type(type), &msg, ms);
+}
+
+/* The node's side of the control channel has ended, behind all that it said. */
+static bool has_been_shut(struct half *half)
+{
+	static struct control_message msg;
+	struct control_channel *channel = mesh_control(half->peer, half->node->self);
+
+	for (int i = 0; i < HALF_PATIENCE_MS; i++) {
+		int r = control_receive(channel, &msg);
+
+		if (r == -EPIPE)
+			return true;
+		if (r == -EAGAIN)
+			test_sleep_ms(1);
+		else if (r < 0)
+			return false;
+	}
+	return false;
+}
+
+#define SHORT_MS 100
+
+/* The peer leaves, as it wishes, and this node does what it must, each thing at its time. */
+static void test_peer_leaves(void **state)
+{
+	struct half half;
+	struct member_word step;
+
+	run(&half, 0);
+	all_vcpus_at(&half, 0);
+	say(&half, change(MEMBER_WISH, KIND_DRAIN, 1, 1, 0));
+	step = hear(&half, MEMBER_STEP);
+	assert_int_equal(step.kind, KIND_DRAIN);
+	assert_state(&half, 1, MEMBER_DRAINING);
+	say_number(&half, MEMBER_DONE, 1);
+	hear_number(&half, MEMBER_OVER, 1);
+	/* It stays after all, and leaves again; a vCPU's word names it meanwhile. */
+	say(&half, (struct member_word){
+			   .type = MEMBER_WISH, .kind = KIND_ACTIVE, .node = 1, .by = 1, .id = 2 });
+	assert_int_equal(hear(&half, MEMBER_STEP).kind, KIND_ACTIVE);
+	say_number(&half, MEMBER_DONE, 2);
+	hear_number(&half, MEMBER_OVER, 2);
+	say(&half, (struct member_word){
+			   .type = MEMBER_WISH, .kind = KIND_DRAIN, .node = 1, .by = 1, .id = 3 });
+	assert_int_equal(hear(&half, MEMBER_STEP).kind, KIND_DRAIN);
+	say_number(&half, MEMBER_DONE, 3);
+	hear_number(&half, MEMBER_OVER, 3);
+	all_vcpus_at(&half, 1);
+	say(&half, (struct member_word){ .type = MEMBER_DRAINED, .node = 1, .by = 1 });
+	assert_int_equal(hear(&half, MEMBER_STEP).kind, KIND_GONE);
+	assert_false(hears_within(&half, MEMBER_OVER, SHORT_MS));
+	all_vcpus_at(&half, 0);
+	hear_number(&half, MEMBER_OVER, 4);
+	assert_true(has_been_shut(&half));
+	/* FREE waits for its end. */
+	assert_state(&half, 1, MEMBER_FREE);
+	assert_non_null(mesh_control(half.node->mesh, 1));
+	assert_false(node_has_ended(half.node));
+	mesh_shutdown(half.peer);
+	for (int i = 0; i < HALF_PATIENCE_MS && mesh_control(half.node->mesh, 1); i++)
+		test_sleep_ms(1);
+	assert_null(mesh_control(half.node->mesh, 1));
+	assert_int_equal(members_count(half.node->members), 1);
+	assert_null(half_end(&half, SHORT_MS));
+}
+
+/* A vCPU that is on its way to it: DRAIN is not done before there is an answer. */
+static void test_drain_waits_for_who_is_under_way(void **state)
+{
+	struct half half;
+
+	run(&half, 0);
+	all_vcpus_at(&half, 0);
+	assert_int_equal(vcpu_place_leave(&half.node->places, 1, 1), 0);
+	vcpu_place_sent(&half.node->places, 1);
+	say(&half, change(MEMBER_WISH, KIND_DRAIN, 1, 1, 0));
+	assert_int_equal(hear(&half, MEMBER_STEP).kind, KIND_DRAIN);
+	say_number(&half, MEMBER_DONE, 1);
+	assert_false(hears_within(&half, MEMBER_OVER, SHORT_MS));
+	assert_int_equal(vcpu_place_leave(&half.node->places, 0, 1), -EINVAL);
+	half_peer_send(&half, &(struct control_message){ .type = CONTROL_PLACE,
+							 .place = { .vcpu = 1, .epoch = 1 } });
+	hear_number(&half, MEMBER_OVER, 1);
+	assert_null(half_end(&half, 0));
+}
+
+/* This node leaves: it says what is so, no sooner, and ends behind the last word of all others. */
+static void test_leaves(void **state)
+{
+	struct half half;
+	const char *text;
+
+	run(&half, 1);
+	all_vcpus_at(&half, 0);
+	say(&half, change(MEMBER_STEP, KIND_DRAIN, 1, 0, 1));
+	hear_number(&half, MEMBER_DONE, 1);
+	assert_false(hears_within(&half, MEMBER_DRAINED, SHORT_MS));
+	say_number(&half, MEMBER_OVER, 1);
+	(void)hear(&half, MEMBER_DRAINED);
+	say(&half, change(MEMBER_STEP, KIND_ACTIVE, 1, 0, 2));
+	hear_number(&half, MEMBER_DONE, 2);
+	say_number(&half, MEMBER_OVER, 2);
+	say(&half, change(MEMBER_STEP, KIND_DRAIN, 1, 0, 3));
+	hear_number(&half, MEMBER_DONE, 3);
+	say_number(&half, MEMBER_OVER, 3);
+	(void)hear(&half, MEMBER_DRAINED);
+	say(&half, change(MEMBER_STEP, KIND_GONE, 1, NODE_NONE, 4));
+	say_number(&half, MEMBER_OVER, 4);
+	assert_state(&half, 1, MEMBER_GONE);
+	assert_null(half_end(&half, SHORT_MS));
+	mesh_shutdown(half.peer);
+	text = half_end(&half, HALF_PATIENCE_MS);
+	assert_non_null(text);
+	assert_string_equal(text, "node b holds nothing and can be switched off");
+	assert_true(half.node->leaves);
+	assert_int_equal(half.node->end.status, 0);
+}
+
+/* One that is on its way out is a member: its loss ends the pod, until all have done without it. */
+static void test_leaver_is_lost(void **state)
+{
+	struct half half;
+	const char *text;
+
+	run(&half, 0);
+	say(&half, change(MEMBER_WISH, KIND_DRAIN, 1, 1, 0));
+	(void)hear(&half, MEMBER_STEP);
+	say_number(&half, MEMBER_DONE, 1);
+	hear_number(&half, MEMBER_OVER, 1);
+	say(&half, (struct member_word){ .type = MEMBER_DRAINED, .node = 1, .by = 1 });
+	/* vCPUs 1 and 2 are there, as this node knows it. */
+	assert_int_equal(hear(&half, MEMBER_STEP).kind, KIND_GONE);
+	mesh_shutdown(half.peer);
+	text = half_end(&half, HALF_PATIENCE_MS);
+	assert_non_null(text);
+	assert_non_null(strstr(text, "node 1 (b) is gone"));
+}
+
+/* What a user hears. */
+static void test_drain_is_refused(void **state)
+{
+	static const struct {
+		const char *words, *says;
+		bool leaves;
+	} rows[] = {
+		{ "a", "the first, or the steward", true },
+		{ "c", "no such node", true },
+		{ "", "no such node", true },
+		{ "c", "no such node", false },
+		{ "b", "it does not leave", false },
+	};
+	struct half half;
+	char *answer;
+
+	run(&half, 0);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		answer = steps_drain_request(half.node, rows[i].words, rows[i].leaves);
+		if (!strstr(answer, rows[i].says))
+			fail_msg("%s, not %s", answer, rows[i].says);
+		free(answer);
+	}
+	/* The list is the control thread's; but it does not look at this one meanwhile. */
+	member_list_needs(&half.node->members->list, 1ull << 40);
+	answer = steps_drain_request(half.node, "b", true);
+	assert_non_null(strstr(answer, "no room for the guest without it"));
+	free(answer);
+	assert_int_equal(members_step(half.node->members), 0);
+	assert_null(half_end(&half, 0));
+}
+
+/* ---- lies ------------------------------------------------------------------------------------ */
+
 static void assert_lie(uint16_t self, struct member_word word, const char *says)
 {
 	struct half half;
@@ -253,11 +460,14 @@ static void test_lies(void **state)
 	assert_lie(1, seat(MEMBER_WISH, 1, 0, 1), unfit); /* to who is not the steward */
 	bad = step, bad.seat = SEAT_PC;
 	assert_lie(1, bad, not_yet);
-	bad = step, bad.kind = KIND_DRAIN;
-	assert_lie(1, bad, not_yet);
-	bad = seat(MEMBER_WISH, 1, 1, 1), bad.kind = KIND_DRAIN;
-	assert_lie(0, bad, not_yet);
-	assert_lie(0, (struct member_word){ .type = MEMBER_DRAINED, .node = 1, .by = 1 }, not_yet);
+	assert_lie(1, change(MEMBER_STEP, KIND_DRAIN, 0, 0, 1), unfit); /* it has seats */
+	assert_lie(1, change(MEMBER_STEP, KIND_ACTIVE, 1, 0, 1), unfit);
+	assert_lie(1, change(MEMBER_STEP, KIND_GONE, 1, NODE_NONE, 1), unfit);
+	assert_lie(1, change(MEMBER_STEP, KIND_FREE, 1, NODE_NONE, 1), unfit);
+	assert_lie(0, change(MEMBER_STEP, KIND_DRAIN, 1, 0, 1), unfit);
+	bad = seat(MEMBER_WISH, 1, 0, 1), bad.kind = KIND_DRAIN; /* in another's name */
+	assert_lie(0, bad, unfit);
+	assert_lie(1, (struct member_word){ .type = MEMBER_DRAINED, .node = 0, .by = 0 }, unfit);
 }
 
 int main(void)
@@ -268,6 +478,11 @@ int main(void)
 		cmocka_unit_test(test_steward_gives),
 		cmocka_unit_test(test_no_answer),
 		cmocka_unit_test(test_lies),
+		cmocka_unit_test(test_peer_leaves),
+		cmocka_unit_test(test_drain_waits_for_who_is_under_way),
+		cmocka_unit_test(test_leaves),
+		cmocka_unit_test(test_leaver_is_lost),
+		cmocka_unit_test(test_drain_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
