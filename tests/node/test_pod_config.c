@@ -387,6 +387,44 @@ static void test_sizes(void **state)
 	assert_int_equal(size, 4096);
 }
 
+/* Who joins reads what pod_config_print() says, and must agree with those who read the file. */
+static void test_joins(void **state)
+{
+	static const char text[] = "[pod]\nname=tide\nmemory=128M\nshards=2\nspin=off\nnuma=yes\n"
+				   "policy=base\nnodes_max=5\n[node a]\naddress=127.0.0.1:1\n"
+				   "memory=128M\nvcpus=1\n[node b]\naddress=127.0.0.1:2\n"
+				   "memory=256M\nvcpus=0\ncores=2\n";
+	struct pod_config *config, *again;
+	char why[512], *printed;
+
+	assert_int_equal(pod_config_parse(text, "t", &config, why, sizeof(why)), 0);
+	assert_true(pod_config_grows(config));
+	assert_int_equal(pod_config_numbers(config), 5);
+	printed = pod_config_print(config);
+	assert_non_null(printed);
+	assert_int_equal(pod_config_parse(printed, "t", &again, why, sizeof(why)), 0);
+	assert_int_equal(pod_config_digest(again), pod_config_digest(config));
+	assert_int_equal(again->spin, config->spin);
+	again->number_count = 6;
+	assert_int_not_equal(pod_config_digest(again), pod_config_digest(config));
+	again->number_count = 0;
+	assert_int_equal(pod_config_numbers(again), 2);
+	free(printed);
+	free(again);
+	free(config);
+	for (int i = 0; i < 4; i++) {
+		static const char *const bad[] = { "1", "0", "257", "x" };
+		char wrong[256];
+
+		snprintf(wrong, sizeof(wrong),
+			 "[pod]\nnodes_max=%s\n[node a]\naddress=a:1\nmemory=128M\nvcpus=1\n"
+			 "[node b]\naddress=b:1\nmemory=128M\nvcpus=1\n",
+			 bad[i]);
+		assert_int_equal(pod_config_parse(wrong, "t", &config, why, sizeof(why)), -EINVAL);
+		assert_non_null(strstr(why, "nodes_max"));
+	}
+}
+
 static void test_digest(void **state)
 {
 	struct pod_config *a, *b;
@@ -414,6 +452,7 @@ int main(void)
 		cmocka_unit_test(test_encrypt),
 		cmocka_unit_test(test_loopback),
 		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_joins),
 		cmocka_unit_test(test_digest),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
