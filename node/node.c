@@ -574,7 +574,8 @@ static int open_status(struct node *node, char *why, size_t why_size)
 static int wait_until_member(struct node *node, char *why, size_t why_size)
 {
 	for (uint32_t ms = 0; ms < JOIN_SECONDS * 1000; ms += JOIN_TURN_MS) {
-		if (members_state(node->members, node->self) == MEMBER_ACTIVE)
+		/* It may be on its way out already. */
+		if (members_state(node->members, node->self) != MEMBER_JOINING)
 			return 0;
 		if (node_has_ended(node))
 			return -ESHUTDOWN;
