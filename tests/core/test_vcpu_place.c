@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/vcpu_place.h"
 #include "tests/rng.h"
@@ -463,47 +464,68 @@ static void test_who_is_named(void **state)
  */
 struct race {
 	struct vcpu_places places;
-	pthread_barrier_t begin;
+	_Atomic uint32_t round, left_round;
 	int result;
 };
 
-static void *leave_at_once(void *arg)
+#define RACE_ROUNDS 400000u
+#define RACE_NS	    2000000000ull
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static void *leave_each_round(void *arg)
 {
 	struct race *race = arg;
 
-	pthread_barrier_wait(&race->begin);
-	race->result = vcpu_place_leave(&race->places, 0, 1);
-	return NULL;
+	for (uint32_t round = 1;; round++) {
+		uint32_t now;
+
+		while ((now = atomic_load(&race->round)) < round)
+			;
+		if (now == UINT32_MAX)
+			return NULL;
+		race->result = vcpu_place_leave(&race->places, 0, 1);
+		atomic_store(&race->left_round, round);
+	}
 }
 
-#define RACES 3000
 static void test_leaves_or_is_seen(void **state)
 {
 	static struct race race;
 	struct member_set without = member_set_below(NODES);
-	uint32_t left = 0;
+	uint64_t end_ns = now_ns() + RACE_NS;
+	uint32_t left = 0, round = 1;
+	pthread_t thread;
 
 	member_set_remove(&without, 1);
-	pthread_barrier_init(&race.begin, NULL, 2);
-	for (int i = 0; i < RACES; i++) {
+	vcpu_places_init(&race.places, 0, NODES, 1, first);
+	assert_int_equal(pthread_create(&thread, NULL, leave_each_round, &race), 0);
+	for (; round < RACE_ROUNDS && now_ns() < end_ns; round++) {
 		enum place_naming seen;
-		pthread_t thread;
 
 		vcpu_places_init(&race.places, 0, NODES, 1, first);
-		assert_int_equal(pthread_create(&thread, NULL, leave_at_once, &race), 0);
-		pthread_barrier_wait(&race.begin);
-		for (volatile int spin = i % 64; spin > 0; spin--)
+		atomic_store(&race.round, round);
+		for (volatile uint32_t spin = round % 128; spin > 0; spin--)
 			;
 		vcpu_places_members(&race.places, &without);
 		seen = vcpu_places_name(&race.places, 1);
-		pthread_join(thread, NULL);
+		while (atomic_load(&race.left_round) < round)
+			;
 		left += race.result == 0;
-		assert_true(race.result != 0 || seen == PLACES_GO_THERE);
+		if (race.result == 0 && seen != PLACES_GO_THERE)
+			fail_msg("round %u: it left unseen", round);
 		assert_place(&race.places, 0, race.result ? PLACE_HERE : PLACE_LEAVING,
 			     race.result ? 0 : 1, 0);
 	}
-	printf("%u of %d left\n", left, RACES);
-	pthread_barrier_destroy(&race.begin);
+	atomic_store(&race.round, UINT32_MAX);
+	pthread_join(thread, NULL);
+	printf("%u of %u left\n", left, round);
 }
 
 int main(void)
