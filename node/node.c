@@ -446,6 +446,9 @@ static char *on_request(void *ctx, const char *request)
 			  pin[] = "pin ", unpin[] = "unpin ", hints[] = "hints ",
 			  shadow[] = "shadow ", steward[] = "steward ", drain[] = "drain ",
 			  keep[] = "keep ", token[] = "token ";
+	/* What its users want it would say to members for which it is none: a lie. */
+	if (strchr(request, ' ') && atomic_load(&node->members->joins))
+		return node_answer(false, "this node has not joined yet: try again");
 	if (strncmp(request, move, strlen(move)) == 0)
 		return moves_request(node, request + strlen(move));
 	if (strncmp(request, torture, strlen(torture)) == 0)
