@@ -187,7 +187,8 @@ static void handle_pong(struct node *node, const struct control_clock_pong *pong
 static void take_end(struct node *node, uint16_t src, const struct control_end *end)
 {
 	char cause[sizeof(end->text) + 32];
-	if (members_state(node->members, src) == MEMBER_JOINING) {
+	enum member_state state = members_state(node->members, src);
+	if (state == MEMBER_JOINING || state == MEMBER_GONE) {
 		snprintf(cause, sizeof(cause), "it ended: %s", end->text);
 		mesh_down(node->mesh, src, -EPIPE, cause);
 		return;
@@ -320,6 +321,9 @@ static void read_channel(struct control_thread *c, uint16_t peer)
 		heartbeat_heard(&c->heartbeat, peer, local_ns(c->node));
 		if (!take_message(c, &c->msg))
 			r = -EPROTO;
+		/* What it said may have been the last that its links were kept for. */
+		if (mesh_control(c->node->mesh, peer) != channel)
+			return;
 	}
 	/* What sending says comes second: the peer's last words may be there to be read. */
 	if (r == -EAGAIN && sent < 0)

@@ -44,6 +44,10 @@ int steps_create(struct node *node)
 	s->under_way = atomic_load(&node->members->joins);
 	s->step.node = NODE_NONE;
 	member_list_needs(&node->members->list, node->config->memory);
+	/* Who had gone before this node joined has no links with it. */
+	members_for_each_other(node->members, n)
+		if (members_state(node->members, n) == MEMBER_GONE && !mesh_control(node->mesh, n))
+			s->link[n] = LINK_CLOSED;
 	node->steps = s;
 	return 0;
 }

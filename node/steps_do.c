@@ -191,8 +191,12 @@ static bool close_links(struct node *node, uint16_t number)
 void steps_link_down(struct node *node, uint16_t peer, const char *cause)
 {
 	enum member_state state = members_state(node->members, peer);
-	bool gone = members_state(node->members, node->self) == MEMBER_GONE;
+	enum member_state own = members_state(node->members, node->self);
 	struct steps *s = node->steps;
+	/* Others may have learned sooner that this node is GONE, and ended their side. */
+	bool gone =
+		own == MEMBER_GONE || (own == MEMBER_DRAINING && s && atomic_load(&s->drained) &&
+				       peer != members_seat(node->members, SEAT_STEWARD));
 
 	if (!s || (!gone && (state == MEMBER_ACTIVE || state == MEMBER_DRAINING))) {
 		struct control_end end = {
@@ -214,6 +218,10 @@ static bool hear_of_end(struct node *node, uint16_t number)
 	enum member_state state = state_of(node, number);
 
 	if (!atomic_load(&s->down[number]) || s->ended[number])
+		return false;
+	/* As it should be, or a loss: that is known when this node is GONE, or stays. */
+	if (state_of(node, node->self) == MEMBER_DRAINING && state != MEMBER_GONE &&
+	    state != MEMBER_FREE && state != MEMBER_JOINING)
 		return false;
 	s->ended[number] = true;
 	if (state == MEMBER_GONE || state == MEMBER_FREE)
@@ -287,7 +295,10 @@ void steps_begin(struct node *node, const struct member_word *step)
 	case KIND_ACTIVE:
 		if (!self)
 			control_watch(node, step->node);
-		s->drain_over = s->empty = s->released = s->drained = false;
+		if (!self)
+			break;
+		s->drain_over = s->empty = s->released = false;
+		atomic_store(&s->drained, false);
 		break;
 	case KIND_GONE:
 		queues_members(node);
@@ -348,7 +359,8 @@ void steps_are_over(struct node *node, const struct member_word *step)
 		place_vcpus(node);
 		break;
 	case KIND_DRAIN:
-		s->drain_over = self;
+		if (self)
+			s->drain_over = true;
 		break;
 	case KIND_GONE:
 		if (self)
@@ -383,9 +395,9 @@ static bool drain(struct node *node)
 	struct member_set to = targets(node);
 
 	if (s->released) {
-		if (s->drained || (node->pager && !pager_released(node->pager)))
+		if (atomic_load(&s->drained) || (node->pager && !pager_released(node->pager)))
 			return false;
-		s->drained = true;
+		atomic_store(&s->drained, true);
 		member_list_drained(list_of(node));
 		return true;
 	}

@@ -21,9 +21,10 @@ struct steps {
 	bool owes_done;		 /* ... and is not done here */
 	bool unnamed;		 /* GONE: no word names it; who held the list then: `quiet` */
 	uint64_t quiet;
-	bool said_ready;			   /* this node joins */
-	bool drain_over, empty, released, drained; /* it drains */
-	bool left;				   /* ... and is GONE, which is over */
+	bool said_ready;		  /* this node joins */
+	bool drain_over, empty, released; /* it drains */
+	atomic_bool drained;
+	bool left; /* ... and is GONE, which is over */
 	uint64_t send_away_ns;
 	enum link_end link[NODES_MAX];
 	uint64_t cut[NODES_MAX];     /* LINK_CUT: members_quiet_begin() */
