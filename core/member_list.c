@@ -609,6 +609,12 @@ static int hear_step(struct member_list *list, uint16_t src, const struct member
 	    (word->by != NODE_NONE && word->by >= list->now.number_count) || word->why > 0 ||
 	    (word->by == list->self && (!list->wishing || word->id != list->wish_id)))
 		return -EPROTO;
+	/* Who is no member hears of no step but the one that makes it one. */
+	if (!member_list_counts(list, list->self) &&
+	    !(state_of(list, list->self) == MEMBER_JOINING && word->kind == KIND_ACTIVE &&
+	      word->node == list->self) &&
+	    list->broken == MEMBER_BROKEN_NONE)
+		return -EPROTO;
 	if (!step_is_sound(list, word))
 		return -EPROTO;
 	apply(list, word, src);
