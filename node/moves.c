@@ -478,8 +478,12 @@ static void take_ask(struct node *node, const struct control_move_ask *ask)
 
 static const char *take_asked(struct node *node, const struct control_move_ask *ask)
 {
-	if (ask->vcpu >= node->config->vcpu_count ||
-	    !members_may_be_named(node->members, ask->to) ||
+	uint16_t count = node->members->number_count;
+	/* Who has asked, or was to get it, may have left while the question was sent on. */
+	if (ask->to < count && ask->asker < count && ask->vcpu < node->config->vcpu_count &&
+	    node_moves(node) && !members_may_be_named(node->members, ask->asker))
+		return NULL;
+	if (ask->vcpu >= node->config->vcpu_count || ask->to >= count ||
 	    !members_may_be_named(node->members, ask->asker) || !node_moves(node))
 		return NOT_SO;
 	take_ask(node, ask);
