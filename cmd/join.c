@@ -152,7 +152,10 @@ static int parse(int argc, char **argv, struct join_command *command)
 		host[strcspn(host, ".")] = '\0';
 		snprintf(own->name, sizeof(own->name), "%.*s", (int)sizeof(own->name) - 1, host);
 	}
-	return take_token(command, argv[optind]);
+	int status = take_token(command, argv[optind]);
+	/* Other users of this host see command lines. */
+	explicit_bzero(argv[optind], strlen(argv[optind]));
+	return status;
 }
 
 int cmd_join(int argc, char **argv)

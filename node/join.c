@@ -260,7 +260,7 @@ static int take_told(const struct control_join_told *told, const struct join_con
 		snprintf(joins->own.address, sizeof(joins->own.address), "%s", ask->about.address);
 		*ret_config = pod;
 	} else {
-		free(pod);
+		free(pod); /* the secret is not in it yet */
 	}
 	free(text);
 	free(list);
@@ -341,6 +341,8 @@ int join_ask(const struct join_config *config, struct pod_config **ret_config,
 	ask_destroy(ask);
 	free(msg);
 	if (r < 0) {
+		if (*ret_config)
+			explicit_bzero(*ret_config, sizeof(**ret_config));
 		free(*ret_config);
 		*ret_config = NULL;
 		free(joins);

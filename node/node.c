@@ -119,7 +119,7 @@ bool node_has_changed(const struct node *node)
 	for (uint32_t n = 0; n < node->members->number_count; n++) {
 		enum member_state state = members_state(node->members, n);
 		if ((n < node->config->node_count) != (state == MEMBER_ACTIVE) ||
-		    members_about(node->members, n)->token_expiry_s)
+		    (state == MEMBER_ACTIVE && members_about(node->members, n)->token_expiry_s))
 			return true;
 	}
 	return false;
