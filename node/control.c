@@ -41,6 +41,7 @@
 
 #include "core/heartbeat.h"
 #include "node/control_rules.h"
+#include "node/deadline.h"
 #include "node/io.h"
 #include "node/node_state.h"
 #include "pager/members.h"
@@ -68,6 +69,7 @@
 #define MESH_POLL_NS	 1000000000ull	/* strangers that fell silent are dropped by then */
 #define LOAD_STALL_NS	 10000000000ull
 #define EVENTS_MAX	 64
+#define HOLD_MS		 1000
 #define MESSAGES_MAX	 64 /* of one peer in a row: nobody can keep this thread from the others */
 
 struct duty {
@@ -232,7 +234,8 @@ static const char *handle_message(struct node *node, const struct control_messag
 	case CONTROL_DOORBELL:
 		return queues_message(node, msg);
 	case CONTROL_BUTTON:
-		devices_press_later(node->devices, msg->src);
+		if (members_state(node->members, msg->src) != MEMBER_GONE)
+			devices_press_later(node->devices, msg->src);
 		break;
 	case CONTROL_TAKEN:
 		startup_taken(node, &msg->taken);
@@ -351,6 +354,18 @@ void control_wake(struct node *node)
 	atomic_store(&c->woken, true);
 	if (atomic_load(&c->asleep))
 		eventfd_write(c->wake_fd, 1);
+}
+
+bool control_hold(struct node *node)
+{
+	struct timespec until = deadline_after_ms(HOLD_MS);
+	return node->control &&
+	       pthread_mutex_clocklock(&node->control->turn, CLOCK_MONOTONIC, &until) == 0;
+}
+
+void control_let_go(struct node *node)
+{
+	pthread_mutex_unlock(&node->control->turn);
 }
 
 void control_look(struct node *node, uint16_t peer)

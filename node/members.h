@@ -60,6 +60,7 @@ struct members {
 	const struct member_about *_Atomic about[NODES_MAX]; /* NULL: there has been none yet */
 
 	/* Who holds the list, by the parity of the age in which he began; the rest is its thread's. */
+	char apart[64]; /* what follows is written by who sends, all the time */
 	_Atomic uint64_t age;
 	_Atomic uint32_t holders[2];
 	uint64_t quiet_age;  /* nobody holds a list of an age before this one */

@@ -653,11 +653,6 @@ char *moves_request(struct node *node, const char *words)
 			 NODE_VCPUS_MAX);
 		return node_answer(false, line);
 	}
-	if (members_state(members, to) != MEMBER_ACTIVE) {
-		snprintf(line, sizeof(line), "node %s takes no vCPUs: it joins or leaves",
-			 members_name(members, to));
-		return node_answer(false, line);
-	}
 	if (!members_about(members, to)->cores) {
 		snprintf(line, sizeof(line), "node %s has no core for a vCPU: cores = 0",
 			 members_name(members, to));

@@ -682,7 +682,10 @@ static void tell_end(struct node *node)
 	if (!node->mesh || node->leaves)
 		return;
 	/* Who it is about comes last: the others shall not see its end before the reason. */
+	bool held = control_hold(node);
 	mesh_tell(node->mesh, &msg, node->end.node == node->self ? NODE_NONE : node->end.node);
+	if (held)
+		control_let_go(node);
 }
 
 /* What the process's exit status and last line are. */
@@ -730,7 +733,10 @@ static void close_down(struct node *node)
 	console_close(node->console);
 	if (!node->mesh)
 		return;
+	bool held = control_hold(node);
 	mesh_shutdown(node->mesh);
+	if (held)
+		control_let_go(node);
 	usleep(100000); /* the last words leave */
 }
 

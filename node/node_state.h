@@ -239,6 +239,12 @@ void control_watch(struct node *node, uint16_t peer);
 void control_forget(struct node *node, uint16_t peer);
 /* Any thread: moves_settle() and steps_settle() are called soon, if there is a control thread. */
 void control_wake(struct node *node);
+/*
+ * The control thread does nothing meanwhile, and so closes no channel. False: it could not be held within a
+ * second.
+ */
+bool control_hold(struct node *node);
+void control_let_go(struct node *node);
 /* A page or io channel to `peer` failed. Judged after a short while: its own last words may be on
  * their way. Any thread. */
 void control_link_failed(struct node *node, uint16_t peer, const char *cause);
@@ -330,6 +336,8 @@ int steps_create(struct node *node);
 const char *steps_message(struct node *node, const struct control_message *msg);
 /* The control thread, at each turn: what users have wished, and what can be done by now. */
 void steps_settle(struct node *node);
+/* Who joins, as this node wished, cannot be told so: it need not be waited for. Any thread. */
+void steps_abandon(struct node *node, uint16_t joiner);
 /* When it wants a turn at the latest, by the local clock. */
 uint64_t steps_deadline(const struct node *node);
 /* Links with `peer` have ended. Any thread. */

@@ -30,6 +30,8 @@
  * as one that is awake, from here or to here, and it may be asleep.
  */
 #define LOAD_NS (2ull * PLACEMENT_TICK_NS)
+/* At once, and when those who have heard later of the change of members have, too. */
+#define SAYS_AGAIN 2u
 
 /* What the thread saw of a vCPU at its last turn. */
 struct seen {
@@ -74,9 +76,9 @@ struct placer {
 	pthread_t thread;
 	bool started;
 	struct seen seen[VCPUS_MAX];
-	uint64_t turn_ns, said_ns; /* when it was, and when the load was said; 0: not yet */
-	atomic_bool says_again;	   /* the load, also if it is known: not to all */
-	uint64_t told_ns;	   /* when outcomes were said */
+	uint64_t turn_ns, said_ns;   /* when it was, and when the load was said; 0: not yet */
+	_Atomic uint32_t says_again; /* so often the load, also if it is known */
+	uint64_t told_ns;	     /* when outcomes were said */
 	struct placement_load said;
 	uint32_t quiet_turns;
 };
@@ -203,9 +205,12 @@ static void say_load(struct placer *p, const struct placement_load *load, uint64
 	uint64_t moved_ns = atomic_load(&p->moved_ns);
 	bool known = load->awake == p->said.awake && load->cores == p->said.cores &&
 		     (!moved_ns || p->said_ns >= moved_ns + LOAD_NS);
-	if (!atomic_exchange(&p->says_again, false) && p->said_ns &&
-	    (known || now_ns - p->said_ns < LOAD_NS))
+	uint32_t again = atomic_load(&p->says_again);
+	bool early = p->said_ns && now_ns - p->said_ns < LOAD_NS;
+	if (again < SAYS_AGAIN && (early || (p->said_ns && known && !again)))
 		return;
+	if (again)
+		atomic_store(&p->says_again, again - 1);
 	p->said = *load;
 	p->said_ns = now_ns;
 	p->config.ops->say_load(p->config.ctx, load);
@@ -698,7 +703,7 @@ void placer_members(struct placer *p, const struct member_set *members, uint16_t
 	TELL(p, placement_members(placement, members, gather_node));
 	p->config.placement.members = *members;
 	p->config.placement.gather_node = gather_node;
-	atomic_store(&p->says_again, true);
+	atomic_store(&p->says_again, SAYS_AGAIN);
 	stir(p);
 	pthread_cond_signal(&p->changed);
 	pthread_mutex_unlock(&p->lock);

@@ -48,7 +48,9 @@ static void signals_of_node(sigset_t *ret_set)
 static bool press_power_button(struct node *node)
 {
 	struct control_message msg = { .type = CONTROL_BUTTON, .button.count = 1 };
-	if (!atomic_load(&node->run_ns))
+	/* Who joins, or has gone, ends alone. */
+	if (!atomic_load(&node->run_ns) || atomic_load(&node->members->joins) ||
+	    members_state(node->members, node->self) == MEMBER_GONE)
 		return false;
 	if (node->devices)
 		return devices_press_power_button(node->devices);

@@ -291,10 +291,13 @@ static void serve(struct sponsor *s, const struct asking *asking)
 		return;
 	}
 	r = sponsor_judge(node, &s->ask.join_ask, why, sizeof(why));
+	s->answer.join_told.number = NODE_NONE; /* until he is taken in */
 	if (!r) {
 		r = wish(s, asking);
 		if (!r)
 			r = tell(s, asking);
+		if (r < 0 && s->answer.join_told.number != NODE_NONE)
+			steps_abandon(node, s->answer.join_told.number);
 		if (r < 0)
 			snprintf(why, sizeof(why), "%s", wish_error(r));
 	}

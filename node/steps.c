@@ -54,16 +54,19 @@ int steps_create(struct node *node)
 
 /* ---- the control thread ---------------------------------------------------------------------- */
 
-static void answer(struct steps *s, int result)
+/* False: nobody waits for it any more. */
+static bool answer(struct steps *s, int result)
 {
 	pthread_mutex_lock(&s->lock);
 	/* While a wish waits, what is answered is an earlier one, for which nobody waits. */
-	if (!s->answered && !atomic_load(&s->waits)) {
+	bool waits = !s->answered && !atomic_load(&s->waits);
+	if (waits) {
 		s->answered = true;
 		s->result = result;
 		pthread_cond_signal(&s->told);
 	}
 	pthread_mutex_unlock(&s->lock);
+	return waits;
 }
 
 static void send_word(struct node *node, const struct member_out *out)
@@ -99,8 +102,9 @@ static void act(struct node *node, const struct member_out *out)
 		steps_are_over(node, word);
 		if (word->by == node->self && word->kind == KIND_JOIN)
 			sponsor_joined(node, word);
-		if (word->by == node->self && word->id == node->steps->id)
-			answer(node->steps, 0);
+		if (word->by == node->self && word->id == node->steps->id &&
+		    !answer(node->steps, 0) && word->kind == KIND_JOIN)
+			member_list_fail_joiner(&node->members->list, -ECANCELED);
 		break;
 	case MEMBER_UNWANTED:
 		if (word->id == node->steps->id)
@@ -164,9 +168,14 @@ const char *steps_message(struct node *node, const struct control_message *msg)
 void steps_settle(struct node *node)
 {
 	struct steps *s = node->steps;
+	uint32_t abandoned = atomic_exchange(&s->abandoned, 0);
 	struct member_word wish;
 	int r;
 
+	if (abandoned && member_list_joiner(&node->members->list) == abandoned - 1) {
+		member_list_fail_joiner(&node->members->list, -ECANCELED);
+		act_all(node);
+	}
 	if (s->under_way)
 		act_all(node);
 	if (!atomic_load(&s->waits))
@@ -181,6 +190,12 @@ void steps_settle(struct node *node)
 	if (r < 0)
 		answer(s, r);
 	act_all(node);
+}
+
+void steps_abandon(struct node *node, uint16_t joiner)
+{
+	atomic_store(&node->steps->abandoned, joiner + 1u);
+	control_wake(node);
 }
 
 uint64_t steps_deadline(const struct node *node)
@@ -292,6 +307,9 @@ static const char *cannot_drain(struct node *node, uint16_t number)
 		return pod_config_has_io(node->config)
 			       ? "a pod with disks or network cards keeps its nodes"
 			       : "the vCPUs of so large a pod do not move, so its nodes stay";
+	if (node->options->all_here)
+		return "the nodes of 'eagre run' begin and end together: use 'eagre node' on each "
+		       "host";
 	for (int seat = 0; seat < SEAT_COUNT; seat++)
 		if (members_seat(node->members, (enum member_seat)seat) == number)
 			return "the pod needs this node for more than memory and cores: it is the "

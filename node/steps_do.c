@@ -91,6 +91,14 @@ static void tell_pager(struct node *node, const struct member_word *step)
 {
 	if (step->kind == KIND_SEAT || !node->pager)
 		return;
+	/* It has said that all its links stand: it is believed that, and is lost as a member. */
+	if (step->kind == KIND_ACTIVE && step->node != node->self &&
+	    !mesh_control(node->mesh, step->node)) {
+		node_end_with(node, CONTROL_END_NODE_LOST, 1,
+			      "node %u (%s) has joined, but not linked with node %u", step->node,
+			      name_of(node, step->node), node->self);
+		return;
+	}
 	judge(node, pager_member(node->pager, step->node, state_of(node, step->node)), "a step");
 	if (step->kind == KIND_ACTIVE && step->node == node->self)
 		judge(node, pager_release_cancel(node->pager), "to keep what it has");

@@ -21,6 +21,7 @@ struct steps {
 	bool owes_done;		 /* ... and is not done here */
 	bool unnamed;		 /* GONE: no word names it; who held the list then: `quiet` */
 	uint64_t quiet;
+	_Atomic uint32_t abandoned;	  /* a joiner + 1 that is not waited for; anybody's */
 	bool said_ready;		  /* this node joins */
 	bool drain_over, empty, released; /* it drains */
 	atomic_bool drained;

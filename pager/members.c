@@ -230,6 +230,7 @@ int pager_release_cancel(struct pager *pager)
 		return 0;
 	m->releasing = false;
 	m->release = m->posted + 1;
+	m->step = m->release; /* the step is done when that is, too */
 	return post(pager, (struct pager_command){ .kind = PAGER_CANCEL }, NULL);
 }
 
