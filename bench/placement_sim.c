@@ -21,6 +21,7 @@ struct options {
 	bool load[WORLD_LOADS];
 	const char *trace;
 	bool verbose, decisions, costs_wanted;
+	bool left_out[PLACEMENT_POLICIES];
 	uint32_t seeds;
 };
 
@@ -32,6 +33,7 @@ static const struct {
 	[LOAD_PAIR] = { 95, 300 },  [LOAD_CROSSED] = { 95, 300 }, [LOAD_INDEPENDENT] = { 97, 97 },
 	[LOAD_APART] = { 97, 97 },  [LOAD_TABLE] = { 90, 90 },	  [LOAD_PIPE] = { 95, 200 },
 	[LOAD_RELAY] = { 95, 300 }, [LOAD_QUARTET] = { 95, 300 }, [LOAD_TURNS] = { 100, 130 },
+	[LOAD_BURSTS] = { 0, 0 },
 };
 
 static const enum placement_policy shown[] = { PLACEMENT_PAGES, PLACEMENT_VCPUS, PLACEMENT_BASE,
@@ -42,7 +44,7 @@ static int usage(void)
 {
 	fputs("usage: placement_sim [--nodes N,...] [--load NAME,...] [--seconds S] [--seed N] [--seeds N]\n"
 	      "       [--move-us N] [--cores N] [--own-pages N] [--no-hints] [--policy NAME --trace FILE] [--broken N]\n"
-	      "       [--without program,waited,outcomes] [--come N] [--verbose] [--decisions] [--costs]\n",
+	      "       [--without program,waited,outcomes] [--come N] [--policies NAME,...] [--verbose] [--decisions] [--costs]\n",
 	      stderr);
 	return 2;
 }
@@ -76,6 +78,20 @@ static bool parse_loads(char *text, bool load[WORLD_LOADS])
 	return true;
 }
 
+static bool parse_policies(char *text, bool left_out[PLACEMENT_POLICIES])
+{
+	enum placement_policy policy;
+
+	for (int i = 0; i < PLACEMENT_POLICIES; i++)
+		left_out[i] = true;
+	for (char *name = strtok(text, ","); name; name = strtok(NULL, ",")) {
+		if (placement_policy_parse(name, &policy) != 0)
+			return false;
+		left_out[policy] = false;
+	}
+	return true;
+}
+
 static double percent(const struct world_config *config, const struct world_result *result)
 {
 	/* Where there are fewer cores than threads, or threads that only wait, the ratio still
@@ -100,6 +116,9 @@ static void print_details(const char *name, const struct world_result *r)
 	}
 	printf(" base/eager %" PRIu64 "/%" PRIu64 "\n", r->stats.arm_count[0],
 	       r->stats.arm_count[1]);
+	if (r->crowd_count)
+		printf("             %" PRIu32 " crowds, of %.0f ms at most\n", r->crowd_count,
+		       (double)r->crowded_ns / 1e6);
 }
 
 /* One row: returns whether both musts are met. */
@@ -115,6 +134,8 @@ static int row(const struct options *options, struct world_config config, bool *
 			int error;
 
 			config.policy = shown[i];
+			if (options->left_out[shown[i]])
+				continue;
 			error = world_run(&config, &result);
 			if (error) {
 				fprintf(stderr, "placement_sim: %s\n", strerror(-error));
@@ -317,16 +338,27 @@ static int write_trace(const struct options *options)
 
 /* False: not such options. */
 static const struct option long_options[] = {
-	{ "nodes", required_argument, NULL, 'n' },   { "load", required_argument, NULL, 'l' },
-	{ "seconds", required_argument, NULL, 's' }, { "seed", required_argument, NULL, 'S' },
-	{ "seeds", required_argument, NULL, 'C' },   { "move-us", required_argument, NULL, 'm' },
-	{ "cores", required_argument, NULL, 'c' },   { "own-pages", required_argument, NULL, 'o' },
-	{ "policy", required_argument, NULL, 'p' },  { "trace", required_argument, NULL, 't' },
-	{ "broken", required_argument, NULL, 'b' },  { "without", required_argument, NULL, 'w' },
-	{ "come", required_argument, NULL, 'O' },    { "busy", required_argument, NULL, 'B' },
-	{ "stir-ms", required_argument, NULL, 'M' }, { "decisions", no_argument, NULL, 'd' },
-	{ "costs", no_argument, NULL, 'k' },	     { "no-hints", no_argument, NULL, 'h' },
-	{ "verbose", no_argument, NULL, 'v' },	     { NULL, 0, NULL, 0 },
+	{ "nodes", required_argument, NULL, 'n' },
+	{ "load", required_argument, NULL, 'l' },
+	{ "seconds", required_argument, NULL, 's' },
+	{ "seed", required_argument, NULL, 'S' },
+	{ "seeds", required_argument, NULL, 'C' },
+	{ "move-us", required_argument, NULL, 'm' },
+	{ "cores", required_argument, NULL, 'c' },
+	{ "own-pages", required_argument, NULL, 'o' },
+	{ "policy", required_argument, NULL, 'p' },
+	{ "trace", required_argument, NULL, 't' },
+	{ "broken", required_argument, NULL, 'b' },
+	{ "without", required_argument, NULL, 'w' },
+	{ "come", required_argument, NULL, 'O' },
+	{ "busy", required_argument, NULL, 'B' },
+	{ "stir-ms", required_argument, NULL, 'M' },
+	{ "decisions", no_argument, NULL, 'd' },
+	{ "costs", no_argument, NULL, 'k' },
+	{ "no-hints", no_argument, NULL, 'h' },
+	{ "policies", required_argument, NULL, 'P' },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ NULL, 0, NULL, 0 },
 };
 
 /* "4,16,64". */
@@ -378,6 +410,10 @@ static bool take_options(int argc, char **argv, struct options *options)
 			break;
 		case 'w':
 			if (!parse_without(optarg, &options->world.without))
+				return false;
+			break;
+		case 'P':
+			if (!parse_policies(optarg, options->left_out))
 				return false;
 			break;
 		case 'O':
@@ -455,7 +491,7 @@ int main(int argc, char **argv)
 	};
 
 	for (int i = 0; i < WORLD_LOADS; i++)
-		options.load[i] = true;
+		options.load[i] = i != LOAD_BURSTS; /* how long crowds last is what it shows */
 	if (!take_options(argc, argv, &options))
 		return usage();
 	if (options.decisions)

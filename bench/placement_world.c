@@ -338,7 +338,7 @@ static void tell(struct world *w)
 static void tick(struct world *w)
 {
 	uint32_t awake[WORLD_NODES_MAX] = { 0 };
-	struct placement_advice advice[8];
+	struct placement_advice advice[PLACEMENT_TICK_ADVICE];
 
 	for (uint32_t i = 0; i < w->vcpu_count; i++) {
 		struct vcpu *v = &w->vcpu[i];
@@ -348,7 +348,7 @@ static void tick(struct world *w)
 		awake[v->state == MOVES ? v->target : v->node] += v->state != HALTED;
 		if (v->state == MOVES)
 			continue;
-		if (v->state == HALTED) {
+		if (v->state == HALTED && v->halted_since_ns < w->now_ns) {
 			v->halted_ns += w->now_ns - v->halted_since_ns;
 			v->halted_since_ns = w->now_ns;
 		}
@@ -368,7 +368,8 @@ static void tick(struct world *w)
 	}
 	tell(w);
 	for (uint16_t i = 0; i < w->config.node_count; i++) {
-		uint32_t count = placement_tick(w->placement[i], w->now_ns, advice, 8);
+		uint32_t count =
+			placement_tick(w->placement[i], w->now_ns, advice, PLACEMENT_TICK_ADVICE);
 
 		trace_decisions(w, i);
 		for (uint32_t k = 0; k < count; k++) {
@@ -380,6 +381,40 @@ static void tick(struct world *w)
 			begin_move(w, v, advice[k].to);
 		}
 	}
+}
+
+/* Does a node have work for more cores than it has, with others free? */
+static bool is_crowded(const struct world *w)
+{
+	uint32_t work[WORLD_NODES_MAX] = { 0 };
+	bool crowd = false, free = false;
+
+	for (uint32_t i = 0; i < w->vcpu_count; i++)
+		work[w->vcpu[i].node] += world_has_work(w, &w->vcpu[i], w->now_ns);
+	for (uint32_t i = 0; i < w->config.node_count; i++) {
+		crowd |= work[i] > w->config.core_count;
+		free |= work[i] < w->config.core_count;
+	}
+	return crowd && free;
+}
+
+/* How long has that been so in a burst? Looked at in each tick: it may have begun after the last one. */
+static void watch_crowds(struct world *w)
+{
+	struct burst burst = world_burst(w, w->now_ns);
+	uint64_t ns;
+
+	if (w->now_ns < burst.begin_ns || w->now_ns >= burst.end_ns || !is_crowded(w)) {
+		w->crowd_ns = 0;
+		return;
+	}
+	if (w->crowd_ns == 0) {
+		w->crowd_ns = w->now_ns - PLACEMENT_TICK_NS;
+		w->result->crowd_count++;
+	}
+	ns = w->now_ns - w->crowd_ns;
+	if (ns > w->result->crowded_ns)
+		w->result->crowded_ns = ns;
 }
 
 /* Somebody is sent somewhere, as by eagre move. */
@@ -486,6 +521,8 @@ int world_run(const struct world_config *config, struct world_result *ret_result
 			w->now_ns = w->tick_ns;
 			change_phase(w);
 			tick(w);
+			if (config->load == LOAD_BURSTS)
+				watch_crowds(w);
 			stir(w);
 			w->tick_ns += PLACEMENT_TICK_NS;
 			continue;

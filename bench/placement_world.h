@@ -51,6 +51,7 @@ enum world_load {
 	LOAD_RELAY, /* a pair that takes turns; a third has little to do; the kernel's are all's */
 	LOAD_QUARTET, /* two such pairs, crossed on two nodes; the kernel is all four's */
 	LOAD_TURNS,   /* these of one and two threads in turn */
+	LOAD_BURSTS, /* as many threads as cores sleep; now and then some have work, each its own */
 	WORLD_LOADS,
 };
 const char *world_load_name(enum world_load load);
@@ -93,6 +94,10 @@ struct world_result {
 	uint64_t
 		hasty_count; /* moves of a vCPU that had worked for less than WORLD_HASTY_NS there */
 	uint32_t hasty_row;  /* the most in a row, of one vCPU */
+	/* LOAD_BURSTS: how often a node had work for more cores than it has while others were free, and for how
+	 * long at most. */
+	uint32_t crowd_count;
+	uint64_t crowded_ns;
 	uint32_t vcpu_count; /* that have work */
 	uint64_t phase_work_ns[WORLD_PHASES];
 	struct placement_stats stats; /* sums over the nodes */

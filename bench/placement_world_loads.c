@@ -9,14 +9,20 @@
 #define KERNEL_PAGES	   8u
 #define RELAY_KERNEL_PAGES 48u
 #define GUEST_TICK_NS	   4000000u
-#define SPINS		   50u	 /* looks, before who waits for his turn goes to sleep */
+#define SPINS		   50u /* looks, before who waits for his turn goes to sleep */
+#define BURST_EVERY_NS	   600000000u
+#define BURST_BEGINS_NS	   350000000u
+#define BURST_PAGES	   8u
+#define BURST_NS	   90000000u  /* too short to be worth much */
+#define BURST_LONG_NS	   250000000u /* each fourth */
 #define KERNEL_EVERY	   1100u /* touches of one's own pages, as bench/placement's pods show it */
 
 static const char *const load_name[WORLD_LOADS] = {
-	[LOAD_SCAN] = "scan",	[LOAD_REGIONS] = "regions", [LOAD_RANDOM] = "random",
-	[LOAD_PAIR] = "pair",	[LOAD_CROSSED] = "crossed", [LOAD_INDEPENDENT] = "independent",
-	[LOAD_APART] = "apart", [LOAD_TABLE] = "table",	    [LOAD_PIPE] = "pipe",
-	[LOAD_RELAY] = "relay", [LOAD_QUARTET] = "quartet", [LOAD_TURNS] = "turns",
+	[LOAD_SCAN] = "scan",	  [LOAD_REGIONS] = "regions", [LOAD_RANDOM] = "random",
+	[LOAD_PAIR] = "pair",	  [LOAD_CROSSED] = "crossed", [LOAD_INDEPENDENT] = "independent",
+	[LOAD_APART] = "apart",	  [LOAD_TABLE] = "table",     [LOAD_PIPE] = "pipe",
+	[LOAD_RELAY] = "relay",	  [LOAD_QUARTET] = "quartet", [LOAD_TURNS] = "turns",
+	[LOAD_BURSTS] = "bursts",
 };
 
 const char *world_load_name(enum world_load load)
@@ -180,6 +186,62 @@ static bool helper(struct vcpu *v, struct touch *touch)
 	return true;
 }
 
+struct burst world_burst(const struct world *w, uint64_t at_ns)
+{
+	uint32_t number = (uint32_t)(at_ns / BURST_EVERY_NS), cores = w->config.core_count;
+	struct rng rng = { w->config.seed * 1000003 + number };
+	struct burst burst = { .number = number };
+
+	burst.begin_ns = (uint64_t)number * BURST_EVERY_NS + BURST_BEGINS_NS;
+	burst.end_ns = burst.begin_ns + (number % 4 == 3 ? BURST_LONG_NS : BURST_NS);
+	burst.first = rng_below(&rng, w->vcpu_count);
+	burst.count = cores + 1 + rng_below(&rng, w->vcpu_count - cores);
+	return burst;
+}
+
+bool world_has_work(const struct world *w, const struct vcpu *v, uint64_t at_ns)
+{
+	struct burst burst = world_burst(w, at_ns);
+
+	return at_ns >= burst.begin_ns && at_ns < burst.end_ns &&
+	       (v->index + w->vcpu_count - burst.first) % w->vcpu_count < burst.count;
+}
+
+/* The kernel's 50 us each 50 ms, or until the burst begins. */
+static bool burst_sleeps(const struct world *w, struct vcpu *v, struct touch *touch)
+{
+	struct burst burst = world_burst(w, v->at_ns);
+
+	if (v->step == 0) {
+		v->wakes_ns = v->tick_ns;
+		if (v->at_ns < burst.begin_ns && burst.begin_ns < v->wakes_ns)
+			v->wakes_ns = burst.begin_ns;
+		if (v->at_ns < v->wakes_ns)
+			return false;
+		v->wakes_ns = 0;
+		v->tick_ns = v->at_ns + 50000000;
+		v->step = 50;
+	}
+	v->step--;
+	touch->page = v->group->kernel_page + rng_below(&v->rng, KERNEL_PAGES);
+	touch->write = v->step % 25 == 0;
+	return true;
+}
+
+/* Asleep; in a burst at work on its own pages. One in two sleeps a tenth of the time then. */
+static bool bursts(struct world *w, struct vcpu *v, struct touch *touch)
+{
+	if (!world_has_work(w, v, v->at_ns))
+		return burst_sleeps(w, v, touch);
+	if (v->role % 2 && ++v->left % 900 == 0) {
+		v->wakes_ns = v->at_ns + 100000;
+		return false;
+	}
+	touch->page = v->group->first_page + v->next++ % v->group->pages;
+	touch->write = true;
+	return true;
+}
+
 /* It is the other's turn: looks again for a while, then goes to sleep. False: it does so now. */
 static bool relay_wait(struct vcpu *v, struct touch *touch)
 {
@@ -251,6 +313,8 @@ bool world_next_touch(struct world *w, struct vcpu *v, struct touch *touch)
 	case LOAD_RELAY:
 	case LOAD_QUARTET:
 		return relay(w, v, touch);
+	case LOAD_BURSTS:
+		return bursts(w, v, touch);
 	default:
 		return false;
 	}
@@ -352,6 +416,18 @@ void world_lay_out(struct world *w)
 		for (uint32_t i = 0; i < n * w->config.core_count && i < WORLD_VCPUS_MAX; i++)
 			vcpu_add(w, group_add(w, 256, i, false), 0, i, load);
 		break;
+	case LOAD_BURSTS: {
+		struct group *kernel = group_add(w, KERNEL_PAGES, 0, false);
+
+		for (uint32_t i = 0; i < n * w->config.core_count && i < WORLD_VCPUS_MAX - 1; i++) {
+			struct group *group =
+				group_add(w, BURST_PAGES, i / w->config.core_count, false);
+
+			group->kernel_page = kernel->first_page;
+			vcpu_add(w, group, i, i / w->config.core_count, load);
+		}
+		break;
+	}
 	case LOAD_APART: {
 		struct group *group = group_add(w, KERNEL_PAGES, 0, false);
 

@@ -93,6 +93,7 @@ struct world {
 	struct group group[WORLD_VCPUS_MAX];
 	uint32_t group_count;
 	uint64_t now_ns, tick_ns, stir_ns;
+	uint64_t crowd_ns; /* since when there has been a crowd; 0: there is none */
 	uint32_t phase, phases;
 	uint32_t *sample;
 	uint32_t sample_count;
@@ -122,6 +123,15 @@ void world_ask_ahead(struct world *w, struct vcpu *v);
 void world_message(struct world *w, uint16_t from, uint16_t to);
 
 /* placement_world_loads.c */
+/* LOAD_BURSTS: which one there is at that time, and does the vCPU have work in it? */
+struct burst {
+	uint32_t number;
+	uint64_t begin_ns, end_ns;
+	uint32_t first,
+		count; /* the vCPUs that have work: so many, from this one on, round and round */
+};
+struct burst world_burst(const struct world *w, uint64_t at_ns);
+bool world_has_work(const struct world *w, const struct vcpu *v, uint64_t at_ns);
 /* The groups, their vCPUs and their pages. */
 void world_lay_out(struct world *w);
 /* False: the vCPU has nothing to do, and sleeps. */

@@ -18,7 +18,9 @@
 #define MOVES_MAX	  (64u * 1024)
 #define SPREAD_FAILED_MAX 6u
 #define REFUSED_NS	  20000000u
-#define BUCKET_NS	  ((uint64_t)PLACEMENT_MOVES_BURST * (1000000000u / PLACEMENT_MOVES_SECOND))
+/* Where he was he would have had half a core: so many times the cost of a move pays for two. */
+#define SPREAD_USEFUL 4u
+#define BUCKET_NS     ((uint64_t)PLACEMENT_MOVES_BURST * (1000000000u / PLACEMENT_MOVES_SECOND))
 
 static const char *const policy_name[PLACEMENT_POLICIES] = {
 	[PLACEMENT_PAGES] = "pages",	 [PLACEMENT_VCPUS] = "vcpus",	[PLACEMENT_BASE] = "base",
@@ -195,7 +197,10 @@ int placement_time(struct placement *p, uint32_t vcpu, const struct placement_ti
 	v = &p->vcpu[vcpu];
 	if (time->now_ns)
 		placement_age(p, v, time->now_ns);
+	/* Or who slept would count as idle for long after he has woken up. */
 	v->halted_ns += time->halted_ns < LATELY_NS ? time->halted_ns : LATELY_NS;
+	if (v->halted_ns > LATELY_NS)
+		v->halted_ns = LATELY_NS;
 	/* Without a core nobody runs: the next stall has it. (And who sleeps says so there.) */
 	if (p->config.broken != PLACEMENT_BROKEN_WAITED)
 		v->waited_ns += time->waited_ns < LATELY_NS ? time->waited_ns : LATELY_NS;
@@ -343,8 +348,12 @@ static void judge_stay(struct placement *p, struct placement_vcpu *v, uint16_t t
 		v->wasted -= v->wasted > 0;
 	}
 	p->stats.return_count += to == v->left_node;
-	/* Sent away for a core, and come back at once: it should not be sent so soon again. */
-	if (v->spread_from == to && placement_since(v->spread_ns, now_ns) < 200000000u)
+	/*
+	 * Sent away for a core, and come back at once: it should not be sent so soon again. Whose work
+	 * there was worth both moves was right to go: he may have done what there was to do.
+	 */
+	if (v->spread_from == to && placement_since(v->spread_ns, now_ns) < 200000000u &&
+	    v->useful_ns < SPREAD_USEFUL * placement_cost(p, v, to))
 		v->spread_failed += v->spread_failed < SPREAD_FAILED_MAX;
 	else if (v->spread_from != NODE_NONE)
 		v->spread_failed -= v->spread_failed > 0;

@@ -189,6 +189,8 @@ int placement_time(struct placement *placement, uint32_t vcpu, const struct plac
  * comes with the next tick.
  */
 #define PLACEMENT_TICK_NS 4000000u
+#define PLACEMENT_TICK_ADVICE                                                                      \
+	64u /* so many at once: else a crowd would not be gone within 100 ms */
 uint32_t placement_tick(struct placement *placement, uint64_t now_ns,
 			struct placement_advice *ret_advice, uint32_t max);
 

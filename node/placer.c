@@ -13,9 +13,6 @@
 /* Looks of a shard's thread at the lock, which is held for less than a microsecond as a rule. */
 #define LOCK_TRIES 64u
 
-/* Of advice from one tick; more comes with the next. */
-#define TICK_ADVICE 16u
-
 /* The thread's turn while no vCPU here has run for QUIET_TURNS: still below the 100 ms in which
  * vCPUs are to spread when there is work. */
 #define QUIET_TICK_NS (12ull * PLACEMENT_TICK_NS)
@@ -270,8 +267,9 @@ static void shadow_wants(struct placer *p, const struct placement_advice *advice
 
 static void shadow_tick(struct placer *p, uint64_t now_ns)
 {
-	struct placement_advice advice[TICK_ADVICE];
-	uint32_t count = p->shadow ? placement_tick(p->shadow, now_ns, advice, TICK_ADVICE) : 0;
+	struct placement_advice advice[PLACEMENT_TICK_ADVICE];
+	uint32_t count =
+		p->shadow ? placement_tick(p->shadow, now_ns, advice, PLACEMENT_TICK_ADVICE) : 0;
 	for (uint32_t i = 0; i < count; i++)
 		shadow_wants(p, &advice[i], NODE_NONE, now_ns);
 }
@@ -358,7 +356,7 @@ static void trace_begins(struct placer *p, uint64_t now_ns)
 
 static void turn(struct placer *p)
 {
-	struct placement_advice advice[TICK_ADVICE];
+	struct placement_advice advice[PLACEMENT_TICK_ADVICE];
 	uint64_t now_ns = now_of(p);
 	uint64_t turn_ns = p->turn_ns && now_ns > p->turn_ns ? now_ns - p->turn_ns : 0;
 	struct placement_load load = { .cores = p->config.cores };
@@ -372,7 +370,7 @@ static void turn(struct placer *p)
 	shadow_tick(p, now_ns);
 	forget_trace(p, now_ns);
 	trace_load(p, now_ns);
-	count = placement_tick(p->placement, now_ns, advice, TICK_ADVICE);
+	count = placement_tick(p->placement, now_ns, advice, PLACEMENT_TICK_ADVICE);
 	trace_decisions(p);
 	pthread_mutex_unlock(&p->lock);
 	for (uint32_t i = 0; i < count; i++)

@@ -174,12 +174,85 @@ static void sends_back_who_has_come(void **state)
 	}
 }
 
+/* Whatever is told, nobody sleeps for more than all of the time: who did counts as awake soon enough. */
+static void spreads_after_much_sleep(void **state)
+{
+	struct placement *p = make(0, 2, PLACEMENT_BASE, 0);
+	struct placement_load load = { .cores = 2 }, empty = { .cores = 2 };
+	struct placement_advice advice;
+	uint64_t now_ns = 0, awake_ns;
+	uint32_t count = 0;
+
+	placement_load(p, 1, &empty);
+	for (uint32_t i = 0; i < 3; i++)
+		placement_placed(p, i, 0, 0);
+	for (int turn = 0; turn < 20; turn++) {
+		struct placement_time idle = { .halted_ns = 48ull * MS };
+
+		now_ns += idle.halted_ns;
+		idle.now_ns = now_ns;
+		for (uint32_t i = 0; i < 6; i++)
+			placement_time(p, i / 2, &idle);
+		placement_load(p, 0, &load);
+		assert_int_equal(placement_tick(p, now_ns, &advice, 1), 0);
+	}
+	load.awake = 3;
+	for (awake_ns = now_ns; count == 0 && now_ns < awake_ns + 200ull * MS;) {
+		now_ns += PLACEMENT_TICK_NS;
+		placement_load(p, 0, &load);
+		count = placement_tick(p, now_ns, &advice, 1);
+	}
+	assert_int_equal(count, 1);
+	assert_in_range(now_ns - awake_ns, 20 * MS, 60 * MS);
+	placement_destroy(p);
+}
+
+/* What has been spread by 1 and comes back, in ms since then: how often that has failed. */
+static uint8_t failed_after(uint32_t worked_ms, uint32_t slept_ms)
+{
+	struct placement *p = make(1, 2, PLACEMENT_BASE, 0);
+	struct placement_load load = { .cores = 4 };
+	struct placement_advice advice;
+	uint8_t carry[PLACEMENT_CARRY_BYTES] = { 3, [34] = 1 };
+	uint64_t now_ns = 1000ull * MS, begin_ns = now_ns, work_ns = worked_ms * (uint64_t)MS;
+	uint32_t count = 0;
+
+	assert_int_equal(placement_arrived(p, 0, 0, now_ns - MOVE_NS, now_ns, carry), 0);
+	while (count == 0 && now_ns < begin_ns + work_ns + slept_ms * (uint64_t)MS) {
+		struct placement_time time = { .halted_ns = now_ns < begin_ns + work_ns
+								    ? 0
+								    : PLACEMENT_TICK_NS };
+
+		now_ns += PLACEMENT_TICK_NS;
+		load.awake = time.halted_ns == 0;
+		placement_time(p, 0, &time);
+		placement_load(p, 1, &load);
+		count = placement_tick(p, now_ns, &advice, 1);
+	}
+	assert_int_equal(count, slept_ms > 0);
+	/* Not so long ago that it would not count. */
+	assert_true(now_ns - begin_ns < 200ull * MS);
+	assert_int_equal(placement_left(p, 0, 0, now_ns, carry), 0);
+	placement_destroy(p);
+	return carry[2];
+}
+
+/* Who has worked where he was sent was not sent away too soon, why ever he comes back. */
+static void who_worked_was_right_to_go(void **state)
+{
+	assert_int_equal(failed_after(0, 0), 1);
+	assert_int_equal(failed_after(40, 0), 0);
+	assert_int_equal(failed_after(20, 178), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(spreads_for_what_lasts),
 		cmocka_unit_test(gathers),
 		cmocka_unit_test(spreads),
+		cmocka_unit_test(spreads_after_much_sleep),
+		cmocka_unit_test(who_worked_was_right_to_go),
 		cmocka_unit_test(sends_back_who_has_come),
 		cmocka_unit_test(gathers_from_a_quiet_node),
 	};

@@ -171,6 +171,42 @@ static void pairs_part(void **state)
 	assert_true((double)stalls * 1e6 < QUARTET_STALLS * (double)work_ns);
 }
 
+/*
+ * What is idle gathers, and spreads within 100 ms when there is work for more cores: also where there
+ * has been some before, again and again, for so short that all had gathered soon after they were spread.
+ */
+static void spreads_in_time(void **state)
+{
+	static const struct {
+		uint32_t nodes, cores, bursts, seeds;
+	} pod[] = {
+		{ 3, 1, 16, 3 }, { 3, 2, 50, 4 }, { 4, 4, 16, 2 }, { 16, 2, 4, 2 }, { 63, 2, 2, 1 }
+	};
+	static const enum placement_policy policy[] = { PLACEMENT_BASE, PLACEMENT_LEARNED };
+
+	for (size_t i = 0; i < 2 * sizeof(pod) / sizeof(pod[0]); i++) {
+		for (uint32_t seed = 1; seed <= pod[i / 2].seeds; seed++) {
+			struct world_config config = config_of(LOAD_BURSTS, policy[i % 2]);
+
+			config.node_count = pod[i / 2].nodes;
+			config.core_count = pod[i / 2].cores;
+			config.node_pages = 4096;
+			config.duration_ns = pod[i / 2].bursts * 600000000ull;
+			config.seed = seed;
+			assert_int_equal(world_run(&config, &result[0]), 0);
+			print_message(
+				"bursts, %u nodes of %u, %s, seed %u: %u crowds, of %.0f ms at most; %u moves\n",
+				config.node_count, config.core_count,
+				placement_policy_name(config.policy), seed, result[0].crowd_count,
+				(double)result[0].crowded_ns / 1e6, (unsigned)result[0].move_count);
+			/* They have gathered before nearly each. */
+			assert_true(result[0].crowd_count + 2 >= pod[i / 2].bursts);
+			assert_true(result[0].crowd_count > 0);
+			assert_in_range(result[0].crowded_ns, 1, 100 * 1000000);
+		}
+	}
+}
+
 static uint64_t moves_of_busy(uint32_t broken, uint64_t *ret_hasty)
 {
 	uint64_t moves = 0;
@@ -370,17 +406,12 @@ static void goes_on(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(worth_it),
-		cmocka_unit_test(guards_help),
-		cmocka_unit_test(stay_together),
-		cmocka_unit_test(pairs_part),
-		cmocka_unit_test(busy_hosts_settle),
-		cmocka_unit_test(hints_help),
-		cmocka_unit_test(same_again),
-		cmocka_unit_test(replayed),
-		cmocka_unit_test(decisions_recorded),
-		cmocka_unit_test(messages),
-		cmocka_unit_test(goes_on),
+		cmocka_unit_test(worth_it),	   cmocka_unit_test(guards_help),
+		cmocka_unit_test(stay_together),   cmocka_unit_test(pairs_part),
+		cmocka_unit_test(spreads_in_time), cmocka_unit_test(busy_hosts_settle),
+		cmocka_unit_test(hints_help),	   cmocka_unit_test(same_again),
+		cmocka_unit_test(replayed),	   cmocka_unit_test(decisions_recorded),
+		cmocka_unit_test(messages),	   cmocka_unit_test(goes_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
