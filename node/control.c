@@ -359,8 +359,7 @@ void control_wake(struct node *node)
 bool control_hold(struct node *node)
 {
 	struct timespec until = deadline_after_ms(HOLD_MS);
-	return node->control &&
-	       pthread_mutex_clocklock(&node->control->turn, CLOCK_MONOTONIC, &until) == 0;
+	return node->control && deadline_lock(&node->control->turn, &until) == 0;
 }
 
 void control_let_go(struct node *node)

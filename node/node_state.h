@@ -440,8 +440,8 @@ void coming_stats(const struct node *node, struct coming_stats *ret_stats);
 /* policy.c: who decides about moves (placer.h), and what is said about that. */
 int policy_create(struct node *node, char *why, size_t why_size);
 int policy_start(struct node *node);
-/* To whom vCPUs may go from now on. */
-void policy_members(struct node *node, const struct member_set *members);
+/* To whom vCPUs may go from now on; this node is one of them since just now. */
+void policy_members(struct node *node, const struct member_set *members, bool newcomer);
 /* A node that joins is told policy and pins. */
 void policy_introduce(struct node *node, uint16_t to);
 /* What was learned is kept. */

@@ -27,8 +27,8 @@
  * as one that is awake, from here or to here, and it may be asleep.
  */
 #define LOAD_NS (2ull * PLACEMENT_TICK_NS)
-/* At once, and when those who have heard later of the change of members have, too. */
-#define SAYS_AGAIN 2u
+/* A newcomer, until those who hear later that it is a member have, too: for 200 ms. */
+#define SAYS_AGAIN 25u
 
 /* What the thread saw of a vCPU at its last turn. */
 struct seen {
@@ -204,7 +204,7 @@ static void say_load(struct placer *p, const struct placement_load *load, uint64
 		     (!moved_ns || p->said_ns >= moved_ns + LOAD_NS);
 	uint32_t again = atomic_load(&p->says_again);
 	bool early = p->said_ns && now_ns - p->said_ns < LOAD_NS;
-	if (again < SAYS_AGAIN && (early || (p->said_ns && known && !again)))
+	if (p->said_ns && (early || (known && !again)))
 		return;
 	if (again)
 		atomic_store(&p->says_again, again - 1);
@@ -384,8 +384,8 @@ static void turn(struct placer *p)
 static bool may_rest(const struct placer *p)
 {
 	uint64_t moved_ns = atomic_load(&p->moved_ns);
-	if (p->trace || p->quiet_turns < QUIET_TURNS || p->said_ns < moved_ns + LOAD_NS ||
-	    p->turn_ns - p->told_ns < PLACER_OUTCOMES_NS)
+	if (p->trace || p->quiet_turns < QUIET_TURNS || atomic_load(&p->says_again) ||
+	    p->said_ns < moved_ns + LOAD_NS || p->turn_ns - p->told_ns < PLACER_OUTCOMES_NS)
 		return false;
 	for (uint32_t v = 0; v < p->config.placement.vcpu_count; v++)
 		if (p->seen[v].here && p->config.placement.gather_node != p->config.placement.self)
@@ -693,7 +693,8 @@ void placer_load(struct placer *p, uint16_t node, const struct placement_load *l
 	pthread_mutex_unlock(&p->lock);
 }
 
-void placer_members(struct placer *p, const struct member_set *members, uint16_t gather_node)
+void placer_members(struct placer *p, const struct member_set *members, uint16_t gather_node,
+		    bool newcomer)
 {
 	if (!p)
 		return;
@@ -701,7 +702,7 @@ void placer_members(struct placer *p, const struct member_set *members, uint16_t
 	TELL(p, placement_members(placement, members, gather_node));
 	p->config.placement.members = *members;
 	p->config.placement.gather_node = gather_node;
-	atomic_store(&p->says_again, SAYS_AGAIN);
+	atomic_store(&p->says_again, newcomer ? SAYS_AGAIN : 1);
 	stir(p);
 	pthread_cond_signal(&p->changed);
 	pthread_mutex_unlock(&p->lock);

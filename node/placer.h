@@ -102,9 +102,11 @@ void placer_awake(struct placer *placer, uint32_t vcpu);
 void placer_load(struct placer *placer, uint16_t node, const struct placement_load *load);
 /*
  * To whom vCPUs may go from now on, with this node, and where the idle ones gather (placement_members()).
- * All are told this node's load again.
+ * All are told this node's load again; a newcomer's for a while, since they hear at different times that
+ * it is a member.
  */
-void placer_members(struct placer *placer, const struct member_set *members, uint16_t gather_node);
+void placer_members(struct placer *placer, const struct member_set *members, uint16_t gather_node,
+		    bool newcomer);
 /* Likewise; valid ones. What comes faster than it is said (PLACER_OUTCOMES_NS) is left out. */
 #define PLACER_OUTCOMES_NS 32000000ull
 void placer_outcomes(struct placer *placer, uint16_t node, const struct placement_outcome *outcome,

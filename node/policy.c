@@ -189,9 +189,9 @@ int policy_create(struct node *node, char *why, size_t why_size)
 	return r || !config->policy_state[0] ? r : open_state(node, why, why_size);
 }
 
-void policy_members(struct node *node, const struct member_set *members)
+void policy_members(struct node *node, const struct member_set *members, bool newcomer)
 {
-	placer_members(node->placer, members, gather_node(node, members));
+	placer_members(node->placer, members, gather_node(node, members), newcomer);
 }
 
 void policy_introduce(struct node *node, uint16_t to)

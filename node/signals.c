@@ -48,9 +48,10 @@ static void signals_of_node(sigset_t *ret_set)
 static bool press_power_button(struct node *node)
 {
 	struct control_message msg = { .type = CONTROL_BUTTON, .button.count = 1 };
-	/* Who joins, or has gone, ends alone. */
-	if (!atomic_load(&node->run_ns) || atomic_load(&node->members->joins) ||
-	    members_state(node->members, node->self) == MEMBER_GONE)
+	/* Who has gone ends soon by itself, and who joins ends alone. */
+	if (members_state(node->members, node->self) == MEMBER_GONE)
+		return true;
+	if (!atomic_load(&node->run_ns) || atomic_load(&node->members->joins))
 		return false;
 	if (node->devices)
 		return devices_press_power_button(node->devices);
@@ -109,8 +110,10 @@ static void *signal_thread(void *arg)
 			clock_gettime(CLOCK_MONOTONIC, &until);
 			until.tv_sec += node->options->power_off_s + 1;
 			pressed_ns = node_now_ns(node);
-			node_say(node, "SIGTERM: the guest's power button is pressed; another one "
-				       "ends the pod at once");
+			node_say(node, members_state(node->members, node->self) == MEMBER_GONE
+					       ? "SIGTERM: this node has left, and ends soon"
+					       : "SIGTERM: the guest's power button is pressed; "
+						 "another one ends the pod at once");
 		} else if (i < ENDING_SIGNALS) {
 			end_by_signal(node, ending_signals[i].name, number, "");
 		} else if (atomic_load(&node->run_ns) && node->console) {

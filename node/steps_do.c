@@ -136,7 +136,9 @@ static void place_vcpus(struct node *node)
 
 	vcpu_places_members(&node->places, &set);
 	member_set_add(&set, node->self);
-	policy_members(node, &set);
+	policy_members(node, &set,
+		       node->steps->step.kind == KIND_ACTIVE &&
+			       node->steps->step.node == node->self);
 }
 
 /* Others with a core. */
