@@ -6,6 +6,7 @@
 #define CMD_CMD_H
 
 /* argv[0] is the subcommand's name. Returns the exit status of the program. */
+int cmd_drain(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
 int cmd_join(int argc, char **argv);
 int cmd_move(int argc, char **argv);

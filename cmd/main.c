@@ -26,6 +26,7 @@ static const struct subcommand {
 	{ "node", cmd_node, "run this host's node of a pod" },
 	{ "token", cmd_token, "make a token by which another host may join a running pod" },
 	{ "join", cmd_join, "run this host as a further node of a running pod" },
+	{ "drain", cmd_drain, "have a node of a running pod give away what it has, and leave" },
 	{ "status", cmd_status, "show what a running pod does" },
 	{ "top", cmd_top, "show what a running pod does, again and again" },
 	{ "move", cmd_move, "move a vCPU of a running guest to another node" },

@@ -34,6 +34,7 @@ static int find_socket(struct pod_search *s)
 			continue;
 		if ((s->pod && strcmp(pod, s->pod) != 0) || (s->node && strcmp(node, s->node) != 0))
 			continue;
+		bool avoided = s->avoid && strcmp(node, s->avoid) == 0;
 		char path[sizeof(s->path)];
 		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
 		if (s->found && strcmp(pod, pod_found) != 0) {
@@ -41,7 +42,8 @@ static int find_socket(struct pod_search *s)
 			break;
 		}
 		snprintf(pod_found, sizeof(pod_found), "%s", pod);
-		memcpy(s->path, path, sizeof(path));
+		if (!s->found || !avoided)
+			memcpy(s->path, path, sizeof(path));
 		s->found = 1;
 	}
 	closedir(d);
@@ -55,14 +57,13 @@ static bool was_closed(int fd)
 	return n == 0 || (n < 0 && errno == ECONNRESET);
 }
 
-int pod_try(const char *path, const char *request, json_t **ret_answer, char *ret_error,
-	    size_t error_size)
+/* A connection on which that was asked, or -errno and a line. */
+static int ask(const char *path, const char *request, char *ret_error, size_t error_size)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct timeval patience = { .tv_sec = ANSWER_SECONDS };
-	json_error_t json_error;
 	char line[STATUS_REQUEST_MAX];
-	int size, error = 0;
+	int size, error;
 	if (strlen(path) >= sizeof(address.sun_path)) {
 		snprintf(ret_error, error_size, "%s: the path is too long for a socket", path);
 		return -ENAMETOOLONG;
@@ -81,12 +82,24 @@ int pod_try(const char *path, const char *request, json_t **ret_answer, char *re
 		else
 			snprintf(ret_error, error_size, "%s: %s; is a pod running on this machine?",
 				 path, strerror(-error));
-		goto out;
+		if (fd >= 0)
+			close(fd);
+		return error;
 	}
 	size = snprintf(line, sizeof(line), "%s\n", request);
 	if (size < (int)sizeof(line))
 		(void)!send(fd, line, (size_t)size,
 			    MSG_NOSIGNAL); /* no answer comes then, either */
+	return fd;
+}
+
+int pod_try(const char *path, const char *request, json_t **ret_answer, char *ret_error,
+	    size_t error_size)
+{
+	json_error_t json_error;
+	int fd = ask(path, request, ret_error, error_size), error = 0;
+	if (fd < 0)
+		return fd;
 	*ret_answer = json_loadfd(fd, 0, &json_error);
 	if (*ret_answer)
 		goto out;
@@ -97,9 +110,24 @@ int pod_try(const char *path, const char *request, json_t **ret_answer, char *re
 		snprintf(ret_error, error_size, "%s: no answer within %d s; the node is stuck",
 			 path, ANSWER_SECONDS);
 out:
-	if (fd >= 0)
-		close(fd);
+	close(fd);
 	return error;
+}
+
+int pod_end_open(const char *path)
+{
+	char error[512];
+	return ask(path, STATUS_END, error, sizeof(error));
+}
+
+json_t *pod_end_take(int fd)
+{
+	json_error_t error;
+	json_t *answer = json_loadfd(fd, 0, &error);
+	if (json_is_object(answer))
+		return answer;
+	json_decref(answer);
+	return NULL;
 }
 
 json_t *pod_ask(const char *path, const char *request)

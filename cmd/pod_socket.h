@@ -8,6 +8,7 @@
 
 struct pod_search {
 	const char *pod, *node; /* NULL: any */
+	const char *avoid;	/* a node that is asked only if no other is here; or NULL */
 	char path[512];		/* the socket's; empty: to be found */
 	int found;
 };
@@ -28,6 +29,14 @@ bool pod_search_take(struct pod_search *search, int option, const char *value);
  */
 int pod_try(const char *path, const char *request, json_t **ret_answer, char *ret_error,
 	    size_t error_size);
+
+/*
+ * Asks a node to say how it ends, when it does: a descriptor that can be read then, or -errno. What it
+ * has said: of one that left its pod "left", its name; else "error", a line. NULL: it is gone without a
+ * word.
+ */
+int pod_end_open(const char *path);
+json_t *pod_end_take(int fd);
 
 /* Both complain themselves, and return false or NULL then. */
 bool pod_find(struct pod_search *search);

@@ -41,6 +41,13 @@ static const char *text(const json_t *object, const char *key)
 
 static const char *const why[] = { "paid", "eager", "always", "gather", "spread" };
 
+/* Of a node: "" if it is a member, as most are. */
+static const char *state_of(const json_t *node)
+{
+	const char *state = text(node, "state");
+	return strcmp(state, "member") == 0 || strcmp(state, "-") == 0 ? "" : state;
+}
+
 static void print_nodes(const json_t *nodes)
 {
 	printf("%-3s %-12s %-21s %-6s %5s %9s %9s %8s %8s %9s %9s %9s %9s %8s %8s %10s %8s %9s\n",
@@ -52,13 +59,14 @@ static void print_nodes(const json_t *nodes)
 	json_array_foreach(nodes, i, n)
 	{
 		const json_t *stalls = json_object_get(n, "stalls");
+		const char *state = state_of(n);
 		if (json_object_get(n, "error")) {
-			printf("%-3zu %-12s %-21s %s\n", i, text(n, "name"), text(n, "address"),
-			       text(n, "error"));
+			printf("%-3zu %-12s %-21s %s%s%s\n", i, text(n, "name"), text(n, "address"),
+			       state, *state ? ": " : "", text(n, "error"));
 			continue;
 		}
 		printf("%-3zu %-12s %-21s %-6s %5lld %8lldM %8lldM %8lld %8lld %9lld %9lld %9lld %9lld %8.1f %8.1f "
-		       "%10lld %8.1f %9lld\n",
+		       "%10lld %8.1f %9lld%s%s\n",
 		       i, text(n, "name"), text(n, "address"), text(n, "engine"),
 		       number(n, "vcpus"), number(n, "resident_bytes") >> 20,
 		       number(n, "promised_bytes") >> 20, number(n, "pages_owned"),
@@ -66,7 +74,8 @@ static void print_nodes(const json_t *nodes)
 		       number(stalls, "write"), number(stalls, "upgrade"),
 		       (double)number(n, "stall_p50_ns") / 1e3,
 		       (double)number(n, "stall_p99_ns") / 1e3, number(n, "messages"),
-		       (double)number(n, "bytes_out") / (1 << 20), number(n, "clock_error_ns"));
+		       (double)number(n, "bytes_out") / (1 << 20), number(n, "clock_error_ns"),
+		       *state ? "  " : "", state);
 	}
 }
 

@@ -192,8 +192,24 @@ enum {
 	N_P99,
 	N_MESSAGES,
 	N_OUT,
+	N_STATE,
 	N_COLUMNS
 };
+
+/* Or an answer that does not say so. */
+static bool is_member(const json_t *node)
+{
+	const char *state = json_string_value(json_object_get(node, "state"));
+	return !state || strcmp(state, "member") == 0;
+}
+
+static bool all_are_members(const struct page *page)
+{
+	for (unsigned int i = 0; i < page->node_count; i++)
+		if (!is_member(page->node[i].now))
+			return false;
+	return true;
+}
 
 static void put_node(const void *ctx, unsigned int i, top_row cell)
 {
@@ -202,6 +218,8 @@ static void put_node(const void *ctx, unsigned int i, top_row cell)
 	const char *error = json_string_value(json_object_get(row->now, "error"));
 	sprintf(cell[N_NUMBER], "%u", i);
 	strcpy(cell[N_NAME], row->name);
+	if (!is_member(row->now))
+		copy_text(cell[N_STATE], TOP_CELL_MAX, row->now, "state");
 	if (error) {
 		strcpy(cell[N_VCPUS], "none");
 		return;
@@ -230,9 +248,11 @@ static void put_nodes(struct page *page, unsigned int room)
 		[N_READ] = { "read%", 5, 3, false },	[N_WRITE] = { "writ%", 5, 3, false },
 		[N_UPGRADE] = { "upgr%", 5, 3, false }, [N_P50] = { "p50", 5, 2, false },
 		[N_P99] = { "p99", 5, 2, false },	[N_MESSAGES] = { "messages", 8, 5, false },
-		[N_OUT] = { "out", 5, 5, false },
+		[N_OUT] = { "out", 5, 5, false },	[N_STATE] = { "", 8, 1, true },
 	};
-	lines_table(&page->lines, columns, N_COLUMNS, put_node, page, page->node_count, room);
+	/* Who comes and goes is said where somebody does. */
+	lines_table(&page->lines, columns, all_are_members(page) ? N_STATE : N_COLUMNS, put_node,
+		    page, page->node_count, room);
 }
 
 /* ---- vCPUs ----------------------------------------------------------------------------------- */

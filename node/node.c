@@ -461,6 +461,8 @@ static char *on_request(void *ctx, const char *request)
 		return policy_shadow_request(node, request + strlen(shadow));
 	if (strcmp(request, "trace") == 0)
 		return stats_trace(node);
+	if (strcmp(request, STATUS_END) == 0)
+		return stats_end(node);
 	if (strncmp(request, pin, strlen(pin)) == 0)
 		return policy_pin_request(node, request + strlen(pin), true);
 	if (strncmp(request, unpin, strlen(unpin)) == 0)

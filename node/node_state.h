@@ -472,6 +472,7 @@ bool node_parse_vcpu(struct node *node, const char *word, uint32_t *ret_vcpu, ch
 int stats_create(struct node *node);
 /* What has happened in the pod since the last call, likewise (placer_trace()). */
 char *stats_trace(struct node *node);
+char *stats_end(struct node *node); /* how it has ended: alone ("left"), or with its pod */
 char *stats_pod(struct node *node); /* the pod's; asks the others, waits a second at most */
 void stats_reply(struct node *node, const struct control_message *msg); /* control thread */
 

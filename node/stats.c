@@ -258,7 +258,10 @@ static json_t *take_answer(struct node_stats *s, uint32_t n, uint64_t what)
 	set(o, "number", n);
 	json_object_set_new(o, "name", json_string(members_name(s->node->members, n)));
 	json_object_set_new(o, "address", json_string(members_about(s->node->members, n)->address));
-	json_object_set_new(o, "error", json_string("no answer within a second"));
+	/* Who joins, or has left, was not asked. */
+	json_object_set_new(o, "error",
+			    json_string(answers(s->node, (uint16_t)n) ? "no answer within a second"
+								      : "no numbers of it"));
 	return o;
 }
 
@@ -307,10 +310,10 @@ static const char *state_text(const struct node *node, uint16_t n)
 		return "joins";
 	case MEMBER_DRAINING:
 		return "leaves";
-	case MEMBER_GONE:
-		return "has left";
-	default:
+	case MEMBER_ACTIVE:
 		return "member";
+	default: /* also who was still there when it was asked */
+		return "has left";
 	}
 }
 
@@ -349,6 +352,20 @@ char *stats_pod(struct node *node)
 	set(pod, "vcpu_count", node->config->vcpu_count);
 	char *text = json_dumps(pod, JSON_COMPACT);
 	json_decref(pod);
+	return text;
+}
+
+char *stats_end(struct node *node)
+{
+	json_t *o = json_object();
+	pthread_mutex_lock(&node->lock);
+	if (node->leaves)
+		json_object_set_new(o, "left", json_string(node_own(node)->name));
+	else
+		json_object_set_new(o, "error", json_string(node->end.text));
+	pthread_mutex_unlock(&node->lock);
+	char *text = json_dumps(o, JSON_COMPACT | JSON_ENSURE_ASCII);
+	json_decref(o);
 	return text;
 }
 

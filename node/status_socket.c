@@ -2,7 +2,8 @@
 /*
  * The status socket's server (status_socket.h): one thread. It hears and answers CLIENTS at once, and
  * makes one answer at a time: who asks or reads slowly holds up nobody. An answer has SEND_MS to
- * leave, and the node's end breaks it off.
+ * leave, and the node's end breaks it off. Who asks for that end has a place until then, or until he
+ * hangs up; half of the places are for him and his like.
  *
  * Who removes a dead socket's file, or makes one, holds a lock on the folder (flock): or he might
  * remove the file that another has just put in the dead one's place.
@@ -37,7 +38,8 @@ struct client {
 	int fd;	      /* -1: nobody */
 	uint64_t end; /* of its time to ask, then of its answer's to leave: now_ms() */
 	char request[STATUS_REQUEST_MAX];
-	char *answer; /* NULL: it has not asked yet */
+	char *answer; /* NULL: it has not asked yet, or waits for the end */
+	bool waits_for_end;
 	size_t have, length, sent;
 };
 
@@ -133,10 +135,21 @@ static void client_send(struct client *c)
 	client_end(c);
 }
 
-static void client_answer(struct status_socket *s, struct client *c)
+static void client_wait_for_end(struct status_socket *s, struct client *c)
 {
-	c->request[c->have] = '\0';
-	c->request[strcspn(c->request, "\n")] = '\0';
+	unsigned count = 0;
+	for (unsigned i = 0; i < CLIENTS; i++)
+		count += s->client[i].fd >= 0 && s->client[i].waits_for_end;
+	if (count == STATUS_ENDS_MAX) {
+		client_end(c);
+		return;
+	}
+	c->waits_for_end = true;
+	c->end = UINT64_MAX;
+}
+
+static void client_tell(struct status_socket *s, struct client *c)
+{
 	c->answer = s->answer(s->context, c->request);
 	if (!c->answer) {
 		client_end(c);
@@ -145,6 +158,16 @@ static void client_answer(struct status_socket *s, struct client *c)
 	c->length = strlen(c->answer);
 	c->end = now_ms() + SEND_MS;
 	client_send(c);
+}
+
+static void client_answer(struct status_socket *s, struct client *c)
+{
+	c->request[c->have] = '\0';
+	c->request[strcspn(c->request, "\n")] = '\0';
+	if (strcmp(c->request, STATUS_END) == 0)
+		client_wait_for_end(s, c);
+	else
+		client_tell(s, c);
 }
 
 /*
@@ -230,6 +253,8 @@ static void *serve(void *arg)
 				continue;
 			if (count > 0 && fds[i + 2].revents && c->answer)
 				client_send(c);
+			else if (count > 0 && fds[i + 2].revents && c->waits_for_end)
+				client_end(c);
 			else if (count > 0 && fds[i + 2].revents)
 				client_hear(s, c);
 			else if (now_ms() >= c->end)
@@ -238,9 +263,12 @@ static void *serve(void *arg)
 		if (count > 0 && fds[1].revents)
 			client_accept(s, place);
 	}
-	for (unsigned i = 0; i < CLIENTS; i++)
+	for (unsigned i = 0; i < CLIENTS; i++) {
+		if (s->client[i].fd >= 0 && s->client[i].waits_for_end)
+			client_tell(s, &s->client[i]);
 		if (s->client[i].fd >= 0)
 			client_end(&s->client[i]);
+	}
 	return NULL;
 }
 

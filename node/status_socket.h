@@ -6,7 +6,7 @@
  * Path: DIR/POD.NODE.sock, DIR being /run/eagre for root, else $XDG_RUNTIME_DIR/eagre,
  * /run/user/UID/eagre, or /tmp/eagre-UID; it must belong to the user, and to him alone. A
  * connection gets one JSON object and is closed; before, it may send one line, a request, within a
- * second. Names of pods and nodes may have dots in them, so the socket's name writes those as '%'.
+ * second. One request waits for its answer until the node ends: STATUS_END. Names of pods and nodes may have dots in them, so the socket's name writes those as '%'.
  */
 #ifndef NODE_STATUS_SOCKET_H
 #define NODE_STATUS_SOCKET_H
@@ -31,6 +31,9 @@ size_t status_socket_excess(const char *pod, const char *node);
 struct status_socket;
 
 #define STATUS_REQUEST_MAX 256u
+/* Answered when the socket is closed, and not before; or not at all, if too many wait for that. */
+#define STATUS_END	"end"
+#define STATUS_ENDS_MAX 8u
 
 /*
  * Returns the answer to a request ("": nothing was said), malloc'd JSON text, or NULL. Called on the

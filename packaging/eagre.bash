@@ -64,13 +64,13 @@ _eagre() {
 	*--policy) mapfile -t COMPREPLY < <(compgen -W "$(_eagre_policies "$eagre")" -- "$word") ;;
 	policy--shadow) mapfile -t COMPREPLY < <(compgen -W "$(_eagre_policies "$eagre") none" -- "$word") ;;
 	*--config | *--kernel | *--initrd | *--log | *--disk | *--map | *--policy-state | *--socket) return 1 ;;
-	*--nodes | *--vcpus | *--memory | *--append | *--power-off-time | *--net | *--interval | *--count | *--cores | *--address | *--for | *--seconds | *--explain) ;;
+	*--nodes | *--wait | *--vcpus | *--memory | *--append | *--power-off-time | *--net | *--interval | *--count | *--cores | *--address | *--for | *--seconds | *--explain) ;;
 	*)
 		if [[ $word = -* ]]; then
 			mapfile -t COMPREPLY < <(compgen -W "$(_eagre_options "$eagre" "$subcommand")" -- "$word")
 		elif [ "$subcommand" = policy ]; then
 			mapfile -t COMPREPLY < <(compgen -W "$(_eagre_policies "$eagre")" -- "$word")
-		elif [ "$subcommand$count" = move1 ]; then
+		elif [[ $subcommand$count = @(move1|drain0) ]]; then
 			mapfile -t COMPREPLY < <(compgen -W "$(_eagre_nodes "$eagre" ${pod:+--pod "$pod"})" -- "$word")
 		elif [[ $subcommand = @(secret|trace|replay) ]]; then
 			return 1

@@ -194,6 +194,32 @@ static void test_learner_off(void **state)
 }
 
 /* Nothing to compare with, or another pod's numbers, or answers that have little: no nonsense. */
+/* Who comes and goes is said where somebody does, and only then. */
+static void test_states(void **state)
+{
+	static const char *const states[] = { "member", "leaves", "joins" };
+	const struct shape shape = { 3, 3, -1 };
+	const struct top_view view = { 0 }, narrow = { .width = 40, .height = 20 };
+	json_t *now = pod(&shape, 4), *nodes = json_object_get(now, "nodes"), *all = pod(&shape, 4);
+	for (size_t n = 0; n < 3; n++) {
+		json_object_set_new(json_array_get(nodes, n), "state", json_string(states[n]));
+		json_object_set_new(json_array_get(json_object_get(all, "nodes"), n), "state",
+				    json_string("member"));
+	}
+	json_object_set_new(json_array_get(nodes, 2), "error", json_string("no numbers of it"));
+	char *small = frame_of(pod(&shape, 2), json_deep_copy(now), &narrow);
+	char *text = frame_of(pod(&shape, 2), now, &view);
+	char *plain = frame_of(pod(&shape, 2), all, &view);
+	assert_non_null(strstr(text, " leaves\n"));
+	assert_non_null(strstr(text, " joins\n"));
+	assert_null(strstr(text, "member"));
+	assert_non_null(strstr(small, " leaves\n"));
+	assert_null(strstr(plain, "member"));
+	free(text);
+	free(plain);
+	free(small);
+}
+
 static void test_unknown(void **state)
 {
 	const struct shape shape = { 3, 3, -1 };
@@ -306,7 +332,7 @@ int main(void)
 		cmocka_unit_test(test_golden),	cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_numbers), cmocka_unit_test(test_learner_off),
 		cmocka_unit_test(test_unknown), cmocka_unit_test(test_under_way),
-		cmocka_unit_test(test_symbols),
+		cmocka_unit_test(test_symbols), cmocka_unit_test(test_states),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -255,6 +255,48 @@ static void test_silent_askers(void **state)
 }
 
 /* Of dead and living nodes, whether these listen or not, the dead ones' files go. */
+static int ask(const char *words)
+{
+	struct sockaddr_un address = address_of("end");
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(write(fd, words, strlen(words)), strlen(words));
+	return fd;
+}
+
+/* Who asks for the end is told then; he keeps nobody else from asking, nor does he hold a place for ever. */
+static void test_end(void **state)
+{
+	int fd[STATUS_ENDS_MAX], other;
+	struct status_socket *s;
+	char reply[64];
+	assert_int_equal(status_socket_open(pod_name, "end", echo, NULL, &s), 0);
+	for (int turn = 0; turn < 3; turn++) {
+		for (unsigned i = 0; i < STATUS_ENDS_MAX; i++)
+			fd[i] = ask("end\n");
+		other = ask("end\n"); /* one too many */
+		assert_int_equal(read(other, reply, sizeof(reply)), 0);
+		close(other);
+		other = ask("move 1 a\n");
+		assert_int_equal(read(other, reply, sizeof(reply)), 8);
+		close(other);
+		for (unsigned i = 0; turn < 2 && i < STATUS_ENDS_MAX; i++) {
+			if (i % 2) /* one who says more is not heard */
+				assert_int_equal(write(fd[i], "end\n", 4), 4);
+			close(fd[i]);
+		}
+	}
+	usleep(1200000); /* more than others have to say what they want */
+	assert_int_equal(recv(fd[0], reply, sizeof(reply), MSG_DONTWAIT), -1);
+	status_socket_close(s);
+	for (unsigned i = 0; i < STATUS_ENDS_MAX; i++) {
+		assert_int_equal(read(fd[i], reply, sizeof(reply)), 3);
+		assert_memory_equal(reply, "end", 3);
+		assert_int_equal(read(fd[i], reply, sizeof(reply)), 0);
+		close(fd[i]);
+	}
+}
+
 static void test_sweep(void **state)
 {
 	static const char *const names[] = { "swept", "bound", "alive" };
@@ -341,11 +383,17 @@ static void test_folder_of_another(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_answers),	       cmocka_unit_test(test_requests),
-		cmocka_unit_test(test_no_descriptors), cmocka_unit_test(test_replaces_a_dead_one),
-		cmocka_unit_test(test_slow_readers),   cmocka_unit_test(test_silent_askers),
-		cmocka_unit_test(test_sweep),	       cmocka_unit_test(test_names),
-		cmocka_unit_test(test_long_names),     cmocka_unit_test(test_folder_of_another),
+		cmocka_unit_test(test_answers),
+		cmocka_unit_test(test_requests),
+		cmocka_unit_test(test_no_descriptors),
+		cmocka_unit_test(test_replaces_a_dead_one),
+		cmocka_unit_test(test_slow_readers),
+		cmocka_unit_test(test_silent_askers),
+		cmocka_unit_test(test_sweep),
+		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_long_names),
+		cmocka_unit_test(test_folder_of_another),
+		cmocka_unit_test(test_end),
 	};
 	snprintf(pod_name, sizeof(pod_name), "test%d", getpid());
 	return cmocka_run_group_tests(tests, NULL, NULL);
