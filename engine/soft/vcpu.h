@@ -344,6 +344,7 @@ struct engine {
 	 */
 	_Atomic bool split_locks_trap;
 	bool split_locks_looked_for;
+	bool host_is_tcg; /* QEMU emulates the host's CPU: soft_enter() */
 	bool exact_flags; /* for tests: flags are right at every fault, whatever it costs */
 
 	pthread_mutex_t lock;		     /* vcpu[], and what cache.c and code_page.c say */

@@ -13,6 +13,7 @@
 #include "engine/soft/cache/cache.h"
 #include "engine/soft/cache/code_page.h"
 #include "engine/soft/cache/pause.h"
+#include "engine/soft/cpu/host.h"
 #include "engine/soft/insn/decode.h"
 #include "engine/soft/probe.h"
 #include "engine/soft/run/run.h"
@@ -95,6 +96,7 @@ static int soft_engine_create(const struct engine_config *config, struct engine 
 	engine->vcpu_max = config->vcpu_max;
 	engine->pages = config->pages;
 	engine->tlb_words_max = TLB_BYTES_ALL / TLB_WORD_BYTES;
+	engine->host_is_tcg = soft_host_is_tcg();
 	engine->exact_flags = getenv("EAGRE_SOFT_EXACT_FLAGS") != NULL;
 	engine->offer = soft_offer_create(&engine->cpuid);
 	if (engine->offer)

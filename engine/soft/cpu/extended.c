@@ -241,7 +241,8 @@ void soft_fpu_reset(void)
 
 /*
  * By IRET to what follows (SDM volume 3, 9.3, instructions that serialize): CPUID may be an exit of a
- * virtual machine.
+ * virtual machine. Not where QEMU emulates the CPU: it finds changed code by the memory that it is in, and
+ * some versions (7.2) take the stack of a user's IRET for the kernel's, which SMAP forbids.
  */
 static void serialize(void)
 {
@@ -269,7 +270,8 @@ uint64_t soft_enter(struct engine_vcpu *vcpu, const void *code)
 
 	if (writes != vcpu->code_writes_seen) {
 		vcpu->code_writes_seen = writes;
-		serialize();
+		if (!vcpu->engine->host_is_tcg)
+			serialize();
 	}
 	fpu_acquire(vcpu);
 	soft_cache_enter(vcpu->engine)(code);

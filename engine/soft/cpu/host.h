@@ -4,6 +4,7 @@
 #define ENGINE_SOFT_HOST_H
 
 #include <asm/prctl.h>
+#include <cpuid.h>
 #include <stdbool.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
@@ -22,6 +23,15 @@
 #ifndef SOFT_C_USES_VECTORS
 #define SOFT_C_USES_VECTORS 0
 #endif
+
+/* By the leaf that QEMU made for it. Without one the highest leaf's numbers come, which are no text. */
+static inline bool soft_host_is_tcg(void)
+{
+	unsigned int eax, text[3];
+
+	__cpuid(0x40000000, eax, text[0], text[1], text[2]);
+	return text[0] == 0x54474354 && text[1] == 0x43544743 && text[2] == 0x47435447;
+}
 
 static inline bool soft_host_has_avx(void)
 {
