@@ -219,7 +219,19 @@ static void all_vcpus_at(struct half *half, uint16_t node)
 {
 	const uint16_t first[] = { node, node, node };
 
+	assert_true(control_hold(half->node));
 	vcpu_places_init(&half->node->places, half->node->self, 2, 3, first);
+	control_let_go(half->node);
+}
+
+static bool is_linked(struct half *half)
+{
+	bool linked;
+
+	assert_true(control_hold(half->node));
+	linked = mesh_control(half->node->mesh, 1) != NULL;
+	control_let_go(half->node);
+	return linked;
 }
 
 static struct member_word change(enum member_word_type type, enum member_kind kind, uint16_t node,
@@ -303,12 +315,12 @@ static void test_peer_leaves(void **state)
 	assert_true(has_been_shut(&half));
 	/* FREE waits for its end. */
 	assert_state(&half, 1, MEMBER_FREE);
-	assert_non_null(mesh_control(half.node->mesh, 1));
+	assert_true(is_linked(&half));
 	assert_false(node_has_ended(half.node));
 	mesh_shutdown(half.peer);
-	for (int i = 0; i < HALF_PATIENCE_MS && mesh_control(half.node->mesh, 1); i++)
+	for (int i = 0; i < HALF_PATIENCE_MS && is_linked(&half); i++)
 		test_sleep_ms(1);
-	assert_null(mesh_control(half.node->mesh, 1));
+	assert_false(is_linked(&half));
 	assert_int_equal(members_count(half.node->members), 1);
 	assert_null(half_end(&half, SHORT_MS));
 }
