@@ -30,6 +30,17 @@ static struct node_options options;
 static struct control_message msg;
 static struct control_join_ask ask;
 
+/* Nothing of a node is ever freed, as its threads live on: so it is known where it is. */
+static void *kept[64];
+static size_t kept_count;
+
+static void keep(void *what)
+{
+	assert_non_null(what);
+	assert_true(kept_count < sizeof(kept) / sizeof(kept[0]));
+	kept[kept_count++] = what;
+}
+
 static void say(void *context, const char *line)
 {
 }
@@ -47,6 +58,8 @@ static void pod(const char *more)
 	options = (struct node_options){ .config = config, .say = say };
 	node->config = config;
 	assert_int_equal(members_create(config, 0, &node->members), 0);
+	keep(config);
+	keep(node->members);
 }
 
 static int begin(void **state)
@@ -54,6 +67,7 @@ static int begin(void **state)
 	struct node_clock_config clock = { .reference = true, .host_khz = 2000000 };
 
 	node = calloc(1, sizeof(*node));
+	keep(node);
 	node->options = &options;
 	pthread_mutex_init(&node->lock, NULL);
 	pod("nodes_max=3\nsecret=no tide comes twice\n");
