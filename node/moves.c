@@ -479,14 +479,12 @@ static void take_ask(struct node *node, const struct control_move_ask *ask)
 static const char *take_asked(struct node *node, const struct control_move_ask *ask)
 {
 	uint16_t count = node->members->number_count;
-	/* Who has asked, or was to get it, may have left while the question was sent on. */
-	if (ask->to < count && ask->asker < count && ask->vcpu < node->config->vcpu_count &&
-	    node_moves(node) && !members_may_be_named(node->members, ask->asker))
-		return NULL;
-	if (ask->vcpu >= node->config->vcpu_count || ask->to >= count ||
-	    !members_may_be_named(node->members, ask->asker) || !node_moves(node))
+	if (ask->vcpu >= node->config->vcpu_count || ask->to >= count || ask->asker >= count ||
+	    !node_moves(node))
 		return NOT_SO;
-	take_ask(node, ask);
+	/* Who has asked may have left while the question was sent on; who was to get it, too. */
+	if (members_may_be_named(node->members, ask->asker))
+		take_ask(node, ask);
 	return NULL;
 }
 
